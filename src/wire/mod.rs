@@ -1,1 +1,2 @@
-//! wire
+//! Bytes to types and back; pure.
+pub(crate) mod frame;
