@@ -1,1 +1,4 @@
-//! wire
+//! Bytes and types, pure: nothing here reads the environment, a clock or an fd.
+
+pub(crate) mod listen;
+pub(crate) mod notify;
