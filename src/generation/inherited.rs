@@ -47,7 +47,10 @@ impl Inherited {
         let idle = Idle::from_fd(adopted);
         let (frame, fds) = idle.receive()?;
         let Frame::Hello(hello) = frame else {
-            return Err(Error::new(Kind::Protocol, format!("expected hello from the previous generation, got {frame:?}")));
+            return Err(Error::new(
+                Kind::Protocol,
+                format!("expected hello from the previous generation, got {frame:?}"),
+            ));
         };
         let mut fds = fds.into_iter();
         let mut missing = || fds.next().ok_or_else(|| Error::new(Kind::Protocol, "hello came with too few fds"));

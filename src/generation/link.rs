@@ -8,7 +8,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Kind, Result};
-use crate::sys::link;
+use crate::sys::{link, watch::watch};
 use crate::wire::frame::{Frame, MAX_FDS, MAX_FRAME};
 
 /// How long the previous generation may take for its first word. It is sent before we are started.
@@ -40,9 +40,13 @@ impl Idle {
 
     /// Blocks until a frame is there, for [`LINK_TIMEOUT`] at most.
     pub(crate) fn receive(&self) -> Result<(Frame, Vec<OwnedFd>)> {
-        let waited = link::wait_readable(&self.0, LINK_TIMEOUT).map_err(|e| Error::os("the handover link cannot be read", e))?;
+        let waited =
+            link::wait_readable(&self.0, LINK_TIMEOUT).map_err(|e| Error::os("the handover link cannot be read", e))?;
         if !waited {
-            return Err(Error::new(Kind::Timeout, format!("the previous generation said nothing for {LINK_TIMEOUT:?}")));
+            return Err(Error::new(
+                Kind::Timeout,
+                format!("the previous generation said nothing for {LINK_TIMEOUT:?}"),
+            ));
         }
         match link::receive(self.0.as_fd(), MAX_FRAME, MAX_FDS) {
             Ok(Some((bytes, fds))) => Ok((Frame::decode(&bytes)?, fds)),
@@ -53,7 +57,7 @@ impl Idle {
 
     /// For use in the runtime that we are in.
     pub(crate) fn into_link(self) -> Result<Link> {
-        AsyncFd::new(self.0).map(Link).map_err(|e| Error::os("the handover link cannot be watched", e))
+        watch(self.0).map(Link).map_err(|e| Error::os("the handover link cannot be watched", e))
     }
 }
 

@@ -5,6 +5,6 @@ pub(crate) mod link;
 pub(crate) mod next;
 pub(crate) mod program;
 
-pub(crate) use inherited::{Drainer, Inherited};
+pub(crate) use inherited::Inherited;
 pub(crate) use link::Link;
 pub(crate) use next::{Estate, Next, Origin};

@@ -42,8 +42,9 @@ impl Origin {
     /// `known` is the path that an earlier generation, or the application, has settled on.
     pub(crate) fn capture(environment: &Environment, known: Option<PathBuf>, watchdog: bool) -> Result<Self> {
         let argv: Vec<OsString> = std::env::args_os().collect();
-        let directory = std::env::current_dir()
-            .map_err(|e| Error::io(Kind::Generation, "the working directory is gone, so no next generation could start there", e))?;
+        let directory = std::env::current_dir().map_err(|e| {
+            Error::io(Kind::Generation, "the working directory is gone, so no next generation could start there", e)
+        })?;
         let program = match known {
             Some(path) => directory.join(path),
             None => own_path(argv.first().map(OsString::as_os_str), environment.get("PATH"), &directory)?,
@@ -61,9 +62,10 @@ impl Origin {
     pub(crate) fn start(self, estate: Estate, parent: Parent) -> Result<Next> {
         let (link, theirs) = Idle::pair()?;
         let state = match &estate.state {
-            Some(bytes) => {
-                Some(memfd::sealed(c"handover-state", bytes).map_err(|e| Error::os("no memfd for the application's state", e))?)
-            }
+            Some(bytes) => Some(
+                memfd::sealed(c"handover-state", bytes)
+                    .map_err(|e| Error::os("no memfd for the application's state", e))?,
+            ),
             None => None,
         };
         let hello = Hello { state: state.is_some(), ..estate.hello };

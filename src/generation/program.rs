@@ -138,7 +138,7 @@ impl Program {
             parent: self.parent,
         };
         match spawn.start() {
-            Ok(Spawned { pid, pidfd, parent }) => Ok(Process { pid, pidfd, child_of_manager: parent == Parent::Manager }),
+            Ok(Spawned { pid, pidfd }) => Ok(Process { pid, pidfd }),
             Err(error) => Err(explain(&shown, self.directory.as_deref(), error)),
         }
     }
@@ -155,7 +155,10 @@ impl Program {
         }
         let names: Vec<&str> = self.sockets.iter().map(|(name, _)| name.as_str()).collect();
         if let Some(bad) = names.iter().find(|name| name.contains(':')) {
-            return Err(Error::new(Kind::Invalid, format!("the socket name {bad:?} has a colon, which LISTEN_FDNAMES separates names with")));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("the socket name {bad:?} has a colon, which LISTEN_FDNAMES separates names with"),
+            ));
         }
         env.push(c_string(OsStr::new(&format!("LISTEN_FDS={}", names.len())))?);
         env.push(c_string(OsStr::new(&format!("LISTEN_FDNAMES={}", names.join(":"))))?);
@@ -172,7 +175,6 @@ impl Program {
 pub struct Process {
     pid: u32,
     pidfd: OwnedFd,
-    child_of_manager: bool,
 }
 
 impl Process {
@@ -186,11 +188,6 @@ impl Process {
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
-    }
-
-    /// Whether it is a sibling of ours, a child of the service manager.
-    pub(crate) fn child_of_manager(&self) -> bool {
-        self.child_of_manager
     }
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
@@ -210,7 +207,10 @@ fn c_string(text: &OsStr) -> Result<CString> {
 fn explain(program: &str, directory: Option<&Path>, error: io::Error) -> Error {
     let what = match error.raw_os_error() {
         Some(libc::ENOENT) if directory.is_some_and(|d| !d.is_dir()) => {
-            format!("{program} cannot be started: its working directory {} is gone", directory.unwrap_or(Path::new("/")).display())
+            format!(
+                "{program} cannot be started: its working directory {} is gone",
+                directory.unwrap_or(Path::new("/")).display()
+            )
         }
         Some(libc::ENOENT) => format!("{program} cannot be started: it, or the interpreter that it names, is missing"),
         Some(libc::EACCES) => format!("{program} cannot be started: it is not executable for this user"),
@@ -241,14 +241,17 @@ pub(crate) fn own_path(argv0: Option<&OsStr>, search: Option<&OsStr>, directory:
         let candidates: Vec<PathBuf> = if argv0.as_bytes().contains(&b'/') {
             vec![directory.join(argv0)]
         } else {
-            search.map(|path| std::env::split_paths(path).map(|dir| directory.join(dir).join(argv0)).collect()).unwrap_or_default()
+            search
+                .map(|path| std::env::split_paths(path).map(|dir| directory.join(dir).join(argv0)).collect())
+                .unwrap_or_default()
         };
         if let Some(found) = candidates.into_iter().find(|path| same(path)) {
             return Ok(found);
         }
     }
-    let link = std::fs::read_link("/proc/self/exe")
-        .map_err(|e| Error::io(Kind::Generation, "/proc/self/exe cannot be read: name the program with Builder::program", e))?;
+    let link = std::fs::read_link("/proc/self/exe").map_err(|e| {
+        Error::io(Kind::Generation, "/proc/self/exe cannot be read: name the program with Builder::program", e)
+    })?;
     // The kernel marks a file that was replaced meanwhile; the path before the mark is where the new one is.
     let bytes = link.into_os_string().into_vec();
     let bytes = bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes);

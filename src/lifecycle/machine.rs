@@ -145,7 +145,9 @@ impl Machine {
                 out.push(Action::TellStopping);
                 self.state = Stopping;
             }
-            (Starting | Standby, Event::Dismissed) => self.exit(End::Failed("dismissed by the previous generation"), out),
+            (Starting | Standby, Event::Dismissed) => {
+                self.exit(End::Failed("dismissed by the previous generation"), out)
+            }
             (Trial, Event::Dismissed) => self.drain(now, Draining, self.config.stop_linger, out),
             // Died before the switch. A manager restarts the whole service, and waits for us: go. Without one, take over.
             (Starting | Standby, Event::PredecessorGone) if self.config.managed => {
@@ -173,7 +175,9 @@ impl Machine {
                 out.push(Action::ShutGate);
                 self.enter(Reloading(Phase::Switched), Some(now + self.config.switch_timeout));
             }
-            (Reloading(Phase::Switched), Event::GateShut) if self.config.probation.is_zero() => self.hand_over(now, out),
+            (Reloading(Phase::Switched), Event::GateShut) if self.config.probation.is_zero() => {
+                self.hand_over(now, out)
+            }
             (Reloading(Phase::Switched), Event::GateShut) => {
                 self.enter(Reloading(Phase::Probation), Some(now + self.config.probation));
             }

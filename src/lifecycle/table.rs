@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::{Config, Event, Machine, Phase, State};
 
 const PUBLISHED: &str = include_str!("../docs/lifecycle.md");
-const MARK: &str = "<!-- the table below is checked against the code: HANDOVER_BLESS=1 cargo test --lib lifecycle writes it -->\n";
+const MARK: &str =
+    "<!-- the table below is checked against the code: HANDOVER_BLESS=1 cargo test --lib lifecycle writes it -->\n";
 
 pub(super) fn config() -> Config {
     Config {
@@ -122,8 +123,12 @@ fn render() -> String {
             let actions = machine.handle(now, event.clone());
             let quiet = actions.is_empty() && machine.state() == before && machine.deadline() == deadline;
             match (quiet, &event) {
-                (true, Event::Reload(_)) => _ = writeln!(text, "| {event_name} | {} | kept: one more reload follows |", name(before)),
-                (true, Event::Stop) => _ = writeln!(text, "| {event_name} | {} | kept: passed on with the main role |", name(before)),
+                (true, Event::Reload(_)) => {
+                    _ = writeln!(text, "| {event_name} | {} | kept: one more reload follows |", name(before))
+                }
+                (true, Event::Stop) => {
+                    _ = writeln!(text, "| {event_name} | {} | kept: passed on with the main role |", name(before))
+                }
                 (true, Event::PredecessorGone) if before == State::Starting => {
                     _ = writeln!(text, "| {event_name} | {} | kept: starts as if it were the first |", name(before));
                 }

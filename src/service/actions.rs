@@ -7,7 +7,7 @@ use tokio::time::{Instant as Tick, interval};
 use tracing::{error, info, warn};
 
 use crate::error::{Error, Kind, Result};
-use crate::generation::{Estate, Next};
+use crate::generation::Estate;
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
 use crate::service::handle::Reloaded;
@@ -28,17 +28,27 @@ impl Driver {
     pub(crate) fn perform(&mut self, action: Action) {
         match action {
             Action::TellReady => {
-                info!(generation = self.generation, new_pid = self.pid, start_ms = millis(self.began), "generation {} serves", self.generation);
+                info!(
+                    generation = self.generation,
+                    new_pid = self.pid,
+                    start_ms = millis(self.began),
+                    "generation {} serves",
+                    self.generation
+                );
                 self.outbox.send(self.status(format!("generation {} serves", self.generation)).ready());
             }
             Action::TellReloading => {
-                let text = format!("generation {0} serves; starting generation {1}", self.generation, self.generation + 1);
+                let text =
+                    format!("generation {0} serves; starting generation {1}", self.generation, self.generation + 1);
                 self.outbox.send(self.status(text).reloading(monotonic_usec()));
             }
             Action::TellRolledBack(reason) => self.tell_rolled_back(&reason),
             Action::TellHandover => self.tell_handover(),
             Action::TellReclaim => {
-                warn!(generation = self.generation, "the other generation is gone: generation {} serves", self.generation);
+                warn!(
+                    generation = self.generation,
+                    "the other generation is gone: generation {} serves", self.generation
+                );
                 let text = format!("generation {} serves", self.generation);
                 self.outbox.send(self.status(text).main_pid(self.pid).ready());
             }
@@ -206,7 +216,8 @@ impl Driver {
             old_pid = previous.pid,
             new_pid = self.pid,
             start_ms = millis(self.began),
-            "generation {} is main", self.generation
+            "generation {} is main",
+            self.generation
         );
         self.outbox.send(self.status(format!("generation {} serves", self.generation)));
         self.tasks.spawn(watch::drainer(previous.generation, Arc::clone(&previous.link), self.inputs.clone()));
@@ -218,7 +229,11 @@ impl Driver {
         let cap = self.settings.max_draining;
         for (age, Draining { generation, pid, link }) in self.drainers.iter().rev().enumerate() {
             if age >= cap {
-                warn!(generation, old_pid = pid, "more than {cap} generations drain: hammering generation {generation}");
+                warn!(
+                    generation,
+                    old_pid = pid,
+                    "more than {cap} generations drain: hammering generation {generation}"
+                );
                 let _ = link.send(&Frame::Hammer);
             } else if age + HURRY_BEFORE_CAP >= cap && age > 0 {
                 let _ = link.send(&Frame::Hurry);
@@ -234,19 +249,20 @@ impl Driver {
     fn begin_drain(&mut self, linger: Duration) {
         self.drain.begin(linger);
         let (state, open) = (self.state(), self.drain.active());
-        let limit = self.deadline().map(|at| at.saturating_duration_since(now()));
+        let limit = self.settings.drain_timeout;
         info!(
             generation = self.generation,
             handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()).or(self.handover_id.as_deref()),
             old_pid = self.pid,
             connections = open,
-            "generation {} drains {open} connections within {:?}", self.generation, limit.unwrap_or_default()
+            "generation {} drains {open} connections within {limit:?}",
+            self.generation
         );
         self.began = now();
         if state == State::Draining {
             // The new main holds the links to older drainers. They must see its end, not ours.
             self.drainers.clear();
-        } else if let Some(limit) = limit {
+        } else {
             self.tasks.spawn(extend_timeout(self.outbox.sender(), Tick::now() + limit));
         }
         let (drained, inputs) = (self.drain.drained(), self.inputs.clone());
@@ -261,7 +277,13 @@ impl Driver {
         for what in cut.iter().take(100) {
             warn!(generation = self.generation, "cut {what}");
         }
-        warn!(generation = self.generation, cut = cut.len(), drain_ms = millis(self.began), "hammered: {} connections cut", cut.len());
+        warn!(
+            generation = self.generation,
+            cut = cut.len(),
+            drain_ms = millis(self.began),
+            "hammered: {} connections cut",
+            cut.len()
+        );
         for older in &self.drainers {
             let _ = older.link.send(&Frame::Hammer);
         }
@@ -270,7 +292,12 @@ impl Driver {
     fn exit(&mut self, end: End) {
         match &end {
             End::Done => {
-                info!(generation = self.generation, drain_ms = millis(self.began), "generation {} has drained and exits", self.generation);
+                info!(
+                    generation = self.generation,
+                    drain_ms = millis(self.began),
+                    "generation {} has drained and exits",
+                    self.generation
+                );
             }
             End::Hammered => {}
             End::Failed(why) => warn!(generation = self.generation, "generation {} exits: {why}", self.generation),

@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Inherited, Origin};
+use crate::service::Service;
 use crate::service::settings::Settings;
 use crate::service::sockets::{Sockets, Wanted};
 use crate::service::watchdog::Check;
-use crate::service::Service;
 use crate::sys::spawn::Parent;
 use crate::systemd::activation::Activation;
 use crate::systemd::environment::Environment;
@@ -166,7 +166,8 @@ impl Builder {
         let program = program.or_else(|| inherited.map(|i| i.hello.program.clone().into()));
         let origin = Origin::capture(environment, program, watchdog.is_some())?;
         // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are only its child.
-        let ours = environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
+        let ours =
+            environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
         let sibling = inherited.map_or(ours, |i| i.hello.managed);
         let managed = notifier.has_manager();
         let (inputs, waiting) = mpsc::unbounded_channel();
@@ -202,7 +203,8 @@ pub(crate) struct Signals {
 
 impl Signals {
     fn install() -> Result<Self> {
-        let handler = |kind, name| signal(kind).map_err(|e| Error::os(format!("no handler for {name} can be installed"), e));
+        let handler =
+            |kind, name| signal(kind).map_err(|e| Error::os(format!("no handler for {name} can be installed"), e));
         Ok(Self {
             hangup: handler(SignalKind::hangup(), "SIGHUP")?,
             terminate: handler(SignalKind::terminate(), "SIGTERM")?,

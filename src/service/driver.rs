@@ -260,7 +260,9 @@ impl Driver {
                 }
             }
             // Rolled back or stopped while it was being started.
-            Ok((link, _)) => _ = self.enders.spawn(watch::end(generation, process, Some(link), self.settings.drain_timeout)),
+            Ok((link, _)) => {
+                _ = self.enders.spawn(watch::end(generation, process, Some(link), self.settings.drain_timeout))
+            }
             Err(error) => {
                 self.enders.spawn(watch::end(generation, process, None, self.settings.drain_timeout));
                 if self.is_current(id) {
@@ -293,7 +295,8 @@ impl Driver {
                     generation = self.generation,
                     handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
                     ready_ms = self.reload.as_ref().map(|r| millis(r.began)),
-                    "generation {} is ready", self.generation + 1
+                    "generation {} is ready",
+                    self.generation + 1
                 );
             }
             self.perform_all(actions);
@@ -310,20 +313,15 @@ impl Driver {
         self.machine.state()
     }
 
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.machine.deadline()
-    }
-
     async fn finish(mut self) -> Result<()> {
         self.tasks.abort_all();
         // Each has its own deadline, with SIGKILL at its end.
         while self.enders.join_next().await.is_some() {}
         self.outbox.close(NOTIFY_TIMEOUT).await;
         match self.end {
-            Some(End::Failed(why)) => Err(Error::new(
-                Kind::Generation,
-                format!("generation {} never came to serve: {why}", self.generation),
-            )),
+            Some(End::Failed(why)) => {
+                Err(Error::new(Kind::Generation, format!("generation {} never came to serve: {why}", self.generation)))
+            }
             _ => Ok(()),
         }
     }

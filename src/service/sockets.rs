@@ -55,7 +55,10 @@ impl Sockets {
         };
         let kept = &mut self.kept[at];
         if kept.taken {
-            return Err(Error::new(Kind::Socket, format!("the sockets named {name:?} are in use already: each name can be served once")));
+            return Err(Error::new(
+                Kind::Socket,
+                format!("the sockets named {name:?} are in use already: each name can be served once"),
+            ));
         }
         let copies = kept.listeners.iter().map(Listener::try_clone).collect::<Result<_>>()?;
         kept.taken = true;
@@ -72,10 +75,9 @@ impl Sockets {
         let mut fds = Vec::new();
         for kept in &self.kept {
             for listener in &kept.listeners {
-                let fd = listener
-                    .as_fd()
-                    .try_clone_to_owned()
-                    .map_err(|e| Error::os(format!("the socket {:?} cannot be duplicated (LimitNOFILE=)", kept.name), e))?;
+                let fd = listener.as_fd().try_clone_to_owned().map_err(|e| {
+                    Error::os(format!("the socket {:?} cannot be duplicated (LimitNOFILE=)", kept.name), e)
+                })?;
                 fds.push((kept.name.clone(), fd));
             }
         }

@@ -10,7 +10,6 @@ use crate::lifecycle::Event;
 use crate::service::driver::Input;
 use crate::systemd::notify::{BARRIER_TIMEOUT, Message, Notifier};
 
-
 #[derive(Debug)]
 enum Letter {
     Message(Message),

@@ -15,6 +15,7 @@ use crate::generation::program::Process;
 use crate::lifecycle::Event;
 use crate::service::driver::Input;
 use crate::sys::pidfd::{self, Ended};
+use crate::sys::watch::watch;
 use crate::wire::frame::Frame;
 
 /// A process that closed its link usually is on its way out: wait so long to learn how it ended.
@@ -24,7 +25,7 @@ const STATUS_RETRY: (Duration, u32) = (Duration::from_millis(5), 20);
 
 /// The next generation, until it is main.
 pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: UnboundedSender<Input>) {
-    let Ok(pidfd) = AsyncFd::new(pidfd) else { return };
+    let Ok(pidfd) = watch(pidfd) else { return };
     let failed = loop {
         tokio::select! {
             biased;
@@ -45,36 +46,37 @@ pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: Unbou
 
 /// The generation that we handed over to, and those after it: they hold our link until the last one is gone.
 pub(crate) async fn successors(link: Arc<Link>, inputs: UnboundedSender<Input>) {
-    loop {
+    let last = loop {
         let event = match link.receive().await {
             Ok(Some(Frame::Hurry)) => Event::Hurry,
             Ok(Some(Frame::Hammer)) => Event::Quit,
             Ok(Some(_)) => continue,
-            Ok(None) | Err(_) => break _ = inputs.send(Input::Event(Event::SuccessorGone)),
+            Ok(None) | Err(_) => break Event::SuccessorGone,
         };
         let _ = inputs.send(Input::Event(event));
-    }
+    };
+    let _ = inputs.send(Input::Event(last));
 }
 
 /// The previous generation, until we are main. Afterwards it drains, and is watched as a drainer.
 pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>) {
-    loop {
-        let event = match link.receive().await {
-            Ok(Some(Frame::Switch)) => Event::Switch,
-            Ok(Some(Frame::Main { reload, stop })) => break _ = inputs.send(Input::Event(Event::Main { reload, stop })),
+    let last = loop {
+        match link.receive().await {
+            Ok(Some(Frame::Switch)) => _ = inputs.send(Input::Event(Event::Switch)),
+            Ok(Some(Frame::Main { reload, stop })) => break Event::Main { reload, stop },
             Ok(Some(Frame::Dismissed { reason })) => {
                 warn!(%reason, "dismissed by the previous generation");
-                break _ = inputs.send(Input::Event(Event::Dismissed));
+                break Event::Dismissed;
             }
-            Ok(Some(_)) => continue,
-            Ok(None) => break _ = inputs.send(Input::Event(Event::PredecessorGone)),
+            Ok(Some(_)) => {}
+            Ok(None) => break Event::PredecessorGone,
             Err(error) => {
                 warn!(%error, "the previous generation cannot be understood");
-                break _ = inputs.send(Input::Event(Event::PredecessorGone));
+                break Event::PredecessorGone;
             }
-        };
-        let _ = inputs.send(Input::Event(event));
-    }
+        }
+    };
+    let _ = inputs.send(Input::Event(last));
 }
 
 /// An older generation that drains; it is gone when its end of the link is closed.
@@ -89,7 +91,7 @@ pub(crate) async fn end(generation: u64, process: Process, link: Option<Arc<Link
     if let Some(link) = &link {
         let _ = link.send(&Frame::Dismissed { reason: "this reload was rolled back".into() });
     }
-    let watched = process.try_clone_pidfd().and_then(AsyncFd::new);
+    let watched = process.try_clone_pidfd().and_then(watch);
     let Ok(pidfd) = watched else {
         let _ = process.signal(Signal::SIGKILL);
         return;

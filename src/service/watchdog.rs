@@ -13,7 +13,7 @@ use crate::service::driver::Input;
 use crate::systemd::notify::{Message, Notifier};
 use crate::systemd::watchdog::Watchdog;
 
-type Checked = Pin<Box<dyn Future<Output = std::result::Result<(), String>> + Send>>;
+type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// The application's own idea of being alive.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ pub(crate) async fn ping(
     }
 }
 
-async fn vouch(check: Option<&Check>, inputs: &mpsc::UnboundedSender<Input>) -> std::result::Result<(), String> {
+async fn vouch(check: Option<&Check>, inputs: &mpsc::UnboundedSender<Input>) -> Result<(), String> {
     let (answer, answered) = oneshot::channel();
     let asked = inputs.send(Input::Alive(answer)).is_ok();
     if !asked || answered.await.is_err() {

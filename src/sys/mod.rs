@@ -1,7 +1,10 @@
-//! The only `unsafe`, the only raw system calls.
-#![expect(unsafe_code, reason = "system calls that no safe crate offers live here, and only here")]
+//! The only `unsafe`, the only raw syscalls.
+#![expect(unsafe_code, reason = "fds by number and syscalls that nix has no call for; nowhere else in the crate")]
 
 pub(crate) mod link;
 pub(crate) mod memfd;
 pub(crate) mod pidfd;
+pub(crate) mod scm;
+pub(crate) mod socket;
 pub(crate) mod spawn;
+pub(crate) mod watch;

@@ -26,7 +26,7 @@ const PID_ROOM: usize = 11;
 pub(crate) enum Parent {
     /// Ours.
     Us,
-    /// Our own parent's, which is the service manager (`CLONE_PARENT`).
+    /// Our own parent's, which is the service manager (`CLONE_PARENT`). Not possible for PID 1 of a namespace.
     Manager,
 }
 
@@ -50,8 +50,6 @@ pub(crate) struct Spawn<'a> {
 pub(crate) struct Spawned {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
-    /// Whose child it really is: [`Parent::Manager`] is not always possible.
-    pub(crate) parent: Parent,
 }
 
 impl Spawn<'_> {
@@ -100,21 +98,15 @@ impl Spawn<'_> {
         // The child runs in our memory until it executes: no handler of ours may run there.
         let mut before = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before))?;
-        let mut parent = self.parent;
-        let mut started = child.clone(parent);
-        if parent == Parent::Manager && started.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)) {
-            // We are the init of a PID namespace (PrivatePIDs=yes): it has no siblings.
-            parent = Parent::Us;
-            started = child.clone(parent);
-        }
+        let started = child.clone(self.parent);
         let restored = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
         let (pid, pidfd) = started?;
         restored?;
         // SAFETY: the child wrote it, and has executed or exited by now; volatile because the compiler saw no write.
         match unsafe { ptr::read_volatile(&raw const child.errno) } {
-            0 => Ok(Spawned { pid, pidfd, parent }),
+            0 => Ok(Spawned { pid, pidfd }),
             errno => {
-                if parent == Parent::Us {
+                if self.parent == Parent::Us {
                     let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.cast_signed()), None);
                 }
                 Err(io::Error::from_raw_os_error(errno))
@@ -152,7 +144,15 @@ impl Child {
         // suspends us until the child has executed or exited); the stack is aligned and grows down from its end.
         let pid = unsafe {
             let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
-            libc::clone(run, top, flags, (&raw mut *self).cast(), &raw mut pidfd, ptr::null_mut::<c_void>(), ptr::null_mut::<c_void>())
+            libc::clone(
+                run,
+                top,
+                flags,
+                (&raw mut *self).cast(),
+                &raw mut pidfd,
+                ptr::null_mut::<c_void>(),
+                ptr::null_mut::<c_void>(),
+            )
         };
         if pid < 0 {
             return Err(io::Error::last_os_error());
@@ -207,6 +207,9 @@ unsafe fn prepare(child: &Child) -> Result<(), ()> {
                 return Err(());
             }
         }
+        // What some library opened without close-on-exec would be handed on for ever. Before Linux 5.9: as it is.
+        let beyond = LISTEN_FDS_START as u32 + child.fd_count as u32;
+        libc::syscall(libc::SYS_close_range, beyond, u32::MAX, 0_u32);
         let pid = libc::getpid().cast_unsigned();
         for i in 0..child.pid_slot_count {
             write_decimal(*child.pid_slots.add(i), pid);
