@@ -24,6 +24,9 @@ const EXTEND_EVERY: Duration = Duration::from_secs(5);
 /// Whoever is third from the cap is told to hurry, so that it has only requests in flight left when it is hammered.
 const HURRY_BEFORE_CAP: usize = 2;
 
+/// The hammer names so many connections, one a line; of more it gives the number.
+const MAX_CUT_LINES: usize = 100;
+
 impl Driver {
     pub(crate) fn perform(&mut self, action: Action) {
         match action {
@@ -51,6 +54,7 @@ impl Driver {
                 );
                 let text = format!("generation {} serves", self.generation);
                 self.outbox.send(self.status(text).main_pid(self.pid).ready());
+                self.start_pinging();
             }
             Action::TellStopping => self.tell_stopping(),
             Action::Spawn => self.spawn_next(),
@@ -141,10 +145,10 @@ impl Driver {
 
     /// To the previous generation. If it is gone, that is an event of its own.
     fn say(&self, frame: &Frame) {
-        if let Some(previous) = &self.predecessor {
-            if let Err(error) = previous.link.send(frame) {
-                warn!(%error, "the previous generation cannot be told");
-            }
+        if let Some(previous) = &self.predecessor
+            && let Err(error) = previous.link.send(frame)
+        {
+            warn!(%error, "the previous generation cannot be told");
         }
     }
 
@@ -202,10 +206,7 @@ impl Driver {
     }
 
     fn become_main(&mut self) {
-        if let Some(watchdog) = self.watchdog {
-            let ping = watchdog::ping(watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
-            self.pinging = Some(self.tasks.spawn(ping));
-        }
+        self.start_pinging();
         for drainer in &self.drainers {
             self.tasks.spawn(watch::drainer(drainer.generation, Arc::clone(&drainer.link), self.inputs.clone()));
         }
@@ -223,6 +224,12 @@ impl Driver {
         self.tasks.spawn(watch::drainer(previous.generation, Arc::clone(&previous.link), self.inputs.clone()));
         self.drainers.push(previous);
         self.keep_drainers_in_bounds();
+    }
+
+    fn start_pinging(&mut self) {
+        let (Some(watchdog), None) = (self.watchdog, &self.pinging) else { return };
+        let ping = watchdog::ping(watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
+        self.pinging = Some(self.tasks.spawn(ping));
     }
 
     fn keep_drainers_in_bounds(&self) {
@@ -274,8 +281,11 @@ impl Driver {
 
     fn hammer(&mut self) {
         let cut = self.drain.hammer();
-        for what in cut.iter().take(100) {
+        for what in cut.iter().take(MAX_CUT_LINES) {
             warn!(generation = self.generation, "cut {what}");
+        }
+        if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
+            warn!(generation = self.generation, "cut {more} more like these");
         }
         warn!(
             generation = self.generation,

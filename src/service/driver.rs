@@ -178,6 +178,7 @@ impl Driver {
                     self.perform_all(actions);
                 }
                 Some(_) = self.tasks.join_next() => {}
+                Some(_) = self.enders.join_next() => {}
             }
         }
         self.finish().await

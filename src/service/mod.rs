@@ -73,7 +73,6 @@ pub struct Service {
 
 impl Service {
     /// A builder with the defaults of [`settings`].
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }

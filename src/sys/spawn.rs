@@ -89,7 +89,7 @@ impl Spawn<'_> {
             env: env.as_ptr(),
             directory: self.directory.as_ref().map_or(ptr::null(), |d| d.as_ptr()),
             fds: targets.as_ptr(),
-            fd_count: targets.len(),
+            fd_count: above - LISTEN_FDS_START,
             pid_slots: pid_slots.as_ptr(),
             pid_slot_count: pid_slots.len(),
             errno: 0,
@@ -126,7 +126,7 @@ struct Child {
     env: *const *const c_char,
     directory: *const c_char,
     fds: *const RawFd,
-    fd_count: usize,
+    fd_count: RawFd,
     pid_slots: *const *mut c_char,
     pid_slot_count: usize,
     errno: c_int,
@@ -201,15 +201,18 @@ unsafe fn prepare(child: &Child) -> Result<(), ()> {
             // EINVAL for the two that the C library keeps for itself.
             libc::sigaction(signal, &raw const action, ptr::null_mut());
         }
-        for i in 0..child.fd_count {
-            let target = LISTEN_FDS_START + i as RawFd;
-            if libc::dup2(*child.fds.add(i), target) < 0 {
+        let mut target = LISTEN_FDS_START;
+        let beyond = LISTEN_FDS_START + child.fd_count;
+        let mut source = child.fds;
+        while target < beyond {
+            if libc::dup2(*source, target) < 0 {
                 return Err(());
             }
+            source = source.add(1);
+            target += 1;
         }
         // What some library opened without close-on-exec would be handed on for ever. Before Linux 5.9: as it is.
-        let beyond = LISTEN_FDS_START as u32 + child.fd_count as u32;
-        libc::syscall(libc::SYS_close_range, beyond, u32::MAX, 0_u32);
+        libc::syscall(libc::SYS_close_range, beyond.cast_unsigned(), u32::MAX, 0_u32);
         let pid = libc::getpid().cast_unsigned();
         for i in 0..child.pid_slot_count {
             write_decimal(*child.pid_slots.add(i), pid);
@@ -233,7 +236,7 @@ unsafe fn write_decimal(to: *mut c_char, mut number: u32) {
     let mut at = PID_ROOM;
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
+        digits[at] = b"0123456789"[(number % 10) as usize];
         number /= 10;
         if number == 0 {
             break;
