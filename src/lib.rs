@@ -12,6 +12,6 @@ mod wire;
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Drain, DrainSignal};
+pub use crate::drain::{Cut, Cutting, Drain, DrainSignal, Guard};
 pub use crate::error::{Error, Result};
 pub use crate::service::{Builder, Handle, Service};

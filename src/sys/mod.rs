@@ -1,1 +1,3 @@
 //! sys
+#[cfg(feature = "http")]
+pub(crate) mod look;
