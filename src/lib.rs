@@ -15,7 +15,7 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Drain, DrainSignal};
+pub use crate::drain::{Cut, Cutting, Drain, DrainSignal, Guard};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::service::{Builder, Handle, Reloaded, Service};
