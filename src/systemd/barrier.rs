@@ -37,7 +37,10 @@ impl Notifier {
         match socket::wait(ours.as_fd(), PollFlags::POLLIN, deadline) {
             Ok(true) => Ok(Outcome::Sent),
             Ok(false) => Err(timed_out(timeout)),
-            Err(error) => Err(Error::os("cannot wait for the service manager's barrier", error)),
+            Err(error) => Err(Error::os(
+                "cannot wait for the service manager's barrier",
+                error,
+            )),
         }
     }
 
@@ -50,10 +53,18 @@ impl Notifier {
     /// # Errors
     ///
     /// As for [`barrier`](Self::barrier).
+    ///
+    /// # Panics
+    ///
+    /// Without a tokio runtime, or in one without I/O or time.
     pub async fn barrier_async(&self, timeout: Duration) -> Result<Outcome> {
         let deadline = Instant::from_std(after(timeout));
         let (ours, theirs) = pipe()?;
-        if self.transmit_async(BARRIER, &[theirs.as_fd()], timeout).await? == Outcome::NoManager {
+        if self
+            .transmit_async(BARRIER, &[theirs.as_fd()], timeout)
+            .await?
+            == Outcome::NoManager
+        {
             return Ok(Outcome::NoManager);
         }
         drop(theirs);
@@ -67,9 +78,13 @@ impl Notifier {
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|error| Error::os("cannot make a pipe for a barrier", error))
+    pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .map_err(|error| Error::os("cannot make a pipe for a barrier", error))
 }
 
 fn timed_out(timeout: Duration) -> Error {
-    Error::new(Kind::Timeout, format!("the service manager did not pass the barrier (BARRIER=1) within {timeout:?}"))
+    Error::new(
+        Kind::Timeout,
+        format!("the service manager did not pass the barrier (BARRIER=1) within {timeout:?}"),
+    )
 }

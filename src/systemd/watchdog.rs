@@ -47,7 +47,9 @@ impl Watchdog {
     }
 
     fn parse(environment: &Environment, pid: u32) -> Result<Option<Self>> {
-        let Some(usec) = number(environment, "WATCHDOG_USEC")? else { return Ok(None) };
+        let Some(usec) = number(environment, "WATCHDOG_USEC")? else {
+            return Ok(None);
+        };
         if number(environment, "WATCHDOG_PID")?.is_some_and(|owner| owner != u64::from(pid)) {
             return Ok(None);
         }
@@ -55,7 +57,9 @@ impl Watchdog {
             let why = format!("WATCHDOG_USEC={usec} is no interval; see WatchdogSec= in the unit");
             return Err(Error::new(Kind::Invalid, why));
         }
-        Ok(Some(Self { timeout: Duration::from_micros(usec) }))
+        Ok(Some(Self {
+            timeout: Duration::from_micros(usec),
+        }))
     }
 
     /// After so long without a ping the service manager kills the service.
@@ -75,9 +79,13 @@ impl Watchdog {
 }
 
 fn number(environment: &Environment, name: &str) -> Result<Option<u64>> {
-    let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
     let number = value.to_str().and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| Error::new(Kind::Invalid, format!("{name}={value:?} is not a number")))
+    number
+        .map(Some)
+        .ok_or_else(|| Error::new(Kind::Invalid, format!("{name}={value:?} is not a number")))
 }
 
 #[cfg(test)]
@@ -90,20 +98,31 @@ mod tests {
 
     #[test]
     fn on_and_off() {
-        let on = Some(Watchdog { timeout: Duration::from_millis(200) });
+        let on = Some(Watchdog {
+            timeout: Duration::from_millis(200),
+        });
         assert_eq!(parse(&[]).unwrap(), None);
         assert_eq!(parse(&[("WATCHDOG_PID", "7")]).unwrap(), None);
         assert_eq!(parse(&[("WATCHDOG_USEC", "")]).unwrap(), None);
         assert_eq!(parse(&[("WATCHDOG_USEC", "200000")]).unwrap(), on);
-        assert_eq!(parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "7")]).unwrap(), on);
-        assert_eq!(parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "8")]).unwrap(), None);
+        assert_eq!(
+            parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "7")]).unwrap(),
+            on
+        );
+        assert_eq!(
+            parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "8")]).unwrap(),
+            None
+        );
     }
 
     #[test]
     fn malformed_names_the_variable() {
-        for (name, value) in
-            [("WATCHDOG_USEC", "soon"), ("WATCHDOG_USEC", "0"), ("WATCHDOG_USEC", "-1"), ("WATCHDOG_PID", "me")]
-        {
+        for (name, value) in [
+            ("WATCHDOG_USEC", "soon"),
+            ("WATCHDOG_USEC", "0"),
+            ("WATCHDOG_USEC", "-1"),
+            ("WATCHDOG_PID", "me"),
+        ] {
             let error = parse(&[(name, value), ("WATCHDOG_USEC", "5")]).unwrap_err();
             assert!(error.is_invalid());
             assert!(error.to_string().starts_with(name), "{error}");
@@ -114,9 +133,17 @@ mod tests {
     #[test]
     fn pings_come_at_less_than_half() {
         for usec in [2_500, 200_000, 10_000_000, u64::MAX - 1] {
-            let watchdog = Watchdog { timeout: Duration::from_micros(usec) };
+            let watchdog = Watchdog {
+                timeout: Duration::from_micros(usec),
+            };
             assert!(watchdog.ping_interval() * 2 < watchdog.timeout(), "{usec}");
         }
-        assert_eq!(Watchdog { timeout: Duration::from_micros(1) }.ping_interval(), MIN_PING_INTERVAL);
+        assert_eq!(
+            Watchdog {
+                timeout: Duration::from_micros(1)
+            }
+            .ping_interval(),
+            MIN_PING_INTERVAL
+        );
     }
 }
