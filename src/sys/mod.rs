@@ -1,8 +1,5 @@
 //! The only `unsafe`, the only raw syscalls.
-#![expect(
-    unsafe_code,
-    reason = "fds by number and syscalls that nix has no call for; nowhere else in the crate"
-)]
+#![expect(unsafe_code, reason = "fds by number and syscalls that nix has no call for; nowhere else in the crate")]
 
 pub(crate) mod scm;
 pub(crate) mod socket;

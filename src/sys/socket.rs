@@ -5,8 +5,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, VsockAddr,
-    bind, connect, getsockopt, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, VsockAddr, bind, connect,
+    getsockopt, listen, setsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{SysconfVar, sysconf};
@@ -60,16 +60,7 @@ pub(crate) fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
     const KCMP_FILE: libc::c_int = 0;
     let pid = nix::unistd::getpid().as_raw();
     // SAFETY: kcmp reads no memory of ours; both fds are borrowed, so open, for the whole call.
-    let order = unsafe {
-        libc::syscall(
-            libc::SYS_kcmp,
-            pid,
-            pid,
-            KCMP_FILE,
-            a.as_raw_fd(),
-            b.as_raw_fd(),
-        )
-    };
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_FILE, a.as_raw_fd(), b.as_raw_fd()) };
     Ok(order == 0)
 }
 
@@ -102,24 +93,13 @@ pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// How many fds this process may have open (`LimitNOFILE=`).
 pub(crate) fn max_open_files() -> usize {
     let limit = sysconf(SysconfVar::OPEN_MAX).ok().flatten();
-    limit
-        .and_then(|limit| usize::try_from(limit).ok())
-        .unwrap_or(usize::MAX)
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// A nonblocking TCP listener. `[::]` takes IPv4 too.
 pub(crate) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = if address.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
-    let fd = socket(
-        family,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?;
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     if address.is_ipv6() {
         // The default is a sysctl; a specific IPv6 address never takes IPv4.
@@ -153,12 +133,7 @@ pub(crate) fn is_listened_to(address: &UnixAddr) -> io::Result<bool> {
 }
 
 fn unix_stream() -> nix::Result<OwnedFd> {
-    socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )
+    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
 }
 
 /// Where the service manager receives notifications.
@@ -177,46 +152,19 @@ impl Receiver {
     pub(crate) fn connect(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Unix(address) => connect_to(AddressFamily::Unix, SockType::Datagram, address),
-            Self::Vsock {
-                address,
-                kind: Some(kind),
-            } => connect_to(AddressFamily::Vsock, *kind, address),
-            Self::Vsock {
-                address,
-                kind: None,
-            } => {
+            Self::Vsock { address, kind: Some(kind) } => connect_to(AddressFamily::Vsock, *kind, address),
+            Self::Vsock { address, kind: None } => {
                 let connect = |kind| connect_to(AddressFamily::Vsock, kind, address);
                 connect(SockType::Datagram)
-                    .or_else(|error| {
-                        if is_unsupported(&error) {
-                            connect(SockType::SeqPacket)
-                        } else {
-                            Err(error)
-                        }
-                    })
-                    .or_else(|error| {
-                        if is_unsupported(&error) {
-                            connect(SockType::Stream)
-                        } else {
-                            Err(error)
-                        }
-                    })
+                    .or_else(|error| if is_unsupported(&error) { connect(SockType::SeqPacket) } else { Err(error) })
+                    .or_else(|error| if is_unsupported(&error) { connect(SockType::Stream) } else { Err(error) })
             }
         }
     }
 }
 
-fn connect_to(
-    family: AddressFamily,
-    kind: SockType,
-    address: &dyn SockaddrLike,
-) -> io::Result<OwnedFd> {
-    let fd = socket(
-        family,
-        kind,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?;
+fn connect_to(family: AddressFamily, kind: SockType, address: &dyn SockaddrLike) -> io::Result<OwnedFd> {
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     match connect(fd.as_raw_fd(), address) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd),
         Err(error) => Err(error.into()),
@@ -224,15 +172,8 @@ fn connect_to(
 }
 
 fn is_unsupported(error: &io::Error) -> bool {
-    let unsupported = [
-        libc::EOPNOTSUPP,
-        libc::EPROTONOSUPPORT,
-        libc::ESOCKTNOSUPPORT,
-        libc::ENODEV,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|errno| unsupported.contains(&errno))
+    let unsupported = [libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::ESOCKTNOSUPPORT, libc::ENODEV];
+    error.raw_os_error().is_some_and(|errno| unsupported.contains(&errno))
 }
 
 /// The pending error of a socket, for example that of a connection that could not be made.
@@ -271,15 +212,8 @@ fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int
     const { assert!(size_of::<libc::c_int>() == LENGTH as usize) };
     let mut length = LENGTH;
     // SAFETY: value and length are ours, length is that of value, and the fd is open while it is borrowed.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw mut value).cast(),
-            &raw mut length,
-        )
-    };
+    let result =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length) };
     Errno::result(result)?;
     Ok(value)
 }

@@ -81,25 +81,18 @@ impl Activation {
     ///
     /// A variable is malformed, an fd that it names is not open, or the sockets were taken before.
     pub fn from_env(environment: &Environment) -> Result<Self> {
-        let fds = match listen::parse(
-            |name| environment.get(name),
-            std::process::id(),
-            sys::max_open_files(),
-        )? {
+        let fds = match listen::parse(|name| environment.get(name), std::process::id(), sys::max_open_files())? {
             Listen::Passed(fds) => fds,
             Listen::Nothing => return Ok(Self::without(Source::Nothing)),
             Listen::NotForUs(pid) => return Ok(Self::without(Source::NotForUs(pid))),
         };
         let count = fds.len();
-        let not_open =
-            |fd: i32, name: &str| format!("LISTEN_FDS={count}: fd {fd} named {name:?} is not open");
+        let not_open = |fd: i32, name: &str| format!("LISTEN_FDS={count}: fd {fd} named {name:?} is not open");
         if let Some((fd, name)) = fds.iter().find(|(fd, _)| !sys::is_open(*fd)) {
             return Err(Error::new(Kind::Socket, not_open(*fd, name)));
         }
         if let Some(first) = environment.get("LISTEN_FDS_FIRST_FD") {
-            let why = format!(
-                "LISTEN_FDS_FIRST_FD={first:?} is not systemd's; unset it, the sockets begin at fd 3"
-            );
+            let why = format!("LISTEN_FDS_FIRST_FD={first:?} is not systemd's; unset it, the sockets begin at fd 3");
             return Err(Error::new(Kind::Invalid, why));
         }
         // Only now: it takes a missing LISTEN_PID for a match, and removes the variables also when they are not ours.
@@ -166,9 +159,7 @@ impl Activation {
     /// Nothing of that name was passed, or it was taken before ([`Error::is_socket`]).
     pub fn take(&mut self, name: &str) -> Result<Vec<Socket>> {
         self.check(name)?;
-        let (taken, left) = std::mem::take(&mut self.sockets)
-            .into_iter()
-            .partition(|socket| socket.name() == name);
+        let (taken, left) = std::mem::take(&mut self.sockets).into_iter().partition(|socket| socket.name() == name);
         self.sockets = left;
         self.taken.push(name.to_owned());
         Ok(taken)
@@ -181,22 +172,13 @@ impl Activation {
     /// As for [`take`](Self::take); and one of them is of another kind or does not listen: then none is taken.
     pub fn listeners(&mut self, name: &str) -> Result<Vec<Listener>> {
         self.check(name)?;
-        self.sockets
-            .iter()
-            .filter(|socket| socket.name() == name)
-            .try_for_each(Socket::check_listener)?;
-        self.take(name)?
-            .into_iter()
-            .map(Socket::into_listener)
-            .collect()
+        self.sockets.iter().filter(|socket| socket.name() == name).try_for_each(Socket::check_listener)?;
+        self.take(name)?.into_iter().map(Socket::into_listener).collect()
     }
 
     /// Closes what was not taken. Returns a name for each fd that was closed, for the log.
     pub fn close_unclaimed(&mut self) -> Vec<String> {
-        self.sockets
-            .drain(..)
-            .map(|socket| socket.name().to_owned())
-            .collect()
+        self.sockets.drain(..).map(|socket| socket.name().to_owned()).collect()
     }
 
     fn new(source: Source, all: Vec<Socket>) -> Result<Self> {
@@ -211,19 +193,11 @@ impl Activation {
             }
             sockets.push(socket);
         }
-        Ok(Self {
-            source,
-            sockets,
-            taken: Vec::new(),
-        })
+        Ok(Self { source, sockets, taken: Vec::new() })
     }
 
     fn without(source: Source) -> Self {
-        Self {
-            source,
-            sockets: Vec::new(),
-            taken: Vec::new(),
-        }
+        Self { source, sockets: Vec::new(), taken: Vec::new() }
     }
 
     fn check(&self, name: &str) -> Result<()> {
@@ -239,19 +213,13 @@ impl Activation {
                 }
                 (Source::NotForUs(Some(pid)), _) => {
                     let me = std::process::id();
-                    format!(
-                        "no socket named {name:?}: LISTEN_PID={pid} is not this process, which is {me}"
-                    )
+                    format!("no socket named {name:?}: LISTEN_PID={pid} is not this process, which is {me}")
                 }
                 (Source::NotForUs(None), _) => {
                     format!("no socket named {name:?}: LISTEN_FDS is set without LISTEN_PID")
                 }
                 (_, names) => {
-                    let names = if names.is_empty() {
-                        "nothing more".to_owned()
-                    } else {
-                        format!("{names:?}")
-                    };
+                    let names = if names.is_empty() { "nothing more".to_owned() } else { format!("{names:?}") };
                     format!(
                         "no socket named {name:?} was passed, there is {names}: \
                          set FileDescriptorName={name} in the .socket unit"
@@ -264,9 +232,5 @@ impl Activation {
 }
 
 fn unusable(what: &str, error: io::Error) -> Error {
-    Error::io(
-        Kind::Socket,
-        format!("LISTEN_FDS: {what} cannot be used"),
-        error,
-    )
+    Error::io(Kind::Socket, format!("LISTEN_FDS: {what} cannot be used"), error)
 }

@@ -37,10 +37,7 @@ impl Notifier {
         match socket::wait(ours.as_fd(), PollFlags::POLLIN, deadline) {
             Ok(true) => Ok(Outcome::Sent),
             Ok(false) => Err(timed_out(timeout)),
-            Err(error) => Err(Error::os(
-                "cannot wait for the service manager's barrier",
-                error,
-            )),
+            Err(error) => Err(Error::os("cannot wait for the service manager's barrier", error)),
         }
     }
 
@@ -60,11 +57,7 @@ impl Notifier {
     pub async fn barrier_async(&self, timeout: Duration) -> Result<Outcome> {
         let deadline = Instant::from_std(after(timeout));
         let (ours, theirs) = pipe()?;
-        if self
-            .transmit_async(BARRIER, &[theirs.as_fd()], timeout)
-            .await?
-            == Outcome::NoManager
-        {
+        if self.transmit_async(BARRIER, &[theirs.as_fd()], timeout).await? == Outcome::NoManager {
             return Ok(Outcome::NoManager);
         }
         drop(theirs);
@@ -78,13 +71,9 @@ impl Notifier {
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .map_err(|error| Error::os("cannot make a pipe for a barrier", error))
+    pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|error| Error::os("cannot make a pipe for a barrier", error))
 }
 
 fn timed_out(timeout: Duration) -> Error {
-    Error::new(
-        Kind::Timeout,
-        format!("the service manager did not pass the barrier (BARRIER=1) within {timeout:?}"),
-    )
+    Error::new(Kind::Timeout, format!("the service manager did not pass the barrier (BARRIER=1) within {timeout:?}"))
 }

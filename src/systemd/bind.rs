@@ -45,23 +45,12 @@ pub const SOCKET_MODE: u32 = 0o600;
 pub fn bind(address: &str) -> Result<Vec<Listener>> {
     let unix = address.strip_prefix("unix:");
     match unix.unwrap_or(address) {
-        name if name.starts_with('@') => Ok(vec![abstract_name(name)?]),
+        name if name.starts_with('@') && name.len() > 1 => Ok(vec![abstract_name(name)?]),
         path if path.starts_with('/') => Ok(vec![path_name(Path::new(path))?]),
-        _ if unix.is_some() => Err(invalid(
-            address,
-            "a Unix socket is an absolute path or @name",
-        )),
-        port if port
-            .strip_prefix(':')
-            .unwrap_or(port)
-            .bytes()
-            .all(|c| c.is_ascii_digit()) =>
-        {
+        _ if unix.is_some() => Err(invalid(address, "a Unix socket is an absolute path or @name")),
+        port if port.strip_prefix(':').unwrap_or(port).bytes().all(|c| c.is_ascii_digit()) => {
             let port = port.strip_prefix(':').unwrap_or(port).parse();
-            all_addresses(
-                address,
-                port.map_err(|_| invalid(address, "there is no such port"))?,
-            )
+            all_addresses(address, port.map_err(|_| invalid(address, "there is no such port"))?)
         }
         _ => tcp(address),
     }
@@ -74,10 +63,7 @@ fn tcp(address: &str) -> Result<Vec<Listener>> {
         Err(_) => match address.to_socket_addrs() {
             Ok(found) => found.collect(),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(invalid(
-                    address,
-                    "expected HOST:PORT, [IPv6]:PORT, a port, an absolute path or @name",
-                ));
+                return Err(invalid(address, "expected HOST:PORT, [IPv6]:PORT, a port, an absolute path or @name"));
             }
             Err(error) => return Err(Error::os(format!("cannot look up {address:?}"), error)),
         },
@@ -106,39 +92,25 @@ fn all_addresses(address: &str, port: u16) -> Result<Vec<Listener>> {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let listener = sys::listen_tcp(v6).or_else(|error| {
         // EINVAL or ENOPROTOOPT never come from here: IPV6_V6ONLY exists wherever AF_INET6 does.
-        if no_such_address(&error) {
-            sys::listen_tcp(v4)
-        } else {
-            Err(error)
-        }
+        if no_such_address(&error) { sys::listen_tcp(v4) } else { Err(error) }
     });
-    Ok(vec![Listener::Tcp(
-        listener.map_err(|error| refused(&address, error))?,
-    )])
+    Ok(vec![Listener::Tcp(listener.map_err(|error| refused(&address, error))?)])
 }
 
 fn no_such_address(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
-    )
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 
 fn abstract_name(name: &str) -> Result<Listener> {
-    let address = UnixAddr::new_abstract(&name.as_bytes()[1..])
-        .map_err(|_| invalid(name, "the name is too long"))?;
+    let address = UnixAddr::new_abstract(&name.as_bytes()[1..]).map_err(|_| invalid(name, "the name is too long"))?;
     let listener = sys::listen_unix(&address, Mode::from_bits_truncate(SOCKET_MODE));
-    listener
-        .map(Listener::Unix)
-        .map_err(|error| refused(&name, error))
+    listener.map(Listener::Unix).map_err(|error| refused(&name, error))
 }
 
 fn path_name(path: &Path) -> Result<Listener> {
     let shown = path.display();
-    let address = UnixAddr::new(path)
-        .map_err(|_| invalid(&shown.to_string(), "a path may have at most 107 bytes"))?;
-    let listen =
-        || sys::listen_unix(&address, Mode::from_bits_truncate(SOCKET_MODE)).map(Listener::Unix);
+    let address = UnixAddr::new(path).map_err(|_| invalid(&shown.to_string(), "a path may have at most 107 bytes"))?;
+    let listen = || sys::listen_unix(&address, Mode::from_bits_truncate(SOCKET_MODE)).map(Listener::Unix);
     match listen() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
         other => return other.map_err(|error| refused(&shown, error)),
@@ -154,12 +126,8 @@ fn path_name(path: &Path) -> Result<Listener> {
         Ok(_) => {}
         Err(error) => return Err(os("look at", error)),
     }
-    if sys::is_listened_to(&address)
-        .map_err(|error| os("see whether somebody listens at", error))?
-    {
-        let why = format!(
-            "somebody listens at {shown} already: stop that process or choose another path"
-        );
+    if sys::is_listened_to(&address).map_err(|error| os("see whether somebody listens at", error))? {
+        let why = format!("somebody listens at {shown} already: stop that process or choose another path");
         return Err(Error::new(Kind::Socket, why));
     }
     std::fs::remove_file(path).map_err(|error| os("replace", error))?;
@@ -167,10 +135,7 @@ fn path_name(path: &Path) -> Result<Listener> {
 }
 
 fn invalid(address: &str, why: &str) -> Error {
-    Error::new(
-        Kind::Invalid,
-        format!("cannot listen at {address:?}: {why}"),
-    )
+    Error::new(Kind::Invalid, format!("cannot listen at {address:?}: {why}"))
 }
 
 fn refused(address: &dyn std::fmt::Display, error: io::Error) -> Error {

@@ -23,9 +23,7 @@ impl Environment {
     /// Reads the environment of this process. To be done first in `main`.
     #[must_use]
     pub fn capture() -> Self {
-        Self {
-            variables: std::env::vars_os().collect(),
-        }
+        Self { variables: std::env::vars_os().collect() }
     }
 
     /// An environment of these variables. Of equal names the first one counts, as for getenv(3).
@@ -34,36 +32,24 @@ impl Environment {
         N: Into<OsString>,
         V: Into<OsString>,
     {
-        Self {
-            variables: pairs
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        }
+        Self { variables: pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
     }
 
     /// The value of a variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.variables
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_os_str())
+        self.variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_os_str())
     }
 
     /// All variables, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.variables
-            .iter()
-            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+        self.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 }
 
 /// Names alone: a value may be a secret.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set()
-            .entries(self.variables.iter().map(|(name, _)| name))
-            .finish()
+        f.debug_set().entries(self.variables.iter().map(|(name, _)| name)).finish()
     }
 }

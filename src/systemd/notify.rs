@@ -76,29 +76,17 @@ impl Notifier {
     ///
     /// `NOTIFY_SOCKET` is none of these.
     pub fn from_env(environment: &Environment) -> Result<Self> {
-        let manager = match environment
-            .get("NOTIFY_SOCKET")
-            .filter(|value| !value.is_empty())
-        {
+        let manager = match environment.get("NOTIFY_SOCKET").filter(|value| !value.is_empty()) {
             None => None,
-            Some(value) => Some(Manager {
-                receiver: parse(value)?,
-                name: format!("NOTIFY_SOCKET={value:?}"),
-            }),
+            Some(value) => Some(Manager { receiver: parse(value)?, name: format!("NOTIFY_SOCKET={value:?}") }),
         };
-        Ok(Self {
-            manager,
-            timeout: NOTIFY_TIMEOUT,
-        })
+        Ok(Self { manager, timeout: NOTIFY_TIMEOUT })
     }
 
     /// Nobody to tell.
     #[must_use]
     pub fn disabled() -> Self {
-        Self {
-            manager: None,
-            timeout: NOTIFY_TIMEOUT,
-        }
+        Self { manager: None, timeout: NOTIFY_TIMEOUT }
     }
 
     /// How long a message waits for room in the queue. Default: [`NOTIFY_TIMEOUT`].
@@ -147,16 +135,10 @@ impl Notifier {
     ///
     /// Without a tokio runtime, or in one without I/O or time, when it has to wait.
     pub async fn send_async(&self, message: &Message) -> Result<Outcome> {
-        self.transmit_async(message.encode().as_bytes(), &[], self.timeout)
-            .await
+        self.transmit_async(message.encode().as_bytes(), &[], self.timeout).await
     }
 
-    pub(crate) fn transmit(
-        &self,
-        bytes: &[u8],
-        fds: &[BorrowedFd<'_>],
-        deadline: Instant,
-    ) -> Result<Outcome> {
+    pub(crate) fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<Outcome> {
         let Some(manager) = &self.manager else {
             return Ok(Outcome::NoManager);
         };
@@ -186,80 +168,48 @@ impl Notifier {
             return Ok(Outcome::Sent);
         }
         let waiting = async {
-            let socket = socket::register(socket, Interest::WRITABLE)
-                .map_err(|error| manager.failed(error))?;
+            let socket = socket::register(socket, Interest::WRITABLE).map_err(|error| manager.failed(error))?;
             loop {
-                let mut guard = socket
-                    .writable()
-                    .await
-                    .map_err(|error| manager.failed(error))?;
+                let mut guard = socket.writable().await.map_err(|error| manager.failed(error))?;
                 if manager.try_send(socket.as_fd(), bytes, fds)? {
                     return Ok(Outcome::Sent);
                 }
                 guard.clear_ready();
             }
         };
-        tokio::time::timeout(timeout, waiting)
-            .await
-            .unwrap_or_else(|_| Err(manager.timed_out()))
+        tokio::time::timeout(timeout, waiting).await.unwrap_or_else(|_| Err(manager.timed_out()))
     }
 }
 
 impl Manager {
     fn connect(&self, fds: &[BorrowedFd<'_>]) -> Result<OwnedFd> {
         if !fds.is_empty() && !matches!(self.receiver, Receiver::Unix(_)) {
-            let why = format!(
-                "{}: a vsock carries no file descriptors, so neither a barrier nor an fd store",
-                self.name
-            );
+            let why =
+                format!("{}: a vsock carries no file descriptors, so neither a barrier nor an fd store", self.name);
             return Err(Error::new(Kind::Notify, why));
         }
         self.receiver.connect().map_err(|error| self.failed(error))
     }
 
     /// False: there is no room yet, or the connection is still being made.
-    fn try_send(
-        &self,
-        socket: BorrowedFd<'_>,
-        bytes: &[u8],
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<bool> {
+    fn try_send(&self, socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<bool> {
         match scm::send(socket, bytes, fds) {
             Ok(sent) if sent == bytes.len() => Ok(true),
             Ok(_) => Err(self.failed(io::ErrorKind::WriteZero.into())),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
-                Ok(false)
-            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-                socket::pending_error(socket)
-                    .map(|()| false)
-                    .map_err(|error| self.failed(error))
+                socket::pending_error(socket).map(|()| false).map_err(|error| self.failed(error))
             }
             Err(error) => Err(self.failed(error)),
         }
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        Error::io(
-            Kind::Notify,
-            format!("{}: cannot notify the service manager", self.name),
-            error,
-        )
+        Error::io(Kind::Notify, format!("{}: cannot notify the service manager", self.name), error)
     }
 
     fn timed_out(&self) -> Error {
-        Error::new(
-            Kind::Timeout,
-            format!(
-                "{}: the service manager's queue stayed full; is it alive?",
-                self.name
-            ),
-        )
+        Error::new(Kind::Timeout, format!("{}: the service manager's queue stayed full; is it alive?", self.name))
     }
 }
 
@@ -280,18 +230,14 @@ pub(crate) fn after(timeout: Duration) -> Instant {
 
 fn parse(value: &OsStr) -> Result<Receiver> {
     let invalid = |why: &str| Error::new(Kind::Invalid, format!("NOTIFY_SOCKET={value:?} {why}"));
-    let too_long =
-        |_| invalid("is not usable as a socket address: longer than 107 bytes, or with a NUL");
+    let too_long = |_| invalid("is not usable as a socket address: longer than 107 bytes, or with a NUL");
     match value.as_bytes() {
         [b'/', ..] => UnixAddr::new(value).map(Receiver::Unix).map_err(too_long),
-        [b'@', name @ ..] => UnixAddr::new_abstract(name)
-            .map(Receiver::Unix)
-            .map_err(too_long),
-        _ => value.to_str().and_then(vsock).ok_or_else(|| {
-            invalid(
-                "is no path, @name or vsock:CID:PORT (vsock-stream, vsock-dgram, vsock-seqpacket)",
-            )
-        }),
+        [b'@', name @ ..] if !name.is_empty() => UnixAddr::new_abstract(name).map(Receiver::Unix).map_err(too_long),
+        _ => value
+            .to_str()
+            .and_then(vsock)
+            .ok_or_else(|| invalid("is no path, @name or vsock:CID:PORT (vsock-stream, vsock-dgram, vsock-seqpacket)")),
     }
 }
 
@@ -307,10 +253,7 @@ fn vsock(value: &str) -> Option<Receiver> {
     let (cid, port) = address.split_once(':')?;
     let (cid, port) = (cid.parse().ok()?, port.parse().ok()?);
     // "any" is for binding.
-    (cid != u32::MAX && port != u32::MAX).then(|| Receiver::Vsock {
-        address: VsockAddr::new(cid, port),
-        kind,
-    })
+    (cid != u32::MAX && port != u32::MAX).then(|| Receiver::Vsock { address: VsockAddr::new(cid, port), kind })
 }
 
 #[cfg(test)]
@@ -331,39 +274,22 @@ mod tests {
             "vsock-dgram:1:1",
             "vsock-seqpacket:1:1",
         ] {
-            assert!(from(good).unwrap().has_manager(), "{good}");
+            assert!(from(good).expect("valid").has_manager(), "{good}");
         }
         let long = format!("/{}", "x".repeat(108));
-        let bad = [
-            "run/notify",
-            "vsock:1",
-            "vsock::",
-            "vsock:1:x",
-            "vsock:4294967295:1",
-            "vsock-raw:1:1",
-            "x",
-            &long,
-        ];
+        let bad = ["run/notify", "vsock:1", "vsock::", "vsock:1:x", "vsock:4294967295:1", "vsock-raw:1:1", "x", &long];
         for bad in bad {
-            let error = from(bad).unwrap_err();
+            let error = from(bad).expect_err("malformed");
             assert!(error.is_invalid(), "{bad}");
-            assert!(
-                error
-                    .to_string()
-                    .starts_with(&format!("NOTIFY_SOCKET={bad:?} ")),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with(&format!("NOTIFY_SOCKET={bad:?} ")), "{error}");
         }
     }
 
     #[test]
     fn no_manager() {
-        let nobody = Notifier::from_env(&Environment::default()).unwrap();
-        assert_eq!(
-            nobody.send(&Message::new().ready()).unwrap(),
-            Outcome::NoManager
-        );
-        assert_eq!(nobody.barrier(BARRIER_TIMEOUT).unwrap(), Outcome::NoManager);
-        assert!(!from("").unwrap().has_manager());
+        let nobody = Notifier::from_env(&Environment::default()).expect("valid");
+        assert_eq!(nobody.send(&Message::new().ready()).expect("valid"), Outcome::NoManager);
+        assert_eq!(nobody.barrier(BARRIER_TIMEOUT).expect("valid"), Outcome::NoManager);
+        assert!(!from("").expect("valid").has_manager());
     }
 }

@@ -58,12 +58,7 @@ impl fmt::Display for SocketKind {
 impl SocketKind {
     pub(crate) fn of(fd: BorrowedFd<'_>) -> std::io::Result<Self> {
         let (family, kind, protocol, listening) = match inspect(fd)? {
-            File::Socket {
-                family,
-                kind,
-                protocol,
-                listening,
-            } => (family, kind, protocol, listening),
+            File::Socket { family, kind, protocol, listening } => (family, kind, protocol, listening),
             File::Fifo => return Ok(Self::Fifo),
             File::Other => return Ok(Self::Other),
         };
@@ -116,10 +111,7 @@ impl Socket {
 
     /// Whether [`into_listener`](Self::into_listener) would take it.
     pub(crate) fn check_listener(&self) -> Result<()> {
-        if matches!(
-            self.kind,
-            SocketKind::TcpListener | SocketKind::UnixListener
-        ) {
+        if matches!(self.kind, SocketKind::TcpListener | SocketKind::UnixListener) {
             return Ok(());
         }
         let (fd, name, kind) = (self.fd.as_raw_fd(), &self.name, self.kind);
@@ -256,11 +248,5 @@ impl fmt::Display for LocalAddr {
 
 /// Anyone may bind an address with a terminal's escape sequence in it.
 fn printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    text.chars().try_for_each(|c| {
-        if c.is_control() {
-            write!(f, "{}", c.escape_default())
-        } else {
-            write!(f, "{c}")
-        }
-    })
+    text.chars().try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") })
 }

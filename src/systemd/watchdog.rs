@@ -57,9 +57,7 @@ impl Watchdog {
             let why = format!("WATCHDOG_USEC={usec} is no interval; see WatchdogSec= in the unit");
             return Err(Error::new(Kind::Invalid, why));
         }
-        Ok(Some(Self {
-            timeout: Duration::from_micros(usec),
-        }))
+        Ok(Some(Self { timeout: Duration::from_micros(usec) }))
     }
 
     /// After so long without a ping the service manager kills the service.
@@ -83,9 +81,7 @@ fn number(environment: &Environment, name: &str) -> Result<Option<u64>> {
         return Ok(None);
     };
     let number = value.to_str().and_then(|text| text.parse().ok());
-    number
-        .map(Some)
-        .ok_or_else(|| Error::new(Kind::Invalid, format!("{name}={value:?} is not a number")))
+    number.map(Some).ok_or_else(|| Error::new(Kind::Invalid, format!("{name}={value:?} is not a number")))
 }
 
 #[cfg(test)]
@@ -98,32 +94,21 @@ mod tests {
 
     #[test]
     fn on_and_off() {
-        let on = Some(Watchdog {
-            timeout: Duration::from_millis(200),
-        });
-        assert_eq!(parse(&[]).unwrap(), None);
-        assert_eq!(parse(&[("WATCHDOG_PID", "7")]).unwrap(), None);
-        assert_eq!(parse(&[("WATCHDOG_USEC", "")]).unwrap(), None);
-        assert_eq!(parse(&[("WATCHDOG_USEC", "200000")]).unwrap(), on);
-        assert_eq!(
-            parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "7")]).unwrap(),
-            on
-        );
-        assert_eq!(
-            parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "8")]).unwrap(),
-            None
-        );
+        let on = Some(Watchdog { timeout: Duration::from_millis(200) });
+        assert_eq!(parse(&[]).expect("valid"), None);
+        assert_eq!(parse(&[("WATCHDOG_PID", "7")]).expect("valid"), None);
+        assert_eq!(parse(&[("WATCHDOG_USEC", "")]).expect("valid"), None);
+        assert_eq!(parse(&[("WATCHDOG_USEC", "200000")]).expect("valid"), on);
+        assert_eq!(parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "7")]).expect("valid"), on);
+        assert_eq!(parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "8")]).expect("valid"), None);
     }
 
     #[test]
     fn malformed_names_the_variable() {
-        for (name, value) in [
-            ("WATCHDOG_USEC", "soon"),
-            ("WATCHDOG_USEC", "0"),
-            ("WATCHDOG_USEC", "-1"),
-            ("WATCHDOG_PID", "me"),
-        ] {
-            let error = parse(&[(name, value), ("WATCHDOG_USEC", "5")]).unwrap_err();
+        for (name, value) in
+            [("WATCHDOG_USEC", "soon"), ("WATCHDOG_USEC", "0"), ("WATCHDOG_USEC", "-1"), ("WATCHDOG_PID", "me")]
+        {
+            let error = parse(&[(name, value), ("WATCHDOG_USEC", "5")]).expect_err("malformed");
             assert!(error.is_invalid());
             assert!(error.to_string().starts_with(name), "{error}");
         }
@@ -133,17 +118,9 @@ mod tests {
     #[test]
     fn pings_come_at_less_than_half() {
         for usec in [2_500, 200_000, 10_000_000, u64::MAX - 1] {
-            let watchdog = Watchdog {
-                timeout: Duration::from_micros(usec),
-            };
+            let watchdog = Watchdog { timeout: Duration::from_micros(usec) };
             assert!(watchdog.ping_interval() * 2 < watchdog.timeout(), "{usec}");
         }
-        assert_eq!(
-            Watchdog {
-                timeout: Duration::from_micros(1)
-            }
-            .ping_interval(),
-            MIN_PING_INTERVAL
-        );
+        assert_eq!(Watchdog { timeout: Duration::from_micros(1) }.ping_interval(), MIN_PING_INTERVAL);
     }
 }

@@ -85,10 +85,7 @@ impl Message {
     /// fit into the datagram is cut off between two characters.
     #[doc(alias = "STATUS")]
     pub fn status(mut self, text: impl AsRef<str>) -> Self {
-        let one_line = text
-            .as_ref()
-            .chars()
-            .map(|c| if breaks_line(c) { ' ' } else { c });
+        let one_line = text.as_ref().chars().map(|c| if breaks_line(c) { ' ' } else { c });
         // Cut here already, so that an enormous text is not kept; how much really fits, encode() knows.
         let mut status = String::new();
         for c in one_line {
@@ -112,11 +109,7 @@ impl Message {
     #[doc(alias = "EXTEND_TIMEOUT_USEC")]
     pub fn extend_timeout(mut self, by: Duration) -> Self {
         // u64::MAX would be systemd's "infinity".
-        self.extend_timeout_usec = Some(
-            u64::try_from(by.as_micros())
-                .unwrap_or(u64::MAX)
-                .min(u64::MAX - 1),
-        );
+        self.extend_timeout_usec = Some(u64::try_from(by.as_micros()).unwrap_or(u64::MAX).min(u64::MAX - 1));
         self
     }
 
@@ -142,27 +135,18 @@ impl Message {
             Some(State::Ready) => lines.push(NotifyState::Ready),
             Some(State::Stopping) => lines.push(NotifyState::Stopping),
             Some(State::Reloading { monotonic_usec }) => {
-                lines.extend([
-                    NotifyState::Reloading,
-                    NotifyState::MonotonicUsec(monotonic_usec.into()),
-                ]);
+                lines.extend([NotifyState::Reloading, NotifyState::MonotonicUsec(monotonic_usec.into())]);
             }
         }
         if self.watchdog {
             lines.push(NotifyState::Watchdog);
         }
         // NotifyState::ExtendTimeoutUsec is a u32, which ends at 71 minutes.
-        let extend = self
-            .extend_timeout_usec
-            .map(|usec| format!("EXTEND_TIMEOUT_USEC={usec}"));
+        let extend = self.extend_timeout_usec.map(|usec| format!("EXTEND_TIMEOUT_USEC={usec}"));
         lines.extend(extend.as_deref().map(NotifyState::Custom));
         lines.extend(self.errno.map(NotifyState::Errno));
 
-        let mut datagram = lines
-            .iter()
-            .map(NotifyState::to_string)
-            .collect::<Vec<_>>()
-            .join("\n");
+        let mut datagram = lines.iter().map(NotifyState::to_string).collect::<Vec<_>>().join("\n");
         if let Some(status) = &self.status {
             if !datagram.is_empty() {
                 datagram.push('\n');
@@ -189,10 +173,7 @@ fn cut(text: &str, room: usize) -> &str {
     if text.len() <= room {
         return text;
     }
-    let end = (0..=room)
-        .rev()
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or(0);
+    let end = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     &text[..end]
 }
 
@@ -208,58 +189,33 @@ mod tests {
         assert_eq!(encode(Message::new()), "");
         assert!(Message::new().is_empty());
         assert_eq!(encode(Message::new().ready()), "READY=1");
-        assert_eq!(
-            encode(Message::new().reloading(5)),
-            "RELOADING=1\nMONOTONIC_USEC=5"
-        );
-        assert_eq!(
-            encode(Message::new().stopping().status("")),
-            "STOPPING=1\nSTATUS="
-        );
+        assert_eq!(encode(Message::new().reloading(5)), "RELOADING=1\nMONOTONIC_USEC=5");
+        assert_eq!(encode(Message::new().stopping().status("")), "STOPPING=1\nSTATUS=");
         assert_eq!(encode(Message::new().watchdog()), "WATCHDOG=1");
         assert_eq!(encode(Message::new().errno(2)), "ERRNO=2");
         let hours = Duration::from_secs(7200);
-        assert_eq!(
-            encode(Message::new().extend_timeout(hours)),
-            "EXTEND_TIMEOUT_USEC=7200000000"
-        );
+        assert_eq!(encode(Message::new().extend_timeout(hours)), "EXTEND_TIMEOUT_USEC=7200000000");
         let never_infinity = format!("EXTEND_TIMEOUT_USEC={}", u64::MAX - 1);
-        assert_eq!(
-            encode(Message::new().extend_timeout(Duration::MAX)),
-            never_infinity
-        );
+        assert_eq!(encode(Message::new().extend_timeout(Duration::MAX)), never_infinity);
     }
 
     #[test]
     fn the_main_pid_goes_first() {
-        assert_eq!(
-            Message::new().ready().main_pid(7).encode(),
-            "MAINPID=7\nREADY=1"
-        );
+        assert_eq!(Message::new().ready().main_pid(7).encode(), "MAINPID=7\nREADY=1");
     }
 
     #[test]
     fn the_last_state_counts() {
-        assert_eq!(
-            Message::new().reloading(1).stopping().ready().encode(),
-            "READY=1"
-        );
+        assert_eq!(Message::new().reloading(1).stopping().ready().encode(), "READY=1");
     }
 
     #[test]
     fn a_long_status_is_cut_between_characters() {
         let datagram = Message::new().ready().status("ä".repeat(4000)).encode();
-        assert!(
-            (MAX_DATAGRAM - 1..=MAX_DATAGRAM).contains(&datagram.len()),
-            "{}",
-            datagram.len()
-        );
+        assert!((MAX_DATAGRAM - 1..=MAX_DATAGRAM).contains(&datagram.len()), "{}", datagram.len());
         assert!(datagram.ends_with('ä'));
         let fits = "x".repeat(MAX_DATAGRAM - "STATUS=".len());
-        assert_eq!(
-            Message::new().status(&fits).encode(),
-            format!("STATUS={fits}")
-        );
+        assert_eq!(Message::new().status(&fits).encode(), format!("STATUS={fits}"));
     }
 
     fn any_message() -> impl Strategy<Value = Message> {
@@ -275,24 +231,12 @@ mod tests {
             Just(Some(State::Stopping)),
             any::<u64>().prop_map(|monotonic_usec| Some(State::Reloading { monotonic_usec })),
         ];
-        let numbers = (
-            any::<Option<u32>>(),
-            any::<Option<u64>>(),
-            any::<Option<u32>>(),
-        );
-        (text, state, any::<bool>(), numbers).prop_map(
-            |(text, state, watchdog, (main_pid, usec, errno))| {
-                let mut message = Message::new().status(text);
-                message.extend_timeout_usec = usec;
-                Message {
-                    main_pid,
-                    state,
-                    watchdog,
-                    errno,
-                    ..message
-                }
-            },
-        )
+        let numbers = (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u32>>());
+        (text, state, any::<bool>(), numbers).prop_map(|(text, state, watchdog, (main_pid, usec, errno))| {
+            let mut message = Message::new().status(text);
+            message.extend_timeout_usec = usec;
+            Message { main_pid, state, watchdog, errno, ..message }
+        })
     }
 
     proptest! {
@@ -312,7 +256,7 @@ mod tests {
             let without = Message { status: None, ..message.clone() }.encode();
             let fields: Vec<_> = datagram.split('\n').collect();
             let expected: Vec<_> = without.split('\n').filter(|line| !line.is_empty()).collect();
-            let (status, others) = fields.split_last().unwrap();
+            let (status, others) = fields.split_last().expect("a status");
             prop_assert_eq!(others, expected);
             prop_assert!(status.starts_with("STATUS="));
             prop_assert!(!status.contains(char::is_control));
