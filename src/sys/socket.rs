@@ -72,7 +72,9 @@ pub(crate) fn is_open(number: i32) -> bool {
 
 /// Takes the fd at `index` out of `fds`, close-on-exec from now on. None: there is none, or it was taken.
 pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedFd>> {
-    let Some(number) = fds.take_raw_fd(index)? else { return Ok(None) };
+    let Some(number) = fds.take_raw_fd(index)? else {
+        return Ok(None);
+    };
     if !is_open(number) {
         return Err(Errno::EBADF.into());
     }
@@ -206,7 +208,9 @@ pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
 
 fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    const LENGTH: libc::socklen_t = 4;
+    const { assert!(size_of::<libc::c_int>() == LENGTH as usize) };
+    let mut length = LENGTH;
     // SAFETY: value and length are ours, length is that of value, and the fd is open while it is borrowed.
     let result =
         unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length) };

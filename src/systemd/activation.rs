@@ -208,7 +208,9 @@ impl Activation {
             format!("the sockets named {name:?} were already taken; a name can be taken once")
         } else {
             match (self.source, self.names()) {
-                (Source::Nothing, _) => format!("no socket named {name:?}: LISTEN_FDS is not set, none was passed"),
+                (Source::Nothing, _) => {
+                    format!("no socket named {name:?}: LISTEN_FDS is not set, none was passed")
+                }
                 (Source::NotForUs(Some(pid)), _) => {
                     let me = std::process::id();
                     format!("no socket named {name:?}: LISTEN_PID={pid} is not this process, which is {me}")

@@ -50,6 +50,10 @@ impl Notifier {
     /// # Errors
     ///
     /// As for [`barrier`](Self::barrier).
+    ///
+    /// # Panics
+    ///
+    /// Without a tokio runtime, or in one without I/O or time.
     pub async fn barrier_async(&self, timeout: Duration) -> Result<Outcome> {
         let deadline = Instant::from_std(after(timeout));
         let (ours, theirs) = pipe()?;

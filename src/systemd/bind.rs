@@ -40,11 +40,12 @@ pub const SOCKET_MODE: u32 = 0o600;
 ///
 /// # Limitations
 ///
-/// Of two processes that replace one and the same stale Unix path at the same moment, one may end up unreachable.
+/// Of two processes that bind one and the same Unix path at the same moment, one may end up unreachable: between
+/// bind(2) and listen(2) a socket looks like a stale one. Under systemd, which binds, that cannot happen.
 pub fn bind(address: &str) -> Result<Vec<Listener>> {
     let unix = address.strip_prefix("unix:");
     match unix.unwrap_or(address) {
-        name if name.starts_with('@') => Ok(vec![abstract_name(name)?]),
+        name if name.starts_with('@') && name.len() > 1 => Ok(vec![abstract_name(name)?]),
         path if path.starts_with('/') => Ok(vec![path_name(Path::new(path))?]),
         _ if unix.is_some() => Err(invalid(address, "a Unix socket is an absolute path or @name")),
         port if port.strip_prefix(':').unwrap_or(port).bytes().all(|c| c.is_ascii_digit()) => {

@@ -130,12 +130,18 @@ impl Notifier {
     /// # Errors
     ///
     /// As for [`send`](Self::send).
+    ///
+    /// # Panics
+    ///
+    /// Without a tokio runtime, or in one without I/O or time, when it has to wait.
     pub async fn send_async(&self, message: &Message) -> Result<Outcome> {
         self.transmit_async(message.encode().as_bytes(), &[], self.timeout).await
     }
 
     pub(crate) fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<Outcome> {
-        let Some(manager) = &self.manager else { return Ok(Outcome::NoManager) };
+        let Some(manager) = &self.manager else {
+            return Ok(Outcome::NoManager);
+        };
         let socket = manager.connect(fds)?;
         while !manager.try_send(socket.as_fd(), bytes, fds)? {
             match socket::wait(socket.as_fd(), PollFlags::POLLOUT, deadline) {
@@ -153,7 +159,9 @@ impl Notifier {
         fds: &[BorrowedFd<'_>],
         timeout: Duration,
     ) -> Result<Outcome> {
-        let Some(manager) = &self.manager else { return Ok(Outcome::NoManager) };
+        let Some(manager) = &self.manager else {
+            return Ok(Outcome::NoManager);
+        };
         let socket = manager.connect(fds)?;
         // The usual case: there is room, and nothing need be registered with the runtime.
         if manager.try_send(socket.as_fd(), bytes, fds)? {
@@ -225,7 +233,7 @@ fn parse(value: &OsStr) -> Result<Receiver> {
     let too_long = |_| invalid("is not usable as a socket address: longer than 107 bytes, or with a NUL");
     match value.as_bytes() {
         [b'/', ..] => UnixAddr::new(value).map(Receiver::Unix).map_err(too_long),
-        [b'@', name @ ..] => UnixAddr::new_abstract(name).map(Receiver::Unix).map_err(too_long),
+        [b'@', name @ ..] if !name.is_empty() => UnixAddr::new_abstract(name).map(Receiver::Unix).map_err(too_long),
         _ => value
             .to_str()
             .and_then(vsock)
@@ -266,12 +274,12 @@ mod tests {
             "vsock-dgram:1:1",
             "vsock-seqpacket:1:1",
         ] {
-            assert!(from(good).unwrap().has_manager(), "{good}");
+            assert!(from(good).expect("valid").has_manager(), "{good}");
         }
         let long = format!("/{}", "x".repeat(108));
         let bad = ["run/notify", "vsock:1", "vsock::", "vsock:1:x", "vsock:4294967295:1", "vsock-raw:1:1", "x", &long];
         for bad in bad {
-            let error = from(bad).unwrap_err();
+            let error = from(bad).expect_err("malformed");
             assert!(error.is_invalid(), "{bad}");
             assert!(error.to_string().starts_with(&format!("NOTIFY_SOCKET={bad:?} ")), "{error}");
         }
@@ -279,9 +287,9 @@ mod tests {
 
     #[test]
     fn no_manager() {
-        let nobody = Notifier::from_env(&Environment::default()).unwrap();
-        assert_eq!(nobody.send(&Message::new().ready()).unwrap(), Outcome::NoManager);
-        assert_eq!(nobody.barrier(BARRIER_TIMEOUT).unwrap(), Outcome::NoManager);
-        assert!(!from("").unwrap().has_manager());
+        let nobody = Notifier::from_env(&Environment::default()).expect("valid");
+        assert_eq!(nobody.send(&Message::new().ready()).expect("valid"), Outcome::NoManager);
+        assert_eq!(nobody.barrier(BARRIER_TIMEOUT).expect("valid"), Outcome::NoManager);
+        assert!(!from("").expect("valid").has_manager());
     }
 }

@@ -47,7 +47,9 @@ impl Watchdog {
     }
 
     fn parse(environment: &Environment, pid: u32) -> Result<Option<Self>> {
-        let Some(usec) = number(environment, "WATCHDOG_USEC")? else { return Ok(None) };
+        let Some(usec) = number(environment, "WATCHDOG_USEC")? else {
+            return Ok(None);
+        };
         if number(environment, "WATCHDOG_PID")?.is_some_and(|owner| owner != u64::from(pid)) {
             return Ok(None);
         }
@@ -75,7 +77,9 @@ impl Watchdog {
 }
 
 fn number(environment: &Environment, name: &str) -> Result<Option<u64>> {
-    let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
     let number = value.to_str().and_then(|text| text.parse().ok());
     number.map(Some).ok_or_else(|| Error::new(Kind::Invalid, format!("{name}={value:?} is not a number")))
 }
@@ -91,12 +95,12 @@ mod tests {
     #[test]
     fn on_and_off() {
         let on = Some(Watchdog { timeout: Duration::from_millis(200) });
-        assert_eq!(parse(&[]).unwrap(), None);
-        assert_eq!(parse(&[("WATCHDOG_PID", "7")]).unwrap(), None);
-        assert_eq!(parse(&[("WATCHDOG_USEC", "")]).unwrap(), None);
-        assert_eq!(parse(&[("WATCHDOG_USEC", "200000")]).unwrap(), on);
-        assert_eq!(parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "7")]).unwrap(), on);
-        assert_eq!(parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "8")]).unwrap(), None);
+        assert_eq!(parse(&[]).expect("valid"), None);
+        assert_eq!(parse(&[("WATCHDOG_PID", "7")]).expect("valid"), None);
+        assert_eq!(parse(&[("WATCHDOG_USEC", "")]).expect("valid"), None);
+        assert_eq!(parse(&[("WATCHDOG_USEC", "200000")]).expect("valid"), on);
+        assert_eq!(parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "7")]).expect("valid"), on);
+        assert_eq!(parse(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "8")]).expect("valid"), None);
     }
 
     #[test]
@@ -104,7 +108,7 @@ mod tests {
         for (name, value) in
             [("WATCHDOG_USEC", "soon"), ("WATCHDOG_USEC", "0"), ("WATCHDOG_USEC", "-1"), ("WATCHDOG_PID", "me")]
         {
-            let error = parse(&[(name, value), ("WATCHDOG_USEC", "5")]).unwrap_err();
+            let error = parse(&[(name, value), ("WATCHDOG_USEC", "5")]).expect_err("malformed");
             assert!(error.is_invalid());
             assert!(error.to_string().starts_with(name), "{error}");
         }

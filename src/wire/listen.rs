@@ -25,7 +25,9 @@ pub(crate) enum Listen {
 /// `LISTEN_PIDFDID` (systemd 259) is not looked at: it narrows down what `LISTEN_PID` says, and
 /// programs that pass sockets on by the older protocol leave a stale one behind.
 pub(crate) fn parse<'a>(get: impl Fn(&str) -> Option<&'a OsStr>, pid: u32, limit: usize) -> Result<Listen> {
-    let Some(count) = text("LISTEN_FDS", get("LISTEN_FDS"))? else { return Ok(Listen::Nothing) };
+    let Some(count) = text("LISTEN_FDS", get("LISTEN_FDS"))? else {
+        return Ok(Listen::Nothing);
+    };
     match text("LISTEN_PID", get("LISTEN_PID"))? {
         None => return Ok(Listen::NotForUs(None)),
         Some(value) => {
@@ -90,4 +92,73 @@ fn text<'a>(variable: &str, value: Option<&'a OsStr>) -> Result<Option<&'a str>>
 fn invalid(variable: &str, value: &str, why: &str) -> Error {
     // Debug, so that a control character in the variable reaches no terminal.
     Error::new(Kind::Invalid, format!("{variable}={value:?} {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    const ME: u32 = 42;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Listen> {
+        let get = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| OsStr::new(*value));
+        parse(get, ME, 1024)
+    }
+
+    fn passed(fds: &[(i32, &str)]) -> Listen {
+        Listen::Passed(fds.iter().map(|(fd, name)| (*fd, (*name).to_owned())).collect())
+    }
+
+    #[test]
+    fn ours() {
+        let two = [("LISTEN_PID", "42"), ("LISTEN_FDS", "2")];
+        assert_eq!(read(&two).expect("valid"), passed(&[(3, "unknown"), (4, "unknown")]));
+        let named = [two[0], two[1], ("LISTEN_FDNAMES", "http:web.socket")];
+        assert_eq!(read(&named).expect("valid"), passed(&[(3, "http"), (4, "web.socket")]));
+        let empty = [two[0], two[1], ("LISTEN_FDNAMES", ":")];
+        assert_eq!(read(&empty).expect("valid"), passed(&[(3, ""), (4, "")]));
+        let one = [two[0], ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "")];
+        assert_eq!(read(&one).expect("valid"), passed(&[(3, "")]));
+        // systemd 259 sets it, an older manager's child may have inherited it.
+        let pidfd = [two[0], two[1], ("LISTEN_PIDFDID", "1")];
+        assert_eq!(read(&pidfd).expect("valid"), passed(&[(3, "unknown"), (4, "unknown")]));
+    }
+
+    #[test]
+    fn nothing_and_not_for_us_are_told_apart() {
+        assert_eq!(read(&[]).expect("valid"), Listen::Nothing);
+        assert_eq!(read(&[("LISTEN_PID", "42")]).expect("valid"), Listen::Nothing);
+        assert_eq!(read(&[("LISTEN_PID", "42"), ("LISTEN_FDS", "")]).expect("valid"), Listen::Nothing);
+        assert_eq!(read(&[("LISTEN_PID", "42"), ("LISTEN_FDS", "0")]).expect("valid"), Listen::Nothing);
+        assert_eq!(read(&[("LISTEN_FDS", "1")]).expect("valid"), Listen::NotForUs(None));
+        assert_eq!(read(&[("LISTEN_PID", ""), ("LISTEN_FDS", "1")]).expect("valid"), Listen::NotForUs(None));
+        assert_eq!(read(&[("LISTEN_PID", "1"), ("LISTEN_FDS", "1")]).expect("valid"), Listen::NotForUs(Some(1)));
+        // What is malformed but somebody else's is not ours to judge.
+        assert_eq!(read(&[("LISTEN_PID", "1"), ("LISTEN_FDS", "x")]).expect("valid"), Listen::NotForUs(Some(1)));
+    }
+
+    #[test]
+    fn malformed_names_the_variable_and_its_value() {
+        let ours = ("LISTEN_PID", "42");
+        for (pairs, start) in [
+            ([("LISTEN_PID", "me"), ("LISTEN_FDS", "1"), ("", "")], "LISTEN_PID=\"me\" is not"),
+            ([ours, ("LISTEN_FDS", "one"), ("", "")], "LISTEN_FDS=\"one\" is not"),
+            ([ours, ("LISTEN_FDS", "-1"), ("", "")], "LISTEN_FDS=\"-1\" is not"),
+            ([ours, ("LISTEN_FDS", "1\n"), ("", "")], "LISTEN_FDS=\"1\\n\" is not"),
+            ([ours, ("LISTEN_FDS", "2147483647"), ("", "")], "LISTEN_FDS=\"2147483647\" is not"),
+            ([ours, ("LISTEN_FDS", "99999999999999999999"), ("", "")], "LISTEN_FDS=\"99999999999999999999\" is not"),
+            ([ours, ("LISTEN_FDS", "1022"), ("", "")], "LISTEN_FDS=\"1022\" is more than this process can"),
+            ([ours, ("LISTEN_FDS", "2147483644"), ("", "")], "LISTEN_FDS=\"2147483644\" is more than"),
+            ([ours, ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "a")], "LISTEN_FDNAMES=\"a\" has 1 names for LISTEN_FDS=2"),
+            ([ours, ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "a:b")], "LISTEN_FDNAMES=\"a:b\" has 2 names"),
+        ] {
+            let error = read(&pairs).expect_err("malformed");
+            assert!(error.is_invalid());
+            assert!(error.to_string().starts_with(start), "{error}");
+        }
+        assert!(read(&[ours, ("LISTEN_FDS", "1021")]).is_ok());
+        let latin1 = |name: &str| (name == "LISTEN_FDS").then(|| OsStr::from_bytes(b"\xff"));
+        assert!(parse(latin1, ME, 1024).expect_err("malformed").to_string().ends_with("is not UTF-8"));
+    }
 }

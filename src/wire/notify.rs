@@ -176,3 +176,90 @@ fn cut(text: &str, room: usize) -> &str {
     let end = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     &text[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    #[test]
+    fn fields() {
+        let encode = |message: Message| message.encode();
+        assert_eq!(encode(Message::new()), "");
+        assert!(Message::new().is_empty());
+        assert_eq!(encode(Message::new().ready()), "READY=1");
+        assert_eq!(encode(Message::new().reloading(5)), "RELOADING=1\nMONOTONIC_USEC=5");
+        assert_eq!(encode(Message::new().stopping().status("")), "STOPPING=1\nSTATUS=");
+        assert_eq!(encode(Message::new().watchdog()), "WATCHDOG=1");
+        assert_eq!(encode(Message::new().errno(2)), "ERRNO=2");
+        let hours = Duration::from_secs(7200);
+        assert_eq!(encode(Message::new().extend_timeout(hours)), "EXTEND_TIMEOUT_USEC=7200000000");
+        let never_infinity = format!("EXTEND_TIMEOUT_USEC={}", u64::MAX - 1);
+        assert_eq!(encode(Message::new().extend_timeout(Duration::MAX)), never_infinity);
+    }
+
+    #[test]
+    fn the_main_pid_goes_first() {
+        assert_eq!(Message::new().ready().main_pid(7).encode(), "MAINPID=7\nREADY=1");
+    }
+
+    #[test]
+    fn the_last_state_counts() {
+        assert_eq!(Message::new().reloading(1).stopping().ready().encode(), "READY=1");
+    }
+
+    #[test]
+    fn a_long_status_is_cut_between_characters() {
+        let datagram = Message::new().ready().status("ä".repeat(4000)).encode();
+        assert!((MAX_DATAGRAM - 1..=MAX_DATAGRAM).contains(&datagram.len()), "{}", datagram.len());
+        assert!(datagram.ends_with('ä'));
+        let fits = "x".repeat(MAX_DATAGRAM - "STATUS=".len());
+        assert_eq!(Message::new().status(&fits).encode(), format!("STATUS={fits}"));
+    }
+
+    fn any_message() -> impl Strategy<Value = Message> {
+        let text = prop_oneof![
+            any::<String>(),
+            "[\\x00-\\x20\u{80}-\u{a0}\u{2028}=A-Z1]{0,40}",
+            "(\n?(READY|MAINPID|STOPPING)=1\r?){0,900}",
+            "\\PC{1000,5000}",
+        ];
+        let state = prop_oneof![
+            Just(None),
+            Just(Some(State::Ready)),
+            Just(Some(State::Stopping)),
+            any::<u64>().prop_map(|monotonic_usec| Some(State::Reloading { monotonic_usec })),
+        ];
+        let numbers = (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u32>>());
+        (text, state, any::<bool>(), numbers).prop_map(|(text, state, watchdog, (main_pid, usec, errno))| {
+            let mut message = Message::new().status(text);
+            message.extend_timeout_usec = usec;
+            Message { main_pid, state, watchdog, errno, ..message }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 400,
+            rng_seed: RngSeed::Fixed(0x5EED),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn no_text_injects_a_field_or_breaks_the_datagram(message in any_message()) {
+            let datagram = message.encode();
+            prop_assert!(datagram.len() <= MAX_DATAGRAM);
+            prop_assert!(!datagram.contains('\0'));
+
+            let without = Message { status: None, ..message.clone() }.encode();
+            let fields: Vec<_> = datagram.split('\n').collect();
+            let expected: Vec<_> = without.split('\n').filter(|line| !line.is_empty()).collect();
+            let (status, others) = fields.split_last().expect("a status");
+            prop_assert_eq!(others, expected);
+            prop_assert!(status.starts_with("STATUS="));
+            prop_assert!(!status.contains(char::is_control));
+        }
+    }
+}
