@@ -69,7 +69,8 @@ impl Container {
 
     /// Sends a signal (`HUP`, `KILL`) to one process.
     pub(crate) fn signal(&self, pid: u32, signal: &str) -> Outcome {
-        let output = self.exec(&["sh", "-c", "kill -s \"$0\" \"$1\"", signal, &pid.to_string()], b"", super::COMMAND_DEADLINE)?;
+        let output =
+            self.exec(&["sh", "-c", "kill -s \"$0\" \"$1\"", signal, &pid.to_string()], b"", super::COMMAND_DEADLINE)?;
         must_succeed(&format!("kill -s {signal} {pid}"), output).map(drop)
     }
 

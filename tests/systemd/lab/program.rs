@@ -22,7 +22,10 @@ pub(crate) fn example(name: &'static str) -> Outcome<PathBuf> {
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     // Under sudo the files would be root's: tests/run has built them before.
     let may_build = std::env::var_os("SUDO_UID").is_none();
-    if may_build && !built.contains(&name) && let Some(cargo) = std::env::var_os("CARGO") {
+    if may_build
+        && !built.contains(&name)
+        && let Some(cargo) = std::env::var_os("CARGO")
+    {
         let mut command = Command::new(cargo);
         command.args(["build", "--quiet", "--all-features", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
         if !cfg!(debug_assertions) {

@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::lab::{Container, Outcome, Scenario, handover};
+use crate::lab::{Container, Entry, Outcome, Scenario, example, handover};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("boots", boots).system_only(),
@@ -60,10 +61,12 @@ fn notify_smoke(lab: &Container) -> Outcome {
     assert!(environ.contains_key("NOTIFY_SOCKET"), "{environ:?}");
     assert_eq!(lab.proc_fds(pid)?.get(&0).map(String::as_str), Some("/dev/null"));
     assert_eq!(lab.proc_status(pid, "PPid")?, lab.manager_pid().to_string());
-    lab.wait_until(DEADLINE, "ready.service is one process", || Ok((lab.pids("ready.service")? == [pid]).then_some(())))?;
+    lab.wait_until(DEADLINE, "ready.service is one process", || {
+        Ok((lab.pids("ready.service")? == [pid]).then_some(()))
+    })?;
 
     let journal = lab.journal_json("ready.service")?;
-    let hello = journal.iter().find(|e| e.message() == "hello").ok_or("no hello in the journal")?;
+    let hello: &Entry = journal.iter().find(|e| e.message() == "hello").ok_or("no hello in the journal")?;
     assert_eq!(hello.get("_PID"), Some(pid.to_string().into()));
 
     lab.signal(pid, "KILL")?;
@@ -78,8 +81,13 @@ fn notify_smoke(lab: &Container) -> Outcome {
 fn install_smoke(lab: &Container) -> Outcome {
     let tool = lab.install(handover(), "handover")?;
     lab.sh_ok(&format!("{tool} --version"))?;
+    if Path::new("examples/web.rs").exists() {
+        let web = lab.install(&example("web")?, "web")?;
+        lab.sh_ok(&format!("{web} --help"))?;
+    }
     let sleep = lab.install("/usr/bin/sleep".as_ref(), "program")?;
     lab.write_unit("program.service", &format!("[Service]\nExecStart={sleep} 1000\n"))?;
+    lab.daemon_reload()?;
     lab.systemctl_ok(&["start", "program.service"])?;
     let pid = lab.main_pid("program.service")?;
     lab.install("/usr/bin/true".as_ref(), "program")?;
