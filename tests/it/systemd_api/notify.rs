@@ -139,9 +139,12 @@ async fn a_full_queue_is_waited_for_until_the_deadline_async() {
     let sender = tokio::spawn(async move { notifier.timeout(PATIENCE).send_async(&Message::new().ready()).await });
     // The runtime has one thread: the sender now really waits.
     tokio::task::yield_now().await;
-    let reader = tokio::task::spawn_blocking(move || (0..=queued).map(|_| receive(&manager)).last());
+    let reader = tokio::task::spawn_blocking(move || {
+        (0..queued).for_each(|_| assert_eq!(receive(&manager), "WATCHDOG=1"));
+        receive(&manager)
+    });
     assert_eq!(sender.await.unwrap().unwrap(), Outcome::Sent);
-    assert_eq!(reader.await.unwrap().unwrap(), "READY=1");
+    assert_eq!(reader.await.unwrap(), "READY=1");
 }
 
 #[test]
