@@ -27,6 +27,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    const INTERRUPTED: u8 = 130;
+
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
     }
@@ -35,8 +37,16 @@ impl Failure {
         Self { code: 3, message: message.into() }
     }
 
+    /// Adds what helps to find the reason; not to an interruption, whose reason is known.
+    pub(crate) fn with(mut self, text: &str) -> Self {
+        if self.code != Self::INTERRUPTED {
+            self.message = format!("{}\n{text}", self.message);
+        }
+        self
+    }
+
     pub(crate) fn interrupted() -> Self {
-        Self { code: 130, message: "interrupted".into() }
+        Self { code: Self::INTERRUPTED, message: "interrupted".into() }
     }
 }
 

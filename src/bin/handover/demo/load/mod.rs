@@ -46,6 +46,12 @@ impl Stop {
 }
 
 impl Load {
+    /// How many clients there are.
+    pub(crate) const CLIENTS: usize = {
+        let [a, b, c, d, e] = CLIENTS;
+        a.1 + b.1 + c.1 + d.1 + e.1
+    };
+
     /// Starts all clients.
     pub(crate) fn start(address: SocketAddr, seed: u64) -> Self {
         let stats = Arc::new(Stats::default());
@@ -67,8 +73,9 @@ impl Load {
         Self { address, stats, clients, stop }
     }
 
-    pub(crate) fn clients(kind: Kind) -> Option<usize> {
-        CLIENTS.iter().find(|(k, _)| *k == kind).map(|(_, count)| *count)
+    /// How many clients there are of a kind.
+    pub(crate) fn count(kind: Kind) -> usize {
+        CLIENTS.iter().find(|(k, _)| *k == kind).map_or(0, |(_, count)| *count)
     }
 
     pub(crate) fn stats(&self) -> &Stats {
@@ -92,4 +99,5 @@ impl Load {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests;
