@@ -40,7 +40,8 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let sleep = pin!(sleep_until(later(conn.opened(), options.header_read_timeout)));
+    let first = options.header_read_timeout.min(options.keep_alive_timeout);
+    let sleep = pin!(sleep_until(later(conn.opened(), first)));
     let mut clock = Clock::new(&conn, &options, sleep);
     let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
     let service = Observed { service, conn: Arc::clone(&conn) };
@@ -79,7 +80,8 @@ where
                 drive(&conn, &mut clock, cx, |cx| {
                     // a fresh one lingers, too: told before its first request it could not send it
                     let result = hyper.as_mut().poll(cx);
-                    if told || result.is_ready() || !conn.is_draining() || (conn.requests() == 0 && !conn.closes_idle()) {
+                    if told || result.is_ready() || !conn.is_draining() || (conn.requests() == 0 && !conn.closes_idle())
+                    {
                         return result;
                     }
                     told = true;

@@ -123,10 +123,7 @@ impl hyper::body::Body for Held {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.done {
             return Poll::Ready(None);
         }
@@ -284,6 +281,15 @@ impl Client {
         Self { stream, received: Vec::new() }
     }
 
+    pub(crate) fn of(stream: std::net::TcpStream) -> Self {
+        Self { stream: TcpStream::from_std(stream).unwrap(), received: Vec::new() }
+    }
+
+    pub(crate) async fn reply_to(&mut self, path: &str) -> Option<Reply> {
+        self.get(path).await;
+        self.reply().await
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("send", self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
@@ -294,7 +300,11 @@ impl Client {
 
     /// For servers that may have closed already.
     pub(crate) async fn try_get(&mut self, path: &str) {
-        let _ = within("send", self.stream.write_all(get(path).as_bytes())).await;
+        self.try_send(get(path).as_bytes()).await;
+    }
+
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
+        let _ = within("send", self.stream.write_all(bytes)).await;
     }
 
     /// The next reply, or `None` if the connection ends (or breaks) before it is complete.
@@ -373,5 +383,8 @@ pub(crate) fn status(head: &str) -> u16 {
 }
 
 pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().filter_map(|line| line.split_once(": ")).find(|(known, _)| *known == name).map(|(_, value)| value.trim())
+    head.lines()
+        .filter_map(|line| line.split_once(": "))
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| value.trim())
 }
