@@ -54,15 +54,19 @@ async fn main() -> Result<()> {
 /// Runs the service with these arguments, the program's name first.
 pub(crate) async fn main_with(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let options = Options::parse_from(args);
+    handover::logging::init()?;
     let service = handover::Service::builder()
         .listen("http", &options.listen) // the name in web.socket; the address only without systemd
         .drain_timeout(options.drain_timeout)
+        .linger(options.linger)
+        .ready_timeout(options.ready_timeout)
+        .probation(options.probation)
         .start()?;
 
     let generation = service.generation();
     let _ballast = vec![1_u8; if generation == 1 { options.heap } else { 0 }];
 
-    //service.serve_http("http", router(generation))?;
+    service.serve_http("http", router(generation))?;
     service.run().await?; // ready, watchdog, SIGHUP → reload, SIGTERM → stop
     Ok(())
 }

@@ -4,14 +4,18 @@ mod drain;
 mod error;
 mod generation;
 mod lifecycle;
-mod service;
+pub mod service;
 mod sys;
 pub mod systemd;
 mod wire;
 
+#[cfg(feature = "journald")]
+pub mod logging;
+
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Drain, DrainSignal};
+pub use crate::drain::{Cut, Cutting, Drain, DrainSignal, Guard};
 pub use crate::error::{Error, Result};
-pub use crate::service::{Builder, Handle, Service};
+pub use crate::generation::program::{Process, Program};
+pub use crate::service::{Builder, Handle, Reloaded, Service};

@@ -1,57 +1,384 @@
 //! Finish what was accepted, under a timeout: counting, linger, deadline, hammer.
 //!
-//! CONTRACT (the HTTP helper implements this; the driver in `service/` calls it):
+//! A [`Drain`] knows every open connection and job of one generation. It has a gate that accept
+//! loops wait at, and four steps that only go forward: open, draining, hurried, hammered.
+//!
+//! ```
+//! # async fn example() {
+//! use handover::Drain;
+//! use std::time::Duration;
+//!
+//! let drain = Drain::new();
+//! let job = drain.register("nightly report");
+//! drain.begin(Duration::from_secs(5));
+//! assert_eq!(drain.active(), 1);
+//! drop(job);
+//! drain.drained().await;
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example());
+//! ```
+
+pub(crate) mod accept;
+mod guard;
+
+pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
+
+#[cfg(feature = "http")]
+pub(crate) use self::guard::since;
+
+use self::guard::Job;
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// The connections and jobs of one generation, and whether it accepts.
-#[derive(Debug, Clone)]
-pub struct Drain {}
-
-/// What the hammer cut: `Display` names the peer and what it was doing, with nothing unescaped.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Cut {}
-
-impl fmt::Display for Cut {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Ok(())
-    }
+///
+/// Cheap to clone; all clones are the same drain.
+#[derive(Clone)]
+pub struct Drain {
+    core: Arc<Core>,
 }
 
-/// Resolves when a drain begins; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct DrainSignal {}
+/// How far a drain has got. Read once per poll of a connection, without a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Open,
+    Draining,
+    Hammered,
+}
+
+/// What the drain needs from the thing it counts.
+pub(crate) trait Work: Send + Sync {
+    /// The phase has changed, or hurry was asked for: look again.
+    fn wake(&self);
+    /// What a cut would break off, in words; `None` if there is nothing to lose.
+    fn doing(&self) -> Option<String>;
+}
+
+pub(crate) struct Core {
+    phase: AtomicU8,
+    hurried: AtomicBool,
+    begun: OnceLock<Begun>,
+    gate: watch::Sender<bool>,
+    /// Told when the drain begins and when the hammer falls.
+    stepped: Arc<Notify>,
+    /// Told when the last guard goes.
+    emptied: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    at: Instant,
+    linger: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    gate: bool,
+    /// Accept loops inside accept(2): what they return is not in `open` yet, but counts.
+    accepting: usize,
+    next: u64,
+    open: HashMap<u64, Entry>,
+}
+
+struct Entry {
+    work: Arc<dyn Work>,
+    cut: bool,
+}
 
 impl Drain {
     /// A fresh one: the gate is shut, nothing is counted.
     #[must_use]
     pub fn new() -> Self {
-        Self {}
+        Self {
+            core: Arc::new(Core {
+                phase: AtomicU8::new(Phase::Open as u8),
+                hurried: AtomicBool::new(false),
+                begun: OnceLock::new(),
+                gate: watch::Sender::new(false),
+                stepped: Arc::new(Notify::new()),
+                emptied: Notify::new(),
+                state: Mutex::default(),
+            }),
+        }
     }
+
     /// Opens or shuts the gate that accept loops wait at. Shut: nobody accepts, listeners stay open.
-    pub fn accept(&self, _on: bool) {}
-    /// The drain begins; `linger` as in the vocabulary.
-    pub fn begin(&self, _linger: Duration) {}
-    /// Linger ends now: idle connections are closed after their last look, requests in flight go on.
-    pub fn hurry(&self) {}
-    /// Cuts what is left and says what it was.
-    pub fn hammer(&self) -> Vec<Cut> {
-        Vec::new()
+    ///
+    /// It can be opened and shut any number of times until the drain [begins](Self::begin), which
+    /// shuts it for good. A connection that accept(2) has already returned is served in any case.
+    pub fn accept(&self, on: bool) {
+        let mut state = self.core.lock();
+        state.gate = on && self.phase() == Phase::Open;
+        self.core.gate.send_replace(state.gate);
     }
+
+    /// The drain begins: the gate is shut for good, and for `linger` an idle or fresh connection is
+    /// not closed but answered once more.
+    ///
+    /// Only the first call counts, so a second one cannot prolong a drain.
+    pub fn begin(&self, linger: Duration) {
+        self.step(Phase::Draining, linger);
+        tracing::debug!(active = self.active(), ?linger, "drain begun");
+    }
+
+    /// Linger ends now: idle connections are closed after their last look, requests in flight go on.
+    ///
+    /// Before [`begin`](Self::begin) it is kept in mind: the drain will then have no linger.
+    pub fn hurry(&self) {
+        self.core.hurried.store(true, Ordering::Release);
+        if self.phase() != Phase::Open {
+            self.core.wake_all();
+        }
+    }
+
+    /// Cuts what is left and says what it was. Each connection and job is named once, however
+    /// often the hammer falls. Connections that have had their last reply and only wait for the
+    /// client to close are cut, too, but lose nothing and are not named.
+    pub fn hammer(&self) -> Vec<Cut> {
+        self.step(Phase::Hammered, Duration::ZERO);
+        let mut cuts = Vec::new();
+        for entry in self.core.lock().open.values_mut() {
+            if !std::mem::replace(&mut entry.cut, true) {
+                cuts.extend(entry.work.doing().map(Cut::new));
+            }
+        }
+        self.core.wake_all();
+        cuts
+    }
+
     /// How many connections and jobs are open.
     #[must_use]
     pub fn active(&self) -> usize {
-        0
+        self.core.lock().open.len()
     }
-    /// Resolves once a drain has begun and nothing is left.
+
+    /// Resolves once a drain has begun and nothing is left, not even a connection that an accept
+    /// loop is just taking.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
-        async {}
+        let core = Arc::clone(&self.core);
+        async move {
+            loop {
+                let mut emptied = pin!(core.emptied.notified());
+                emptied.as_mut().enable();
+                if core.phase() != Phase::Open && core.lock().is_empty() {
+                    return;
+                }
+                emptied.await;
+            }
+        }
     }
+
     /// A future that resolves when the drain begins.
     #[must_use]
     pub fn signal(&self) -> DrainSignal {
-        DrainSignal {}
+        DrainSignal::new(Arc::clone(&self.core))
+    }
+
+    /// Counts a piece of work until the guard is dropped; `what` names it if it must be cut.
+    #[must_use = "it is counted until the guard is dropped"]
+    pub fn register(&self, what: impl Into<String>) -> Guard {
+        self.track(Arc::new(Job::new(what.into())))
+    }
+
+    pub(crate) fn track(&self, work: Arc<dyn Work>) -> Guard {
+        let mut state = self.core.lock();
+        let id = state.next;
+        state.next += 1;
+        state.open.insert(id, Entry { work, cut: false });
+        Guard::new(Arc::clone(&self.core), id)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.core.phase()
+    }
+
+    /// The end of linger for a connection that is idle since then. Only while draining.
+    pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
+        match self.core.begun.get() {
+            Some(begun) if !self.core.hurried.load(Ordering::Acquire) => {
+                later(idle_since.max(begun.at), begun.linger)
+            }
+            _ => idle_since,
+        }
+    }
+
+    fn step(&self, to: Phase, linger: Duration) {
+        let mut state = self.core.lock();
+        if self.phase() >= to {
+            return;
+        }
+        state.gate = false;
+        self.core.begun.get_or_init(|| Begun { at: Instant::now(), linger });
+        self.core.phase.store(to as u8, Ordering::Release);
+        drop(state);
+        self.core.gate.send_replace(false);
+        self.core.stepped.notify_waiters();
+        self.core.emptied.notify_waiters();
+        self.core.wake_all();
+    }
+}
+
+impl Core {
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Open,
+            1 => Phase::Draining,
+            _ => Phase::Hammered,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // nothing in a critical section can panic half-way
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_all(&self) {
+        // not under the lock: a waker may drop a task and with it a guard
+        let work: Vec<_> = self.lock().open.values().map(|entry| Arc::clone(&entry.work)).collect();
+        for work in work {
+            work.wake();
+        }
+    }
+
+    fn release(&self, from: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        from(&mut state);
+        let empty = state.is_empty();
+        drop(state);
+        if empty && self.phase() != Phase::Open {
+            self.emptied.notify_waiters();
+        }
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.accepting == 0
+    }
+}
+
+/// `at + by`, at most about thirty years ahead so that a huge setting cannot overflow.
+pub(crate) fn later(at: Instant, by: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+    at + by.min(FAR)
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").field("phase", &self.phase()).field("active", &self.active()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Poll;
+    use tokio::time::timeout;
+
+    const LINGER: Duration = Duration::from_secs(5);
+
+    async fn pending<F: Future + Unpin>(future: &mut F) -> bool {
+        std::future::poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending())).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drained_waits_for_the_drain_and_for_the_last_guard() {
+        let drain = Drain::new();
+        let mut drained = Box::pin(drain.drained());
+        assert!(pending(&mut drained).await, "nothing is open, but no drain has begun");
+        let job = drain.register("job");
+        drain.begin(LINGER);
+        assert!(pending(&mut drained).await);
+        assert_eq!(drain.active(), 1);
+        drop(job);
+        timeout(LINGER, drained).await.unwrap();
+        timeout(LINGER, drain.drained()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_begin_counts() {
+        let drain = Drain::new();
+        let begun = Instant::now();
+        drain.begin(LINGER);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        drain.begin(LINGER * 10);
+        assert_eq!(drain.linger_end(begun), begun + LINGER);
+        let idle = Instant::now();
+        assert_eq!(drain.linger_end(idle), idle + LINGER, "measured from the moment it became idle");
+        drain.hurry();
+        assert_eq!(drain.linger_end(idle), idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hurry_before_begin_leaves_no_linger() {
+        let drain = Drain::new();
+        drain.hurry();
+        assert_eq!(drain.phase(), Phase::Open);
+        drain.begin(LINGER);
+        let now = Instant::now();
+        assert_eq!(drain.linger_end(now), now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gate_opens_again_until_the_drain_begins() {
+        let drain = Drain::new();
+        let gate = || drain.core.lock().gate;
+        assert!(!gate());
+        drain.accept(true);
+        drain.accept(false);
+        drain.accept(true);
+        assert!(gate());
+        drain.begin(LINGER);
+        assert!(!gate());
+        drain.accept(true);
+        assert!(!gate(), "a drain has begun: for good");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_signal_resolves_at_begin_and_its_clones_too() {
+        let drain = Drain::new();
+        let mut signal = drain.signal();
+        assert!(pending(&mut signal).await);
+        let clone = signal.clone();
+        drain.begin(LINGER);
+        timeout(LINGER, signal).await.unwrap();
+        timeout(LINGER, clone).await.unwrap();
+        timeout(LINGER, drain.signal()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_hammer_names_each_once_and_tells_the_job() {
+        let drain = Drain::new();
+        let job = drain.register("report\n\u{1b}[31m");
+        let cutting = tokio::spawn(job.cut());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let cuts: Vec<_> = drain.hammer().iter().map(ToString::to_string).collect();
+        assert_eq!(cuts, ["report\\n\\u{1b}[31m, open for 3s"]);
+        assert!(drain.hammer().is_empty());
+        timeout(LINGER, cutting).await.unwrap().unwrap();
+        assert_eq!(drain.active(), 1, "still open until its owner lets go");
+        drop(job);
+        timeout(LINGER, drain.drained()).await.unwrap();
+    }
+
+    #[test]
+    fn a_huge_linger_does_not_overflow() {
+        let drain = Drain::new();
+        drain.begin(Duration::MAX);
+        assert!(drain.linger_end(Instant::now()) > Instant::now());
     }
 }

@@ -1,1 +1,10 @@
-//! generation
+//! Generations: what one inherits, starting the next one, and the link between the two.
+
+pub(crate) mod inherited;
+pub(crate) mod link;
+pub(crate) mod next;
+pub(crate) mod program;
+
+pub(crate) use inherited::Inherited;
+pub(crate) use link::Link;
+pub(crate) use next::{Estate, Next, Origin};

@@ -1,1 +1,222 @@
-//! HTTP
+//! HTTP by hyper, drained without losing a request.
+//!
+//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. While a
+//! [`Drain`] lasts, a connection that is fresh, idle or has sent half a request head is not closed
+//! but answered once more, with `Connection: close`; pipelined requests are all answered, and only
+//! the last reply says `close`; HTTP/2 gets a GOAWAY and finishes its streams; an upgraded stream
+//! counts until it is dropped.
+//!
+//! Handlers find [`Peer`] and [`DrainSignal`](crate::DrainSignal) in the request's extensions.
+
+mod conn;
+mod framed;
+mod observe;
+mod scan;
+mod task;
+
+pub use crate::drain::accept::Peer;
+
+use self::conn::Conn;
+use self::framed::Framed;
+use crate::drain::Drain;
+use crate::drain::accept::{Accepted, Acceptor};
+use crate::error::{Error, Kind, Result};
+use crate::service::Service;
+use crate::systemd::activation::Listener;
+use ::http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::service::TowerToHyperService;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Settings of an HTTP server; the defaults are right for most.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    header_read_timeout: Duration,
+    keep_alive_timeout: Duration,
+    http2_max_concurrent_streams: u32,
+    http2_keep_alive_interval: Option<Duration>,
+}
+
+impl HttpOptions {
+    /// 30 seconds.
+    pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+    /// 75 seconds.
+    pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+    /// 200 streams.
+    pub const HTTP2_MAX_CONCURRENT_STREAMS: u32 = 200;
+    /// 60 seconds.
+    pub const HTTP2_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long a client may take for a request head, from its first byte, and from connecting to
+    /// the end of its first head. Then the connection is closed, in a drain as otherwise.
+    /// Default [30 s](Self::HEADER_READ_TIMEOUT).
+    #[must_use]
+    pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
+        self.header_read_timeout = timeout;
+        self
+    }
+
+    /// An HTTP/1 connection that has been idle this long is closed, after a last look for bytes
+    /// received, before twice this time. Default [75 s](Self::KEEP_ALIVE_TIMEOUT).
+    #[must_use]
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Requests that one HTTP/2 connection may have in flight.
+    /// Default [200](Self::HTTP2_MAX_CONCURRENT_STREAMS).
+    #[must_use]
+    pub fn http2_max_concurrent_streams(mut self, streams: u32) -> Self {
+        self.http2_max_concurrent_streams = streams;
+        self
+    }
+
+    /// How often an HTTP/2 client is asked whether it is still there; one that does not answer
+    /// within 20 s is gone. `None`: never. Default [60 s](Self::HTTP2_KEEP_ALIVE_INTERVAL).
+    #[must_use]
+    pub fn http2_keep_alive_interval(mut self, interval: Option<Duration>) -> Self {
+        self.http2_keep_alive_interval = interval;
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.header_read_timeout.is_zero() || self.keep_alive_timeout.is_zero() {
+            let message = "header_read_timeout and keep_alive_timeout must be above 0: no client could send a request";
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        Ok(())
+    }
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            header_read_timeout: Self::HEADER_READ_TIMEOUT,
+            keep_alive_timeout: Self::KEEP_ALIVE_TIMEOUT,
+            http2_max_concurrent_streams: Self::HTTP2_MAX_CONCURRENT_STREAMS,
+            http2_keep_alive_interval: Some(Self::HTTP2_KEEP_ALIVE_INTERVAL),
+        }
+    }
+}
+
+impl Service {
+    /// Serves HTTP on all listeners of that name with any tower service, an axum `Router` included.
+    ///
+    /// Accepting starts when the service is ready. Connections are counted and drained.
+    ///
+    /// # Errors
+    /// As [`listeners`](Self::listeners); and outside of a tokio runtime.
+    pub fn serve_http<S, B>(&self, name: &str, service: S) -> Result<()>
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.serve_http_with(name, service, HttpOptions::default())
+    }
+
+    /// [`serve_http`](Self::serve_http) with settings.
+    ///
+    /// # Errors
+    /// As [`serve_http`](Self::serve_http); and a setting that cannot work.
+    pub fn serve_http_with<S, B>(&self, name: &str, service: S, options: HttpOptions) -> Result<()>
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        serve(self.drain(), name, self.listeners(name)?, service, options)
+    }
+
+    /// [`serve_http`](Self::serve_http) with hyper's own kind of service.
+    ///
+    /// # Errors
+    /// As [`serve_http`](Self::serve_http).
+    pub fn serve_hyper<S, B>(&self, name: &str, service: S) -> Result<()>
+    where
+        S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        serve_hyper(self.drain(), name, self.listeners(name)?, service, HttpOptions::default())
+    }
+}
+
+/// Serves HTTP on these listeners, with nothing but a [`Drain`]: for programs that do their own
+/// activation and notification. `name` is for log lines.
+///
+/// Returns at once; accepting starts when the drain's gate [opens](Drain::accept).
+///
+/// # Errors
+/// Outside of a tokio runtime, a setting that cannot work, or a broken listener.
+pub fn serve<S, B>(drain: &Drain, name: &str, listeners: Vec<Listener>, service: S, options: HttpOptions) -> Result<()>
+where
+    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    serve_hyper(drain, name, listeners, TowerToHyperService::new(service), options)
+}
+
+/// [`serve`] with hyper's own kind of service.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_hyper<S, B>(
+    drain: &Drain,
+    name: &str,
+    listeners: Vec<Listener>,
+    service: S,
+    options: HttpOptions,
+) -> Result<()>
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    options.check()?;
+    let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+        Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
+    })?;
+    let acceptors: Vec<_> =
+        listeners.into_iter().map(|listener| Acceptor::new(drain, name, listener)).collect::<Result<_>>()?;
+    for mut acceptor in acceptors {
+        let (drain, service, options) = (drain.clone(), service.clone(), options.clone());
+        runtime.spawn(async move {
+            while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
+                let conn = Arc::new(Conn::new(drain.clone(), Arc::clone(acceptor.name()), peer));
+                let guard = entering.track(Arc::clone(&conn) as _);
+                let framed = Framed::new(stream, Arc::clone(&conn), guard);
+                tokio::spawn(task::connection(framed, conn, service.clone(), options.clone()));
+            }
+        });
+    }
+    Ok(())
+}

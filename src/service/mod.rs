@@ -1,67 +1,145 @@
-//! The driver.
+//! The driver: the one event loop that feeds the lifecycle and performs what it says.
+
+mod actions;
+mod builder;
+mod driver;
+mod handle;
+pub mod settings;
+mod sockets;
+mod tell;
+mod watch;
+mod watchdog;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+
+pub use builder::Builder;
+pub use handle::{Handle, Reloaded};
+
 use crate::drain::Drain;
 use crate::error::Result;
+use crate::generation::{Inherited, Origin};
+use crate::service::builder::{Signals, StateFn};
+use crate::service::driver::{Driver, Input};
+use crate::service::settings::Settings;
+use crate::service::sockets::Sockets;
+use crate::service::watchdog::Check;
+use crate::sys::spawn::Parent;
 use crate::systemd::activation::Listener;
-use std::time::Duration;
+use crate::systemd::notify::Notifier;
+use crate::systemd::watchdog::Watchdog;
+use crate::wire::frame::Frame;
 
-/// A service.
+/// One generation of a service: it has its sockets, and is not ready yet.
+///
+/// Made by [`Service::builder`], given something to serve, and then run:
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> handover::Result<()> {
+/// let service = handover::Service::builder()
+///     .listen("http", "127.0.0.1:8080") // the name in the .socket unit; the address only without systemd
+///     .drain_timeout(Duration::from_secs(30))
+///     .start()?;
+/// for listener in service.listeners("http")? {
+///     println!("serving on {listener}");
+/// }
+/// service.run().await // ready, watchdog, SIGHUP → reload, SIGTERM → stop
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Service {
+    generation: u64,
+    handover_id: Option<String>,
+    settings: Settings,
+    sockets: Arc<Mutex<Sockets>>,
     drain: Drain,
+    notifier: Notifier,
+    watchdog: Option<Watchdog>,
+    check: Option<Check>,
+    state: Option<StateFn>,
+    inherited: Option<Inherited>,
+    origin: Origin,
+    /// Whose child the next generation becomes.
+    parent: Parent,
+    managed: bool,
+    signals: Signals,
+    inputs: mpsc::UnboundedSender<Input>,
+    waiting: mpsc::UnboundedReceiver<Input>,
 }
 
-/// Settings of a service.
-#[derive(Debug)]
-pub struct Builder {}
-
-/// Asks a running service for things from elsewhere in the program.
-#[derive(Debug, Clone)]
-pub struct Handle {}
-
 impl Service {
-    /// A builder with the defaults.
-    #[must_use]
+    /// A builder with the defaults of [`settings`].
     pub fn builder() -> Builder {
-        Builder {}
+        Builder::default()
     }
-    /// Takes the listeners of that name, all of them; a second take of one name is an error.
-    pub fn listeners(&self, _name: &str) -> Result<Vec<Listener>> {
-        Ok(Vec::new())
+
+    /// The listening sockets of that name: those that systemd or the previous generation passed, in their order, else
+    /// those bound to the address that was given to [`Builder::listen`].
+    ///
+    /// They are copies: the service keeps its own, so that the next generation can have them.
+    ///
+    /// # Errors
+    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is not a listening
+    /// stream socket, or the name was taken before.
+    pub fn listeners(&self, name: &str) -> Result<Vec<Listener>> {
+        lock(&self.sockets).take(name)
     }
-    /// The connections of this generation.
+
+    /// The open connections of this generation, and whether it accepts.
     #[must_use]
     pub fn drain(&self) -> &Drain {
         &self.drain
     }
-    /// Number of this generation, from 1.
+
+    /// The number of this generation. The first start of a service, and each restart, has 1.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        1
+        self.generation
     }
-    /// For other tasks.
+
+    /// What the previous generation's [`Builder::handover_state`] returned; `None` on a first start, after a crash, or
+    /// if it had none.
+    #[must_use]
+    pub fn inherited_state(&self) -> Option<&[u8]> {
+        self.inherited.as_ref()?.state.as_deref()
+    }
+
+    /// To reload or stop from elsewhere in the program.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle {}
+        Handle { inputs: self.inputs.clone() }
     }
-    /// Reports ready and runs until the service has stopped or handed over and drained.
+
+    /// Gives up before [`Service::run`]: if this is the next generation of a running service, the reload is rolled back
+    /// with this reason, and the old generation serves on.
+    pub fn fail(self, reason: impl fmt::Display) {
+        if let Some(inherited) = &self.inherited {
+            // If it cannot be told, it sees our end.
+            let _ = inherited.link.send(&Frame::failed(&reason.to_string()), &[]);
+        }
+        tracing::error!(generation = self.generation, "generation {} failed: {reason}", self.generation);
+    }
+
+    /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or SIGINT → stop (twice:
+    /// cut what is left), SIGQUIT → cut what is left now. Returns when this generation is over, because the service
+    /// stopped or because it handed over and has drained; `main` should then return.
+    ///
+    /// # Errors
+    /// With [`Error::is_generation`](crate::Error::is_generation): this next generation never came to serve, because it
+    /// was told to go, or because the previous one died first.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: dropping it ends the generation without a drain, as a crash would.
     pub async fn run(self) -> Result<()> {
-        Ok(())
+        Driver::new(self)?.run().await
     }
 }
 
-impl Builder {
-    /// The socket's name in the .socket unit; the address is used only without systemd.
-    #[must_use]
-    pub fn listen(self, _name: &str, _address: &str) -> Self {
-        self
-    }
-    /// Default 30 s.
-    #[must_use]
-    pub fn drain_timeout(self, _timeout: Duration) -> Self {
-        self
-    }
-    /// Takes the sockets and installs the signal handlers. Within a tokio runtime.
-    pub fn start(self) -> Result<Service> {
-        Ok(Service { drain: Drain::new() })
-    }
+/// A panic elsewhere does not make the sockets unusable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

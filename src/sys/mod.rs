@@ -1,1 +1,11 @@
-//! sys
+//! The only `unsafe`, the only raw syscalls.
+#![expect(unsafe_code, reason = "fds by number and syscalls that nix has no call for; nowhere else in the crate")]
+
+pub(crate) mod link;
+pub(crate) mod look;
+pub(crate) mod memfd;
+pub(crate) mod pidfd;
+pub(crate) mod scm;
+pub(crate) mod socket;
+pub(crate) mod spawn;
+pub(crate) mod watch;

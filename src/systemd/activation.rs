@@ -1,13 +1,236 @@
-//! Sockets by name.
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+//! Sockets by name: those that systemd passed, those of the previous generation, or, without either, bound ones.
+//!
+//! ```no_run
+//! use handover::systemd::activation::{self, Activation};
+//! use handover::systemd::environment::Environment;
+//!
+//! # fn main() -> handover::Result<()> {
+//! let mut activation = Activation::from_env(&Environment::capture())?;
+//! let listeners = if activation.contains("http") {
+//!     activation.listeners("http")?
+//! } else {
+//!     activation::bind("127.0.0.1:8080")?
+//! };
+//! for name in activation.close_unclaimed() {
+//!     eprintln!("nothing serves the socket {name:?}");
+//! }
+//! for listener in listeners {
+//!     println!("listening at {}", listener.local_addr()?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # References
+//!
+//! [sd_listen_fds(3)](https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html),
+//! [systemd.socket(5)](https://www.freedesktop.org/software/systemd/man/latest/systemd.socket.html)
 
-/// A listening stream socket: bound, listening, close-on-exec and nonblocking.
-#[derive(Debug)]
+use crate::error::{Error, Kind, Result};
+use crate::sys::socket as sys;
+use crate::systemd::environment::Environment;
+use crate::wire::listen::{self, Listen};
+use listenfd::ListenFd;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+pub use crate::systemd::bind::{SOCKET_MODE, bind};
+pub use crate::systemd::socket::{Listener, LocalAddr, Socket, SocketKind};
+
+/// Where the sockets of an [`Activation`] come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Listener {
-    /// TCP over IPv4, IPv6 or both.
-    Tcp(TcpListener),
-    /// A Unix stream socket, by path or abstract.
-    Unix(UnixListener),
+pub enum Source {
+    /// `LISTEN_FDS`, by systemd or by the previous generation.
+    Environment,
+    /// [`Activation::from_fds`].
+    Given,
+    /// There is no `LISTEN_FDS`, or it is 0.
+    Nothing,
+    /// There is a `LISTEN_FDS`, but `LISTEN_PID` names another process, or, if None, is not set. Nothing was touched.
+    NotForUs(Option<u32>),
+}
+
+/// The sockets that were passed to this process, each under a name; one name may have several.
+///
+/// Names, never positions: their order between several .socket units is undefined. A name is the
+/// `FileDescriptorName=` of the .socket unit, without it the unit's own name, as in `web.socket`.
+///
+/// Dropping it closes what was not taken.
+#[derive(Debug)]
+#[doc(alias = "LISTEN_FDS")]
+#[doc(alias = "sd_listen_fds_with_names")]
+pub struct Activation {
+    source: Source,
+    sockets: Vec<Socket>,
+    taken: Vec<String>,
+}
+
+impl Activation {
+    /// Takes the sockets that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` pass to this process.
+    ///
+    /// They are made close-on-exec. A socket that arrives twice under one name, as one does that is both of a
+    /// .socket unit and in the fd store, is kept once.
+    ///
+    /// Unlike other implementations this one takes nothing when `LISTEN_PID` is missing. Sockets can be taken once
+    /// per process: if there are any, `LISTEN_PID` and `LISTEN_FDS` are then removed from the environment of the
+    /// process (not from the captured value), which the crate `listenfd` does. As any change of the environment it must not
+    /// coincide with a getenv(3) of C code in another thread: call this early in `main`.
+    ///
+    /// # Errors
+    ///
+    /// A variable is malformed, an fd that it names is not open, or the sockets were taken before.
+    pub fn from_env(environment: &Environment) -> Result<Self> {
+        let fds = match listen::parse(|name| environment.get(name), std::process::id(), sys::max_open_files())? {
+            Listen::Passed(fds) => fds,
+            Listen::Nothing => return Ok(Self::without(Source::Nothing)),
+            Listen::NotForUs(pid) => return Ok(Self::without(Source::NotForUs(pid))),
+        };
+        let count = fds.len();
+        let not_open = |fd: i32, name: &str| format!("LISTEN_FDS={count}: fd {fd} named {name:?} is not open");
+        if let Some((fd, name)) = fds.iter().find(|(fd, _)| !sys::is_open(*fd)) {
+            return Err(Error::new(Kind::Socket, not_open(*fd, name)));
+        }
+        if let Some(first) = environment.get("LISTEN_FDS_FIRST_FD") {
+            let why = format!("LISTEN_FDS_FIRST_FD={first:?} is not systemd's; unset it, the sockets begin at fd 3");
+            return Err(Error::new(Kind::Invalid, why));
+        }
+        // Only now: it takes a missing LISTEN_PID for a match, and removes the variables also when they are not ours.
+        let mut passed = ListenFd::from_env();
+        if passed.len() != count {
+            let why = "LISTEN_FDS: the sockets were already taken in this process, or the environment is not its own";
+            return Err(Error::new(Kind::State, why));
+        }
+        let mut sockets = Vec::with_capacity(count);
+        for (index, (fd, name)) in fds.into_iter().enumerate() {
+            let socket = match sys::take(&mut passed, index) {
+                Ok(Some(taken)) => Socket::new(name, taken),
+                Ok(None) => return Err(Error::new(Kind::Socket, not_open(fd, &name))),
+                Err(error) => Err(error),
+            };
+            sockets.push(socket.map_err(|error| unusable(&format!("fd {fd}"), error))?);
+        }
+        Self::new(Source::Environment, sockets)
+    }
+
+    /// Sockets that came in another way, each under its name. They are made close-on-exec.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not say what an fd is.
+    pub fn from_fds(fds: Vec<(String, OwnedFd)>) -> Result<Self> {
+        let mut sockets = Vec::with_capacity(fds.len());
+        for (name, fd) in fds {
+            let what = format!("{name:?}");
+            let socket = sys::set_cloexec(fd.as_fd()).and_then(|()| Socket::new(name, fd));
+            sockets.push(socket.map_err(|error| unusable(&what, error))?);
+        }
+        Self::new(Source::Given, sockets)
+    }
+
+    /// Where the sockets come from, or why there are none.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The names of what was passed and not yet taken, each once, in the order of the fds.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for name in self.sockets.iter().map(Socket::name) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Whether something of that name can be taken.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.sockets.iter().any(|socket| socket.name() == name)
+    }
+
+    /// Takes everything of that name, whatever it is, in the order of the fds: at least one.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of that name was passed, or it was taken before ([`Error::is_socket`]).
+    pub fn take(&mut self, name: &str) -> Result<Vec<Socket>> {
+        self.check(name)?;
+        let (taken, left) = std::mem::take(&mut self.sockets).into_iter().partition(|socket| socket.name() == name);
+        self.sockets = left;
+        self.taken.push(name.to_owned());
+        Ok(taken)
+    }
+
+    /// Takes the listening TCP and Unix stream sockets of that name, nonblocking from now on: at least one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`take`](Self::take); and one of them is of another kind or does not listen: then none is taken.
+    pub fn listeners(&mut self, name: &str) -> Result<Vec<Listener>> {
+        self.check(name)?;
+        self.sockets.iter().filter(|socket| socket.name() == name).try_for_each(Socket::check_listener)?;
+        self.take(name)?.into_iter().map(Socket::into_listener).collect()
+    }
+
+    /// Closes what was not taken. Returns a name for each fd that was closed, for the log.
+    pub fn close_unclaimed(&mut self) -> Vec<String> {
+        self.sockets.drain(..).map(|socket| socket.name().to_owned()).collect()
+    }
+
+    fn new(source: Source, all: Vec<Socket>) -> Result<Self> {
+        let mut sockets: Vec<Socket> = Vec::with_capacity(all.len());
+        'all: for socket in all {
+            // Not across names: both may be asked for.
+            for other in sockets.iter().filter(|other| other.name() == socket.name()) {
+                let same = sys::same(other.as_fd(), socket.as_fd());
+                if same.map_err(|error| unusable(&format!("{:?}", socket.name()), error))? {
+                    continue 'all;
+                }
+            }
+            sockets.push(socket);
+        }
+        Ok(Self { source, sockets, taken: Vec::new() })
+    }
+
+    fn without(source: Source) -> Self {
+        Self { source, sockets: Vec::new(), taken: Vec::new() }
+    }
+
+    fn check(&self, name: &str) -> Result<()> {
+        if self.contains(name) {
+            return Ok(());
+        }
+        let why = if self.taken.iter().any(|taken| taken == name) {
+            format!("the sockets named {name:?} were already taken; a name can be taken once")
+        } else {
+            match (self.source, self.names()) {
+                (Source::Nothing, _) => {
+                    format!("no socket named {name:?}: LISTEN_FDS is not set, none was passed")
+                }
+                (Source::NotForUs(Some(pid)), _) => {
+                    let me = std::process::id();
+                    format!("no socket named {name:?}: LISTEN_PID={pid} is not this process, which is {me}")
+                }
+                (Source::NotForUs(None), _) => {
+                    format!("no socket named {name:?}: LISTEN_FDS is set without LISTEN_PID")
+                }
+                (_, names) => {
+                    let names = if names.is_empty() { "nothing more".to_owned() } else { format!("{names:?}") };
+                    format!(
+                        "no socket named {name:?} was passed, there is {names}: \
+                         set FileDescriptorName={name} in the .socket unit"
+                    )
+                }
+            }
+        };
+        Err(Error::new(Kind::Socket, why))
+    }
+}
+
+fn unusable(what: &str, error: io::Error) -> Error {
+    Error::io(Kind::Socket, format!("LISTEN_FDS: {what} cannot be used"), error)
 }

@@ -1,2 +1,13 @@
 //! What systemd passes in and wants to be told: sockets, notifications, the watchdog.
+//!
+//! Each module is usable alone, without the rest of handover. All of them read the
+//! [`Environment`](environment::Environment), which is captured once, and never change it.
+
 pub mod activation;
+pub mod environment;
+pub mod notify;
+pub mod watchdog;
+
+mod barrier;
+mod bind;
+mod socket;

@@ -1,1 +1,5 @@
-//! wire
+//! Bytes and types, pure: nothing here reads the environment, a clock or an fd.
+
+pub(crate) mod frame;
+pub(crate) mod listen;
+pub(crate) mod notify;

@@ -1,0 +1,202 @@
+//! What holds a drain open, and what tells its holders.
+
+use super::{Core, Drain, Phase, Work};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::futures::OwnedNotified;
+use tokio::time::Instant;
+
+/// Holds a drain open until dropped.
+#[must_use = "it is counted until the guard is dropped"]
+pub struct Guard {
+    core: Arc<Core>,
+    id: u64,
+}
+
+impl Guard {
+    pub(super) fn new(core: Arc<Core>, id: u64) -> Self {
+        Self { core, id }
+    }
+
+    /// Resolves when the hammer falls: what is not done by now should stop.
+    pub fn cut(&self) -> Cutting {
+        Cutting { step: Step::new(Arc::clone(&self.core), Phase::Hammered) }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // dropped after the lock is released: the work may hold wakers, and they tasks
+        let mut entry = None;
+        self.core.release(|state| entry = state.open.remove(&self.id));
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Held by an accept loop around accept(2), so that what it returns is never uncounted.
+pub(crate) struct Entering {
+    drain: Drain,
+}
+
+impl Drain {
+    /// `None` while the gate is shut.
+    pub(crate) fn enter(&self) -> Option<Entering> {
+        let mut state = self.core.lock();
+        state.gate.then(|| {
+            state.accepting += 1;
+            Entering { drain: self.clone() }
+        })
+    }
+}
+
+impl Entering {
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only connections enter"))]
+    pub(crate) fn track(self, work: Arc<dyn Work>) -> Guard {
+        self.drain.track(work)
+    }
+}
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        self.drain.core.release(|state| state.accepting -= 1);
+    }
+}
+
+/// Resolves when a drain begins; cheap to clone.
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug, Clone)]
+pub struct DrainSignal {
+    step: Step,
+}
+
+impl DrainSignal {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { step: Step::new(core, Phase::Draining) }
+    }
+
+    /// Whether the drain has begun, without waiting.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.step.is_past()
+    }
+}
+
+impl Future for DrainSignal {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.step.poll(cx)
+    }
+}
+
+/// Resolves when the hammer falls; see [`Guard::cut`].
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug, Clone)]
+pub struct Cutting {
+    step: Step,
+}
+
+impl Future for Cutting {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.step.poll(cx)
+    }
+}
+
+/// Waits for a phase. Allocates only if it must wait.
+struct Step {
+    core: Arc<Core>,
+    phase: Phase,
+    waiting: Option<Pin<Box<OwnedNotified>>>,
+}
+
+impl Step {
+    fn new(core: Arc<Core>, phase: Phase) -> Self {
+        Self { core, phase, waiting: None }
+    }
+
+    fn is_past(&self) -> bool {
+        self.core.phase() >= self.phase
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            // made before the look at the phase, so that no step is missed between the two
+            let waiting =
+                self.waiting.get_or_insert_with(|| Box::pin(Arc::clone(&self.core.stepped).notified_owned()));
+            if self.core.phase() >= self.phase {
+                self.waiting = None;
+                return Poll::Ready(());
+            }
+            ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+        }
+    }
+}
+
+impl Clone for Step {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.core), self.phase)
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Step").field("for", &self.phase).field("now", &self.core.phase()).finish_non_exhaustive()
+    }
+}
+
+/// What the hammer cut: `Display` names the peer and what it was doing, with nothing unescaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    what: String,
+}
+
+impl Cut {
+    pub(super) fn new(what: String) -> Self {
+        Self { what }
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+/// Work that is known by a name alone.
+pub(super) struct Job {
+    what: String,
+    since: Instant,
+}
+
+impl Job {
+    pub(super) fn new(what: String) -> Self {
+        Self { what, since: Instant::now() }
+    }
+}
+
+impl Work for Job {
+    fn wake(&self) {}
+
+    fn doing(&self) -> Option<String> {
+        Some(format!("{}, open for {:?}", self.what.escape_debug(), since(self.since)))
+    }
+}
+
+/// For how long, to a tenth of a second: a log line needs no more.
+pub(crate) fn since(then: Instant) -> Duration {
+    let tenths = then.elapsed().as_millis() / 100;
+    Duration::from_millis(u64::try_from(tenths).unwrap_or(u64::MAX / 100).saturating_mul(100))
+}

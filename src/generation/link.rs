@@ -1,0 +1,98 @@
+//! One end of the private socket between two generations.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::{Error, Kind, Result};
+use crate::sys::{link, watch::watch};
+use crate::wire::frame::{Frame, MAX_FDS, MAX_FRAME};
+
+/// How long the previous generation may take for its first word. It is sent before we are started.
+pub(crate) const LINK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An end that has not been given to a runtime yet.
+#[derive(Debug)]
+pub(crate) struct Idle(OwnedFd);
+
+/// An end in use. Dropping it (and all copies) is seen at the other end.
+#[derive(Debug)]
+pub(crate) struct Link(AsyncFd<OwnedFd>);
+
+impl Idle {
+    /// Two connected ends; the second one, as an fd, is for the next generation.
+    pub(crate) fn pair() -> Result<(Self, OwnedFd)> {
+        let (ours, theirs) = link::pair().map_err(|e| Error::os("no socket pair for the next generation", e))?;
+        Ok((Self(ours), theirs))
+    }
+
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Never waits, see [`Link::send`].
+    pub(crate) fn send(&self, frame: &Frame, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        link::send(self.0.as_fd(), &frame.encode()?, fds).map_err(|e| lost(frame, e))
+    }
+
+    /// Blocks until a frame is there, for [`LINK_TIMEOUT`] at most.
+    pub(crate) fn receive(&self) -> Result<(Frame, Vec<OwnedFd>)> {
+        let waited =
+            link::wait_readable(&self.0, LINK_TIMEOUT).map_err(|e| Error::os("the handover link cannot be read", e))?;
+        if !waited {
+            return Err(Error::new(
+                Kind::Timeout,
+                format!("the previous generation said nothing for {LINK_TIMEOUT:?}"),
+            ));
+        }
+        match link::receive(self.0.as_fd(), MAX_FRAME, MAX_FDS) {
+            Ok(Some((bytes, fds))) => Ok((Frame::decode(&bytes)?, fds)),
+            Ok(None) => Err(Error::new(Kind::Generation, "the previous generation closed the handover link")),
+            Err(e) => Err(Error::os("the handover link cannot be read", e)),
+        }
+    }
+
+    /// For use in the runtime that we are in.
+    pub(crate) fn into_link(self) -> Result<Link> {
+        watch(self.0).map(Link).map_err(|e| Error::os("the handover link cannot be watched", e))
+    }
+}
+
+impl Link {
+    /// Never waits: frames are few and far smaller than the socket's buffer.
+    pub(crate) fn send(&self, frame: &Frame) -> Result<()> {
+        link::send(self.as_fd(), &frame.encode()?, &[]).map_err(|e| lost(frame, e))
+    }
+
+    pub(crate) fn try_clone_fd(&self) -> Result<OwnedFd> {
+        self.as_fd().try_clone_to_owned().map_err(|e| Error::os("a handover link cannot be duplicated", e))
+    }
+
+    /// The next frame; `None` when the other end is gone. No frame after the first one has fds: any are closed.
+    ///
+    /// # Cancel safety
+    /// No frame is lost.
+    pub(crate) async fn receive(&self) -> Result<Option<Frame>> {
+        let received = self.0.async_io(Interest::READABLE, |fd| link::receive(fd.as_fd(), MAX_FRAME, MAX_FDS)).await;
+        match received {
+            Ok(Some((bytes, _fds))) => Frame::decode(&bytes).map(Some),
+            Ok(None) => Ok(None),
+            // The other end went with frames of ours unread: gone all the same.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(e) => Err(Error::os("the handover link cannot be read", e)),
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+}
+
+fn lost(frame: &Frame, error: io::Error) -> Error {
+    Error::io(Kind::Generation, format!("the other generation could not be told {frame:?}"), error)
+}

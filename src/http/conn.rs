@@ -1,0 +1,325 @@
+//! What the parts of one connection know of each other, and the drain of it.
+//!
+//! The socket wrapper and the service wrapper both live inside hyper's connection and are polled
+//! by the connection's own task, one after the other; so plain atomics do. Only the hammer looks
+//! from outside.
+
+use crate::drain::accept::Peer;
+use crate::drain::{Drain, Phase, Work, since};
+use http::{Method, Request, Uri, Version, header};
+use http_body::Body;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use tokio::time::Instant;
+
+/// Longest path that a cut is logged with.
+const PATH_SHOWN: usize = 200;
+
+/// How far the current request has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// No byte of a request is here, and the last reply has been written.
+    Idle,
+    /// Some of a head.
+    Half,
+    /// All of a head; hyper is parsing it.
+    Head,
+    /// The service is working on it.
+    Called,
+    /// The head of the reply is out, its body is not.
+    Replying,
+    /// hyper has all of the reply, but has not written it yet.
+    Replied,
+    /// hyper and the scanner disagree on where a message ends: bytes pass untouched.
+    Unframed,
+    /// HTTP/2: any number of requests.
+    Http2,
+    /// No longer HTTP; whoever upgraded it owns it.
+    Upgraded,
+    /// The last reply is out; waiting for the client to close.
+    Closing,
+}
+
+const STAGES: [Stage; 10] = {
+    use Stage::*;
+    [Idle, Half, Head, Called, Replying, Replied, Unframed, Http2, Upgraded, Closing]
+};
+
+/// How many bytes of body follow a head.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Length {
+    Exact(u64),
+    Chunked,
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) drain: Drain,
+    pub(super) peer: Peer,
+    listener: Arc<str>,
+    opened: Instant,
+    stage: AtomicU8,
+    requests: AtomicU64,
+    length: AtomicU64,
+    held: AtomicBool,
+    more: AtomicBool,
+    close_idle: AtomicBool,
+    client_closes: AtomicBool,
+    http2: AtomicBool,
+    active: Mutex<Vec<Active>>,
+    wakers: Mutex<Wakers>,
+}
+
+/// A request from its call to the end of its reply.
+#[derive(Debug)]
+struct Active {
+    id: u64,
+    method: Method,
+    uri: Uri,
+    since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Wakers {
+    task: Option<Waker>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// The half of an upgraded stream that waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Half {
+    Reader,
+    Writer,
+}
+
+impl Conn {
+    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer) -> Self {
+        Self {
+            drain,
+            peer,
+            listener,
+            opened: Instant::now(),
+            stage: AtomicU8::new(Stage::Idle as u8),
+            requests: AtomicU64::new(0),
+            length: AtomicU64::new(0),
+            held: AtomicBool::new(false),
+            more: AtomicBool::new(false),
+            close_idle: AtomicBool::new(false),
+            client_closes: AtomicBool::new(false),
+            http2: AtomicBool::new(false),
+            active: Mutex::default(),
+            wakers: Mutex::default(),
+        }
+    }
+
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        STAGES[usize::from(self.stage.load(Relaxed))]
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Relaxed);
+        if stage == Stage::Http2 {
+            self.http2.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.phase() != Phase::Open
+    }
+
+    pub(super) fn is_hammered(&self) -> bool {
+        self.drain.phase() == Phase::Hammered
+    }
+
+    /// Requests so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Bytes are held back that hyper has not asked for.
+    pub(super) fn has_held(&self) -> bool {
+        self.held.load(Relaxed)
+    }
+
+    pub(super) fn set_held(&self, held: bool) {
+        self.held.store(held, Relaxed);
+    }
+
+    /// While draining: more than the current request has been received.
+    pub(super) fn set_more(&self, more: bool) {
+        self.more.store(more, Relaxed);
+    }
+
+    /// The connection should close if a last look finds nothing.
+    pub(super) fn closes_idle(&self) -> bool {
+        self.close_idle.load(Relaxed)
+    }
+
+    pub(super) fn close_idle(&self, close: bool) {
+        self.close_idle.store(close, Relaxed);
+    }
+
+    /// The client has said that it sends nothing after this request.
+    pub(super) fn client_closes(&self) -> bool {
+        self.client_closes.load(Relaxed)
+    }
+
+    /// The body of the request that the service was called with last.
+    pub(super) fn length(&self) -> Length {
+        match self.length.load(Relaxed) {
+            u64::MAX => Length::Chunked,
+            exact => Length::Exact(exact),
+        }
+    }
+
+    /// hyper calls the service.
+    pub(super) fn called<B: Body>(&self, request: &Request<B>) -> u64 {
+        let http2 = self.http2.load(Relaxed);
+        let id = self.requests.load(Relaxed) + 1;
+        self.requests.store(id, Relaxed);
+        if !http2 {
+            self.length.store(request.body().size_hint().exact().unwrap_or(u64::MAX), Relaxed);
+            self.more.store(false, Relaxed);
+            self.client_closes.store(says_close(request), Relaxed);
+            let agreed = self.stage() == Stage::Head;
+            self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
+        }
+        self.active().push(Active {
+            id,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            since: Instant::now(),
+        });
+        id
+    }
+
+    /// The service has answered; returns whether the reply must carry `Connection: close`.
+    pub(super) fn answered(&self, upgrade: bool) -> bool {
+        if self.http2.load(Relaxed) {
+            return false;
+        }
+        if upgrade {
+            self.set_stage(Stage::Upgraded);
+            return false;
+        }
+        if self.stage() == Stage::Called {
+            self.set_stage(Stage::Replying);
+        }
+        self.is_draining() && !self.more.load(Relaxed)
+    }
+
+    /// hyper has let go of the reply's body.
+    pub(super) fn ended(&self, id: u64) {
+        match self.stage() {
+            Stage::Upgraded => return, // the request lives on in the stream
+            Stage::Called | Stage::Replying => self.set_stage(Stage::Replied),
+            _ => {}
+        }
+        let mut active = self.active();
+        if let Some(at) = active.iter().position(|a| a.id == id) {
+            active.swap_remove(at);
+        }
+    }
+
+    pub(super) fn set_task(&self, waker: Waker) {
+        self.wakers().task = Some(waker);
+    }
+
+    /// An upgraded stream waits in somebody else's task.
+    pub(super) fn set_waiting(&self, half: Half, waker: &Waker) {
+        let mut wakers = self.wakers();
+        let slot = match half {
+            Half::Reader => &mut wakers.reader,
+            Half::Writer => &mut wakers.writer,
+        };
+        match slot {
+            Some(known) => known.clone_from(waker),
+            None => *slot = Some(waker.clone()),
+        }
+    }
+
+    fn active(&self) -> MutexGuard<'_, Vec<Active>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Wakers> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn says_close<B>(request: &Request<B>) -> bool {
+    match request.headers().get(header::CONNECTION) {
+        Some(value) => value.as_bytes().eq_ignore_ascii_case(b"close"),
+        None => request.version() == Version::HTTP_10,
+    }
+}
+
+impl Work for Conn {
+    fn wake(&self) {
+        let wakers = {
+            let wakers = self.wakers();
+            [wakers.task.clone(), wakers.reader.clone(), wakers.writer.clone()]
+        };
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn doing(&self) -> Option<String> {
+        let stage = self.stage();
+        if stage == Stage::Closing {
+            return None;
+        }
+        let protocol = match stage {
+            Stage::Http2 => "HTTP/2",
+            Stage::Upgraded => "upgraded",
+            _ => "HTTP/1",
+        };
+        let mut text = format!(
+            "{}: {} ({protocol}, open for {:?}), ",
+            self.listener.escape_debug(),
+            self.peer,
+            since(self.opened)
+        );
+        let active = self.active();
+        // writing to a String cannot fail
+        let _ = match (active.iter().min_by_key(|a| a.id), stage) {
+            (Some(oldest), _) => write!(text, "{oldest}"),
+            (None, Stage::Half) => write!(text, "half a request head"),
+            (None, Stage::Head) => write!(text, "a request head"),
+            (None, _) => write!(text, "idle"),
+        };
+        if active.len() > 1 {
+            let _ = write!(text, ", and {} more", active.len() - 1);
+        }
+        Some(text)
+    }
+}
+
+impl std::fmt::Display for Active {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whole; // CONNECT names no path, but an authority
+        let path = match self.uri.path_and_query() {
+            Some(path) if self.method != Method::CONNECT => path.as_str(),
+            _ => {
+                whole = self.uri.to_string();
+                &whole
+            }
+        };
+        write!(f, "{} ", self.method)?;
+        for (at, c) in path.chars().enumerate() {
+            if at == PATH_SHOWN {
+                f.write_str("…")?;
+                break;
+            }
+            write!(f, "{}", c.escape_debug())?;
+        }
+        write!(f, " for {:?}", since(self.since))
+    }
+}

@@ -1,0 +1,335 @@
+//! The socket as hyper sees it: one request at a time.
+//!
+//! hyper reads ahead, and what it has read it drops when it closes. So the bytes after the end of
+//! the current message are held back here until the reply is written and hyper asks for the next
+//! head. That way we know at any moment whether a request is in progress, half received, or
+//! waiting behind another, which is all that linger needs.
+//!
+//! Rejected: counting hyper's bytes from outside (it cannot be asked what it has parsed), and
+//! `into_parts` (it has no answer while a request is in progress).
+
+use super::conn::{Conn, Half, Length, Stage};
+use super::scan;
+use crate::drain::Guard;
+use crate::drain::accept::Stream;
+use crate::sys::look::{Look, look};
+use bytes::{Buf, BytesMut};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What a client that knows HTTP/2 sends first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// After the last reply, at most this much of what the client still sends is read and dropped, so
+/// that no reset overtakes the reply. With [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
+const CLOSE_DISCARD: usize = 16 << 20;
+
+pub(super) struct Framed {
+    stream: Stream,
+    conn: Arc<Conn>,
+    /// In here, not in the task: an upgraded stream counts until it is dropped.
+    _guard: Guard,
+    framing: Framing,
+    /// Received, but not part of the current message. At most one read of hyper's.
+    held: BytesMut,
+    /// All of the reply has been written.
+    flushed: bool,
+    /// The client has closed its side.
+    ended: bool,
+    shut: bool,
+    discarded: usize,
+}
+
+#[derive(Debug)]
+enum Framing {
+    /// A head is being received.
+    Head(scan::Head),
+    /// hyper has all of a head. Its next step is to call the service.
+    Parsing,
+    Body(u64),
+    Chunked(scan::Chunked),
+    /// hyper has all of the request.
+    Done,
+    /// Bytes pass untouched: HTTP/2, upgraded, or a disagreement with hyper.
+    Raw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Framed {
+    pub(super) fn new(stream: Stream, conn: Arc<Conn>, guard: Guard) -> Self {
+        Self {
+            stream,
+            conn,
+            _guard: guard,
+            framing: Framing::Head(scan::Head::default()),
+            held: BytesMut::new(),
+            flushed: false,
+            ended: false,
+            shut: false,
+            discarded: 0,
+        }
+    }
+
+    /// Reads until the protocol is known; `None` if the client closes before.
+    pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Protocol>>> {
+        loop {
+            let known = self.held.len().min(PREFACE.len());
+            if self.held[..known] != PREFACE[..known] {
+                self.note_held();
+                return Poll::Ready(Ok(Some(Protocol::Http1)));
+            }
+            if known > 0 {
+                self.conn.close_idle(false);
+                self.conn.set_stage(Stage::Half);
+            }
+            if known == PREFACE.len() {
+                self.framing = Framing::Raw;
+                self.conn.set_stage(Stage::Http2);
+                return Poll::Ready(Ok(Some(Protocol::Http2)));
+            }
+            let mut space = [0; 2048];
+            let mut buf = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(result) => result?,
+                Poll::Pending if self.may_close() => return Poll::Ready(Ok(None)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if buf.filled().is_empty() {
+                self.ended = true;
+                return Poll::Ready(Ok(None));
+            }
+            self.held.extend_from_slice(buf.filled());
+        }
+    }
+
+    /// Follows hyper from one message to the next.
+    fn settle(&mut self) {
+        let stage = self.conn.stage();
+        if matches!(self.framing, Framing::Parsing) && matches!(stage, Stage::Called | Stage::Replying | Stage::Replied)
+        {
+            self.framing = match self.conn.length() {
+                Length::Exact(0) => Framing::Done,
+                Length::Exact(length) => Framing::Body(length),
+                Length::Chunked => Framing::Chunked(scan::Chunked::default()),
+            };
+        }
+        if self.flushed && stage == Stage::Replied && matches!(self.framing, Framing::Done) {
+            self.framing = Framing::Head(scan::Head::default());
+            self.conn.set_stage(Stage::Idle);
+        }
+        if matches!(stage, Stage::Upgraded | Stage::Unframed) {
+            self.framing = Framing::Raw;
+        }
+    }
+
+    /// How many of these bytes hyper may see now. Moves the framing on.
+    fn admit(framing: &mut Framing, conn: &Conn, flushed: &mut bool, bytes: &[u8]) -> usize {
+        let end = match framing {
+            Framing::Head(head) => {
+                let end = head.feed(bytes);
+                if end.is_some() {
+                    *framing = Framing::Parsing;
+                    *flushed = false;
+                    conn.set_stage(Stage::Head);
+                    conn.close_idle(false);
+                } else if head.has_started() {
+                    conn.set_stage(Stage::Half);
+                    conn.close_idle(false);
+                }
+                end
+            }
+            Framing::Body(left) => {
+                let taken = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                *left -= taken as u64;
+                if *left == 0 {
+                    *framing = Framing::Done;
+                }
+                Some(taken)
+            }
+            Framing::Chunked(chunked) => match chunked.feed(bytes) {
+                Ok(None) => None,
+                Ok(end) => {
+                    *framing = Framing::Done;
+                    end
+                }
+                Err(scan::Malformed) => {
+                    *framing = Framing::Raw;
+                    conn.set_stage(Stage::Unframed);
+                    None
+                }
+            },
+            Framing::Parsing | Framing::Done | Framing::Raw => None,
+        };
+        end.unwrap_or(bytes.len())
+    }
+
+    /// The current request is complete: only the client's end is of interest, and what comes
+    /// behind. hyper stops looking for the end once it has read ahead, and so do we.
+    fn poll_behind(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let draining = self.conn.is_draining();
+        if self.held.is_empty() {
+            let before = buf.filled().len();
+            match Pin::new(&mut self.stream).poll_read(cx, buf) {
+                Poll::Ready(result) => {
+                    let behind = &buf.filled()[before..];
+                    if result.is_err() || behind.is_empty() {
+                        self.ended = true;
+                        return Poll::Ready(result);
+                    }
+                    self.held.extend_from_slice(behind);
+                    buf.set_filled(before);
+                    self.note_held();
+                }
+                Poll::Pending if draining => self.conn.set_more(self.look() == Look::Bytes),
+                Poll::Pending => {}
+            }
+        }
+        if draining && !self.held.is_empty() {
+            self.conn.set_more(true);
+        }
+        // the task polls again when the reply is written and something is held
+        Poll::Pending
+    }
+
+    fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { framing, conn, flushed, .. } = self;
+        if !self.held.is_empty() {
+            let there = self.held.len().min(buf.remaining());
+            let admitted = Self::admit(framing, conn, flushed, &self.held[..there]);
+            buf.put_slice(&self.held[..admitted]);
+            self.held.advance(admitted);
+            self.note_held();
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(result) => result?,
+            Poll::Pending if self.may_close() => return Poll::Ready(Ok(())), // to hyper: the client has closed
+            Poll::Pending => return Poll::Pending,
+        }
+        let read = &buf.filled()[before..];
+        if read.is_empty() {
+            self.ended = true;
+            return Poll::Ready(Ok(()));
+        }
+        let admitted = Self::admit(framing, conn, flushed, read);
+        if admitted < read.len() {
+            self.held.extend_from_slice(&read[admitted..]);
+            buf.set_filled(before + admitted);
+            self.note_held();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The last look: idle, asked to close, and nothing received that epoll has not told us of.
+    fn may_close(&self) -> bool {
+        self.conn.closes_idle() && self.conn.stage() == Stage::Idle && self.look() != Look::Bytes
+    }
+
+    fn look(&self) -> Look {
+        look(self.stream.as_fd())
+    }
+
+    fn note_held(&self) {
+        self.conn.set_held(!self.held.is_empty());
+    }
+
+    /// The hammer reaches an upgraded stream here, in whoever's task it is.
+    fn check_upgraded(&self, cx: &mut Context<'_>, half: Half) -> io::Result<()> {
+        if self.conn.stage() == Stage::Upgraded {
+            // first the waker, then the look: the hammer does it the other way round
+            self.conn.set_waiting(half, cx.waker());
+            if self.conn.is_hammered() {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the drain timeout is over"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Framed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let this = &mut *self;
+        this.settle();
+        match this.framing {
+            Framing::Done => this.poll_behind(cx, buf),
+            Framing::Parsing => {
+                // hyper wants more although this was all of a head: let it have its way
+                this.framing = Framing::Raw;
+                this.conn.set_stage(Stage::Unframed);
+                this.poll_some(cx, buf)
+            }
+            Framing::Raw => {
+                this.check_upgraded(cx, Half::Reader)?;
+                this.poll_some(cx, buf)
+            }
+            _ => this.poll_some(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Framed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_upgraded(cx, Half::Writer)?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check_upgraded(cx, Half::Writer)?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper flushes when it has written all it has: after the end of the body, all of the reply.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if self.conn.stage() == Stage::Replied {
+            self.flushed = true;
+            self.settle();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Closes our side, then reads on for a while: closing with bytes unread would make the kernel
+    /// send a reset, which destroys what the client has not yet read of the last reply.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.conn.stage() == Stage::Upgraded {
+            return Pin::new(&mut this.stream).poll_shutdown(cx);
+        }
+        if !this.shut {
+            this.settle();
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.shut = true;
+            let complete = this.held.is_empty() && matches!(this.framing, Framing::Done | Framing::Head(_));
+            this.ended |= this.conn.client_closes() && complete;
+            this.conn.set_stage(Stage::Closing);
+        }
+        while !this.ended && this.discarded < CLOSE_DISCARD {
+            let mut space = [0; 4096];
+            let mut buf = ReadBuf::new(&mut space);
+            let result = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf));
+            this.ended = result.is_err() || buf.filled().is_empty();
+            this.discarded += buf.filled().len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,111 @@
+//! The service as hyper sees it: each request is known from its call to the end of its reply.
+
+use super::conn::Conn;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+pub(super) struct Observed<S> {
+    pub(super) service: S,
+    pub(super) conn: Arc<Conn>,
+}
+
+impl<S, B> Service<Request<Incoming>> for Observed<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+{
+    type Response = Response<Reply<B>>;
+    type Error = S::Error;
+    type Future = Replying<S::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let id = self.conn.called(&request);
+        let connect = request.method() == Method::CONNECT;
+        let extensions = request.extensions_mut();
+        extensions.insert(self.conn.peer);
+        extensions.insert(self.conn.drain.signal());
+        Replying {
+            future: self.service.call(request),
+            end: Some(End { conn: Arc::clone(&self.conn), id }),
+            connect,
+        }
+    }
+}
+
+pin_project! {
+    pub(super) struct Replying<F> {
+        #[pin]
+        future: F,
+        end: Option<End>,
+        connect: bool,
+    }
+}
+
+impl<F, B, E> Future for Replying<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Reply<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.future.poll(cx))?;
+        if let Some(end) = &this.end {
+            let status = response.status();
+            let upgrade = status == StatusCode::SWITCHING_PROTOCOLS || (*this.connect && status.is_success());
+            if end.conn.answered(upgrade) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        let end = this.end.take();
+        Poll::Ready(Ok(response.map(|body| Reply { body, _end: end })))
+    }
+}
+
+pin_project! {
+    /// A reply's body. hyper drops it in any case, read to its end or not, before it flushes.
+    pub(super) struct Reply<B> {
+        #[pin]
+        body: B,
+        _end: Option<End>,
+    }
+}
+
+impl<B: Body> Body for Reply<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Dropped: the request is over.
+struct End {
+    conn: Arc<Conn>,
+    id: u64,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.conn.ended(self.id);
+    }
+}

@@ -1,0 +1,255 @@
+//! One connection's task: which protocol, then hyper, and the clock that linger goes by.
+
+use super::HttpOptions;
+use super::conn::{Conn, Stage};
+use super::framed::{Framed, Protocol};
+use super::observe::Observed;
+use crate::drain::later;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::error::Error as StdError;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// After the last reply we wait at most this long for the client to close, and never beyond the
+/// hammer. A client that has read `Connection: close` closes at once.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The kernel has bytes for us that epoll has not told of yet: look again after this, at most.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Pipelined requests that are answered before other connections get their turn.
+const ROUNDS: usize = 16;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+pub(super) async fn connection<S, B>(mut framed: Framed, conn: Arc<Conn>, service: S, options: HttpOptions)
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let sleep = pin!(sleep_until(later(conn.opened(), options.header_read_timeout)));
+    let mut clock = Clock::new(&conn, &options, sleep);
+    let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
+    let service = Observed { service, conn: Arc::clone(&conn) };
+    let result = match protocol {
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(Some(Protocol::Http1)) => {
+            // our clock does what hyper's header timeout does, without a timer per request
+            let hyper = http1::Builder::new()
+                .header_read_timeout(None)
+                .serve_connection(TokioIo::new(framed), service)
+                .with_upgrades();
+            let mut hyper = pin!(hyper);
+            let mut told = false;
+            poll_fn(|cx| {
+                drive(&conn, &mut clock, cx, |cx| {
+                    if !told && conn.stage() == Stage::Unframed && conn.is_draining() {
+                        told = true;
+                        hyper.as_mut().graceful_shutdown();
+                    }
+                    hyper.as_mut().poll(cx)
+                })
+            })
+            .await
+            .map_err(BoxError::from)
+        }
+        Ok(Some(Protocol::Http2)) => {
+            let hyper = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(options.http2_max_concurrent_streams)
+                .keep_alive_interval(options.http2_keep_alive_interval)
+                .serve_connection(TokioIo::new(framed), service);
+            let mut hyper = pin!(hyper);
+            let mut told = false;
+            poll_fn(|cx| {
+                drive(&conn, &mut clock, cx, |cx| {
+                    if !told && conn.is_draining() {
+                        told = true;
+                        hyper.as_mut().graceful_shutdown();
+                    }
+                    hyper.as_mut().poll(cx)
+                })
+            })
+            .await
+            .map_err(BoxError::from)
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(peer = %conn.peer, %error, "connection ended");
+    }
+}
+
+/// Until the first bytes tell; with the same linger and the same last look as later.
+fn poll_protocol(
+    framed: &mut Framed,
+    conn: &Conn,
+    clock: &mut Clock<'_>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Option<Protocol>>> {
+    clock.register(cx);
+    loop {
+        if conn.is_hammered() {
+            return Poll::Ready(Ok(None));
+        }
+        if conn.stage() == Stage::Closing {
+            if Pin::new(&mut *framed).poll_shutdown(cx)?.is_ready() {
+                return Poll::Ready(Ok(None));
+            }
+        } else if let Poll::Ready(known) = framed.poll_protocol(cx)? {
+            if known.is_some() {
+                return Poll::Ready(Ok(known));
+            }
+            conn.set_stage(Stage::Closing);
+            continue;
+        }
+        match clock.poll(cx) {
+            Due::Later => return Poll::Pending,
+            Due::CloseIdle => conn.close_idle(true),
+            Due::Close => return Poll::Ready(Ok(None)),
+        }
+    }
+}
+
+fn drive(
+    conn: &Conn,
+    clock: &mut Clock<'_>,
+    cx: &mut Context<'_>,
+    mut hyper: impl FnMut(&mut Context<'_>) -> Poll<hyper::Result<()>>,
+) -> Poll<hyper::Result<()>> {
+    clock.register(cx);
+    for _ in 0..ROUNDS {
+        if conn.is_hammered() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Poll::Ready(result) = hyper(cx) {
+            return Poll::Ready(result);
+        }
+        if conn.stage() == Stage::Idle && conn.has_held() {
+            continue; // the next pipelined request; hyper was told that there is nothing to read
+        }
+        match clock.poll(cx) {
+            Due::Later => return Poll::Pending,
+            Due::CloseIdle => conn.close_idle(true),
+            Due::Close => return Poll::Ready(Ok(())),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+enum Due {
+    Later,
+    /// Close unless a last look finds something.
+    CloseIdle,
+    Close,
+}
+
+/// All the deadlines of a connection on one timer that is left alone while requests come and go:
+/// it is only ever set earlier, or anew when it has fired.
+struct Clock<'a> {
+    conn: &'a Conn,
+    options: &'a HttpOptions,
+    sleep: Pin<&'a mut Sleep>,
+    armed: Instant,
+    /// Of which request number on, and since when, a stage has been seen.
+    idle: (u64, Instant),
+    half: Option<(u64, Instant)>,
+    closing: Option<Instant>,
+    waker: Option<Waker>,
+}
+
+impl<'a> Clock<'a> {
+    fn new(conn: &'a Conn, options: &'a HttpOptions, sleep: Pin<&'a mut Sleep>) -> Self {
+        let armed = sleep.deadline();
+        Self { conn, options, sleep, armed, idle: (0, conn.opened()), half: None, closing: None, waker: None }
+    }
+
+    /// Lets the drain and the timer wake this task.
+    fn register(&mut self, cx: &mut Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+            self.conn.set_task(cx.waker().clone());
+            // only for its waker; `poll` asks whether it has fired
+            let _ = self.sleep.as_mut().poll(cx);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Due {
+        let fired = self.sleep.is_elapsed();
+        let (at, due) = match self.deadline(fired) {
+            Some((at, due)) => (at, due),
+            None if fired => (later(Instant::now(), self.options.keep_alive_timeout), Due::Later),
+            None => return Due::Later,
+        };
+        if !fired && at >= self.armed {
+            return Due::Later;
+        }
+        let now = Instant::now();
+        if at <= now {
+            self.arm(now + LOOK_AGAIN, cx);
+            return due;
+        }
+        self.arm(at, cx);
+        Due::Later
+    }
+
+    fn arm(&mut self, at: Instant, cx: &mut Context<'_>) {
+        self.armed = at;
+        self.sleep.as_mut().reset(at);
+        if self.sleep.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn deadline(&mut self, fired: bool) -> Option<(Instant, Due)> {
+        let requests = self.conn.requests();
+        match self.conn.stage() {
+            Stage::Idle => {
+                let draining = self.conn.is_draining();
+                if self.idle.0 != requests {
+                    if !draining && !fired {
+                        return None;
+                    }
+                    self.idle = (requests, Instant::now());
+                }
+                let end = if draining {
+                    self.conn.drain.linger_end(self.idle.1)
+                } else {
+                    let timeout = match requests {
+                        0 => self.options.header_read_timeout,
+                        _ => self.options.keep_alive_timeout,
+                    };
+                    later(self.idle.1, timeout)
+                };
+                Some((end, Due::CloseIdle))
+            }
+            Stage::Half => {
+                let since = match self.half {
+                    Some((of, since)) if of == requests => since,
+                    _ => Instant::now(),
+                };
+                self.half = Some((requests, since));
+                Some((later(since, self.options.header_read_timeout), Due::Close))
+            }
+            Stage::Closing => {
+                let since = *self.closing.get_or_insert_with(Instant::now);
+                Some((since + CLOSE_TIMEOUT, Due::Close))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Lifecycle events where operators look for them: journald's own fields under systemd, readable text elsewhere.
+//!
+//! The library logs with [`tracing`] and installs nothing by itself. Either add [`layer`] to your subscriber, or call
+//! [`init`] in `main`.
+//!
+//! Under systemd each event of a reload carries the fields `GENERATION`, `HANDOVER_ID`, `OLD_PID`, `NEW_PID` and its
+//! durations in milliseconds (`SPAWN_MS`, `READY_MS`, `HANDOVER_MS`, `DRAIN_MS`, …):
+//!
+//! ```sh
+//! journalctl -u web.service -o json HANDOVER_ID=07e6aa55fc8e4dd4e046436619305fdf
+//! ```
+
+use std::os::unix::fs::MetadataExt as _;
+
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+use crate::error::{Error, Kind, Result};
+
+/// Whether stderr is a stream to journald, as [systemd.exec(5)] says to find out: `JOURNAL_STREAM` holds its device and
+/// inode. It does not while stderr is redirected to a file or a terminal.
+///
+/// [systemd.exec(5)]: https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#%24JOURNAL_STREAM
+#[must_use]
+pub fn stderr_is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    stream == format!("{}:{}", stderr.dev(), stderr.ino())
+}
+
+/// A layer that logs to journald natively where stderr is the journal, and as text to stderr elsewhere.
+///
+/// Native, because lines on an inherited stderr are credited to the first generation on old versions of journald, and
+/// have no fields. If journald cannot be reached, this is text on stderr, too.
+///
+/// ```
+/// use tracing_subscriber::prelude::*;
+/// let subscriber = tracing_subscriber::registry().with(handover::logging::layer());
+/// # drop(subscriber);
+/// ```
+#[must_use]
+pub fn layer<S>() -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    if stderr_is_journal()
+        && let Ok(journald) = tracing_journald::layer()
+    {
+        return journald.with_field_prefix(None).boxed();
+    }
+    use std::io::IsTerminal as _;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false).boxed()
+}
+
+/// Installs [`layer`] as the program's subscriber, filtered by `RUST_LOG`, by default at `info`.
+///
+/// # Errors
+/// With [`Error::is_state`]: the program has a subscriber already. With [`Error::is_invalid`]: `RUST_LOG` cannot be read.
+pub fn init() -> Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) => EnvFilter::try_new(&directives)
+            .map_err(|e| Error::new(Kind::Invalid, format!("RUST_LOG={directives:?} cannot be read: {e}")))?,
+        Err(_) => EnvFilter::new("info"),
+    };
+    Registry::default()
+        .with(layer())
+        .with(filter)
+        .try_init()
+        .map_err(|e| Error::new(Kind::State, format!("logging is set up already: {e}")))
+}

@@ -1,0 +1,354 @@
+//! What the lifecycle asks for, done. The only place where a decision becomes an effect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant as Tick, interval};
+use tracing::{error, info, warn};
+
+use crate::error::{Error, Kind, Result};
+use crate::generation::Estate;
+use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
+use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
+use crate::service::handle::Reloaded;
+use crate::service::{lock, watch, watchdog};
+use crate::sys::spawn::Parent;
+use crate::systemd::notify::{Message, monotonic_usec};
+use crate::wire::frame::{Drainer, Frame, Hello};
+
+/// While the service stops and still drains, the manager is asked for this much more time, again and again…
+const EXTEND_BY: Duration = Duration::from_secs(10);
+/// …this often, until the drain timeout.
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
+
+/// Whoever is third from the cap is told to hurry, so that it has only requests in flight left when it is hammered.
+const HURRY_BEFORE_CAP: usize = 2;
+
+/// The hammer names so many connections, one a line; of more it gives the number.
+const MAX_CUT_LINES: usize = 100;
+
+impl Driver {
+    pub(crate) fn perform(&mut self, action: Action) {
+        match action {
+            Action::TellReady => {
+                info!(
+                    generation = self.generation,
+                    new_pid = self.pid,
+                    start_ms = millis(self.began),
+                    "generation {} serves",
+                    self.generation
+                );
+                self.outbox.send(self.status(format!("generation {} serves", self.generation)).ready());
+            }
+            Action::TellReloading => {
+                let text =
+                    format!("generation {0} serves; starting generation {1}", self.generation, self.generation + 1);
+                self.outbox.send(self.status(text).reloading(monotonic_usec()));
+            }
+            Action::TellRolledBack(reason) => self.tell_rolled_back(&reason),
+            Action::TellHandover => self.tell_handover(),
+            Action::TellReclaim => {
+                warn!(
+                    generation = self.generation,
+                    "the other generation is gone: generation {} serves", self.generation
+                );
+                let text = format!("generation {} serves", self.generation);
+                self.outbox.send(self.status(text).main_pid(self.pid).ready());
+                self.start_pinging();
+            }
+            Action::TellStopping => self.tell_stopping(),
+            Action::Spawn => self.spawn_next(),
+            Action::SendSwitch => self.send_next(&Frame::Switch),
+            Action::SendMain { reload, stop } => self.send_main(reload, stop),
+            Action::EndNext { grace } => self.end_next(grace),
+            Action::SayReady => self.say(&Frame::Ready),
+            Action::SaySwitched => self.say(&Frame::Switched),
+            Action::OpenGate => self.drain.accept(true),
+            Action::ShutGate => {
+                self.drain.accept(false);
+                self.follow_ups.push_back(Event::GateShut);
+            }
+            Action::BecomeMain => self.become_main(),
+            Action::BeginDrain { linger } => self.begin_drain(linger),
+            Action::Hurry => self.drain.hurry(),
+            Action::Hammer => self.hammer(),
+            Action::Answer(ids, outcome) => self.answer(&ids, &outcome),
+            Action::Exit(end) => self.exit(end),
+        }
+    }
+
+    fn spawn_next(&mut self) {
+        self.reloads += 1;
+        let id = self.reloads;
+        let handover_id = handover_id();
+        self.reload = Some(Reload { id, handover_id: handover_id.clone(), began: now(), coming: None });
+        info!(
+            generation = self.generation,
+            handover_id = %handover_id,
+            old_pid = self.pid,
+            "reload: starting generation {} from {}", self.generation + 1, self.origin.program.display()
+        );
+        let (origin, parent, state) = (self.origin.clone(), self.parent, self.state_fn.clone());
+        let estate = self.estate(handover_id);
+        let inputs = self.inputs.clone();
+        let starting = tokio::task::spawn_blocking(move || {
+            let mut estate = estate?;
+            estate.state = state.map(|state| (state.0)());
+            origin.start(estate, parent)
+        });
+        self.tasks.spawn(async move {
+            let result = starting.await.unwrap_or_else(|e| {
+                Err(Error::new(Kind::Generation, format!("the application's handover state failed: {e}")))
+            });
+            let _ = inputs.send(Input::Spawned(id, result));
+        });
+    }
+
+    fn estate(&self, handover_id: String) -> Result<Estate> {
+        if self.pid == 1 {
+            return Err(Error::new(
+                Kind::Generation,
+                "this process is PID 1 (PrivatePIDs=yes, or a container without an init): when it ends, all end; \
+                 turn PrivatePIDs= off, or start the container with an init",
+            ));
+        }
+        Ok(Estate {
+            sockets: lock(&self.sockets).estate()?,
+            links: self.drainers.iter().map(|d| d.link.try_clone_fd()).collect::<Result<_>>()?,
+            state: None,
+            hello: Hello {
+                version: env!("CARGO_PKG_VERSION").into(),
+                generation: self.generation + 1,
+                handover_id,
+                pid: self.pid,
+                program: self.origin.program.to_string_lossy().into_owned(),
+                managed: self.parent == Parent::Manager,
+                drainers: self.drainers.iter().map(|d| Drainer { generation: d.generation, pid: d.pid }).collect(),
+                state: false,
+            },
+        })
+    }
+
+    fn coming(&self) -> Option<&Coming> {
+        self.reload.as_ref()?.coming.as_ref()
+    }
+
+    fn send_next(&mut self, frame: &Frame) {
+        let sent = match self.coming() {
+            Some(coming) => coming.link.send(frame),
+            None => Err(Error::new(Kind::Generation, "the next generation is gone")),
+        };
+        if let Err(error) = sent {
+            self.follow_ups.push_back(Event::NextFailed(error.to_string()));
+        }
+    }
+
+    /// To the previous generation. If it is gone, that is an event of its own.
+    fn say(&self, frame: &Frame) {
+        if let Some(previous) = &self.predecessor
+            && let Err(error) = previous.link.send(frame)
+        {
+            warn!(%error, "the previous generation cannot be told");
+        }
+    }
+
+    fn tell_handover(&mut self) {
+        // From here on only the new main's pings count; it has what is left of the interval for its first.
+        if let Some(pinging) = self.pinging.take() {
+            pinging.abort();
+            self.outbox.send(Message::new().watchdog());
+        }
+        if let Some(pid) = self.coming().map(|c| c.process.pid()) {
+            let text = format!("generation {} takes over", self.generation + 1);
+            self.outbox.send(self.status(text).main_pid(pid).ready());
+        }
+        self.outbox.barrier();
+    }
+
+    fn send_main(&mut self, reload: bool, stop: bool) {
+        self.send_next(&Frame::Main { reload, stop });
+        let Some(reload) = &mut self.reload else { return };
+        if let Some(coming) = &reload.coming {
+            info!(
+                generation = self.generation,
+                handover_id = %reload.handover_id,
+                old_pid = self.pid,
+                new_pid = coming.process.pid(),
+                handover_ms = millis(reload.began),
+                "handed over to generation {}", self.generation + 1
+            );
+            coming.watcher.abort();
+            self.tasks.spawn(watch::successors(Arc::clone(&coming.link), self.inputs.clone()));
+            self.successor = Some(Arc::clone(&coming.link));
+        }
+    }
+
+    fn tell_rolled_back(&mut self, reason: &str) {
+        let next = self.generation + 1;
+        if let Some(reload) = self.reload.take() {
+            error!(
+                generation = self.generation,
+                handover_id = %reload.handover_id,
+                old_pid = self.pid,
+                new_pid = reload.coming.as_ref().map(|c| c.process.pid()),
+                reload_ms = millis(reload.began),
+                "reload failed: generation {next} {reason}; generation {} serves on", self.generation
+            );
+        }
+        let text = format!("generation {} serves; reload failed: generation {next} {reason}", self.generation);
+        self.outbox.send(self.status(text).ready());
+    }
+
+    fn end_next(&mut self, grace: Duration) {
+        let Some(coming) = self.reload.as_mut().and_then(|r| r.coming.take()) else { return };
+        coming.watcher.abort();
+        self.enders.spawn(watch::end(self.generation + 1, coming.process, Some(coming.link), grace));
+    }
+
+    fn become_main(&mut self) {
+        self.start_pinging();
+        for drainer in &self.drainers {
+            self.tasks.spawn(watch::drainer(drainer.generation, Arc::clone(&drainer.link), self.inputs.clone()));
+        }
+        let Some(previous) = self.predecessor.take() else { return };
+        info!(
+            generation = self.generation,
+            handover_id = self.handover_id,
+            old_pid = previous.pid,
+            new_pid = self.pid,
+            start_ms = millis(self.began),
+            "generation {} is main",
+            self.generation
+        );
+        self.outbox.send(self.status(format!("generation {} serves", self.generation)));
+        self.tasks.spawn(watch::drainer(previous.generation, Arc::clone(&previous.link), self.inputs.clone()));
+        self.drainers.push(previous);
+        self.keep_drainers_in_bounds();
+    }
+
+    fn start_pinging(&mut self) {
+        let (Some(watchdog), None) = (self.watchdog, &self.pinging) else { return };
+        let ping = watchdog::ping(watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
+        self.pinging = Some(self.tasks.spawn(ping));
+    }
+
+    fn keep_drainers_in_bounds(&self) {
+        let cap = self.settings.max_draining;
+        for (age, Draining { generation, pid, link }) in self.drainers.iter().rev().enumerate() {
+            if age >= cap {
+                warn!(
+                    generation,
+                    old_pid = pid,
+                    "more than {cap} generations drain: hammering generation {generation}"
+                );
+                let _ = link.send(&Frame::Hammer);
+            } else if age + HURRY_BEFORE_CAP >= cap && age > 0 {
+                let _ = link.send(&Frame::Hurry);
+            }
+        }
+    }
+
+    fn tell_stopping(&mut self) {
+        let text = format!("stopping: {} connections to finish", self.drain.active());
+        self.outbox.send(self.status(text).stopping());
+    }
+
+    fn begin_drain(&mut self, linger: Duration) {
+        self.drain.begin(linger);
+        let (state, open) = (self.state(), self.drain.active());
+        let limit = self.settings.drain_timeout;
+        info!(
+            generation = self.generation,
+            handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()).or(self.handover_id.as_deref()),
+            old_pid = self.pid,
+            connections = open,
+            "generation {} drains {open} connections within {limit:?}",
+            self.generation
+        );
+        self.began = now();
+        if state == State::Draining {
+            // The new main holds the links to older drainers. They must see its end, not ours.
+            self.drainers.clear();
+        } else {
+            self.tasks.spawn(extend_timeout(self.outbox.sender(), Tick::now() + limit));
+        }
+        let (drained, inputs) = (self.drain.drained(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            drained.await;
+            let _ = inputs.send(Input::OwnDrainDone);
+        });
+    }
+
+    fn hammer(&mut self) {
+        let cut = self.drain.hammer();
+        for what in cut.iter().take(MAX_CUT_LINES) {
+            warn!(generation = self.generation, "cut {what}");
+        }
+        if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
+            warn!(generation = self.generation, "cut {more} more like these");
+        }
+        warn!(
+            generation = self.generation,
+            cut = cut.len(),
+            drain_ms = millis(self.began),
+            "hammered: {} connections cut",
+            cut.len()
+        );
+        for older in &self.drainers {
+            let _ = older.link.send(&Frame::Hammer);
+        }
+    }
+
+    fn exit(&mut self, end: End) {
+        match &end {
+            End::Done => {
+                info!(
+                    generation = self.generation,
+                    drain_ms = millis(self.began),
+                    "generation {} has drained and exits",
+                    self.generation
+                );
+            }
+            End::Hammered => {}
+            End::Failed(why) => warn!(generation = self.generation, "generation {} exits: {why}", self.generation),
+        }
+        self.end = Some(end);
+    }
+
+    fn answer(&mut self, ids: &[RequestId], outcome: &Outcome) {
+        for id in ids {
+            let Some(answer) = self.answers.remove(id) else { continue };
+            let next = self.generation + 1;
+            let pid = self.coming().map_or(0, |c| c.process.pid());
+            let _ = answer.send(match outcome {
+                Outcome::HandedOver => Ok(Reloaded::HandedOver { generation: next, pid }),
+                Outcome::PassedOn => Ok(Reloaded::PassedOn),
+                Outcome::RolledBack(reason) => {
+                    Err(Error::new(Kind::Generation, format!("reload failed: generation {next} {reason}")))
+                }
+                Outcome::Refused(why) => Err(Error::new(Kind::State, format!("no reload: {why}"))),
+            });
+        }
+    }
+}
+
+/// Asks the manager for time while the service's own drain timeout lasts, and not beyond.
+async fn extend_timeout(outbox: crate::service::tell::Sender, until: Tick) {
+    let mut ticks = interval(EXTEND_EVERY);
+    while Tick::now() < until {
+        ticks.tick().await;
+        let left = until.saturating_duration_since(Tick::now());
+        outbox.send(Message::new().extend_timeout(left.min(EXTEND_BY) + Duration::from_secs(1)));
+    }
+}
+
+/// 128 random bits, as systemd writes its own ids.
+fn handover_id() -> String {
+    use std::io::Read as _;
+    let mut bytes = [0_u8; 16];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));
+    if let Err(error) = read {
+        warn!(%error, "no random handover id");
+    }
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,215 @@
+//! Settings, and taking over what systemd or the previous generation passes in.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::drain::Drain;
+use crate::error::{Error, Kind, Result};
+use crate::generation::{Inherited, Origin};
+use crate::service::Service;
+use crate::service::settings::Settings;
+use crate::service::sockets::{Sockets, Wanted};
+use crate::service::watchdog::Check;
+use crate::sys::spawn::Parent;
+use crate::systemd::activation::Activation;
+use crate::systemd::environment::Environment;
+use crate::systemd::notify::Notifier;
+use crate::systemd::watchdog::Watchdog;
+use crate::wire::frame::Frame;
+
+/// Settings of a [`Service`]. Every wait has a default, named in [`settings`](crate::service::settings).
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Builder {
+    wanted: Vec<Wanted>,
+    settings: Settings,
+    program: Option<PathBuf>,
+    check: Option<Check>,
+    state: Option<StateFn>,
+}
+
+/// The application's bytes for the next generation.
+#[derive(Clone)]
+pub(crate) struct StateFn(pub(crate) Arc<dyn Fn() -> Vec<u8> + Send + Sync>);
+
+impl fmt::Debug for StateFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StateFn")
+    }
+}
+
+impl Builder {
+    /// The service listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The address is bound
+    /// only when nobody passes such a socket: without systemd, or without a .socket unit. See
+    /// [`bind`](crate::systemd::activation::bind) for its forms.
+    pub fn listen(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.wanted.push(Wanted { name: name.into(), address: Some(address.into()) });
+        self
+    }
+
+    /// As [`Builder::listen`], but the sockets must be passed in: the service does not start without them.
+    pub fn socket(mut self, name: impl Into<String>) -> Self {
+        self.wanted.push(Wanted { name: name.into(), address: None });
+        self
+    }
+
+    /// How long a next generation may take until it is ready. Default 30 s.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.ready_timeout = timeout;
+        self
+    }
+
+    /// How long a next generation serves, with this one ready to take over again at once, before it becomes main.
+    /// Default 0: it becomes main when it serves.
+    pub fn probation(mut self, time: Duration) -> Self {
+        self.settings.probation = time;
+        self
+    }
+
+    /// How long accepted work may take to finish after a handover or a stop, before it is cut. Default 30 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.drain_timeout = timeout;
+        self
+    }
+
+    /// How long accepted work may take if a new main generation has died: the restart of the service waits for it.
+    /// Default 500 ms.
+    pub fn hurry_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.hurry_timeout = timeout;
+        self
+    }
+
+    /// How long an idle connection is kept for one more request after a handover. Longer than the pauses of most
+    /// clients, or some of their requests are lost. Default 5 s.
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.settings.linger = time;
+        self
+    }
+
+    /// The same when the service stops. Default 1 s, and never longer than [`Builder::linger`].
+    pub fn stop_linger(mut self, time: Duration) -> Self {
+        self.settings.stop_linger = time;
+        self
+    }
+
+    /// How many old generations may drain at once before the oldest is hammered. Default 8.
+    pub fn max_draining(mut self, generations: usize) -> Self {
+        self.settings.max_draining = generations;
+        self
+    }
+
+    /// The program to start next generations from. Default: the path that this one was started from, as it is then, so
+    /// that replacing the file is the upgrade.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
+    }
+
+    /// The watchdog is pinged only while this says `Ok`. It is asked at every ping (at 40 % of `WatchdogSec=`), and must
+    /// answer before the next one. Without a watchdog it is never asked.
+    pub fn health<F, R>(mut self, check: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = std::result::Result<(), String>> + Send + 'static,
+    {
+        self.check = Some(Check(Arc::new(move || Box::pin(check()))));
+        self
+    }
+
+    /// Bytes for the next generation's [`Service::inherited_state`], asked for when it is started. It may block: it runs
+    /// on a thread of its own, within the ready timeout.
+    pub fn handover_state(mut self, state: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
+        self.state = Some(StateFn(Arc::new(state)));
+        self
+    }
+
+    /// Installs the signal handlers, and takes the sockets: from systemd, from the previous generation, or by binding.
+    ///
+    /// To be called once in a process, early, within a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// With [`Error::is_invalid`]: the environment (`LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`, …), an address or a
+    /// setting cannot be used. With [`Error::is_socket`]: a socket is missing or of another kind. With
+    /// [`Error::is_state`]: no runtime, or a second service in this process. If this is the next generation of a running
+    /// service, the previous one is told why.
+    pub fn start(self) -> Result<Service> {
+        if runtime::Handle::try_current().is_err() {
+            return Err(Error::new(Kind::State, "start() needs a tokio runtime: call it in an async main"));
+        }
+        let signals = Signals::install()?;
+        let environment = Environment::capture();
+        let inherited = Inherited::from_env(&environment, std::process::id())?;
+        match self.assemble(&environment, signals, inherited.as_ref()) {
+            Ok(service) => Ok(Service { inherited, ..service }),
+            Err(error) => {
+                if let Some(inherited) = inherited {
+                    let _ = inherited.link.send(&Frame::failed(&error.to_string()), &[]);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn assemble(self, environment: &Environment, signals: Signals, inherited: Option<&Inherited>) -> Result<Service> {
+        let Self { wanted, settings, program, check, state } = self;
+        settings.check()?;
+        let notifier = Notifier::from_env(environment)?;
+        let watchdog = Watchdog::from_env(environment)?;
+        let sockets = Sockets::open(Activation::from_env(environment)?, &wanted)?;
+        let program = program.or_else(|| inherited.map(|i| i.hello.program.clone().into()));
+        let origin = Origin::capture(environment, program, watchdog.is_some())?;
+        // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are only its child.
+        let ours =
+            environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
+        let sibling = inherited.map_or(ours, |i| i.hello.managed);
+        let managed = notifier.has_manager();
+        let (inputs, waiting) = mpsc::unbounded_channel();
+        Ok(Service {
+            generation: inherited.map_or(1, |i| i.hello.generation),
+            handover_id: inherited.map(|i| i.hello.handover_id.clone()),
+            settings,
+            sockets: Arc::new(Mutex::new(sockets)),
+            drain: Drain::new(),
+            notifier,
+            watchdog,
+            check,
+            state,
+            inherited: None,
+            origin,
+            parent: if managed && sibling { Parent::Manager } else { Parent::Us },
+            managed,
+            signals,
+            inputs,
+            waiting,
+        })
+    }
+}
+
+/// The signals that a service answers to, from the moment it starts.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    pub(crate) hangup: Signal,
+    pub(crate) terminate: Signal,
+    pub(crate) interrupt: Signal,
+    pub(crate) quit: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Self> {
+        let handler =
+            |kind, name| signal(kind).map_err(|e| Error::os(format!("no handler for {name} can be installed"), e));
+        Ok(Self {
+            hangup: handler(SignalKind::hangup(), "SIGHUP")?,
+            terminate: handler(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: handler(SignalKind::interrupt(), "SIGINT")?,
+            quit: handler(SignalKind::quit(), "SIGQUIT")?,
+        })
+    }
+}

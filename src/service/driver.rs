@@ -1,0 +1,349 @@
+//! The event loop: inputs in, one at a time, through the lifecycle, to actions.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{debug, info, warn};
+
+use crate::drain::Drain;
+use crate::error::{Error, Kind, Result};
+use crate::generation::program::Process;
+use crate::generation::{Link, Next, Origin};
+use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
+use crate::service::builder::{Signals, StateFn};
+use crate::service::handle::Reloaded;
+use crate::service::settings::Settings;
+use crate::service::sockets::Sockets;
+use crate::service::tell::Outbox;
+use crate::service::watchdog::Check;
+use crate::service::{Service, lock, watch};
+use crate::sys::spawn::Parent;
+use crate::systemd::notify::{Message, NOTIFY_TIMEOUT, Notifier};
+use crate::systemd::watchdog::Watchdog;
+use crate::wire::frame::Frame;
+
+/// The one stream of everything that happens to a service.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Event(Event),
+    Reload(Option<oneshot::Sender<Result<Reloaded>>>),
+    Stop,
+    /// The next generation was started, or could not be.
+    Spawned(u64, Result<Next>),
+    FromNext(u64, Frame),
+    NextFailed(u64, String),
+    DrainerGone(u64),
+    OwnDrainDone,
+    /// The watchdog asks whether the driver is alive.
+    Alive(oneshot::Sender<()>),
+}
+
+/// A next generation on its way.
+#[derive(Debug)]
+pub(crate) struct Coming {
+    pub(crate) process: Process,
+    pub(crate) link: Arc<Link>,
+    pub(crate) watcher: AbortHandle,
+}
+
+/// An older generation that drains.
+#[derive(Debug)]
+pub(crate) struct Draining {
+    pub(crate) generation: u64,
+    pub(crate) pid: u32,
+    pub(crate) link: Arc<Link>,
+}
+
+/// The reload that is running, for the log and for its answers.
+#[derive(Debug)]
+pub(crate) struct Reload {
+    /// Tells messages about this one from messages about those before.
+    pub(crate) id: u64,
+    pub(crate) handover_id: String,
+    pub(crate) began: Instant,
+    pub(crate) coming: Option<Coming>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) generation: u64,
+    pub(crate) pid: u32,
+    pub(crate) handover_id: Option<String>,
+    pub(crate) settings: Settings,
+    pub(crate) sockets: Arc<Mutex<Sockets>>,
+    pub(crate) drain: Drain,
+    pub(crate) notifier: Notifier,
+    pub(crate) outbox: Outbox,
+    pub(crate) watchdog: Option<Watchdog>,
+    pub(crate) check: Option<Check>,
+    pub(crate) pinging: Option<AbortHandle>,
+    pub(crate) state_fn: Option<StateFn>,
+    pub(crate) origin: Origin,
+    pub(crate) parent: Parent,
+    pub(crate) predecessor: Option<Draining>,
+    pub(crate) drainers: Vec<Draining>,
+    pub(crate) reload: Option<Reload>,
+    /// We handed over to it; kept, because its closing tells that it is gone.
+    pub(crate) successor: Option<Arc<Link>>,
+    pub(crate) reloads: u64,
+    pub(crate) requests: RequestId,
+    pub(crate) answers: HashMap<RequestId, oneshot::Sender<Result<Reloaded>>>,
+    /// Events that actions cause at once.
+    pub(crate) follow_ups: VecDeque<Event>,
+    pub(crate) own_drain_done: bool,
+    pub(crate) began: Instant,
+    pub(crate) end: Option<End>,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) tasks: JoinSet<()>,
+    /// Generations that failed, on their way out.
+    pub(crate) enders: JoinSet<()>,
+    machine: Machine,
+    signals: Signals,
+    waiting: mpsc::UnboundedReceiver<Input>,
+}
+
+impl Driver {
+    pub(crate) fn new(service: Service) -> Result<Self> {
+        let config = service.settings.machine(service.managed, service.inherited.is_some());
+        let mut tasks = JoinSet::new();
+        let mut drainers = Vec::new();
+        let mut predecessor = None;
+        if let Some(inherited) = service.inherited {
+            for older in inherited.drainers {
+                let link = Arc::new(crate::generation::link::Idle::from_fd(older.link).into_link()?);
+                drainers.push(Draining { generation: older.generation, pid: older.pid, link });
+            }
+            let link = Arc::new(inherited.link.into_link()?);
+            tasks.spawn(watch::predecessor(Arc::clone(&link), service.inputs.clone()));
+            let generation = service.generation.saturating_sub(1);
+            predecessor = Some(Draining { generation, pid: inherited.hello.pid, link });
+        }
+        Ok(Self {
+            generation: service.generation,
+            pid: std::process::id(),
+            handover_id: service.handover_id,
+            settings: service.settings,
+            sockets: service.sockets,
+            drain: service.drain,
+            outbox: Outbox::open(service.notifier.clone(), service.inputs.clone()),
+            notifier: service.notifier,
+            watchdog: service.watchdog,
+            check: service.check,
+            pinging: None,
+            state_fn: service.state,
+            origin: service.origin,
+            parent: service.parent,
+            predecessor,
+            drainers,
+            reload: None,
+            successor: None,
+            reloads: 0,
+            requests: 0,
+            answers: HashMap::new(),
+            follow_ups: VecDeque::new(),
+            own_drain_done: false,
+            began: now(),
+            end: None,
+            inputs: service.inputs,
+            tasks,
+            enders: JoinSet::new(),
+            machine: Machine::new(config),
+            signals: service.signals,
+            waiting: service.waiting,
+        })
+    }
+
+    pub(crate) async fn run(mut self) -> Result<()> {
+        let unclaimed = lock(&self.sockets).close_unclaimed();
+        if !unclaimed.is_empty() {
+            warn!(generation = self.generation, "closed sockets that nobody asked for: {}", unclaimed.join(", "));
+        }
+        self.feed(Event::Started);
+        while self.end.is_none() {
+            let deadline = self.machine.deadline();
+            tokio::select! {
+                biased;
+                Some(()) = self.signals.quit.recv() => self.feed(Event::Quit),
+                Some(()) = self.signals.terminate.recv() => self.on_stop("SIGTERM"),
+                Some(()) = self.signals.interrupt.recv() => self.on_stop("SIGINT"),
+                // Never closed: we hold a sender.
+                Some(input) = self.waiting.recv() => self.on_input(input),
+                Some(()) = self.signals.hangup.recv() => self.on_hangup(),
+                () = at(deadline) => {
+                    let actions = self.machine.timeout(now());
+                    self.perform_all(actions);
+                }
+                Some(_) = self.tasks.join_next() => {}
+                Some(_) = self.enders.join_next() => {}
+            }
+        }
+        self.finish().await
+    }
+
+    fn on_hangup(&mut self) {
+        if self.machine.state() == State::Draining {
+            debug!(generation = self.generation, "SIGHUP: another generation is main by now");
+            return;
+        }
+        self.on_input(Input::Reload(None));
+    }
+
+    fn on_stop(&mut self, signal: &'static str) {
+        info!(generation = self.generation, "{signal}: {} connections are open", self.drain.active());
+        self.feed(Event::Stop);
+    }
+
+    fn on_input(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.feed(event),
+            Input::Reload(answer) => {
+                self.requests += 1;
+                if let Some(answer) = answer {
+                    self.answers.insert(self.requests, answer);
+                }
+                self.feed(Event::Reload(self.requests));
+            }
+            Input::Stop => self.on_stop("stop"),
+            Input::Spawned(id, result) => self.on_spawned(id, result),
+            Input::FromNext(id, frame) if self.is_current(id) => match frame {
+                Frame::Started { version } => debug!(version, "the next generation has started"),
+                Frame::Ready => self.feed(Event::NextReady),
+                Frame::Switched => self.feed(Event::NextSwitched),
+                other => debug!(?other, "a frame that means nothing here"),
+            },
+            Input::NextFailed(id, reason) if self.is_current(id) => self.feed(Event::NextFailed(reason)),
+            Input::FromNext(..) | Input::NextFailed(..) => {}
+            Input::DrainerGone(generation) => {
+                self.drainers.retain(|d| d.generation != generation);
+                self.all_drained();
+            }
+            Input::OwnDrainDone => {
+                self.own_drain_done = true;
+                self.all_drained();
+            }
+            Input::Alive(answer) => _ = answer.send(()),
+        }
+    }
+
+    fn is_current(&self, id: u64) -> bool {
+        self.reload.as_ref().is_some_and(|r| r.id == id)
+    }
+
+    fn on_spawned(&mut self, id: u64, result: Result<Next>) {
+        let next = match result {
+            Ok(next) => next,
+            Err(error) if self.is_current(id) => return self.feed(Event::NextFailed(error.to_string())),
+            Err(_) => return,
+        };
+        let generation = self.generation + 1;
+        let Next { process, link } = next;
+        let ready = link.into_link().and_then(|link| {
+            let pidfd = process.try_clone_pidfd().map_err(|e| Error::os("a pidfd cannot be duplicated", e))?;
+            Ok((Arc::new(link), pidfd))
+        });
+        match ready {
+            Ok((link, pidfd)) if self.is_current(id) => {
+                let watcher = self.tasks.spawn(watch::next(id, Arc::clone(&link), pidfd, self.inputs.clone()));
+                info!(
+                    generation = self.generation,
+                    handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
+                    old_pid = self.pid,
+                    new_pid = process.pid(),
+                    spawn_ms = self.reload.as_ref().map(|r| millis(r.began)),
+                    "started generation {generation}"
+                );
+                if let Some(reload) = &mut self.reload {
+                    reload.coming = Some(Coming { process, link, watcher });
+                }
+            }
+            // Rolled back or stopped while it was being started.
+            Ok((link, _)) => {
+                _ = self.enders.spawn(watch::end(generation, process, Some(link), self.settings.drain_timeout))
+            }
+            Err(error) => {
+                self.enders.spawn(watch::end(generation, process, None, self.settings.drain_timeout));
+                if self.is_current(id) {
+                    self.feed(Event::NextFailed(error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// A stop is over only when the older generations are gone too: our exit makes systemd hurry them.
+    fn all_drained(&mut self) {
+        let waits_for_drainers = self.machine.state() == State::Stopping && !self.drainers.is_empty();
+        if self.own_drain_done && !waits_for_drainers {
+            self.feed(Event::Drained);
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        self.follow_ups.push_back(event);
+        while let Some(event) = self.follow_ups.pop_front() {
+            let before = self.machine.state();
+            let shown = format!("{event:?}");
+            let actions = self.machine.handle(now(), event);
+            let after = self.machine.state();
+            if before != after {
+                debug!(generation = self.generation, ?before, ?after, event = shown, "state");
+            }
+            if after == State::Reloading(Phase::Ready) && before != after {
+                info!(
+                    generation = self.generation,
+                    handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
+                    ready_ms = self.reload.as_ref().map(|r| millis(r.began)),
+                    "generation {} is ready",
+                    self.generation + 1
+                );
+            }
+            self.perform_all(actions);
+        }
+    }
+
+    fn perform_all(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            self.perform(action);
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.machine.state()
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        self.tasks.abort_all();
+        // Each has its own deadline, with SIGKILL at its end.
+        while self.enders.join_next().await.is_some() {}
+        self.outbox.close(NOTIFY_TIMEOUT).await;
+        match self.end {
+            Some(End::Failed(why)) => {
+                Err(Error::new(Kind::Generation, format!("generation {} never came to serve: {why}", self.generation)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn status(&self, text: String) -> Message {
+        Message::new().status(text)
+    }
+}
+
+/// tokio's clock, so that a paused one moves the lifecycle too.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+pub(crate) fn millis(since: Instant) -> u64 {
+    u64::try_from(now().saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,54 @@
+//! Asking a running service for things.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Error, Kind, Result};
+use crate::service::driver::Input;
+
+/// Asks a running [`Service`](crate::Service) for things from elsewhere in the program. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+}
+
+/// How a reload came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reloaded {
+    /// The next generation is main; this one drains.
+    HandedOver {
+        /// Its number.
+        generation: u64,
+        /// Its pid.
+        pid: u32,
+    },
+    /// Another reload was running; it ended in a handover, and the new main generation now runs one more.
+    PassedOn,
+}
+
+impl Handle {
+    /// Reloads the service, as SIGHUP does, and waits for the outcome.
+    ///
+    /// Requests during a reload coalesce into one more, which answers them all.
+    ///
+    /// # Errors
+    /// With [`Error::is_generation`]: the next generation failed, and this one serves on; the message says why.
+    /// With [`Error::is_state`]: this generation stops or is not main any more.
+    ///
+    /// # Cancel safety
+    /// The reload goes on if this future is dropped.
+    pub async fn reload(&self) -> Result<Reloaded> {
+        let (answer, outcome) = oneshot::channel();
+        let over = || Error::new(Kind::State, "the service is over");
+        self.inputs.send(Input::Reload(Some(answer))).map_err(|_| over())?;
+        outcome.await.map_err(|_| over())?
+    }
+
+    /// Stops the service, as SIGTERM does; a second call cuts what is left.
+    ///
+    /// # Errors
+    /// With [`Error::is_state`]: the service is over.
+    pub fn stop(&self) -> Result<()> {
+        self.inputs.send(Input::Stop).map_err(|_| Error::new(Kind::State, "the service is over"))
+    }
+}

@@ -1,0 +1,125 @@
+//! Tasks that watch other generations and tell the driver.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::generation::Link;
+use crate::generation::program::Process;
+use crate::lifecycle::Event;
+use crate::service::driver::Input;
+use crate::sys::pidfd::{self, Ended};
+use crate::sys::watch::watch;
+use crate::wire::frame::Frame;
+
+/// A process that closed its link usually is on its way out: wait so long to learn how it ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How often, and how many times, to ask the kernel for an exit status that its parent has not collected yet.
+const STATUS_RETRY: (Duration, u32) = (Duration::from_millis(5), 20);
+
+/// The next generation, until it is main.
+pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: UnboundedSender<Input>) {
+    let Ok(pidfd) = watch(pidfd) else { return };
+    let failed = loop {
+        tokio::select! {
+            biased;
+            frame = link.receive() => match frame {
+                Ok(Some(Frame::Failed { reason })) => break format!("said that it failed: {reason}"),
+                Ok(Some(frame)) => _ = inputs.send(Input::FromNext(id, frame)),
+                Ok(None) => match timeout(LAST_WORDS, end_of(&pidfd)).await {
+                    Ok(ended) => break ended.to_string(),
+                    Err(_) => break "closed its end of the handover link".to_owned(),
+                },
+                Err(error) => break error.to_string(),
+            },
+            ended = end_of(&pidfd) => break ended.to_string(),
+        }
+    };
+    let _ = inputs.send(Input::NextFailed(id, failed));
+}
+
+/// The generation that we handed over to, and those after it: they hold our link until the last one is gone.
+pub(crate) async fn successors(link: Arc<Link>, inputs: UnboundedSender<Input>) {
+    let last = loop {
+        let event = match link.receive().await {
+            Ok(Some(Frame::Hurry)) => Event::Hurry,
+            Ok(Some(Frame::Hammer)) => Event::Quit,
+            Ok(Some(_)) => continue,
+            Ok(None) | Err(_) => break Event::SuccessorGone,
+        };
+        let _ = inputs.send(Input::Event(event));
+    };
+    let _ = inputs.send(Input::Event(last));
+}
+
+/// The previous generation, until we are main. Afterwards it drains, and is watched as a drainer.
+pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>) {
+    let last = loop {
+        match link.receive().await {
+            Ok(Some(Frame::Switch)) => _ = inputs.send(Input::Event(Event::Switch)),
+            Ok(Some(Frame::Main { reload, stop })) => break Event::Main { reload, stop },
+            Ok(Some(Frame::Dismissed { reason })) => {
+                warn!(%reason, "dismissed by the previous generation");
+                break Event::Dismissed;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break Event::PredecessorGone,
+            Err(error) => {
+                warn!(%error, "the previous generation cannot be understood");
+                break Event::PredecessorGone;
+            }
+        }
+    };
+    let _ = inputs.send(Input::Event(last));
+}
+
+/// An older generation that drains; it is gone when its end of the link is closed.
+pub(crate) async fn drainer(generation: u64, link: Arc<Link>, inputs: UnboundedSender<Input>) {
+    while let Ok(Some(_)) = link.receive().await {}
+    let _ = inputs.send(Input::DrainerGone(generation));
+}
+
+/// Ends a generation that failed: it was dismissed; SIGTERM, and SIGKILL after the grace.
+pub(crate) async fn end(generation: u64, process: Process, link: Option<Arc<Link>>, grace: Duration) {
+    let pid = process.pid();
+    if let Some(link) = &link {
+        let _ = link.send(&Frame::Dismissed { reason: "this reload was rolled back".into() });
+    }
+    let watched = process.try_clone_pidfd().and_then(watch);
+    let Ok(pidfd) = watched else {
+        let _ = process.signal(Signal::SIGKILL);
+        return;
+    };
+    let _ = process.signal(Signal::SIGTERM);
+    let how = match timeout(grace, end_of(&pidfd)).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            warn!(generation, new_pid = pid, "a rolled-back generation did not end within {grace:?}: killing it");
+            let _ = process.signal(Signal::SIGKILL);
+            end_of(&pidfd).await
+        }
+    };
+    info!(generation, new_pid = pid, "rolled-back generation {generation} {how}");
+}
+
+/// # Cancel safety
+/// Nothing is lost.
+async fn end_of(pidfd: &AsyncFd<OwnedFd>) -> Ended {
+    if pidfd.readable().await.is_err() {
+        return Ended::Unknown;
+    }
+    let (pause, times) = STATUS_RETRY;
+    for _ in 0..times {
+        if let Some(ended) = pidfd::ended(pidfd.get_ref().as_fd()) {
+            return ended;
+        }
+        sleep(pause).await;
+    }
+    Ended::Unknown
+}

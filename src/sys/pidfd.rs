@@ -1,0 +1,84 @@
+//! Processes by pidfd: signals that cannot hit a stranger, and how a process that is not our child ended.
+//!
+//! # References
+//! pidfd_open(2), pidfd_send_signal(2), waitid(2), and `linux/pidfd.h` for `PIDFD_GET_INFO`.
+
+use std::ffi::c_int;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ptr;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+/// `_IOWR(0xFF, 11, struct pidfd_info)` in its first version, of 64 bytes.
+const PIDFD_GET_INFO: u64 = 0xC040_FF0B;
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// `struct pidfd_info`, first version.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Exited(i32),
+    Killed(i32),
+    /// It was not our child, and the kernel is too old to say (before 6.15).
+    Unknown,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with status {code}"),
+            Self::Killed(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "was killed by {signal}"),
+                Err(_) => write!(f, "was killed by signal {number}"),
+            },
+            Self::Unknown => f.write_str("exited (the service manager's journal has its status)"),
+        }
+    }
+}
+
+/// Sends a signal to exactly this process.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    // SAFETY: a system call on a borrowed fd; a null siginfo means "as kill(2) would".
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal as c_int,
+            ptr::null::<libc::siginfo_t>(),
+            0_u32,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How the process ended; `None` while that cannot be told yet. Reaps it if it is our own child.
+pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
+    match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+        Ok(WaitStatus::Exited(_, code)) => return Some(Ended::Exited(code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => return Some(Ended::Killed(signal as c_int)),
+        Ok(_) => return None,
+        Err(_) => {} // ECHILD: somebody else's child
+    }
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the request names the size of the struct that it fills.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    if result < 0 || info.mask & PIDFD_INFO_EXIT == 0 {
+        return None; // not reaped by its parent yet, or an old kernel
+    }
+    Some(match info.exit_code {
+        status if libc::WIFEXITED(status) => Ended::Exited(libc::WEXITSTATUS(status)),
+        status => Ended::Killed(libc::WTERMSIG(status)),
+    })
+}

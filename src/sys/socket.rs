@@ -1,0 +1,219 @@
+//! Sockets: what a passed fd is, binding, and connecting to the service manager.
+
+use listenfd::ListenFd;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, VsockAddr, bind, connect,
+    getsockopt, listen, setsockopt, socket, sockopt,
+};
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::{SysconfVar, sysconf};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What an fd is, as far as it matters for taking it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum File {
+    /// The numbers of socket(2), and whether it listens.
+    Socket {
+        family: i32,
+        kind: i32,
+        protocol: i32,
+        listening: bool,
+    },
+    Fifo,
+    Other,
+}
+
+pub(crate) fn inspect(fd: BorrowedFd<'_>) -> io::Result<File> {
+    Ok(match fstat(fd)?.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => File::Socket {
+            family: int_option(fd, libc::SO_DOMAIN)?,
+            kind: int_option(fd, libc::SO_TYPE)?,
+            protocol: int_option(fd, libc::SO_PROTOCOL)?,
+            listening: getsockopt(&fd, sockopt::AcceptConn)?,
+        },
+        libc::S_IFIFO => File::Fifo,
+        _ => File::Other,
+    })
+}
+
+/// Whether both are the same socket, or else the same open file description.
+///
+/// Where kcmp(2) is missing or forbidden, files that are no sockets count as different.
+pub(crate) fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
+    let (stat_a, stat_b) = (fstat(a)?, fstat(b)?);
+    if (stat_a.st_dev, stat_a.st_ino) != (stat_b.st_dev, stat_b.st_ino) {
+        return Ok(false);
+    }
+    // Of other files one inode may be open twice, and eventfds and their like all share one inode.
+    if stat_a.st_mode & libc::S_IFMT == libc::S_IFSOCK {
+        return Ok(true);
+    }
+    const KCMP_FILE: libc::c_int = 0;
+    let pid = nix::unistd::getpid().as_raw();
+    // SAFETY: kcmp reads no memory of ours; both fds are borrowed, so open, for the whole call.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_FILE, a.as_raw_fd(), b.as_raw_fd()) };
+    Ok(order == 0)
+}
+
+/// Whether there is an open fd of that number.
+pub(crate) fn is_open(number: i32) -> bool {
+    // SAFETY: F_GETFD has no argument and touches nothing; an unused number is answered by EBADF.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+/// Takes the fd at `index` out of `fds`, close-on-exec from now on. None: there is none, or it was taken.
+pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedFd>> {
+    let Some(number) = fds.take_raw_fd(index)? else {
+        return Ok(None);
+    };
+    if !is_open(number) {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: it is open, passed to this process to own, and ListenFd gives each out once per process,
+    // because it removes LISTEN_FDS when it reads it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    set_cloexec(fd.as_fd())?;
+    Ok(Some(fd))
+}
+
+pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
+/// How many fds this process may have open (`LimitNOFILE=`).
+pub(crate) fn max_open_files() -> usize {
+    let limit = sysconf(SysconfVar::OPEN_MAX).ok().flatten();
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// A nonblocking TCP listener. `[::]` takes IPv4 too.
+pub(crate) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        // The default is a sysctl; a specific IPv6 address never takes IPv4.
+        setsockopt(&fd, sockopt::Ipv6V6Only, &!address.ip().is_unspecified())?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&fd, Backlog::MAXCONN)?;
+    Ok(fd.into())
+}
+
+/// A nonblocking Unix listener. The file of a path gets `mode` from the start.
+pub(crate) fn listen_unix(address: &UnixAddr, mode: Mode) -> io::Result<UnixListener> {
+    let fd = unix_stream()?;
+    // bind(2) gives the file the mode of the socket, less the umask: no moment with a wider one,
+    // and no change of the umask, which is the whole process's.
+    fchmod(&fd, mode)?;
+    bind(fd.as_raw_fd(), address)?;
+    listen(&fd, Backlog::MAXCONN)?;
+    Ok(fd.into())
+}
+
+/// Whether somebody listens there. An answer that says neither yes nor no is an error.
+pub(crate) fn is_listened_to(address: &UnixAddr) -> io::Result<bool> {
+    let fd = unix_stream()?;
+    match connect(fd.as_raw_fd(), address) {
+        // EAGAIN: its queue is full; EPROTOTYPE: a datagram or seqpacket socket.
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(true),
+        Err(Errno::ECONNREFUSED) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unix_stream() -> nix::Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+}
+
+/// Where the service manager receives notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Receiver {
+    Unix(UnixAddr),
+    /// Without a kind, the first of datagram, seqpacket and stream that the transport has.
+    Vsock {
+        address: VsockAddr,
+        kind: Option<SockType>,
+    },
+}
+
+impl Receiver {
+    /// A nonblocking socket, its connection made or being made.
+    pub(crate) fn connect(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Unix(address) => connect_to(AddressFamily::Unix, SockType::Datagram, address),
+            Self::Vsock { address, kind: Some(kind) } => connect_to(AddressFamily::Vsock, *kind, address),
+            Self::Vsock { address, kind: None } => {
+                let connect = |kind| connect_to(AddressFamily::Vsock, kind, address);
+                connect(SockType::Datagram)
+                    .or_else(|error| if is_unsupported(&error) { connect(SockType::SeqPacket) } else { Err(error) })
+                    .or_else(|error| if is_unsupported(&error) { connect(SockType::Stream) } else { Err(error) })
+            }
+        }
+    }
+}
+
+fn connect_to(family: AddressFamily, kind: SockType, address: &dyn SockaddrLike) -> io::Result<OwnedFd> {
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    match connect(fd.as_raw_fd(), address) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    let unsupported = [libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::ESOCKTNOSUPPORT, libc::ENODEV];
+    error.raw_os_error().is_some_and(|errno| unsupported.contains(&errno))
+}
+
+/// The pending error of a socket, for example that of a connection that could not be made.
+pub(crate) fn pending_error(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match getsockopt(&fd, sockopt::SocketError)? {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Blocks until one of the events, an error or a hangup. False: the deadline passed.
+pub(crate) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up: 0 ms would spin through the last fraction of a millisecond.
+        let millis = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, events)], timeout) {
+            Ok(0) if left == Duration::ZERO => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Has the tokio runtime watch the fd.
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    const LENGTH: libc::socklen_t = 4;
+    const { assert!(size_of::<libc::c_int>() == LENGTH as usize) };
+    let mut length = LENGTH;
+    // SAFETY: value and length are ours, length is that of value, and the fd is open while it is borrowed.
+    let result =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length) };
+    Errno::result(result)?;
+    Ok(value)
+}

@@ -1,0 +1,249 @@
+//! Starting a program by a vfork-like clone: the cost does not grow with our memory, and the new process can be a
+//! child of our own parent.
+//!
+//! # References
+//! clone(2), vfork(2), sd_listen_fds(3).
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+
+/// The first fd that sd_listen_fds(3) looks at.
+pub(crate) const LISTEN_FDS_START: RawFd = 3;
+
+/// Room for the child's few frames: it makes system calls and nothing else.
+const STACK: usize = 64 * 1024;
+
+/// Digits of the largest pid, and the NUL.
+const PID_ROOM: usize = 11;
+
+/// Whose child the new process becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// Ours.
+    Us,
+    /// Our own parent's, which is the service manager (`CLONE_PARENT`). Not possible for PID 1 of a namespace.
+    Manager,
+}
+
+/// All that is needed to start a program.
+#[derive(Debug)]
+pub(crate) struct Spawn<'a> {
+    pub(crate) program: CString,
+    pub(crate) args: Vec<CString>,
+    /// `NAME=value`.
+    pub(crate) env: Vec<CString>,
+    /// Variables that are set to the new process's own pid.
+    pub(crate) pid_variables: &'a [&'static str],
+    pub(crate) directory: Option<CString>,
+    /// They become 3, 4, 5…; everything else of ours must be close-on-exec.
+    pub(crate) fds: Vec<BorrowedFd<'a>>,
+    pub(crate) parent: Parent,
+}
+
+/// A process that was started.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+impl Spawn<'_> {
+    /// Starts the program. Blocks until it was executed (about a millisecond) or could not be.
+    ///
+    /// In the new process all signals have their default actions and none is blocked, except that SIGHUP is ignored:
+    /// its default action is death, and a reload request must not kill a generation that has no handler yet. Ignored
+    /// rather than blocked: a program installs its handler over both, but only few programs unblock.
+    pub(crate) fn start(&self) -> io::Result<Spawned> {
+        // Sources above all targets, or placing one could overwrite the next.
+        let above = LISTEN_FDS_START + RawFd::try_from(self.fds.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut sources = Vec::with_capacity(self.fds.len());
+        for fd in &self.fds {
+            let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
+            // SAFETY: F_DUPFD_CLOEXEC just returned this fd; nobody else knows it.
+            sources.push(unsafe { OwnedFd::from_raw_fd(copy) });
+        }
+        let targets: Vec<RawFd> = sources.iter().map(|fd| fd.as_raw_fd()).collect();
+
+        let mut pids: Vec<Vec<u8>> = Vec::new();
+        for name in self.pid_variables {
+            let mut line = format!("{name}=").into_bytes();
+            line.resize(line.len() + PID_ROOM, 0);
+            pids.push(line);
+        }
+        let pid_slots: Vec<*mut c_char> = pids
+            .iter_mut()
+            .zip(self.pid_variables)
+            .map(|(line, name)| line[name.len() + 1..].as_mut_ptr().cast())
+            .collect();
+        let args = pointers(self.args.iter().map(|a| a.as_ptr()));
+        let env = pointers(self.env.iter().map(|e| e.as_ptr()).chain(pids.iter().map(|p| p.as_ptr().cast())));
+
+        let mut child = Child {
+            program: self.program.as_ptr(),
+            args: args.as_ptr(),
+            env: env.as_ptr(),
+            directory: self.directory.as_ref().map_or(ptr::null(), |d| d.as_ptr()),
+            fds: targets.as_ptr(),
+            fd_count: above - LISTEN_FDS_START,
+            pid_slots: pid_slots.as_ptr(),
+            pid_slot_count: pid_slots.len(),
+            errno: 0,
+        };
+
+        // The child runs in our memory until it executes: no handler of ours may run there.
+        let mut before = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before))?;
+        let started = child.clone(self.parent);
+        let restored = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+        let (pid, pidfd) = started?;
+        restored?;
+        // SAFETY: the child wrote it, and has executed or exited by now; volatile because the compiler saw no write.
+        match unsafe { ptr::read_volatile(&raw const child.errno) } {
+            0 => Ok(Spawned { pid, pidfd }),
+            errno => {
+                if self.parent == Parent::Us {
+                    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.cast_signed()), None);
+                }
+                Err(io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+}
+
+fn pointers<T>(of: impl Iterator<Item = *const T>) -> Vec<*const T> {
+    of.chain([ptr::null()]).collect()
+}
+
+/// Pointers into the parent's memory, which the child shares and the parent keeps: it is suspended meanwhile.
+struct Child {
+    program: *const c_char,
+    args: *const *const c_char,
+    env: *const *const c_char,
+    directory: *const c_char,
+    fds: *const RawFd,
+    fd_count: RawFd,
+    pid_slots: *const *mut c_char,
+    pid_slot_count: usize,
+    errno: c_int,
+}
+
+impl Child {
+    fn clone(&mut self, parent: Parent) -> io::Result<(u32, OwnedFd)> {
+        let mut stack = vec![0_u128; STACK / size_of::<u128>()];
+        let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        if parent == Parent::Manager {
+            flags |= libc::CLONE_PARENT;
+        }
+        let mut pidfd: RawFd = -1;
+        // SAFETY: `run` only makes async-signal-safe calls on pointers that live until clone returns (CLONE_VFORK
+        // suspends us until the child has executed or exited); the stack is aligned and grows down from its end.
+        let pid = unsafe {
+            let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
+            libc::clone(
+                run,
+                top,
+                flags,
+                (&raw mut *self).cast(),
+                &raw mut pidfd,
+                ptr::null_mut::<c_void>(),
+                ptr::null_mut::<c_void>(),
+            )
+        };
+        if pid < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: CLONE_PIDFD stored a new close-on-exec fd there.
+        Ok((pid.cast_unsigned(), unsafe { OwnedFd::from_raw_fd(pidfd) }))
+    }
+}
+
+/// In the child, in the parent's memory, on its own stack.
+extern "C" fn run(child: *mut c_void) -> c_int {
+    // SAFETY: the only caller passes its own `Child`, and waits until we are gone. Only system calls follow.
+    unsafe {
+        let child = child.cast::<Child>();
+        match prepare(&*child) {
+            Ok(()) => {
+                libc::execve((*child).program, (*child).args, (*child).env);
+                fail(child)
+            }
+            Err(()) => fail(child),
+        }
+    }
+}
+
+/// # Safety
+/// In the child of [`Child::clone`] only.
+unsafe fn fail(child: *mut Child) -> ! {
+    // SAFETY: see above; the parent reads errno after we are gone.
+    unsafe {
+        ptr::write_volatile(&raw mut (*child).errno, *libc::__errno_location());
+        libc::_exit(127)
+    }
+}
+
+/// # Safety
+/// In the child of [`Child::clone`] only.
+unsafe fn prepare(child: &Child) -> Result<(), ()> {
+    // SAFETY: system calls on our own copies of the fd table, signal table and mask; pointers as in `Child`.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=libc::SIGRTMAX() {
+            if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+                continue;
+            }
+            action.sa_sigaction = if signal == libc::SIGHUP { libc::SIG_IGN } else { libc::SIG_DFL };
+            // EINVAL for the two that the C library keeps for itself.
+            libc::sigaction(signal, &raw const action, ptr::null_mut());
+        }
+        let mut target = LISTEN_FDS_START;
+        let beyond = LISTEN_FDS_START + child.fd_count;
+        let mut source = child.fds;
+        while target < beyond {
+            if libc::dup2(*source, target) < 0 {
+                return Err(());
+            }
+            source = source.add(1);
+            target += 1;
+        }
+        // What some library opened without close-on-exec would be handed on for ever. Before Linux 5.9: as it is.
+        libc::syscall(libc::SYS_close_range, beyond.cast_unsigned(), u32::MAX, 0_u32);
+        let pid = libc::getpid().cast_unsigned();
+        for i in 0..child.pid_slot_count {
+            write_decimal(*child.pid_slots.add(i), pid);
+        }
+        if !child.directory.is_null() && libc::chdir(child.directory) < 0 {
+            return Err(());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        if libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) < 0 {
+            return Err(());
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `to` has room for [`PID_ROOM`] bytes, zeroed.
+unsafe fn write_decimal(to: *mut c_char, mut number: u32) {
+    let mut digits = [0_u8; PID_ROOM];
+    let mut at = PID_ROOM;
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789"[(number % 10) as usize];
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    for (i, digit) in digits[at..].iter().enumerate() {
+        // SAFETY: at most PID_ROOM - 1 digits.
+        unsafe { *to.add(i) = digit.cast_signed() as c_char };
+    }
+}

@@ -1,0 +1,174 @@
+//! What generations say to each other: one datagram a frame, `handover/1 ` and then JSON.
+//!
+//! The two ends are different binaries, so frames describe themselves: an unknown field is skipped, an unknown type
+//! is [`Frame::Unknown`], another major version is an error that names both. File descriptors travel beside a frame
+//! and are counted in it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// Every frame begins with this. The number changes only when an old end could not make sense of a new one.
+const PREFIX: &[u8] = b"handover/1 ";
+
+/// The longest frame; well below the kernel's default socket buffer, so that a frame is sent whole or not at all.
+pub(crate) const MAX_FRAME: usize = 64 * 1024;
+
+/// The most fds beside one frame (the kernel's SCM_MAX_FD).
+pub(crate) const MAX_FDS: usize = 253;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(crate) enum Frame {
+    /// Old to new, the first frame: who you are.
+    Hello(Hello),
+    /// New to old, when the library has started in it.
+    Started {
+        /// Version of the crate in the new generation.
+        version: String,
+    },
+    /// New to old: ready to accept.
+    Ready,
+    /// New to old: it will not work.
+    Failed { reason: String },
+    /// Old to new: accept.
+    Switch,
+    /// New to old: accepting.
+    Switched,
+    /// Old to new: you are main.
+    Main { reload: bool, stop: bool },
+    /// Old to new: not you.
+    Dismissed { reason: String },
+    /// Main to a drainer: end your linger.
+    Hurry,
+    /// Main to a drainer: too many drain at once, cut what is left.
+    Hammer,
+    /// From a newer version: not for us.
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// Version of the crate in the old generation.
+    pub(crate) version: String,
+    /// The number of the new generation.
+    pub(crate) generation: u64,
+    /// Of this reload.
+    pub(crate) handover_id: String,
+    /// Pid of the old generation.
+    pub(crate) pid: u32,
+    /// What the next generation is started from, so that it starts the one after it from there too.
+    pub(crate) program: String,
+    /// Whether our parent is the service manager, and so yours is.
+    pub(crate) managed: bool,
+    /// The older generations that still drain, oldest first; a link to each comes beside the frame.
+    #[serde(default)]
+    pub(crate) drainers: Vec<Drainer>,
+    /// After the links, a sealed memfd with the application's state.
+    #[serde(default)]
+    pub(crate) state: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Drainer {
+    pub(crate) generation: u64,
+    pub(crate) pid: u32,
+}
+
+impl Frame {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let mut bytes = PREFIX.to_vec();
+        serde_json::to_writer(&mut bytes, self)
+            .map_err(|e| Error::new(Kind::Protocol, format!("a handover frame cannot be encoded: {e}")))?;
+        if bytes.len() > MAX_FRAME {
+            let size = bytes.len();
+            return Err(Error::new(Kind::Protocol, format!("a handover frame of {size} bytes is over {MAX_FRAME}")));
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let Some(json) = bytes.strip_prefix(PREFIX) else {
+            let shown = bytes[..bytes.len().min(32)].escape_ascii();
+            return Err(Error::new(
+                Kind::Protocol,
+                format!(
+                    "the other generation speaks another handover protocol: expected \"handover/1\", got \"{shown}\"; \
+                     restart the service once instead of reloading it"
+                ),
+            ));
+        };
+        serde_json::from_slice(json)
+            .map_err(|e| Error::new(Kind::Protocol, format!("a handover frame cannot be read: {e}")))
+    }
+
+    /// A reason is for people: bounded, whatever an application puts in.
+    pub(crate) fn failed(reason: &str) -> Self {
+        Self::Failed { reason: reason.chars().take(2000).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    use super::*;
+
+    fn hello() -> Frame {
+        Frame::Hello(Hello {
+            version: "0.1.0".into(),
+            generation: 7,
+            handover_id: "00ff".into(),
+            pid: 42,
+            program: "/usr/bin/web".into(),
+            managed: true,
+            drainers: vec![Drainer { generation: 5, pid: 40 }],
+            state: false,
+        })
+    }
+
+    #[test]
+    fn frames_come_back_as_they_went() {
+        let frames = [
+            hello(),
+            Frame::Ready,
+            Frame::failed("port\nin use"),
+            Frame::Main { reload: true, stop: false },
+            Frame::Dismissed { reason: String::new() },
+        ];
+        for frame in frames {
+            assert_eq!(Frame::decode(&frame.encode().unwrap()).unwrap(), frame);
+        }
+    }
+
+    #[test]
+    fn a_newer_version_may_add_fields_and_types() {
+        let more = br#"handover/1 {"type":"main","reload":false,"stop":true,"mood":"good"}"#;
+        assert_eq!(Frame::decode(more).unwrap(), Frame::Main { reload: false, stop: true });
+        assert_eq!(Frame::decode(br#"handover/1 {"type":"migrate","n":3}"#).unwrap(), Frame::Unknown);
+    }
+
+    #[test]
+    fn another_protocol_is_named() {
+        let error = Frame::decode(b"handover/2 {}").unwrap_err();
+        assert!(error.is_protocol());
+        assert!(error.to_string().contains("handover/2"), "{error}");
+        assert!(Frame::decode(b"handover/1 {\"type\":\"hello\"}").unwrap_err().to_string().contains("version"));
+    }
+
+    #[test]
+    fn an_endless_reason_is_cut() {
+        assert!(Frame::failed(&"é".repeat(1 << 20)).encode().unwrap().len() < MAX_FRAME);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(11), ..ProptestConfig::default() })]
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..256), prefixed in any::<bool>()) {
+            let bytes = if prefixed { [PREFIX, &bytes].concat() } else { bytes };
+            let _ = Frame::decode(&bytes);
+        }
+    }
+}
