@@ -48,6 +48,8 @@ pub(crate) struct Coming {
     pub(crate) process: Process,
     pub(crate) link: Arc<Link>,
     pub(crate) watcher: AbortHandle,
+    /// It has called the library.
+    pub(crate) started: bool,
 }
 
 /// An older generation that drains.
@@ -176,15 +178,26 @@ impl Driver {
                 // Never closed: we hold a sender.
                 Some(input) = self.waiting.recv() => self.on_input(input),
                 Some(()) = self.signals.hangup.recv() => self.on_hangup(),
-                () = at(deadline) => {
-                    let actions = self.machine.timeout(now());
-                    self.perform_all(actions);
-                }
+                () = at(deadline) => self.on_deadline(),
                 Some(_) = self.tasks.join_next() => {}
                 Some(_) = self.enders.join_next() => {}
             }
         }
         self.finish().await
+    }
+
+    fn on_deadline(&mut self) {
+        // A program that knows nothing of us, or hangs before it gets to us: a reason of its own for the operator.
+        let silent = self.reload.as_ref().and_then(|r| r.coming.as_ref()).is_some_and(|c| !c.started);
+        if silent && self.machine.state() == State::Reloading(Phase::Spawned) {
+            let limit = self.settings.ready_timeout;
+            return self.feed(Event::NextFailed(format!(
+                "was not ready within {limit:?}: it never took up the handover link; \
+                 does it reach Service::builder().start() in time?"
+            )));
+        }
+        let actions = self.machine.timeout(now());
+        self.perform_all(actions);
     }
 
     fn on_hangup(&mut self) {
@@ -213,7 +226,12 @@ impl Driver {
             Input::Stop => self.on_stop("stop"),
             Input::Spawned(id, result) => self.on_spawned(id, result),
             Input::FromNext(id, frame) if self.is_current(id) => match frame {
-                Frame::Started { version } => debug!(version, "the next generation has started"),
+                Frame::Started { version } => {
+                    debug!(version, "the next generation has started");
+                    if let Some(coming) = self.reload.as_mut().and_then(|r| r.coming.as_mut()) {
+                        coming.started = true;
+                    }
+                }
                 Frame::Ready => self.feed(Event::NextReady),
                 Frame::Switched => self.feed(Event::NextSwitched),
                 other => debug!(?other, "a frame that means nothing here"),
@@ -239,7 +257,9 @@ impl Driver {
     fn on_spawned(&mut self, id: u64, result: Result<Next>) {
         let next = match result {
             Ok(next) => next,
-            Err(error) if self.is_current(id) => return self.feed(Event::NextFailed(error.to_string())),
+            Err(error) if self.is_current(id) => {
+                return self.feed(Event::NextFailed(format!("did not start: {error}")));
+            }
             Err(_) => return,
         };
         let generation = self.generation + 1;
@@ -260,7 +280,7 @@ impl Driver {
                     "started generation {generation}"
                 );
                 if let Some(reload) = &mut self.reload {
-                    reload.coming = Some(Coming { process, link, watcher });
+                    reload.coming = Some(Coming { process, link, watcher, started: false });
                 }
             }
             // Rolled back or stopped while it was being started.
