@@ -61,6 +61,9 @@ pub(super) struct ReloadRow {
 pub(super) struct KillRow {
     pub(super) pid: u32,
     pub(super) main: u32,
+    /// From the signal until it was seen dead: requests written in that time count as in flight.
+    #[serde(serialize_with = "as_seconds")]
+    pub(super) died: Duration,
     /// From the signal until the next main process was ready.
     #[serde(serialize_with = "as_seconds")]
     pub(super) ready: Duration,
@@ -129,7 +132,7 @@ impl Report {
 
     fn requests_table(&self) -> Table {
         let mut table =
-            table(&["requests", "clients", "answered", "lost", "in flight at the kill", "idle closes", "longest wait"]);
+            table(&["requests", "clients", "answered", "lost", "in flight at the kill", "closed idle", "longest wait"]);
         let mut row = |name: String, clients: usize, count: &Count| {
             let clients = if clients == 0 { String::new() } else { clients.to_string() };
             let numbers = [count.answered, count.lost, count.lost_to_kill, count.idle_closed].map(|n| n.to_string());

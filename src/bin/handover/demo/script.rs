@@ -151,14 +151,14 @@ impl<'a> Script<'a> {
     async fn kill(&mut self, load: &Load) -> Result<(), Failure> {
         let kill = self.supervisor.kill().await?;
         self.killed = Some(kill.pid);
-        let (pid, at) = (kill.pid, kill.at);
+        let (pid, at, died) = (kill.pid, kill.at, kill.dead - kill.at);
         load.stats().killed(kill);
         let main = self.supervisor.running(pid).await?;
         let ready = at.elapsed();
         load.stats().restarted();
         self.answer_by(main, 0, load).await;
         self.report.generations += 1;
-        let row = KillRow { pid, main, ready };
+        let row = KillRow { pid, main, died, ready };
         self.progress.kill(&row);
         self.report.kill = Some(row);
         Ok(())
