@@ -7,7 +7,7 @@ use std::fs;
 pub(super) struct Process {
     pub(super) pid: u32,
     parent: u32,
-    /// Dead and not yet waited for; its sockets are closed.
+    /// Dead and not yet waited for, or at least its first thread is.
     pub(super) zombie: bool,
 }
 

@@ -157,11 +157,13 @@ impl Report {
             true => "nothing was in flight in it".into(),
             false => format!("in flight in it: {}", causes.join(", ")),
         };
-        let wait = milliseconds(self.total.longest_over_kill);
+        let (died, ready, wait) = (kill.died, kill.ready, self.total.longest_over_kill);
         format!(
-            "{in_flight}; pid {} ready {} later; the longest wait over it {wait}",
+            "dead after {}, {in_flight}; pid {} ready after {}; the longest wait over it {}",
+            milliseconds(died),
             kill.main,
-            milliseconds(kill.ready)
+            milliseconds(ready),
+            milliseconds(wait)
         )
     }
 

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const WARM_UP_LIMIT: Duration = Duration::from_secs(20);
 /// The longest from a reload's end to an answer from the right process.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// The longest until old generations have ended once the load has: above their drain timeout.
+/// The longest until old generations have ended: above their drain timeout.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 
 pub(super) struct Script<'a> {
@@ -76,7 +76,7 @@ impl<'a> Script<'a> {
         self.progress.line("the load ends, the last old generations drain");
         let stats =
             load.stop().await.map_err(|left| Failure::failed(format!("{left} clients did not come to an end")))?;
-        self.drained().await;
+        self.drained("without load").await;
         self.report.count(&stats.summary(), Load::count);
         Ok(())
     }
@@ -148,7 +148,10 @@ impl<'a> Script<'a> {
         None
     }
 
+    /// Kills when only the main generation is left: systemd ends a service as a whole, and an older generation that still
+    /// drained would have to hurry.
     async fn kill(&mut self, load: &Load) -> Result<(), Failure> {
+        self.drained("under load").await;
         let kill = self.supervisor.kill().await?;
         self.killed = Some(kill.pid);
         let (pid, at, died) = (kill.pid, kill.at, kill.dead - kill.at);
@@ -170,14 +173,13 @@ impl<'a> Script<'a> {
             .map_err(|e| Failure::cannot_run(format!("{} cannot be replaced: {e}", self.versions.program().display())))
     }
 
-    /// With no connection left, only the main generation stays.
-    async fn drained(&mut self) {
+    /// Waits until only the main generation is left.
+    async fn drained(&mut self, when: &str) {
         let begun = Instant::now();
         while let Some(processes) = self.supervisor.processes().await.filter(|processes| *processes > 1) {
             if begun.elapsed() > DRAIN_LIMIT {
-                self.report
-                    .problems
-                    .push(format!("{} old generations have not ended {DRAIN_LIMIT:?} after the load", processes - 1));
+                let problem = format!("{} old generations did not end {when} within {DRAIN_LIMIT:?}", processes - 1);
+                self.report.problems.push(problem);
                 return;
             }
             tokio::time::sleep(Progress::TICK).await;

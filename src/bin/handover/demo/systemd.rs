@@ -19,6 +19,8 @@ use crate::failure::Failure;
 
 /// No systemctl call takes longer, but for starts and stops, whose own timeouts are shorter.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// The first version with `Type=notify-reload`.
+const NOTIFY_RELOAD_SINCE: u32 = 253;
 const POLL: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Systemd {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = address.map_err(|e| Failure::cannot_run(format!("no free port on 127.0.0.1: {e}")))?;
         let units = Units { directory, name: format!("handover-demo-{}", std::process::id()) };
-        units.write(address, program, arguments)?;
+        units.write(version, address, program, arguments)?;
         let systemd = Self { address, manager, version, units, main_since: std::sync::Mutex::new(Instant::now()) };
         if let Err(failure) = systemd.start_units().await {
             drop(systemd.end().await);
@@ -88,14 +90,16 @@ impl Systemd {
         Ok(settled.map(|unit| unit.main))
     }
 
-    /// `systemctl reload` with a bare kill may return before the service has even said `RELOADING=1`, so the end is read from
-    /// the unit: it runs, and either its main process or its status text is a new one.
+    /// With `notify-reload`, `systemctl reload` returns when the reload has ended. With a bare kill it may return before the
+    /// service has even said `RELOADING=1`, so the end is read from the unit: its main process or its status text is a new one.
     pub(super) async fn reload(&self, limit: Duration) -> Result<Option<Reloaded>, Failure> {
         let before = self.show().await?;
         let (requested, clock) = (Instant::now(), monotonic());
         self.call(&["reload", &self.units.file("service")]).await?;
+        let told = self.version >= NOTIFY_RELOAD_SINCE;
         let ended = |unit: &Shown| {
-            unit.running && unit.changed > clock && (unit.main != before.main || unit.status_text != before.status_text)
+            let news = unit.main != before.main || unit.status_text != before.status_text;
+            unit.running && unit.changed > clock && (told || news)
         };
         let Some(after) = self.until(limit, ended).await? else { return Ok(None) };
         if after.main != before.main {
@@ -116,7 +120,9 @@ impl Systemd {
         let whom = if self.version >= 252 { "--kill-whom=main" } else { "--kill-who=main" };
         let at = Instant::now();
         self.call(&["kill", "-s", "KILL", whom, &self.units.file("service")]).await?;
-        while processes::find(pid).is_some_and(|process| !process.zombie) {
+        // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while the others still hold
+        // the sockets.
+        while processes::find(pid).is_some() {
             if at.elapsed() > limit {
                 return Ok(None);
             }
@@ -266,16 +272,21 @@ impl Units {
         format!("{}.{kind}", self.name)
     }
 
-    fn write(&self, address: SocketAddr, program: &Path, arguments: &[OsString]) -> Result<(), Failure> {
+    fn write(&self, version: u32, address: SocketAddr, program: &Path, arguments: &[OsString]) -> Result<(), Failure> {
         let socket =
             format!("[Unit]\nDescription=handover demo\n[Socket]\nListenStream={address}\nFileDescriptorName=http\n");
         let mut start = quoted(&program.to_string_lossy());
         for argument in arguments {
             let _ = write!(start, " {}", quoted(&argument.to_string_lossy()));
         }
+        let kind = if version >= NOTIFY_RELOAD_SINCE {
+            "Type=notify-reload"
+        } else {
+            "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
+        };
         let service = format!(
             "[Unit]\nDescription=handover demo\nRequires={socket}\nAfter={socket}\n\
-             [Service]\nType=notify\nNotifyAccess=main\nExecStart={start}\nExecReload=/bin/kill -HUP $MAINPID\n\
+             [Service]\n{kind}\nNotifyAccess=main\nExecStart={start}\n\
              KillMode=control-group\nTimeoutStartSec=10\nTimeoutStopSec=15\nWatchdogSec=2\nRestart=on-failure\nRestartSec=100ms\n",
             socket = self.file("socket"),
         );
