@@ -151,7 +151,8 @@ impl Report {
             true => "nothing was in flight in it".into(),
             false => format!("in flight in it: {}", causes.join(", ")),
         };
-        format!("{in_flight}; pid {} ready {} later", kill.main, milliseconds(kill.ready))
+        let wait = milliseconds(self.total.longest_over_kill);
+        format!("{in_flight}; pid {} ready {} later; the longest wait over it {wait}", kill.main, milliseconds(kill.ready))
     }
 
     fn reloads_table(&self) -> Table {

@@ -141,6 +141,7 @@ impl<'a> Script<'a> {
         load.stats().killed(kill);
         let main = self.supervisor.running(pid).await?;
         let ready = at.elapsed();
+        load.stats().restarted();
         self.answer_by(main, 0, load).await;
         self.report.generations += 1;
         let row = KillRow { pid, main, ready };

@@ -97,7 +97,7 @@ impl Supervisor {
                     Some((pid, at)) => {
                         let dead = |unit: &Unit| unit.exits.iter().find(|exit| exit.pid == pid).map(|exit| exit.at);
                         let unit = manager.wait_for(DEATH_LIMIT, |unit| dead(unit).is_some()).await;
-                        unit.as_ref().and_then(dead).map(|dead| Kill { pid, main_since, at, dead })
+                        unit.as_ref().and_then(dead).map(|dead| Kill { pid, main_since, at, dead, over: None })
                     }
                 }
             }

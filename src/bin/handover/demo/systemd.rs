@@ -122,7 +122,7 @@ impl Systemd {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        Ok(Some(Kill { pid, main_since, at, dead: Instant::now() }))
+        Ok(Some(Kill { pid, main_since, at, dead: Instant::now(), over: None }))
     }
 
     /// Stops both units and takes them away, whatever else fails.

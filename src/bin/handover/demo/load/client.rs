@@ -86,7 +86,7 @@ impl Client {
         let sent = Instant::now();
         match exchange(&mut connection, &ask).await {
             Ok((pid, close)) => {
-                self.stats.answered(self.kind, begun.elapsed().saturating_sub(ask.takes), pid);
+                self.stats.answered(self.kind, begun, ask.takes, pid);
                 connection.served_by = pid.or(connection.served_by);
                 self.connection = (!close && !ask.close).then_some(connection);
                 pid

@@ -111,6 +111,8 @@ pub(crate) struct Kill {
     pub(crate) at: Instant,
     /// When it was seen dead, its sockets closed.
     pub(crate) dead: Instant,
+    /// When its successor was ready.
+    pub(crate) over: Option<Instant>,
 }
 
 impl Loss {
@@ -136,8 +138,12 @@ pub(crate) struct Count {
     pub(crate) lost_to_kill: u64,
     /// Idle connections that the server closed without having announced it. No loss: nothing was under way.
     pub(crate) idle_closed: u64,
+    /// The longest wait beyond what the request itself takes, but for those that met the kill.
     #[serde(serialize_with = "as_seconds")]
     pub(crate) longest: Duration,
+    /// The longest wait of those that did.
+    #[serde(serialize_with = "as_seconds")]
+    pub(crate) longest_over_kill: Duration,
 }
 
 impl Count {
@@ -151,6 +157,7 @@ impl Count {
         self.lost_to_kill += other.lost_to_kill;
         self.idle_closed += other.idle_closed;
         self.longest = self.longest.max(other.longest);
+        self.longest_over_kill = self.longest_over_kill.max(other.longest_over_kill);
     }
 }
 
@@ -182,11 +189,14 @@ pub(crate) struct Summary {
 }
 
 impl Stats {
-    pub(super) fn answered(&self, kind: Kind, took: Duration, by: Option<u32>) {
+    /// A request that began at `begun` and by itself takes that long was answered right now.
+    pub(super) fn answered(&self, kind: Kind, begun: Instant, takes: Duration, by: Option<u32>) {
         let mut inner = self.lock();
+        let met_kill = inner.kills.iter().any(|kill| kill.over.is_none_or(|over| begun <= over));
         let count = inner.counts.entry(kind).or_default();
         count.answered += 1;
-        count.longest = count.longest.max(took);
+        let longest = if met_kill { &mut count.longest_over_kill } else { &mut count.longest };
+        *longest = begun.elapsed().saturating_sub(takes).max(*longest);
         if let Some(pid) = by {
             inner.first_answer.entry(pid).or_insert_with(Instant::now);
         }
@@ -202,6 +212,13 @@ impl Stats {
 
     pub(crate) fn killed(&self, kill: Kill) {
         self.lock().kills.push(kill);
+    }
+
+    /// The killed process has a successor that is ready.
+    pub(crate) fn restarted(&self) {
+        for kill in &mut self.lock().kills {
+            kill.over.get_or_insert_with(Instant::now);
+        }
     }
 
     /// When this process answered its first request.
@@ -245,7 +262,7 @@ mod tests {
     }
 
     fn kill() -> Kill {
-        Kill { pid: 7, main_since: at(100), at: at(1000), dead: at(1010) }
+        Kill { pid: 7, main_since: at(100), at: at(1000), dead: at(1010), over: None }
     }
 
     fn loss() -> Loss {
@@ -282,8 +299,8 @@ mod tests {
     #[test]
     fn every_request_is_counted_once() {
         let stats = Stats::default();
-        stats.answered(Kind::KeepAlive, Duration::from_millis(3), Some(7));
-        stats.answered(Kind::Slow, Duration::from_secs(2), None);
+        stats.answered(Kind::KeepAlive, Instant::now(), Duration::ZERO, Some(7));
+        stats.answered(Kind::Slow, Instant::now(), Duration::from_secs(2), None);
         stats.idle_closed(Kind::KeepAlive);
         stats.lost(loss());
         stats.lost(Loss { cause: Cause::Refused, ..loss() });
@@ -293,7 +310,8 @@ mod tests {
         let after = stats.summary();
         assert_eq!((after.total.requests(), after.total.lost, after.total.lost_to_kill), (4, 1, 1));
         assert_eq!(after.lost.keys().collect::<Vec<_>>(), [&(Kind::KeepAlive, Cause::Refused)]);
-        assert_eq!((after.total.idle_closed, after.total.longest), (1, Duration::from_secs(2)));
+        assert_eq!(after.total.idle_closed, 1);
+        assert_eq!(after.counts[&Kind::Slow].longest, Duration::ZERO, "what it takes by itself is no wait");
         assert!(stats.first_answer(7).is_some() && stats.first_answer(8).is_none());
     }
 }
