@@ -131,7 +131,9 @@ impl Systemd {
         let (socket, service) = (self.units.file("socket"), self.units.file("service"));
         for call in [&["stop", &socket, &service][..], &["is-failed", "--quiet", &service]] {
             match (call[0], self.run(call).await) {
-                ("is-failed", Ok(output)) if output.status.success() => problems.push(format!("{service} failed: {}", self.log_command())),
+                ("is-failed", Ok(output)) if output.status.success() => {
+                    problems.push(format!("{service} failed: {}", self.log_command()))
+                }
                 ("stop", Ok(output)) if !output.status.success() => problems.push(said("systemctl stop", &output)),
                 (_, Err(failure)) => problems.push(failure.to_string()),
                 _ => {}
@@ -171,7 +173,8 @@ impl Systemd {
     }
 
     async fn show(&self) -> Result<Shown, Failure> {
-        const PROPERTIES: &str = "--property=MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,ControlGroup";
+        const PROPERTIES: &str =
+            "--property=MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,ControlGroup";
         let output = self.call(&["show", PROPERTIES, &self.units.file("service")]).await?;
         Ok(parse_show(&String::from_utf8_lossy(&output.stdout)))
     }
@@ -194,7 +197,8 @@ async fn systemctl(manager: &[&str], arguments: &[&str]) -> Result<Output, Failu
     // Not the demo's process group: Ctrl-C must not interrupt the calls that clean up.
     command.args(manager).args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     let output = tokio::time::timeout(CALL_LIMIT, command.output()).await;
-    let output = output.map_err(|_| Failure::failed(format!("systemctl {} took longer than {CALL_LIMIT:?}", arguments.join(" "))))?;
+    let output = output
+        .map_err(|_| Failure::failed(format!("systemctl {} took longer than {CALL_LIMIT:?}", arguments.join(" "))))?;
     output.map_err(|e| Failure::cannot_run(format!("systemctl cannot be run: {e}")))
 }
 
@@ -205,7 +209,9 @@ fn said(what: &str, output: &Output) -> String {
 fn choose_manager() -> Result<(&'static [&'static str], PathBuf), Failure> {
     // sd_booted(3)
     if !Path::new("/run/systemd/system").is_dir() {
-        return Err(Failure::cannot_run("systemd is not PID 1 here (/run/systemd/system is missing); run the demo without --systemd"));
+        return Err(Failure::cannot_run(
+            "systemd is not PID 1 here (/run/systemd/system is missing); run the demo without --systemd",
+        ));
     }
     if nix::unistd::geteuid().is_root() {
         return Ok((&[], PathBuf::from("/run/systemd/system")));
@@ -220,11 +226,16 @@ fn choose_manager() -> Result<(&'static [&'static str], PathBuf), Failure> {
 async fn version(manager: &[&str]) -> Result<u32, Failure> {
     let output = systemctl(manager, &["show", "--property=Version", "--value"]).await?;
     if !output.status.success() {
-        return Err(Failure::cannot_run(format!("{}; run the demo without --systemd", said("systemctl show", &output))));
+        return Err(Failure::cannot_run(format!(
+            "{}; run the demo without --systemd",
+            said("systemctl show", &output)
+        )));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let digits = text.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
-    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| Failure::cannot_run(format!("systemd's version {text:?} has no number")))
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| Failure::cannot_run(format!("systemd's version {text:?} has no number")))
 }
 
 fn monotonic() -> u64 {
@@ -256,7 +267,8 @@ impl Units {
     }
 
     fn write(&self, address: SocketAddr, program: &Path, arguments: &[OsString]) -> Result<(), Failure> {
-        let socket = format!("[Unit]\nDescription=handover demo\n[Socket]\nListenStream={address}\nFileDescriptorName=http\n");
+        let socket =
+            format!("[Unit]\nDescription=handover demo\n[Socket]\nListenStream={address}\nFileDescriptorName=http\n");
         let mut start = quoted(&program.to_string_lossy());
         for argument in arguments {
             let _ = write!(start, " {}", quoted(&argument.to_string_lossy()));
@@ -314,7 +326,9 @@ mod tests {
 
     #[test]
     fn what_show_tells() {
-        let shown = parse_show("MainPID=7\nActiveState=active\nSubState=running\nStatusText=a=b\nStateChangeTimestampMonotonic=9\n");
+        let shown = parse_show(
+            "MainPID=7\nActiveState=active\nSubState=running\nStatusText=a=b\nStateChangeTimestampMonotonic=9\n",
+        );
         assert_eq!((shown.main, shown.running, shown.status_text.as_str(), shown.changed), (7, true, "a=b", 9));
         assert!(!parse_show("ActiveState=reloading\nSubState=reload-notify\n").running);
     }

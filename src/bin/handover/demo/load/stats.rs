@@ -19,7 +19,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [Self::KeepAlive, Self::Fresh, Self::Slow, Self::Upload, Self::Stream, Self::Probe];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::KeepAlive, Self::Fresh, Self::Slow, Self::Upload, Self::Stream, Self::Probe];
 }
 
 impl fmt::Display for Kind {
