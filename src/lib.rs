@@ -1,4 +1,4 @@
-//! A service under systemd is reloaded, and its clients do not notice.
+//! A service under systemd is reloaded and upgraded without its clients noticing.
 //!
 //! On SIGHUP a [`Service`] starts the *next generation* of itself from the file that is at its path now, passes it the
 //! listening sockets, and waits until it is ready. Then the two switch: the new one accepts, the old one stops accepting.
