@@ -190,10 +190,7 @@ fn poll_accept(drain: &Drain, socket: &Socket, cx: &mut Context<'_>) -> Poll<io:
         Socket::Unix(listener) => match std::task::ready!(listener.poll_accept(cx)) {
             Ok((stream, _)) => {
                 let credentials = stream.peer_cred().ok();
-                let peer = Peer::Unix {
-                    pid: credentials.and_then(|c| c.pid()),
-                    uid: credentials.map(|c| c.uid()),
-                };
+                let peer = Peer::Unix { pid: credentials.and_then(|c| c.pid()), uid: credentials.map(|c| c.uid()) };
                 (Stream::Unix(stream), peer)
             }
             Err(error) => return Poll::Ready(Err(error)),

@@ -132,8 +132,7 @@ impl Step {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             // made before the look at the phase, so that no step is missed between the two
-            let waiting =
-                self.waiting.get_or_insert_with(|| Box::pin(Arc::clone(&self.core.stepped).notified_owned()));
+            let waiting = self.waiting.get_or_insert_with(|| Box::pin(Arc::clone(&self.core.stepped).notified_owned()));
             if self.core.phase() >= self.phase {
                 self.waiting = None;
                 return Poll::Ready(());

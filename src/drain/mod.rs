@@ -177,7 +177,6 @@ impl Drain {
     }
 
     /// A future that resolves when the drain begins.
-    #[must_use]
     pub fn signal(&self) -> DrainSignal {
         DrainSignal::new(Arc::clone(&self.core))
     }
@@ -203,9 +202,7 @@ impl Drain {
     /// The end of linger for a connection that is idle since then. Only while draining.
     pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
         match self.core.begun.get() {
-            Some(begun) if !self.core.hurried.load(Ordering::Acquire) => {
-                later(idle_since.max(begun.at), begun.linger)
-            }
+            Some(begun) if !self.core.hurried.load(Ordering::Acquire) => later(idle_since.max(begun.at), begun.linger),
             _ => idle_since,
         }
     }
@@ -284,6 +281,7 @@ impl fmt::Debug for Drain {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use std::task::Poll;

@@ -34,7 +34,7 @@ use std::time::Duration;
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Settings of an HTTP server; the defaults are right for most.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct HttpOptions {
     header_read_timeout: Duration,
     keep_alive_timeout: Duration,
@@ -207,14 +207,15 @@ where
     })?;
     let acceptors: Vec<_> =
         listeners.into_iter().map(|listener| Acceptor::new(drain, name, listener)).collect::<Result<_>>()?;
-    for mut acceptor in acceptors {
-        let (drain, service, options) = (drain.clone(), service.clone(), options.clone());
+    let services = std::iter::repeat_n(service, acceptors.len());
+    for (mut acceptor, service) in acceptors.into_iter().zip(services) {
+        let drain = drain.clone();
         runtime.spawn(async move {
             while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
                 let conn = Arc::new(Conn::new(drain.clone(), Arc::clone(acceptor.name()), peer));
                 let guard = entering.track(Arc::clone(&conn) as _);
                 let framed = Framed::new(stream, Arc::clone(&conn), guard);
-                tokio::spawn(task::connection(framed, conn, service.clone(), options.clone()));
+                tokio::spawn(task::connection(framed, conn, service.clone(), options));
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use super::conn::Conn;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -28,6 +28,7 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let id = self.conn.called(&request);
         let connect = request.method() == Method::CONNECT;
+        let version = request.version();
         let extensions = request.extensions_mut();
         extensions.insert(self.conn.peer);
         extensions.insert(self.conn.drain.signal());
@@ -35,6 +36,7 @@ where
             future: self.service.call(request),
             end: Some(End { conn: Arc::clone(&self.conn), id }),
             connect,
+            version,
         }
     }
 }
@@ -45,6 +47,7 @@ pin_project! {
         future: F,
         end: Option<End>,
         connect: bool,
+        version: Version,
     }
 }
 
@@ -62,6 +65,10 @@ where
             let upgrade = status == StatusCode::SWITCHING_PROTOCOLS || (*this.connect && status.is_success());
             if end.conn.answered(upgrade) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                if *this.version == Version::HTTP_10 {
+                    // else hyper adds `keep-alive` to what we have just said
+                    *response.version_mut() = Version::HTTP_10;
+                }
             }
         }
         let end = this.end.take();
@@ -82,10 +89,7 @@ impl<B: Body> Body for Reply<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         self.project().body.poll_frame(cx)
     }
 

@@ -40,7 +40,8 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let sleep = pin!(sleep_until(later(conn.opened(), options.header_read_timeout)));
+    let first = options.header_read_timeout.min(options.keep_alive_timeout);
+    let sleep = pin!(sleep_until(later(conn.opened(), first)));
     let mut clock = Clock::new(&conn, &options, sleep);
     let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
     let service = Observed { service, conn: Arc::clone(&conn) };
@@ -77,10 +78,14 @@ where
             let mut told = false;
             poll_fn(|cx| {
                 drive(&conn, &mut clock, cx, |cx| {
-                    if !told && conn.is_draining() {
-                        told = true;
-                        hyper.as_mut().graceful_shutdown();
+                    // a fresh one lingers, too: told before its first request it could not send it
+                    let result = hyper.as_mut().poll(cx);
+                    if told || result.is_ready() || !conn.is_draining() || (conn.requests() == 0 && !conn.closes_idle())
+                    {
+                        return result;
                     }
+                    told = true;
+                    hyper.as_mut().graceful_shutdown();
                     hyper.as_mut().poll(cx)
                 })
             })
@@ -244,6 +249,9 @@ impl<'a> Clock<'a> {
                 };
                 self.half = Some((requests, since));
                 Some((later(since, self.options.header_read_timeout), Due::Close))
+            }
+            Stage::Http2 if requests == 0 && self.conn.is_draining() && !self.conn.closes_idle() => {
+                Some((self.conn.drain.linger_end(self.conn.opened()), Due::CloseIdle))
             }
             Stage::Closing => {
                 let since = *self.closing.get_or_insert_with(Instant::now);

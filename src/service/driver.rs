@@ -55,6 +55,8 @@ pub(crate) struct Coming {
 pub(crate) struct Draining {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
+    /// Since when; of the predecessor, since before it was told to.
+    pub(crate) since: Instant,
     pub(crate) link: Arc<Link>,
 }
 
@@ -86,6 +88,7 @@ pub(crate) struct Driver {
     pub(crate) parent: Parent,
     pub(crate) predecessor: Option<Draining>,
     pub(crate) drainers: Vec<Draining>,
+    pub(crate) drainer_watchers: Vec<AbortHandle>,
     pub(crate) reload: Option<Reload>,
     /// We handed over to it; kept, because its closing tells that it is gone.
     pub(crate) successor: Option<Arc<Link>>,
@@ -115,12 +118,13 @@ impl Driver {
         if let Some(inherited) = service.inherited {
             for older in inherited.drainers {
                 let link = Arc::new(crate::generation::link::Idle::from_fd(older.link).into_link()?);
-                drainers.push(Draining { generation: older.generation, pid: older.pid, link });
+                let since = now().checked_sub(older.draining).unwrap_or_else(now);
+                drainers.push(Draining { generation: older.generation, pid: older.pid, since, link });
             }
             let link = Arc::new(inherited.link.into_link()?);
             tasks.spawn(watch::predecessor(Arc::clone(&link), service.inputs.clone()));
             let generation = service.generation.saturating_sub(1);
-            predecessor = Some(Draining { generation, pid: inherited.hello.pid, link });
+            predecessor = Some(Draining { generation, pid: inherited.hello.pid, since: now(), link });
         }
         Ok(Self {
             generation: service.generation,
@@ -139,6 +143,7 @@ impl Driver {
             parent: service.parent,
             predecessor,
             drainers,
+            drainer_watchers: Vec::new(),
             reload: None,
             successor: None,
             reloads: 0,

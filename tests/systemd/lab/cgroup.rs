@@ -46,9 +46,21 @@ pub(crate) fn check() -> Result<(), String> {
     if !managed() && hierarchies().is_empty() {
         return Err("no cgroup v2 hierarchy is mounted".to_owned());
     }
+    sweep();
     Cgroup::create(&format!("handover-probe-{}", std::process::id()))
         .map(drop)
         .map_err(|e| format!("root may not make cgroups here: {e}"))
+}
+
+/// What a killed run left: its containers ended with it, the empty directories stayed.
+fn sweep() {
+    for dir in hierarchies().iter().flat_map(fs::read_dir).flatten().flatten() {
+        let name = dir.file_name();
+        let owner = name.to_str().and_then(|n| n.strip_prefix("handover-")?.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            remove(&dir.path());
+        }
+    }
 }
 
 /// sd_booted(3).

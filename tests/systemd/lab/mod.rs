@@ -184,7 +184,10 @@ impl Container {
     /// also while that one runs. Returns its path in the container.
     pub(crate) fn install(&self, program: &Path, name: &str) -> Outcome<String> {
         let new = self.host_dir().join(format!("{name}.new"));
-        fs::copy(program, &new).map_err(|e| format!("cannot install {}: {e}", program.display()))?;
+        // Not fs::copy: a thread that forks just then would hold our writing fd, and the program would be "busy".
+        let mut copy = Command::new("cp");
+        copy.arg("--").arg(program).arg(&new);
+        must_succeed(&format!("cp {}", program.display()), command::run(&mut copy, b"", COMMAND_DEADLINE)?)?;
         fs::rename(&new, self.host_dir().join(name))?;
         Ok(self.lab.join(name).display().to_string())
     }

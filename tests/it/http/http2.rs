@@ -1,0 +1,120 @@
+//! HTTP/2 on the same port.
+
+use crate::support::{Client, LINGER, Reply, SHORT, Server, within};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::task::JoinHandle;
+
+type Connection = JoinHandle<hyper::Result<()>>;
+
+async fn client(server: &Server) -> (SendRequest<Empty<Bytes>>, Connection) {
+    let stream = server.client().await.stream;
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+async fn get(sender: &mut SendRequest<Empty<Bytes>>, path: &str) -> hyper::Result<String> {
+    let uri = format!("http://test{path}");
+    let response = sender.send_request(Request::get(uri).body(Empty::new()).unwrap()).await?;
+    assert_eq!(response.version(), Version::HTTP_2);
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn streams_in_flight_finish_and_the_client_is_told() {
+    let mut server = Server::ours();
+    let (mut sender, connection) = client(&server).await;
+    assert_eq!(get(&mut sender, "/1").await.unwrap(), "/1");
+    server.arrived("/1").await;
+    let mut second = sender.clone();
+    let held = tokio::spawn(async move { get(&mut second, "/hold").await });
+    server.arrived("/hold").await;
+    server.begin(LINGER).await;
+    assert!(!held.is_finished());
+    server.release();
+    assert_eq!(within("in flight", held).await.unwrap().unwrap(), "/hold");
+    within("closed, although the client still has a handle", connection).await.unwrap().unwrap();
+    drop(sender);
+    server.drained().await;
+}
+
+#[tokio::test]
+async fn an_idle_one_is_closed_by_goaway_without_linger() {
+    let server = Server::ours();
+    let (mut sender, connection) = client(&server).await;
+    assert_eq!(get(&mut sender, "/1").await.unwrap(), "/1");
+    server.begin(LINGER).await;
+    within("closed", connection).await.unwrap().unwrap();
+    server.drained().await;
+}
+
+/// Accepted before the drain, but the preface comes after: answered once, then GOAWAY.
+#[tokio::test]
+async fn a_fresh_one_is_answered() {
+    let server = Server::ours();
+    let stream = server.client().await.stream;
+    server.begin(LINGER).await;
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    assert_eq!(get(&mut sender, "/1").await.unwrap(), "/1");
+    within("closed", connection).await.unwrap().unwrap();
+    server.drained().await;
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const GOAWAY: u8 = 7;
+
+/// Types of the frames received up to a GOAWAY.
+async fn goaway(client: &mut Client) {
+    loop {
+        let head = client.take(9).await.expect("a GOAWAY");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        client.take(length).await.unwrap();
+        if head[3] == GOAWAY {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn half_a_preface_is_waited_for_and_linger_ends_it() {
+    let server = Server::ours();
+    let mut client = server.client().await;
+    client.send(&PREFACE[..10]).await;
+    server.begin(SHORT).await;
+    client.send(&PREFACE[10..]).await;
+    client.send(SETTINGS).await;
+    goaway(&mut client).await;
+}
+
+#[tokio::test]
+async fn the_hammer_counts_the_streams() {
+    let mut server = Server::ours();
+    let (sender, connection) = client(&server).await;
+    for at in 0..3 {
+        let mut sender = sender.clone();
+        tokio::spawn(async move { get(&mut sender, "/hold").await });
+        server.arrived("/hold").await;
+        assert_eq!(server.drain().active(), 1, "stream {at}");
+    }
+    server.begin(LINGER).await;
+    let cuts: Vec<_> = server.drain().hammer().iter().map(ToString::to_string).collect();
+    assert_eq!(cuts.len(), 1);
+    assert!(cuts[0].contains("(HTTP/2, open for ") && cuts[0].contains("GET /hold for "), "{cuts:?}");
+    assert!(cuts[0].ends_with(", and 2 more"), "{cuts:?}");
+    let _ = within("closed", connection).await;
+    server.drained().await;
+}
+
+#[tokio::test]
+async fn both_versions_on_one_port() {
+    let server = Server::ours();
+    let (mut sender, _connection) = client(&server).await;
+    assert_eq!(get(&mut sender, "/1").await.unwrap(), "/1");
+    assert_eq!(server.client().await.reply_to("/2").await, Some(Reply::ok("/2")));
+}

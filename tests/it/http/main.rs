@@ -1,0 +1,11 @@
+//! HTTP connections through a drain, by raw socket clients.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod accept;
+mod any_split;
+mod hammer;
+mod http2;
+mod linger;
+mod messages;
+mod support;
+mod table;
