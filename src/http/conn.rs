@@ -6,7 +6,7 @@
 
 use crate::drain::accept::Peer;
 use crate::drain::{Drain, Phase, Work, since};
-use http::{Method, Request, Uri, Version, header};
+use http::{Method, Request, Uri};
 use http_body::Body;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -67,7 +67,7 @@ pub(super) struct Conn {
     held: AtomicBool,
     more: AtomicBool,
     close_idle: AtomicBool,
-    client_closes: AtomicBool,
+    closes: AtomicBool,
     http2: AtomicBool,
     active: Mutex<Vec<Active>>,
     wakers: Mutex<Wakers>,
@@ -109,7 +109,7 @@ impl Conn {
             held: AtomicBool::new(false),
             more: AtomicBool::new(false),
             close_idle: AtomicBool::new(false),
-            client_closes: AtomicBool::new(false),
+            closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
@@ -167,9 +167,9 @@ impl Conn {
         self.close_idle.store(close, Relaxed);
     }
 
-    /// The client has said that it sends nothing after this request.
-    pub(super) fn client_closes(&self) -> bool {
-        self.client_closes.load(Relaxed)
+    /// It is us who want to close: the client may just be sending.
+    pub(super) fn closes(&self) -> bool {
+        self.closes.load(Relaxed) || self.closes_idle()
     }
 
     /// The body of the request that the service was called with last.
@@ -188,7 +188,6 @@ impl Conn {
         if !http2 {
             self.length.store(request.body().size_hint().exact().unwrap_or(u64::MAX), Relaxed);
             self.more.store(false, Relaxed);
-            self.client_closes.store(says_close(request), Relaxed);
             let agreed = self.stage() == Stage::Head;
             self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
         }
@@ -213,7 +212,11 @@ impl Conn {
         if self.stage() == Stage::Called {
             self.set_stage(Stage::Replying);
         }
-        self.is_draining() && !self.more.load(Relaxed)
+        let close = self.is_draining() && !self.more.load(Relaxed);
+        if close {
+            self.closes.store(true, Relaxed);
+        }
+        close
     }
 
     /// hyper has let go of the reply's body.
@@ -252,13 +255,6 @@ impl Conn {
 
     fn wakers(&self) -> MutexGuard<'_, Wakers> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn says_close<B>(request: &Request<B>) -> bool {
-    match request.headers().get(header::CONNECTION) {
-        Some(value) => value.as_bytes().eq_ignore_ascii_case(b"close"),
-        None => request.version() == Version::HTTP_10,
     }
 }
 

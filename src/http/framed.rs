@@ -319,8 +319,9 @@ impl AsyncWrite for Framed {
             this.settle();
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.shut = true;
+            // the client's own wish, as a rule: then it sends no more
             let complete = this.held.is_empty() && matches!(this.framing, Framing::Done | Framing::Head(_));
-            this.ended |= this.conn.client_closes() && complete;
+            this.ended |= complete && !this.conn.closes() && this.look() != Look::Bytes;
             this.conn.set_stage(Stage::Closing);
         }
         while !this.ended && this.discarded < CLOSE_DISCARD {
