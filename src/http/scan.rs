@@ -201,7 +201,7 @@ mod tests {
         for other in [0x0b_u8, 0x8a, 0x09, 0x00, 0xff] {
             for mask in 0..=255_u64 {
                 let word = std::array::from_fn(|at| if mask >> at & 1 == 1 { b'\n' } else { other });
-                let found = (0..8).filter(|at| line_feeds(word) >> (at * 8 + 7) & 1 == 1).map(|at| 1 << at).sum();
+                let found: u64 = (0..8).filter(|at| line_feeds(word) >> (at * 8 + 7) & 1 == 1).map(|at| 1 << at).sum();
                 assert_eq!(mask, found, "{word:?}");
             }
         }
