@@ -1,4 +1,64 @@
-//! A service under systemd, reloaded, upgraded, crashed and restarted without its clients noticing.
+//! A service under systemd is reloaded, and its clients do not notice.
+//!
+//! On SIGHUP a [`Service`] starts the *next generation* of itself from the file that is at its path now, passes it the
+//! listening sockets, and waits until it is ready. Then the two switch: the new one accepts, the old one stops accepting.
+//! The old one names the new one to systemd as its main process, finishes what it had accepted, and exits. If the new
+//! generation fails before that (it is missing, exits, hangs, says so), the old one has never stopped serving, and serves on.
+//!
+//! # The paved path
+//!
+//! With the feature `http`, for an axum `Router` or any other tower service:
+//!
+#![cfg_attr(feature = "http", doc = "```no_run")]
+#![cfg_attr(not(feature = "http"), doc = "```ignore")]
+//! use axum::{Router, routing::get};
+//! use std::time::Duration;
+//!
+//! #[tokio::main]
+//! async fn main() -> handover::Result<()> {
+//!     let service = handover::Service::builder()
+//!         .listen("http", "127.0.0.1:8080") // the name in the .socket unit; the address only without systemd
+//!         .drain_timeout(Duration::from_secs(30))
+//!         .start()?;
+//!     service.serve_http("http", Router::new().route("/", get(|| async { "hello\n" })))?;
+//!     service.run().await // ready, watchdog, SIGHUP → reload, SIGTERM → stop
+//! }
+//! ```
+//!
+//! The units that belong to it are in the [README](https://docs.rs/crate/handover/latest) and in `packaging/systemd`. Without
+//! systemd the same program binds its address, tells nobody, and still reloads on SIGHUP.
+//!
+//! # Each layer alone
+//!
+//! | to | use |
+//! |---|---|
+//! | reload a service that is not HTTP | [`Service::listeners`] for its sockets, [`Drain::register`] for its connections, [`Drain::signal`] to stop accepting |
+//! | tell systemd something | [`systemd::notify`] |
+//! | take sockets from systemd | [`systemd::activation`] |
+//! | know whether the watchdog is on | [`systemd::watchdog`] |
+//! | count connections, and end them in time | [`Drain`] |
+#![cfg_attr(feature = "http", doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |")]
+//! | start a program with sockets as systemd would | [`Program`] |
+//!
+//! # Features
+//!
+//! None is on by default, and none changes what another does.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
+//! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
+//! | `cli` | the tool `handover`; not needed by a library user |
+//!
+//! # Requirements
+//!
+//! Linux, and a tokio runtime with I/O and time. Rust 1.88; a newer one is required only by a new minor version.
+//! Developed against systemd 252, 257 and 262.
+//!
+//! # More
+//!
+//! The chapters in [`docs`]: what happens in a reload and why, the traps, the state machine's table, and how this compares with
+//! others.
 
 mod drain;
 mod error;
@@ -19,3 +79,23 @@ pub use crate::drain::{Cut, Cutting, Drain, DrainSignal, Guard};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::service::{Builder, Handle, Reloaded, Service};
+
+/// Chapters to read; there is no code in here.
+pub mod docs {
+    #[doc = include_str!("docs/design.md")]
+    pub mod design {}
+
+    #[doc = include_str!("docs/lifecycle.md")]
+    pub mod lifecycle {}
+
+    #[doc = include_str!("docs/traps.md")]
+    pub mod traps {}
+
+    #[doc = include_str!("docs/comparison.md")]
+    pub mod comparison {}
+}
+
+/// The code of the README, compiled.
+#[cfg(all(doctest, feature = "http", feature = "journald"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

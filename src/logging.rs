@@ -45,10 +45,10 @@ pub fn layer<S>() -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
 {
-    if stderr_is_journal() {
-        if let Ok(journald) = tracing_journald::layer() {
-            return journald.with_field_prefix(None).boxed();
-        }
+    if stderr_is_journal()
+        && let Ok(journald) = tracing_journald::layer()
+    {
+        return journald.with_field_prefix(None).boxed();
     }
     use std::io::IsTerminal as _;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

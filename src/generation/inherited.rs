@@ -2,6 +2,7 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::link::Idle;
@@ -17,6 +18,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Drainer {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
+    pub(crate) draining: Duration,
     pub(crate) link: OwnedFd,
 }
 
@@ -56,7 +58,8 @@ impl Inherited {
         let mut missing = || fds.next().ok_or_else(|| Error::new(Kind::Protocol, "hello came with too few fds"));
         let mut drainers = Vec::new();
         for drainer in &hello.drainers {
-            drainers.push(Drainer { generation: drainer.generation, pid: drainer.pid, link: missing()? });
+            let draining = Duration::from_millis(drainer.draining_ms);
+            drainers.push(Drainer { generation: drainer.generation, pid: drainer.pid, draining, link: missing()? });
         }
         let state = if hello.state {
             let bytes = memfd::read(missing()?);

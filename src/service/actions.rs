@@ -11,6 +11,7 @@ use crate::generation::Estate;
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
 use crate::service::handle::Reloaded;
+use crate::service::settings::END_TIMEOUT;
 use crate::service::{lock, watch, watchdog};
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -123,7 +124,7 @@ impl Driver {
                 pid: self.pid,
                 program: self.origin.program.to_string_lossy().into_owned(),
                 managed: self.parent == Parent::Manager,
-                drainers: self.drainers.iter().map(|d| Drainer { generation: d.generation, pid: d.pid }).collect(),
+                drainers: self.drainers.iter().map(Draining::to_wire).collect(),
                 state: false,
             },
         })
@@ -207,10 +208,18 @@ impl Driver {
 
     fn become_main(&mut self) {
         self.start_pinging();
-        for drainer in &self.drainers {
-            self.tasks.spawn(watch::drainer(drainer.generation, Arc::clone(&drainer.link), self.inputs.clone()));
+        if let Some(previous) = self.predecessor.take() {
+            self.take_over_from(previous);
         }
-        let Some(previous) = self.predecessor.take() else { return };
+        for drainer in &self.drainers {
+            let overdue = drainer.since + self.settings.drain_timeout + END_TIMEOUT;
+            let Draining { generation, pid, ref link, .. } = *drainer;
+            self.tasks.spawn(watch::drainer(generation, pid, Arc::clone(link), overdue.into(), self.inputs.clone()));
+        }
+        self.keep_drainers_in_bounds();
+    }
+
+    fn take_over_from(&mut self, previous: Draining) {
         info!(
             generation = self.generation,
             handover_id = self.handover_id,
@@ -221,9 +230,7 @@ impl Driver {
             self.generation
         );
         self.outbox.send(self.status(format!("generation {} serves", self.generation)));
-        self.tasks.spawn(watch::drainer(previous.generation, Arc::clone(&previous.link), self.inputs.clone()));
-        self.drainers.push(previous);
-        self.keep_drainers_in_bounds();
+        self.drainers.push(Draining { since: now(), ..previous });
     }
 
     fn start_pinging(&mut self) {
@@ -232,16 +239,16 @@ impl Driver {
         self.pinging = Some(self.tasks.spawn(ping));
     }
 
-    fn keep_drainers_in_bounds(&self) {
+    fn keep_drainers_in_bounds(&mut self) {
         let cap = self.settings.max_draining;
-        for (age, Draining { generation, pid, link }) in self.drainers.iter().rev().enumerate() {
+        for (age, Draining { generation, pid, link, .. }) in self.drainers.iter().rev().enumerate() {
             if age >= cap {
                 warn!(
                     generation,
                     old_pid = pid,
                     "more than {cap} generations drain: hammering generation {generation}"
                 );
-                let _ = link.send(&Frame::Hammer);
+                self.tasks.spawn(watch::hammer(*generation, *pid, Arc::clone(link)));
             } else if age + HURRY_BEFORE_CAP >= cap && age > 0 {
                 let _ = link.send(&Frame::Hurry);
             }
@@ -329,6 +336,12 @@ impl Driver {
                 Outcome::Refused(why) => Err(Error::new(Kind::State, format!("no reload: {why}"))),
             });
         }
+    }
+}
+
+impl Draining {
+    fn to_wire(&self) -> Drainer {
+        Drainer { generation: self.generation, pid: self.pid, draining_ms: millis(self.since) }
     }
 }
 

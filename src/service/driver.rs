@@ -55,6 +55,8 @@ pub(crate) struct Coming {
 pub(crate) struct Draining {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
+    /// Since when; of the predecessor, since before it was told to.
+    pub(crate) since: Instant,
     pub(crate) link: Arc<Link>,
 }
 
@@ -115,12 +117,13 @@ impl Driver {
         if let Some(inherited) = service.inherited {
             for older in inherited.drainers {
                 let link = Arc::new(crate::generation::link::Idle::from_fd(older.link).into_link()?);
-                drainers.push(Draining { generation: older.generation, pid: older.pid, link });
+                let since = now().checked_sub(older.draining).unwrap_or_else(now);
+                drainers.push(Draining { generation: older.generation, pid: older.pid, since, link });
             }
             let link = Arc::new(inherited.link.into_link()?);
             tasks.spawn(watch::predecessor(Arc::clone(&link), service.inputs.clone()));
             let generation = service.generation.saturating_sub(1);
-            predecessor = Some(Draining { generation, pid: inherited.hello.pid, link });
+            predecessor = Some(Draining { generation, pid: inherited.hello.pid, since: now(), link });
         }
         Ok(Self {
             generation: service.generation,

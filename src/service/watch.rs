@@ -7,13 +7,14 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::generation::Link;
 use crate::generation::program::Process;
 use crate::lifecycle::Event;
 use crate::service::driver::Input;
+use crate::service::settings::END_TIMEOUT;
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::watch::watch;
 use crate::wire::frame::Frame;
@@ -79,10 +80,40 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>)
     let _ = inputs.send(Input::Event(last));
 }
 
-/// An older generation that drains; it is gone when its end of the link is closed.
-pub(crate) async fn drainer(generation: u64, link: Arc<Link>, inputs: UnboundedSender<Input>) {
-    while let Ok(Some(_)) = link.receive().await {}
+/// An older generation that drains; it is gone when its end of the link is closed. It has a deadline of its own: if it
+/// is still there when that is `overdue`, it hangs, and nobody else would end it.
+pub(crate) async fn drainer(
+    generation: u64,
+    pid: u32,
+    link: Arc<Link>,
+    overdue: Instant,
+    inputs: UnboundedSender<Input>,
+) {
+    if timeout_at(overdue, gone(&link)).await.is_err() {
+        kill(generation, pid);
+        gone(&link).await;
+    }
     let _ = inputs.send(Input::DrainerGone(generation));
+}
+
+/// Tells a drainer to cut what is left; ends it if it does not.
+pub(crate) async fn hammer(generation: u64, pid: u32, link: Arc<Link>) {
+    let _ = link.send(&Frame::Hammer);
+    if timeout(END_TIMEOUT, gone(&link)).await.is_err() {
+        kill(generation, pid);
+    }
+}
+
+async fn gone(link: &Link) {
+    while let Ok(Some(_)) = link.receive().await {}
+}
+
+/// Its link is open, so the pid still is its own.
+fn kill(generation: u64, pid: u32) {
+    warn!(generation, old_pid = pid, "generation {generation} hangs beyond its drain timeout: killing it");
+    if let Err(error) = pidfd::open(pid).and_then(|fd| pidfd::send_signal(fd.as_fd(), Signal::SIGKILL)) {
+        warn!(%error, "generation {generation} cannot be killed");
+    }
 }
 
 /// Ends a generation that failed: it was dismissed; SIGTERM, and SIGKILL after the grace.

@@ -6,7 +6,7 @@
 use std::ffi::c_int;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::sys::signal::Signal;
@@ -45,6 +45,16 @@ impl fmt::Display for Ended {
             },
             Self::Unknown => f.write_str("exited (the service manager's journal has its status)"),
         }
+    }
+}
+
+/// A pidfd of a process that is known to be alive.
+pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: a system call; what it returns is a new close-on-exec fd.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0_u32);
+        let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
     }
 }
 

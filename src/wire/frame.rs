@@ -74,6 +74,9 @@ pub(crate) struct Hello {
 pub(crate) struct Drainer {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
+    /// For how long it has been draining.
+    #[serde(default)]
+    pub(crate) draining_ms: u64,
 }
 
 impl Frame {
@@ -124,7 +127,7 @@ mod tests {
             pid: 42,
             program: "/usr/bin/web".into(),
             managed: true,
-            drainers: vec![Drainer { generation: 5, pid: 40 }],
+            drainers: vec![Drainer { generation: 5, pid: 40, draining_ms: 1200 }],
             state: false,
         })
     }

@@ -1,2 +1,73 @@
 //! The command-line tool.
-fn main() {}
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod demo;
+mod failure;
+mod out;
+// The demo runs exactly the published example, from this binary alone.
+#[path = "../../../examples/web.rs"]
+#[expect(dead_code, reason = "the example's own main is not called here")]
+mod web;
+
+use failure::{Failure, Outcome};
+
+/// Reloads services under systemd without their clients noticing.
+#[derive(Debug, Parser)]
+#[command(name = "handover", version, max_term_width = 100, after_help = failure::EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reload an example service under load, break it and kill it, and count what its clients lost
+    Demo(demo::Options),
+    /// The example service itself
+    #[command(name = demo::SERVICE_COMMAND, hide = true, disable_help_flag = true)]
+    Web {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::cannot_run(format!("the tokio runtime does not start: {e}")))
+        .and_then(|runtime| runtime.block_on(run(cli.command)));
+    match outcome {
+        Ok(outcome) => outcome.into(),
+        Err(failure) => {
+            out::error(&failure);
+            failure.into()
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<Outcome, Failure> {
+    match command {
+        Command::Demo(options) => demo::run(options).await,
+        Command::Web { arguments } => {
+            let name = OsString::from("handover web");
+            web::main_with(std::iter::once(name).chain(arguments)).await.map_err(|e| Failure::failed(e.to_string()))?;
+            Ok(Outcome::Success)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -134,7 +134,7 @@ fn a_unix_path_that_is_something_else_is_left_alone() {
     assert!(at("target").exists());
 
     let datagram = UnixDatagram::bind(at("datagram")).unwrap();
-    assert!(refused(&at("datagram")).contains("somebody listens"));
+    assert!(refused(&at("datagram")).contains(" already: "));
     drop(datagram);
 
     // A queue that is full is somebody's too.
@@ -142,7 +142,7 @@ fn a_unix_path_that_is_something_else_is_left_alone() {
     busy.set_nonblocking(true).unwrap();
     nix::sys::socket::listen(&busy, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
     let _first = UnixStream::connect(at("busy")).unwrap();
-    assert!(refused(&at("busy")).contains("somebody listens"));
+    assert!(refused(&at("busy")).contains(" already: "));
 
     refused(&at("missing/web.sock"));
 }

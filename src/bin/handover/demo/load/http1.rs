@@ -1,0 +1,293 @@
+//! A client's side of HTTP/1.1 over one connection: write a request, read exactly one response.
+//!
+//! It never retries and never guesses: what a response needs to be complete is either stated by the server or missing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::stats::Cause;
+
+/// The longest head and the longest line of chunked framing that is read.
+const MAX_HEAD: usize = 16 * 1024;
+/// The longest body that is read: far above what the demo asks for.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// A request that got no proper answer, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) cause: Cause,
+    pub(super) detail: String,
+}
+
+pub(super) fn broken(cause: Cause, detail: impl Into<String>) -> Broken {
+    Broken { cause, detail: detail.into() }
+}
+
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: u16,
+    /// The server announced that it closes the connection after this response.
+    pub(super) close: bool,
+    pub(super) body: Vec<u8>,
+}
+
+/// What an idle connection did while the client had nothing to say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Idle {
+    Open,
+    Closed,
+    /// Bytes that nobody asked for.
+    Spoke,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+    pub(super) opened: Instant,
+    /// The pid that answered on this connection before, so that a later loss can be laid at its door.
+    pub(super) served_by: Option<u32>,
+}
+
+impl Connection {
+    pub(super) async fn open(address: SocketAddr, limit: Duration) -> Result<Self, Broken> {
+        let connecting = tokio::time::timeout(limit, TcpStream::connect(address)).await;
+        let stream = match connecting {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(broken(Cause::Refused, e.to_string()));
+            }
+            Ok(Err(e)) => return Err(broken(Cause::Connect, e.to_string())),
+            Err(_) => return Err(broken(Cause::Timeout, "connecting")),
+        };
+        // Requests written in pieces are meant to arrive in pieces.
+        stream.set_nodelay(true).map_err(|e| broken(Cause::Connect, e.to_string()))?;
+        Ok(Self { stream, received: Vec::new(), opened: Instant::now(), served_by: None })
+    }
+
+    /// Waits that long with nothing under way, and ends early when the server closes.
+    pub(super) async fn idle(&mut self, time: Duration) -> Idle {
+        let until = tokio::time::Instant::now() + time;
+        let mut byte = [0; 1];
+        let seen = match tokio::time::timeout_at(until, self.stream.peek(&mut byte)).await {
+            Ok(seen) => seen,
+            // A last look, as any client does: the close may have come together with the end of the wait.
+            Err(_) => match self.stream.try_read(&mut byte) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Idle::Open,
+                seen => seen,
+            },
+        };
+        match seen {
+            Ok(0) | Err(_) => Idle::Closed,
+            Ok(_) => Idle::Spoke,
+        }
+    }
+
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        self.stream.write_all(bytes).await.map_err(|e| broken(Cause::Reset, format!("writing: {e}")))
+    }
+
+    /// Reads one response with its body, and no byte more than that may have come.
+    pub(super) async fn response(&mut self) -> Result<Response, Broken> {
+        let head = loop {
+            match parse_head(&self.received)? {
+                // An interim response: the real one follows.
+                Some(head) if (100..200).contains(&head.status) => drop(self.received.drain(..head.length)),
+                Some(head) => break head,
+                None if self.received.len() > MAX_HEAD => {
+                    return Err(broken(Cause::Malformed, "a head without an end"));
+                }
+                None => self.fill(!self.received.is_empty()).await?,
+            }
+        };
+        self.received.drain(..head.length);
+        let body = match head.framing {
+            Framing::Length(length) if length > MAX_BODY => {
+                return Err(broken(Cause::Malformed, format!("a body of {length} bytes")));
+            }
+            Framing::Length(length) => self.take(length).await?,
+            Framing::Chunked => self.chunks().await?,
+        };
+        if !self.received.is_empty() {
+            return Err(broken(Cause::Malformed, format!("{} bytes after the response", self.received.len())));
+        }
+        Ok(Response { status: head.status, close: head.close, body })
+    }
+
+    async fn chunks(&mut self) -> Result<Vec<u8>, Broken> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line().await?;
+            let size = line.split(|&b| b == b';').next().and_then(|digits| std::str::from_utf8(digits).ok());
+            let size = size.and_then(|digits| usize::from_str_radix(digits.trim(), 16).ok());
+            let size = size
+                .ok_or_else(|| broken(Cause::Malformed, format!("chunk size {:?}", String::from_utf8_lossy(&line))))?;
+            if size > MAX_BODY - body.len() {
+                return Err(broken(Cause::Malformed, format!("a chunk of {size} bytes")));
+            }
+            if size == 0 {
+                break;
+            }
+            body.extend(self.take(size).await?);
+            if !self.line().await?.is_empty() {
+                return Err(broken(Cause::Malformed, "a chunk longer than its size"));
+            }
+        }
+        while !self.line().await?.is_empty() {} // trailers
+        Ok(body)
+    }
+
+    async fn take(&mut self, length: usize) -> Result<Vec<u8>, Broken> {
+        while self.received.len() < length {
+            self.fill(true).await?;
+        }
+        Ok(self.received.drain(..length).collect())
+    }
+
+    async fn line(&mut self) -> Result<Vec<u8>, Broken> {
+        loop {
+            if let Some(end) = self.received.windows(2).position(|pair| pair == b"\r\n") {
+                let line = self.received.drain(..end + 2).take(end).collect();
+                return Ok(line);
+            }
+            if self.received.len() > MAX_HEAD {
+                return Err(broken(Cause::Malformed, "a line without an end"));
+            }
+            self.fill(true).await?;
+        }
+    }
+
+    /// Reads what there is; `begun` tells whether a part of the response has come already.
+    async fn fill(&mut self, begun: bool) -> Result<(), Broken> {
+        self.received.reserve(8 * 1024);
+        match self.stream.read_buf(&mut self.received).await {
+            Ok(0) if begun => Err(broken(Cause::Truncated, "closed within the response")),
+            Ok(0) => Err(broken(Cause::Closed, "closed without an answer")),
+            Ok(_) => Ok(()),
+            Err(e) if begun => Err(broken(Cause::Truncated, format!("within the response: {e}"))),
+            Err(e) => Err(broken(Cause::Reset, format!("instead of an answer: {e}"))),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Framing {
+    Length(usize),
+    Chunked,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    close: bool,
+    framing: Framing,
+    /// Bytes of the head itself.
+    length: usize,
+}
+
+fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
+    let malformed = |detail: String| broken(Cause::Malformed, detail);
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let length = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(e) => return Err(malformed(format!("the response's head: {e}"))),
+    };
+    let status = response.code.unwrap_or_default();
+    let mut close = response.version == Some(0);
+    // 1xx, 204 and 304 have no body, whatever their head says (RFC 9112, 6.3).
+    let mut framing = (status < 200 || status == 204 || status == 304).then_some(Framing::Length(0));
+    for header in response.headers.iter() {
+        let value = String::from_utf8_lossy(header.value);
+        if header.name.eq_ignore_ascii_case("connection") {
+            close |= value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"));
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") && value.trim().eq_ignore_ascii_case("chunked")
+        {
+            framing = framing.or(Some(Framing::Chunked));
+        } else if header.name.eq_ignore_ascii_case("content-length") {
+            let length = value.trim().parse().map_err(|e| malformed(format!("Content-Length {value:?}: {e}")))?;
+            framing = framing.or(Some(Framing::Length(length)));
+        }
+    }
+    // A body that only the close ends could be cut without anyone seeing it: such an answer proves nothing here.
+    let framing = framing.ok_or_else(|| malformed("neither Content-Length nor chunked".into()))?;
+    Ok(Some(Head { status, close, framing, length }))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn heads() {
+        let head = |text: &str| parse_head(text.as_bytes());
+        assert_eq!(head("HTTP/1.1 200 OK\r\ncontent-le").unwrap(), None);
+        let plain = head("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").unwrap().unwrap();
+        assert_eq!((plain.status, plain.close, plain.framing, plain.length), (200, false, Framing::Length(5), 38));
+        let last = head("HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .unwrap()
+            .unwrap();
+        assert_eq!((last.close, last.framing), (true, Framing::Chunked));
+        let empty = head("HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
+        assert_eq!(empty.framing, Framing::Length(0));
+        for bad in ["HTTP/1.1 200 OK\r\n\r\n", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: five\r\n\r\n"] {
+            assert_eq!(head(bad).unwrap_err().cause, Cause::Malformed, "{bad}");
+        }
+    }
+
+    /// Sends these bytes, one by one so that every split is met, then closes.
+    async fn read_from(bytes: &'static str) -> Result<Response, Broken> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            for byte in bytes.bytes() {
+                stream.write_all(&[byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut connection = Connection::open(address, Duration::from_secs(10)).await.unwrap();
+        let response = connection.response().await;
+        server.await.unwrap();
+        response
+    }
+
+    #[tokio::test]
+    async fn bodies() {
+        let response = read_from("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
+        assert_eq!(response.body, b"hello");
+        let response = read_from(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nx: y\r\n\r\n",
+        )
+        .await
+        .unwrap();
+        assert_eq!(response.body, b"hello!");
+        let response =
+            read_from("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        assert_eq!((response.status, response.body), (200, b"ok".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn breaks() {
+        for (bytes, cause) in [
+            ("", Cause::Closed),
+            ("HTTP/1.1 2", Cause::Truncated),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhell", Cause::Truncated),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Cause::Truncated),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", Cause::Truncated),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello!\r\n", Cause::Malformed),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfive\r\n", Cause::Malformed),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", Cause::Malformed),
+        ] {
+            assert_eq!(read_from(bytes).await.unwrap_err().cause, cause, "{bytes}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! systemd's rules for one `Type=notify` service, as data: what a message may change, and nothing else.
+
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Started, not ready yet.
+    Starting,
+    Running,
+    /// Between `RELOADING=1` and `READY=1`.
+    Reloading,
+    /// Asked to stop, or it said so itself.
+    Stopping,
+    /// The main process is gone; the rest of its processes must go before it is started again.
+    Ending,
+    Stopped,
+}
+
+/// A process of the service that has ended.
+#[derive(Debug, Clone)]
+pub(super) struct Exit {
+    pub(super) pid: u32,
+    pub(super) at: Instant,
+    /// None when it ended with 0.
+    pub(super) failure: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Unit {
+    pub(super) state: State,
+    pub(super) main: u32,
+    pub(super) main_since: Instant,
+    /// Every main process so far, in order.
+    pub(super) mains: Vec<u32>,
+    pub(super) status_text: String,
+    /// Reloads that were reported as begun and ended, well or not.
+    pub(super) reloads: u64,
+    pub(super) reload_ended: Instant,
+    pub(super) exits: Vec<Exit>,
+    /// What systemd would have warned of.
+    pub(super) warnings: Vec<String>,
+    pub(super) watchdog: Duration,
+    pub(super) last_ping: Instant,
+    /// How long the service asked to be waited for while it starts or stops.
+    pub(super) extended: Option<Instant>,
+}
+
+impl Unit {
+    pub(super) fn new(watchdog: Duration, now: Instant) -> Self {
+        Self {
+            state: State::Stopped,
+            main: 0,
+            main_since: now,
+            mains: Vec::new(),
+            status_text: String::new(),
+            reloads: 0,
+            reload_ended: now,
+            exits: Vec::new(),
+            warnings: Vec::new(),
+            watchdog,
+            last_ping: now,
+            extended: None,
+        }
+    }
+
+    pub(super) fn started(&mut self, pid: u32, now: Instant) {
+        self.state = State::Starting;
+        self.extended = None;
+        self.status_text.clear();
+        self.became_main(pid, now);
+    }
+
+    fn became_main(&mut self, pid: u32, now: Instant) {
+        self.main = pid;
+        self.main_since = now;
+        self.mains.push(pid);
+    }
+
+    /// When the watchdog bites, unless it hears something. One timer per service: a new main process inherits what is left.
+    pub(super) fn watchdog_at(&self) -> Option<Instant> {
+        matches!(self.state, State::Running | State::Reloading).then(|| self.last_ping + self.watchdog)
+    }
+
+    /// `NotifyAccess=main`: only the main process is heard. `MAINPID=` counts before the rest of its datagram does, and
+    /// only for a living process of the service (`alive`).
+    pub(super) fn notified(&mut self, sender: u32, text: &str, now: Instant, alive: impl Fn(u32) -> bool) {
+        // Answered to anybody, by closing its fd once the messages before it were processed.
+        if text.trim_end() == "BARRIER=1" {
+            return;
+        }
+        if sender != self.main || matches!(self.state, State::Ending | State::Stopped) {
+            self.warnings.push(format!(
+                "message from {sender}, which is not the main process {}: {}",
+                self.main,
+                text.escape_debug()
+            ));
+            return;
+        }
+        // The last of several counts.
+        let field = |name: &str| {
+            text.lines()
+                .rev()
+                .filter_map(|line| line.split_once('='))
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value)
+        };
+        let is_set = |name| field(name) == Some("1");
+
+        if let Some(pid) = field("MAINPID") {
+            match pid.parse() {
+                Ok(pid) if pid == self.main => {}
+                Ok(pid) if alive(pid) => self.became_main(pid, now),
+                _ => self.warnings.push(format!("MAINPID={} is no living process of the service", pid.escape_debug())),
+            }
+        }
+        match self.state {
+            State::Starting if is_set("READY") => {
+                self.state = State::Running;
+                self.last_ping = now;
+            }
+            State::Reloading if is_set("READY") => {
+                self.state = State::Running;
+                self.reloads += 1;
+                self.reload_ended = now;
+            }
+            State::Running if is_set("RELOADING") => self.state = State::Reloading,
+            State::Running | State::Reloading if is_set("STOPPING") => self.state = State::Stopping,
+            _ => {}
+        }
+        if let Some(status) = field("STATUS") {
+            status.clone_into(&mut self.status_text);
+        }
+        if let Some(interval) = field("WATCHDOG_USEC").and_then(|value| value.parse().ok()) {
+            self.watchdog = Duration::from_micros(interval);
+            self.last_ping = now;
+        }
+        match field("WATCHDOG") {
+            Some("1") => self.last_ping = now,
+            Some("trigger") => self.last_ping = now.checked_sub(self.watchdog).unwrap_or(now),
+            _ => {}
+        }
+        if let Some(time) = field("EXTEND_TIMEOUT_USEC").and_then(|value| value.parse().ok()) {
+            let until = now + Duration::from_micros(time);
+            self.extended = Some(until);
+            // Only ever outwards.
+            self.last_ping = self.last_ping.max(until.checked_sub(self.watchdog).unwrap_or(now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> (Unit, Instant) {
+        let now = Instant::now();
+        let mut unit = Unit::new(Duration::from_secs(2), now);
+        unit.started(10, now);
+        assert_eq!((unit.state, unit.watchdog_at()), (State::Starting, None));
+        unit.notified(10, "READY=1\nSTATUS=serving", now, |_| false);
+        assert_eq!((unit.state, unit.status_text.as_str()), (State::Running, "serving"));
+        (unit, now)
+    }
+
+    #[test]
+    fn the_handover_names_the_new_main_before_it_is_ready() {
+        let (mut unit, now) = running();
+        unit.notified(10, "RELOADING=1\nMONOTONIC_USEC=1", now, |_| true);
+        assert_eq!(unit.state, State::Reloading);
+        unit.notified(10, "MAINPID=11\nREADY=1", now, |pid| pid == 11);
+        assert_eq!((unit.state, unit.main, unit.reloads), (State::Running, 11, 1));
+        assert_eq!(unit.mains, [10, 11]);
+        unit.notified(10, "BARRIER=1", now, |_| true);
+        unit.notified(10, "STOPPING=1", now, |_| true);
+        assert_eq!(unit.state, State::Running, "the old one is not heard any more");
+        assert_eq!(unit.warnings.len(), 1);
+    }
+
+    #[test]
+    fn readiness_said_by_the_child_itself_is_not_heard() {
+        let (mut unit, now) = running();
+        unit.notified(10, "RELOADING=1", now, |_| true);
+        unit.notified(11, "MAINPID=11\nREADY=1", now, |_| true);
+        assert_eq!((unit.state, unit.main, unit.warnings.len()), (State::Reloading, 10, 1));
+    }
+
+    #[test]
+    fn a_dead_process_does_not_become_main() {
+        let (mut unit, now) = running();
+        unit.notified(10, "MAINPID=11\nREADY=1", now, |_| false);
+        assert_eq!((unit.main, unit.warnings.len(), unit.reloads), (10, 1, 0));
+    }
+
+    #[test]
+    fn a_failed_reload_ends_with_the_same_main() {
+        let (mut unit, now) = running();
+        unit.notified(10, "RELOADING=1\nSTATUS=reloading", now, |_| true);
+        unit.notified(10, "READY=1\nSTATUS=the new version exited with 3", now, |_| true);
+        assert_eq!((unit.state, unit.main, unit.reloads), (State::Running, 10, 1));
+        assert_eq!(unit.status_text, "the new version exited with 3");
+    }
+
+    #[test]
+    fn the_watchdog_is_one_timer_that_only_the_main_process_resets() {
+        let (mut unit, now) = running();
+        let later = now + Duration::from_secs(1);
+        unit.notified(10, "RELOADING=1", later, |_| true);
+        unit.notified(10, "MAINPID=11\nREADY=1", later, |_| true);
+        assert_eq!(unit.watchdog_at(), Some(now + Duration::from_secs(2)), "the new main has only the rest");
+        unit.notified(10, "WATCHDOG=1", later, |_| true);
+        assert_eq!(unit.watchdog_at(), Some(now + Duration::from_secs(2)));
+        unit.notified(11, "WATCHDOG=1", later, |_| true);
+        assert_eq!(unit.watchdog_at(), Some(later + Duration::from_secs(2)));
+        unit.notified(11, "WATCHDOG=trigger", later, |_| true);
+        assert_eq!(unit.watchdog_at(), Some(later));
+    }
+}

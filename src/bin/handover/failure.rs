@@ -1,0 +1,72 @@
+//! What a command ends with: the exit codes are an interface, so they stand in one place.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Shown by `--help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0    done, and everything was as it should be
+  1    the command ran and the answer is bad: a request was lost, a reload did not do what it should
+  2    the command line is wrong
+  3    it cannot be done here: no systemd, no permission, no memory; the message says what to do
+  130  interrupted; everything that was started has been ended";
+
+/// A command that ran to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Bad,
+}
+
+/// A command that could not go on.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    const INTERRUPTED: u8 = 130;
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self { code: 1, message: message.into() }
+    }
+
+    pub(crate) fn cannot_run(message: impl Into<String>) -> Self {
+        Self { code: 3, message: message.into() }
+    }
+
+    /// Adds what helps to find the reason; not to an interruption, whose reason is known.
+    pub(crate) fn with(mut self, text: &str) -> Self {
+        if self.code != Self::INTERRUPTED {
+            self.message = format!("{}\n{text}", self.message);
+        }
+        self
+    }
+
+    pub(crate) fn interrupted() -> Self {
+        Self { code: Self::INTERRUPTED, message: "interrupted".into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success => Self::SUCCESS,
+            Outcome::Bad => Self::FAILURE,
+        }
+    }
+}
+
+impl From<Failure> for ExitCode {
+    fn from(failure: Failure) -> Self {
+        Self::from(failure.code)
+    }
+}

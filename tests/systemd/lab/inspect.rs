@@ -1,0 +1,131 @@
+//! Looking at units, the journal and processes from outside the service.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use libtest_mimic::Failed;
+use serde_json::{Map, Value};
+
+use super::{Backend, Container, Outcome, must_succeed};
+
+/// One message of the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry(Map<String, Value>);
+
+impl Entry {
+    /// A field as text; of a repeated field, all values, each on a line.
+    pub(crate) fn get(&self, field: &str) -> Option<Cow<'_, str>> {
+        text(self.0.get(field)?)
+    }
+
+    pub(crate) fn message(&self) -> Cow<'_, str> {
+        self.get("MESSAGE").unwrap_or_default()
+    }
+}
+
+/// journalctl writes what is no UTF-8 as an array of bytes, and a repeated field as an array of values.
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    let Value::Array(values) = value else { return value.as_str().map(Cow::from) };
+    let bytes: Option<Vec<u8>> = values.iter().map(|v| v.as_u64()?.try_into().ok()).collect();
+    Some(match bytes {
+        Some(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
+        None => values.iter().filter_map(text).collect::<Vec<_>>().join("\n").into(),
+    })
+}
+
+impl Container {
+    /// Everything that the unit, and the manager about it, has logged in this case so far.
+    pub(crate) fn journal_json(&self, unit: &str) -> Outcome<Vec<Entry>> {
+        self.journal_sync()?;
+        let text = self.sh_ok(&format!("journalctl -a -b -o json -u '{unit}'"))?;
+        text.lines().map(|line| Ok(Entry(serde_json::from_str(line)?))).collect()
+    }
+
+    /// What was logged before this call can be read after it.
+    fn journal_sync(&self) -> Outcome {
+        let Backend::User(_) = &self.backend else { return self.sh_ok("journalctl --sync").map(drop) };
+        // --sync is for root. A line of our own comes after those that were written before it.
+        let mark = format!("handover-lab-{}", self.sh_ok("cat /proc/sys/kernel/random/uuid")?);
+        self.sh_ok(&format!("echo mark | systemd-cat -t {mark}"))?;
+        self.wait_until(super::COMMAND_DEADLINE, "a line just logged is in the user's journal", || {
+            let found = self.sh(&format!("/usr/bin/journalctl -q -o cat -t {mark}"))?.stdout.contains("mark");
+            Ok(found.then_some(()))
+        })
+    }
+
+    /// A property of a unit, as `systemctl show` has it.
+    pub(crate) fn show(&self, unit: &str, property: &str) -> Outcome<String> {
+        self.systemctl_ok(&["show", "--value", "-p", property, "--", unit])
+    }
+
+    /// The unit's main process; an error while it has none.
+    pub(crate) fn main_pid(&self, unit: &str) -> Outcome<u32> {
+        match self.show(unit, "MainPID")?.parse() {
+            Ok(0) => Err(format!("{unit} has no main process").into()),
+            pid => Ok(pid?),
+        }
+    }
+
+    /// All processes of the unit.
+    pub(crate) fn pids(&self, unit: &str) -> Outcome<Vec<u32>> {
+        let group = self.show(unit, "ControlGroup")?;
+        if group.is_empty() {
+            return Ok(Vec::new());
+        }
+        // In the container: from here the numbers would be this machine's.
+        let text = self.sh_ok(&format!("find '/sys/fs/cgroup{group}' -name cgroup.procs -exec cat {{}} +"))?;
+        text.lines().map(|pid| Ok(pid.parse()?)).collect()
+    }
+
+    /// Sends a signal (`HUP`, `KILL`) to one process.
+    pub(crate) fn signal(&self, pid: u32, signal: &str) -> Outcome {
+        let output =
+            self.exec(&["sh", "-c", "kill -s \"$0\" \"$1\"", signal, &pid.to_string()], b"", super::COMMAND_DEADLINE)?;
+        must_succeed(&format!("kill -s {signal} {pid}"), output).map(drop)
+    }
+
+    /// The environment that the process was given.
+    pub(crate) fn proc_environ(&self, pid: u32) -> Outcome<BTreeMap<String, String>> {
+        let bytes = fs::read(self.proc(pid, "environ")).map_err(|e| gone(pid, "environ", &e))?;
+        Ok(String::from_utf8_lossy(&bytes)
+            .split_terminator('\0')
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect())
+    }
+
+    /// What each open fd of the process leads to: `socket:[4711]`, `/dev/null`, `/memfd:state (deleted)`.
+    pub(crate) fn proc_fds(&self, pid: u32) -> Outcome<BTreeMap<i32, String>> {
+        let mut fds = BTreeMap::new();
+        for entry in fs::read_dir(self.proc(pid, "fd")).map_err(|e| gone(pid, "fd", &e))? {
+            let entry = entry?;
+            let Some(fd) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+            // Closed between the two calls: then it is not open.
+            if let Ok(to) = fs::read_link(entry.path()) {
+                fds.insert(fd, to.display().to_string());
+            }
+        }
+        Ok(fds)
+    }
+
+    /// A field of `/proc/PID/status`: `PPid`, `VmRSS`, `SigBlk`, `Threads`.
+    pub(crate) fn proc_status(&self, pid: u32, field: &str) -> Outcome<String> {
+        let status = fs::read_to_string(self.proc(pid, "status")).map_err(|e| gone(pid, "status", &e))?;
+        let value = status.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+        Ok(value.ok_or_else(|| format!("/proc/{pid}/status has no field {field}"))?.trim().to_owned())
+    }
+
+    /// The container's own /proc, where its pids mean its processes.
+    fn proc(&self, pid: u32, file: &str) -> PathBuf {
+        match &self.backend {
+            Backend::Nspawn(_) => self.outside(format!("/proc/{pid}/{file}")),
+            Backend::User(_) => PathBuf::from(format!("/proc/{pid}/{file}")),
+        }
+    }
+}
+
+fn gone(pid: u32, file: &str, e: &std::io::Error) -> Failed {
+    format!("/proc/{pid}/{file} of the container: {e}").into()
+}

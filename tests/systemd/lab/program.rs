@@ -1,0 +1,41 @@
+//! The programs under test, in the profile of the harness.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Outcome, command, must_succeed};
+
+/// A cold build of everything on two cores.
+const BUILD_DEADLINE: Duration = Duration::from_secs(900);
+
+/// The command-line tool.
+pub(crate) fn handover() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_handover"))
+}
+
+/// An example. `cargo test --test systemd` does not build those, so it is built here, once.
+pub(crate) fn example(name: &'static str) -> Outcome<PathBuf> {
+    static BUILT: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    let path = handover().with_file_name("examples").join(name);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    // Under sudo the files would be root's: tests/run has built them before.
+    let may_build = std::env::var_os("SUDO_UID").is_none();
+    if may_build
+        && !built.contains(&name)
+        && let Some(cargo) = std::env::var_os("CARGO")
+    {
+        let mut command = Command::new(cargo);
+        command.args(["build", "--quiet", "--all-features", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        must_succeed(&format!("cargo build --example {name}"), command::run(&mut command, b"", BUILD_DEADLINE)?)?;
+        built.push(name);
+    }
+    if !path.exists() {
+        return Err(format!("{} is missing: cargo build --all-features --examples", path.display()).into());
+    }
+    Ok(path)
+}

@@ -1,0 +1,65 @@
+//! Scenarios under a real systemd, each in a fresh container, once per systemd version: see `tests/README.md`.
+//!
+//! A scenario × version is one ordinary case: `cargo test --all-features --test systemd -- 257::reload`.
+#![expect(clippy::print_stdout, reason = "the harness says what it could not run")]
+
+mod lab;
+mod scenarios;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::lab::{Scenario, Target};
+
+/// Containers at a time, unless `--test-threads` says otherwise.
+const PARALLEL_CASES: usize = 2;
+
+type Ignored = Arc<Mutex<BTreeMap<String, usize>>>;
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    let targets = lab::targets();
+    // User units share one manager, so there their names would collide.
+    let parallel = if targets.iter().any(Target::is_shared) { 1 } else { PARALLEL_CASES };
+    args.test_threads.get_or_insert(parallel);
+
+    let ignored = Ignored::default();
+    let scenarios = scenarios::all();
+    let trials = targets
+        .iter()
+        .flat_map(|target| scenarios.iter().filter(|s| target.suits(s)).map(move |s| (target, *s)))
+        .map(|(target, scenario)| trial(target, scenario, &ignored))
+        .collect();
+    if !args.list {
+        for note in targets.iter().filter_map(|t| t.note.as_deref()) {
+            println!("note: {note}");
+        }
+    }
+
+    let conclusion = libtest_mimic::run(&args, trials);
+    for (reason, count) in &*ignored.lock().unwrap_or_else(PoisonError::into_inner) {
+        println!("{count} scenarios could not run: {reason}");
+    }
+    conclusion.exit_code()
+}
+
+fn trial(target: &Target, scenario: Scenario, ignored: &Ignored) -> Trial {
+    let name = format!("{}::{}", target.label, scenario.name);
+    let (target, ignored) = (target.clone(), Arc::clone(ignored));
+    Trial::ignorable_test(name, move || match &target.backend {
+        Ok(_) => lab::run(&target, scenario).map(|()| Completion::Completed),
+        // On a machine that is there to test, a scenario that cannot run has not passed.
+        Err(reason) if ci() => Err(Failed::from(format!("could not run, and CI is set: {reason}"))),
+        Err(reason) => {
+            *ignored.lock().unwrap_or_else(PoisonError::into_inner).entry(reason.clone()).or_default() += 1;
+            Ok(Completion::ignored_with(reason))
+        }
+    })
+}
+
+fn ci() -> bool {
+    std::env::var("CI").is_ok_and(|v| v == "true" || v == "1")
+}

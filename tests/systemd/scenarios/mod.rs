@@ -1,0 +1,10 @@
+//! The scenarios. A new module adds its `SCENARIOS` to [`all`].
+
+mod basics;
+mod user_manager;
+
+use crate::lab::Scenario;
+
+pub(crate) fn all() -> Vec<Scenario> {
+    [basics::SCENARIOS, user_manager::SCENARIOS].concat()
+}
