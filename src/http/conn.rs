@@ -65,7 +65,8 @@ pub(super) struct Conn {
     requests: AtomicU64,
     length: AtomicU64,
     held: AtomicBool,
-    more: AtomicBool,
+    last: AtomicBool,
+    body: AtomicBool,
     close_idle: AtomicBool,
     closes: AtomicBool,
     http2: AtomicBool,
@@ -107,7 +108,8 @@ impl Conn {
             requests: AtomicU64::new(0),
             length: AtomicU64::new(0),
             held: AtomicBool::new(false),
-            more: AtomicBool::new(false),
+            last: AtomicBool::new(false),
+            body: AtomicBool::new(false),
             close_idle: AtomicBool::new(false),
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
@@ -153,9 +155,14 @@ impl Conn {
         self.held.store(held, Relaxed);
     }
 
-    /// While draining: more than the current request has been received.
-    pub(super) fn set_more(&self, more: bool) {
-        self.more.store(more, Relaxed);
+    /// Seen while draining: nothing has been received behind the current request.
+    pub(super) fn set_last(&self, last: bool) {
+        self.last.store(last, Relaxed);
+    }
+
+    /// The current request's body has been received.
+    pub(super) fn set_complete(&self) {
+        self.body.store(false, Relaxed);
     }
 
     /// The connection should close if a last look finds nothing.
@@ -186,8 +193,10 @@ impl Conn {
         let id = self.requests.load(Relaxed) + 1;
         self.requests.store(id, Relaxed);
         if !http2 {
-            self.length.store(request.body().size_hint().exact().unwrap_or(u64::MAX), Relaxed);
-            self.more.store(false, Relaxed);
+            let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
+            self.length.store(length, Relaxed);
+            self.body.store(length != 0, Relaxed);
+            self.last.store(false, Relaxed);
             let agreed = self.stage() == Stage::Head;
             self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
         }
@@ -212,7 +221,11 @@ impl Conn {
         if self.stage() == Stage::Called {
             self.set_stage(Stage::Replying);
         }
-        let close = self.is_draining() && !self.more.load(Relaxed);
+        // Only after a look: if the drain has begun since, this reply says nothing and the
+        // connection lingers for one more. A body that is answered before it is here is not read
+        // to its end, as a rule, and then hyper closes.
+        let nothing_behind = self.last.load(Relaxed) || self.body.load(Relaxed) || self.stage() == Stage::Unframed;
+        let close = nothing_behind && self.is_draining();
         if close {
             self.closes.store(true, Relaxed);
         }
