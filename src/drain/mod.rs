@@ -308,6 +308,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn drained_waits_for_what_an_accept_loop_is_just_taking() {
+        let drain = Drain::new();
+        assert!(drain.enter().is_none(), "the gate is shut");
+        drain.accept(true);
+        let entering = drain.enter().unwrap();
+        drain.begin(LINGER);
+        assert!(drain.enter().is_none());
+        let mut drained = Box::pin(drain.drained());
+        assert!(pending(&mut drained).await);
+        drop(entering);
+        timeout(LINGER, drained).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_the_first_begin_counts() {
         let drain = Drain::new();
         let begun = Instant::now();
