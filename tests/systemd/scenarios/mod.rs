@@ -1,9 +1,11 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod reload;
+mod web;
 
 use crate::lab::Scenario;
 
 pub(crate) fn all() -> Vec<Scenario> {
-    [basics::SCENARIOS].concat()
+    [basics::SCENARIOS, reload::SCENARIOS].concat()
 }
