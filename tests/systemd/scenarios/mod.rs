@@ -1,11 +1,12 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod identity;
 mod reload;
 mod web;
 
 use crate::lab::Scenario;
 
 pub(crate) fn all() -> Vec<Scenario> {
-    [basics::SCENARIOS, reload::SCENARIOS].concat()
+    [basics::SCENARIOS, identity::SCENARIOS, reload::SCENARIOS].concat()
 }
