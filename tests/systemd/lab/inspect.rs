@@ -117,6 +117,12 @@ impl Container {
         Ok(value.ok_or_else(|| format!("/proc/{pid}/status has no field {field}"))?.trim().to_owned())
     }
 
+    /// A file of the process: `cmdline`, `fdinfo/3`.
+    pub(crate) fn proc_read(&self, pid: u32, file: &str) -> Outcome<String> {
+        let bytes = fs::read(self.proc(pid, file)).map_err(|e| gone(pid, file, &e))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// The container's own /proc, where its pids mean its processes.
     fn proc(&self, pid: u32, file: &str) -> PathBuf {
         match &self.backend {
