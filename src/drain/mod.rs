@@ -20,6 +20,7 @@
 
 #![cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP takes connections so far"))]
 
+#[cfg(feature = "http")]
 pub(crate) mod accept;
 mod guard;
 
