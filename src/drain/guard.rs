@@ -59,7 +59,6 @@ impl Drain {
 }
 
 impl Entering {
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only connections enter"))]
     pub(crate) fn track(self, work: Arc<dyn Work>) -> Guard {
         self.drain.track(work)
     }

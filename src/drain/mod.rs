@@ -18,6 +18,9 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example());
 //! ```
 
+#![cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP takes connections so far"))]
+
+#[cfg(feature = "http")]
 pub(crate) mod accept;
 mod guard;
 
