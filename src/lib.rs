@@ -37,7 +37,10 @@
 //! | take sockets from systemd | [`systemd::activation`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |
 //! | count connections, and end them in time | [`Drain`] |
-#![cfg_attr(feature = "http", doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |")]
+#![cfg_attr(
+    feature = "http",
+    doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |"
+)]
 //! | start a program with sockets as systemd would | [`Program`] |
 //!
 //! # Features
@@ -75,7 +78,7 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Cut, Cutting, Drain, DrainSignal, Guard};
+pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::service::{Builder, Handle, Reloaded, Service};

@@ -15,6 +15,7 @@ use crate::drain::accept::Stream;
 use crate::sys::look::{Look, look};
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

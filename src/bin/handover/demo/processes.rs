@@ -45,7 +45,6 @@ fn parse(pid: u32, stat: &str) -> Option<Process> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
 

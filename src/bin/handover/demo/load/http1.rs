@@ -220,7 +220,6 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
