@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "the harness says what it could not run")]
 
 mod lab;
+mod load;
 mod scenarios;
 
 use std::collections::BTreeMap;

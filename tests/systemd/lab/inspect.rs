@@ -38,9 +38,21 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
 impl Container {
     /// Everything that the unit, and the manager about it, has logged in this case so far.
     pub(crate) fn journal_json(&self, unit: &str) -> Outcome<Vec<Entry>> {
-        // --sync: what was sent before this call is in the answer.
-        let text = self.sh_ok(&format!("journalctl --sync >&2 || true; journalctl -a -b -o json -u '{unit}'"))?;
+        self.journal_sync()?;
+        let text = self.sh_ok(&format!("journalctl -a -b -o json -u '{unit}'"))?;
         text.lines().map(|line| Ok(Entry(serde_json::from_str(line)?))).collect()
+    }
+
+    /// What was logged before this call can be read after it.
+    fn journal_sync(&self) -> Outcome {
+        let Backend::User(_) = &self.backend else { return self.sh_ok("journalctl --sync").map(drop) };
+        // --sync is for root. A line of our own comes after those that were written before it.
+        let mark = format!("handover-lab-{}", self.sh_ok("cat /proc/sys/kernel/random/uuid")?);
+        self.sh_ok(&format!("echo mark | systemd-cat -t {mark}"))?;
+        self.wait_until(super::COMMAND_DEADLINE, "a line just logged is in the user's journal", || {
+            let found = self.sh(&format!("/usr/bin/journalctl -q -o cat -t {mark}"))?.stdout.contains("mark");
+            Ok(found.then_some(()))
+        })
     }
 
     /// A property of a unit, as `systemctl show` has it.
@@ -103,6 +115,12 @@ impl Container {
         let status = fs::read_to_string(self.proc(pid, "status")).map_err(|e| gone(pid, "status", &e))?;
         let value = status.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
         Ok(value.ok_or_else(|| format!("/proc/{pid}/status has no field {field}"))?.trim().to_owned())
+    }
+
+    /// A file of the process: `cmdline`, `fdinfo/3`.
+    pub(crate) fn proc_read(&self, pid: u32, file: &str) -> Outcome<String> {
+        let bytes = fs::read(self.proc(pid, file)).map_err(|e| gone(pid, file, &e))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The container's own /proc, where its pids mean its processes.
