@@ -16,7 +16,7 @@ use crate::generation::{Link, Next, Origin};
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::service::builder::{Signals, StateFn};
 use crate::service::handle::Reloaded;
-use crate::service::settings::Settings;
+use crate::service::settings::{END_TIMEOUT, Settings};
 use crate::service::sockets::Sockets;
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
@@ -70,6 +70,10 @@ pub(crate) struct Reload {
     pub(crate) handover_id: String,
     pub(crate) began: Instant,
     pub(crate) coming: Option<Coming>,
+    /// Of the next generation, once it is started.
+    pub(crate) new_pid: Option<u32>,
+    /// Rolled back or stopped: what still comes of it is too late.
+    pub(crate) ended: bool,
 }
 
 #[derive(Debug)]
@@ -95,6 +99,8 @@ pub(crate) struct Driver {
     /// We handed over to it; kept, because its closing tells that it is gone.
     pub(crate) successor: Option<Arc<Link>>,
     pub(crate) reloads: u64,
+    /// Next generations that are being started just now.
+    pub(crate) starting: usize,
     pub(crate) requests: RequestId,
     pub(crate) answers: HashMap<RequestId, oneshot::Sender<Result<Reloaded>>>,
     /// Events that actions cause at once.
@@ -149,6 +155,7 @@ impl Driver {
             reload: None,
             successor: None,
             reloads: 0,
+            starting: 0,
             requests: 0,
             answers: HashMap::new(),
             follow_ups: VecDeque::new(),
@@ -253,10 +260,11 @@ impl Driver {
     }
 
     fn is_current(&self, id: u64) -> bool {
-        self.reload.as_ref().is_some_and(|r| r.id == id)
+        self.reload.as_ref().is_some_and(|r| r.id == id && !r.ended)
     }
 
     fn on_spawned(&mut self, id: u64, result: Result<Next>) {
+        self.starting -= 1;
         let next = match result {
             Ok(next) => next,
             Err(error) if self.is_current(id) => {
@@ -282,6 +290,7 @@ impl Driver {
                     "started generation {generation}"
                 );
                 if let Some(reload) = &mut self.reload {
+                    reload.new_pid = Some(process.pid());
                     reload.coming = Some(Coming { process, link, watcher, started: false });
                 }
             }
@@ -340,6 +349,19 @@ impl Driver {
     }
 
     async fn finish(mut self) -> Result<()> {
+        // Whoever is just being started must be told to go: without a manager it would take over a stopped service.
+        let last_start = async {
+            while self.starting > 0 {
+                match self.waiting.recv().await {
+                    Some(Input::Spawned(id, result)) => self.on_spawned(id, result),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        if tokio::time::timeout(END_TIMEOUT, last_start).await.is_err() {
+            warn!(generation = self.generation, "a next generation was not started within {END_TIMEOUT:?}");
+        }
         self.tasks.abort_all();
         // Each has its own deadline, with SIGKILL at its end.
         while self.enders.join_next().await.is_some() {}
