@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::client::Asked;
 use crate::processes::{End, kernel_tells_exits, look, open_fds, signal, until};
 use crate::service::{State, Step};
 use crate::world::{World, write_executable};
@@ -65,6 +66,9 @@ fn fails_in(mut world: World, check: impl Fn(&str), make_bad: impl FnOnce(&mut W
     assert!(status.pid == first.pid && status.has("READY=1"), "{status:?}");
     assert!(world.log().contains(&format!("{outcome}; generation 1 serves on")), "not in the log: {outcome}");
     world.wait_for_only(&[first.pid]);
+    if let Some(failed) = world.born().get(1) {
+        assert!(world.log().contains(&format!(" old_pid={} new_pid={failed} reload_ms=", first.pid)));
+    }
     load.finish();
     until("as many fds as before", || (open_fds(first.pid) <= fds).then_some(()));
     assert_eq!(world.who(), first);
@@ -144,12 +148,18 @@ fn it_is_killed() {
 }
 
 /// The new one serves already, but the old one is main.
-fn in_probation(end: impl FnOnce(&World, u32), why: &str) {
+fn in_probation(end: impl FnOnce(Asked, u32), why: &str) {
     let world = World::new().configured(|c| c.probation = Duration::from_secs(30));
     let first = world.start();
     let mut asked = world.ask_for_reload();
-    let second = world.wait_for_generation(2);
-    end(&world, second.pid);
+    // A connection to the new one: the old one may accept for a moment longer.
+    let (pid, connection) = until("a connection to the new one", || {
+        let mut connection = Asked::new(world.address(), "/who", "keep-alive").unwrap();
+        let who = connection.rest().unwrap();
+        let pid = who.strip_prefix("2 ")?.split(' ').next()?.parse().ok()?;
+        Some((pid, connection))
+    });
+    end(connection, pid);
     assert_eq!(asked.rest().unwrap(), format!("reload failed: generation 2 {why}"));
     assert_eq!(world.who(), first, "it accepts again");
     world.wait_for_only(&[first.pid]);
@@ -158,7 +168,7 @@ fn in_probation(end: impl FnOnce(&World, u32), why: &str) {
 }
 
 fn it_dies_in_probation() {
-    in_probation(|world, _| _ = world.get("/die").unwrap_err(), &ended("exited with status 9"));
+    in_probation(|mut new, _| _ = new.again("/die").unwrap_err(), &ended("exited with status 9"));
 }
 
 fn it_is_killed_in_probation() {

@@ -89,6 +89,8 @@ pub(crate) enum State {
     None,
     Bytes(usize),
     Panic,
+    /// Says so in a file named "asked", and is there when there is one named "go".
+    Wait,
 }
 
 pub(crate) fn main(directory: &Path) -> ExitCode {
@@ -135,6 +137,16 @@ async fn serve(directory: &Path) -> Result<(), String> {
     match config.state {
         State::None => {}
         State::Bytes(length) => builder = builder.handover_state(move || pattern(length)),
+        State::Wait => {
+            let directory = directory.to_owned();
+            builder = builder.handover_state(move || {
+                fs::write(directory.join("asked"), "").unwrap();
+                while !directory.join("go").exists() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Vec::new()
+            });
+        }
         State::Panic => builder = builder.handover_state(|| panic!("no state today")),
     }
     if config.health {

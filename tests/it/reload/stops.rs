@@ -5,14 +5,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::client::Asked;
-use crate::processes::{End, signal};
-use crate::service::Step;
+use crate::processes::{End, signal, until};
+use crate::service::{State, Step};
 use crate::world::World;
 use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![
     while_serving,
     by_call,
+    before_the_next_one_starts,
     while_the_next_one_starts,
     while_the_next_one_starts_and_ignores_sigterm,
     while_the_next_one_should_switch,
@@ -57,6 +58,19 @@ fn by_call() {
     let first = world.start();
     assert_eq!(world.get("/stop").unwrap(), "true");
     all_over(&world, &[first.pid]);
+}
+
+/// Without a manager: nobody else would end it, and it would take over from a service that was stopped.
+fn before_the_next_one_starts() {
+    let world = World::without_manager().configured(|c| c.state = State::Wait);
+    let first = world.start();
+    let mut asked = world.ask_for_reload();
+    until("the state to be asked for", || world.path("asked").exists().then_some(()));
+    terminate(&[first.pid]);
+    assert_eq!(asked.rest().unwrap(), "no reload: the service is stopping");
+    world.wait_for_log("generation 1 has drained and exits");
+    world.go();
+    ended_well(&world, &[first.pid]);
 }
 
 fn while_the_next_one_starts() {
