@@ -294,12 +294,10 @@ impl Driver {
                     reload.coming = Some(Coming { process, link, watcher, started: false });
                 }
             }
-            // Rolled back or stopped while it was being started.
-            Ok((link, _)) => {
-                _ = self.enders.spawn(watch::end(generation, process, Some(link), self.settings.drain_timeout))
-            }
+            // Rolled back or stopped while it was being started: it holds no clients.
+            Ok((link, _)) => _ = self.enders.spawn(watch::end(generation, process, Some(link), END_TIMEOUT)),
             Err(error) => {
-                self.enders.spawn(watch::end(generation, process, None, self.settings.drain_timeout));
+                self.enders.spawn(watch::end(generation, process, None, END_TIMEOUT));
                 if self.is_current(id) {
                     self.feed(Event::NextFailed(error.to_string()));
                 }
