@@ -1,11 +1,16 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod crashes;
 mod failures;
 mod identity;
+mod journal;
 mod probation;
 mod reload;
+mod requests;
+mod stops;
 mod upgrade;
+mod watchdog;
 mod web;
 
 use crate::lab::Scenario;
@@ -15,9 +20,14 @@ pub(crate) fn all() -> Vec<Scenario> {
         basics::SCENARIOS,
         reload::SCENARIOS,
         identity::SCENARIOS,
+        requests::SCENARIOS,
         failures::SCENARIOS,
         probation::SCENARIOS,
         upgrade::SCENARIOS,
+        crashes::SCENARIOS,
+        stops::SCENARIOS,
+        watchdog::SCENARIOS,
+        journal::SCENARIOS,
     ]
     .concat()
 }
