@@ -135,7 +135,8 @@ fn value<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 fn time(query: &[(String, String)], name: &str, default: Duration) -> Result<Duration, BadRequest> {
     value(query, name).map_or(Ok(default), |text| {
-        humantime::parse_duration(text).map_err(|e| bad_request(format!("{name}={text}: {e}; write for example 2s or 300ms")))
+        humantime::parse_duration(text)
+            .map_err(|e| bad_request(format!("{name}={text}: {e}; write for example 2s or 300ms")))
     })
 }
 

@@ -1,4 +1,4 @@
-//! A service under systemd is reloaded, and its clients do not notice.
+//! A service under systemd is reloaded and upgraded without its clients noticing.
 //!
 //! On SIGHUP a [`Service`] starts the *next generation* of itself from the file that is at its path now, passes it the
 //! listening sockets, and waits until it is ready. Then the two switch: the new one accepts, the old one stops accepting.
@@ -37,7 +37,10 @@
 //! | take sockets from systemd | [`systemd::activation`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |
 //! | count connections, and end them in time | [`Drain`] |
-#![cfg_attr(feature = "http", doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |")]
+#![cfg_attr(
+    feature = "http",
+    doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |"
+)]
 //! | start a program with sockets as systemd would | [`Program`] |
 //!
 //! # Features
@@ -75,7 +78,7 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Cut, Cutting, Drain, DrainSignal, Guard};
+pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::service::{Builder, Handle, Reloaded, Service};

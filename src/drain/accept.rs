@@ -1,7 +1,7 @@
 //! Taking connections from a listener: at the gate, and through a shortage of descriptors.
 
 use super::Drain;
-use super::guard::Entering;
+use super::guard::{Entering, Guard};
 use crate::error::{Error, Result};
 use crate::systemd::activation::Listener;
 use std::fmt;
@@ -58,13 +58,18 @@ impl fmt::Display for Peer {
     }
 }
 
-pub(crate) enum Stream {
+/// The socket of an accepted connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Stream {
+    /// TCP, with `TCP_NODELAY`.
     Tcp(TcpStream),
+    /// A Unix stream socket.
     Unix(UnixStream),
 }
 
-impl Stream {
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
@@ -73,14 +78,58 @@ impl Stream {
 }
 
 /// A connection that is served in any case, and counted from before accept(2) returned it.
-pub(crate) struct Accepted {
+#[derive(Debug)]
+pub struct Accepted {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
     pub(crate) entering: Entering,
 }
 
-/// One listener's accept loop: `while let Some(accepted) = acceptor.accept().await`.
-pub(crate) struct Acceptor {
+impl Accepted {
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// The stream, and the guard that counts it until dropped; `what` names the connection if it must be cut. The guard's
+    /// [`cut`](Guard::cut) resolves when that happens: stop then.
+    #[must_use = "it is counted until the guard is dropped"]
+    pub fn register(self, what: impl Into<String>) -> (Stream, Guard) {
+        (self.stream, self.entering.register(what.into()))
+    }
+}
+
+/// One listener's accept loop: at the drain's gate, and through a shortage of file descriptors.
+///
+/// A generation accepts only while it is its turn: from ready, or from the switch on, until the next switch. So take
+/// connections from here rather than from the listener, whatever protocol they speak:
+///
+/// ```no_run
+/// # async fn example(service: &handover::Service) -> handover::Result<()> {
+/// use handover::Acceptor;
+///
+/// for listener in service.listeners("echo")? {
+///     let mut acceptor = Acceptor::new(service.drain(), "echo", listener)?;
+///     tokio::spawn(async move {
+///         while let Some(accepted) = acceptor.accept().await {
+///             let peer = accepted.peer();
+///             let (mut stream, guard) = accepted.register(format!("echo to {peer}"));
+///             tokio::spawn(async move {
+///                 let (mut from, mut to) = tokio::io::split(&mut stream);
+///                 tokio::select! {
+///                     () = guard.cut() => {} // the drain timeout is over
+///                     _ = tokio::io::copy(&mut from, &mut to) => {}
+///                 }
+///             });
+///         }
+///     });
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Acceptor {
     name: Arc<str>,
     drain: Drain,
     gate: watch::Receiver<bool>,
@@ -91,6 +140,7 @@ pub(crate) struct Acceptor {
 
 /// Out of the reactor while the gate is shut: another generation accepts from the same socket
 /// then, and each of its connections would wake us.
+#[derive(Debug)]
 enum Socket {
     Out(Option<Listener>),
     Tcp(TcpListener),
@@ -98,7 +148,11 @@ enum Socket {
 }
 
 impl Acceptor {
-    pub(crate) fn new(drain: &Drain, name: &str, listener: Listener) -> Result<Self> {
+    /// An accept loop for this listener; `name` is for the log.
+    ///
+    /// # Errors
+    /// The listener cannot be made nonblocking.
+    pub fn new(drain: &Drain, name: &str, listener: Listener) -> Result<Self> {
         let nonblocking = match &listener {
             Listener::Tcp(listener) => listener.set_nonblocking(true),
             Listener::Unix(listener) => listener.set_nonblocking(true),
@@ -113,11 +167,14 @@ impl Acceptor {
         })
     }
 
-    /// The next connection; `None` once the drain has begun.
+    /// The next connection; `None` once the drain has begun. Waits while the gate is shut, and through errors of
+    /// accept(2): those of one connection are skipped, for others (no file descriptors left) it logs and tries again.
+    ///
+    /// Within a tokio runtime.
     ///
     /// # Cancel safety
     /// A connection that the kernel has handed over is returned, never lost.
-    pub(crate) async fn accept(&mut self) -> Option<Accepted> {
+    pub async fn accept(&mut self) -> Option<Accepted> {
         loop {
             let open = *self.gate.borrow_and_update();
             if self.drain.phase() != super::Phase::Open {
@@ -157,6 +214,7 @@ impl Acceptor {
         }
     }
 
+    #[cfg(feature = "http")]
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }

@@ -43,6 +43,7 @@ impl fmt::Debug for Guard {
 }
 
 /// Held by an accept loop around accept(2), so that what it returns is never uncounted.
+#[derive(Debug)]
 pub(crate) struct Entering {
     drain: Drain,
 }
@@ -59,7 +60,11 @@ impl Drain {
 }
 
 impl Entering {
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only connections enter"))]
+    pub(super) fn register(self, what: String) -> Guard {
+        self.drain.register(what)
+    }
+
+    #[cfg(feature = "http")]
     pub(crate) fn track(self, work: Arc<dyn Work>) -> Guard {
         self.drain.track(work)
     }

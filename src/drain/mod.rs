@@ -21,6 +21,7 @@
 pub(crate) mod accept;
 mod guard;
 
+pub use self::accept::{Accepted, Acceptor, Peer, Stream};
 pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
 
 #[cfg(feature = "http")]
@@ -74,6 +75,7 @@ pub(crate) struct Core {
 }
 
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP lingers so far"))]
 struct Begun {
     at: Instant,
     linger: Duration,
@@ -212,6 +214,7 @@ impl Drain {
     }
 
     /// The end of linger for a connection that is idle since then. Only while draining.
+    #[cfg(feature = "http")]
     pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
         match self.core.begun.get() {
             Some(begun) if !self.core.hurried.load(Ordering::Acquire) => later(idle_since.max(begun.at), begun.linger),
@@ -279,6 +282,7 @@ impl State {
 }
 
 /// `at + by`, at most about thirty years ahead so that a huge setting cannot overflow.
+#[cfg(feature = "http")]
 pub(crate) fn later(at: Instant, by: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
     at + by.min(FAR)
@@ -297,7 +301,6 @@ impl fmt::Debug for Drain {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use std::task::Poll;
@@ -321,6 +324,20 @@ mod tests {
         drop(job);
         timeout(LINGER, drained).await.unwrap();
         timeout(LINGER, drain.drained()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drained_waits_for_what_an_accept_loop_is_just_taking() {
+        let drain = Drain::new();
+        assert!(drain.enter().is_none(), "the gate is shut");
+        drain.accept(true);
+        let entering = drain.enter().unwrap();
+        drain.begin(LINGER);
+        assert!(drain.enter().is_none());
+        let mut drained = Box::pin(drain.drained());
+        assert!(pending(&mut drained).await);
+        drop(entering);
+        timeout(LINGER, drained).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

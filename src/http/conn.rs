@@ -6,7 +6,7 @@
 
 use crate::drain::accept::Peer;
 use crate::drain::{Drain, Phase, Work, since};
-use http::{Method, Request, Uri, Version, header};
+use http::{Method, Request, Uri};
 use http_body::Body;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -65,9 +65,10 @@ pub(super) struct Conn {
     requests: AtomicU64,
     length: AtomicU64,
     held: AtomicBool,
-    more: AtomicBool,
+    last: AtomicBool,
+    body: AtomicBool,
     close_idle: AtomicBool,
-    client_closes: AtomicBool,
+    closes: AtomicBool,
     http2: AtomicBool,
     active: Mutex<Vec<Active>>,
     wakers: Mutex<Wakers>,
@@ -107,9 +108,10 @@ impl Conn {
             requests: AtomicU64::new(0),
             length: AtomicU64::new(0),
             held: AtomicBool::new(false),
-            more: AtomicBool::new(false),
+            last: AtomicBool::new(false),
+            body: AtomicBool::new(false),
             close_idle: AtomicBool::new(false),
-            client_closes: AtomicBool::new(false),
+            closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
@@ -153,9 +155,14 @@ impl Conn {
         self.held.store(held, Relaxed);
     }
 
-    /// While draining: more than the current request has been received.
-    pub(super) fn set_more(&self, more: bool) {
-        self.more.store(more, Relaxed);
+    /// Seen while draining: nothing has been received behind the current request.
+    pub(super) fn set_last(&self, last: bool) {
+        self.last.store(last, Relaxed);
+    }
+
+    /// The current request's body has been received.
+    pub(super) fn set_complete(&self) {
+        self.body.store(false, Relaxed);
     }
 
     /// The connection should close if a last look finds nothing.
@@ -167,9 +174,9 @@ impl Conn {
         self.close_idle.store(close, Relaxed);
     }
 
-    /// The client has said that it sends nothing after this request.
-    pub(super) fn client_closes(&self) -> bool {
-        self.client_closes.load(Relaxed)
+    /// It is us who want to close: the client may just be sending.
+    pub(super) fn closes(&self) -> bool {
+        self.closes.load(Relaxed) || self.closes_idle()
     }
 
     /// The body of the request that the service was called with last.
@@ -186,9 +193,10 @@ impl Conn {
         let id = self.requests.load(Relaxed) + 1;
         self.requests.store(id, Relaxed);
         if !http2 {
-            self.length.store(request.body().size_hint().exact().unwrap_or(u64::MAX), Relaxed);
-            self.more.store(false, Relaxed);
-            self.client_closes.store(says_close(request), Relaxed);
+            let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
+            self.length.store(length, Relaxed);
+            self.body.store(length != 0, Relaxed);
+            self.last.store(false, Relaxed);
             let agreed = self.stage() == Stage::Head;
             self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
         }
@@ -213,7 +221,15 @@ impl Conn {
         if self.stage() == Stage::Called {
             self.set_stage(Stage::Replying);
         }
-        self.is_draining() && !self.more.load(Relaxed)
+        // Only after a look: if the drain has begun since, this reply says nothing and the
+        // connection lingers for one more. A body that is answered before it is here is not read
+        // to its end, as a rule, and then hyper closes.
+        let nothing_behind = self.last.load(Relaxed) || self.body.load(Relaxed) || self.stage() == Stage::Unframed;
+        let close = nothing_behind && self.is_draining();
+        if close {
+            self.closes.store(true, Relaxed);
+        }
+        close
     }
 
     /// hyper has let go of the reply's body.
@@ -252,13 +268,6 @@ impl Conn {
 
     fn wakers(&self) -> MutexGuard<'_, Wakers> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn says_close<B>(request: &Request<B>) -> bool {
-    match request.headers().get(header::CONNECTION) {
-        Some(value) => value.as_bytes().eq_ignore_ascii_case(b"close"),
-        None => request.version() == Version::HTTP_10,
     }
 }
 

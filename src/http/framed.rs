@@ -15,6 +15,7 @@ use crate::drain::accept::Stream;
 use crate::sys::look::{Look, look};
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -151,6 +152,7 @@ impl Framed {
                 *left -= taken as u64;
                 if *left == 0 {
                     *framing = Framing::Done;
+                    conn.set_complete();
                 }
                 Some(taken)
             }
@@ -158,6 +160,7 @@ impl Framed {
                 Ok(None) => None,
                 Ok(end) => {
                     *framing = Framing::Done;
+                    conn.set_complete();
                     end
                 }
                 Err(scan::Malformed) => {
@@ -174,7 +177,6 @@ impl Framed {
     /// The current request is complete: only the client's end is of interest, and what comes
     /// behind. hyper stops looking for the end once it has read ahead, and so do we.
     fn poll_behind(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let draining = self.conn.is_draining();
         if self.held.is_empty() {
             let before = buf.filled().len();
             match Pin::new(&mut self.stream).poll_read(cx, buf) {
@@ -188,13 +190,14 @@ impl Framed {
                     buf.set_filled(before);
                     self.note_held();
                 }
-                Poll::Pending if draining => self.conn.set_more(self.look() == Look::Bytes),
+                Poll::Pending if self.conn.is_draining() => {
+                    self.conn.set_last(self.look() != Look::Bytes);
+                    return Poll::Pending;
+                }
                 Poll::Pending => {}
             }
         }
-        if draining && !self.held.is_empty() {
-            self.conn.set_more(true);
-        }
+        self.conn.set_last(false);
         // the task polls again when the reply is written and something is held
         Poll::Pending
     }
@@ -319,8 +322,9 @@ impl AsyncWrite for Framed {
             this.settle();
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.shut = true;
+            // the client's own wish, as a rule: then it sends no more
             let complete = this.held.is_empty() && matches!(this.framing, Framing::Done | Framing::Head(_));
-            this.ended |= this.conn.client_closes() && complete;
+            this.ended |= complete && !this.conn.closes() && this.look() != Look::Bytes;
             this.conn.set_stage(Stage::Closing);
         }
         while !this.ended && this.discarded < CLOSE_DISCARD {

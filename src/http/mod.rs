@@ -96,6 +96,12 @@ impl HttpOptions {
             let message = "header_read_timeout and keep_alive_timeout must be above 0: no client could send a request";
             return Err(Error::new(Kind::Invalid, message));
         }
+        if self.http2_max_concurrent_streams == 0 {
+            return Err(Error::new(Kind::Invalid, "http2_max_concurrent_streams must be above 0"));
+        }
+        if self.http2_keep_alive_interval.is_some_and(|interval| interval.is_zero()) {
+            return Err(Error::new(Kind::Invalid, "http2_keep_alive_interval must be above 0; None turns it off"));
+        }
         Ok(())
     }
 }
@@ -167,6 +173,29 @@ impl Service {
 /// activation and notification. `name` is for log lines.
 ///
 /// Returns at once; accepting starts when the drain's gate [opens](Drain::accept).
+///
+/// ```
+/// # async fn example() -> handover::Result<()> {
+/// use axum::{Router, routing::get};
+/// use handover::http::{self, HttpOptions};
+/// use handover::{Drain, systemd::activation};
+/// use std::time::Duration;
+///
+/// let drain = Drain::new();
+/// let router = Router::new().route("/", get(|| async { "hello" }));
+/// http::serve(&drain, "http", activation::bind("127.0.0.1:0")?, router, HttpOptions::new())?;
+/// drain.accept(true);
+/// // ... and in the end
+/// drain.begin(Duration::from_secs(5));
+/// if tokio::time::timeout(Duration::from_secs(30), drain.drained()).await.is_err() {
+///     for cut in drain.hammer() {
+///         eprintln!("cut: {cut}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+/// ```
 ///
 /// # Errors
 /// Outside of a tokio runtime, a setting that cannot work, or a broken listener.

@@ -2,7 +2,7 @@
 
 use super::conn::Conn;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -13,8 +13,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 pub(super) struct Observed<S> {
-    pub(super) service: S,
-    pub(super) conn: Arc<Conn>,
+    service: S,
+    conn: Arc<Conn>,
+    /// What each request gets. Cloned as a whole, which is cheaper than to insert each time.
+    extensions: Extensions,
+}
+
+impl<S> Observed<S> {
+    pub(super) fn new(service: S, conn: Arc<Conn>) -> Self {
+        let mut extensions = Extensions::new();
+        extensions.insert(conn.peer);
+        extensions.insert(conn.drain.signal());
+        Self { service, conn, extensions }
+    }
 }
 
 impl<S, B> Service<Request<Incoming>> for Observed<S>
@@ -30,8 +41,11 @@ where
         let connect = request.method() == Method::CONNECT;
         let version = request.version();
         let extensions = request.extensions_mut();
-        extensions.insert(self.conn.peer);
-        extensions.insert(self.conn.drain.signal());
+        if extensions.is_empty() {
+            *extensions = self.extensions.clone();
+        } else {
+            extensions.extend(self.extensions.clone()); // besides hyper's own, for an upgrade
+        }
         Replying {
             future: self.service.call(request),
             end: Some(End { conn: Arc::clone(&self.conn), id }),

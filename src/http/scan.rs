@@ -27,20 +27,30 @@ impl Head {
     }
 
     /// Takes the next bytes; returns how many of them belong to the head if it ends in them.
+    ///
+    /// Eight bytes at a time: a byte loop cost 1 % of a small request.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while let Some(length) = find_lf(&bytes[at..]) {
-            let line = &bytes[at..at + length];
-            let blank = matches!((self.line, line), (Line::Empty, [] | [b'\r']) | (Line::Cr, []));
-            at += length + 1;
-            self.line = Line::Empty;
-            if !blank {
-                self.started = true;
-            } else if self.started {
-                return Some(at);
+        let mut start = 0;
+        let (words, rest) = bytes.as_chunks::<8>();
+        for (index, word) in words.iter().enumerate() {
+            let mut hits = line_feeds(*word);
+            while hits != 0 {
+                let end = index * 8 + hits.trailing_zeros() as usize / 8;
+                if self.ends_with(&bytes[start..end]) {
+                    return Some(end + 1);
+                }
+                start = end + 1;
+                hits &= hits - 1;
             }
         }
-        self.line = match (self.line, &bytes[at..]) {
+        for (index, _) in rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+            let end = words.len() * 8 + index;
+            if self.ends_with(&bytes[start..end]) {
+                return Some(end + 1);
+            }
+            start = end + 1;
+        }
+        self.line = match (self.line, &bytes[start..]) {
             (line, []) => line,
             (Line::Empty, [b'\r']) => Line::Cr,
             _ => Line::Text,
@@ -48,22 +58,27 @@ impl Head {
         self.started |= matches!(self.line, Line::Text);
         None
     }
+
+    /// Whether the head ends with this line, or the rest of one.
+    fn ends_with(&mut self, line: &[u8]) -> bool {
+        let blank = match self.line {
+            Line::Empty => matches!(line, [] | [b'\r']),
+            Line::Cr => line.is_empty(),
+            Line::Text => false,
+        };
+        self.line = Line::Empty;
+        let ends = blank && self.started;
+        self.started |= !blank;
+        ends
+    }
 }
 
-/// Eight bytes at a time: a byte loop cost 1 % of a small request.
-fn find_lf(bytes: &[u8]) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word) ^ (LOW * b'\n' as u64);
-        let hit = word.wrapping_sub(LOW) & !word & HIGH;
-        if hit != 0 {
-            // the lowest hit is exact; only those above it may be false
-            return Some(at * 8 + hit.trailing_zeros() as usize / 8);
-        }
-    }
-    rest.iter().position(|&byte| byte == b'\n').map(|at| words.len() * 8 + at)
+/// The top bit of each byte that is a line feed, exactly.
+fn line_feeds(word: [u8; 8]) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    const LF: u64 = 0x0a0a_0a0a_0a0a_0a0a;
+    let word = u64::from_le_bytes(word) ^ LF;
+    !(((word & LOW) + LOW) | word | LOW)
 }
 
 /// The end of a chunked body, step by step as hyper's decoder does it.
@@ -138,7 +153,6 @@ impl Chunked {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -182,13 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn line_feeds_are_found_at_any_place() {
-        for at in 0..40 {
-            let mut bytes = vec![0x0b_u8; 40];
-            bytes[at] = b'\n';
-            assert_eq!(find_lf(&bytes), Some(at));
+    fn line_feeds_are_found_exactly() {
+        for other in [0x0b_u8, 0x8a, 0x09, 0x00, 0xff] {
+            for mask in 0..=255_u64 {
+                let word = std::array::from_fn(|at| if mask >> at & 1 == 1 { b'\n' } else { other });
+                let found: u64 = (0..8).filter(|at| line_feeds(word) >> (at * 8 + 7) & 1 == 1).map(|at| 1 << at).sum();
+                assert_eq!(mask, found, "{word:?}");
+            }
         }
-        assert_eq!(find_lf(&[0x8a; 17]), None);
     }
 
     fn chunked_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {

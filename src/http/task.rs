@@ -44,7 +44,7 @@ where
     let sleep = pin!(sleep_until(later(conn.opened(), first)));
     let mut clock = Clock::new(&conn, &options, sleep);
     let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
-    let service = Observed { service, conn: Arc::clone(&conn) };
+    let service = Observed::new(service, Arc::clone(&conn));
     let result = match protocol {
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),

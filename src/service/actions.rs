@@ -214,7 +214,8 @@ impl Driver {
         for drainer in &self.drainers {
             let overdue = drainer.since + self.settings.drain_timeout + END_TIMEOUT;
             let Draining { generation, pid, ref link, .. } = *drainer;
-            self.tasks.spawn(watch::drainer(generation, pid, Arc::clone(link), overdue.into(), self.inputs.clone()));
+            let watcher = watch::drainer(generation, pid, Arc::clone(link), overdue.into(), self.inputs.clone());
+            self.drainer_watchers.push(self.tasks.spawn(watcher));
         }
         self.keep_drainers_in_bounds();
     }
@@ -276,6 +277,7 @@ impl Driver {
         if state == State::Draining {
             // The new main holds the links to older drainers. They must see its end, not ours.
             self.drainers.clear();
+            self.drainer_watchers.drain(..).for_each(|watcher| watcher.abort());
         } else {
             self.tasks.spawn(extend_timeout(self.outbox.sender(), Tick::now() + limit));
         }

@@ -139,6 +139,9 @@ impl Builder {
     /// setting cannot be used. With [`Error::is_socket`]: a socket is missing or of another kind. With
     /// [`Error::is_state`]: no runtime, or a second service in this process. If this is the next generation of a running
     /// service, the previous one is told why.
+    ///
+    /// # Panics
+    /// If the runtime was built without I/O or time (`enable_all` has both).
     pub fn start(self) -> Result<Service> {
         if runtime::Handle::try_current().is_err() {
             return Err(Error::new(Kind::State, "start() needs a tokio runtime: call it in an async main"));

@@ -88,6 +88,7 @@ pub(crate) struct Driver {
     pub(crate) parent: Parent,
     pub(crate) predecessor: Option<Draining>,
     pub(crate) drainers: Vec<Draining>,
+    pub(crate) drainer_watchers: Vec<AbortHandle>,
     pub(crate) reload: Option<Reload>,
     /// We handed over to it; kept, because its closing tells that it is gone.
     pub(crate) successor: Option<Arc<Link>>,
@@ -142,6 +143,7 @@ impl Driver {
             parent: service.parent,
             predecessor,
             drainers,
+            drainer_watchers: Vec::new(),
             reload: None,
             successor: None,
             reloads: 0,

@@ -45,7 +45,7 @@ use crate::wire::frame::Frame;
 ///     .drain_timeout(Duration::from_secs(30))
 ///     .start()?;
 /// for listener in service.listeners("http")? {
-///     println!("serving on {listener}");
+///     println!("serving on {}", listener.local_addr()?);
 /// }
 /// service.run().await // ready, watchdog, SIGHUP → reload, SIGTERM → stop
 /// # }

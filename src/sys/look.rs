@@ -33,7 +33,6 @@ pub(crate) fn look(socket: BorrowedFd<'_>) -> Look {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use std::io::Write;

@@ -136,7 +136,14 @@ fn run(address: SocketAddr, kinds: &Clients, stats: &Arc<Stats>, stopped: &watch
 pub(crate) fn lost_nothing(stats: &Stats) -> Outcome<Summary> {
     let summary = stats.summary();
     if !summary.lost.is_empty() || !summary.lost_to_kill.is_empty() || summary.total.answered == 0 {
-        return Err(format!("lost {:?}, {:?} of {:?} (seed {})", summary.lost, summary.lost_to_kill, summary.counts, seed()).into());
+        return Err(format!(
+            "lost {:?}, {:?} of {:?} (seed {})",
+            summary.lost,
+            summary.lost_to_kill,
+            summary.counts,
+            seed()
+        )
+        .into());
     }
     Ok(summary)
 }

@@ -147,7 +147,7 @@ fn few_descriptors() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let server = Server::ours();
-        println!("address={}", server.address);
+        writeln!(std::io::stdout(), "address={}", server.address).unwrap();
         let mut line = String::new();
         let end = tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut line));
         tokio::time::timeout(DEADLINE + Duration::from_secs(10), end).await.unwrap().unwrap().unwrap();

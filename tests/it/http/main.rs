@@ -3,6 +3,7 @@
 
 mod accept;
 mod any_split;
+mod crowd;
 mod hammer;
 mod http2;
 mod linger;

@@ -38,9 +38,21 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
 impl Container {
     /// Everything that the unit, and the manager about it, has logged in this case so far.
     pub(crate) fn journal_json(&self, unit: &str) -> Outcome<Vec<Entry>> {
-        // --sync: what was sent before this call is in the answer.
-        let text = self.sh_ok(&format!("journalctl --sync >&2 || true; journalctl -a -b -o json -u '{unit}'"))?;
+        self.journal_sync()?;
+        let text = self.sh_ok(&format!("journalctl -a -b -o json -u '{unit}'"))?;
         text.lines().map(|line| Ok(Entry(serde_json::from_str(line)?))).collect()
+    }
+
+    /// What was logged before this call can be read after it.
+    fn journal_sync(&self) -> Outcome {
+        let Backend::User(_) = &self.backend else { return self.sh_ok("journalctl --sync").map(drop) };
+        // --sync is for root. A line of our own comes after those that were written before it.
+        let mark = format!("handover-lab-{}", self.sh_ok("cat /proc/sys/kernel/random/uuid")?);
+        self.sh_ok(&format!("echo mark | systemd-cat -t {mark}"))?;
+        self.wait_until(super::COMMAND_DEADLINE, "a line just logged is in the user's journal", || {
+            let found = self.sh(&format!("/usr/bin/journalctl -q -o cat -t {mark}"))?.stdout.contains("mark");
+            Ok(found.then_some(()))
+        })
     }
 
     /// A property of a unit, as `systemctl show` has it.

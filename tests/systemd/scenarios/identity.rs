@@ -89,8 +89,10 @@ fn fds_of_the_next(lab: &Container) -> Outcome {
     let theirs = lab.proc_fds(old)?;
     let new = web.reload()?;
     let fds = lab.proc_fds(new)?;
-    let shared: BTreeSet<&String> =
-        fds.values().filter(|to| to.contains(":[") && !to.starts_with("anon_inode") && theirs.values().any(|t| t == *to)).collect();
+    let shared: BTreeSet<&String> = fds
+        .values()
+        .filter(|to| to.contains(":[") && !to.starts_with("anon_inode") && theirs.values().any(|t| t == *to))
+        .collect();
     // One process each: these inodes are stdout (with stderr) and the listening socket.
     let listener = fds.get(&3).ok_or("nothing at fd 3")?;
     assert_eq!(shared, BTreeSet::from([&fds[&1], listener]), "old: {theirs:?}\nnew: {fds:?}");

@@ -77,8 +77,15 @@ impl Manager {
         let children = signal(SignalKind::child())?;
         let (requests, requested) = mpsc::channel(16);
         let (published, unit) = watch::channel(Unit::new(WATCHDOG, Instant::now()));
-        let mut events =
-            Events { config, listener, notify_socket, unit: Unit::new(WATCHDOG, Instant::now()), published, deadline: None, restart: true };
+        let mut events = Events {
+            config,
+            listener,
+            notify_socket,
+            unit: Unit::new(WATCHDOG, Instant::now()),
+            published,
+            deadline: None,
+            restart: true,
+        };
         events.spawn()?;
         events.publish();
         let task = tokio::spawn(events.run(receiver, children, requested));
@@ -246,7 +253,9 @@ impl Events {
     fn timer(&mut self) {
         let now = Instant::now();
         if self.unit.watchdog_at().is_some_and(|at| at <= now) {
-            self.unit.warnings.push(format!("watchdog: main process {} was silent for {:?}", self.unit.main, self.unit.watchdog));
+            self.unit
+                .warnings
+                .push(format!("watchdog: main process {} was silent for {:?}", self.unit.main, self.unit.watchdog));
             self.unit.last_ping = now;
             signal_one(self.unit.main, Signal::SIGABRT);
         }
@@ -265,7 +274,9 @@ impl Events {
                 }
             }
             State::Starting => {
-                self.unit.warnings.push(format!("main process {} was not ready within {START_TIMEOUT:?}", self.unit.main));
+                self.unit
+                    .warnings
+                    .push(format!("main process {} was not ready within {START_TIMEOUT:?}", self.unit.main));
                 self.end_the_rest();
             }
             State::Stopping | State::Ending => {
@@ -297,7 +308,9 @@ fn signal_all(name: Signal) {
 
 /// Only for processes not yet waited for, whose pids are therefore not anyone else's.
 fn signal_one(pid: u32, name: Signal) {
-    if let Ok(pid) = i32::try_from(pid) && pid > 1 {
+    if let Ok(pid) = i32::try_from(pid)
+        && pid > 1
+    {
         // It may just have ended; then its death is on the way to us.
         let _ = nix::sys::signal::kill(Pid::from_raw(pid), name);
     }

@@ -95,7 +95,8 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
 }
 
 async fn start(options: &Options, versions: &Versions) -> Result<Supervisor, Failure> {
-    let arguments: Vec<OsString> = std::iter::once(SERVICE_COMMAND).chain(SERVICE_SETTINGS).map(OsString::from).collect();
+    let arguments: Vec<OsString> =
+        std::iter::once(SERVICE_COMMAND).chain(SERVICE_SETTINGS).map(OsString::from).collect();
     if options.systemd {
         return Ok(Supervisor::Systemd(Box::new(Systemd::start(&versions.program(), &arguments).await?)));
     }
@@ -103,7 +104,8 @@ async fn start(options: &Options, versions: &Versions) -> Result<Supervisor, Fai
     let manager = File::options().create(true).append(true).open(directory.join(LOG)).and_then(|log| {
         Manager::start(Config { program: versions.program(), arguments, directory: directory.clone(), log })
     });
-    let manager = manager.map_err(|e| Failure::cannot_run(format!("the service cannot be started in {}: {e}", directory.display())))?;
+    let manager = manager
+        .map_err(|e| Failure::cannot_run(format!("the service cannot be started in {}: {e}", directory.display())))?;
     Ok(Supervisor::BuiltIn(Box::new(manager)))
 }
 

@@ -60,12 +60,15 @@ impl NotifyReceiver {
         let mut control = nix::cmsg_space!(UnixCredentials, [RawFd; 253]);
         let mut parts = [IoSliceMut::new(&mut bytes)];
         let fd = self.socket.as_raw_fd();
-        let received = recvmsg::<()>(fd, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT)?;
+        let received =
+            recvmsg::<()>(fd, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT)?;
         let (length, truncated) = (received.bytes, received.flags.contains(MsgFlags::MSG_TRUNC));
         let mut message = Message { sender: 0, text: String::new(), fds: Vec::new() };
         for control in received.cmsgs()? {
             match control {
-                ControlMessageOwned::ScmCredentials(sender) => message.sender = u32::try_from(sender.pid()).unwrap_or_default(),
+                ControlMessageOwned::ScmCredentials(sender) => {
+                    message.sender = u32::try_from(sender.pid()).unwrap_or_default()
+                }
                 ControlMessageOwned::ScmRights(fds) => message.fds.extend(fds),
                 _ => {}
             }
@@ -76,7 +79,6 @@ impl NotifyReceiver {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
 

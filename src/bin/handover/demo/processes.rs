@@ -7,7 +7,7 @@ use std::fs;
 pub(super) struct Process {
     pub(super) pid: u32,
     parent: u32,
-    /// Dead and not yet waited for; its sockets are closed.
+    /// Dead and not yet waited for, or at least its first thread is.
     pub(super) zombie: bool,
 }
 
@@ -45,7 +45,6 @@ fn parse(pid: u32, stat: &str) -> Option<Process> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
 

@@ -45,13 +45,22 @@ impl Progress {
         let what = match row.version {
             Version::Good => format!("pid {} → {}, ready after {}", row.main_before, row.main, milliseconds(row.ready)),
             Version::Exits => format!("a version that exits: pid {} serves on", row.main),
-            Version::Hangs => format!("a version that hangs: pid {} serves on, rolled back after {}", row.main, milliseconds(row.ready)),
+            Version::Hangs => format!(
+                "a version that hangs: pid {} serves on, rolled back after {}",
+                row.main,
+                milliseconds(row.ready)
+            ),
         };
         self.line(format_args!("reload {:>2}  {what:<58} {}", row.n, counts(summary)));
     }
 
     pub(super) fn kill(&self, row: &KillRow) {
-        self.line(format_args!("kill       pid {} by SIGKILL, pid {} ready after {}", row.pid, row.main, milliseconds(row.ready)));
+        self.line(format_args!(
+            "kill       pid {} by SIGKILL, pid {} ready after {}",
+            row.pid,
+            row.main,
+            milliseconds(row.ready)
+        ));
     }
 
     pub(super) fn finish(&self) {

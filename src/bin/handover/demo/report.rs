@@ -61,6 +61,9 @@ pub(super) struct ReloadRow {
 pub(super) struct KillRow {
     pub(super) pid: u32,
     pub(super) main: u32,
+    /// From the signal until it was seen dead: requests written in that time count as in flight.
+    #[serde(serialize_with = "as_seconds")]
+    pub(super) died: Duration,
     /// From the signal until the next main process was ready.
     #[serde(serialize_with = "as_seconds")]
     pub(super) ready: Duration,
@@ -84,10 +87,12 @@ impl Report {
 
     /// Takes over what the clients counted; `clients` tells how many there were of a kind.
     pub(super) fn count(&mut self, summary: &Summary, clients: impl Fn(Kind) -> usize) {
-        self.requests = summary.counts.iter().map(|(&kind, &count)| KindRow { kind, clients: clients(kind), count }).collect();
+        self.requests =
+            summary.counts.iter().map(|(&kind, &count)| KindRow { kind, clients: clients(kind), count }).collect();
         self.total = summary.total;
         let row = |(kind, cause): (Kind, Cause), count, example| LostRow { kind, cause, count, example };
-        self.lost = summary.lost.iter().map(|(&key, (count, example))| row(key, *count, Some(example.clone()))).collect();
+        self.lost =
+            summary.lost.iter().map(|(&key, (count, example))| row(key, *count, Some(example.clone()))).collect();
         self.lost_to_kill = summary.lost_to_kill.iter().map(|(&key, &count)| row(key, count, None)).collect();
         if self.total.lost > 0 {
             self.problems.insert(0, format!("{} requests were lost", self.total.lost));
@@ -126,7 +131,8 @@ impl Report {
     }
 
     fn requests_table(&self) -> Table {
-        let mut table = table(&["requests", "clients", "answered", "lost", "in flight at the kill", "idle closes", "longest wait"]);
+        let mut table =
+            table(&["requests", "clients", "answered", "lost", "in flight at the kill", "closed idle", "longest wait"]);
         let mut row = |name: String, clients: usize, count: &Count| {
             let clients = if clients == 0 { String::new() } else { clients.to_string() };
             let numbers = [count.answered, count.lost, count.lost_to_kill, count.idle_closed].map(|n| n.to_string());
@@ -151,8 +157,14 @@ impl Report {
             true => "nothing was in flight in it".into(),
             false => format!("in flight in it: {}", causes.join(", ")),
         };
-        let wait = milliseconds(self.total.longest_over_kill);
-        format!("{in_flight}; pid {} ready {} later; the longest wait over it {wait}", kill.main, milliseconds(kill.ready))
+        let (died, ready, wait) = (kill.died, kill.ready, self.total.longest_over_kill);
+        format!(
+            "dead after {}, {in_flight}; pid {} ready after {}; the longest wait over it {}",
+            milliseconds(died),
+            kill.main,
+            milliseconds(ready),
+            milliseconds(wait)
+        )
     }
 
     fn reloads_table(&self) -> Table {
@@ -160,13 +172,19 @@ impl Report {
         let mut row = |name: &str, mut times: Vec<Duration>| {
             times.sort_unstable();
             if let Some(max) = times.last() {
-                table.add_row([name.to_owned(), times.len().to_string(), milliseconds(times[times.len() / 2]), milliseconds(*max)]);
+                table.add_row([
+                    name.to_owned(),
+                    times.len().to_string(),
+                    milliseconds(times[times.len() / 2]),
+                    milliseconds(*max),
+                ]);
             }
         };
         let good = || self.reloads.iter().filter(|row| row.version == Version::Good);
         row("request to READY=1", good().map(|row| row.ready).collect());
         row("request to the new process's first answer", good().filter_map(|row| row.answered).collect());
-        let bad = |version| self.reloads.iter().filter(move |row| row.version == version).map(|row| row.ready).collect();
+        let bad =
+            |version| self.reloads.iter().filter(move |row| row.version == version).map(|row| row.ready).collect();
         row("rolled back, the version exits", bad(Version::Exits));
         row("rolled back, the version hangs", bad(Version::Hangs));
         right(&mut table);
@@ -176,7 +194,7 @@ impl Report {
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(header);
     table
 }
 

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const WARM_UP_LIMIT: Duration = Duration::from_secs(20);
 /// The longest from a reload's end to an answer from the right process.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// The longest until old generations have ended once the load has: above their drain timeout.
+/// The longest until old generations have ended: above their drain timeout.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 
 pub(super) struct Script<'a> {
@@ -29,7 +29,12 @@ pub(super) struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    pub(super) fn new(options: &'a Options, supervisor: &'a Supervisor, versions: &'a Versions, progress: &'a Progress) -> Self {
+    pub(super) fn new(
+        options: &'a Options,
+        supervisor: &'a Supervisor,
+        versions: &'a Versions,
+        progress: &'a Progress,
+    ) -> Self {
         let report = Report::new(supervisor.name(), options.seed);
         // A stream of its own: the clients count theirs from 1.
         Self { options, supervisor, versions, progress, random: Random::new(options.seed, 0), report, killed: None }
@@ -37,7 +42,11 @@ impl<'a> Script<'a> {
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
         let address = self.supervisor.address();
-        self.progress.line(format_args!("http://{address}, supervised by {}; seed {}", self.supervisor.name(), self.options.seed));
+        self.progress.line(format_args!(
+            "http://{address}, supervised by {}; seed {}",
+            self.supervisor.name(),
+            self.options.seed
+        ));
         let main = self.supervisor.running(0).await?;
         self.report.generations = 1;
         self.progress.line(format_args!("main process {main} is ready; {} clients start", Load::CLIENTS));
@@ -49,7 +58,8 @@ impl<'a> Script<'a> {
         let slot = self.options.duration / reloads;
         let begun = Instant::now();
         for n in 1..=reloads {
-            let jitter = slot.mul_f64(0.4).min(Duration::from_secs(1)) / 1000 * u32::try_from(self.random.within(0..1000)).unwrap_or_default();
+            let jitter = slot.mul_f64(0.4).min(Duration::from_secs(1)) / 1000
+                * u32::try_from(self.random.within(0..1000)).unwrap_or_default();
             self.wait_until(begun + slot * (n - 1) + jitter, &load).await;
             if n == kill {
                 self.kill(&load).await?;
@@ -64,8 +74,9 @@ impl<'a> Script<'a> {
         self.wait_until(begun + self.options.duration, &load).await;
 
         self.progress.line("the load ends, the last old generations drain");
-        let stats = load.stop().await.map_err(|left| Failure::failed(format!("{left} clients did not come to an end")))?;
-        self.drained().await;
+        let stats =
+            load.stop().await.map_err(|left| Failure::failed(format!("{left} clients did not come to an end")))?;
+        self.drained("without load").await;
         self.report.count(&stats.summary(), Load::count);
         Ok(())
     }
@@ -74,7 +85,8 @@ impl<'a> Script<'a> {
         let begun = Instant::now();
         loop {
             let summary = load.stats().summary();
-            let silent = Kind::ALL.into_iter().find(|kind| Load::count(*kind) > 0 && !summary.counts.contains_key(kind));
+            let silent =
+                Kind::ALL.into_iter().find(|kind| Load::count(*kind) > 0 && !summary.counts.contains_key(kind));
             let Some(kind) = silent else { return Ok(()) };
             if begun.elapsed() > WARM_UP_LIMIT {
                 return Err(Failure::failed(format!("no answer to {kind} within {WARM_UP_LIMIT:?}")));
@@ -130,38 +142,44 @@ impl<'a> Script<'a> {
                 other => others.extend(other),
             }
         }
-        self.report.problems.push(format!("after reload {n}, main process {main} did not answer within {ANSWER_LIMIT:?}, but {others:?}"));
+        self.report.problems.push(format!(
+            "after reload {n}, main process {main} did not answer within {ANSWER_LIMIT:?}, but {others:?}"
+        ));
         None
     }
 
+    /// Kills when only the main generation is left: systemd ends a service as a whole, and an older generation that still
+    /// drained would have to hurry.
     async fn kill(&mut self, load: &Load) -> Result<(), Failure> {
+        self.drained("under load").await;
         let kill = self.supervisor.kill().await?;
         self.killed = Some(kill.pid);
-        let (pid, at) = (kill.pid, kill.at);
+        let (pid, at, died) = (kill.pid, kill.at, kill.dead - kill.at);
         load.stats().killed(kill);
         let main = self.supervisor.running(pid).await?;
         let ready = at.elapsed();
         load.stats().restarted();
         self.answer_by(main, 0, load).await;
         self.report.generations += 1;
-        let row = KillRow { pid, main, ready };
+        let row = KillRow { pid, main, died, ready };
         self.progress.kill(&row);
         self.report.kill = Some(row);
         Ok(())
     }
 
     fn install(&self, version: Version) -> Result<(), Failure> {
-        self.versions.install(version).map_err(|e| {
-            Failure::cannot_run(format!("{} cannot be replaced: {e}", self.versions.program().display()))
-        })
+        self.versions
+            .install(version)
+            .map_err(|e| Failure::cannot_run(format!("{} cannot be replaced: {e}", self.versions.program().display())))
     }
 
-    /// With no connection left, only the main generation stays.
-    async fn drained(&mut self) {
+    /// Waits until only the main generation is left.
+    async fn drained(&mut self, when: &str) {
         let begun = Instant::now();
         while let Some(processes) = self.supervisor.processes().await.filter(|processes| *processes > 1) {
             if begun.elapsed() > DRAIN_LIMIT {
-                self.report.problems.push(format!("{} old generations have not ended {DRAIN_LIMIT:?} after the load", processes - 1));
+                let problem = format!("{} old generations did not end {when} within {DRAIN_LIMIT:?}", processes - 1);
+                self.report.problems.push(problem);
                 return;
             }
             tokio::time::sleep(Progress::TICK).await;

@@ -57,13 +57,16 @@ impl Supervisor {
         let main = match self {
             Self::BuiltIn(manager) => {
                 let running = |unit: &Unit| unit.state == State::Running && unit.main != other_than;
-                let ended = |unit: &Unit| unit.state == State::Stopped && !unit.exits.is_empty() && unit.main != other_than;
+                let ended =
+                    |unit: &Unit| unit.state == State::Stopped && !unit.exits.is_empty() && unit.main != other_than;
                 let unit = manager.wait_for(START_LIMIT, |unit| running(unit) || ended(unit)).await;
                 unit.filter(running).map(|unit| unit.main)
             }
             Self::Systemd(systemd) => systemd.running(other_than, START_LIMIT).await?,
         };
-        main.ok_or_else(|| Failure::failed(format!("the service was not ready within {START_LIMIT:?}: {}", self.state())))
+        main.ok_or_else(|| {
+            Failure::failed(format!("the service was not ready within {START_LIMIT:?}: {}", self.state()))
+        })
     }
 
     pub(super) async fn reload(&self) -> Result<Reloaded, Failure> {
@@ -73,18 +76,23 @@ impl Supervisor {
                 let Some((main_before, requested)) = manager.signal(Signal::SIGHUP).await else {
                     return Err(Failure::failed("the built-in receiver has ended"));
                 };
-                let ended = |unit: &Unit| unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading;
-                manager.wait_for(RELOAD_LIMIT, ended).await.filter(|unit| unit.reloads > before.reloads).map(|unit| Reloaded {
-                    requested,
-                    ready: unit.reload_ended.saturating_duration_since(requested),
-                    main_before,
-                    main: unit.main,
-                    status_text: unit.status_text,
+                let ended = |unit: &Unit| {
+                    unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading
+                };
+                manager.wait_for(RELOAD_LIMIT, ended).await.filter(|unit| unit.reloads > before.reloads).map(|unit| {
+                    Reloaded {
+                        requested,
+                        ready: unit.reload_ended.saturating_duration_since(requested),
+                        main_before,
+                        main: unit.main,
+                        status_text: unit.status_text,
+                    }
                 })
             }
             Self::Systemd(systemd) => systemd.reload(RELOAD_LIMIT).await?,
         };
-        reloaded.ok_or_else(|| Failure::failed(format!("a reload had no end within {RELOAD_LIMIT:?}: {}", self.state())))
+        reloaded
+            .ok_or_else(|| Failure::failed(format!("a reload had no end within {RELOAD_LIMIT:?}: {}", self.state())))
     }
 
     /// SIGKILL for the main process; returns when it is dead.
@@ -103,7 +111,9 @@ impl Supervisor {
             }
             Self::Systemd(systemd) => systemd.kill(DEATH_LIMIT).await?,
         };
-        kill.ok_or_else(|| Failure::failed(format!("the killed process was not gone within {DEATH_LIMIT:?}: {}", self.state())))
+        kill.ok_or_else(|| {
+            Failure::failed(format!("the killed process was not gone within {DEATH_LIMIT:?}: {}", self.state()))
+        })
     }
 
     /// Ends the service and all that belongs to it. What it finds amiss comes back as text.
@@ -111,7 +121,8 @@ impl Supervisor {
         match self {
             Self::BuiltIn(manager) => {
                 let unit = manager.end().await;
-                let mut problems: Vec<_> = unit.warnings.iter().map(|warning| format!("built-in receiver: {warning}")).collect();
+                let mut problems: Vec<_> =
+                    unit.warnings.iter().map(|warning| format!("built-in receiver: {warning}")).collect();
                 for exit in &unit.exits {
                     let was_main = unit.mains.contains(&exit.pid);
                     if let Some(failure) = exit.failure.as_ref().filter(|_| was_main && Some(exit.pid) != killed) {
@@ -149,8 +160,16 @@ impl Supervisor {
         match self {
             Self::BuiltIn(manager) => {
                 let unit = manager.unit();
-                let last_exit = unit.exits.last().map(|exit| format!(", last exit: pid {} {}", exit.pid, exit.failure.as_deref().unwrap_or("with 0")));
-                format!("{:?}, main process {}{}, status {:?}", unit.state, unit.main, last_exit.unwrap_or_default(), unit.status_text)
+                let last_exit = unit.exits.last().map(|exit| {
+                    format!(", last exit: pid {} {}", exit.pid, exit.failure.as_deref().unwrap_or("with 0"))
+                });
+                format!(
+                    "{:?}, main process {}{}, status {:?}",
+                    unit.state,
+                    unit.main,
+                    last_exit.unwrap_or_default(),
+                    unit.status_text
+                )
             }
             Self::Systemd(systemd) => systemd.log_command(),
         }

@@ -19,6 +19,8 @@ use crate::failure::Failure;
 
 /// No systemctl call takes longer, but for starts and stops, whose own timeouts are shorter.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// The first version with `Type=notify-reload`.
+const NOTIFY_RELOAD_SINCE: u32 = 253;
 const POLL: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Systemd {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = address.map_err(|e| Failure::cannot_run(format!("no free port on 127.0.0.1: {e}")))?;
         let units = Units { directory, name: format!("handover-demo-{}", std::process::id()) };
-        units.write(address, program, arguments)?;
+        units.write(version, address, program, arguments)?;
         let systemd = Self { address, manager, version, units, main_since: std::sync::Mutex::new(Instant::now()) };
         if let Err(failure) = systemd.start_units().await {
             drop(systemd.end().await);
@@ -88,14 +90,16 @@ impl Systemd {
         Ok(settled.map(|unit| unit.main))
     }
 
-    /// `systemctl reload` with a bare kill may return before the service has even said `RELOADING=1`, so the end is read from
-    /// the unit: it runs, and either its main process or its status text is a new one.
+    /// With `notify-reload`, `systemctl reload` returns when the reload has ended. With a bare kill it may return before the
+    /// service has even said `RELOADING=1`, so the end is read from the unit: its main process or its status text is a new one.
     pub(super) async fn reload(&self, limit: Duration) -> Result<Option<Reloaded>, Failure> {
         let before = self.show().await?;
         let (requested, clock) = (Instant::now(), monotonic());
         self.call(&["reload", &self.units.file("service")]).await?;
+        let told = self.version >= NOTIFY_RELOAD_SINCE;
         let ended = |unit: &Shown| {
-            unit.running && unit.changed > clock && (unit.main != before.main || unit.status_text != before.status_text)
+            let news = unit.main != before.main || unit.status_text != before.status_text;
+            unit.running && unit.changed > clock && (told || news)
         };
         let Some(after) = self.until(limit, ended).await? else { return Ok(None) };
         if after.main != before.main {
@@ -116,7 +120,9 @@ impl Systemd {
         let whom = if self.version >= 252 { "--kill-whom=main" } else { "--kill-who=main" };
         let at = Instant::now();
         self.call(&["kill", "-s", "KILL", whom, &self.units.file("service")]).await?;
-        while processes::find(pid).is_some_and(|process| !process.zombie) {
+        // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while the others still hold
+        // the sockets.
+        while processes::find(pid).is_some() {
             if at.elapsed() > limit {
                 return Ok(None);
             }
@@ -131,7 +137,9 @@ impl Systemd {
         let (socket, service) = (self.units.file("socket"), self.units.file("service"));
         for call in [&["stop", &socket, &service][..], &["is-failed", "--quiet", &service]] {
             match (call[0], self.run(call).await) {
-                ("is-failed", Ok(output)) if output.status.success() => problems.push(format!("{service} failed: {}", self.log_command())),
+                ("is-failed", Ok(output)) if output.status.success() => {
+                    problems.push(format!("{service} failed: {}", self.log_command()))
+                }
                 ("stop", Ok(output)) if !output.status.success() => problems.push(said("systemctl stop", &output)),
                 (_, Err(failure)) => problems.push(failure.to_string()),
                 _ => {}
@@ -171,7 +179,8 @@ impl Systemd {
     }
 
     async fn show(&self) -> Result<Shown, Failure> {
-        const PROPERTIES: &str = "--property=MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,ControlGroup";
+        const PROPERTIES: &str =
+            "--property=MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,ControlGroup";
         let output = self.call(&["show", PROPERTIES, &self.units.file("service")]).await?;
         Ok(parse_show(&String::from_utf8_lossy(&output.stdout)))
     }
@@ -194,7 +203,8 @@ async fn systemctl(manager: &[&str], arguments: &[&str]) -> Result<Output, Failu
     // Not the demo's process group: Ctrl-C must not interrupt the calls that clean up.
     command.args(manager).args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     let output = tokio::time::timeout(CALL_LIMIT, command.output()).await;
-    let output = output.map_err(|_| Failure::failed(format!("systemctl {} took longer than {CALL_LIMIT:?}", arguments.join(" "))))?;
+    let output = output
+        .map_err(|_| Failure::failed(format!("systemctl {} took longer than {CALL_LIMIT:?}", arguments.join(" "))))?;
     output.map_err(|e| Failure::cannot_run(format!("systemctl cannot be run: {e}")))
 }
 
@@ -205,7 +215,9 @@ fn said(what: &str, output: &Output) -> String {
 fn choose_manager() -> Result<(&'static [&'static str], PathBuf), Failure> {
     // sd_booted(3)
     if !Path::new("/run/systemd/system").is_dir() {
-        return Err(Failure::cannot_run("systemd is not PID 1 here (/run/systemd/system is missing); run the demo without --systemd"));
+        return Err(Failure::cannot_run(
+            "systemd is not PID 1 here (/run/systemd/system is missing); run the demo without --systemd",
+        ));
     }
     if nix::unistd::geteuid().is_root() {
         return Ok((&[], PathBuf::from("/run/systemd/system")));
@@ -220,11 +232,16 @@ fn choose_manager() -> Result<(&'static [&'static str], PathBuf), Failure> {
 async fn version(manager: &[&str]) -> Result<u32, Failure> {
     let output = systemctl(manager, &["show", "--property=Version", "--value"]).await?;
     if !output.status.success() {
-        return Err(Failure::cannot_run(format!("{}; run the demo without --systemd", said("systemctl show", &output))));
+        return Err(Failure::cannot_run(format!(
+            "{}; run the demo without --systemd",
+            said("systemctl show", &output)
+        )));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let digits = text.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
-    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| Failure::cannot_run(format!("systemd's version {text:?} has no number")))
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| Failure::cannot_run(format!("systemd's version {text:?} has no number")))
 }
 
 fn monotonic() -> u64 {
@@ -255,15 +272,21 @@ impl Units {
         format!("{}.{kind}", self.name)
     }
 
-    fn write(&self, address: SocketAddr, program: &Path, arguments: &[OsString]) -> Result<(), Failure> {
-        let socket = format!("[Unit]\nDescription=handover demo\n[Socket]\nListenStream={address}\nFileDescriptorName=http\n");
+    fn write(&self, version: u32, address: SocketAddr, program: &Path, arguments: &[OsString]) -> Result<(), Failure> {
+        let socket =
+            format!("[Unit]\nDescription=handover demo\n[Socket]\nListenStream={address}\nFileDescriptorName=http\n");
         let mut start = quoted(&program.to_string_lossy());
         for argument in arguments {
             let _ = write!(start, " {}", quoted(&argument.to_string_lossy()));
         }
+        let kind = if version >= NOTIFY_RELOAD_SINCE {
+            "Type=notify-reload"
+        } else {
+            "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
+        };
         let service = format!(
             "[Unit]\nDescription=handover demo\nRequires={socket}\nAfter={socket}\n\
-             [Service]\nType=notify\nNotifyAccess=main\nExecStart={start}\nExecReload=/bin/kill -HUP $MAINPID\n\
+             [Service]\n{kind}\nNotifyAccess=main\nExecStart={start}\n\
              KillMode=control-group\nTimeoutStartSec=10\nTimeoutStopSec=15\nWatchdogSec=2\nRestart=on-failure\nRestartSec=100ms\n",
             socket = self.file("socket"),
         );
@@ -314,7 +337,9 @@ mod tests {
 
     #[test]
     fn what_show_tells() {
-        let shown = parse_show("MainPID=7\nActiveState=active\nSubState=running\nStatusText=a=b\nStateChangeTimestampMonotonic=9\n");
+        let shown = parse_show(
+            "MainPID=7\nActiveState=active\nSubState=running\nStatusText=a=b\nStateChangeTimestampMonotonic=9\n",
+        );
         assert_eq!((shown.main, shown.running, shown.status_text.as_str(), shown.changed), (7, true, "a=b", 9));
         assert!(!parse_show("ActiveState=reloading\nSubState=reload-notify\n").running);
     }

@@ -84,12 +84,26 @@ impl Unit {
     /// `NotifyAccess=main`: only the main process is heard. `MAINPID=` counts before the rest of its datagram does, and
     /// only for a living process of the service (`alive`).
     pub(super) fn notified(&mut self, sender: u32, text: &str, now: Instant, alive: impl Fn(u32) -> bool) {
+        // Answered to anybody, by closing its fd once the messages before it were processed.
+        if text.trim_end() == "BARRIER=1" {
+            return;
+        }
         if sender != self.main || matches!(self.state, State::Ending | State::Stopped) {
-            self.warnings.push(format!("message from {sender}, which is not the main process {}: {}", self.main, text.escape_debug()));
+            self.warnings.push(format!(
+                "message from {sender}, which is not the main process {}: {}",
+                self.main,
+                text.escape_debug()
+            ));
             return;
         }
         // The last of several counts.
-        let field = |name: &str| text.lines().rev().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value);
+        let field = |name: &str| {
+            text.lines()
+                .rev()
+                .filter_map(|line| line.split_once('='))
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value)
+        };
         let is_set = |name| field(name) == Some("1");
 
         if let Some(pid) = field("MAINPID") {
@@ -156,6 +170,7 @@ mod tests {
         unit.notified(10, "MAINPID=11\nREADY=1", now, |pid| pid == 11);
         assert_eq!((unit.state, unit.main, unit.reloads), (State::Running, 11, 1));
         assert_eq!(unit.mains, [10, 11]);
+        unit.notified(10, "BARRIER=1", now, |_| true);
         unit.notified(10, "STOPPING=1", now, |_| true);
         assert_eq!(unit.state, State::Running, "the old one is not heard any more");
         assert_eq!(unit.warnings.len(), 1);

@@ -30,7 +30,8 @@ pub(super) struct Versions {
 impl Versions {
     /// A copy of this very program becomes the service.
     pub(super) fn new() -> Result<Self, Failure> {
-        let own = std::env::current_exe().map_err(|e| Failure::cannot_run(format!("the path of this program is unknown: {e}")))?;
+        let own = std::env::current_exe()
+            .map_err(|e| Failure::cannot_run(format!("the path of this program is unknown: {e}")))?;
         let places = [Some(std::env::temp_dir()), own.parent().map(Path::to_owned)];
         let mut refusals = Vec::new();
         for place in places.into_iter().flatten() {
@@ -41,7 +42,9 @@ impl Versions {
             }
         }
         let refusals = refusals.join("; ");
-        Err(Failure::cannot_run(format!("no directory from which a copy of this program runs ({refusals}); name one in TMPDIR")))
+        Err(Failure::cannot_run(format!(
+            "no directory from which a copy of this program runs ({refusals}); name one in TMPDIR"
+        )))
     }
 
     fn within(place: &Path, own: &Path) -> io::Result<Self> {
@@ -52,7 +55,8 @@ impl Versions {
         // Another file system, or another owner's file: copied.
         fs::hard_link(own, &good).or_else(|_| fs::copy(own, &good).map(drop))?;
         versions.install(Version::Good)?;
-        let run = Command::new(versions.program()).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+        let run =
+            Command::new(versions.program()).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         run.success().then_some(versions).ok_or_else(|| io::Error::other(format!("the copy ended with {run}")))
     }
 
@@ -90,7 +94,6 @@ fn script(path: &Path, text: &str) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
 

@@ -138,16 +138,20 @@ impl Expect {
         }
         match self {
             Self::Pid => {
-                let pid = std::str::from_utf8(&response.body).ok().and_then(|body| body.strip_suffix('\n')?.parse().ok());
+                let pid =
+                    std::str::from_utf8(&response.body).ok().and_then(|body| body.strip_suffix('\n')?.parse().ok());
                 pid.map(Some).ok_or_else(|| broken(Cause::WrongBody, format!("{:?} is no pid", shown())))
             }
             Self::Exactly(body) if *body == response.body => Ok(None),
             Self::Exactly(body) => {
-                let detail = format!("{} bytes that differ from the {} expected: {:?}…", response.body.len(), body.len(), shown());
+                let detail = format!(
+                    "{} bytes that differ from the {} expected: {:?}…",
+                    response.body.len(),
+                    body.len(),
+                    shown()
+                );
                 Err(broken(Cause::WrongBody, detail))
             }
         }
     }
 }
-
-

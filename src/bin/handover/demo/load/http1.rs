@@ -58,7 +58,9 @@ impl Connection {
         let connecting = tokio::time::timeout(limit, TcpStream::connect(address)).await;
         let stream = match connecting {
             Ok(Ok(stream)) => stream,
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => return Err(broken(Cause::Refused, e.to_string())),
+            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(broken(Cause::Refused, e.to_string()));
+            }
             Ok(Err(e)) => return Err(broken(Cause::Connect, e.to_string())),
             Err(_) => return Err(broken(Cause::Timeout, "connecting")),
         };
@@ -96,13 +98,17 @@ impl Connection {
                 // An interim response: the real one follows.
                 Some(head) if (100..200).contains(&head.status) => drop(self.received.drain(..head.length)),
                 Some(head) => break head,
-                None if self.received.len() > MAX_HEAD => return Err(broken(Cause::Malformed, "a head without an end")),
+                None if self.received.len() > MAX_HEAD => {
+                    return Err(broken(Cause::Malformed, "a head without an end"));
+                }
                 None => self.fill(!self.received.is_empty()).await?,
             }
         };
         self.received.drain(..head.length);
         let body = match head.framing {
-            Framing::Length(length) if length > MAX_BODY => return Err(broken(Cause::Malformed, format!("a body of {length} bytes"))),
+            Framing::Length(length) if length > MAX_BODY => {
+                return Err(broken(Cause::Malformed, format!("a body of {length} bytes")));
+            }
             Framing::Length(length) => self.take(length).await?,
             Framing::Chunked => self.chunks().await?,
         };
@@ -118,7 +124,8 @@ impl Connection {
             let line = self.line().await?;
             let size = line.split(|&b| b == b';').next().and_then(|digits| std::str::from_utf8(digits).ok());
             let size = size.and_then(|digits| usize::from_str_radix(digits.trim(), 16).ok());
-            let size = size.ok_or_else(|| broken(Cause::Malformed, format!("chunk size {:?}", String::from_utf8_lossy(&line))))?;
+            let size = size
+                .ok_or_else(|| broken(Cause::Malformed, format!("chunk size {:?}", String::from_utf8_lossy(&line))))?;
             if size > MAX_BODY - body.len() {
                 return Err(broken(Cause::Malformed, format!("a chunk of {size} bytes")));
             }
@@ -199,7 +206,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
         let value = String::from_utf8_lossy(header.value);
         if header.name.eq_ignore_ascii_case("connection") {
             close |= value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"));
-        } else if header.name.eq_ignore_ascii_case("transfer-encoding") && value.trim().eq_ignore_ascii_case("chunked") {
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") && value.trim().eq_ignore_ascii_case("chunked")
+        {
             framing = framing.or(Some(Framing::Chunked));
         } else if header.name.eq_ignore_ascii_case("content-length") {
             let length = value.trim().parse().map_err(|e| malformed(format!("Content-Length {value:?}: {e}")))?;
@@ -212,7 +220,6 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
@@ -223,7 +230,9 @@ mod tests {
         assert_eq!(head("HTTP/1.1 200 OK\r\ncontent-le").unwrap(), None);
         let plain = head("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").unwrap().unwrap();
         assert_eq!((plain.status, plain.close, plain.framing, plain.length), (200, false, Framing::Length(5), 38));
-        let last = head("HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap().unwrap();
+        let last = head("HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .unwrap()
+            .unwrap();
         assert_eq!((last.close, last.framing), (true, Framing::Chunked));
         let empty = head("HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
         assert_eq!(empty.framing, Framing::Length(0));
@@ -254,10 +263,14 @@ mod tests {
     async fn bodies() {
         let response = read_from("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
         assert_eq!(response.body, b"hello");
-        let response =
-            read_from("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nx: y\r\n\r\n").await.unwrap();
+        let response = read_from(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nx: y\r\n\r\n",
+        )
+        .await
+        .unwrap();
         assert_eq!(response.body, b"hello!");
-        let response = read_from("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        let response =
+            read_from("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
         assert_eq!((response.status, response.body), (200, b"ok".to_vec()));
     }
 

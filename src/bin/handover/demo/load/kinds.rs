@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::Stop;
 use super::client::{Ask, Client, Expect};
 use super::random::Random;
-use super::Stop;
 
 /// One head in so many is written in two pieces, so that some are half sent at any moment.
 const SPLIT_HEADS: usize = 8;

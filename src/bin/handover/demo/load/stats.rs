@@ -1,7 +1,7 @@
 //! What the load counted: every request ends here exactly once, answered or lost.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [Self::KeepAlive, Self::Fresh, Self::Slow, Self::Upload, Self::Stream, Self::Probe];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::KeepAlive, Self::Fresh, Self::Slow, Self::Upload, Self::Stream, Self::Probe];
 }
 
 impl fmt::Display for Kind {
@@ -130,6 +131,27 @@ impl Loss {
     }
 }
 
+impl Loss {
+    /// What helps to find the reason: whose connection it was, and when it broke.
+    fn describe(&self, kills: &[Kill]) -> String {
+        let mut text = self.detail.clone();
+        if let Some(pid) = self.served_by {
+            let _ = write!(text, ", on a connection of pid {pid}");
+        }
+        if let Some(sent) = self.sent {
+            let _ = write!(text, ", {:.1?} after it was sent", self.failed - sent);
+        }
+        for kill in kills {
+            let (side, apart) = match self.failed.checked_duration_since(kill.at) {
+                Some(apart) => ("after", apart),
+                None => ("before", kill.at - self.failed),
+            };
+            let _ = write!(text, ", {apart:.1?} {side} the kill");
+        }
+        text
+    }
+}
+
 /// The counters of one kind.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Count {
@@ -237,7 +259,7 @@ impl Stats {
                 *summary.lost_to_kill.entry((loss.kind, loss.cause)).or_default() += 1;
             } else {
                 count.lost += 1;
-                summary.lost.entry((loss.kind, loss.cause)).or_insert_with(|| (0, loss.detail.clone())).0 += 1;
+                summary.lost.entry((loss.kind, loss.cause)).or_insert_with(|| (0, loss.describe(&inner.kills))).0 += 1;
             }
         }
         for count in summary.counts.values() {

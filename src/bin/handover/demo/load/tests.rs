@@ -197,7 +197,8 @@ async fn all_kinds_verify_what_the_example_serves() {
     let server = tokio::spawn(async move { axum::serve(listener, crate::web::router(1)).await });
     let load = Load::start(address, 7);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    let every_kind = |summary: &Summary| CLIENTS.iter().all(|(kind, _)| summary.counts.get(kind).is_some_and(|c| c.answered >= 4));
+    let every_kind =
+        |summary: &Summary| CLIENTS.iter().all(|(kind, _)| summary.counts.get(kind).is_some_and(|c| c.answered >= 4));
     while !every_kind(&load.stats().summary()) {
         assert!(tokio::time::Instant::now() < deadline, "{:?}", load.stats().summary());
         tokio::time::sleep(Duration::from_millis(20)).await;
