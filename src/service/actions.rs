@@ -82,7 +82,14 @@ impl Driver {
         self.reloads += 1;
         let id = self.reloads;
         let handover_id = handover_id();
-        self.reload = Some(Reload { id, handover_id: handover_id.clone(), began: now(), coming: None });
+        self.reload = Some(Reload {
+            id,
+            handover_id: handover_id.clone(),
+            began: now(),
+            coming: None,
+            new_pid: None,
+            ended: false,
+        });
         info!(
             generation = self.generation,
             handover_id = %handover_id,
@@ -91,12 +98,16 @@ impl Driver {
         );
         let (origin, parent, state) = (self.origin.clone(), self.parent, self.state_fn.clone());
         let estate = self.estate(handover_id);
-        let inputs = self.inputs.clone();
+        let (inputs, over) = (self.inputs.clone(), self.inputs.clone());
         let starting = tokio::task::spawn_blocking(move || {
             let mut estate = estate?;
             estate.state = state.map(|state| (state.0)());
+            if over.is_closed() {
+                return Err(Error::new(Kind::State, "the service is over"));
+            }
             origin.start(estate, parent)
         });
+        self.starting += 1;
         self.tasks.spawn(async move {
             let result = starting.await.unwrap_or_else(|e| {
                 Err(Error::new(Kind::Generation, format!("the application's handover state failed: {e}")))
@@ -191,7 +202,7 @@ impl Driver {
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 old_pid = self.pid,
-                new_pid = reload.coming.as_ref().map(|c| c.process.pid()),
+                new_pid = reload.new_pid,
                 reload_ms = millis(reload.began),
                 "reload failed: generation {next} {reason}; generation {} serves on", self.generation
             );
@@ -201,7 +212,9 @@ impl Driver {
     }
 
     fn end_next(&mut self, grace: Duration) {
-        let Some(coming) = self.reload.as_mut().and_then(|r| r.coming.take()) else { return };
+        let Some(reload) = &mut self.reload else { return };
+        reload.ended = true;
+        let Some(coming) = reload.coming.take() else { return };
         coming.watcher.abort();
         self.enders.spawn(watch::end(self.generation + 1, coming.process, Some(coming.link), grace));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::service::driver::Input;
 use crate::systemd::notify::{Message, Notifier};
@@ -45,7 +45,10 @@ pub(crate) async fn ping(
         };
         match verdict {
             Ok(()) => {
-                healthy = true;
+                if !std::mem::replace(&mut healthy, true) {
+                    info!("healthy again");
+                    let _ = notifier.send_async(&Message::new().status("healthy again")).await;
+                }
                 if let Err(error) = notifier.send_async(&Message::new().watchdog()).await {
                     error!(%error, "the watchdog ping could not be sent");
                 }
