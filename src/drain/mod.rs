@@ -127,7 +127,12 @@ impl Drain {
     ///
     /// Only the first call counts, so a second one cannot prolong a drain.
     pub fn begin(&self, linger: Duration) {
-        self.step(Phase::Draining, linger);
+        let mut state = self.core.lock();
+        let stepped = self.step(&mut state, Phase::Draining, linger);
+        drop(state);
+        if stepped {
+            self.tell_step();
+        }
         tracing::debug!(active = self.active(), ?linger, "drain begun");
     }
 
@@ -145,14 +150,21 @@ impl Drain {
     /// often the hammer falls. Connections that have had their last reply and only wait for the
     /// client to close are cut, too, but lose nothing and are not named.
     pub fn hammer(&self) -> Vec<Cut> {
-        self.step(Phase::Hammered, Duration::ZERO);
         let mut cuts = Vec::new();
-        for entry in self.core.lock().open.values_mut() {
+        let mut state = self.core.lock();
+        let stepped = self.step(&mut state, Phase::Hammered, Duration::ZERO);
+        // Under the same lock as the step: whoever sees that leaves the list at once, on another thread, and would not be named.
+        for entry in state.open.values_mut() {
             if !std::mem::replace(&mut entry.cut, true) {
                 cuts.extend(entry.work.doing().map(Cut::new));
             }
         }
-        self.core.wake_all();
+        drop(state);
+        if stepped {
+            self.tell_step();
+        } else {
+            self.core.wake_all();
+        }
         cuts
     }
 
@@ -210,15 +222,19 @@ impl Drain {
         }
     }
 
-    fn step(&self, to: Phase, linger: Duration) {
-        let mut state = self.core.lock();
+    /// Whether it was one; then [`tell_step`](Self::tell_step) follows, without the lock.
+    #[must_use]
+    fn step(&self, state: &mut State, to: Phase, linger: Duration) -> bool {
         if self.phase() >= to {
-            return;
+            return false;
         }
         state.gate = false;
         self.core.begun.get_or_init(|| Begun { at: Instant::now(), linger });
         self.core.phase.store(to as u8, Ordering::Release);
-        drop(state);
+        true
+    }
+
+    fn tell_step(&self) {
         self.core.gate.send_replace(false);
         self.core.stepped.notify_waiters();
         self.core.emptied.notify_waiters();
@@ -346,6 +362,26 @@ mod tests {
         drain.begin(LINGER);
         let now = Instant::now();
         assert_eq!(drain.linger_end(now), now);
+    }
+
+    /// Leaves as soon as it sees the hammer, as a connection's task does on another thread.
+    #[test]
+    fn whoever_flees_from_the_hammer_is_named() {
+        for _ in 0..200 {
+            let drain = Drain::new();
+            let job = drain.register("job");
+            let fleeing = std::thread::spawn({
+                let drain = drain.clone();
+                move || {
+                    while drain.phase() != Phase::Hammered {
+                        std::hint::spin_loop();
+                    }
+                    drop(job);
+                }
+            });
+            assert_eq!(drain.hammer().len(), 1);
+            fleeing.join().unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,6 +59,14 @@ impl Stop {
     }
 }
 
+struct StopOnDrop(watch::Sender<bool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
 /// Clients ask while `f` runs; it begins when each kind has had an answer. Afterwards every request is finished.
 pub(crate) fn under<T>(
     lab: &Container,
@@ -70,13 +78,15 @@ pub(crate) fn under<T>(
     let (stop, stopped) = watch::channel(false);
     let (ended, end) = mpsc::channel();
     let result = thread::scope(|scope| {
+        // Also when `f` panics: the scope waits for the clients.
+        let stop = StopOnDrop(stop);
         let clients = scope.spawn(|| {
             let outcome = lab.in_netns(|| run(address, kinds, &stats, &stopped));
             let _ = ended.send(());
             outcome
         });
         let outcome = first_answers(lab, kinds, &stats, &end).and_then(|()| f(&stats));
-        stop.send_replace(true);
+        drop(stop);
         match clients.join() {
             Ok(ran) => outcome.and_then(|value| ran?.map(|()| value)),
             Err(panic) => std::panic::resume_unwind(panic),

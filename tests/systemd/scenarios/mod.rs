@@ -1,13 +1,33 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod crashes;
+mod failures;
 mod identity;
+mod journal;
+mod probation;
 mod reload;
-mod user_manager;
+mod requests;
+mod stops;
+mod upgrade;
+mod watchdog;
 mod web;
 
 use crate::lab::Scenario;
 
 pub(crate) fn all() -> Vec<Scenario> {
-    [basics::SCENARIOS, user_manager::SCENARIOS, identity::SCENARIOS, reload::SCENARIOS].concat()
+    [
+        basics::SCENARIOS,
+        reload::SCENARIOS,
+        identity::SCENARIOS,
+        requests::SCENARIOS,
+        failures::SCENARIOS,
+        probation::SCENARIOS,
+        upgrade::SCENARIOS,
+        crashes::SCENARIOS,
+        stops::SCENARIOS,
+        watchdog::SCENARIOS,
+        journal::SCENARIOS,
+    ]
+    .concat()
 }

@@ -1,0 +1,77 @@
+//! The main process is killed: what was in flight in it is lost, and nothing else.
+
+use std::time::{Duration, Instant};
+
+use super::web::{DEADLINE, Setup, UNIT, Web, within};
+use crate::lab::{Container, Outcome, Scenario};
+use crate::load::{self, Clients, Kill, Kind, Stats};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("main_is_killed", main_is_killed),
+    Scenario::new("new_main_is_killed_while_the_old_one_drains", new_main_is_killed_while_the_old_one_drains),
+];
+
+/// The promise: so long after its death the service is back.
+const BACK_WITHIN: Duration = Duration::from_secs(1);
+const CLIENTS: &Clients = &[(Kind::KeepAlive, 8), (Kind::Fresh, 8)];
+
+fn main_is_killed(lab: &Container) -> Outcome {
+    let web = Web::start(lab, Setup::default())?;
+    let ((), stats) = load::under(lab, web.address, CLIENTS, |stats| {
+        let main_since = Instant::now();
+        let main = web.reload()?;
+        web.until_only(&[main])?;
+        for _ in 0..2 {
+            let main = lab.main_pid(UNIT)?;
+            kill_main(&web, stats, main, main_since)?;
+        }
+        Ok(())
+    })?;
+    load::lost_only_to_kill(&stats)?;
+    let state = web.state()?;
+    assert_eq!((state.restarts, state.status.as_str()), (2, "generation 1 serves"));
+    assert_eq!(lab.show("web.socket", "ActiveState")?, "active");
+    Ok(())
+}
+
+fn new_main_is_killed_while_the_old_one_drains(lab: &Container) -> Outcome {
+    let web = Web::start(lab, Setup::default())?;
+    let old = lab.main_pid(UNIT)?;
+    let ((), stats) = load::under(lab, web.address, CLIENTS, |stats| {
+        // More than the hurry timeout leaves; and one that it leaves time for, on a connection that lingers.
+        let long = web.in_flight(100, Duration::from_millis(100))?;
+        let mut lingering = web.connect()?;
+        assert_eq!(lingering.pid()?, old);
+        let main_since = Instant::now();
+        let new = web.reload()?;
+        let short = lingering.stream(10, Duration::from_millis(15))?;
+        assert!(lab.pids(UNIT)?.contains(&old), "the old one drains");
+
+        kill_main(&web, stats, new, main_since)?;
+        short.finish()?;
+        assert!(long.is_cut(), "the restart would wait for it");
+        let last_words = web.logged("hammered: 1 connections cut")?;
+        assert_eq!(last_words.get("_PID"), Some(old.to_string().into()));
+        web.logged("cut ").map(drop)
+    })?;
+    load::lost_only_to_kill(&stats)?;
+    assert_eq!(web.state()?.restarts, 1);
+    Ok(())
+}
+
+/// Kills it, and waits until there is another one; what was in flight in it is told to `stats`.
+fn kill_main(web: &Web<'_>, stats: &Stats, main: u32, main_since: Instant) -> Outcome<u32> {
+    let lab = web.lab;
+    let at = Instant::now();
+    lab.signal(main, "KILL")?;
+    lab.wait_until(DEADLINE, "it is dead", || Ok(lab.proc_status(main, "State").is_err().then_some(())))?;
+    let dead = Instant::now();
+    stats.killed(Kill { pid: main, main_since, at, dead, over: None });
+    let answered = web.pid()?;
+    stats.restarted();
+    assert_ne!(answered, main);
+    within(BACK_WITHIN, at, "from the kill to an answer")?;
+    let state = web.until("restarted", |s| s.is_running() && s.main != main)?;
+    assert_eq!(state.main, answered);
+    Ok(answered)
+}
