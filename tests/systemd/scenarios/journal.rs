@@ -57,7 +57,7 @@ fn journal_of_a_reload(lab: &Container) -> Outcome {
                 assert!(field(name).parse::<u64>()? < 20_000, "{name} of {message:?}: {:?}", field(name));
             }
             assert_eq!(field("_SYSTEMD_UNIT"), UNIT, "{message}");
-            assert_eq!(field("PRIORITY"), "6", "{message}");
+            assert_eq!(field("PRIORITY"), "5", "{message}");
         }
         let speakers: BTreeSet<_> = told.iter().filter_map(|e| e.get("_PID")).collect();
         assert_eq!(speakers, BTreeSet::from([old.to_string().into(), new.to_string().into()]), "both ends, and nobody else");
