@@ -82,7 +82,7 @@ fn stop_during_a_drain_hammers(lab: &Container) -> Outcome {
     let began = Instant::now();
     stop(&web)?;
     within(Duration::from_secs(2) + SLACK, began, "a stop with a drain timeout of 2 s")?;
-    assert!(endless.is_cut());
+    assert!(endless.ended_cut());
     stopped_well(&web)?;
     let words = web.logged("hammered: 1 connections cut")?;
     assert_eq!((words.get("_PID"), words.get("CUT").as_deref()), (Some(old.to_string().into()), Some("1")));
