@@ -280,8 +280,9 @@ impl Driver {
         let limit = self.settings.drain_timeout;
         info!(
             generation = self.generation,
-            handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()).or(self.handover_id.as_deref()),
+            handover_id = self.own_handover(),
             old_pid = self.pid,
+            new_pid = self.next_pid(),
             connections = open,
             "generation {} drains {open} connections within {limit:?}",
             self.generation
@@ -301,16 +302,24 @@ impl Driver {
         });
     }
 
+    /// The one that this generation left the main role with; of a stop, the one that it came with.
+    fn own_handover(&self) -> Option<&str> {
+        self.reload.as_ref().map(|r| r.handover_id.as_str()).or(self.handover_id.as_deref())
+    }
+
     fn hammer(&mut self) {
         let cut = self.drain.hammer();
         for what in cut.iter().take(MAX_CUT_LINES) {
-            warn!(generation = self.generation, "cut {what}");
+            warn!(generation = self.generation, handover_id = self.own_handover(), "cut {what}");
         }
         if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
             warn!(generation = self.generation, "cut {more} more like these");
         }
         warn!(
             generation = self.generation,
+            handover_id = self.own_handover(),
+            old_pid = self.pid,
+            new_pid = self.next_pid(),
             cut = cut.len(),
             drain_ms = millis(self.began),
             "hammered: {} connections cut",
@@ -326,6 +335,9 @@ impl Driver {
             End::Done => {
                 info!(
                     generation = self.generation,
+                    handover_id = self.own_handover(),
+                    old_pid = self.pid,
+                    new_pid = self.next_pid(),
                     drain_ms = millis(self.began),
                     "generation {} has drained and exits",
                     self.generation

@@ -327,6 +327,8 @@ impl Driver {
                 info!(
                     generation = self.generation,
                     handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
+                    old_pid = self.pid,
+                    new_pid = self.next_pid(),
                     ready_ms = self.reload.as_ref().map(|r| millis(r.began)),
                     "generation {} is ready",
                     self.generation + 1
@@ -370,6 +372,11 @@ impl Driver {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Of the generation that is being started, or that we handed over to.
+    pub(crate) fn next_pid(&self) -> Option<u32> {
+        Some(self.reload.as_ref()?.coming.as_ref()?.process.pid())
     }
 
     pub(crate) fn status(&self, text: String) -> Message {

@@ -1,18 +1,16 @@
 //! The demo's load clients, so that there is one client that says what a loss is; only how many of them run is decided
 //! here. They live on a runtime in the container's network.
 
-// One client, included in two programs: what only the other one uses is dead here, and its tests run there.
-#[expect(dead_code, unused_imports, reason = "the demo uses the rest")]
 #[path = "../../src/bin/handover/demo/load/client.rs"]
 mod client;
-#[expect(dead_code, unused_imports, reason = "its tests run in the demo")]
+#[expect(dead_code, reason = "the demo uses the rest")]
 #[path = "../../src/bin/handover/demo/load/http1.rs"]
 mod http1;
 #[path = "../../src/bin/handover/demo/load/kinds.rs"]
 mod kinds;
 #[path = "../../src/bin/handover/demo/load/random.rs"]
 mod random;
-#[expect(dead_code, unused_imports, reason = "the demo reports more, and its tests run there")]
+#[expect(dead_code, reason = "the demo reports more")]
 #[path = "../../src/bin/handover/demo/load/stats.rs"]
 mod stats;
 

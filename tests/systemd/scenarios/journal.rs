@@ -45,7 +45,8 @@ fn journal_of_a_reload(lab: &Container) -> Outcome {
             (format!("generation {before} has drained"), old, before, Some("DRAIN_MS")),
         ];
         for (message, pid, generation, duration) in steps {
-            let entry = told.iter().find(|e| e.message().starts_with(&message)).ok_or(format!("{message:?} of {id}"))?;
+            let entry =
+                told.iter().find(|e| e.message().starts_with(&message)).ok_or(format!("{message:?} of {id}"))?;
             let field = |name: &str| entry.get(name).unwrap_or_default().into_owned();
             assert_eq!(field("_PID"), pid.to_string(), "who says {message:?}");
             assert_eq!(field("GENERATION"), generation.to_string(), "{message}");
@@ -57,10 +58,14 @@ fn journal_of_a_reload(lab: &Container) -> Outcome {
                 assert!(field(name).parse::<u64>()? < 20_000, "{name} of {message:?}: {:?}", field(name));
             }
             assert_eq!(field("_SYSTEMD_UNIT"), UNIT, "{message}");
-            assert_eq!(field("PRIORITY"), "6", "{message}");
+            assert_eq!(field("PRIORITY"), "5", "{message}");
         }
         let speakers: BTreeSet<_> = told.iter().filter_map(|e| e.get("_PID")).collect();
-        assert_eq!(speakers, BTreeSet::from([old.to_string().into(), new.to_string().into()]), "both ends, and nobody else");
+        assert_eq!(
+            speakers,
+            BTreeSet::from([old.to_string().into(), new.to_string().into()]),
+            "both ends, and nobody else"
+        );
     }
     Ok(())
 }

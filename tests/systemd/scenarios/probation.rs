@@ -14,7 +14,8 @@ fn next_dies_in_probation(lab: &Container) -> Outcome {
     let ((), stats) = load::under(lab, web.address, load::SHORT, |stats| {
         lab.systemctl_ok(&["reload", "--no-block", UNIT])?;
         let main_since = Instant::now();
-        let next = lab.wait_until(DEADLINE, "the next generation answers", || Ok(Some(web.pid()?).filter(|p| *p != old)))?;
+        let next =
+            lab.wait_until(DEADLINE, "the next generation answers", || Ok(Some(web.pid()?).filter(|p| *p != old)))?;
         // In 262 a Type=notify unit is "running" again once its ExecReload= has exited, RELOADING=1 or not.
         let state = web.state()?;
         assert_eq!(state.main, old, "{state:?}");

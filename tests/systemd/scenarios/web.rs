@@ -251,7 +251,7 @@ impl InFlight {
     }
 
     /// It was cut: the end never comes.
-    pub(super) fn is_cut(self) -> bool {
+    pub(super) fn ended_cut(self) -> bool {
         self.finish().is_err()
     }
 }
