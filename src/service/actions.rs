@@ -249,7 +249,8 @@ impl Driver {
 
     fn start_pinging(&mut self) {
         let (Some(watchdog), None) = (self.watchdog, &self.pinging) else { return };
-        let ping = watchdog::ping(watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
+        let ping =
+            watchdog::ping(self.generation, watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
         self.pinging = Some(self.tasks.spawn(ping));
     }
 
@@ -270,7 +271,7 @@ impl Driver {
     }
 
     fn tell_stopping(&mut self) {
-        let text = format!("stopping: {} connections to finish", self.drain.active());
+        let text = format!("stopping; connections to finish: {}", self.drain.active());
         self.outbox.send(self.status(text).stopping());
     }
 
@@ -284,7 +285,7 @@ impl Driver {
             old_pid = self.pid,
             new_pid = self.next_pid(),
             connections = open,
-            "generation {} drains {open} connections within {limit:?}",
+            "generation {} drains within {limit:?}, connections open: {open}",
             self.generation
         );
         self.began = now();
@@ -322,7 +323,7 @@ impl Driver {
             new_pid = self.next_pid(),
             cut = cut.len(),
             drain_ms = millis(self.began),
-            "hammered: {} connections cut",
+            "hammered; connections cut: {}",
             cut.len()
         );
         for older in &self.drainers {

@@ -218,7 +218,7 @@ impl Driver {
     }
 
     fn on_stop(&mut self, signal: &'static str) {
-        info!(generation = self.generation, "{signal}: {} connections are open", self.drain.active());
+        info!(generation = self.generation, "{signal}; connections open: {}", self.drain.active());
         self.feed(Event::Stop);
     }
 

@@ -28,6 +28,7 @@ impl fmt::Debug for Check {
 /// Pings until it is aborted: at once, then at the watchdog's ping interval. Each ping is earned: the runtime runs new
 /// tasks, the driver answers, and the application's check passes, all within one interval.
 pub(crate) async fn ping(
+    generation: u64,
     watchdog: Watchdog,
     notifier: Notifier,
     check: Option<Check>,
@@ -47,7 +48,9 @@ pub(crate) async fn ping(
             Ok(()) => {
                 if !std::mem::replace(&mut healthy, true) {
                     info!("healthy again");
-                    let _ = notifier.send_async(&Message::new().status("healthy again")).await;
+                    let _ = notifier
+                        .send_async(&Message::new().status(format!("generation {generation} serves; healthy again")))
+                        .await;
                 }
                 if let Err(error) = notifier.send_async(&Message::new().watchdog()).await {
                     error!(%error, "the watchdog ping could not be sent");
