@@ -69,7 +69,7 @@ fn only_so_many_drain_at_once() {
     for (pid, connection) in &held {
         assert!(connection.is_open() && look(*pid).is_some());
     }
-    assert_eq!(world.log().matches("hammered: ").count(), 1);
+    assert_eq!(world.log().matches("hammered; ").count(), 1);
     held.truncate(2);
     for (pid, connection) in held {
         drop(connection);

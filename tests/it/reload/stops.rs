@@ -144,7 +144,7 @@ fn while_handing_over() {
     let (world, mut asked, pids) = handing_over();
     terminate(&pids[..1]);
     // Noted before the barrier is over.
-    world.wait_for_log("SIGTERM: ");
+    world.wait_for_log("SIGTERM; ");
     world.manager().release_barriers();
     assert_eq!(asked.rest().unwrap(), format!("HandedOver {{ generation: 2, pid: {} }}", pids[1]));
     all_over(&world, &pids);
@@ -155,7 +155,7 @@ fn while_handing_over() {
 fn while_handing_over_all_at_once() {
     let (world, _asked, pids) = handing_over();
     terminate(&pids);
-    world.wait_for_log("SIGTERM: ");
+    world.wait_for_log("SIGTERM; ");
     world.manager().release_barriers();
     // The new one may be done before it learns that it is main: then nobody was, who could have said STOPPING.
     ended_well(&world, &pids);

@@ -73,7 +73,7 @@ fn the_unhealthy_are_not_vouched_for() {
     assert!(world.log().contains("unhealthy: no watchdog pings"));
     fs::remove_file(world.path("unhealthy")).unwrap();
     wait_for_pings(&world, mark, 2, main);
-    world.wait_for_status(mark, "healthy again");
+    world.wait_for_status(mark, "generation 1 serves; healthy again");
     world.stop();
 }
 
