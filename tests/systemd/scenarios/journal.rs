@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::web::{Setup, UNIT, Web};
 use crate::lab::{Container, Entry, Outcome, Scenario};
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new("journal_of_a_reload", journal_of_a_reload)];
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new("journal_of_a_reload", journal_of_a_reload).system_only()];
 
 fn journal_of_a_reload(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup::default())?;

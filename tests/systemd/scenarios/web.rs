@@ -78,7 +78,12 @@ impl<'a> Web<'a> {
         let (exec, install) = ("ExecStart=/usr/bin/web\n", "\n[Install]");
         assert!(packaged.contains(exec) && packaged.contains(install), "{packaged}");
         let command = setup.command.replace("{dir}", &lab.dir().display().to_string());
-        let unit = packaged
+        // A user manager may not drop capabilities or mount.
+        let (service, hardening) = packaged.split_once("\n# Hardening").unwrap_or((packaged, ""));
+        let hardened = lab.manager_pid() == 1 && !hardening.is_empty();
+        let unhardened = format!("{service}{install}\n");
+        let unit = if hardened { packaged } else { &unhardened };
+        let unit = unit
             .replace(exec, &format!("ExecStart={command}\n"))
             .replace(install, &format!("{}\n[Install]", setup.lines));
         lab.write_unit("web.socket", &SOCKET_UNIT.replace(&PACKAGED_PORT.to_string(), &port.to_string()))?;

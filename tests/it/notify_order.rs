@@ -1,0 +1,184 @@
+//! What the example service tells its manager in a life with a reload, datagram by datagram, seen from the other end of
+//! `NOTIFY_SOCKET`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+
+/// For each datagram; they come within milliseconds.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+#[test]
+fn every_datagram_of_a_reload_in_its_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = Manager::bind(&directory.path().join("notify"));
+    let mut service = Service(start(&directory.path().join("notify")), None);
+    let first = service.0.id();
+
+    let told = manager.next();
+    assert_eq!((told.sender, told.lines()), (first, vec!["READY=1", "STATUS=generation 1 serves"]));
+
+    let asked = monotonic_usec();
+    signal(first, Signal::SIGHUP);
+    let told = manager.next();
+    let usec: u64 = told.field("MONOTONIC_USEC").unwrap().parse().unwrap();
+    assert!((asked..=monotonic_usec()).contains(&usec), "{usec} is not between the signal and now");
+    let status = "STATUS=generation 1 serves; starting generation 2";
+    let reloading = vec!["RELOADING=1".to_owned(), format!("MONOTONIC_USEC={usec}"), status.to_owned()];
+    assert_eq!((told.sender, sorted(&told.lines())), (first, sorted(&reloading)));
+
+    // One datagram: systemd reads MAINPID first, whatever the order in it, and READY ends the reload.
+    let told = manager.next();
+    let second: u32 = told.field("MAINPID").unwrap().parse().unwrap();
+    assert_ne!(first, second);
+    service.1 = Some(second);
+    let handover = vec![format!("MAINPID={second}"), "READY=1".into(), "STATUS=generation 2 takes over".into()];
+    assert_eq!((told.sender, sorted(&told.lines())), (first, sorted(&handover)));
+    assert_eq!(parent(second), std::process::id(), "a child of the manager, like the first one");
+
+    let barrier = manager.next();
+    assert_eq!((barrier.sender, barrier.lines(), barrier.fds.len()), (first, vec!["BARRIER=1"], 1));
+    // Closing its fd says that all before it was read; only then is the second one told, and speaks.
+    drop(barrier);
+    let told = manager.next();
+    assert_eq!((told.sender, told.lines()), (second, vec!["STATUS=generation 2 serves"]));
+    assert!(service.0.wait().unwrap().success(), "the first one has nothing to drain, and nothing more to say");
+
+    signal(second, Signal::SIGTERM);
+    let told = manager.next();
+    assert_eq!((told.sender, told.field("STOPPING")), (second, Some("1")));
+    assert_eq!(waitpid(pid(second), None), Ok(WaitStatus::Exited(pid(second), 0)));
+    service.1 = None;
+    // At the very end the drain may have asked for time; nobody said anything else.
+    while let Some(told) = manager.left() {
+        assert!(told.sender == second && told.field("EXTEND_TIMEOUT_USEC").is_some(), "{told:?}");
+    }
+}
+
+/// Nobody is left when the test fails.
+#[derive(Debug)]
+struct Service(Child, Option<u32>);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Each is a child of ours, so its pid is its own until it is waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        if let Some(second) = self.1 {
+            let _ = kill(pid(second), Signal::SIGKILL);
+        }
+    }
+}
+
+/// As a manager does: `SYSTEMD_EXEC_PID` is the service's own pid.
+fn start(notify: &Path) -> Child {
+    Command::new("/bin/sh")
+        .args(["-c", "SYSTEMD_EXEC_PID=$$ exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_handover"), "web"])
+        .args(["--listen", "127.0.0.1:0"])
+        .env("NOTIFY_SOCKET", notify)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[derive(Debug)]
+struct Manager(UnixDatagram);
+
+#[derive(Debug)]
+struct Told {
+    sender: u32,
+    text: String,
+    fds: Vec<RawFd>,
+}
+
+impl Manager {
+    fn bind(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        setsockopt(&socket, sockopt::PassCred, &true).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self(socket)
+    }
+
+    #[track_caller]
+    fn next(&self) -> Told {
+        self.receive(MsgFlags::empty()).unwrap_or_else(|| panic!("nothing more within {DEADLINE:?}"))
+    }
+
+    /// What is there already.
+    fn left(&self) -> Option<Told> {
+        self.receive(MsgFlags::MSG_DONTWAIT)
+    }
+
+    fn receive(&self, flags: MsgFlags) -> Option<Told> {
+        let mut bytes = [0; 4096];
+        let mut space = nix::cmsg_space!(UnixCredentials, [RawFd; 4]);
+        let mut told = Told { sender: 0, text: String::new(), fds: Vec::new() };
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+        let received = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+        for control in received.cmsgs().unwrap() {
+            match control {
+                ControlMessageOwned::ScmCredentials(sender) => told.sender = sender.pid().cast_unsigned(),
+                ControlMessageOwned::ScmRights(fds) => told.fds.extend(fds),
+                other => panic!("{other:?}"),
+            }
+        }
+        let length = received.bytes;
+        told.text = std::str::from_utf8(&bytes[..length]).unwrap().to_owned();
+        Some(told)
+    }
+}
+
+impl Told {
+    fn lines(&self) -> Vec<&str> {
+        self.text.lines().collect()
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        for fd in self.fds.drain(..) {
+            nix::unistd::close(fd).unwrap();
+        }
+    }
+}
+
+fn sorted(lines: &[impl AsRef<str>]) -> Vec<&str> {
+    let mut lines: Vec<_> = lines.iter().map(AsRef::as_ref).collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn pid(pid: u32) -> Pid {
+    Pid::from_raw(pid.cast_signed())
+}
+
+fn signal(to: u32, signal: Signal) {
+    kill(pid(to), signal).unwrap();
+}
+
+fn parent(of: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{of}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
+fn monotonic_usec() -> u64 {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
+    u64::try_from(now.as_micros()).unwrap()
+}
