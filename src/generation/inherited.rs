@@ -67,7 +67,8 @@ impl Inherited {
         } else {
             None
         };
-        idle.send(&Frame::Started { version: env!("CARGO_PKG_VERSION").into() }, &[])?;
+        // If the previous generation is gone already, the closed link says so later, to somebody who knows what to do.
+        let _ = idle.send(&Frame::Started { version: env!("CARGO_PKG_VERSION").into() }, &[]);
         Ok(Some(Self { link: idle, hello, drainers, state }))
     }
 }

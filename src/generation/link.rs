@@ -96,3 +96,59 @@ impl AsFd for Link {
 fn lost(frame: &Frame, error: io::Error) -> Error {
     Error::io(Kind::Generation, format!("the other generation could not be told {frame:?}"), error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Idle, Idle) {
+        let (ours, theirs) = Idle::pair().unwrap();
+        (ours, Idle::from_fd(theirs))
+    }
+
+    #[test]
+    fn frames_bring_their_fds() {
+        let (ours, theirs) = pair();
+        let (read, write) = nix::unistd::pipe().unwrap();
+        ours.send(&Frame::Ready, &[write.as_fd()]).unwrap();
+        drop(write);
+        let (frame, fds) = theirs.receive().unwrap();
+        assert_eq!((frame, fds.len()), (Frame::Ready, 1));
+        nix::unistd::write(&fds[0], b"x").unwrap();
+        let mut byte = [0];
+        assert_eq!(nix::unistd::read(&read, &mut byte), Ok(1));
+    }
+
+    #[test]
+    fn an_end_that_is_gone_is_told_from_a_silent_one() {
+        let (ours, theirs) = pair();
+        theirs.send(&Frame::Switched, &[]).unwrap();
+        drop(theirs);
+        assert_eq!(ours.receive().unwrap().0, Frame::Switched, "what it said before");
+        let error = ours.receive().unwrap_err();
+        assert!(error.is_generation(), "{error}");
+        let error = ours.send(&Frame::Ready, &[]).unwrap_err();
+        assert!(error.is_generation() && error.to_string().contains("Ready"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_left_our_frames_unread_is_gone_and_no_error() {
+        let (ours, theirs) = pair();
+        let ours = ours.into_link().unwrap();
+        ours.send(&Frame::Switch).unwrap();
+        drop(theirs);
+        assert_eq!(ours.receive().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn dropped_receives_lose_no_frame() {
+        let (ours, theirs) = pair();
+        let ours = ours.into_link().unwrap();
+        let nothing = tokio::time::timeout(Duration::from_millis(1), ours.receive()).await;
+        assert!(nothing.is_err());
+        for frame in [Frame::Ready, Frame::Switched] {
+            theirs.send(&frame, &[]).unwrap();
+            assert_eq!(ours.receive().await.unwrap(), Some(frame));
+        }
+    }
+}

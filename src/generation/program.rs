@@ -257,3 +257,46 @@ pub(crate) fn own_path(argv0: Option<&OsStr>, search: Option<&OsStr>, directory:
     let bytes = bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes);
     Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn found(argv0: Option<&str>, search: Option<&str>, directory: &Path) -> PathBuf {
+        own_path(argv0.map(OsStr::new), search.map(OsStr::new), directory).unwrap()
+    }
+
+    #[test]
+    fn the_way_that_we_were_started_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (here, us) = (directory.path(), std::env::current_exe().unwrap());
+        let (link, other) = (here.join("web"), here.join("other"));
+        symlink(&us, &link).unwrap();
+        std::fs::write(&other, "").unwrap();
+        let path = format!("/nowhere:{}", here.display());
+        assert_eq!(found(link.to_str(), None, Path::new("/")), link, "as it is, not what it points to");
+        assert_eq!(found(Some("./web"), None, here), here.join("./web"));
+        assert_eq!(found(Some("web"), Some(&path), Path::new("/")), link);
+        // Not ours: another program, a made-up name, no name, and a name that is only found by a search.
+        for argv0 in [other.to_str(), Some("web: main"), Some(""), None, Some("./nothing")] {
+            assert_eq!(found(argv0, Some(&path), here), us, "{argv0:?}");
+        }
+        assert_eq!(found(Some("web"), None, here), us, "a bare name is no path");
+        assert_eq!(found(Some("web"), Some(""), here), here.join("web"), "an empty PATH is the working directory");
+    }
+
+    #[test]
+    fn the_environment_names_what_is_passed() {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let lines = |program: Program| {
+            let env = program.environment().unwrap();
+            env.into_iter().map(|line| line.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let program = Program::new("web").env("LISTEN_FDS", "9").env("A", "b").socket("x", null()).socket("", null());
+        assert_eq!(lines(program), ["A=b", "LISTEN_FDS=2", "LISTEN_FDNAMES=x:"]);
+        let program = Program::new("web").env("HANDOVER_FD", "9").socket("x", null()).link(null());
+        assert_eq!(lines(program), ["LISTEN_FDS=1", "LISTEN_FDNAMES=x", "HANDOVER_FD=4"]);
+    }
+}

@@ -82,7 +82,14 @@ impl Driver {
         self.reloads += 1;
         let id = self.reloads;
         let handover_id = handover_id();
-        self.reload = Some(Reload { id, handover_id: handover_id.clone(), began: now(), coming: None });
+        self.reload = Some(Reload {
+            id,
+            handover_id: handover_id.clone(),
+            began: now(),
+            coming: None,
+            new_pid: None,
+            ended: false,
+        });
         info!(
             generation = self.generation,
             handover_id = %handover_id,
@@ -91,12 +98,16 @@ impl Driver {
         );
         let (origin, parent, state) = (self.origin.clone(), self.parent, self.state_fn.clone());
         let estate = self.estate(handover_id);
-        let inputs = self.inputs.clone();
+        let (inputs, over) = (self.inputs.clone(), self.inputs.clone());
         let starting = tokio::task::spawn_blocking(move || {
             let mut estate = estate?;
             estate.state = state.map(|state| (state.0)());
+            if over.is_closed() {
+                return Err(Error::new(Kind::State, "the service is over"));
+            }
             origin.start(estate, parent)
         });
+        self.starting += 1;
         self.tasks.spawn(async move {
             let result = starting.await.unwrap_or_else(|e| {
                 Err(Error::new(Kind::Generation, format!("the application's handover state failed: {e}")))
@@ -191,7 +202,7 @@ impl Driver {
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 old_pid = self.pid,
-                new_pid = reload.coming.as_ref().map(|c| c.process.pid()),
+                new_pid = reload.new_pid,
                 reload_ms = millis(reload.began),
                 "reload failed: generation {next} {reason}; generation {} serves on", self.generation
             );
@@ -201,7 +212,9 @@ impl Driver {
     }
 
     fn end_next(&mut self, grace: Duration) {
-        let Some(coming) = self.reload.as_mut().and_then(|r| r.coming.take()) else { return };
+        let Some(reload) = &mut self.reload else { return };
+        reload.ended = true;
+        let Some(coming) = reload.coming.take() else { return };
         coming.watcher.abort();
         self.enders.spawn(watch::end(self.generation + 1, coming.process, Some(coming.link), grace));
     }
@@ -236,7 +249,8 @@ impl Driver {
 
     fn start_pinging(&mut self) {
         let (Some(watchdog), None) = (self.watchdog, &self.pinging) else { return };
-        let ping = watchdog::ping(watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
+        let ping =
+            watchdog::ping(self.generation, watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
         self.pinging = Some(self.tasks.spawn(ping));
     }
 
@@ -257,7 +271,7 @@ impl Driver {
     }
 
     fn tell_stopping(&mut self) {
-        let text = format!("stopping: {} connections to finish", self.drain.active());
+        let text = format!("stopping; connections to finish: {}", self.drain.active());
         self.outbox.send(self.status(text).stopping());
     }
 
@@ -271,7 +285,7 @@ impl Driver {
             old_pid = self.pid,
             new_pid = self.next_pid(),
             connections = open,
-            "generation {} drains {open} connections within {limit:?}",
+            "generation {} drains within {limit:?}, connections open: {open}",
             self.generation
         );
         self.began = now();
@@ -309,7 +323,7 @@ impl Driver {
             new_pid = self.next_pid(),
             cut = cut.len(),
             drain_ms = millis(self.began),
-            "hammered: {} connections cut",
+            "hammered; connections cut: {}",
             cut.len()
         );
         for older in &self.drainers {

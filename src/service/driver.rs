@@ -16,7 +16,7 @@ use crate::generation::{Link, Next, Origin};
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::service::builder::{Signals, StateFn};
 use crate::service::handle::Reloaded;
-use crate::service::settings::Settings;
+use crate::service::settings::{END_TIMEOUT, Settings};
 use crate::service::sockets::Sockets;
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
@@ -48,6 +48,8 @@ pub(crate) struct Coming {
     pub(crate) process: Process,
     pub(crate) link: Arc<Link>,
     pub(crate) watcher: AbortHandle,
+    /// It has called the library.
+    pub(crate) started: bool,
 }
 
 /// An older generation that drains.
@@ -68,6 +70,10 @@ pub(crate) struct Reload {
     pub(crate) handover_id: String,
     pub(crate) began: Instant,
     pub(crate) coming: Option<Coming>,
+    /// Of the next generation, once it is started.
+    pub(crate) new_pid: Option<u32>,
+    /// Rolled back or stopped: what still comes of it is too late.
+    pub(crate) ended: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +99,8 @@ pub(crate) struct Driver {
     /// We handed over to it; kept, because its closing tells that it is gone.
     pub(crate) successor: Option<Arc<Link>>,
     pub(crate) reloads: u64,
+    /// Next generations that are being started just now.
+    pub(crate) starting: usize,
     pub(crate) requests: RequestId,
     pub(crate) answers: HashMap<RequestId, oneshot::Sender<Result<Reloaded>>>,
     /// Events that actions cause at once.
@@ -147,6 +155,7 @@ impl Driver {
             reload: None,
             successor: None,
             reloads: 0,
+            starting: 0,
             requests: 0,
             answers: HashMap::new(),
             follow_ups: VecDeque::new(),
@@ -178,15 +187,26 @@ impl Driver {
                 // Never closed: we hold a sender.
                 Some(input) = self.waiting.recv() => self.on_input(input),
                 Some(()) = self.signals.hangup.recv() => self.on_hangup(),
-                () = at(deadline) => {
-                    let actions = self.machine.timeout(now());
-                    self.perform_all(actions);
-                }
+                () = at(deadline) => self.on_deadline(),
                 Some(_) = self.tasks.join_next() => {}
                 Some(_) = self.enders.join_next() => {}
             }
         }
         self.finish().await
+    }
+
+    fn on_deadline(&mut self) {
+        // A program that knows nothing of us, or hangs before it gets to us: a reason of its own for the operator.
+        let silent = self.reload.as_ref().and_then(|r| r.coming.as_ref()).is_some_and(|c| !c.started);
+        if silent && self.machine.state() == State::Reloading(Phase::Spawned) {
+            let limit = self.settings.ready_timeout;
+            return self.feed(Event::NextFailed(format!(
+                "was not ready within {limit:?}: it never took up the handover link; \
+                 does it reach Service::builder().start() in time?"
+            )));
+        }
+        let actions = self.machine.timeout(now());
+        self.perform_all(actions);
     }
 
     fn on_hangup(&mut self) {
@@ -198,7 +218,7 @@ impl Driver {
     }
 
     fn on_stop(&mut self, signal: &'static str) {
-        info!(generation = self.generation, "{signal}: {} connections are open", self.drain.active());
+        info!(generation = self.generation, "{signal}; connections open: {}", self.drain.active());
         self.feed(Event::Stop);
     }
 
@@ -215,7 +235,12 @@ impl Driver {
             Input::Stop => self.on_stop("stop"),
             Input::Spawned(id, result) => self.on_spawned(id, result),
             Input::FromNext(id, frame) if self.is_current(id) => match frame {
-                Frame::Started { version } => debug!(version, "the next generation has started"),
+                Frame::Started { version } => {
+                    debug!(version, "the next generation has started");
+                    if let Some(coming) = self.reload.as_mut().and_then(|r| r.coming.as_mut()) {
+                        coming.started = true;
+                    }
+                }
                 Frame::Ready => self.feed(Event::NextReady),
                 Frame::Switched => self.feed(Event::NextSwitched),
                 other => debug!(?other, "a frame that means nothing here"),
@@ -235,13 +260,16 @@ impl Driver {
     }
 
     fn is_current(&self, id: u64) -> bool {
-        self.reload.as_ref().is_some_and(|r| r.id == id)
+        self.reload.as_ref().is_some_and(|r| r.id == id && !r.ended)
     }
 
     fn on_spawned(&mut self, id: u64, result: Result<Next>) {
+        self.starting -= 1;
         let next = match result {
             Ok(next) => next,
-            Err(error) if self.is_current(id) => return self.feed(Event::NextFailed(error.to_string())),
+            Err(error) if self.is_current(id) => {
+                return self.feed(Event::NextFailed(format!("did not start: {error}")));
+            }
             Err(_) => return,
         };
         let generation = self.generation + 1;
@@ -262,15 +290,14 @@ impl Driver {
                     "started generation {generation}"
                 );
                 if let Some(reload) = &mut self.reload {
-                    reload.coming = Some(Coming { process, link, watcher });
+                    reload.new_pid = Some(process.pid());
+                    reload.coming = Some(Coming { process, link, watcher, started: false });
                 }
             }
-            // Rolled back or stopped while it was being started.
-            Ok((link, _)) => {
-                _ = self.enders.spawn(watch::end(generation, process, Some(link), self.settings.drain_timeout))
-            }
+            // Rolled back or stopped while it was being started: it holds no clients.
+            Ok((link, _)) => _ = self.enders.spawn(watch::end(generation, process, Some(link), END_TIMEOUT)),
             Err(error) => {
-                self.enders.spawn(watch::end(generation, process, None, self.settings.drain_timeout));
+                self.enders.spawn(watch::end(generation, process, None, END_TIMEOUT));
                 if self.is_current(id) {
                     self.feed(Event::NextFailed(error.to_string()));
                 }
@@ -322,6 +349,19 @@ impl Driver {
     }
 
     async fn finish(mut self) -> Result<()> {
+        // Whoever is just being started must be told to go: without a manager it would take over a stopped service.
+        let last_start = async {
+            while self.starting > 0 {
+                match self.waiting.recv().await {
+                    Some(Input::Spawned(id, result)) => self.on_spawned(id, result),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        if tokio::time::timeout(END_TIMEOUT, last_start).await.is_err() {
+            warn!(generation = self.generation, "a next generation was not started within {END_TIMEOUT:?}");
+        }
         self.tasks.abort_all();
         // Each has its own deadline, with SIGKILL at its end.
         while self.enders.join_next().await.is_some() {}

@@ -37,7 +37,7 @@ pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: Unbou
                     Ok(ended) => break ended.to_string(),
                     Err(_) => break "closed its end of the handover link".to_owned(),
                 },
-                Err(error) => break error.to_string(),
+                Err(error) => break format!("cannot be understood: {error}"),
             },
             ended = end_of(&pidfd) => break ended.to_string(),
         }

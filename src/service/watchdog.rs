@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::service::driver::Input;
 use crate::systemd::notify::{Message, Notifier};
@@ -28,6 +28,7 @@ impl fmt::Debug for Check {
 /// Pings until it is aborted: at once, then at the watchdog's ping interval. Each ping is earned: the runtime runs new
 /// tasks, the driver answers, and the application's check passes, all within one interval.
 pub(crate) async fn ping(
+    generation: u64,
     watchdog: Watchdog,
     notifier: Notifier,
     check: Option<Check>,
@@ -45,7 +46,12 @@ pub(crate) async fn ping(
         };
         match verdict {
             Ok(()) => {
-                healthy = true;
+                if !std::mem::replace(&mut healthy, true) {
+                    info!("healthy again");
+                    let _ = notifier
+                        .send_async(&Message::new().status(format!("generation {generation} serves; healthy again")))
+                        .await;
+                }
                 if let Err(error) = notifier.send_async(&Message::new().watchdog()).await {
                     error!(%error, "the watchdog ping could not be sent");
                 }

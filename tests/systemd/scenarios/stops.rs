@@ -84,7 +84,7 @@ fn stop_during_a_drain_hammers(lab: &Container) -> Outcome {
     within(Duration::from_secs(2) + SLACK, began, "a stop with a drain timeout of 2 s")?;
     assert!(endless.ended_cut());
     stopped_well(&web)?;
-    let words = web.logged("hammered: 1 connections cut")?;
+    let words = web.logged("hammered; connections cut: 1")?;
     assert_eq!((words.get("_PID"), words.get("CUT").as_deref()), (Some(old.to_string().into()), Some("1")));
     // And whose it was.
     assert!(web.logged("cut ")?.message().contains("127.0.0.1"), "the peer is named");

@@ -1,0 +1,296 @@
+//! The service under test: one generation of it, which behaves as its directory says.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use handover::{Handle, Service};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use nix::sys::socket::{MsgFlags, send};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// Names the directory of a service, and makes this binary one.
+pub(crate) const DIRECTORY: &str = "HANDOVER_IT_DIR";
+
+/// A copy of this binary with so many bytes more at its end is a version of the service.
+pub(crate) const VERSION_MARK: &[u8] = b"\nversion=";
+
+/// Read by each generation when it starts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) ready_timeout: Duration,
+    pub(crate) probation: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) hurry_timeout: Duration,
+    pub(crate) linger: Duration,
+    pub(crate) max_draining: usize,
+    /// Before the library is started.
+    pub(crate) before: Step,
+    /// Between [`handover::Builder::start`] and [`Service::run`].
+    pub(crate) after: Step,
+    pub(crate) state: State,
+    pub(crate) listen: String,
+    /// A socket that must be passed.
+    pub(crate) needs: Option<String>,
+    /// Healthy unless there is a file named "unhealthy".
+    pub(crate) health: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ready_timeout: Duration::from_secs(30),
+            probation: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+            hurry_timeout: Duration::from_millis(500),
+            linger: Duration::from_millis(50),
+            max_draining: 8,
+            before: Step::Go,
+            after: Step::Go,
+            state: State::None,
+            listen: "127.0.0.1:0".into(),
+            needs: None,
+            health: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) enum Step {
+    #[default]
+    Go,
+    Exit(i32),
+    Panic,
+    Hang,
+    /// Goes on when there is a file named "go".
+    Wait,
+    CloseLink,
+    /// [`Service::fail`].
+    Fail(String),
+    /// An error from `main`.
+    Error(String),
+    /// No handover service at all, but at its end of the link: says these datagrams, and hangs.
+    Say(Vec<String>),
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) enum State {
+    #[default]
+    None,
+    Bytes(usize),
+    Panic,
+    /// Says so in a file named "asked", and is there when there is one named "go".
+    Wait,
+}
+
+pub(crate) fn main(directory: &Path) -> ExitCode {
+    let log = append(directory, "log");
+    nix::unistd::dup2_stderr(&log).unwrap();
+    handover::logging::init().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let result = runtime.block_on(serve(directory));
+    let end = directory.join(format!("end.{}", std::process::id()));
+    match result {
+        Ok(()) => {
+            fs::write(end, "ok").unwrap();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("Error: {error}");
+            fs::write(end, error).unwrap();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn append(directory: &Path, name: &str) -> File {
+    File::options().create(true).append(true).open(directory.join(name)).unwrap()
+}
+
+async fn serve(directory: &Path) -> Result<(), String> {
+    let config: Config = serde_json::from_slice(&fs::read(directory.join("config")).unwrap()).unwrap();
+    // Only now: whoever reads this may write another configuration.
+    writeln!(append(directory, "born"), "{}", std::process::id()).unwrap();
+    perform(&config.before, directory, None).await?;
+    let mut builder = Service::builder()
+        .listen("http", &config.listen)
+        .ready_timeout(config.ready_timeout)
+        .probation(config.probation)
+        .drain_timeout(config.drain_timeout)
+        .hurry_timeout(config.hurry_timeout)
+        .linger(config.linger)
+        .stop_linger(config.linger)
+        .max_draining(config.max_draining);
+    if let Some(name) = &config.needs {
+        builder = builder.socket(name);
+    }
+    match config.state {
+        State::None => {}
+        State::Bytes(length) => builder = builder.handover_state(move || pattern(length)),
+        State::Wait => {
+            let directory = directory.to_owned();
+            builder = builder.handover_state(move || {
+                fs::write(directory.join("asked"), "").unwrap();
+                while !directory.join("go").exists() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Vec::new()
+            });
+        }
+        State::Panic => builder = builder.handover_state(|| panic!("no state today")),
+    }
+    if config.health {
+        let sign = directory.join("unhealthy");
+        builder = builder.health(move || {
+            let verdict = if sign.exists() { Err("the sign is up".to_owned()) } else { Ok(()) };
+            async { verdict }
+        });
+    }
+    let service = builder.start().map_err(|e| e.to_string())?;
+    let Some(service) = perform(&config.after, directory, Some(service)).await? else { return Ok(()) };
+    let about = Arc::new(About {
+        generation: service.generation(),
+        version: version(),
+        state: match service.inherited_state() {
+            None => "none".into(),
+            Some(bytes) => format!("{} {}", bytes.len(), bytes == pattern(bytes.len())),
+        },
+        handle: service.handle(),
+    });
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let about = Arc::clone(&about);
+        async move { Ok::<_, Infallible>(Response::new(about.answer(request.uri().path()))) }
+    });
+    service.serve_hyper("http", answer).map_err(|e| e.to_string())?;
+    service.run().await.map_err(|e| e.to_string())
+}
+
+/// Gives the service back if it is to be run.
+async fn perform(step: &Step, directory: &Path, service: Option<Service>) -> Result<Option<Service>, String> {
+    match step {
+        Step::Go => {}
+        Step::Exit(code) => std::process::exit(*code),
+        Step::Panic => panic!("the new version is broken"),
+        Step::Hang => std::future::pending().await,
+        Step::Wait => {
+            while !directory.join("go").exists() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        Step::CloseLink => {
+            nix::unistd::close(link()).unwrap();
+            std::future::pending().await
+        }
+        Step::Fail(reason) => {
+            if let Some(service) = service {
+                service.fail(reason);
+            }
+            return Ok(None);
+        }
+        Step::Error(text) => return Err(text.clone()),
+        Step::Say(frames) => {
+            for frame in frames {
+                send(link(), frame.as_bytes(), MsgFlags::empty()).unwrap();
+            }
+            std::future::pending().await
+        }
+    }
+    Ok(service)
+}
+
+fn link() -> RawFd {
+    std::env::var("HANDOVER_FD").unwrap().parse().unwrap()
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..=250).cycle().take(length).collect()
+}
+
+/// What was appended to the file that runs.
+fn version() -> String {
+    let mut file = File::open("/proc/self/exe").unwrap();
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::End(-64)).unwrap();
+    file.read_to_end(&mut tail).unwrap();
+    let at = tail.windows(VERSION_MARK.len()).position(|w| w == VERSION_MARK);
+    at.map_or("original".into(), |at| String::from_utf8_lossy(&tail[at + VERSION_MARK.len()..]).into_owned())
+}
+
+struct About {
+    generation: u64,
+    version: String,
+    state: String,
+    handle: Handle,
+}
+
+impl About {
+    fn answer(&self, path: &str) -> Chunks {
+        let (chunks, body) = mpsc::unbounded_channel();
+        let say = |text: String| chunks.send(Bytes::from(text)).unwrap();
+        match path {
+            "/who" => say(format!("{} {} {}", self.generation, std::process::id(), self.version)),
+            "/state" => say(self.state.clone()),
+            // Answered, but never to the end.
+            "/hold" => {
+                say(format!("held {}\n", std::process::id()));
+                tokio::spawn(async move { chunks.closed().await });
+            }
+            "/reload" => {
+                let handle = self.handle.clone();
+                tokio::spawn(async move {
+                    let mut reload = std::pin::pin!(handle.reload());
+                    let outcome = tokio::select! {
+                        biased;
+                        outcome = &mut reload => outcome,
+                        () = std::future::ready(()) => {
+                            let _ = chunks.send("asked\n".into());
+                            reload.await
+                        }
+                    };
+                    let _ = chunks.send(match outcome {
+                        Ok(reloaded) => format!("{reloaded:?}").into(),
+                        Err(error) => error.to_string().into(),
+                    });
+                });
+            }
+            "/directory" => say(std::env::current_dir().unwrap().display().to_string()),
+            "/stop" => say(format!("{:?}", self.handle.stop().is_ok())),
+            "/die" => std::process::exit(9),
+            _ => say("what?".into()),
+        }
+        Chunks(body)
+    }
+}
+
+/// A body of what is sent.
+struct Chunks(mpsc::UnboundedReceiver<Bytes>);
+
+impl hyper::body::Body for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
+
+/// The configuration of the next generation to start.
+pub(crate) fn write_config(directory: &Path, config: &Config) {
+    let path: PathBuf = directory.join("config");
+    let new = directory.join("config.new");
+    fs::write(&new, serde_json::to_vec(config).unwrap()).unwrap();
+    fs::rename(new, path).unwrap();
+}
