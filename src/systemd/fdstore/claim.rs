@@ -99,6 +99,11 @@ impl Table {
     pub(super) fn admit(&mut self, slot: &Slot, fds: Vec<OwnedFd>, poll: bool) {
         let stored = slot.stored;
         let as_stored = Slot { stored: true, ..slot.clone() }.to_string();
+        // What was put in standby yields to what the previous generation, which is main, had acknowledged.
+        let ours = |group: &Group| !group.inherited && group.fds.iter().all(|held| !held.stored);
+        if self.groups.get(&slot.name).is_some_and(ours) {
+            self.groups.remove(&slot.name);
+        }
         match self.groups.get(&slot.name) {
             Some(newer) if newer.number > slot.number => {
                 if stored {
@@ -123,7 +128,7 @@ impl Table {
             self.reject(as_stored, "its other end is gone");
             return;
         }
-        self.groups.insert(slot.name.clone(), Group { number: slot.number, poll, fds });
+        self.groups.insert(slot.name.clone(), Group { number: slot.number, poll, inherited: true, fds });
     }
 
     pub(super) fn reject(&mut self, name: String, why: &str) {

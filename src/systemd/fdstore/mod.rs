@@ -264,7 +264,8 @@ impl FdStore {
     }
 
     /// From now on changes are kept here alone, until [`sync`](Self::sync): for a process that the manager does not listen to
-    /// yet, because it is not the main one.
+    /// yet, because it is not the main one. What was inherited cannot be replaced meanwhile ([`Error::is_state`]): the
+    /// previous generation still may.
     pub fn standby(&self) {
         self.lock().mode = Mode::Standby;
     }
@@ -292,7 +293,8 @@ impl FdStore {
         Ok(entries)
     }
 
-    /// Takes over from [`entries`](Self::entries) of the previous generation what is newer than what is here.
+    /// Takes over from [`entries`](Self::entries) of the previous generation what is newer than what is here, or was put here
+    /// in [`standby`](Self::standby).
     ///
     /// # Errors
     ///

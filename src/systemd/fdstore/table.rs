@@ -28,6 +28,8 @@ pub(super) enum Mode {
 pub(super) struct Group {
     pub(super) number: u64,
     pub(super) poll: bool,
+    /// It came in from outside, and in standby it is somebody else's to replace.
+    pub(super) inherited: bool,
     pub(super) fds: Vec<Held>,
 }
 
@@ -83,7 +85,12 @@ impl Table {
                 (false, Err(error))
             }
         };
-        let group = self.groups.entry(name.to_owned()).or_insert(Group { number, poll, fds: Vec::new() });
+        let group = self.groups.entry(name.to_owned()).or_insert(Group {
+            number,
+            poll,
+            inherited: false,
+            fds: Vec::new(),
+        });
         group.fds.extend(new.into_iter().map(|fd| Held { fd, stored }));
         result.map(|()| self.kept(name))
     }
@@ -94,6 +101,10 @@ impl Table {
         if fds.len() > BATCH {
             let why = format!("{name:?}: {} fds cannot be replaced at once, at most {BATCH}", fds.len());
             return Err(Error::new(Kind::Invalid, why));
+        }
+        if old.inherited && self.mode == Mode::Standby {
+            let why = format!("{name:?} in the fd store is still the previous generation's: replace it when this one is main");
+            return Err(Error::new(Kind::State, why));
         }
         let (number, poll, had) = (old.number, old.poll, old.fds.len());
         let given = fds.len();
@@ -122,7 +133,7 @@ impl Table {
             }
         };
         let fds = new.into_iter().map(|fd| Held { fd, stored }).collect();
-        let old = self.groups.insert(name.to_owned(), Group { number: next, poll, fds });
+        let old = self.groups.insert(name.to_owned(), Group { number: next, poll, inherited: false, fds });
         if old.is_some_and(|old| old.fds.iter().any(|held| held.stored)) {
             self.superseded.push(slot(name, number));
         }
