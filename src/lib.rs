@@ -37,7 +37,10 @@
 //! | take sockets from systemd | [`systemd::activation`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |
 //! | count connections, and end them in time | [`Drain`] |
-#![cfg_attr(feature = "http", doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |")]
+#![cfg_attr(
+    feature = "http",
+    doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |"
+)]
 //! | start a program with sockets as systemd would | [`Program`] |
 //!
 //! # Features

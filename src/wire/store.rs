@@ -86,7 +86,9 @@ mod tests {
             assert_eq!((slot.name.as_str(), slot.number, slot.stored), (name, number, stored));
             assert_eq!(slot.to_string(), text);
         }
-        for odd in ["", "~", "~1", "db~0", "db~01", "db~x", "db~~", "db~1~2", "db~-1", "db~99999999999999999999", "a:b", "ä"] {
+        for odd in
+            ["", "~", "~1", "db~0", "db~01", "db~x", "db~~", "db~1~2", "db~-1", "db~99999999999999999999", "a:b", "ä"]
+        {
             assert_eq!(Slot::parse(odd), None, "{odd}");
         }
     }

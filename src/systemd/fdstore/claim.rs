@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::systemd::activation::{Activation, SocketKind};
 use crate::systemd::fdstore::line::{is_dead, probe_name};
-use crate::systemd::fdstore::table::{Group, Held, Table};
+use crate::systemd::fdstore::table::{Group, Held, Table, slot as slot_of};
 use crate::wire::store::{RESERVED, Slot};
 use std::os::fd::{AsFd as _, OwnedFd};
 use tracing::warn;
@@ -88,7 +88,8 @@ impl Table {
         let kept = |kind| !matches!(kind, SocketKind::TcpStream | SocketKind::UnixStream | SocketKind::UnixSeqpacket);
         for socket in activation.passed().iter().filter(|socket| kept(socket.kind())) {
             let copy = socket.as_fd().try_clone_to_owned();
-            let copy = copy.map_err(|e| Error::os(format!("the socket {:?} cannot be duplicated", socket.name()), e))?;
+            let copy =
+                copy.map_err(|e| Error::os(format!("the socket {:?} cannot be duplicated", socket.name()), e))?;
             self.given.push((socket.name().to_owned(), copy));
         }
         self.foreign = activation.passed().len();
@@ -112,13 +113,11 @@ impl Table {
                 return;
             }
             Some(same) if same.number == slot.number => return,
-            Some(older) => {
-                if older.fds.iter().any(|held| held.stored) {
-                    let number = older.number;
-                    self.superseded.push(super::table::slot(&slot.name, number));
-                }
+            Some(older) if older.fds.iter().any(|held| held.stored) => {
+                let older = slot_of(&slot.name, older.number);
+                self.superseded.push(older);
             }
-            None => {}
+            _ => {}
         }
         let before = fds.len();
         let alive = |fd: &OwnedFd| !poll || !is_dead(fd.as_fd()).unwrap_or(false);

@@ -59,7 +59,8 @@ impl Line {
             let mut theirs = Vec::new();
             for _ in 0..BATCH.min(wanted - batch * BATCH) {
                 let pipe = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK);
-                let (read, write) = pipe.map_err(|e| Error::os("no pipe to ask the fd store for room (LimitNOFILE=)", e))?;
+                let (read, write) =
+                    pipe.map_err(|e| Error::os("no pipe to ask the fd store for room (LimitNOFILE=)", e))?;
                 ours.push(read);
                 theirs.push(write);
             }

@@ -228,7 +228,8 @@ impl FdStore {
     /// There is no fd left, see `LimitNOFILE=`.
     pub fn get(&self, name: &str) -> Result<Vec<OwnedFd>> {
         let table = self.lock();
-        let fds: Vec<_> = table.groups.get(name).map(|g| g.fds.iter().map(|held| &held.fd).collect()).unwrap_or_default();
+        let fds: Vec<_> =
+            table.groups.get(name).map(|g| g.fds.iter().map(|held| &held.fd).collect()).unwrap_or_default();
         copies(name, &fds)
     }
 
@@ -317,7 +318,10 @@ impl FdStore {
         if odd.is_empty() {
             return Ok(());
         }
-        Err(Error::new(Kind::Protocol, format!("the previous generation passed {odd:?}, which are no names of the fd store")))
+        Err(Error::new(
+            Kind::Protocol,
+            format!("the previous generation passed {odd:?}, which are no names of the fd store"),
+        ))
     }
 
     /// Closes what nobody took from `activation`, and removes it from the store: names that an older version of the service

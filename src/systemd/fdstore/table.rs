@@ -85,12 +85,8 @@ impl Table {
                 (false, Err(error))
             }
         };
-        let group = self.groups.entry(name.to_owned()).or_insert(Group {
-            number,
-            poll,
-            inherited: false,
-            fds: Vec::new(),
-        });
+        let group =
+            self.groups.entry(name.to_owned()).or_insert(Group { number, poll, inherited: false, fds: Vec::new() });
         group.fds.extend(new.into_iter().map(|fd| Held { fd, stored }));
         result.map(|()| self.kept(name))
     }
@@ -103,7 +99,9 @@ impl Table {
             return Err(Error::new(Kind::Invalid, why));
         }
         if old.inherited && self.mode == Mode::Standby {
-            let why = format!("{name:?} in the fd store is still the previous generation's: replace it when this one is main");
+            let why = format!(
+                "{name:?} in the fd store is still the previous generation's: replace it when this one is main"
+            );
             return Err(Error::new(Kind::State, why));
         }
         let (number, poll, had) = (old.number, old.poll, old.fds.len());
@@ -178,8 +176,8 @@ impl Table {
         };
         // A full store refuses even what it has, and logs it: then only what it does not have.
         let spare = match self.max {
-            Some(max) => self.count_all() + self.foreign < max,
-            None => line.room(1 + waiting, self.grace())? > waiting,
+            Some(max) if self.count_all() + self.foreign < max => true,
+            _ => line.room(1 + waiting, self.grace())? > waiting,
         };
         for (name, group) in &self.groups {
             let fds = group.fds.iter().filter(|held| spare || !held.stored);
@@ -332,7 +330,8 @@ impl Table {
     /// Those that are not in the store yet. An error: one is there under another name.
     fn new_ones(&self, name: &str, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
         let mut new: Vec<OwnedFd> = Vec::with_capacity(fds.len());
-        let groups: Vec<_> = self.groups.iter().flat_map(|(n, g)| g.fds.iter().map(move |held| (n, &held.fd))).collect();
+        let groups: Vec<_> =
+            self.groups.iter().flat_map(|(n, g)| g.fds.iter().map(move |held| (n, &held.fd))).collect();
         let given = self.given.iter().filter(|(n, _)| n == name).map(|(n, fd)| (n, fd));
         let known: Vec<_> = groups.into_iter().chain(given).collect();
         'all: for fd in fds {

@@ -120,7 +120,10 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
         let error = store.put("b", &nulls(2)).unwrap_err();
         assert!(error.is_store(), "{error:?}");
         let text = error.to_string();
-        assert!(text.contains("room for 1 of 2 more fds") && text.contains("FileDescriptorStoreMax= to 4 or more"), "{text}");
+        assert!(
+            text.contains("room for 1 of 2 more fds") && text.contains("FileDescriptorStoreMax= to 4 or more"),
+            "{text}"
+        );
         assert_eq!(manager.names(), ["a", "a"]);
         assert_eq!(store.list().len(), 1);
         // It fits exactly.

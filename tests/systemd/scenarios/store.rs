@@ -132,6 +132,7 @@ fn fdstore_is_preserved_over_stop(lab: &Container) -> Outcome {
     let service = Service::start(lab, "FileDescriptorStoreMax=8\nFileDescriptorStorePreserve=yes")?;
     service.ask("save 7")?;
     lab.systemctl_ok(&["stop", UNIT])?;
+    println!("{}: {}", lab.version(), lab.systemctl_ok(&["show", UNIT, "-p", "SubState,NFileDescriptorStore,FileDescriptorStorePreserve"])?);
     lab.systemctl_ok(&["start", UNIT])?;
     assert_eq!(service.ask("load")?, "7");
     lab.systemctl_ok(&["stop", UNIT])?;
