@@ -263,3 +263,28 @@ fn without_a_store_it_goes_over_directly() {
     let inherited: State<Sessions> = States::new(new).state("s");
     assert_eq!(inherited.load().unwrap().value(), Some(sessions("a")));
 }
+
+/// What the process has had in memory at most, in KiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_big_state_is_not_in_memory_twice() {
+    const MIB: usize = 100;
+    let manager = Manager::old(4);
+    let value = Sessions { users: (0..MIB * 1024).map(|n| format!("{n:0>1023}")).collect() };
+    let before = peak();
+    let first = state(&manager);
+    let began = std::time::Instant::now();
+    first.save(&value).unwrap();
+    let saved = began.elapsed();
+    assert!(peak() - before < MIB as u64 * 1024 / 2, "{} KiB more", peak() - before);
+    let loaded = state(&manager).load().unwrap().value().unwrap();
+    println!("{MIB} MiB: saved in {saved:?}, loaded in {:?}", began.elapsed() - saved);
+    assert!(loaded == value);
+    let once = MIB as u64 * 1024 * 11 / 10;
+    assert!(peak() - before < once * 3 / 2, "{} KiB more", peak() - before);
+}
