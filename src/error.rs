@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Socket,
     /// The service manager could not be told.
     Notify,
+    /// The manager's fd store has no room, or not for this.
+    Store,
     /// The next generation could not be started, or gave up.
     Generation,
     /// The peer at the other end of the handover does not speak our protocol.
@@ -64,6 +66,13 @@ impl Error {
     #[must_use]
     pub fn is_notify(&self) -> bool {
         self.kind == Kind::Notify
+    }
+
+    /// The service manager's fd store has no room for it (`FileDescriptorStoreMax=`), or cannot keep it. "There is no fd
+    /// store" is *not* an error.
+    #[must_use]
+    pub fn is_store(&self) -> bool {
+        self.kind == Kind::Store
     }
 
     /// The next generation could not be started, ended too early, or said that it failed.

@@ -68,6 +68,7 @@ mod error;
 mod generation;
 mod lifecycle;
 pub mod service;
+pub mod state;
 mod sys;
 pub mod systemd;
 mod wire;

@@ -146,6 +146,11 @@ impl Activation {
         names
     }
 
+    /// What was passed and not yet taken.
+    pub(crate) fn passed(&self) -> &[Socket] {
+        &self.sockets
+    }
+
     /// Whether something of that name can be taken.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {

@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod environment;
+pub mod fdstore;
 pub mod notify;
 pub mod watchdog;
 

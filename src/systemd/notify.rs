@@ -102,6 +102,11 @@ impl Notifier {
         self.manager.is_some()
     }
 
+    /// Whether there is a manager that fds can be sent to.
+    pub(crate) fn carries_fds(&self) -> bool {
+        self.manager.as_ref().is_some_and(|manager| matches!(manager.receiver, Receiver::Unix(_)))
+    }
+
     /// Sends the message, and blocks for at most the timeout if the manager's queue is full.
     ///
     /// # Errors

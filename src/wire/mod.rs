@@ -3,3 +3,5 @@
 pub(crate) mod frame;
 pub(crate) mod listen;
 pub(crate) mod notify;
+pub(crate) mod state;
+pub(crate) mod store;

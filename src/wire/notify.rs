@@ -9,6 +9,17 @@ pub(crate) const MAX_DATAGRAM: usize = 4096;
 /// `BARRIER=1`, which goes alone in its datagram.
 pub(crate) const BARRIER: &[u8] = b"BARRIER=1";
 
+/// Puts the fds that come with it into the fd store. The name must be one that systemd accepts.
+pub(crate) fn store(name: &str, poll: bool) -> String {
+    let poll = if poll { "" } else { "\nFDPOLL=0" };
+    format!("FDSTORE=1\nFDNAME={name}{poll}")
+}
+
+/// Removes *all* fds of that name from the fd store.
+pub(crate) fn store_remove(name: &str) -> String {
+    format!("FDSTOREREMOVE=1\nFDNAME={name}")
+}
+
 /// What the service manager is told in one datagram, as in sd_notify(3).
 ///
 /// Whatever is put in, the datagram is valid: at most 4096 bytes of UTF-8, one field per line, no NUL.
@@ -197,6 +208,13 @@ mod tests {
         assert_eq!(encode(Message::new().extend_timeout(hours)), "EXTEND_TIMEOUT_USEC=7200000000");
         let never_infinity = format!("EXTEND_TIMEOUT_USEC={}", u64::MAX - 1);
         assert_eq!(encode(Message::new().extend_timeout(Duration::MAX)), never_infinity);
+    }
+
+    #[test]
+    fn the_fd_store() {
+        assert_eq!(store("db", true), "FDSTORE=1\nFDNAME=db");
+        assert_eq!(store("db", false), "FDSTORE=1\nFDNAME=db\nFDPOLL=0");
+        assert_eq!(store_remove("db"), "FDSTOREREMOVE=1\nFDNAME=db");
     }
 
     #[test]

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["lifecycle", "wire", "sys"],
     &["systemd"],
-    &["generation"],
+    &["generation", "state"],
     &["drain"],
     &["service"],
     &["http", "tls", "logging", "metrics"],

@@ -6,6 +6,7 @@
 mod lab;
 mod load;
 mod scenarios;
+mod store_service;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -21,6 +22,9 @@ const PARALLEL_CASES: usize = 2;
 type Ignored = Arc<Mutex<BTreeMap<String, usize>>>;
 
 fn main() -> ExitCode {
+    if let Ok(port) = std::env::var(store_service::PORT) {
+        return store_service::main(&port);
+    }
     let mut args = Arguments::from_args();
     let targets = lab::targets();
     // User units share one manager, so there their names would collide.

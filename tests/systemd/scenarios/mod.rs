@@ -9,7 +9,9 @@ mod probation;
 mod reload;
 mod requests;
 mod stops;
+mod store;
 mod upgrade;
+mod user_manager;
 mod watchdog;
 mod web;
 
@@ -18,6 +20,7 @@ use crate::lab::Scenario;
 pub(crate) fn all() -> Vec<Scenario> {
     [
         basics::SCENARIOS,
+        user_manager::SCENARIOS,
         reload::SCENARIOS,
         identity::SCENARIOS,
         requests::SCENARIOS,
@@ -26,6 +29,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         upgrade::SCENARIOS,
         crashes::SCENARIOS,
         stops::SCENARIOS,
+        store::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
     ]

@@ -1,0 +1,138 @@
+//! What came in at the start: which of it is the store's, and what is wrong with it.
+
+use crate::error::{Error, Result};
+use crate::systemd::activation::{Activation, SocketKind};
+use crate::systemd::fdstore::line::{is_dead, probe_name};
+use crate::systemd::fdstore::table::{Group, Held, Table, slot as slot_of};
+use crate::wire::store::{RESERVED, Slot};
+use std::os::fd::{AsFd as _, OwnedFd};
+use tracing::warn;
+
+/// Which of the passed names are entries of the fd store.
+///
+/// systemd passes stored fds beside those of the .socket units, and only the names tell which is which. Names that begin with
+/// `handover.` are always the store's.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Names {
+    /// (name, is a prefix, polled)
+    rules: Vec<(String, bool, bool)>,
+}
+
+impl Names {
+    /// None but handover's own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.rules.push((name.into(), false, true));
+        self
+    }
+
+    /// All names that begin so.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.rules.push((prefix.into(), true, true));
+        self
+    }
+
+    /// One more name, of fds that are kept also when they hang up: see [`FdStore::put_unpolled`](super::FdStore::put_unpolled).
+    pub fn unpolled(mut self, name: impl Into<String>) -> Self {
+        self.rules.push((name.into(), false, false));
+        self
+    }
+
+    /// Whether it is claimed, and then, whether it is polled.
+    fn find(&self, name: &str) -> Option<bool> {
+        let claims = |(rule, prefix, _): &&(String, bool, bool)| {
+            if *prefix { name.starts_with(rule.as_str()) } else { name == rule.as_str() }
+        };
+        let rule = self.rules.iter().find(claims).map(|(_, _, polled)| *polled);
+        rule.or_else(|| name.starts_with(RESERVED).then_some(true))
+    }
+}
+
+/// An entry that came in at the start and was of no use: it was closed, and is removed from the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// What it was called.
+    pub name: String,
+    /// What is wrong with it, as a sentence about it.
+    pub why: String,
+}
+
+impl Table {
+    /// Takes what is the store's out of `activation`.
+    pub(super) fn claim(&mut self, activation: &mut Activation, names: &Names) -> Result<()> {
+        let passed: Vec<_> = activation.names().into_iter().map(str::to_owned).collect();
+        for name in passed {
+            let Some(slot) = Slot::parse(&name) else {
+                if name.starts_with(RESERVED) {
+                    activation.take(&name)?;
+                    self.reject(name, "its name is none that this version of handover gives");
+                }
+                continue;
+            };
+            let Some(poll) = names.find(&slot.name) else { continue };
+            let fds = activation.take(&name)?;
+            if slot.name == probe_name() {
+                self.debris.push(name);
+                continue;
+            }
+            let fds = fds.into_iter().map(OwnedFd::from).collect();
+            self.admit(&slot, fds, poll);
+        }
+        // Connections are not duplicated: their peers would not see them close.
+        let kept = |kind| !matches!(kind, SocketKind::TcpStream | SocketKind::UnixStream | SocketKind::UnixSeqpacket);
+        for socket in activation.passed().iter().filter(|socket| kept(socket.kind())) {
+            let copy = socket.as_fd().try_clone_to_owned();
+            let copy =
+                copy.map_err(|e| Error::os(format!("the socket {:?} cannot be duplicated", socket.name()), e))?;
+            self.given.push((socket.name().to_owned(), copy));
+        }
+        self.foreign = activation.passed().len();
+        Ok(())
+    }
+
+    /// One slot's fds, unless there is a newer slot of its name.
+    pub(super) fn admit(&mut self, slot: &Slot, fds: Vec<OwnedFd>, poll: bool) {
+        let stored = slot.stored;
+        let as_stored = Slot { stored: true, ..slot.clone() }.to_string();
+        // What was put in standby yields to what the previous generation, which is main, had acknowledged.
+        let ours = |group: &Group| !group.inherited && group.fds.iter().all(|held| !held.stored);
+        if self.groups.get(&slot.name).is_some_and(ours) {
+            self.groups.remove(&slot.name);
+        }
+        match self.groups.get(&slot.name) {
+            Some(newer) if newer.number > slot.number => {
+                if stored {
+                    self.superseded.push(as_stored);
+                }
+                return;
+            }
+            Some(same) if same.number == slot.number => return,
+            Some(older) if older.fds.iter().any(|held| held.stored) => {
+                let older = slot_of(&slot.name, older.number);
+                self.superseded.push(older);
+            }
+            _ => {}
+        }
+        let before = fds.len();
+        let alive = |fd: &OwnedFd| !poll || !is_dead(fd.as_fd()).unwrap_or(false);
+        let fds: Vec<_> = fds.into_iter().filter(alive).map(|fd| Held { fd, stored }).collect();
+        if fds.is_empty() && before > 0 {
+            self.groups.remove(&slot.name);
+            self.reject(as_stored, "its other end is gone");
+            return;
+        }
+        self.groups.insert(slot.name.clone(), Group { number: slot.number, poll, inherited: true, fds });
+    }
+
+    pub(super) fn reject(&mut self, name: String, why: &str) {
+        warn!(name, "fd store: {name:?} is removed: {why}");
+        self.rejected.push(Rejected { name: name.clone(), why: why.to_owned() });
+        self.debris.push(name);
+    }
+}

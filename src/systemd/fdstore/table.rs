@@ -1,0 +1,392 @@
+//! What the store holds, as far as this process knows, and each change of it.
+
+use crate::error::{Error, Kind, Result};
+use crate::sys::socket;
+use crate::systemd::fdstore::line::{BATCH, Line, is_dead};
+use crate::systemd::fdstore::{Kept, Rejected, Synced};
+use crate::wire::store::{self, Slot};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+use tracing::{debug, info, warn};
+
+/// How long a refused fd may take to be closed, where systemd closes it in the background.
+const GRACE: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Changes go to the manager.
+    Active,
+    /// The manager does not listen to this process yet: changes wait for [`Table::sync`].
+    Standby,
+    /// Another process has what this one had: no more changes.
+    Frozen,
+}
+
+/// The fds of one name.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) number: u64,
+    pub(super) poll: bool,
+    /// It came in from outside, and in standby it is somebody else's to replace.
+    pub(super) inherited: bool,
+    pub(super) fds: Vec<Held>,
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) fd: OwnedFd,
+    /// As far as we know.
+    pub(super) stored: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    /// None: nobody who could keep an fd.
+    pub(super) line: Option<Line>,
+    /// `$FDSTORE`.
+    pub(super) max: Option<usize>,
+    /// Whether there is a store at all, once that was found out.
+    pub(super) exists: Option<bool>,
+    pub(super) mode: Mode,
+    pub(super) groups: BTreeMap<String, Group>,
+    /// What the .socket units keep: never to be pushed.
+    pub(super) given: Vec<(String, OwnedFd)>,
+    /// Passed fds that nobody claimed: perhaps in the store.
+    pub(super) foreign: usize,
+    /// Slots to be removed before anything is put.
+    pub(super) debris: Vec<String>,
+    /// Slots to be removed as soon as what replaces them is in the store.
+    pub(super) superseded: Vec<String>,
+    pub(super) rejected: Vec<Rejected>,
+    pub(super) warned: bool,
+}
+
+impl Table {
+    pub(super) fn put(&mut self, name: &str, fds: Vec<OwnedFd>, poll: bool) -> Result<Kept> {
+        store::check(name)?;
+        self.check_open()?;
+        let new = self.new_ones(name, fds)?;
+        if new.is_empty() {
+            return Ok(self.kept(name));
+        }
+        let known = self.groups.get(name).map(|group| (group.number, group.poll));
+        let (number, poll) = known.unwrap_or((0, poll));
+        let (stored, result) = match self.push(name, number, &new, poll) {
+            Ok(stored) => (stored, Ok(())),
+            // Of a new name nothing shall be left; what belongs to an old one cannot be removed alone.
+            Err((sent, error)) => {
+                if sent && known.is_none() {
+                    self.debris.push(slot(name, number));
+                }
+                if !sent || known.is_none() {
+                    return Err(error);
+                }
+                (false, Err(error))
+            }
+        };
+        let group =
+            self.groups.entry(name.to_owned()).or_insert(Group { number, poll, inherited: false, fds: Vec::new() });
+        group.fds.extend(new.into_iter().map(|fd| Held { fd, stored }));
+        result.map(|()| self.kept(name))
+    }
+
+    pub(super) fn replace(&mut self, name: &str, fds: Vec<OwnedFd>) -> Result<Kept> {
+        let Some(old) = self.groups.get(name) else { return self.put(name, fds, true) };
+        self.check_open()?;
+        if fds.len() > BATCH {
+            let why = format!("{name:?}: {} fds cannot be replaced at once, at most {BATCH}", fds.len());
+            return Err(Error::new(Kind::Invalid, why));
+        }
+        if old.inherited && self.mode == Mode::Standby {
+            let why = format!(
+                "{name:?} in the fd store is still the previous generation's: replace it when this one is main"
+            );
+            return Err(Error::new(Kind::State, why));
+        }
+        let (number, poll, had) = (old.number, old.poll, old.fds.len());
+        let given = fds.len();
+        let new = self.new_ones(name, fds)?;
+        if new.is_empty() && given == had {
+            return Ok(self.kept(name));
+        }
+        if new.len() != given {
+            let why = format!(
+                "{name:?}: some of these are in the fd store under that name already, and systemd keeps each open file \
+                 once, under its first name: replace all of them, or put the others only"
+            );
+            return Err(Error::new(Kind::Invalid, why));
+        }
+        let Some(next) = number.checked_add(1) else {
+            return Err(Error::new(Kind::State, format!("{name:?} was replaced too often")));
+        };
+        // The new one first: there is never a moment without one of the two, and the higher number wins.
+        let stored = match self.push(name, next, &new, poll) {
+            Ok(stored) => stored,
+            Err((sent, error)) => {
+                if sent {
+                    self.debris.push(slot(name, next));
+                }
+                return Err(error);
+            }
+        };
+        let fds = new.into_iter().map(|fd| Held { fd, stored }).collect();
+        let old = self.groups.insert(name.to_owned(), Group { number: next, poll, inherited: false, fds });
+        if old.is_some_and(|old| old.fds.iter().any(|held| held.stored)) {
+            self.superseded.push(slot(name, number));
+        }
+        if stored {
+            self.remove_superseded();
+        }
+        Ok(self.kept(name))
+    }
+
+    /// `None`: there is nothing of that name.
+    pub(super) fn take(&mut self, name: &str) -> Result<Option<Vec<OwnedFd>>> {
+        self.check_open()?;
+        let Some(group) = self.groups.get(name) else { return Ok(None) };
+        let slot = slot(name, group.number);
+        if self.mode == Mode::Standby {
+            self.debris.push(slot);
+        } else if let (Some(line), true) = (&self.line, self.exists != Some(false)) {
+            line.remove(&slot)?;
+            line.barrier()?;
+        }
+        let group = self.groups.remove(name);
+        Ok(group.map(|group| group.fds.into_iter().map(|held| held.fd).collect()))
+    }
+
+    /// Everything that is held into the store, everything else out of it.
+    pub(super) fn sync(&mut self) -> Result<Synced> {
+        self.mode = Mode::Active;
+        self.prune();
+        let waiting = self.count(false);
+        let removed = self.debris.len() + self.superseded.len();
+        self.remove_debris()?;
+        if self.groups.is_empty() {
+            self.remove_superseded();
+            return Ok(Synced { kept: self.all_kept(), pushed: 0, removed, entries: 0 });
+        }
+        if waiting > 0 && !self.make_room(waiting)? {
+            return Ok(Synced { kept: Kept::HeldOnly, pushed: 0, removed, entries: self.count_all() });
+        }
+        let Some(line) = self.line.clone() else {
+            self.warn_once();
+            return Ok(Synced { kept: Kept::HeldOnly, pushed: 0, removed, entries: self.count_all() });
+        };
+        // A full store refuses even what it has, and logs it: then only what it does not have.
+        let spare = match self.max {
+            Some(max) if self.count_all() + self.foreign < max => true,
+            _ => line.room(1 + waiting, self.grace())? > waiting,
+        };
+        for (name, group) in &self.groups {
+            let fds = group.fds.iter().filter(|held| spare || !held.stored);
+            let fds: Vec<_> = fds.map(|held| held.fd.as_fd()).collect();
+            line.push(&slot(name, group.number), &fds, group.poll)?;
+        }
+        line.barrier()?;
+        for held in self.groups.values_mut().flat_map(|group| &mut group.fds) {
+            held.stored = true;
+        }
+        self.remove_superseded();
+        self.verify(&line, spare)?;
+        let entries = self.count_all();
+        info!(entries, pushed = waiting, removed, "fd store: {entries} entries");
+        Ok(Synced { kept: Kept::Stored, pushed: waiting, removed, entries })
+    }
+
+    /// Whether that is the slot of something that is held.
+    pub(super) fn has_slot(&self, name: &str) -> bool {
+        let slot = Slot::parse(name);
+        slot.is_some_and(|slot| self.groups.get(&slot.name).is_some_and(|group| group.number == slot.number))
+    }
+
+    /// Removes what is of no use.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.remove_debris()
+    }
+
+    /// Says what no error of a single call would say.
+    fn verify(&self, line: &Line, spare: bool) -> Result<()> {
+        let entries = self.count_all();
+        if !spare {
+            warn!(
+                entries,
+                "the fd store is full: nothing in it can be replaced; set FileDescriptorStoreMax= to {} or more",
+                entries + 1
+            );
+        } else if line.room(1, self.grace())? == 0 {
+            // $FDSTORE is as old as the first process since systemd's last start of the service.
+            warn!(
+                entries,
+                "the fd store has less room than FDSTORE={} says, and may have lost entries: FileDescriptorStoreMax= was \
+                 lowered, or others use it too; set it to {} or more",
+                self.max.map_or("?".to_owned(), |max| max.to_string()),
+                entries + 1
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether it is in the store now. An error says whether anything was sent.
+    fn push(&mut self, name: &str, number: u64, fds: &[OwnedFd], poll: bool) -> Result<bool, (bool, Error)> {
+        if self.mode == Mode::Standby {
+            return Ok(false);
+        }
+        self.remove_debris().map_err(|error| (false, error))?;
+        let room = self.make_room(fds.len()).map_err(|error| (false, error))?;
+        let (Some(line), true) = (&self.line, room) else { return Ok(false) };
+        let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        line.push(&slot(name, number), &fds, poll).and_then(|()| line.barrier()).map_err(|error| (true, error))?;
+        Ok(true)
+    }
+
+    /// Whether there is room for so many more. False: there is no store.
+    fn make_room(&mut self, more: usize) -> Result<bool> {
+        let (Some(line), true) = (self.line.clone(), self.exists != Some(false)) else {
+            self.warn_once();
+            return Ok(false);
+        };
+        self.prune();
+        let count = self.count(true) + self.superseded.len();
+        // Its variable is as old as the process, so a "no" is asked about, and a "yes" checked by sync().
+        if self.max.is_some_and(|max| count + self.foreign + more <= max) {
+            return Ok(true);
+        }
+        let free = line.room(more, self.grace())?;
+        if free >= more {
+            self.exists = Some(true);
+            return Ok(true);
+        }
+        if free == 0 && count == 0 && self.max.is_none() && self.exists.is_none() {
+            self.exists = Some(false);
+            self.warn_once();
+            return Ok(false);
+        }
+        let needed = self.max.map_or(count + more, |max| (max + more - free).max(count + more));
+        let why = format!(
+            "the fd store has room for {free} of {more} more fds, and has {count}: set FileDescriptorStoreMax= to {needed} or \
+             more in the [Service] section (one more than that, for replacing), then systemctl daemon-reload"
+        );
+        Err(Error::new(Kind::Store, why))
+    }
+
+    /// A store without the variable is that of a systemd before 254, which closes what it refuses at once.
+    fn grace(&self) -> Duration {
+        if self.max.is_none() && self.exists == Some(true) { Duration::ZERO } else { GRACE }
+    }
+
+    fn warn_once(&mut self) {
+        if std::mem::replace(&mut self.warned, true) {
+            return;
+        }
+        if self.line.is_some() {
+            warn!(
+                "the service has no fd store: a reload keeps its sockets and state, a crash does not; \
+                 set FileDescriptorStoreMax= in the [Service] section, for example to 64"
+            );
+        } else {
+            warn!(
+                "no service manager that keeps fds: a reload keeps sockets and state, a crash does not; run the \
+                 service under systemd with FileDescriptorStoreMax= in its [Service] section"
+            );
+        }
+    }
+
+    /// Forgets what the manager has dropped because it hung up.
+    pub(super) fn prune(&mut self) {
+        for (name, group) in self.groups.iter_mut().filter(|(_, group)| group.poll) {
+            let before = group.fds.len();
+            group.fds.retain(|held| !is_dead(held.fd.as_fd()).unwrap_or(false));
+            if group.fds.len() < before {
+                debug!(name, dropped = before - group.fds.len(), "fd store: hung up, dropped");
+            }
+        }
+        self.groups.retain(|_, group| !group.fds.is_empty());
+    }
+
+    fn remove_debris(&mut self) -> Result<()> {
+        if let (Some(line), true) = (&self.line, self.exists != Some(false)) {
+            for slot in &self.debris {
+                line.remove(slot)?;
+            }
+        }
+        self.debris.clear();
+        Ok(())
+    }
+
+    /// What replaced them is safe, so a failure is no reason to fail: they are tried again with the next change.
+    fn remove_superseded(&mut self) {
+        if let (Some(line), true) = (&self.line, self.exists != Some(false)) {
+            self.superseded.retain(|slot| {
+                let removed = line.remove(slot);
+                removed.inspect_err(|error| warn!(%error, "fd store: {slot} cannot be removed yet")).is_err()
+            });
+        } else {
+            self.superseded.clear();
+        }
+    }
+
+    /// Those that are not in the store yet. An error: one is there under another name.
+    fn new_ones(&self, name: &str, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
+        let mut new: Vec<OwnedFd> = Vec::with_capacity(fds.len());
+        let groups: Vec<_> =
+            self.groups.iter().flat_map(|(n, g)| g.fds.iter().map(move |held| (n, &held.fd))).collect();
+        let given = self.given.iter().filter(|(n, _)| n == name).map(|(n, fd)| (n, fd));
+        let known: Vec<_> = groups.into_iter().chain(given).collect();
+        'all: for fd in fds {
+            let same = |other: &OwnedFd| {
+                socket::same(fd.as_fd(), other.as_fd())
+                    .map_err(|e| Error::os(format!("cannot look at an fd for the fd store, {name:?}"), e))
+            };
+            for other in &new {
+                if same(other)? {
+                    continue 'all;
+                }
+            }
+            for (theirs, other) in &known {
+                if !same(other)? {
+                    continue;
+                }
+                if *theirs == name {
+                    continue 'all;
+                }
+                let why = format!(
+                    "an fd for {name:?} is in the fd store as {theirs:?}: systemd keeps each open file once, under its first \
+                     name; remove that one first"
+                );
+                return Err(Error::new(Kind::Invalid, why));
+            }
+            new.push(fd);
+        }
+        Ok(new)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.mode == Mode::Frozen {
+            return Err(Error::new(Kind::State, "the fd store belongs to the next generation now"));
+        }
+        Ok(())
+    }
+
+    fn kept(&self, name: &str) -> Kept {
+        let stored = self.groups.get(name).is_none_or(|group| group.fds.iter().all(|held| held.stored));
+        if stored { Kept::Stored } else { Kept::HeldOnly }
+    }
+
+    fn all_kept(&self) -> Kept {
+        if self.line.is_some() && self.exists != Some(false) { Kept::Stored } else { Kept::HeldOnly }
+    }
+
+    fn count(&self, stored: bool) -> usize {
+        self.groups.values().flat_map(|group| &group.fds).filter(|held| held.stored == stored).count()
+    }
+
+    fn count_all(&self) -> usize {
+        self.groups.values().map(|group| group.fds.len()).sum()
+    }
+}
+
+pub(super) fn slot(name: &str, number: u64) -> String {
+    Slot { name: name.to_owned(), number, stored: true }.to_string()
+}

@@ -1,0 +1,12 @@
+//! The fd store and saved state from outside, with a stand-in for the manager that keeps fds as systemd does.
+#![expect(unsafe_code, reason = "fds are received by number, and compared by kcmp")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panics and report by printing")]
+
+mod fdstore;
+mod manager;
+mod replace;
+mod state;
+mod unusable;
+
+/// Long enough for the slowest machine; nothing that works waits for so long.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
