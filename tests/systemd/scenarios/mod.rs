@@ -10,6 +10,7 @@ mod reload;
 mod requests;
 mod stops;
 mod upgrade;
+mod user_manager;
 mod watchdog;
 mod web;
 
@@ -18,6 +19,7 @@ use crate::lab::Scenario;
 pub(crate) fn all() -> Vec<Scenario> {
     [
         basics::SCENARIOS,
+        user_manager::SCENARIOS,
         reload::SCENARIOS,
         identity::SCENARIOS,
         requests::SCENARIOS,
