@@ -12,7 +12,7 @@ use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
 use crate::service::handle::Reloaded;
 use crate::service::settings::END_TIMEOUT;
-use crate::service::{lock, watch, watchdog};
+use crate::service::{lock, sockets, watch, watchdog};
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
 use crate::wire::frame::{Drainer, Frame, Hello};
@@ -221,6 +221,9 @@ impl Driver {
 
     fn become_main(&mut self) {
         self.start_pinging();
+        if let Some((store, wanted)) = lock(&self.sockets).to_keep().filter(|_| self.notifier.has_manager()) {
+            self.tasks.spawn(sockets::keep(store, wanted));
+        }
         if let Some(previous) = self.predecessor.take() {
             self.take_over_from(previous);
         }

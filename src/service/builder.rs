@@ -18,7 +18,6 @@ use crate::service::settings::Settings;
 use crate::service::sockets::{Sockets, Wanted};
 use crate::service::watchdog::Check;
 use crate::sys::spawn::Parent;
-use crate::systemd::activation::Activation;
 use crate::systemd::environment::Environment;
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
@@ -165,7 +164,7 @@ impl Builder {
         settings.check()?;
         let notifier = Notifier::from_env(environment)?;
         let watchdog = Watchdog::from_env(environment)?;
-        let sockets = Sockets::open(Activation::from_env(environment)?, &wanted)?;
+        let sockets = Sockets::open(environment, &notifier, &wanted)?;
         let program = program.or_else(|| inherited.map(|i| i.hello.program.clone().into()));
         let origin = Origin::capture(environment, program, watchdog.is_some())?;
         // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are only its child.

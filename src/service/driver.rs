@@ -172,7 +172,7 @@ impl Driver {
     }
 
     pub(crate) async fn run(mut self) -> Result<()> {
-        let unclaimed = lock(&self.sockets).close_unclaimed();
+        let unclaimed = lock(&self.sockets).close_unclaimed()?;
         if !unclaimed.is_empty() {
             warn!(generation = self.generation, "closed sockets that nobody asked for: {}", unclaimed.join(", "));
         }

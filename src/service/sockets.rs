@@ -1,9 +1,17 @@
-//! The sockets of this generation: what the application uses, and what the next generation gets.
+//! The sockets of this generation: what the application uses, what the next generation gets, and what a crash must not lose.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use tracing::warn;
+
 use crate::error::{Error, Kind, Result};
 use crate::systemd::activation::{Activation, Listener, bind};
+use crate::systemd::environment::Environment;
+use crate::systemd::fdstore::{FdStore, Names};
+use crate::systemd::notify::Notifier;
+
+/// Sockets that we bound ourselves are in the fd store under names that begin so.
+const BOUND: &str = "handover.bound.";
 
 /// A name that the application declared, with an address for when nobody passes a socket of that name.
 #[derive(Debug, Clone)]
@@ -16,6 +24,8 @@ pub(crate) struct Wanted {
 struct Kept {
     name: String,
     listeners: Vec<Listener>,
+    /// Its name in the fd store. `None`: a .socket unit keeps it.
+    entry: Option<String>,
     taken: bool,
 }
 
@@ -23,24 +33,29 @@ struct Kept {
 #[derive(Debug)]
 pub(crate) struct Sockets {
     activation: Activation,
+    store: FdStore,
     kept: Vec<Kept>,
 }
 
 impl Sockets {
-    pub(crate) fn open(mut activation: Activation, wanted: &[Wanted]) -> Result<Self> {
+    /// Nothing is told to the service manager before [`keep`].
+    pub(crate) fn open(environment: &Environment, notifier: &Notifier, wanted: &[Wanted]) -> Result<Self> {
+        let mut activation = Activation::from_env(environment)?;
+        let store = FdStore::open(environment, notifier, &mut activation, &Names::new())?;
+        store.standby();
         let mut kept: Vec<Kept> = Vec::new();
         for Wanted { name, address } in wanted {
             if kept.iter().any(|k| k.name == *name) {
                 return Err(Error::new(Kind::Invalid, format!("the socket name {name:?} was declared twice")));
             }
-            let passed = activation.names().iter().any(|n| n == name);
-            let listeners = match address {
-                Some(address) if !passed => bind(address)?,
-                _ => activation.listeners(name)?,
+            let passed = activation.contains(name);
+            let (listeners, entry) = match address {
+                Some(address) if !passed => bound(&store, name, address)?,
+                _ => (activation.listeners(name)?, None),
             };
-            kept.push(Kept { name: name.clone(), listeners, taken: false });
+            kept.push(Kept { name: name.clone(), listeners, entry, taken: false });
         }
-        Ok(Self { activation, kept })
+        Ok(Self { activation, store, kept })
     }
 
     /// For the application, once per name.
@@ -49,7 +64,7 @@ impl Sockets {
             Some(at) => at,
             None => {
                 let listeners = self.activation.listeners(name)?;
-                self.kept.push(Kept { name: name.to_owned(), listeners, taken: false });
+                self.kept.push(Kept { name: name.to_owned(), listeners, entry: None, taken: false });
                 self.kept.len() - 1
             }
         };
@@ -65,15 +80,22 @@ impl Sockets {
         Ok(copies)
     }
 
-    /// Closes what nobody asked for; its names are for the log.
-    pub(crate) fn close_unclaimed(&mut self) -> Vec<String> {
-        self.activation.close_unclaimed()
+    /// Closes what nobody asked for, and strikes it from the fd store at the next [`keep`]; its names are for the log.
+    pub(crate) fn close_unclaimed(&mut self) -> Result<Vec<String>> {
+        self.store.discard_unclaimed(&mut self.activation)
+    }
+
+    /// For [`keep`]; `None` if there is nothing that the service manager must be told.
+    pub(crate) fn to_keep(&self) -> Option<(FdStore, Vec<String>)> {
+        let wanted: Vec<_> = self.kept.iter().filter_map(|k| k.entry.clone()).collect();
+        let nothing = wanted.is_empty() && self.store.list().is_empty();
+        (!nothing).then(|| (self.store.clone(), wanted))
     }
 
     /// Copies for the next generation.
     pub(crate) fn estate(&self) -> Result<Vec<(String, OwnedFd)>> {
-        let mut fds = Vec::new();
-        for kept in &self.kept {
+        let mut fds = self.store.entries()?;
+        for kept in self.kept.iter().filter(|k| k.entry.is_none()) {
             for listener in &kept.listeners {
                 let fd = listener.as_fd().try_clone_to_owned().map_err(|e| {
                     Error::os(format!("the socket {:?} cannot be duplicated (LimitNOFILE=)", kept.name), e)
@@ -82,5 +104,43 @@ impl Sockets {
             }
         }
         Ok(fds)
+    }
+}
+
+/// The sockets of that address as the store has them, from before a crash or from the previous generation, else new ones.
+fn bound(store: &FdStore, name: &str, address: &str) -> Result<(Vec<Listener>, Option<String>)> {
+    // The address is part of the name: one that was changed is bound anew.
+    let entry = format!("{BOUND}{name}@{}", address.escape_default()).replace([':', '~'], "=");
+    let there: Vec<_> = store.get(&entry)?.into_iter().map(|fd| (name.to_owned(), fd)).collect();
+    if !there.is_empty() {
+        match Activation::from_fds(there).and_then(|mut passed| passed.listeners(name)) {
+            Ok(listeners) => return Ok((listeners, Some(entry))),
+            Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
+        }
+    }
+    let listeners = bind(address)?;
+    let stored = store.put(&entry, &listeners);
+    Ok(match stored {
+        Ok(_) => (listeners, Some(entry)),
+        Err(error) => {
+            warn!(%error, "the socket {name:?} is not kept over a crash");
+            (listeners, None)
+        }
+    })
+}
+
+/// Makes the fd store have the sockets that we bound, and none that we bound for another address or an older version.
+pub(crate) async fn keep(store: FdStore, wanted: Vec<String>) {
+    if let Err(error) = store.sync_async().await {
+        warn!(%error, "the sockets that this service bound are not kept over a crash");
+        return;
+    }
+    for entry in store.list() {
+        if entry.name.starts_with(BOUND) && !wanted.contains(&entry.name) {
+            match store.remove_async(&entry.name).await {
+                Ok(_) => tracing::info!("closed {:?}, which nobody asks for any more", entry.name),
+                Err(error) => warn!(%error, "{:?} cannot be removed from the fd store", entry.name),
+            }
+        }
     }
 }

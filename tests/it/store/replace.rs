@@ -117,9 +117,7 @@ fn a_clone_is_the_same_store() {
     let writers: Vec<_> = (0..4)
         .map(|_| {
             let store: FdStore = store.clone();
-            std::thread::spawn(move || {
-                (0..10).for_each(|n| drop(store.replace("db", &[file(&n.to_string())]).unwrap()))
-            })
+            std::thread::spawn(move || (0..10).for_each(|n| _ = store.replace("db", &[file(&n.to_string())]).unwrap()))
         })
         .collect();
     writers.into_iter().for_each(|writer| writer.join().unwrap());
