@@ -11,6 +11,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("new_main_is_killed_while_the_old_one_drains", new_main_is_killed_while_the_old_one_drains),
     Scenario::new("main_is_killed_in_probation", main_is_killed_in_probation),
     Scenario::new("drainer_is_killed", drainer_is_killed),
+    Scenario::new("main_is_killed_that_bound_its_port", main_is_killed_that_bound_its_port),
 ];
 
 /// The promise: so long after its death the service is back.
@@ -34,6 +35,31 @@ fn main_is_killed(lab: &Container) -> Outcome {
     assert_eq!((state.restarts, state.status.as_str()), (2, "generation 1 serves"));
     assert_eq!(lab.show("web.socket", "ActiveState")?, "active");
     Ok(())
+}
+
+/// No .socket unit: the listening socket is in the fd store, and so is its queue.
+fn main_is_killed_that_bound_its_port(lab: &Container) -> Outcome {
+    let setup = Setup { command: "{dir}/web --listen {address}", binds: true, ..Setup::default() };
+    let web = Web::start(lab, setup)?;
+    let ((), stats) = load::under(lab, web.address, CLIENTS, |stats| {
+        for _ in 0..3 {
+            let main_since = Instant::now();
+            let main = web.reload()?;
+            web.until_only(&[main])?;
+            stored(&web, 1)?;
+            kill_main(&web, stats, main, main_since)?;
+        }
+        Ok(())
+    })?;
+    load::lost_only_to_kill(&stats)?;
+    stored(&web, 1)
+}
+
+fn stored(web: &Web<'_>, entries: u32) -> Outcome {
+    let wanted = entries.to_string();
+    web.lab.wait_until(DEADLINE, "the entries in the fd store", || {
+        Ok((web.lab.show(UNIT, "NFileDescriptorStore")? == wanted).then_some(()))
+    })
 }
 
 fn new_main_is_killed_while_the_old_one_drains(lab: &Container) -> Outcome {

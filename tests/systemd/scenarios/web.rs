@@ -32,15 +32,17 @@ impl Type {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setup<'a> {
     pub(super) kind: Type,
-    /// The program and its arguments; `{dir}` is the directory of the case.
+    /// The program and its arguments; `{dir}` is the directory of the case, `{address}` where it shall listen if it binds.
     pub(super) command: &'a str,
     /// More lines for `[Service]`.
     pub(super) lines: &'a str,
+    /// There is no .socket unit: the service binds.
+    pub(super) binds: bool,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { kind: Type::Notify, command: "{dir}/web", lines: "" }
+        Self { kind: Type::Notify, command: "{dir}/web", lines: "", binds: false }
     }
 }
 
@@ -77,7 +79,9 @@ impl<'a> Web<'a> {
         let packaged = setup.kind.unit();
         let (exec, install) = ("ExecStart=/usr/bin/web\n", "\n[Install]");
         assert!(packaged.contains(exec) && packaged.contains(install), "{packaged}");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let command = setup.command.replace("{dir}", &lab.dir().display().to_string());
+        let command = command.replace("{address}", &address.to_string());
         // A user manager may not drop capabilities or mount.
         let (service, hardening) = packaged.split_once("\n# Hardening").unwrap_or((packaged, ""));
         let hardened = lab.manager_pid() == 1 && !hardening.is_empty();
@@ -86,15 +90,20 @@ impl<'a> Web<'a> {
         let unit = unit
             .replace(exec, &format!("ExecStart={command}\n"))
             .replace(install, &format!("{}\n[Install]", setup.lines));
+        let unit = match setup.binds {
+            true => unit.lines().filter(|line| !line.ends_with("web.socket")).collect::<Vec<_>>().join("\n") + "\n",
+            false => unit,
+        };
         lab.write_unit("web.socket", &SOCKET_UNIT.replace(&PACKAGED_PORT.to_string(), &port.to_string()))?;
         lab.write_unit(UNIT, &unit)?;
         lab.daemon_reload()?;
-        Ok(Self { lab, address: SocketAddr::from(([127, 0, 0, 1], port)) })
+        Ok(Self { lab, address })
     }
 
     pub(super) fn start(lab: &'a Container, setup: Setup<'_>) -> Outcome<Self> {
         let web = Self::install(lab, setup)?;
-        lab.systemctl_ok(&["start", "web.socket", UNIT])?;
+        let units: &[&str] = if setup.binds { &["start", UNIT] } else { &["start", "web.socket", UNIT] };
+        lab.systemctl_ok(units)?;
         assert!(web.state()?.is_running(), "{:?}", web.state()?);
         Ok(web)
     }
