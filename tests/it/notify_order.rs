@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::io::IoSliceMut;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use handover::Program;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -23,8 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 fn every_datagram_of_a_reload_in_its_order() {
     let directory = tempfile::tempdir().unwrap();
     let manager = Manager::bind(&directory.path().join("notify"));
-    let mut service = Service(start(&directory.path().join("notify")), None);
-    let first = service.0.id();
+    let first = start(&directory.path().join("notify"));
+    let mut service = Service(Some(first), None);
 
     let told = manager.next();
     assert_eq!((told.sender, told.lines()), (first, vec!["READY=1", "STATUS=generation 1 serves"]));
@@ -53,7 +54,9 @@ fn every_datagram_of_a_reload_in_its_order() {
     drop(barrier);
     let told = manager.next();
     assert_eq!((told.sender, told.lines()), (second, vec!["STATUS=generation 2 serves"]));
-    assert!(service.0.wait().unwrap().success(), "the first one has nothing to drain, and nothing more to say");
+    let ended = waitpid(pid(first), None);
+    assert_eq!(ended, Ok(WaitStatus::Exited(pid(first), 0)), "it has nothing to drain, and nothing more to say");
+    service.0 = None;
 
     signal(second, Signal::SIGTERM);
     let told = manager.next();
@@ -68,29 +71,23 @@ fn every_datagram_of_a_reload_in_its_order() {
 
 /// Nobody is left when the test fails.
 #[derive(Debug)]
-struct Service(Child, Option<u32>);
+struct Service(Option<u32>, Option<u32>);
 
 impl Drop for Service {
     fn drop(&mut self) {
         // Each is a child of ours, so its pid is its own until it is waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        if let Some(second) = self.1 {
-            let _ = kill(pid(second), Signal::SIGKILL);
+        for left in [self.0, self.1].into_iter().flatten() {
+            let _ = kill(pid(left), Signal::SIGKILL);
+            let _ = waitpid(pid(left), None);
         }
     }
 }
 
-/// As a manager does: `SYSTEMD_EXEC_PID` is the service's own pid.
-fn start(notify: &Path) -> Child {
-    Command::new("/bin/sh")
-        .args(["-c", "SYSTEMD_EXEC_PID=$$ exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_handover"), "web"])
-        .args(["--listen", "127.0.0.1:0"])
-        .env("NOTIFY_SOCKET", notify)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+/// As a manager does, with the socket of a .socket unit: one that the service binds goes to the fd store, and that is told, too.
+fn start(notify: &Path) -> u32 {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = Program::new(env!("CARGO_BIN_EXE_handover")).arg("web").socket("http", socket);
+    service.env("NOTIFY_SOCKET", notify).env("RUST_LOG", "off").start().unwrap().pid()
 }
 
 #[derive(Debug)]

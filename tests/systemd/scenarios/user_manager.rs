@@ -5,19 +5,25 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::lab::{Container, Outcome, Scenario, handover};
+use crate::lab::{Container, Outcome, Scenario, example, handover};
 
 pub(super) const SCENARIOS: &[Scenario] =
     &[Scenario::new("lab_on_a_user_manager", lab_on_a_user_manager).system_only()];
 
+/// What is run there: the lab itself, and a reload.
+const CASES: [&str; 5] =
+    ["socket_activation_smoke", "notify_smoke", "install_smoke", "socket_activation", "environment_of_the_next"];
+
 /// The harness runs itself: its own scenarios on `systemctl --user`.
 fn lab_on_a_user_manager(lab: &Container) -> Outcome {
     let harness = lab.install(&std::env::current_exe()?, "harness")?;
-    // The path of the tool is fixed in the harness.
-    let tool = handover();
-    lab.sh_ok(&format!("mkdir -p '{0}' && chmod a+rx '{0}'", tool.parent().unwrap_or(Path::new("/")).display()))?;
-    fs::copy(tool, lab.outside(tool))?;
-    fs::set_permissions(lab.outside(tool), fs::Permissions::from_mode(0o755))?;
+    // The paths of the programs are fixed in the harness.
+    for program in [handover().to_owned(), example("web")?] {
+        let directory = program.parent().unwrap_or(Path::new("/")).display();
+        lab.sh_ok(&format!("mkdir -p '{directory}' && chmod a+rx '{directory}'"))?;
+        fs::copy(&program, lab.outside(&program))?;
+        fs::set_permissions(lab.outside(&program), fs::Permissions::from_mode(0o755))?;
+    }
 
     lab.sh_ok("echo 'somebody:x:1000:1000::/:/bin/sh' >>/etc/passwd; echo 'somebody:x:1000:' >>/etc/group")?;
     lab.sh_ok("mkdir -p /run/user/1000 && chown 1000:1000 /run/user/1000 && chmod 700 /run/user/1000")?;
@@ -31,15 +37,16 @@ fn lab_on_a_user_manager(lab: &Container) -> Outcome {
          ExecStart=/lib/systemd/systemd --user\n",
     )?;
     lab.systemctl_ok(&["start", "user@1000.service"])?;
-    let run = lab.sh_within(
-        Duration::from_secs(100),
-        &format!(
-            "exec setpriv --reuid 1000 --regid 1000 --groups \"$(getent group systemd-journal | cut -d: -f3)\" \
-             env -u CI HOME=/run/user/1000 XDG_RUNTIME_DIR=/run/user/1000 {harness} user-{}::",
-            lab.version()
-        ),
-    )?;
-    assert!(run.success() && run.stdout.contains("0 failed; 0 ignored"), "{}{}", run.stdout, run.stderr);
-    assert!(run.stdout.contains("::notify_smoke"), "{}", run.stdout);
+    for case in CASES {
+        let run = lab.sh_within(
+            Duration::from_secs(60),
+            &format!(
+                "exec setpriv --reuid 1000 --regid 1000 --groups \"$(getent group systemd-journal | cut -d: -f3)\" \
+                 env -u CI HOME=/run/user/1000 XDG_RUNTIME_DIR=/run/user/1000 {harness} --exact user-{}::{case}",
+                lab.version()
+            ),
+        )?;
+        assert!(run.success() && run.stdout.contains("1 passed; 0 failed; 0 ignored"), "{}{}", run.stdout, run.stderr);
+    }
     Ok(())
 }
