@@ -207,6 +207,7 @@ impl Driver {
         }
         let actions = self.machine.timeout(now());
         self.perform_all(actions);
+        self.follow_up();
     }
 
     fn on_hangup(&mut self) {
@@ -315,6 +316,10 @@ impl Driver {
 
     fn feed(&mut self, event: Event) {
         self.follow_ups.push_back(event);
+        self.follow_up();
+    }
+
+    fn follow_up(&mut self) {
         while let Some(event) = self.follow_ups.pop_front() {
             let before = self.machine.state();
             let shown = format!("{event:?}");
