@@ -19,6 +19,7 @@ pub(crate) struct Drainer {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
     pub(crate) draining: Duration,
+    pub(crate) drain_timeout: Option<Duration>,
     pub(crate) link: OwnedFd,
 }
 
@@ -59,7 +60,9 @@ impl Inherited {
         let mut drainers = Vec::new();
         for drainer in &hello.drainers {
             let draining = Duration::from_millis(drainer.draining_ms);
-            drainers.push(Drainer { generation: drainer.generation, pid: drainer.pid, draining, link: missing()? });
+            let drain_timeout = drainer.drain_timeout_ms.map(Duration::from_millis);
+            let (generation, pid) = (drainer.generation, drainer.pid);
+            drainers.push(Drainer { generation, pid, draining, drain_timeout, link: missing()? });
         }
         let state = if hello.state {
             let bytes = memfd::read(missing()?);

@@ -11,7 +11,7 @@ use crate::generation::Estate;
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
 use crate::service::handle::Reloaded;
-use crate::service::settings::END_TIMEOUT;
+use crate::service::settings::{END_TIMEOUT, FAR};
 use crate::service::{lock, sockets, watch, watchdog};
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -134,6 +134,7 @@ impl Driver {
                 handover_id,
                 pid: self.pid,
                 program: self.origin.program.to_string_lossy().into_owned(),
+                drain_timeout_ms: u64::try_from(self.settings.drain_timeout.min(FAR).as_millis()).ok(),
                 managed: self.parent == Parent::Manager,
                 drainers: self.drainers.iter().map(Draining::to_wire).collect(),
                 state: false,
@@ -228,7 +229,7 @@ impl Driver {
             self.take_over_from(previous);
         }
         for drainer in &self.drainers {
-            let overdue = drainer.since + self.settings.drain_timeout + END_TIMEOUT;
+            let overdue = drainer.since + drainer.limit.min(FAR) + END_TIMEOUT;
             let Draining { generation, pid, ref link, .. } = *drainer;
             let watcher = watch::drainer(generation, pid, Arc::clone(link), overdue.into(), self.inputs.clone());
             self.drainer_watchers.push(self.tasks.spawn(watcher));
@@ -281,7 +282,7 @@ impl Driver {
     fn begin_drain(&mut self, linger: Duration) {
         self.drain.begin(linger);
         let (state, open) = (self.state(), self.drain.active());
-        let limit = self.settings.drain_timeout;
+        let limit = self.settings.drain_timeout.min(FAR);
         info!(
             generation = self.generation,
             handover_id = self.own_handover(),
@@ -372,7 +373,8 @@ impl Driver {
 
 impl Draining {
     fn to_wire(&self) -> Drainer {
-        Drainer { generation: self.generation, pid: self.pid, draining_ms: millis(self.since) }
+        let drain_timeout_ms = u64::try_from(self.limit.as_millis()).ok();
+        Drainer { generation: self.generation, pid: self.pid, draining_ms: millis(self.since), drain_timeout_ms }
     }
 }
 

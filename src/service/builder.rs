@@ -215,3 +215,26 @@ impl Signals {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_without_end_is_no_overflow() {
+        let (far, now) = (Duration::MAX, std::time::Instant::now());
+        let builder =
+            Builder::default().drain_timeout(far).ready_timeout(far).probation(far).linger(far).stop_linger(far);
+        let config = builder.hurry_timeout(far).settings.machine(true, false);
+        for time in [config.ready_timeout, config.probation, config.drain_timeout, config.hurry_timeout] {
+            assert!(now.checked_add(time).is_some());
+        }
+    }
+
+    #[test]
+    fn no_time_at_all_is_refused_by_name() {
+        let error = Builder::default().drain_timeout(Duration::ZERO).settings.check().unwrap_err();
+        assert!(error.is_invalid() && error.to_string().contains("drain_timeout"), "{error}");
+        assert!(Builder::default().max_draining(0).settings.check().is_err());
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -59,6 +59,8 @@ pub(crate) struct Draining {
     pub(crate) pid: u32,
     /// Since when; of the predecessor, since before it was told to.
     pub(crate) since: Instant,
+    /// Its own drain timeout.
+    pub(crate) limit: Duration,
     pub(crate) link: Arc<Link>,
 }
 
@@ -127,12 +129,14 @@ impl Driver {
             for older in inherited.drainers {
                 let link = Arc::new(crate::generation::link::Idle::from_fd(older.link).into_link()?);
                 let since = now().checked_sub(older.draining).unwrap_or_else(now);
-                drainers.push(Draining { generation: older.generation, pid: older.pid, since, link });
+                let limit = older.drain_timeout.unwrap_or(service.settings.drain_timeout);
+                drainers.push(Draining { generation: older.generation, pid: older.pid, since, limit, link });
             }
             let link = Arc::new(inherited.link.into_link()?);
             tasks.spawn(watch::predecessor(Arc::clone(&link), service.inputs.clone()));
             let generation = service.generation.saturating_sub(1);
-            predecessor = Some(Draining { generation, pid: inherited.hello.pid, since: now(), link });
+            let limit = inherited.hello.drain_timeout_ms.map_or(service.settings.drain_timeout, Duration::from_millis);
+            predecessor = Some(Draining { generation, pid: inherited.hello.pid, since: now(), limit, link });
         }
         Ok(Self {
             generation: service.generation,

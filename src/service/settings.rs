@@ -28,6 +28,9 @@ pub const STOP_LINGER: Duration = Duration::from_secs(1);
 /// How many old generations may drain at once before the oldest is hammered.
 pub const MAX_DRAINING: usize = 8;
 
+/// Longer times mean this one: for ever, but no clock overflows.
+pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) ready_timeout: Duration,
@@ -73,16 +76,16 @@ impl Settings {
 
     pub(crate) fn machine(&self, managed: bool, successor: bool) -> Config {
         Config {
-            ready_timeout: self.ready_timeout,
+            ready_timeout: self.ready_timeout.min(FAR),
             switch_timeout: SWITCH_TIMEOUT,
-            probation: self.probation,
+            probation: self.probation.min(FAR),
             handover_timeout: HANDOVER_TIMEOUT,
             standby_timeout: STANDBY_TIMEOUT,
-            drain_timeout: self.drain_timeout,
-            hurry_timeout: self.hurry_timeout,
+            drain_timeout: self.drain_timeout.min(FAR),
+            hurry_timeout: self.hurry_timeout.min(FAR),
             end_timeout: END_TIMEOUT,
-            linger: self.linger,
-            stop_linger: self.stop_linger.min(self.linger),
+            linger: self.linger.min(FAR),
+            stop_linger: self.stop_linger.min(self.linger).min(FAR),
             managed,
             successor,
         }

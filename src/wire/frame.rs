@@ -60,6 +60,9 @@ pub(crate) struct Hello {
     pub(crate) pid: u32,
     /// What the next generation is started from, so that it starts the one after it from there too.
     pub(crate) program: String,
+    /// Its drain timeout: how long it will be around after the handover.
+    #[serde(default)]
+    pub(crate) drain_timeout_ms: Option<u64>,
     /// Whether our parent is the service manager, and so yours is.
     pub(crate) managed: bool,
     /// The older generations that still drain, oldest first; a link to each comes beside the frame.
@@ -77,6 +80,9 @@ pub(crate) struct Drainer {
     /// For how long it has been draining.
     #[serde(default)]
     pub(crate) draining_ms: u64,
+    /// Its own drain timeout, which is not ours.
+    #[serde(default)]
+    pub(crate) drain_timeout_ms: Option<u64>,
 }
 
 impl Frame {
@@ -126,8 +132,9 @@ mod tests {
             handover_id: "00ff".into(),
             pid: 42,
             program: "/usr/bin/web".into(),
+            drain_timeout_ms: Some(30_000),
             managed: true,
-            drainers: vec![Drainer { generation: 5, pid: 40, draining_ms: 1200 }],
+            drainers: vec![Drainer { generation: 5, pid: 40, draining_ms: 1200, drain_timeout_ms: Some(30_000) }],
             state: false,
         })
     }
