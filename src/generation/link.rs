@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::poll::PollFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Kind, Result};
-use crate::sys::{link, watch::watch};
+use crate::sys::{link, scm, socket};
 use crate::wire::frame::{Frame, MAX_FDS, MAX_FRAME};
 
 /// How long the previous generation may take for its first word. It is sent before we are started.
@@ -35,13 +36,13 @@ impl Idle {
 
     /// Never waits, see [`Link::send`].
     pub(crate) fn send(&self, frame: &Frame, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        link::send(self.0.as_fd(), &frame.encode()?, fds).map_err(|e| lost(frame, e))
+        scm::send(self.0.as_fd(), &frame.encode()?, fds).map(drop).map_err(|e| lost(frame, e))
     }
 
     /// Blocks until a frame is there, for [`LINK_TIMEOUT`] at most.
     pub(crate) fn receive(&self) -> Result<(Frame, Vec<OwnedFd>)> {
-        let waited =
-            link::wait_readable(&self.0, LINK_TIMEOUT).map_err(|e| Error::os("the handover link cannot be read", e))?;
+        let waited = socket::wait(self.0.as_fd(), PollFlags::POLLIN, Instant::now() + LINK_TIMEOUT)
+            .map_err(|e| Error::os("the handover link cannot be read", e))?;
         if !waited {
             return Err(Error::new(
                 Kind::Timeout,
@@ -57,14 +58,16 @@ impl Idle {
 
     /// For use in the runtime that we are in.
     pub(crate) fn into_link(self) -> Result<Link> {
-        watch(self.0).map(Link).map_err(|e| Error::os("the handover link cannot be watched", e))
+        socket::register(self.0, Interest::READABLE)
+            .map(Link)
+            .map_err(|e| Error::os("the handover link cannot be watched", e))
     }
 }
 
 impl Link {
     /// Never waits: frames are few and far smaller than the socket's buffer.
     pub(crate) fn send(&self, frame: &Frame) -> Result<()> {
-        link::send(self.as_fd(), &frame.encode()?, &[]).map_err(|e| lost(frame, e))
+        scm::send(self.as_fd(), &frame.encode()?, &[]).map(drop).map_err(|e| lost(frame, e))
     }
 
     pub(crate) fn try_clone_fd(&self) -> Result<OwnedFd> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -16,7 +17,7 @@ use crate::lifecycle::Event;
 use crate::service::driver::Input;
 use crate::service::settings::END_TIMEOUT;
 use crate::sys::pidfd::{self, Ended};
-use crate::sys::watch::watch;
+use crate::sys::socket::register;
 use crate::wire::frame::Frame;
 
 /// A process that closed its link usually is on its way out: wait so long to learn how it ended.
@@ -26,7 +27,7 @@ const STATUS_RETRY: (Duration, u32) = (Duration::from_millis(5), 20);
 
 /// The next generation, until it is main.
 pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: UnboundedSender<Input>) {
-    let Ok(pidfd) = watch(pidfd) else { return };
+    let Ok(pidfd) = register(pidfd, Interest::READABLE) else { return };
     let failed = loop {
         tokio::select! {
             biased;
@@ -122,7 +123,7 @@ pub(crate) async fn end(generation: u64, process: Process, link: Option<Arc<Link
     if let Some(link) = &link {
         let _ = link.send(&Frame::Dismissed { reason: "this reload was rolled back".into() });
     }
-    let watched = process.try_clone_pidfd().and_then(watch);
+    let watched = process.try_clone_pidfd().and_then(|fd| register(fd, Interest::READABLE));
     let Ok(pidfd) = watched else {
         let _ = process.signal(Signal::SIGKILL);
         return;

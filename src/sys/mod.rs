@@ -9,4 +9,3 @@ pub(crate) mod pidfd;
 pub(crate) mod scm;
 pub(crate) mod socket;
 pub(crate) mod spawn;
-pub(crate) mod watch;

@@ -200,7 +200,7 @@ pub(crate) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> 
     }
 }
 
-/// Has the tokio runtime watch the fd.
+/// Has the tokio runtime that we are in watch the fd, which is nonblocking, or a pidfd.
 pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
