@@ -21,11 +21,8 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::lab::{Container, Outcome};
-use client::Client;
-pub(crate) use random::Random;
 pub(crate) use stats::{Kill, Kind, Stats, Summary};
 
 /// How many clients of which kind.
@@ -45,16 +42,6 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(15);
 /// The same load each time, unless `HANDOVER_SEED` says otherwise; a failure names it.
 pub(crate) fn seed() -> u64 {
     std::env::var("HANDOVER_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_260_727)
-}
-
-/// Tells clients to end after their current request.
-#[derive(Debug, Clone)]
-struct Stop(watch::Receiver<bool>);
-
-impl Stop {
-    fn is_set(&self) -> bool {
-        *self.0.borrow()
-    }
 }
 
 struct StopOnDrop(watch::Sender<bool>);
@@ -103,23 +90,10 @@ fn first_answers(lab: &Container, kinds: &Clients, stats: &Stats, end: &mpsc::Re
     })
 }
 
-fn run(address: SocketAddr, kinds: &Clients, stats: &Arc<Stats>, stopped: &watch::Receiver<bool>) -> Outcome {
+fn run(address: SocketAddr, counts: &Clients, stats: &Arc<Stats>, stopped: &watch::Receiver<bool>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut clients = JoinSet::new();
-        let kinds = kinds.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count));
-        for (kind, stream) in kinds.zip(1..) {
-            let client = Client::new(kind, address, Arc::clone(stats));
-            let (random, stop) = (Random::new(seed(), stream), Stop(stopped.clone()));
-            match kind {
-                Kind::KeepAlive => clients.spawn(kinds::keep_alive(client, random, stop)),
-                Kind::Fresh => clients.spawn(kinds::fresh(client, random, stop)),
-                Kind::Slow => clients.spawn(kinds::slow(client, random, stop)),
-                Kind::Upload => clients.spawn(kinds::upload(client, random, stop)),
-                Kind::Stream => clients.spawn(kinds::stream(client, random, stop)),
-                Kind::Probe => continue,
-            };
-        }
+        let mut clients = kinds::start(counts, address, stats, seed(), stopped);
         let mut stopped = stopped.clone();
         let _ = stopped.wait_for(|stop| *stop).await;
         let all = async { while clients.join_next().await.is_some() {} };

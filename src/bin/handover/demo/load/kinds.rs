@@ -1,18 +1,57 @@
 //! What each kind of client does until it is told to stop.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use super::Stop;
 use super::client::{Ask, Client, Expect};
 use super::random::Random;
+use super::stats::{Kind, Stats};
 
 /// One head in so many is written in two pieces, so that some are half sent at any moment.
 const SPLIT_HEADS: usize = 8;
 
+/// Tells clients to end after their current request.
+#[derive(Debug, Clone)]
+struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+/// Starts so many clients of each kind on the runtime that we are in.
+pub(super) fn start(
+    counts: &[(Kind, usize)],
+    address: SocketAddr,
+    stats: &Arc<Stats>,
+    seed: u64,
+    stopped: &watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    let kinds = counts.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count));
+    for (kind, stream_of_randoms) in kinds.zip(1..) {
+        let client = Client::new(kind, address, Arc::clone(stats));
+        let (random, stop) = (Random::new(seed, stream_of_randoms), Stop(stopped.clone()));
+        match kind {
+            Kind::KeepAlive => clients.spawn(keep_alive(client, random, stop)),
+            Kind::Fresh => clients.spawn(fresh(client, random, stop)),
+            Kind::Slow => clients.spawn(slow(client, random, stop)),
+            Kind::Upload => clients.spawn(upload(client, random, stop)),
+            Kind::Stream => clients.spawn(stream(client, random, stop)),
+            Kind::Probe => continue,
+        };
+    }
+    clients
+}
+
 /// Asks again and again on one connection, for as long as the server keeps it.
-pub(super) async fn keep_alive(mut client: Client, mut random: Random, stop: Stop) {
+async fn keep_alive(mut client: Client, mut random: Random, stop: Stop) {
     while !stop.is_set() {
         client.idle(random.time(20..60)).await;
         let mut ask = get("/pid", false);
@@ -24,7 +63,7 @@ pub(super) async fn keep_alive(mut client: Client, mut random: Random, stop: Sto
 }
 
 /// A new connection for every request.
-pub(super) async fn fresh(mut client: Client, mut random: Random, stop: Stop) {
+async fn fresh(mut client: Client, mut random: Random, stop: Stop) {
     while !stop.is_set() {
         tokio::time::sleep(random.time(20..40)).await;
         client.ask(get("/pid", true)).await;
@@ -32,7 +71,7 @@ pub(super) async fn fresh(mut client: Client, mut random: Random, stop: Stop) {
 }
 
 /// Requests that are in flight across reloads. A short one first tells which generation has the connection.
-pub(super) async fn slow(mut client: Client, mut random: Random, stop: Stop) {
+async fn slow(mut client: Client, mut random: Random, stop: Stop) {
     while !stop.is_set() {
         client.ask(get("/pid", false)).await;
         let time = random.time(800..2200);
@@ -43,7 +82,7 @@ pub(super) async fn slow(mut client: Client, mut random: Random, stop: Stop) {
 }
 
 /// Bodies sent in pieces; the answer must be their digest and length.
-pub(super) async fn upload(mut client: Client, mut random: Random, stop: Stop) {
+async fn upload(mut client: Client, mut random: Random, stop: Stop) {
     while !stop.is_set() {
         client.ask(get("/pid", false)).await;
         let length = random.within(64 * 1024..256 * 1024);
@@ -60,7 +99,7 @@ pub(super) async fn upload(mut client: Client, mut random: Random, stop: Stop) {
 }
 
 /// Answers that take their time; every byte of them must come.
-pub(super) async fn stream(mut client: Client, mut random: Random, stop: Stop) {
+async fn stream(mut client: Client, mut random: Random, stop: Stop) {
     while !stop.is_set() {
         client.ask(get("/pid", false)).await;
         let chunks = random.within(20..60);

@@ -35,16 +35,6 @@ pub(crate) struct Load {
     stop: watch::Sender<bool>,
 }
 
-/// Tells clients to end after their current request.
-#[derive(Debug, Clone)]
-struct Stop(watch::Receiver<bool>);
-
-impl Stop {
-    fn is_set(&self) -> bool {
-        *self.0.borrow()
-    }
-}
-
 impl Load {
     /// How many clients there are.
     pub(crate) const CLIENTS: usize = {
@@ -56,20 +46,7 @@ impl Load {
     pub(crate) fn start(address: SocketAddr, seed: u64) -> Self {
         let stats = Arc::new(Stats::default());
         let (stop, stopped) = watch::channel(false);
-        let mut clients = JoinSet::new();
-        let kinds = CLIENTS.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count));
-        for (kind, stream) in kinds.zip(1..) {
-            let client = Client::new(kind, address, Arc::clone(&stats));
-            let (random, stop) = (Random::new(seed, stream), Stop(stopped.clone()));
-            match kind {
-                Kind::KeepAlive => clients.spawn(kinds::keep_alive(client, random, stop)),
-                Kind::Fresh => clients.spawn(kinds::fresh(client, random, stop)),
-                Kind::Slow => clients.spawn(kinds::slow(client, random, stop)),
-                Kind::Upload => clients.spawn(kinds::upload(client, random, stop)),
-                Kind::Stream => clients.spawn(kinds::stream(client, random, stop)),
-                Kind::Probe => continue,
-            };
-        }
+        let clients = kinds::start(&CLIENTS, address, &stats, seed, &stopped);
         Self { address, stats, clients, stop }
     }
 
