@@ -281,10 +281,12 @@ impl State {
     }
 }
 
-/// `at + by`, at most about thirty years ahead so that a huge setting cannot overflow.
+/// Longer times mean this one, thirty years: for ever, but no clock overflows.
+pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+
+/// `at + by`, at most [`FAR`] ahead.
 #[cfg(feature = "http")]
 pub(crate) fn later(at: Instant, by: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
     at + by.min(FAR)
 }
 

@@ -11,7 +11,7 @@ use crate::generation::Estate;
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
 use crate::service::handle::Reloaded;
-use crate::service::settings::{END_TIMEOUT, FAR};
+use crate::service::settings::END_TIMEOUT;
 use crate::service::{lock, sockets, watch, watchdog};
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -39,12 +39,11 @@ impl Driver {
                     "generation {} serves",
                     self.generation
                 );
-                self.outbox.send(self.status(format!("generation {} serves", self.generation)).ready());
+                self.outbox.send(Message::new().status(self.serves()).ready());
             }
             Action::TellReloading => {
-                let text =
-                    format!("generation {0} serves; starting generation {1}", self.generation, self.generation + 1);
-                self.outbox.send(self.status(text).reloading(monotonic_usec()));
+                let text = format!("{}; starting generation {}", self.serves(), self.generation + 1);
+                self.outbox.send(Message::new().status(text).reloading(monotonic_usec()));
             }
             Action::TellRolledBack(reason) => self.tell_rolled_back(&reason),
             Action::TellHandover => self.tell_handover(),
@@ -53,8 +52,7 @@ impl Driver {
                     generation = self.generation,
                     "the other generation is gone: generation {} serves", self.generation
                 );
-                let text = format!("generation {} serves", self.generation);
-                self.outbox.send(self.status(text).main_pid(self.pid).ready());
+                self.outbox.send(Message::new().status(self.serves()).main_pid(self.pid).ready());
                 self.start_pinging();
             }
             Action::TellStopping => self.tell_stopping(),
@@ -76,6 +74,11 @@ impl Driver {
             Action::Answer(ids, outcome) => self.answer(&ids, &outcome),
             Action::Exit(end) => self.exit(end),
         }
+    }
+
+    /// What `systemctl status` says of the main generation.
+    fn serves(&self) -> String {
+        format!("generation {} serves", self.generation)
     }
 
     fn spawn_next(&mut self) {
@@ -134,7 +137,7 @@ impl Driver {
                 handover_id,
                 pid: self.pid,
                 program: self.origin.program.to_string_lossy().into_owned(),
-                drain_timeout_ms: u64::try_from(self.settings.drain_timeout.min(FAR).as_millis()).ok(),
+                drain_timeout_ms: u64::try_from(self.settings.drain_timeout.as_millis()).ok(),
                 managed: self.parent == Parent::Manager,
                 drainers: self.drainers.iter().map(Draining::to_wire).collect(),
                 state: false,
@@ -173,7 +176,7 @@ impl Driver {
         }
         if let Some(pid) = self.coming().map(|c| c.process.pid()) {
             let text = format!("generation {} takes over", self.generation + 1);
-            self.outbox.send(self.status(text).main_pid(pid).ready());
+            self.outbox.send(Message::new().status(text).main_pid(pid).ready());
         }
         self.outbox.barrier();
     }
@@ -192,7 +195,6 @@ impl Driver {
             );
             coming.watcher.abort();
             self.tasks.spawn(watch::successors(Arc::clone(&coming.link), self.inputs.clone()));
-            self.successor = Some(Arc::clone(&coming.link));
         }
     }
 
@@ -208,8 +210,8 @@ impl Driver {
                 "reload failed: generation {next} {reason}; generation {} serves on", self.generation
             );
         }
-        let text = format!("generation {} serves; reload failed: generation {next} {reason}", self.generation);
-        self.outbox.send(self.status(text).ready());
+        let text = format!("{}; reload failed: generation {next} {reason}", self.serves());
+        self.outbox.send(Message::new().status(text).ready());
     }
 
     fn end_next(&mut self, grace: Duration) {
@@ -229,7 +231,7 @@ impl Driver {
             self.take_over_from(previous);
         }
         for drainer in &self.drainers {
-            let overdue = drainer.since + drainer.limit.min(FAR) + END_TIMEOUT;
+            let overdue = drainer.since + drainer.limit + END_TIMEOUT;
             let Draining { generation, pid, ref link, .. } = *drainer;
             let watcher = watch::drainer(generation, pid, Arc::clone(link), overdue.into(), self.inputs.clone());
             self.drainer_watchers.push(self.tasks.spawn(watcher));
@@ -247,7 +249,7 @@ impl Driver {
             "generation {} is main",
             self.generation
         );
-        self.outbox.send(self.status(format!("generation {} serves", self.generation)));
+        self.outbox.send(Message::new().status(self.serves()));
         self.drainers.push(Draining { since: now(), ..previous });
     }
 
@@ -276,13 +278,13 @@ impl Driver {
 
     fn tell_stopping(&mut self) {
         let text = format!("stopping; connections to finish: {}", self.drain.active());
-        self.outbox.send(self.status(text).stopping());
+        self.outbox.send(Message::new().status(text).stopping());
     }
 
     fn begin_drain(&mut self, linger: Duration) {
         self.drain.begin(linger);
         let (state, open) = (self.state(), self.drain.active());
-        let limit = self.settings.drain_timeout.min(FAR);
+        let limit = self.settings.drain_timeout;
         info!(
             generation = self.generation,
             handover_id = self.own_handover(),

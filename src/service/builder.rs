@@ -161,7 +161,7 @@ impl Builder {
 
     fn assemble(self, environment: &Environment, signals: Signals, inherited: Option<&Inherited>) -> Result<Service> {
         let Self { wanted, settings, program, check, state } = self;
-        settings.check()?;
+        let settings = settings.checked()?;
         let notifier = Notifier::from_env(environment)?;
         let watchdog = Watchdog::from_env(environment)?;
         let sockets = Sockets::open(environment, &notifier, &wanted)?;
@@ -225,7 +225,7 @@ mod tests {
         let (far, now) = (Duration::MAX, std::time::Instant::now());
         let builder =
             Builder::default().drain_timeout(far).ready_timeout(far).probation(far).linger(far).stop_linger(far);
-        let config = builder.hurry_timeout(far).settings.machine(true, false);
+        let config = builder.hurry_timeout(far).settings.checked().unwrap().machine(true, false);
         for time in [config.ready_timeout, config.probation, config.drain_timeout, config.hurry_timeout] {
             assert!(now.checked_add(time).is_some());
         }
@@ -233,8 +233,8 @@ mod tests {
 
     #[test]
     fn no_time_at_all_is_refused_by_name() {
-        let error = Builder::default().drain_timeout(Duration::ZERO).settings.check().unwrap_err();
+        let error = Builder::default().drain_timeout(Duration::ZERO).settings.checked().unwrap_err();
         assert!(error.is_invalid() && error.to_string().contains("drain_timeout"), "{error}");
-        assert!(Builder::default().max_draining(0).settings.check().is_err());
+        assert!(Builder::default().max_draining(0).settings.checked().is_err());
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
-use crate::drain::Drain;
+use crate::drain::{Drain, FAR};
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
@@ -22,7 +22,7 @@ use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
 use crate::service::{Service, lock, watch};
 use crate::sys::spawn::Parent;
-use crate::systemd::notify::{Message, NOTIFY_TIMEOUT, Notifier};
+use crate::systemd::notify::{NOTIFY_TIMEOUT, Notifier};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
 
@@ -98,8 +98,6 @@ pub(crate) struct Driver {
     pub(crate) drainers: Vec<Draining>,
     pub(crate) drainer_watchers: Vec<AbortHandle>,
     pub(crate) reload: Option<Reload>,
-    /// We handed over to it; kept, because its closing tells that it is gone.
-    pub(crate) successor: Option<Arc<Link>>,
     pub(crate) reloads: u64,
     /// Next generations that are being started just now.
     pub(crate) starting: usize,
@@ -129,13 +127,14 @@ impl Driver {
             for older in inherited.drainers {
                 let link = Arc::new(crate::generation::link::Idle::from_fd(older.link).into_link()?);
                 let since = now().checked_sub(older.draining).unwrap_or_else(now);
-                let limit = older.drain_timeout.unwrap_or(service.settings.drain_timeout);
+                let limit = older.drain_timeout.unwrap_or(service.settings.drain_timeout).min(FAR);
                 drainers.push(Draining { generation: older.generation, pid: older.pid, since, limit, link });
             }
             let link = Arc::new(inherited.link.into_link()?);
             tasks.spawn(watch::predecessor(Arc::clone(&link), service.inputs.clone()));
             let generation = service.generation.saturating_sub(1);
-            let limit = inherited.hello.drain_timeout_ms.map_or(service.settings.drain_timeout, Duration::from_millis);
+            let limit =
+                inherited.hello.drain_timeout_ms.map_or(service.settings.drain_timeout, Duration::from_millis).min(FAR);
             predecessor = Some(Draining { generation, pid: inherited.hello.pid, since: now(), limit, link });
         }
         Ok(Self {
@@ -157,7 +156,6 @@ impl Driver {
             drainers,
             drainer_watchers: Vec::new(),
             reload: None,
-            successor: None,
             reloads: 0,
             starting: 0,
             requests: 0,
@@ -386,10 +384,6 @@ impl Driver {
     /// Of the generation that is being started, or that we handed over to.
     pub(crate) fn next_pid(&self) -> Option<u32> {
         Some(self.reload.as_ref()?.coming.as_ref()?.process.pid())
-    }
-
-    pub(crate) fn status(&self, text: String) -> Message {
-        Message::new().status(text)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::drain::FAR;
 use crate::error::{Error, Kind, Result};
 use crate::lifecycle::Config;
 
@@ -27,9 +28,6 @@ pub const LINGER: Duration = Duration::from_secs(5);
 pub const STOP_LINGER: Duration = Duration::from_secs(1);
 /// How many old generations may drain at once before the oldest is hammered.
 pub const MAX_DRAINING: usize = 8;
-
-/// Longer times mean this one: for ever, but no clock overflows.
-pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -57,7 +55,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses what cannot work, and makes "for ever" a time that can be added to any other.
+    pub(crate) fn checked(mut self) -> Result<Self> {
         let waits = [("ready_timeout", self.ready_timeout), ("drain_timeout", self.drain_timeout)];
         if let Some((name, _)) = waits.iter().find(|(_, value)| value.is_zero()) {
             return Err(Error::new(
@@ -71,21 +70,31 @@ impl Settings {
                 "max_draining is 0: the generation that hands over could not finish its requests; give it 1 or more",
             ));
         }
-        Ok(())
+        for time in [
+            &mut self.ready_timeout,
+            &mut self.probation,
+            &mut self.drain_timeout,
+            &mut self.hurry_timeout,
+            &mut self.linger,
+            &mut self.stop_linger,
+        ] {
+            *time = FAR.min(*time);
+        }
+        Ok(self)
     }
 
     pub(crate) fn machine(&self, managed: bool, successor: bool) -> Config {
         Config {
-            ready_timeout: self.ready_timeout.min(FAR),
+            ready_timeout: self.ready_timeout,
             switch_timeout: SWITCH_TIMEOUT,
-            probation: self.probation.min(FAR),
+            probation: self.probation,
             handover_timeout: HANDOVER_TIMEOUT,
             standby_timeout: STANDBY_TIMEOUT,
-            drain_timeout: self.drain_timeout.min(FAR),
-            hurry_timeout: self.hurry_timeout.min(FAR),
+            drain_timeout: self.drain_timeout,
+            hurry_timeout: self.hurry_timeout,
             end_timeout: END_TIMEOUT,
-            linger: self.linger.min(FAR),
-            stop_linger: self.stop_linger.min(self.linger).min(FAR),
+            linger: self.linger,
+            stop_linger: self.stop_linger.min(self.linger),
             managed,
             successor,
         }
