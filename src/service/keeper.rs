@@ -12,8 +12,8 @@ use tracing::{info, warn};
 use crate::lifecycle::Event;
 use crate::service::driver::{Driver, Input};
 use crate::service::lock;
-use crate::service::sockets::{self, Sockets};
-use crate::systemd::fdstore::{Changes, FdStore, STORE_TIMEOUT, zip};
+use crate::service::sockets;
+use crate::systemd::fdstore::{Changes, FdStore, STORE_TIMEOUT, Synced, zip};
 use crate::wire::frame::{Frame, MAX_NAMES};
 
 type Job = Box<dyn FnOnce(&FdStore) -> Option<Input> + Send>;
@@ -178,18 +178,18 @@ impl Driver {
 
     /// We are main: the store gets what is not in it, and loses what nobody asks for any more.
     pub(crate) fn keep(&self) {
-        let Some(wanted) = lock(&self.sockets).to_keep() else { return };
+        let wanted = lock(&self.sockets).entries();
         let (generation, handover_id) = (self.generation, self.handover_id.clone());
         self.keeper.run(move |store| {
             match store.sync() {
-                Ok(synced) => {
-                    let (entries, pushed) = (synced.entries, synced.pushed);
+                Ok(Synced { entries: 0, removed: 0, .. }) => {}
+                Ok(Synced { entries, pushed, removed, .. }) => {
                     info!(
                         generation,
                         handover_id,
                         entries,
                         pushed,
-                        removed = synced.removed,
+                        removed,
                         "fd store: {entries} entries, {pushed} of them pushed now"
                     );
                 }
@@ -201,13 +201,5 @@ impl Driver {
             sockets::remove_stale(store, &wanted);
             None
         });
-    }
-}
-
-impl Sockets {
-    /// The names of ours that are wanted; `None` if there is nothing that the service manager must be told.
-    fn to_keep(&self) -> Option<Vec<String>> {
-        let wanted = self.entries();
-        (!wanted.is_empty() || !self.store().list().is_empty() || self.store().has_debris()).then_some(wanted)
     }
 }

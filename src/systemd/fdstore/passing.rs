@@ -1,7 +1,7 @@
 //! From one generation to the next: what the next one is started with, what comes after that, and what it adds.
 
 use crate::error::{Error, Kind, Result};
-use crate::systemd::fdstore::table::{Held, Table};
+use crate::systemd::fdstore::table::{Group, Held, Mode, Table, slot};
 use crate::systemd::fdstore::{FdStore, copies};
 use crate::wire::store::Slot;
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ impl FdStore {
 
     /// What this process has put and the store does not have.
     pub(crate) fn additions(&self) -> Result<Vec<(String, OwnedFd)>> {
-        self.lock().entries(|_, group| group.fds.iter().all(|held| !held.stored))
+        self.lock().entries(|_, group| !group.inherited && group.fds.iter().all(|held| !held.stored))
     }
 
     /// Told by the previous generation: what it removed is not to come back.
@@ -58,8 +58,8 @@ impl FdStore {
         }
     }
 
-    /// Pushes what is not in the store, without asking whether there is room: for the main generation, before it says that
-    /// it is ready. [`sync`](Self::sync) follows and finds out.
+    /// Ends the standby, and pushes what is not in the store without asking whether there is room: for the main generation,
+    /// before it says that it is ready. [`sync`](Self::sync) follows and finds out.
     pub(crate) fn offer(&self) -> Result<()> {
         self.lock().offer()
     }
@@ -78,12 +78,6 @@ impl FdStore {
         self.lock().warned = true;
     }
 
-    /// Whether something is to be removed.
-    pub(crate) fn has_debris(&self) -> bool {
-        let table = self.lock();
-        !(table.debris.is_empty() && table.superseded.is_empty())
-    }
-
     /// Whether it was said.
     pub(crate) fn was_told(&self) -> bool {
         self.lock().warned
@@ -91,10 +85,7 @@ impl FdStore {
 }
 
 impl Table {
-    pub(super) fn entries(
-        &self,
-        wanted: impl Fn(&str, &super::table::Group) -> bool,
-    ) -> Result<Vec<(String, OwnedFd)>> {
+    pub(super) fn entries(&self, wanted: impl Fn(&str, &Group) -> bool) -> Result<Vec<(String, OwnedFd)>> {
         let mut entries = Vec::new();
         for (name, group) in self.groups.iter().filter(|(name, group)| wanted(name, group)) {
             for held in &group.fds {
@@ -126,13 +117,14 @@ impl Table {
         added
     }
 
-    fn offer(&self) -> Result<()> {
+    fn offer(&mut self) -> Result<()> {
+        self.mode = Mode::Active;
         let (Some(line), true) = (&self.line, self.exists != Some(false)) else { return Ok(()) };
         let mut sent = false;
         for (name, group) in &self.groups {
             let fds: Vec<_> = group.fds.iter().filter(|held| !held.stored).map(|held| held.fd.as_fd()).collect();
             if !fds.is_empty() {
-                line.push(&super::table::slot(name, group.number), &fds, group.poll)?;
+                line.push(&slot(name, group.number), &fds, group.poll)?;
                 sent = true;
             }
         }
@@ -147,4 +139,75 @@ pub(crate) fn zip(names: Vec<String>, fds: Vec<OwnedFd>) -> Result<Vec<(String, 
         return Err(Error::new(Kind::Protocol, why));
     }
     Ok(names.into_iter().zip(fds).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::systemd::activation::Activation;
+    use crate::systemd::environment::Environment;
+    use crate::systemd::fdstore::Names;
+    use crate::systemd::notify::Notifier;
+
+    /// A generation without a manager, started with these.
+    fn generation(passed: Vec<(String, OwnedFd)>) -> FdStore {
+        let environment = Environment::default();
+        let notifier = Notifier::from_env(&environment).unwrap();
+        let mut activation = Activation::from_fds(passed).unwrap();
+        FdStore::open(&environment, &notifier, &mut activation, &Names::new().prefix("")).unwrap()
+    }
+
+    fn memory() -> OwnedFd {
+        crate::sys::memfd::create(c"test").unwrap().into()
+    }
+
+    fn names(entries: &[(String, OwnedFd)]) -> Vec<&str> {
+        entries.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_next_one_ends_with_what_the_old_one_has() {
+        let old = generation(Vec::new());
+        for name in ["stays", "goes", "grows", "changes"] {
+            old.put(name, &[memory()]).unwrap();
+        }
+        let (entries, snapshot) = old.estate().unwrap();
+        let new = generation(entries);
+        new.standby();
+        old.remove("goes").unwrap();
+        old.put("grows", &[memory()]).unwrap();
+        old.replace("changes", &[memory()]).unwrap();
+        old.put("comes", &[memory()]).unwrap();
+        new.put("own", &[memory()]).unwrap();
+        new.put("comes", &[memory(), memory()]).unwrap();
+
+        let additions = new.additions().unwrap();
+        let (changes, added) = old.hand_over(additions, &snapshot).unwrap();
+        assert_eq!(added, ["own"]);
+        assert_eq!(names(&changes.entries), ["changes~1~", "comes~", "grows~", "grows~", "own~"]);
+        assert_eq!(changes.gone, ["goes"]);
+        assert!(old.put("late", &[memory()]).unwrap_err().is_state());
+        new.adopt(changes.entries).unwrap();
+        new.forget(&changes.gone);
+        assert_eq!(new.list(), old.list());
+        for entry in new.list() {
+            for (ours, theirs) in new.get(&entry.name).unwrap().iter().zip(old.get(&entry.name).unwrap()) {
+                assert!(crate::sys::socket::same(ours.as_fd(), theirs.as_fd()).unwrap(), "{}", entry.name);
+            }
+        }
+
+        old.thaw(&added).unwrap();
+        assert!(old.get("own").unwrap().is_empty(), "a rollback takes back what the next one added");
+        old.put("late", &[memory()]).unwrap();
+    }
+
+    #[test]
+    fn names_that_nobody_can_have_given_are_left_out() {
+        let old = generation(Vec::new());
+        let (_, snapshot) = old.estate().unwrap();
+        let odd = vec![("a:b".to_owned(), memory()), ("x~0".to_owned(), memory()), ("fine~".to_owned(), memory())];
+        let (_, added) = old.hand_over(odd, &snapshot).unwrap();
+        assert_eq!(added, ["fine"]);
+        assert!(zip(vec!["one".into()], Vec::new()).unwrap_err().is_protocol());
+    }
 }

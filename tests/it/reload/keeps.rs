@@ -1,0 +1,125 @@
+//! What a service keeps in the fd store over a reload, as the manager is told.
+
+use nix::sys::signal::Signal;
+
+use crate::manager::Datagram;
+use crate::processes::{signal, until};
+use crate::service::Step;
+use crate::world::{World, launch};
+use crate::{Case, cases};
+
+pub(crate) const CASES: &[Case] = cases![
+    what_was_bound_is_there_before_ready,
+    what_the_next_one_binds_is_there_before_it_is_main,
+    what_a_failed_one_bound_is_removed,
+    what_was_put_meanwhile_arrives,
+    what_was_taken_meanwhile_is_gone,
+    without_a_manager_it_is_said_once,
+];
+
+const MORE: &str = "handover.bound.more@127.0.0.1=0";
+
+fn world() -> World {
+    World::new().with_store()
+}
+
+fn stores(datagram: &Datagram, name: &str) -> bool {
+    datagram.has("FDSTORE=1") && datagram.field("FDNAME") == Some(name)
+}
+
+fn removes(datagram: &Datagram, name: &str) -> bool {
+    datagram.has("FDSTOREREMOVE=1") && datagram.field("FDNAME") == Some(name)
+}
+
+fn position(world: &World, wanted: impl Fn(&Datagram) -> bool) -> usize {
+    world.manager().all().iter().position(wanted).expect("a datagram of that kind")
+}
+
+fn what_was_bound_is_there_before_ready() {
+    let world = world().configured(|c| c.more = Some("127.0.0.1:0".into()));
+    let first = world.start();
+    let put = position(&world, |d| stores(d, MORE));
+    let ready = position(&world, |d| d.has("READY=1"));
+    assert!(put < ready, "{:?}", world.manager().all());
+    assert_eq!(world.manager().all()[put].pid, first.pid);
+    world.stop();
+}
+
+fn what_the_next_one_binds_is_there_before_it_is_main() {
+    let mut world = world();
+    let first = world.start();
+    world.configure(|c| c.more = Some("127.0.0.1:0".into()));
+    world.reload_to(2);
+    let put = position(&world, |d| stores(d, MORE));
+    let main = position(&world, |d| d.field("MAINPID").is_some());
+    assert!(put < main, "{:?}", world.manager().all());
+    assert_eq!(world.manager().all()[put].pid, first.pid, "systemd listens to nobody else");
+    world.stop();
+}
+
+fn what_a_failed_one_bound_is_removed() {
+    let mut world = world().configured(|c| c.probation = std::time::Duration::from_secs(30));
+    let first = world.start();
+    world.configure(|c| c.more = Some("127.0.0.1:0".into()));
+    let asked = world.ask_for_reload();
+    world.manager().wait("of the new socket", |d| stores(d, MORE));
+    let second = world.wait_for_birth(2);
+    signal(second, Signal::SIGKILL);
+    world.manager().wait("to remove it", |d| removes(d, MORE) && d.pid == first.pid);
+    drop(asked);
+    world.wait_for_only(&[first.pid]);
+    // The store is its own again.
+    assert_eq!(world.get("/store/put/late").unwrap(), "Stored");
+    world.stop();
+}
+
+/// A reload whose next generation has started and is not ready.
+fn on_its_way(world: &mut World) -> crate::client::Asked {
+    world.next(Step::Go, Step::Wait);
+    let asked = world.ask_for_reload();
+    world.wait_for_birth(2);
+    until("its first word", || world.path("waits").exists().then_some(()));
+    asked
+}
+
+fn what_was_put_meanwhile_arrives() {
+    let mut world = world();
+    world.start();
+    let mut asked = on_its_way(&mut world);
+    assert_eq!(world.get("/store/put/late").unwrap(), "Stored");
+    world.go();
+    asked.rest().unwrap();
+    world.wait_for_generation(2);
+    assert_eq!(world.get("/store/list").unwrap(), "late 1 Stored\n");
+    world.stop();
+}
+
+fn what_was_taken_meanwhile_is_gone() {
+    let mut world = world();
+    world.start();
+    for name in ["early", "late"] {
+        assert_eq!(world.get(&format!("/store/put/{name}")).unwrap(), "Stored");
+    }
+    let mut asked = on_its_way(&mut world);
+    assert_eq!(world.get("/store/take/early").unwrap(), "1");
+    world.go();
+    asked.rest().unwrap();
+    world.wait_for_generation(2);
+    assert_eq!(world.get("/store/list").unwrap(), "late 1 Stored\n");
+    world.stop();
+}
+
+fn without_a_manager_it_is_said_once() {
+    let world = World::without_manager().configured(|c| c.more = Some("127.0.0.1:0".into()));
+    launch(world.program());
+    world.wait_for_generation(1);
+    world.wait_for_log("a crash does not");
+    for generation in 2..5 {
+        world.reload_to(generation);
+        // Its turn to say it would be now.
+        world.wait_for_log(&format!("generation {generation} is main"));
+        assert_eq!(world.get("/store/put/some").unwrap(), "HeldOnly");
+    }
+    assert_eq!(world.log().matches("a crash does not").count(), 1, "{}", world.log());
+    world.stop();
+}
