@@ -82,6 +82,7 @@ pub mod http;
 pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
+pub use crate::service::settings::Settings;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
 
 /// Chapters to read; there is no code in here.

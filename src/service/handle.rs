@@ -22,6 +22,8 @@ pub enum Reloaded {
         /// Its pid.
         pid: u32,
     },
+    /// This generation has reloaded itself, by [`Builder::on_reload_in_place`](crate::Builder::on_reload_in_place).
+    InPlace,
     /// Another reload was running; it ended in a handover, and the new main generation now runs one more.
     PassedOn,
 }

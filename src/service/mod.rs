@@ -4,8 +4,13 @@ mod actions;
 mod builder;
 mod driver;
 mod handle;
+pub mod hooks;
 mod keeper;
+mod pidfile;
+mod reap;
+mod runner;
 pub mod settings;
+pub mod signals;
 mod sockets;
 mod tell;
 mod watch;
@@ -22,9 +27,12 @@ pub use handle::{Handle, Reloaded};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::generation::{Inherited, Origin};
-use crate::service::builder::{Signals, StateFn};
+use crate::service::builder::StateFn;
 use crate::service::driver::{Driver, Input};
-use crate::service::settings::Settings;
+use crate::service::hooks::Hooks;
+use crate::service::pidfile::Pidfile;
+use crate::service::settings::Effective;
+use crate::service::signals::Signals;
 use crate::service::sockets::Sockets;
 use crate::service::watchdog::Check;
 use crate::state::{State, States};
@@ -57,7 +65,11 @@ use crate::wire::frame::Frame;
 pub struct Service {
     generation: u64,
     handover_id: Option<String>,
-    settings: Settings,
+    settings: Effective,
+    hooks: Hooks,
+    pidfile: Option<Pidfile>,
+    /// Waits for adopted processes, if there are any.
+    reaps: bool,
     sockets: Arc<Mutex<Sockets>>,
     states: States,
     drain: Drain,
@@ -180,7 +192,7 @@ impl Service {
     }
 
     /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or SIGINT → stop (twice:
-    /// cut what is left), SIGQUIT → cut what is left now. Returns when this generation is over, because the service
+    /// cut what is left), SIGQUIT → cut what is left now, or what the [`SignalMap`](signals::SignalMap) says. Returns when this generation is over, because the service
     /// stopped or because it handed over and has drained; `main` should then return.
     ///
     /// # Errors
