@@ -79,6 +79,9 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(feature = "admin")]
+pub mod admin;
+
 pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};

@@ -16,7 +16,7 @@ use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::service::builder::StateFn;
-use crate::service::handle::Reloaded;
+use crate::service::handle::{Reloaded, Status};
 use crate::service::keeper::{Keeper, Prepared};
 use crate::service::pidfile::Pidfile;
 use crate::service::runner::{Decision, Runner};
@@ -38,6 +38,7 @@ pub(crate) enum Input {
     Event(Event),
     Reload(Option<oneshot::Sender<Result<Reloaded>>>),
     Stop,
+    Status(oneshot::Sender<Status>),
     /// A signal, whose hooks have been called.
     Signal(Signal, Response),
     /// What the hooks of a reload say.
@@ -264,6 +265,7 @@ impl Driver {
                 self.feed(Event::Reload(self.requests));
             }
             Input::Stop => self.on_stop("stop"),
+            Input::Status(answer) => _ = answer.send(self.status()),
             Input::Signal(signal, response) => self.respond(signal, response),
             Input::Decided(id, decided) => self.on_decided(id, decided),
             Input::Spawned(id, result) => self.on_spawned(id, result),

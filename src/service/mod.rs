@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 pub use builder::Builder;
-pub use handle::{Handle, Reloaded};
+pub use handle::{Handle, Older, Reloaded, Status};
 
 use crate::drain::Drain;
 use crate::error::Result;

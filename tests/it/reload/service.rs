@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) more: Option<String>,
     /// Healthy unless there is a file named "unhealthy".
     pub(crate) health: bool,
+    /// For other tests that use this service.
+    pub(crate) extra: serde_json::Value,
 }
 
 impl Default for Config {
@@ -65,6 +67,7 @@ impl Default for Config {
             needs: None,
             more: None,
             health: false,
+            extra: serde_json::Value::Null,
         }
     }
 }
@@ -164,7 +167,9 @@ async fn serve(directory: &Path) -> Result<(), String> {
             async { verdict }
         });
     }
+    let builder = crate::extend(builder, directory, &config.extra);
     let service = builder.start().map_err(|e| e.to_string())?;
+    crate::extend_started(&service, &config.extra).map_err(|e| e.to_string())?;
     let Some(service) = perform(&config.after, directory, Some(service)).await? else { return Ok(()) };
     let about = Arc::new(About {
         generation: service.generation(),
