@@ -60,7 +60,7 @@
 //!
 //! # More
 //!
-//! The chapters in [`docs`]: what happens in a reload and why, the traps, the state machine's table, and how this compares with
+//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, the traps, the state machine's table, and how this compares with
 //! others.
 
 mod drain;
@@ -91,6 +91,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/lifecycle.md")]
     pub mod lifecycle {}
+
+    #[doc = include_str!("docs/survival.md")]
+    pub mod survival {}
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}

@@ -1,5 +1,10 @@
 //! What a service keeps in the fd store over a reload, as the manager is told.
 
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
 use nix::sys::signal::Signal;
 
 use crate::manager::Datagram;
@@ -15,6 +20,7 @@ pub(crate) const CASES: &[Case] = cases![
     what_was_put_meanwhile_arrives,
     what_was_taken_meanwhile_is_gone,
     without_a_manager_it_is_said_once,
+    odd_entries_are_said_and_removed,
 ];
 
 const MORE: &str = "handover.bound.more@127.0.0.1=0";
@@ -121,5 +127,45 @@ fn without_a_manager_it_is_said_once() {
         assert_eq!(world.get("/store/put/some").unwrap(), "HeldOnly");
     }
     assert_eq!(world.log().matches("a crash does not").count(), 1, "{}", world.log());
+    world.stop();
+}
+
+/// As they come in at a start: of the wrong kind, dead, twice, with names that nobody can have given.
+fn odd_entries_are_said_and_removed() {
+    let world = world().configured(|c| c.more = Some("127.0.0.1:0".into()));
+    let null = || OwnedFd::from(File::open("/dev/null").unwrap());
+    let (dead, peer) = UnixStream::pair().unwrap();
+    drop(peer);
+    let kept = null();
+    let program = world
+        .program()
+        .socket(MORE, OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()))
+        .socket("handover.state.x~0", null())
+        .socket("handover.state.sessions", null())
+        .socket("early", OwnedFd::from(dead))
+        .socket("late", kept.try_clone().unwrap())
+        .socket("late", kept)
+        .socket("nobody's", null());
+    let first = world.started(program);
+    for said in [
+        "\"handover.bound.more@127.0.0.1=0\" in the fd store is of no use; 127.0.0.1:0 is bound anew",
+        "\"handover.state.x~0\" is removed: its name is none that this version of handover gives",
+        "\"early\" is removed: its other end is gone",
+        "closed sockets that nobody asked for: nobody's",
+    ] {
+        world.wait_for_log(said);
+    }
+    for name in ["handover.state.x~0", "early", "nobody's", MORE] {
+        world.manager().wait(name, |d| removes(d, name) && d.pid == first.pid);
+    }
+    assert_eq!(world.get("/store/list").unwrap(), "late 1 Stored\n");
+    // The one that was bound instead is the one that the next start gets.
+    until("the new socket in the store", || {
+        let all = world.manager().all();
+        let last = all.iter().rposition(|d| stores(d, MORE) || removes(d, MORE))?;
+        stores(&all[last], MORE).then_some(())
+    });
+    world.reload_to(2);
+    assert_eq!(world.log().matches("is bound anew").count(), 1, "{}", world.log());
     world.stop();
 }
