@@ -1,11 +1,12 @@
 //! What came in at the start: which of it is the store's, and what is wrong with it.
 
 use crate::error::{Error, Result};
+use crate::sys::socket::same;
 use crate::systemd::activation::{Activation, SocketKind};
 use crate::systemd::fdstore::line::{is_dead, probe_name};
-use crate::systemd::fdstore::table::{Group, Held, Table, slot as slot_of};
+use crate::systemd::fdstore::table::{Group, Held, Mode, Table, slot as slot_of};
 use crate::wire::store::{RESERVED, Slot};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use tracing::warn;
 
 /// Which of the passed names are entries of the fd store.
@@ -100,6 +101,12 @@ impl Table {
     pub(super) fn admit(&mut self, slot: &Slot, fds: Vec<OwnedFd>, poll: bool) {
         let stored = slot.stored;
         let as_stored = Slot { stored: true, ..slot.clone() }.to_string();
+        // What this process has given another name does not come back under the first one.
+        let moved = |fd: &OwnedFd| self.mode == Mode::Standby && self.has_elsewhere(&slot.name, fd.as_fd());
+        let fds: Vec<_> = fds.into_iter().filter(|fd| !moved(fd)).collect();
+        if fds.is_empty() {
+            return;
+        }
         // What was put in standby yields to what the previous generation, which is main, had acknowledged.
         let ours = |group: &Group| !group.inherited && group.fds.iter().all(|held| !held.stored);
         if self.groups.get(&slot.name).is_some_and(ours) {
@@ -128,6 +135,11 @@ impl Table {
             return;
         }
         self.groups.insert(slot.name.clone(), Group { number: slot.number, poll, inherited: true, fds });
+    }
+
+    fn has_elsewhere(&self, name: &str, fd: BorrowedFd<'_>) -> bool {
+        let others = self.groups.iter().filter(|(other, _)| *other != name).flat_map(|(_, group)| &group.fds);
+        others.into_iter().any(|held| same(held.fd.as_fd(), fd).unwrap_or(false))
     }
 
     pub(super) fn reject(&mut self, name: String, why: &str) {

@@ -49,6 +49,7 @@
 
 mod claim;
 mod line;
+mod shared;
 mod table;
 
 pub use claim::{Names, Rejected};
@@ -59,9 +60,10 @@ use crate::systemd::environment::Environment;
 use crate::systemd::notify::{BARRIER_TIMEOUT, Notifier};
 use crate::wire::store::Slot;
 use line::Line;
+use shared::{Locked, Shared};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use table::{Mode, Table};
 
@@ -115,7 +117,7 @@ pub struct Synced {
 #[derive(Debug, Clone)]
 #[doc(alias = "FDSTORE")]
 pub struct FdStore {
-    table: Arc<Mutex<Table>>,
+    table: Arc<Shared>,
 }
 
 impl FdStore {
@@ -149,7 +151,7 @@ impl FdStore {
             warned: false,
         };
         table.claim(activation, names)?;
-        Ok(Self { table: Arc::new(Mutex::new(table)) })
+        Ok(Self { table: Arc::new(Shared::new(table)) })
     }
 
     /// How long each message and each barrier may take. Default: [`STORE_TIMEOUT`].
@@ -402,15 +404,6 @@ impl FdStore {
         self.blocking(Table::sync).await
     }
 
-    /// Puts what was of no use under another name, for somebody to look at.
-    pub(crate) fn put_aside(&self, name: &str, aside: &str) -> Result<()> {
-        let mut table = self.lock();
-        // Removed first: systemd would not take the same open file under a second name.
-        table.take(aside)?;
-        let fds = table.take(name)?.unwrap_or_default();
-        table.put(aside, fds, true).map(drop)
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Table) -> Result<T> + Send + 'static,
@@ -420,9 +413,8 @@ impl FdStore {
         changed.unwrap_or_else(|e| Err(Error::new(Kind::State, format!("the fd store's change did not run: {e}"))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        // A change that panicked left at worst something to be removed.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        self.table.lock()
     }
 }
 
