@@ -142,6 +142,15 @@ pub(super) enum Lost {
     Broken(String),
 }
 
+impl Lost {
+    pub(super) fn why(&self) -> &str {
+        match self {
+            Self::Refused => "refused",
+            Self::Wrong(why) | Self::Broken(why) => why,
+        }
+    }
+}
+
 /// A client and its cookie.
 #[derive(Debug, Default)]
 pub(super) struct Session {

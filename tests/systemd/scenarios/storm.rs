@@ -134,7 +134,7 @@ fn judge(counter: &Counter<'_>, memory: &Memory, kills: &[(Instant, Instant)]) -
         seen.answered,
         seen.lost.len() - broken.len()
     );
-    assert!(broken.is_empty(), "lost without a kill (seed {seed}): {} as {:?}", broken.len(), broken.first());
+    assert!(broken.is_empty(), "lost without a kill (seed {seed}): {} as {:?}", broken.len(), broken.first().map(|l| l.2.why()));
     assert!(seen.wrong.is_empty(), "forgotten (seed {seed}): {} as {:?}", seen.wrong.len(), seen.wrong.first());
     assert!(restarts >= KILLS && handed_over >= RELOADS, "{restarts} kills, {handed_over} reloads (seed {seed})");
     drop(seen);
