@@ -79,7 +79,7 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
+pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, HURRY_LINGER, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::service::{Builder, Handle, Reloaded, Service};

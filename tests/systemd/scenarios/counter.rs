@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -90,8 +90,9 @@ impl<'a> Counter<'a> {
         if self.lab.version() < 254 {
             return Ok(Vec::new());
         }
-        let table = self.lab.sh_ok(&format!("systemd-analyze fdstore --no-legend {UNIT}"))?;
-        let mut names: Vec<_> = table.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect();
+        let table = self.lab.sh_ok(&format!("systemd-analyze fdstore {UNIT}"))?;
+        let entries = table.lines().skip(1).take_while(|line| !line.is_empty());
+        let mut names: Vec<_> = entries.filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect();
         names.sort_unstable();
         Ok(names)
     }
@@ -164,7 +165,8 @@ impl Session {
             _ => Lost::Broken(format!("connect: {e}")),
         })?;
         let cookie = self.cookie.as_ref().map_or(String::new(), |cookie| format!("Cookie: {cookie}\r\n"));
-        let request = format!("POST /count HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n{cookie}Content-Length: 0\r\n\r\n");
+        let request =
+            format!("POST /count HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n{cookie}Content-Length: 0\r\n\r\n");
         let mut reply = Vec::new();
         let asked = stream
             .set_read_timeout(Some(PATIENCE))
@@ -192,6 +194,8 @@ pub(super) struct Memory {
     /// The highest total that anybody was told.
     acknowledged: AtomicU64,
     seen: Mutex<Seen>,
+    /// Somebody new has answered.
+    news: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -215,6 +219,12 @@ impl Memory {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
+    /// Waits for answers until that is so; false: it was not in time.
+    pub(super) fn wait_until(&self, limit: Duration, wanted: impl Fn(&Seen) -> bool) -> bool {
+        let waited = self.news.wait_timeout_while(self.look(), limit, |seen| !wanted(seen));
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     fn ask_until(&self, stop: &AtomicBool, address: SocketAddr) {
         let mut session = Session::default();
         // What this session was told, and how many requests since may have been counted although nobody was told.
@@ -235,6 +245,7 @@ impl Memory {
                     }
                     if seen.generations.insert(counts.pid, counts.generation).is_none() {
                         seen.newest = counts.pid;
+                        self.news.notify_all();
                     }
                     (told, unsure) = (counts.yours, 0);
                 }

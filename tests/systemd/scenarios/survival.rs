@@ -114,9 +114,9 @@ impl Case<'_> {
     }
 
     fn wait_for_state(&self, state: &str) -> Outcome {
-        self.counter.lab.wait_until(DEADLINE, state, || {
-            Ok((self.counter.lab.show(UNIT, "ActiveState")? == state).then_some(()))
-        })
+        self.counter
+            .lab
+            .wait_until(DEADLINE, state, || Ok((self.counter.lab.show(UNIT, "ActiveState")? == state).then_some(())))
     }
 
     fn counts_on(&self) -> Outcome {
@@ -210,9 +210,9 @@ fn undisturbed(case: &Case<'_>, command: &str) -> Outcome {
     case.counts_on()?;
     // What systemd has kept over it is still right: a crash afterwards costs nothing either.
     case.counter.lab.signal(main, "KILL")?;
-    case.counter.lab.wait_until(DEADLINE, "another main process", || {
-        Ok(case.main().ok().filter(|new| *new != main).map(drop))
-    })?;
+    case.counter
+        .lab
+        .wait_until(DEADLINE, "another main process", || Ok(case.main().ok().filter(|new| *new != main).map(drop)))?;
     case.counts_on()
 }
 
@@ -246,7 +246,9 @@ fn failure_not_preserved(case: &Case<'_>) -> Outcome {
     let queued = case.queued()?;
     case.counter.lab.signal(main, "KILL")?;
     match case.binds {
-        Binds::Systemd => assert!(queued.answer()?.contains("\"total\":1,"), "the .socket unit starts it for the queue"),
+        Binds::Systemd => {
+            assert!(queued.answer()?.contains("\"total\":1,"), "the .socket unit starts it for the queue")
+        }
         Binds::Service => {
             case.wait_for_state("failed")?;
             assert!(case.refused()?);
