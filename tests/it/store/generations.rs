@@ -7,11 +7,11 @@ use handover::systemd::activation::Activation;
 use handover::systemd::environment::Environment;
 use handover::systemd::fdstore::{FdStore, Names};
 use handover::systemd::notify::Notifier;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe};
+use nix::unistd::{Pid, pipe2};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -91,17 +91,12 @@ struct Other {
 impl Other {
     fn start(role: &str, store: &FdStore) -> Self {
         let fd = store.get("handover.state.count").unwrap().pop().unwrap();
-        let (told, tell) = pipe().unwrap();
-        let told = {
-            fcntl(&told, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
-            File::from(told)
-        };
+        let (told, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "generations::other_process", "--ignored", "--nocapture"]);
         command.env(ROLE, format!("{role} {} {}", fd.as_raw_fd(), tell.as_raw_fd()));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let passed = [fd.as_raw_fd(), tell.as_raw_fd()];
-        fcntl(&tell, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         // SAFETY: between fork and exec it only calls fcntl.
         unsafe {
             command.pre_exec(move || {
@@ -115,7 +110,7 @@ impl Other {
         }
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
-        Self { child, told, stdin }
+        Self { child, told: File::from(told), stdin }
     }
 
     /// The next number that it tells. None: it has ended.
@@ -188,7 +183,7 @@ fn what_was_acknowledged_survives_a_kill() {
     println!("seed {SEED:#x}");
     let (_manager, store, state) = started();
     let mut survivor = Other::start("add-for-ever", &store);
-    let (mut random, mut victims, mut by_us, mut unacknowledged) = (SEED, 0, 0, 0);
+    let (mut random, mut victims, mut by_us) = (SEED, 0, 0);
     let mut newest = survivor.next().unwrap();
     let mut by_survivor = 1;
     for _ in 0..KILLS {
@@ -225,7 +220,7 @@ fn what_was_acknowledged_survives_a_kill() {
     }
     let (there, told) = (look(&store), by_us + by_survivor + victims);
     // Each one that was killed may have saved one that it could not tell any more.
-    unacknowledged += there - told;
+    let unacknowledged = there - told;
     assert!(unacknowledged <= KILLS + 1, "{there} there, {told} told");
     println!("{KILLS} kills, {told} changes acknowledged, {unacknowledged} done but not acknowledged");
 }

@@ -6,6 +6,7 @@ mod cell;
 mod fdstore;
 mod generations;
 mod manager;
+mod memory;
 mod replace;
 mod state;
 mod unusable;
