@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::Signal;
 
+use crate::client::Asked;
 use crate::manager::Datagram;
 use crate::processes::{signal, until};
 use crate::service::Step;
@@ -21,6 +22,8 @@ pub(crate) const CASES: &[Case] = cases![
     what_was_taken_meanwhile_is_gone,
     without_a_manager_it_is_said_once,
     odd_entries_are_said_and_removed,
+    a_rollback_takes_a_raised_state_back,
+    both_generations_count_on,
 ];
 
 const MORE: &str = "handover.bound.more@127.0.0.1=0";
@@ -80,7 +83,7 @@ fn what_a_failed_one_bound_is_removed() {
 }
 
 /// A reload whose next generation has started and is not ready.
-fn on_its_way(world: &mut World) -> crate::client::Asked {
+fn on_its_way(world: &mut World) -> Asked {
     world.next(Step::Go, Step::Wait);
     let asked = world.ask_for_reload();
     world.wait_for_birth(2);
@@ -167,5 +170,37 @@ fn odd_entries_are_said_and_removed() {
     });
     world.reload_to(2);
     assert_eq!(world.log().matches("is bound anew").count(), 1, "{}", world.log());
+    world.stop();
+}
+
+/// Version 2 of the state comes with version 2 of the program, and goes with it.
+fn a_rollback_takes_a_raised_state_back() {
+    let mut world = world().configured(|c| c.probation = std::time::Duration::from_secs(30));
+    let first = world.start();
+    assert_eq!(world.get("/count").unwrap(), "1");
+    world.configure(|c| c.counts = 2);
+    let asked = world.ask_for_reload();
+    let second = world.wait_for_birth(2);
+    until("an answer by the next one", || world.get("/who").is_ok_and(|who| who.starts_with("2 ")).then_some(()));
+    assert_eq!(world.get("/count").unwrap(), "2");
+    signal(second, Signal::SIGKILL);
+    drop(asked);
+    world.wait_for_log("goes back from version 2 to 1: 1 changes of it are lost");
+    world.wait_for_only(&[first.pid]);
+    assert_eq!(world.get("/count").unwrap(), "2");
+    world.stop();
+}
+
+/// The old one is asked on a connection that it still has.
+fn both_generations_count_on() {
+    let world = world().configured(|c| c.linger = std::time::Duration::from_secs(20));
+    world.start();
+    let mut old = Asked::new(world.address(), "/count", "keep-alive").unwrap();
+    assert_eq!(old.rest().unwrap(), "1");
+    world.reload_to(2);
+    assert_eq!(world.get("/count").unwrap(), "2");
+    old.again("/count").unwrap();
+    assert_eq!(old.rest().unwrap(), "3", "in the old generation");
+    assert_eq!(world.get("/count").unwrap(), "4");
     world.stop();
 }
