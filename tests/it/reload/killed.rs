@@ -148,10 +148,10 @@ fn in_probation_without_a_manager() {
 
 fn handing_over() -> (World, [u32; 2]) {
     let world = World::new();
-    world.manager().hold_barriers();
+    world.manager().hold_at_handover();
     let first = world.start();
     let _asked = world.ask_for_reload();
-    world.manager().wait("BARRIER=1", |d| d.has("BARRIER=1"));
+    world.manager().wait_for_held_barrier();
     let second = world.who().pid;
     (world, [first.pid, second])
 }
