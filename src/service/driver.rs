@@ -1,7 +1,6 @@
 //! The event loop: inputs in, one at a time, through the lifecycle, to actions.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::service::builder::StateFn;
+use crate::service::clock::{at, now};
 use crate::service::handle::{Reloaded, Status};
 use crate::service::keeper::{Keeper, Prepared};
 use crate::service::pidfile::Pidfile;
@@ -26,6 +26,7 @@ use crate::service::sockets::Sockets;
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
 use crate::service::{Service, lock, reap, watch};
+use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::{NOTIFY_TIMEOUT, Notifier};
@@ -116,6 +117,7 @@ pub(crate) struct Driver {
     pub(crate) pidfile_done: Option<JoinHandle<()>>,
     reaps: bool,
     pub(crate) sockets: Arc<Mutex<Sockets>>,
+    pub(crate) states: States,
     pub(crate) keeper: Keeper,
     pub(crate) drain: Drain,
     pub(crate) notifier: Notifier,
@@ -171,6 +173,7 @@ impl Driver {
         }
         let store = lock(&service.sockets).store().clone();
         Ok(Self {
+            states: service.states,
             keeper: Keeper::open(store, service.inputs.clone()),
             generation: service.generation,
             pid: std::process::id(),
@@ -216,12 +219,10 @@ impl Driver {
         if !unclaimed.is_empty() {
             warn!(generation = self.generation, "closed sockets that nobody asked for: {}", unclaimed.join(", "));
         }
-        if self.predecessor.is_none() {
-            self.offer().await;
-        }
         if self.reaps && reap::adopts() {
             self.tasks.spawn(reap::reap(REAP_AFTER));
         }
+        self.make_ready().await;
         self.feed(Event::Started);
         while self.end.is_none() {
             let deadline = self.machine.deadline();
@@ -256,6 +257,10 @@ impl Driver {
 
     pub(crate) fn on_input(&mut self, input: Input) {
         match input {
+            // A service manager does not accept a main process that is dead already, and would be without one when we are gone.
+            Input::Event(Event::Barrier) if self.next_has_ended() => {
+                self.feed(Event::NextFailed("ended while it was handed over to".into()));
+            }
             Input::Event(event) => self.feed(event),
             Input::Reload(answer) => {
                 self.requests += 1;
@@ -419,24 +424,12 @@ impl Driver {
         }
     }
 
+    fn next_has_ended(&self) -> bool {
+        self.reload.as_ref().and_then(|r| r.coming.as_ref()).is_some_and(|coming| coming.process.has_ended())
+    }
+
     /// Of the generation that is being started, or that we handed over to.
     pub(crate) fn next_pid(&self) -> Option<u32> {
         Some(self.reload.as_ref()?.coming.as_ref()?.process.pid())
-    }
-}
-
-/// tokio's clock, so that a paused one moves the lifecycle too.
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-pub(crate) fn millis(since: Instant) -> u64 {
-    u64::try_from(now().saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => pending().await,
     }
 }

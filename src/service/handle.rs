@@ -5,7 +5,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Kind, Result};
 use crate::lifecycle::State;
-use crate::service::driver::{Driver, Input, millis};
+use crate::service::clock::millis;
+use crate::service::driver::{Driver, Input};
 
 /// Asks a running [`Service`](crate::Service) for things from elsewhere in the program. Cheap to clone.
 #[derive(Debug, Clone)]

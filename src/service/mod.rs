@@ -2,6 +2,7 @@
 
 mod actions;
 mod builder;
+mod clock;
 mod driver;
 mod handle;
 pub mod hooks;

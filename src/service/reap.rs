@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 /// How often it is looked for zombies in that time. Not at each SIGCHLD: a service may start a thousand children a second.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 20;
 
 /// Whether orphans become ours.
 pub(crate) fn adopts() -> bool {
@@ -38,14 +38,14 @@ pub(crate) async fn reap(after: Duration) {
     let mut seen: HashMap<(i32, u64), Instant> = HashMap::new();
     loop {
         let (now, zombies) = (Instant::now(), zombies());
-        warn!("DEBUG {zombies:?} {seen:?}");
         seen.retain(|zombie, _| zombies.contains(zombie));
         for zombie in zombies {
             let since = *seen.entry(zombie).or_insert(now);
             if now.duration_since(since) >= after {
                 // Only this one, and only if it has ended: never waits.
                 let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-                warn!(pid = zombie.0, result = ?waitid(Id::Pid(Pid::from_raw(zombie.0)), flags), "waited for an adopted process");
+                let result = waitid(Id::Pid(Pid::from_raw(zombie.0)), flags);
+                debug!(pid = zombie.0, ?result, "waited for an adopted process");
                 seen.remove(&zombie);
             }
         }

@@ -10,7 +10,8 @@ use tracing::{error, info};
 
 use crate::error::{Error, Kind, Result};
 use crate::lifecycle;
-use crate::service::driver::{Driver, Input, millis};
+use crate::service::clock::millis;
+use crate::service::driver::{Driver, Input};
 use crate::service::hooks::{Event, Hooks, InPlace, Launch, When};
 use crate::service::lock;
 use crate::service::signals::Signal;

@@ -1,8 +1,5 @@
 //! `src/docs/habits.md`: each test, scenario and example that it names exists.
 
-use std::fs;
-use std::path::Path;
-
 use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![every_test_that_it_names_exists];

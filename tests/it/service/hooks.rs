@@ -156,8 +156,7 @@ fn a_stop_does_not_wait_for_a_veto() {
 fn observers_that_panic_hang_or_fail_delay_nothing() {
     for act in [Act::Hang, Act::HangBlocking, Act::Panic, Act::PanicBlocking, Act::Note] {
         let waited_for = [At::BeforeReload, At::BeforeSignal, At::BeforeExit];
-        let hooks: Vec<_> =
-            At::ALL.into_iter().filter(|at| !waited_for.contains(at)).map(|at| (at, act.clone())).collect();
+        let hooks: Vec<_> = At::ALL.into_iter().filter(|at| !waited_for.contains(at)).map(|at| (at, act)).collect();
         let world = with_timeout(with_hooks(World::new(), &hooks), SHORT);
         fs::write(world.path("bad"), "no").unwrap();
         let first = world.start();
