@@ -15,7 +15,7 @@ use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::service::builder::StateFn;
-use crate::service::clock::{at, now};
+use crate::service::clock::{at, millis, now};
 use crate::service::handle::{Reloaded, Status};
 use crate::service::keeper::{Keeper, Prepared};
 use crate::service::pidfile::Pidfile;
