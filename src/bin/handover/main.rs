@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod demo;
 mod failure;
 mod out;
@@ -25,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say what in unit files would break a rolling reload, why, and what to write instead
+    Check(check::Options),
     /// Reload an example service under load, break it and kill it, and count what its clients lost
     Demo(demo::Options),
     /// The example service itself
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
+        Command::Check(options) => check::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Web { arguments } => {
             let name = OsString::from("handover web");
