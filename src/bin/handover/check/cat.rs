@@ -67,7 +67,10 @@ fn unmarked(bytes: &[u8]) -> Result<Unit, String> {
     match (file.has_section(SERVICE), file.has_section(SOCKET)) {
         (true, false) => with_name("stdin.service"),
         (false, true) => with_name("stdin.socket"),
-        (true, true) => Err("two units in one text: put a line `# /path/of/NAME.service` before each, as `systemctl cat` does".to_owned()),
+        (true, true) => {
+            Err("two units in one text: put a line `# /path/of/NAME.service` before each, as `systemctl cat` does"
+                .to_owned())
+        }
         (false, false) => Err("there is neither a [Service] nor a [Socket]".to_owned()),
     }
 }
@@ -80,14 +83,20 @@ mod tests {
 
     fn described(text: &str) -> Vec<String> {
         let units = split(text.as_bytes()).unwrap();
-        units.iter().map(|u| format!("{}: {}", u.name, u.files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>().join(" "))).collect()
+        units
+            .iter()
+            .map(|u| format!("{}: {}", u.name, u.files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>().join(" ")))
+            .collect()
     }
 
     #[test]
     fn units_and_their_drop_ins() {
         let text = "# /lib/systemd/system/w.service\n[Service]\nType=simple\n# /etc/w.toml is read\n\n\
                     # /etc/systemd/system/w.service.d/a.conf\n[Service]\nType=notify\n\n# /run/w.socket\n[Socket]\n";
-        let expected = ["w.service: /lib/systemd/system/w.service /etc/systemd/system/w.service.d/a.conf", "w.socket: /run/w.socket"];
+        let expected = [
+            "w.service: /lib/systemd/system/w.service /etc/systemd/system/w.service.d/a.conf",
+            "w.socket: /run/w.socket",
+        ];
         assert_eq!(described(text), expected);
         let units = split(text.as_bytes()).unwrap();
         let kind = units[0].text(SERVICE, "Type").unwrap();

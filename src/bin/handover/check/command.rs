@@ -16,7 +16,7 @@ impl Exec {
     /// The commands of one line; several are separated by `;`.
     pub(super) fn parse(line: &str) -> Vec<Self> {
         let all = value::words(line);
-        all.split(|word| word == ";").filter_map(|words| Self::from_words(words)).collect()
+        all.split(|word| word == ";").filter_map(Self::from_words).collect()
     }
 
     fn from_words(words: &[String]) -> Option<Self> {
@@ -62,7 +62,10 @@ impl Exec {
         while let Some(argument) = arguments.next() {
             let named = match argument.as_str() {
                 "-s" | "--signal" | "-n" => arguments.next().map(String::as_str),
-                other => other.strip_prefix("--signal=").or_else(|| other.strip_prefix("-s")).or_else(|| other.strip_prefix('-')),
+                other => other
+                    .strip_prefix("--signal=")
+                    .or_else(|| other.strip_prefix("-s"))
+                    .or_else(|| other.strip_prefix('-')),
             };
             if let Some(signal) = named.and_then(|n| value::signal(&n.to_uppercase())) {
                 return Some(signal);
@@ -97,8 +100,13 @@ mod tests {
     #[test]
     fn signals_of_kill() {
         for line in [
-            "/bin/kill -HUP $MAINPID", "/bin/kill -s HUP $MAINPID", "kill -1 $MAINPID", "/bin/kill -SIGHUP $MAINPID",
-            "/usr/bin/pkill --signal=HUP x", "/bin/sh -c 'test -e /x && kill -HUP $MAINPID'", "/bin/bash -ec \"kill -s SIGHUP 1\"",
+            "/bin/kill -HUP $MAINPID",
+            "/bin/kill -s HUP $MAINPID",
+            "kill -1 $MAINPID",
+            "/bin/kill -SIGHUP $MAINPID",
+            "/usr/bin/pkill --signal=HUP x",
+            "/bin/sh -c 'test -e /x && kill -HUP $MAINPID'",
+            "/bin/bash -ec \"kill -s SIGHUP 1\"",
         ] {
             assert_eq!(first(line).kills_with().as_deref(), Some("HUP"), "{line}");
         }

@@ -69,11 +69,11 @@ impl Sources {
         let beside = name.as_ref().and_then(|name| find(directory.unwrap_or(Path::new("")), name));
         match (name, beside) {
             (Some(name), Some(file)) => self.file(name, &file, loaded),
-            (None, _) if path.exists() => {
-                Err(format!("{argument}: a unit's file is called NAME.service or NAME.socket; pipe others into `handover check -`"))
-            }
+            (None, _) if path.exists() => Err(format!(
+                "{argument}: a unit's file is called NAME.service or NAME.socket; pipe others into `handover check -`"
+            )),
             _ if argument.contains('/') => Err(format!("{argument}: there is no such file")),
-            _ => self.from_manager(argument, loaded).await,
+            _ => self.ask_manager(argument, loaded).await,
         }
     }
 
@@ -135,7 +135,7 @@ impl Sources {
         Ok(Unit::new(name, files))
     }
 
-    async fn from_manager(&self, argument: &str, loaded: &mut Loaded) -> Result<(), String> {
+    async fn ask_manager(&self, argument: &str, loaded: &mut Loaded) -> Result<(), String> {
         let name = UnitName::parse(argument).or_else(|| UnitName::parse(&format!("{argument}.service")));
         let name = name.ok_or_else(|| format!("{argument}: neither a file nor the name of a unit"))?;
         if !name.is_service() && !name.is_socket() {

@@ -3,6 +3,7 @@
 mod cat;
 mod command;
 mod finding;
+mod known;
 mod lint;
 mod load;
 mod name;

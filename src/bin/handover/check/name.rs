@@ -119,7 +119,10 @@ mod tests {
 
     #[test]
     fn specifiers() {
-        assert_eq!(name("web@blue.service").expand("%n %N %p %i 100%% %t %"), "web@blue.service web@blue web blue 100% %t %");
+        assert_eq!(
+            name("web@blue.service").expand("%n %N %p %i 100%% %t %"),
+            "web@blue.service web@blue web blue 100% %t %"
+        );
         assert_eq!(name("web@.service").expand("x-%i"), "x-%i");
         assert_eq!(name("a-b.service").expand("%j"), "b");
     }

@@ -7,7 +7,7 @@ use handover::service::settings;
 
 use super::command::commands;
 use super::name::UnitName;
-use super::unit::{OURS, SERVICE, SOCKET, Unit};
+use super::unit::{OURS, SERVICE, SOCKET, UNIT, Unit};
 use super::value;
 
 /// Everything that was read.
@@ -89,12 +89,22 @@ impl World {
     }
 
     fn sockets_of(&self, service: &Unit) -> Vec<&Unit> {
-        self.units.iter().filter(|u| u.name.is_socket() && belongs(u, service)).collect()
+        self.units.iter().filter(|u| u.name.is_socket() && self.belongs(u, service)).collect()
     }
 
     /// Services that this socket is passed to.
     pub(super) fn services_of(&self, socket: &Unit) -> Vec<&Unit> {
-        self.units.iter().filter(|u| u.name.is_service() && belongs(socket, u)).collect()
+        self.units.iter().filter(|u| u.name.is_service() && self.belongs(socket, u)).collect()
+    }
+
+    fn belongs(&self, socket: &Unit, service: &Unit) -> bool {
+        let starts = service_of(socket);
+        // Accept=yes by mistake: systemd looks for a template that nobody wrote.
+        let nobody = !self.units.iter().any(|u| Some(&u.name) == starts.as_ref());
+        let meant = nobody && socket.name.with_type("service") == service.name;
+        let template = |name: &UnitName| name.template().as_ref() == Some(&service.name);
+        let asked = sockets_setting(service).iter().filter_map(|name| reference(name)).any(|name| name == socket.name);
+        starts.is_some_and(|name| name == service.name || template(&name)) || meant && names_no_service(socket) || asked
     }
 }
 
@@ -155,19 +165,26 @@ pub(super) fn reference(text: &str) -> Option<UnitName> {
     UnitName::parse(&text.replace("@%i.", "@.").replace("@%I.", "@."))
 }
 
-fn belongs(socket: &Unit, service: &Unit) -> bool {
-    let named = |name: &str| reference(name).is_some_and(|name| name == socket.name);
-    service_of(socket).is_some_and(|name| name == service.name || name.template().as_ref() == Some(&service.name))
-        || sockets_setting(service).iter().any(|name| named(name))
+fn names_no_service(socket: &Unit) -> bool {
+    socket.text(SOCKET, "Service").is_none()
 }
 
 pub(super) fn passes_listeners(socket: &Unit) -> bool {
     socket.on(SOCKET, "Accept").is_none()
 }
 
+/// A socket that the service will not start without, wherever its unit is.
+pub(super) fn required_socket(service: &Unit) -> Option<String> {
+    let lines = ["Requires", "BindsTo"].into_iter().flat_map(|key| service.list(UNIT, key));
+    let words = lines.flat_map(|s| s.words()).chain(sockets_setting(service));
+    words.filter_map(|word| reference(&word)).find(UnitName::is_socket).map(|name| name.to_string())
+}
+
 fn claim(service: Option<&Unit>, sockets: &[&Unit], given: &Given) -> (Claim, Vec<String>) {
     let units: Vec<_> = service.into_iter().chain(sockets.iter().copied()).collect();
-    if given.assume {
+    // A job that runs and ends is never reloaded, whatever somebody assumes of a whole directory.
+    let ends = service.is_some_and(|s| s.text(SERVICE, "Type").is_some_and(|kind| kind.value() == "oneshot"));
+    if given.assume && !ends {
         return (Claim::Yes, vec!["--assume-handover".to_owned()]);
     }
     if units.iter().any(|u| u.has_section(OURS)) {
@@ -179,7 +196,8 @@ fn claim(service: Option<&Unit>, sockets: &[&Unit], given: &Given) -> (Claim, Ve
         return (Claim::Yes, vec!["ExecReload=handover reload".to_owned()]);
     }
     let mut signs = Vec::new();
-    signs.extend(sockets.iter().find(|s| passes_listeners(s)).map(|s| s.name.to_string()));
+    let socket = sockets.iter().find(|s| passes_listeners(s)).map(|s| s.name.to_string());
+    signs.extend(socket.or_else(|| required_socket(service)));
     if service.text(SERVICE, "Type").is_some_and(|s| s.value() == "notify-reload") {
         signs.push("Type=notify-reload".to_owned());
     } else if reloads.iter().any(|(exec, _)| exec.kills_with().as_deref() == Some("HUP")) {
@@ -189,12 +207,14 @@ fn claim(service: Option<&Unit>, sockets: &[&Unit], given: &Given) -> (Claim, Ve
         signs.push(format!("FileDescriptorStoreMax={entries}"));
     }
     // systemd's own daemons have all three, and none hands over to another process.
-    let own = commands(service, "ExecStart").iter().any(|(exec, _)| {
-        exec.path.starts_with("/lib/systemd/") || exec.path.starts_with("/usr/lib/systemd/")
-    });
+    let own = commands(service, "ExecStart")
+        .iter()
+        .any(|(exec, _)| exec.path.starts_with("/lib/systemd/") || exec.path.starts_with("/usr/lib/systemd/"));
+    // So does a daemon say that its children are to outlive it: sshd, dockerd, libvirtd.
+    let supervises = service.text(SERVICE, "KillMode").is_some_and(|s| s.value() == "process");
     let claim = match signs.len() {
         3.. if !own => Claim::Yes,
-        2 if !own => Claim::Likely,
+        2 if !own && !supervises => Claim::Likely,
         _ => Claim::No,
     };
     (claim, signs)
@@ -230,7 +250,8 @@ mod tests {
             ("u@.socket", "[Socket]\nService=v@%i.service\n"),
             ("lone.socket", "[Socket]\n"),
         ]);
-        let expected = ["a.service+a.socket+x.socket No", "t@.service+t.socket No", "v@.service+u@.socket No", "lone.socket No"];
+        let expected =
+            ["a.service+a.socket+x.socket No", "t@.service+t.socket No", "v@.service+u@.socket No", "lone.socket No"];
         assert_eq!(described(&world), expected);
     }
 
@@ -243,6 +264,7 @@ mod tests {
         assert_eq!(with("[Service]\nType=notify-reload\nFileDescriptorStoreMax=3\n"), "w.service+w.socket Yes");
         assert_eq!(with("[Service]\nExecReload=/usr/bin/handover reload\n"), "w.service+w.socket Yes");
         assert_eq!(with("[X-Handover]\n"), "w.service+w.socket Yes");
+        assert_eq!(with("[Service]\nExecReload=/bin/kill -HUP $MAINPID\nKillMode=process\n"), "w.service+w.socket No");
         let own = "[Service]\nExecStart=/lib/systemd/systemd-x\nType=notify-reload\nFileDescriptorStoreMax=3\n";
         assert_eq!(with(own), "w.service+w.socket No");
     }

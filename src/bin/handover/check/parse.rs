@@ -217,7 +217,10 @@ mod tests {
 
     #[test]
     fn what_is_no_assignment_is_named() {
-        assert_eq!(ignored(b"a=b\n[S]\nnothing\n=x\n"), [(1, Why::OutsideOfSection), (3, Why::NoEquals), (4, Why::NoKey)]);
+        assert_eq!(
+            ignored(b"a=b\n[S]\nnothing\n=x\n"),
+            [(1, Why::OutsideOfSection), (3, Why::NoEquals), (4, Why::NoKey)]
+        );
         assert_eq!(ignored(b"[S]\n[T\nA=b"), [(2, Why::BadHeader)]);
         assert_eq!(ignored(b"[S]\nA=\xff\nB=c"), [(2, Why::NotUtf8)]);
         assert!(ignored(b"[S]\n# \xff\nB=c").is_empty(), "systemd never looks at comments");
@@ -228,8 +231,24 @@ mod tests {
     /// The pieces that units are made of, in any order.
     fn pieces() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            Just("[Service]"), Just("[Unit"), Just("]"), Just("="), Just("Type"), Just("notify"), Just("\\"), Just("\n"),
-            Just("\r\n"), Just("\0"), Just("#"), Just(";"), Just(" "), Just("\""), Just("'"), Just("%i"), Just("\u{feff}"), Just("é"),
+            Just("[Service]"),
+            Just("[Unit"),
+            Just("]"),
+            Just("="),
+            Just("Type"),
+            Just("notify"),
+            Just("\\"),
+            Just("\n"),
+            Just("\r\n"),
+            Just("\0"),
+            Just("#"),
+            Just(";"),
+            Just(" "),
+            Just("\""),
+            Just("'"),
+            Just("%i"),
+            Just("\u{feff}"),
+            Just("é"),
         ];
         prop::collection::vec(piece, 0..60).prop_map(|all| all.concat().into_bytes())
     }
@@ -246,7 +265,11 @@ mod tests {
         }
         assert!(parsed.ignored.iter().all(|i| in_range(i.line)));
         // Written out again, it is read as the same. (A value may begin or end with a backslash: not those.)
-        if parsed.assignments.iter().all(|a| !a.value.ends_with('\\') && !a.key.starts_with(['[', '#', ';', '\u{feff}'])) {
+        if parsed
+            .assignments
+            .iter()
+            .all(|a| !a.value.ends_with('\\') && !a.key.starts_with(['[', '#', ';', '\u{feff}']))
+        {
             let text: String =
                 parsed.assignments.iter().map(|a| format!("[{}]\n{}={}\n", a.section, a.key, a.value)).collect();
             let strip = |all: &[Assignment]| {

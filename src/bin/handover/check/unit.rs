@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::known;
 use super::name::UnitName;
 use super::parse::{Assignment, Header, Ignored, Parsed, parse};
 use super::value::{self, Span};
@@ -86,16 +87,16 @@ impl Unit {
 
     /// Every assignment, also those that a later one replaces.
     pub(super) fn all(&self) -> impl Iterator<Item = Setting<'_>> {
-        self.files.iter().flat_map(move |file| {
-            file.parsed.assignments.iter().map(move |at| Setting { unit: self, file, at })
-        })
+        self.files
+            .iter()
+            .flat_map(move |file| file.parsed.assignments.iter().map(move |at| Setting { unit: self, file, at }))
     }
 
     /// Lines that systemd ignores.
     pub(super) fn ignored(&self) -> impl Iterator<Item = (Place, &Ignored)> {
-        self.files.iter().flat_map(move |file| {
-            file.parsed.ignored.iter().map(move |i| (self.place(file, i.line, "", None), i))
-        })
+        self.files
+            .iter()
+            .flat_map(move |file| file.parsed.ignored.iter().map(move |i| (self.place(file, i.line, "", None), i)))
     }
 
     pub(super) fn headers(&self) -> impl Iterator<Item = (Place, &Header)> {
@@ -132,7 +133,9 @@ impl Unit {
 
     /// A setting of which only the last assignment counts.
     pub(super) fn text(&self, section: &str, key: &str) -> Option<Setting<'_>> {
-        self.read(section, key, |_| Some(())).map(|(_, setting)| setting)
+        let kind = known::kind(section, key);
+        let reads = |text: &str| kind.is_none_or(|kind| kind.reads(text)).then_some(());
+        self.read(section, key, reads).map(|(_, setting)| setting)
     }
 
     /// A setting whose assignments add up, since the last empty one.
@@ -211,16 +214,24 @@ mod tests {
 
     #[test]
     fn a_later_file_overrides_or_adds() {
-        let unit = unit(&["[Service]\nType=simple\nExecReload=a\nEnvironment=A=%i\n", "[Service]\nType=notify\nExecReload=\nExecReload=b\nEnvironment=B=2\n"]);
+        let unit = unit(&[
+            "[Service]\nType=simple\nExecReload=a\nEnvironment=A=%i\n",
+            "[Service]\nType=notify\nExecReload=\nExecReload=b\nEnvironment=B=2\n",
+        ]);
         let kind = unit.text(SERVICE, "Type").unwrap();
         assert_eq!((kind.value(), kind.place().file.as_str(), kind.place().line), ("notify", "1.conf", 2));
         let values = |key| unit.list(SERVICE, key).iter().map(Setting::expanded).collect::<Vec<_>>();
-        assert_eq!((values("ExecReload"), values("Environment")), (vec!["b".into()], vec!["A=blue".into(), "B=2".into()]));
+        assert_eq!(
+            (values("ExecReload"), values("Environment")),
+            (vec!["b".into()], vec!["A=blue".into(), "B=2".into()])
+        );
     }
 
     #[test]
     fn what_cannot_be_read_does_not_count_and_empty_is_the_default() {
-        let unit = unit(&["[Service]\nSendSIGHUP=yes\nSendSIGHUP=perhaps\nTimeoutStopSec=5\nTimeoutStopSec=\nWatchdogSec=0\n"]);
+        let unit = unit(&[
+            "[Service]\nSendSIGHUP=yes\nSendSIGHUP=perhaps\nTimeoutStopSec=5\nTimeoutStopSec=\nWatchdogSec=0\n",
+        ]);
         assert_eq!(unit.on(SERVICE, "SendSIGHUP").unwrap().at.line, 2);
         assert!(unit.span(SERVICE, "TimeoutStopSec").is_none() && unit.time(SERVICE, "WatchdogSec").is_none());
     }

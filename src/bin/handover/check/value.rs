@@ -98,9 +98,9 @@ pub(super) fn count(text: &str) -> Option<u64> {
 /// The signal's name without `SIG`: `HUP`, `USR1`, `RTMIN+3`.
 pub(super) fn signal(text: &str) -> Option<String> {
     const NUMBERED: [&str; 32] = [
-        "0", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-        "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR",
-        "SYS",
+        "0", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
     ];
     let text = text.trim();
     if let Ok(number) = text.parse::<usize>() {
@@ -111,7 +111,8 @@ pub(super) fn signal(text: &str) -> Option<String> {
         };
     }
     let name = text.strip_prefix("SIG").unwrap_or(text);
-    let real_time = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|n| count(n).is_some());
+    let real_time =
+        name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|n| count(n).is_some());
     let known = real_time || ["RTMIN", "RTMAX"].contains(&name) || NUMBERED[1..].contains(&name);
     known.then(|| name.to_owned())
 }

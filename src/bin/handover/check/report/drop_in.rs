@@ -42,7 +42,11 @@ fn drop_in(unit: &str, findings: &[&Judged]) -> String {
                 let _ = writeln!(out, "\n[{wanted}]");
             }
             comment(&mut out, judged, "");
-            let _ = writeln!(out, "{}", lines.join("\n"));
+            for line in lines {
+                // Copied from the unit: nothing in it may speak to the terminal, and changed it would mean something else.
+                let mark = if line.contains(char::is_control) { "# " } else { "" };
+                let _ = writeln!(out, "{mark}{}", clean(line));
+            }
             written.push(lines);
         }
     }
@@ -51,5 +55,9 @@ fn drop_in(unit: &str, findings: &[&Judged]) -> String {
 
 fn comment(out: &mut String, judged: &Judged, more: &str) {
     let Judged { rule, finding, .. } = judged;
-    let _ = writeln!(out, "# {} {}: {}{more}", rule.id, rule.name, finding.message);
+    let _ = writeln!(out, "# {} {}: {}", rule.id, rule.name, clean(&format!("{}{more}", finding.message)));
+}
+
+fn clean(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }

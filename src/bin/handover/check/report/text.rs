@@ -61,7 +61,9 @@ fn heading(out: &mut String, pair: &Checked, paint: Paint) {
     let signs = pair.signs.join(", ");
     let remark = match pair.claim {
         Claim::Yes => format!("reloaded by handover ({signs})"),
-        Claim::Likely => format!("signs of a rolling reload ({signs}), so errors are shown as warnings; --assume-handover if it is one"),
+        Claim::Likely => format!(
+            "signs of a rolling reload ({signs}), so errors are shown as warnings; --assume-handover if it is one"
+        ),
         Claim::No => "no rolling reload by handover, so only what systemd ignores is an error".to_owned(),
     };
     // A String takes whatever is written.
@@ -102,11 +104,17 @@ fn summary(report: &Report) -> String {
     match other.as_slice() {
         [] => {}
         [one] => {
-            let _ = write!(text, "\n{one} shows no rolling reload by handover; --assume-handover tells what one would need");
+            let _ = write!(
+                text,
+                "\n{one} shows no rolling reload by handover; --assume-handover tells what one would need"
+            );
         }
         several => {
             let n = several.len();
-            let _ = write!(text, "\n{n} services show no rolling reload by handover; --assume-handover tells what one would need");
+            let _ = write!(
+                text,
+                "\n{n} services show no rolling reload by handover; --assume-handover tells what one would need"
+            );
         }
     }
     text

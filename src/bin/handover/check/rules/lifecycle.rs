@@ -208,12 +208,15 @@ fn restart_always(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 
 fn stop_post(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     let deletes = |exec: &Exec| match exec.script() {
-        Some(script) => script.split([' ', ';', '&', '|']).any(|word| matches!(word, "rm" | "/bin/rm" | "unlink" | "-delete")),
+        Some(script) => {
+            script.split([' ', ';', '&', '|']).any(|word| matches!(word, "rm" | "/bin/rm" | "unlink" | "-delete"))
+        }
         None => matches!(exec.program(), "rm" | "unlink") || exec.arguments.iter().any(|a| a == "-delete"),
     };
     let all = commands(service, "ExecStopPost").into_iter().filter(|(exec, _)| deletes(exec));
     all.map(|(_, setting)| {
-        Finding::of(&setting).advice("Leave the path to the .socket unit, and state to RuntimeDirectory= or StateDirectory=.")
+        Finding::of(&setting)
+            .advice("Leave the path to the .socket unit, and state to RuntimeDirectory= or StateDirectory=.")
     })
     .collect()
 }

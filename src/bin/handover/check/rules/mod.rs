@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn each_rule_says_why_in_one_sentence_and_what_to_do() {
         for rule in all() {
-            let sentence = |text: &str| text.ends_with('.') && !text.trim_end_matches('.').contains(". ") && text.len() > 20;
+            let sentence =
+                |text: &str| text.ends_with('.') && !text.trim_end_matches('.').contains(". ") && text.len() > 20;
             assert!(sentence(rule.why), "{}: {}", rule.id, rule.why);
             assert!(rule.remedy.ends_with('.') && !rule.title.ends_with('.'), "{}", rule.id);
             assert!(rule.id.len() == 5 && rule.id.starts_with("HO"), "{}", rule.id);

@@ -91,7 +91,8 @@ fn asynchronous(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     if service_type(service).0 == "notify-reload" {
         return Vec::new();
     }
-    let only_kills = commands(service, "ExecReload").into_iter().filter(|(exec, _)| exec.kills_with().is_some_and(|s| s == "HUP"));
+    let only_kills =
+        commands(service, "ExecReload").into_iter().filter(|(exec, _)| exec.kills_with().is_some_and(|s| s == "HUP"));
     only_kills
         .map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", "/usr/bin/handover reload $MAINPID"))
         .collect()
@@ -100,7 +101,8 @@ fn asynchronous(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
 fn other_signal(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     let setting = service.signal(SERVICE, "ReloadSignal").filter(|(signal, _)| signal != "HUP");
     let setting = setting.map(|(_, s)| Finding::of(&s).set(SERVICE, "ReloadSignal", "SIGHUP"));
-    let kills = commands(service, "ExecReload").into_iter().filter(|(exec, _)| exec.kills_with().is_some_and(|s| s != "HUP"));
+    let kills =
+        commands(service, "ExecReload").into_iter().filter(|(exec, _)| exec.kills_with().is_some_and(|s| s != "HUP"));
     let kills = kills.map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", "/usr/bin/handover reload $MAINPID"));
     setting.into_iter().chain(kills).collect()
 }
@@ -117,7 +119,9 @@ fn double(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
 fn privileged(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     let harmless = |exec: &Exec| match exec.script() {
         Some(_) => false,
-        None => matches!(exec.program(), "kill" | "true" | "sleep" | "systemctl" | "busctl") || exec.is_handover_reload(),
+        None => {
+            matches!(exec.program(), "kill" | "true" | "sleep" | "systemctl" | "busctl") || exec.is_handover_reload()
+        }
     };
     let all = commands(service, "ExecReload").into_iter();
     let all = all.filter(|(exec, _)| exec.prefixes.contains(['+', '!']) && !harmless(exec));

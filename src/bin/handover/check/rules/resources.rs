@@ -147,9 +147,11 @@ fn fds(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
             Finding::at(&setting, format!("LimitNOFILE={} is below {needed}, twice the connections", setting.value()))
         }
         // Only a number that somebody gave is worth a word about a default.
-        None if found.is_none() && pair.limits.connections.is_some() && needed > DEFAULT_FDS => {
-            Finding::missing(service, SERVICE, format!("no LimitNOFILE=: {DEFAULT_FDS}, below {needed}, twice the connections"))
-        }
+        None if found.is_none() && pair.limits.connections.is_some() && needed > DEFAULT_FDS => Finding::missing(
+            service,
+            SERVICE,
+            format!("no LimitNOFILE=: {DEFAULT_FDS}, below {needed}, twice the connections"),
+        ),
         _ => return None,
     };
     Some(finding.set(SERVICE, "LimitNOFILE", &needed.to_string()))

@@ -40,7 +40,9 @@ pub(super) const RULES: &[Rule] = &[
         why: "The main process is then PID 1 of its namespace, and when that one ends the kernel kills every other process in it, the next generation too.",
         remedy: "Remove PrivatePIDs=; ProtectProc=invisible hides other processes as well.",
         link: Link::Man("systemd.exec#PrivatePIDs"),
-        check: Check::Service(|service, _| Some(Finding::of(&service.on(SERVICE, "PrivatePIDs")?).set(SERVICE, "PrivatePIDs", "no"))),
+        check: Check::Service(|service, _| {
+            Some(Finding::of(&service.on(SERVICE, "PrivatePIDs")?).set(SERVICE, "PrivatePIDs", "no"))
+        }),
     },
     Rule {
         id: "HO304",
@@ -200,7 +202,8 @@ fn run_hidden(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     const NOTIFY: &str = "/run/systemd/notify";
     let bound = binds(service).iter().any(|(_, to, _)| is_below(NOTIFY, to));
     let keys = ["TemporaryFileSystem", "InaccessiblePaths", "InaccessibleDirectories"];
-    let hides = |path: &str| is_below(NOTIFY, path.strip_prefix("/var").filter(|p| p.starts_with("/run")).unwrap_or(path));
+    let hides =
+        |path: &str| is_below(NOTIFY, path.strip_prefix("/var").filter(|p| p.starts_with("/run")).unwrap_or(path));
     let lines = keys.into_iter().flat_map(|key| service.list(SERVICE, key));
     let hiding = lines.filter(|s| paths(s).iter().any(|path| hides(path)));
     hiding
@@ -247,7 +250,9 @@ fn syscalls(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 }
 
 fn no_exec(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let all = |key: &'static str| service.list(SERVICE, key).into_iter().flat_map(|s| paths(&s).into_iter().map(move |p| (p, s)));
+    let all = |key: &'static str| {
+        service.list(SERVICE, key).into_iter().flat_map(|s| paths(&s).into_iter().map(move |p| (p, s)))
+    };
     let (denied, allowed): (Vec<_>, Vec<_>) = (all("NoExecPaths").collect(), all("ExecPaths").collect());
     let programs = commands(service, "ExecStart").into_iter().map(|(exec, _)| exec.path).filter(|p| p.starts_with('/'));
     let mut findings = Vec::new();

@@ -27,7 +27,9 @@ pub(super) const RULES: &[Rule] = &[
         why: "Connections that wait in the listener's queue while the service restarts are thrown away.",
         remedy: "FlushPending=no, which is the default.",
         link: Link::Man("systemd.socket#FlushPending"),
-        check: Check::Socket(|socket, _| Some(Finding::of(&socket.on(SOCKET, "FlushPending")?).set(SOCKET, "FlushPending", "no"))),
+        check: Check::Socket(|socket, _| {
+            Some(Finding::of(&socket.on(SOCKET, "FlushPending")?).set(SOCKET, "FlushPending", "no"))
+        }),
     },
     Rule {
         id: "HO203",
@@ -38,7 +40,9 @@ pub(super) const RULES: &[Rule] = &[
         why: "A restart of the .socket unit takes the path away from a generation that still holds its listener, and clients find nothing there meanwhile.",
         remedy: "RemoveOnStop=no, which is the default.",
         link: Link::Man("systemd.socket#RemoveOnStop"),
-        check: Check::Socket(|socket, _| Some(Finding::of(&socket.on(SOCKET, "RemoveOnStop")?).set(SOCKET, "RemoveOnStop", "no"))),
+        check: Check::Socket(|socket, _| {
+            Some(Finding::of(&socket.on(SOCKET, "RemoveOnStop")?).set(SOCKET, "RemoveOnStop", "no"))
+        }),
     },
     Rule {
         id: "HO204",
@@ -49,7 +53,9 @@ pub(super) const RULES: &[Rule] = &[
         why: "The kernel spreads connections over all sockets of the port, and those in the queue of one that is closed are reset.",
         remedy: "ReusePort=no, which is the default: one listener is shared by the generations.",
         link: Link::Man("systemd.socket#ReusePort"),
-        check: Check::Socket(|socket, _| Some(Finding::of(&socket.on(SOCKET, "ReusePort")?).set(SOCKET, "ReusePort", "no"))),
+        check: Check::Socket(|socket, _| {
+            Some(Finding::of(&socket.on(SOCKET, "ReusePort")?).set(SOCKET, "ReusePort", "no"))
+        }),
     },
     Rule {
         id: "HO205",
@@ -209,7 +215,9 @@ fn start_limit(service: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
     let interval = spans.iter().find_map(|(section, key)| service.read(section, key, value::span));
     let bursts = [UNIT, SERVICE];
     let burst = bursts.iter().find_map(|section| service.count(section, "StartLimitBurst"));
-    let Some(setting) = burst.as_ref().map(|(_, s)| *s).or(interval.as_ref().map(|(_, s)| *s)) else { return Vec::new() };
+    let Some(setting) = burst.as_ref().map(|(_, s)| *s).or(interval.as_ref().map(|(_, s)| *s)) else {
+        return Vec::new();
+    };
     let default = Span::Time(std::time::Duration::from_secs(10));
     let (interval, burst) = (interval.map_or(default, |(i, _)| i), burst.map_or(5, |(b, _)| b));
     let lines = vec!["StartLimitIntervalSec=10".to_owned(), "StartLimitBurst=5".to_owned()];
@@ -217,7 +225,8 @@ fn start_limit(service: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
 }
 
 fn max_connections(socket: &Unit, _: &Pair<'_>) -> Option<Finding> {
-    let setting: Setting<'_> = ["MaxConnections", "MaxConnectionsPerSource"].iter().find_map(|key| socket.text(SOCKET, key))?;
+    let setting: Setting<'_> =
+        ["MaxConnections", "MaxConnectionsPerSource"].iter().find_map(|key| socket.text(SOCKET, key))?;
     // With Accept=yes it does what it says, and HO201 speaks.
     passes_listeners(socket).then(|| Finding::of(&setting).advice("Remove it, and limit connections in the service."))
 }

@@ -2,7 +2,7 @@
 
 use super::{Check, Link, Rule, Scope};
 use crate::check::finding::{Finding, Severity};
-use crate::check::pair::{Pair, passes_listeners};
+use crate::check::pair::{Pair, passes_listeners, required_socket};
 use crate::check::unit::{SERVICE, SOCKET, Unit};
 
 /// Entries beyond what is kept: while one is replaced, the old and the new one are in the store.
@@ -57,7 +57,14 @@ pub(super) const RULES: &[Rule] = &[
 
 fn listeners(pair: &Pair<'_>) -> u64 {
     let lines = |unit: &Unit| {
-        let keys = ["ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenMessageQueue"];
+        let keys = [
+            "ListenStream",
+            "ListenDatagram",
+            "ListenSequentialPacket",
+            "ListenFIFO",
+            "ListenNetlink",
+            "ListenMessageQueue",
+        ];
         keys.iter().map(|key| unit.list(SOCKET, key).len() as u64).sum::<u64>()
     };
     pair.sockets.iter().filter(|s| passes_listeners(s)).map(|s| lines(s)).sum()
@@ -71,7 +78,8 @@ fn off(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     if service.count(SERVICE, "FileDescriptorStoreMax").is_some_and(|(max, _)| max > 0) {
         return None;
     }
-    let preserve = service.text(SERVICE, "FileDescriptorStorePreserve").filter(|s| matches!(s.value(), "yes" | "restart"));
+    let preserve =
+        service.text(SERVICE, "FileDescriptorStorePreserve").filter(|s| matches!(s.value(), "yes" | "restart"));
     let finding = match (preserve, pair.limits.stored) {
         (Some(setting), _) => {
             Finding::at(&setting, format!("{}={}, but the store has no room", setting.key(), setting.value()))
@@ -102,7 +110,7 @@ fn preserve(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
 
 fn unkept(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     let stores = service.count(SERVICE, "FileDescriptorStoreMax").is_some_and(|(max, _)| max > 0);
-    if stores || pair.has_listeners() {
+    if stores || pair.has_listeners() || required_socket(service).is_some() {
         return None;
     }
     let finding = Finding::missing(service, SERVICE, "no .socket unit, and no FileDescriptorStoreMax=");

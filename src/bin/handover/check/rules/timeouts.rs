@@ -104,13 +104,17 @@ fn timeout<'a>(service: &'a Unit, key: &'a str) -> Option<(Span, Setting<'a>)> {
 fn start(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     let needed = pair.limits.warm_up;
     let finding = match timeout(service, "TimeoutStartSec") {
-        Some((Span::Infinity, setting)) => Finding::at(&setting, format!("{}={} has no end", setting.key(), setting.value())),
+        Some((Span::Infinity, setting)) => {
+            Finding::at(&setting, format!("{}={} has no end", setting.key(), setting.value()))
+        }
         Some((span, s)) if span.is_below(needed) => {
             Finding::at(&s, format!("{}={} is below the warm-up of {needed:?}", s.key(), s.value()))
         }
-        None if DEFAULT_TIMEOUT < needed => {
-            Finding::missing(service, SERVICE, format!("the default of {DEFAULT_TIMEOUT:?} is below the warm-up of {needed:?}"))
-        }
+        None if DEFAULT_TIMEOUT < needed => Finding::missing(
+            service,
+            SERVICE,
+            format!("the default of {DEFAULT_TIMEOUT:?} is below the warm-up of {needed:?}"),
+        ),
         _ => return None,
     };
     Some(finding.set(SERVICE, "TimeoutStartSec", &seconds(needed)))
@@ -140,7 +144,8 @@ fn watchdog_short(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 fn watchdog_unanswered(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let (_, setting) = service.time(SERVICE, "WatchdogSec")?;
     let unset = service.list(SERVICE, "UnsetEnvironment").into_iter().flat_map(|s| s.words());
-    let unset = unset.filter(|w| matches!(w.as_str(), "WATCHDOG_USEC" | "WATCHDOG_PID" | "NOTIFY_SOCKET")).collect::<Vec<_>>();
+    let unset =
+        unset.filter(|w| matches!(w.as_str(), "WATCHDOG_USEC" | "WATCHDOG_PID" | "NOTIFY_SOCKET")).collect::<Vec<_>>();
     let starts = commands(service, "ExecStart");
     // A shell that does not make way for the program keeps its pid, and WATCHDOG_PID names it.
     let wrapped = starts.iter().any(|(e, _)| e.is_shell() && !e.script().is_some_and(|s| s.contains("exec ")));
@@ -154,7 +159,10 @@ fn watchdog_unanswered(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
         return None;
     };
     let finding = Finding::at(&setting, format!("WatchdogSec={}, but {reason}", setting.value()));
-    Some(finding.advice("Let the program be the main process (`exec` in a script) of Type=notify; or remove WatchdogSec=."))
+    Some(
+        finding
+            .advice("Let the program be the main process (`exec` in a script) of Type=notify; or remove WatchdogSec=."),
+    )
 }
 
 fn runtime_max(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
