@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod check;
 mod demo;
 mod failure;
+mod init;
 mod out;
 // The demo runs exactly the published example, from this binary alone.
 #[path = "../../../examples/web.rs"]
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Say what in unit files would break a rolling reload, why, and what to write instead
     Check(check::Options),
+    /// Write the .socket and .service units of a service, and with --rust a program
+    Init(init::Options),
     /// Reload an example service under load, break it and kill it, and count what its clients lost
     Demo(demo::Options),
     /// The example service itself
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
         Command::Check(options) => check::run(options).await,
+        Command::Init(options) => init::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Web { arguments } => {
             let name = OsString::from("handover web");
