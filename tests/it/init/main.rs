@@ -1,9 +1,5 @@
 //! `handover init` from outside: what it writes passes our own check and systemd's, and compiles.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "tests fail by panics and say what they did not run"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail by panics and say what they did not run")]
 
 use std::fs;
 use std::path::Path;
@@ -86,11 +82,15 @@ fn nothing_is_replaced_unless_told_so() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("already there: ./web.service; --force replaces"), "{said}");
     let files = || {
-        let mut all: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name().into_string().unwrap()).collect();
+        let mut all: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name().into_string().unwrap()).collect();
         all.sort();
         all
     };
-    assert_eq!((files(), fs::read_to_string(dir.path().join("web.service")).unwrap()), (vec!["web.service".into()], "mine".into()));
+    assert_eq!(
+        (files(), fs::read_to_string(dir.path().join("web.service")).unwrap()),
+        (vec!["web.service".into()], "mine".into())
+    );
     init(dir.path(), &["web", "--rust", "--force"]);
     assert_eq!(files(), ["Cargo.toml", "src", "web.service", "web.socket"]);
     assert!(fs::read_to_string(dir.path().join("web.service")).unwrap().contains("Type=notify"));

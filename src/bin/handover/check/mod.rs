@@ -176,3 +176,10 @@ impl Options {
 fn parse_size(text: &str) -> Result<u64, String> {
     value::size(text).ok_or_else(|| "write a number of bytes, or one with K, M, G or T".into())
 }
+
+/// Of property tests: what failed once fails again.
+#[cfg(test)]
+fn fixed_seed(seed: u64) -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, RngSeed};
+    Config { failure_persistence: None, rng_seed: RngSeed::Fixed(seed), ..Config::default() }
+}

@@ -5,6 +5,8 @@ use std::fmt;
 /// The types that systemd has. Only services and sockets are looked into.
 const TYPES: [&str; 11] =
     ["service", "socket", "target", "device", "mount", "automount", "swap", "timer", "path", "slice", "scope"];
+/// `UNIT_NAME_MAX` of systemd, less its NUL.
+const LONGEST: usize = 255;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UnitName {
@@ -17,7 +19,11 @@ impl UnitName {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (stem, kind) = text.rsplit_once('.')?;
         let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-        let valid = !stem.is_empty() && !stem.starts_with('@') && stem.chars().all(allowed) && TYPES.contains(&kind);
+        let valid = text.len() <= LONGEST
+            && !stem.is_empty()
+            && !stem.starts_with('@')
+            && stem.chars().all(allowed)
+            && TYPES.contains(&kind);
         valid.then(|| Self { stem: stem.to_owned(), kind: kind.to_owned() })
     }
 
@@ -59,13 +65,25 @@ impl UnitName {
 
     /// Directories with its drop-ins, the most general first: systemd reads all, and the file names decide the order.
     pub(super) fn drop_in_directories(&self) -> Vec<String> {
-        let mut all = vec![format!("{}.d", self.kind)];
-        // foo-.service.d is for foo-bar.service and foo-bar-baz.service.
-        let dashes = self.prefix().match_indices('-').map(|(at, _)| at);
-        all.extend(dashes.filter(|at| *at > 0).map(|at| format!("{}-.{}.d", &self.stem[..at], self.kind)));
-        all.extend(self.template().map(|template| format!("{template}.d")));
-        all.push(format!("{self}.d"));
-        all
+        let mut all = Vec::new();
+        self.drop_in_names(&mut all);
+        all.push(self.kind.clone());
+        all.reverse();
+        all.into_iter().map(|name| format!("{name}.d")).collect()
+    }
+
+    /// As `unit_file_find_dirs` of systemd does it: the unit, its template, and then the same of what stands before the last dash:
+    /// `foo-.service` is for `foo-bar.service` and `foo-bar-baz.service`.
+    fn drop_in_names(&self, all: &mut Vec<String>) {
+        all.push(self.to_string());
+        if let Some(template) = self.template() {
+            template.drop_in_names(all);
+        }
+        let prefix = self.prefix();
+        let prefix = prefix.strip_suffix('-').unwrap_or(prefix);
+        let Some(dash) = prefix.rfind('-').filter(|at| *at > 0) else { return };
+        let instance = self.instance().map(|instance| format!("@{instance}")).unwrap_or_default();
+        Self { stem: format!("{}{instance}", &prefix[..=dash]), kind: self.kind.clone() }.drop_in_names(all);
     }
 
     /// With the specifiers replaced that name the unit itself; all others, and `%i` of a template, stay.
@@ -129,11 +147,15 @@ mod tests {
 
     #[test]
     fn drop_ins_of_all_levels() {
-        let expected = ["service.d", "a-.service.d", "a-b@.service.d", "a-b@c-d.service.d"];
+        let expected =
+            ["service.d", "a-@.service.d", "a-@c-d.service.d", "a-.service.d", "a-b@.service.d", "a-b@c-d.service.d"];
         assert_eq!(name("a-b@c-d.service").drop_in_directories(), expected);
+        assert_eq!(name("a-b-.socket").drop_in_directories(), ["socket.d", "a-.socket.d", "a-b-.socket.d"]);
+        assert_eq!(name("-a.service").drop_in_directories(), ["service.d", "-a.service.d"]);
     }
 
     proptest! {
+        #![proptest_config(crate::check::fixed_seed(3))]
         #[test]
         fn nothing_panics(text in "\\PC{0,20}", unit in "[a-z@%.-]{0,8}\\.service") {
             let _ = UnitName::parse(&text);

@@ -96,7 +96,8 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     }
     let paths: Vec<_> = files.iter().map(|(name, _)| options.dir.join(name)).collect();
     if !options.force {
-        let there: Vec<_> = paths.iter().filter(|p| p.symlink_metadata().is_ok()).map(|p| p.display().to_string()).collect();
+        let there: Vec<_> =
+            paths.iter().filter(|p| p.symlink_metadata().is_ok()).map(|p| p.display().to_string()).collect();
         if !there.is_empty() {
             return Err(Failure::failed(format!("already there: {}; --force replaces them", there.join(", "))));
         }

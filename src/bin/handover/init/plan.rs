@@ -28,7 +28,8 @@ pub(super) enum Listen {
 impl Plan {
     /// Itself, if systemd would take it.
     pub(super) fn checked(self) -> Result<Self, String> {
-        let named = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        let named =
+            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if !named(&self.prefix) || self.prefix.starts_with(['-', '.']) {
             return Err(format!(
                 "{:?} is no name for a unit here: letters, digits, `-`, `_` and `.`; --template adds the @",
@@ -53,7 +54,9 @@ impl Plan {
         let address = self.listen.address();
         if self.template != address.contains("%i") {
             return Err(match self.template {
-                true => format!("{address}: instances cannot share an address; put %i into it, which is what comes after the @"),
+                true => format!(
+                    "{address}: instances cannot share an address; put %i into it, which is what comes after the @"
+                ),
                 false => format!("{address}: %i is for --template"),
             });
         }
@@ -91,18 +94,24 @@ impl Listen {
         // Any port will do for the instance.
         let address = self.address().replace("%i", "1");
         let good = match self {
-            Self::Tcp(_) | Self::Udp(_) => address.parse::<u16>().is_ok_and(|port| port > 0) || address.parse::<SocketAddr>().is_ok(),
+            Self::Tcp(_) | Self::Udp(_) => {
+                address.parse::<u16>().is_ok_and(|port| port > 0) || address.parse::<SocketAddr>().is_ok()
+            }
             Self::Unix(_) => {
                 let path = address.strip_prefix("%t").unwrap_or(&address);
                 let begins = path.starts_with('/') || (path.starts_with('@') && path == address);
-                begins && path.len() > 1 && !path.contains(|c: char| c.is_whitespace() || c.is_control() || "%\"'\\".contains(c))
+                begins
+                    && path.len() > 1
+                    && !path.contains(|c: char| c.is_whitespace() || c.is_control() || "%\"'\\".contains(c))
             }
         };
         if good {
             return Ok(());
         }
         let wanted = match self {
-            Self::Tcp(_) | Self::Udp(_) => "a port or an address with one, as 8080, 127.0.0.1:8080 or [::]:8080; systemd looks up no names",
+            Self::Tcp(_) | Self::Udp(_) => {
+                "a port or an address with one, as 8080, 127.0.0.1:8080 or [::]:8080; systemd looks up no names"
+            }
             Self::Unix(_) => "an absolute path, @name, or one that begins with %t/",
         };
         Err(format!("{}: {wanted}", self.address()))
@@ -153,6 +162,8 @@ mod tests {
             assert!(!named(bad), "{bad}");
         }
         let run = |exec: &str| Plan { exec: exec.into(), ..plan(Listen::Tcp("80".into())) }.checked().is_ok();
-        assert!(run("/opt/web/bin/web") && run("%h/bin/web") && !run("web") && !run("/opt/my web") && !run("/x\nUser=root"));
+        assert!(
+            run("/opt/web/bin/web") && run("%h/bin/web") && !run("web") && !run("/opt/my web") && !run("/x\nUser=root")
+        );
     }
 }

@@ -39,8 +39,12 @@ WantedBy=sockets.target
 
 fn service(plan: &Plan) -> String {
     let reload = match plan.notify_reload {
-        true => "# systemd sends SIGHUP itself and waits until the next generation is main (253 and later): no ExecReload=.\nType=notify-reload\n",
-        false => "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n",
+        true => {
+            "# systemd sends SIGHUP itself and waits until the next generation is main (253 and later): no ExecReload=.\nType=notify-reload\n"
+        }
+        false => {
+            "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n"
+        }
     };
     let ignored = match plan.notify_reload {
         true => "",
@@ -114,7 +118,11 @@ fn hardening(plan: &Plan) -> String {
     let mut all = |more: &[&str]| lines.extend(more.iter().map(|l| (*l).to_owned()));
     if !plan.user {
         // A user's manager may neither mount nor drop what it does not have.
-        all(&["# User= of its own, with what it may read and write.", "CapabilityBoundingSet=", "ProtectSystem=strict"]);
+        all(&[
+            "# User= of its own, with what it may read and write.",
+            "CapabilityBoundingSet=",
+            "ProtectSystem=strict",
+        ]);
         let home = ["/home/", "/root/", "/run/user/", "%h/"].iter().any(|dir| plan.exec.starts_with(dir));
         all(&[if home { "ProtectHome=read-only" } else { "ProtectHome=yes" }]);
         if !["/tmp/", "/var/tmp/"].iter().any(|dir| plan.exec.starts_with(dir)) {
@@ -126,8 +134,18 @@ fn hardening(plan: &Plan) -> String {
             all(&["# A port below 1024: systemd binds it, the service needs no capability for it."]);
         }
     }
-    all(&["RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", "RestrictRealtime=yes", "RestrictSUIDSGID=yes", "LockPersonality=yes"]);
-    all(&["MemoryDenyWriteExecute=yes", "SystemCallArchitectures=native", "SystemCallFilter=@system-service", "UMask=0077"]);
+    all(&[
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        "RestrictRealtime=yes",
+        "RestrictSUIDSGID=yes",
+        "LockPersonality=yes",
+    ]);
+    all(&[
+        "MemoryDenyWriteExecute=yes",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        "UMask=0077",
+    ]);
     lines.push(String::new());
     lines.join("\n")
 }
