@@ -116,20 +116,49 @@ fn wrong_choices_are_refused_with_a_reason() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// The example is that program: it is compiled with the others, and a scenario runs it under what init writes.
 #[test]
-fn the_program_compiles() {
+fn the_program_is_the_example() {
     let dir = tempfile::tempdir().unwrap();
-    init(dir.path(), &["web", "--rust", "--unix", "/run/web.sock", "--drain-timeout", "1500ms"]);
+    init(dir.path(), &["hello", "--rust"]);
     let program = fs::read_to_string(dir.path().join("src/main.rs")).unwrap();
-    assert!(program.lines().count() <= 17, "{program}");
+    let example = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello.rs")).unwrap();
+    assert!(program == example, "examples/hello.rs is not what `handover init hello --rust` writes:\n{program}");
+    let code = |line: &&str| !line.is_empty() && !line.starts_with("//");
+    assert!(program.lines().filter(code).count() <= 15, "{program}");
+}
+
+/// Other choices change nothing but a text and two numbers in it.
+#[test]
+fn the_program_fits_the_units() {
+    let dir = tempfile::tempdir().unwrap();
+    let choice = ["web", "--rust", "--unix", "/run/web.sock", "--drain-timeout", "1500ms", "--socket-name", "main"];
+    init(dir.path(), &choice);
+    let program = fs::read_to_string(dir.path().join("src/main.rs")).unwrap();
+    assert!(program.contains(".listen(\"main\", \"/run/web.sock\") // the name in web.socket"), "{program}");
+    assert!(program.contains(".drain_timeout(Duration::from_millis(1500))"), "{program}");
+    assert!(program.contains("service.serve_http(\"main\", router)?"), "{program}");
+    init(dir.path(), &["web", "--rust", "--template", "--force"]);
+    let program = fs::read_to_string(dir.path().join("src/main.rs")).unwrap();
+    assert!(program.contains("\"127.0.0.1:8080\") // the name in web@.socket"), "`%i` is systemd's: {program}");
+}
+
+/// This version of the crate has the features that the manifest asks for.
+#[test]
+fn the_manifest_is_accepted_by_cargo() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path(), &["web", "--rust"]);
     let top = env!("CARGO_MANIFEST_DIR");
     // The versions that are known to be here.
     fs::copy(Path::new(top).join("Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();
     let output = Command::new(env!("CARGO"))
-        .args(["check", "--quiet", "--offline", "--config", &format!("patch.crates-io.handover.path='{top}'")])
-        .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("init"))
+        .args(["metadata", "--format-version=1", "--offline"])
+        .args(["--config", &format!("patch.crates-io.handover.path='{top}'")])
         .current_dir(dir.path())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata = String::from_utf8(output.stdout).unwrap();
+    let unused = String::from_utf8(output.stderr).unwrap();
+    assert!(metadata.contains(r#""name":"web""#) && !unused.contains("was not used"), "{unused}");
 }

@@ -1,5 +1,7 @@
 //! The program of `--rust`: the paved path, and nothing more. Pure.
 
+use std::time::Duration;
+
 use super::plan::{Listen, Plan};
 
 /// `Cargo.toml` and `src/main.rs`.
@@ -38,7 +40,9 @@ fn main(plan: &Plan) -> String {
         _ => "127.0.0.1:8080",
     };
     format!(
-        "use axum::{{Router, routing::get}};
+        "//! {title}: a web service whose reloads no client sees.
+
+use axum::{{Router, routing::get}};
 use std::time::Duration;
 
 #[tokio::main]
@@ -47,16 +51,24 @@ async fn main() -> handover::Result<()> {{
     let router = Router::new().route(\"/\", get(|| async {{ \"hello\\n\" }}));
     let service = handover::Service::builder()
         .listen(\"{name}\", \"{address}\") // the name in {unit}; the address only without systemd
-        .drain_timeout(Duration::from_millis({drain}))
-        .ready_timeout(Duration::from_millis({warm_up}))
+        .drain_timeout({drain})
+        .ready_timeout({warm_up})
         .start()?;
     service.serve_http(\"{name}\", router)?;
     service.run().await // ready, watchdog, SIGHUP → reload, SIGTERM → stop
 }}
 ",
+        title = plan.prefix,
         name = plan.socket_name,
         unit = plan.unit("socket"),
-        drain = plan.drain_timeout.as_millis(),
-        warm_up = plan.warm_up.as_millis(),
+        drain = duration(plan.drain_timeout),
+        warm_up = duration(plan.warm_up),
     )
+}
+
+fn duration(time: Duration) -> String {
+    match time.subsec_nanos() {
+        0 => format!("Duration::from_secs({})", time.as_secs()),
+        _ => format!("Duration::from_millis({})", time.as_millis().max(1)),
+    }
 }

@@ -111,46 +111,51 @@ fn hardening(plan: &Plan) -> String {
     if !plan.hardened {
         return String::new();
     }
-    let mut lines = vec![
-        "\n# Hardening that leaves reloads alone. What breaks them: `handover check` knows.".to_owned(),
-        "NoNewPrivileges=yes".to_owned(),
-    ];
-    let mut all = |more: &[&str]| lines.extend(more.iter().map(|l| (*l).to_owned()));
+    let below = |places: &[&str]| places.iter().any(|place| plan.exec.starts_with(place));
+    let mut lines =
+        vec!["", "# Hardening that leaves reloads alone; `handover check` knows what does not.", "NoNewPrivileges=yes"];
     if !plan.user {
-        // A user's manager may neither mount nor drop what it does not have.
-        all(&[
-            "# User= of its own, with what it may read and write.",
-            "CapabilityBoundingSet=",
-            "ProtectSystem=strict",
-        ]);
-        let home = ["/home/", "/root/", "/run/user/", "%h/"].iter().any(|dir| plan.exec.starts_with(dir));
-        all(&[if home { "ProtectHome=read-only" } else { "ProtectHome=yes" }]);
-        if !["/tmp/", "/var/tmp/"].iter().any(|dir| plan.exec.starts_with(dir)) {
-            all(&["PrivateTmp=yes"]);
+        lines.push("# It runs as root without any right of root's; a User= of its own is better still.");
+        if binds_privileged_port(plan) {
+            lines.push("# systemd binds the port below 1024: the service needs no capability for it.");
         }
-        all(&["PrivateDevices=yes", "ProtectKernelTunables=yes", "ProtectKernelModules=yes", "ProtectKernelLogs=yes"]);
-        all(&["ProtectControlGroups=yes", "ProtectClock=yes", "ProtectHostname=yes"]);
-        if bind_privileged(plan) {
-            all(&["# A port below 1024: systemd binds it, the service needs no capability for it."]);
+        lines.extend(["CapabilityBoundingSet=", "ProtectSystem=strict"]);
+        lines.push(match below(&["/home/", "/root/", "/run/user/", "%h/"]) {
+            true => "ProtectHome=read-only",
+            false => "ProtectHome=yes",
+        });
+        if !below(&["/tmp/", "/var/tmp/"]) {
+            lines.push("PrivateTmp=yes");
         }
+        lines.extend(SYSTEM_ONLY);
     }
-    all(&[
-        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-        "RestrictRealtime=yes",
-        "RestrictSUIDSGID=yes",
-        "LockPersonality=yes",
-    ]);
-    all(&[
-        "MemoryDenyWriteExecute=yes",
-        "SystemCallArchitectures=native",
-        "SystemCallFilter=@system-service",
-        "UMask=0077",
-    ]);
-    lines.push(String::new());
+    lines.extend(EVERYWHERE);
+    lines.push("");
     lines.join("\n")
 }
 
-fn bind_privileged(plan: &Plan) -> bool {
+/// A user's manager may neither mount nor give up what it does not have.
+const SYSTEM_ONLY: [&str; 7] = [
+    "PrivateDevices=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+];
+const EVERYWHERE: [&str; 8] = [
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "MemoryDenyWriteExecute=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "UMask=0077",
+];
+
+fn binds_privileged_port(plan: &Plan) -> bool {
     let port = match &plan.listen {
         Listen::Tcp(address) | Listen::Udp(address) => address.rsplit(':').next().and_then(|p| p.parse::<u16>().ok()),
         Listen::Unix(_) => None,
