@@ -71,6 +71,21 @@ fn what_lies_beside_a_unit_belongs_to_it() {
 }
 
 #[test]
+fn fixes_are_for_the_units_that_were_named() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &[("web.service", SERVICE), ("web.socket", "[Socket]\nListenStream=80\nFlushPending=yes\n")]);
+    let fix = |arguments: &[&str]| check_in(dir.path(), &[&["--fix"], arguments].concat(), b"").stdout;
+    let service = fix(&["web.service"]);
+    assert!(service.contains("\n[Service]\n") && !service.contains("[Socket]"), "{service}");
+    assert!(service.ends_with("\n# web.socket has 2 findings too: handover check --fix web.socket\n"), "{service}");
+    let socket = fix(&["web.socket"]);
+    assert!(socket.contains("\nFlushPending=no\n") && !socket.contains("[Service]"), "{socket}");
+    for both in [fix(&["."]), fix(&["web.service", "web.socket"])] {
+        assert!(both.contains("[Service]") && both.contains("[Socket]") && !both.contains("too:"), "{both}");
+    }
+}
+
+#[test]
 fn masked_drop_ins_say_nothing() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &[("web.service", SERVICE), ("service.d/10-kill.conf", "[Service]\nKillMode=control-group\n")]);
@@ -138,6 +153,7 @@ fn what_cannot_be_read_is_said_and_is_no_success() {
         let run = check_in(dir.path(), arguments, b"");
         assert_eq!(run.code, Some(3), "{arguments:?} {}", run.stderr);
         assert!(run.stderr.contains(message), "{}", run.stderr);
+        assert_eq!(run.stdout.is_empty(), arguments.len() == 1, "{}", run.stdout);
     }
     // What could be read was looked at.
     assert!(check_in(dir.path(), &["web.service", "./gone.service"], b"").stdout.contains("HO104"));
@@ -146,6 +162,13 @@ fn what_cannot_be_read_is_said_and_is_no_success() {
     {
         assert_eq!(check(wrong, b"").code, Some(2), "{wrong:?}");
     }
+}
+
+#[test]
+fn what_is_no_unit_by_its_size_is_refused() {
+    let run = check(&["-"], &vec![b'#'; 16 * 1024 * 1024 + 1]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""));
+    assert!(run.stderr.contains("stdin is larger than 16777216 bytes"), "{}", run.stderr);
 }
 
 #[test]

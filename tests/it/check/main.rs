@@ -4,6 +4,7 @@
 
 mod cases;
 mod claims;
+mod docs;
 mod formats;
 mod input;
 mod others;

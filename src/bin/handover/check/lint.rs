@@ -79,3 +79,170 @@ fn checked(pair: &Pair<'_>) -> Checked {
         hidden: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::check::cat;
+    use crate::check::report::{drop_in, json, sarif, text};
+
+    /// From bytes to every form of the report, with numbers from the command line that are as bad as they get.
+    fn all_the_way(bytes: &[u8]) {
+        let Ok(units) = cat::split(bytes) else { return };
+        let asked = units.iter().map(|u| u.name.to_string()).collect();
+        let world = World { units };
+        let extreme = Given {
+            target: Some(1),
+            assume: true,
+            drain_timeout: Some(Duration::MAX),
+            warm_up: Some(Duration::MAX),
+            connections: Some(u64::MAX),
+            memory: Some(u64::MAX),
+            tasks: Some(u64::MAX),
+            stored: Some(u64::MAX),
+        };
+        for given in [Given::default(), extreme] {
+            let report = lint(&world, &given, Severity::Info);
+            assert!(report.findings().all(|f| f.finding.place.line >= 1));
+            for shown in [text::report(&report, text::Paint::none()), drop_in::report(&report, &asked)] {
+                assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+            }
+            for shown in [json::report(&report), sarif::report(&report)] {
+                assert!(serde_json::from_str::<serde_json::Value>(&shown).is_ok());
+            }
+        }
+    }
+
+    /// Settings of which the rules know something, and values of all kinds, right ones and wrong ones.
+    fn assignments() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec![
+            "Type",
+            "PIDFile",
+            "KillMode",
+            "SendSIGHUP",
+            "KillSignal",
+            "WatchdogSignal",
+            "NotifyAccess",
+            "ExecReload",
+            "ExecStart",
+            "ExecStopPost",
+            "Restart",
+            "TimeoutSec",
+            "TimeoutStartSec",
+            "TimeoutStopSec",
+            "WatchdogSec",
+            "RuntimeMaxSec",
+            "JobTimeoutSec",
+            "MemoryMax",
+            "TasksMax",
+            "LimitNPROC",
+            "LimitNOFILE",
+            "Delegate",
+            "FileDescriptorStoreMax",
+            "FileDescriptorStorePreserve",
+            "StartLimitBurst",
+            "StartLimitInterval",
+            "Sockets",
+            "Requires",
+            "PropagatesReloadTo",
+            "ReloadPropagatedFrom",
+            "Accept",
+            "FileDescriptorName",
+            "ListenStream",
+            "TriggerLimitBurst",
+            "TriggerLimitIntervalSec",
+            "Service",
+            "RestrictAddressFamilies",
+            "SystemCallFilter",
+            "NoExecPaths",
+            "ExecPaths",
+            "BindPaths",
+            "TemporaryFileSystem",
+            "RuntimeDirectory",
+            "NonBlocking",
+            "Ignore",
+            "DrainTimeout",
+            "WarmUp",
+            "Stored",
+            "Memory",
+            "UnsetEnvironment",
+        ]);
+        let value = prop::sample::select(vec![
+            "",
+            "notify",
+            "notify-reload",
+            "mixed",
+            "yes",
+            "no",
+            "SIGHUP",
+            "1",
+            "0",
+            "18446744073709551615",
+            "1.5h 3",
+            "99999999999999999999",
+            "infinity",
+            "10%",
+            "-1",
+            "%i",
+            "%",
+            "web.service",
+            "web@%i.service",
+            "web.socket",
+            "/usr/bin/web",
+            "+/bin/sh -c 'kill -HUP $MAINPID",
+            "@/bin/kill kill -s ; ; kill",
+            "/",
+            "~",
+            "~@process execve",
+            "@system-service",
+            "AF_UNIX",
+            "~AF_UNIX",
+            "-/run:/x:ro",
+            "/run",
+            "/a.b",
+            ":::",
+            "\"",
+            "'\\x",
+            "é\u{1b}[31m",
+            "a:b",
+            "HO101 no-such",
+            "NOTIFY_SOCKET",
+        ]);
+        (key, value).prop_map(|(key, value)| format!("{key}={value}\n"))
+    }
+
+    fn units() -> impl Strategy<Value = String> {
+        let header = prop::sample::select(vec![
+            "# /a/web.service\n",
+            "# /a/web.socket\n",
+            "# /a/web@.service\n",
+            "# /a/web@1.socket\n",
+            "# /a/web.service.d/x.conf\n",
+            "[Unit]\n",
+            "[Service]\n",
+            "[Socket]\n",
+            "[X-Handover]\n",
+            "[Install]\n",
+        ]);
+        let line = prop_oneof![1 => header.prop_map(str::to_owned), 3 => assignments()];
+        prop::collection::vec(line, 0..30).prop_map(|lines| format!("# /a/web.service\n[Service]\n{}", lines.concat()))
+    }
+
+    proptest! {
+        #![proptest_config(crate::check::fixed_seed(13))]
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            all_the_way(&bytes);
+            all_the_way(&[b"[Service]\n", bytes.as_slice()].concat());
+        }
+
+        #[test]
+        fn any_settings(text in units()) {
+            all_the_way(text.as_bytes());
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Reading units: files, directories, what the manager knows, stdin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
@@ -34,6 +34,8 @@ pub(super) struct Sources {
 pub(super) struct Loaded {
     pub(super) world: World,
     pub(super) problems: Vec<String>,
+    /// Units that were named, or are in a directory or a text that was; not those that were found to belong to them.
+    pub(super) asked: BTreeSet<String>,
     /// Something was asked from the manager of this machine.
     pub(super) from_manager: bool,
 }
@@ -56,9 +58,13 @@ impl Sources {
         let path = Path::new(argument);
         if argument == "-" {
             let mut text = Vec::new();
-            let read = std::io::stdin().lock().take(LARGEST_FILE).read_to_end(&mut text);
-            read.map_err(|e| format!("stdin cannot be read: {e}"))?;
-            loaded.add(cat::split(&text).map_err(|e| format!("stdin: {e}"))?);
+            let read = std::io::stdin().lock().take(LARGEST_FILE + 1).read_to_end(&mut text);
+            if read.map_err(|e| format!("stdin cannot be read: {e}"))? as u64 > LARGEST_FILE {
+                return Err(format!("stdin is larger than {LARGEST_FILE} bytes, so it is no unit"));
+            }
+            let units = cat::split(&text).map_err(|e| format!("stdin: {e}"))?;
+            loaded.asked.extend(units.iter().map(|u| u.name.to_string()));
+            loaded.add(units);
             return Ok(());
         }
         if path.is_dir() {
@@ -80,6 +86,7 @@ impl Sources {
     /// A unit, and what beside it belongs to it.
     fn file(&self, name: UnitName, path: &Path, loaded: &mut Loaded) -> Result<(), String> {
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        loaded.asked.insert(name.to_string());
         let unit = self.read(name, path)?;
         let others: Vec<_> = if unit.name.is_socket() {
             service_of(&unit).into_iter().collect()
@@ -109,7 +116,10 @@ impl Sources {
     fn directory(&self, directory: &Path, loaded: &mut Loaded) -> Result<(), String> {
         for (name, path) in units_in(directory)? {
             match self.read(name, &path) {
-                Ok(unit) => loaded.add(vec![unit]),
+                Ok(unit) => {
+                    loaded.asked.insert(unit.name.to_string());
+                    loaded.add(vec![unit]);
+                }
                 Err(problem) => loaded.problems.push(problem),
             }
         }
@@ -142,6 +152,7 @@ impl Sources {
             return Err(format!("{argument}: only services and sockets are looked into"));
         }
         loaded.from_manager = true;
+        loaded.asked.insert(name.to_string());
         loaded.add(self.cat(&name).await?);
         let property = if name.is_service() { "TriggeredBy" } else { "Triggers" };
         let others = self.systemctl(&["show", "--value", "-p", property, "--", &name.to_string()]).await?;

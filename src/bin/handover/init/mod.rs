@@ -71,13 +71,15 @@ pub(crate) struct Options {
     force: bool,
 }
 
+// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
 const AFTER_HELP: &str = "\
 Examples:
-  handover init web                                        web.socket and web.service, in this directory
-  handover init web --rust --dir web                       and a program, in a directory of its own
-  handover init web --tcp '[::]:80' --notify-reload        every address, systemd 253 and later
+  handover init web                       web.socket and web.service, here
+  handover init web --rust --dir web      and a program, in a directory of its own
+  handover init web --tcp '[::]:80' --notify-reload      systemd 253 and later
   handover init api --unix /run/api.sock --exec /opt/api/bin/api
-  handover init shard --template --tcp '127.0.0.1:%i'      then: systemctl enable --now shard@8081.socket shard@8081.service
+  handover init shard --template --tcp '127.0.0.1:%i'
+      then: systemctl enable --now shard@8081.socket shard@8081.service
   handover init web --user --dir ~/.config/systemd/user
 
 Exit codes:

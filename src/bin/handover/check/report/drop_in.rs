@@ -1,6 +1,6 @@
 //! `--fix`: a drop-in for each unit, with what a machine can decide; the rest stands in it as comments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::check::finding::Fix;
@@ -9,16 +9,23 @@ use crate::check::unit::{SERVICE, SOCKET, UNIT};
 
 const FILE: &str = "50-handover.conf";
 
-pub(in crate::check) fn report(report: &Report) -> String {
+/// For the units that were asked for: the answer to a question about one unit can be written to one file as it is.
+pub(in crate::check) fn report(report: &Report, asked: &BTreeSet<String>) -> String {
     let mut units: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();
     for judged in report.findings() {
         units.entry(&judged.finding.place.unit).or_default().push(judged);
     }
-    if units.is_empty() {
-        return "# Nothing to fix.".to_owned();
+    let (asked, others): (Vec<_>, Vec<_>) = units.iter().partition(|(unit, _)| asked.contains(**unit));
+    let mut parts: Vec<_> = asked.into_iter().map(|(unit, findings)| drop_in(unit, findings)).collect();
+    if parts.is_empty() {
+        parts.push("# Nothing to fix.\n".to_owned());
     }
-    let drop_ins: Vec<_> = units.iter().map(|(unit, findings)| drop_in(unit, findings)).collect();
-    drop_ins.join("\n")
+    let others = others.into_iter().map(|(unit, findings)| {
+        let n = findings.len();
+        format!("# {unit} has {n} {} too: handover check --fix {unit}\n", if n == 1 { "finding" } else { "findings" })
+    });
+    parts.extend(others);
+    parts.join("\n").trim_end().to_owned()
 }
 
 fn drop_in(unit: &str, findings: &[&Judged]) -> String {

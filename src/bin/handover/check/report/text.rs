@@ -14,10 +14,16 @@ use crate::check::pair::Claim;
 pub(in crate::check) struct Paint(bool);
 
 impl Paint {
-    /// Only on a terminal, and not with `NO_COLOR`.
+    /// Only on a terminal that has colours, and not with `NO_COLOR`.
     pub(in crate::check) fn detect() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        Self(std::io::stdout().is_terminal() && !refused)
+        let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
+        Self(std::io::stdout().is_terminal() && !refused && !dumb)
+    }
+
+    #[cfg(test)]
+    pub(in crate::check) fn none() -> Self {
+        Self(false)
     }
 
     fn with(self, style: Style, text: &str) -> String {

@@ -159,7 +159,7 @@ fn too_new(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     let setting = service.text(SERVICE, "Type").filter(|s| s.value() == "notify-reload")?;
     let finding = Finding::at(&setting, format!("Type=notify-reload, but the target is systemd {target}"));
     Some(match commands(service, "ExecReload").is_empty() {
-        true => finding.lines(SERVICE, vec!["Type=notify".to_owned(), super::reload::reload_line(pair)]),
+        true => finding.lines(SERVICE, vec!["Type=notify".to_owned(), super::reload::reload_line()]),
         false => finding.set(SERVICE, "Type", "notify"),
     })
 }

@@ -76,15 +76,17 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// The one that waits; a kill that does not is what is left where this one is not installed.
-pub(super) fn reload_line(_: &Pair<'_>) -> String {
-    "ExecReload=/usr/bin/handover reload $MAINPID".to_owned()
+/// The command that waits for the outcome and fails with the reason.
+const WAITING: &str = "/usr/bin/handover reload $MAINPID";
+
+pub(super) fn reload_line() -> String {
+    format!("ExecReload={WAITING}")
 }
 
-fn no_reload(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
+fn no_reload(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     // Of another type HO101 speaks; what it proposes needs this as well.
     let missing = service_type(service).0 != "notify-reload" && commands(service, "ExecReload").is_empty();
-    missing.then(|| Finding::missing(service, SERVICE, "no ExecReload=").lines(SERVICE, vec![reload_line(pair)]))
+    missing.then(|| Finding::missing(service, SERVICE, "no ExecReload=").lines(SERVICE, vec![reload_line()]))
 }
 
 fn asynchronous(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
@@ -93,9 +95,7 @@ fn asynchronous(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     }
     let only_kills =
         commands(service, "ExecReload").into_iter().filter(|(exec, _)| exec.kills_with().is_some_and(|s| s == "HUP"));
-    only_kills
-        .map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", "/usr/bin/handover reload $MAINPID"))
-        .collect()
+    only_kills.map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", WAITING)).collect()
 }
 
 fn other_signal(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
@@ -103,7 +103,7 @@ fn other_signal(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     let setting = setting.map(|(_, s)| Finding::of(&s).set(SERVICE, "ReloadSignal", "SIGHUP"));
     let kills =
         commands(service, "ExecReload").into_iter().filter(|(exec, _)| exec.kills_with().is_some_and(|s| s != "HUP"));
-    let kills = kills.map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", "/usr/bin/handover reload $MAINPID"));
+    let kills = kills.map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", WAITING));
     setting.into_iter().chain(kills).collect()
 }
 

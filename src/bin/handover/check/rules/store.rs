@@ -71,7 +71,7 @@ fn listeners(pair: &Pair<'_>) -> u64 {
 }
 
 fn room(pair: &Pair<'_>) -> u64 {
-    listeners(pair).max(1) + pair.limits.stored.unwrap_or_default() + SPARE
+    listeners(pair).max(1).saturating_add(pair.limits.stored.unwrap_or_default()).saturating_add(SPARE)
 }
 
 fn off(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {

@@ -87,7 +87,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 fn seconds(time: Duration) -> String {
-    (time + MARGIN).as_secs().to_string()
+    time.saturating_add(MARGIN).as_secs().to_string()
 }
 
 /// `TimeoutSec=` is short for both: which of the two comes later counts.
@@ -171,7 +171,7 @@ fn runtime_max(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 }
 
 fn job(service: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
-    let needed = pair.limits.warm_up + HANDOVER;
+    let needed = pair.limits.warm_up.saturating_add(HANDOVER);
     let keys = ["JobTimeoutSec", "JobRunningTimeoutSec"].into_iter();
     let short = keys.filter_map(|key| Some((key, service.time(UNIT, key)?))).filter(|(_, (time, _))| *time < needed);
     short
