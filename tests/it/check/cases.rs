@@ -313,7 +313,11 @@ const CASES: &[(&str, Units, Units)] = &[
         service("BindReadOnlyPaths=/opt/web/web:/usr/bin/web\n"),
         service("BindReadOnlyPaths=/opt/web /etc/web.d /run/systemd/notify\n"),
     ),
-    ("HO307", service("BindPaths=-/etc/web.toml\n"), service("BindPaths=/etc/web:/etc/other:rbind\n")),
+    (
+        "HO307",
+        service("BindPaths=-/etc/web.toml\n"),
+        service("BindPaths=/etc/web:/etc/other:rbind /srv/example.com /usr/lib/python3.11\n"),
+    ),
     ("HO308", service("PrivateUsers=self\n"), service("PrivateUsers=no\n")),
     ("HO309", service("DynamicUser=yes\n"), service("DynamicUser=no\nUser=web\n")),
     ("HO310", service("RuntimeDirectory=web\n"), service("RuntimeDirectory=web\nRuntimeDirectoryPreserve=restart\n")),

@@ -20,6 +20,7 @@ enum Address {
 
 fn init_boots(lab: &Container) -> Outcome {
     let program = lab.install(&example("hello")?, "hello")?;
+    lab.install(handover(), "handover")?;
     let (first, second) = (lab.port(8080)?, lab.port(8081)?);
     let (tcp, template) = (format!("127.0.0.1:{first}"), "127.0.0.1:%i".to_owned());
     let run = |choice: &[&str], instance: &str, address: Address| -> Outcome {
@@ -39,6 +40,8 @@ fn init_boots(lab: &Container) -> Outcome {
 
 /// `instance`: empty, or `@` and its name.
 fn written_units_boot(lab: &Container, choice: &[&str], instance: &str, address: &Address) -> Outcome {
+    let checker = lab.dir().join("handover");
+    let checker = checker.display();
     let directory = lab.host_dir().join("units");
     let user: &[&str] = if is_system(lab) { &[] } else { &["--user"] };
     tool(&directory, &[&["init", "hello", "--force", "--dir", "."], choice, user].concat())?;
@@ -57,6 +60,9 @@ fn written_units_boot(lab: &Container, choice: &[&str], instance: &str, address:
     // As it says itself; but on somebody's own manager nothing is left behind.
     let start: &[&str] = if is_system(lab) { &["enable", "--now"] } else { &["start"] };
     lab.systemctl_ok(&[start, &[socket.as_str(), service.as_str()]].concat())?;
+    // As loaded, by name: it is this manager that is asked, for its version too.
+    let checked = lab.sh_ok(&format!("{checker} check {} --strict {service}", user.concat()))?;
+    assert!(checked.starts_with("0 errors, 0 warnings in 2 units"), "{checked}");
     let old = lab.main_pid(&service)?;
     assert_eq!(greeting(lab, address)?, "hello\n");
     lab.systemctl_ok(&["reload", &service])?;

@@ -75,7 +75,7 @@ pub(crate) struct Options {
 const AFTER_HELP: &str = "\
 Examples:
   handover init web                       web.socket and web.service, here
-  handover init web --rust --dir web      and a program, in a directory of its own
+  handover init web --rust --dir web      and a program, in its own directory
   handover init web --tcp '[::]:80' --notify-reload      systemd 253 and later
   handover init api --unix /run/api.sock --exec /opt/api/bin/api
   handover init shard --template --tcp '127.0.0.1:%i'

@@ -3,6 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// systemd has 255 bytes for the name of a unit; an instance and the type belong to it.
+const LONGEST_NAME: usize = 200;
+/// A limit of ours: systemd has one too, and ignores the line beyond it.
+const LONGEST_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// `sun_path` of unix(7), less its NUL.
+const LONGEST_PATH: usize = 107;
+
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// Without `@` and type.
@@ -30,6 +37,9 @@ impl Plan {
     pub(super) fn checked(self) -> Result<Self, String> {
         let named =
             |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if self.prefix.len() > LONGEST_NAME {
+            return Err(format!("a name of {} bytes is too long: at most {LONGEST_NAME}", self.prefix.len()));
+        }
         if !named(&self.prefix) || self.prefix.starts_with(['-', '.']) {
             return Err(format!(
                 "{:?} is no name for a unit here: letters, digits, `-`, `_` and `.`; --template adds the @",
@@ -48,8 +58,13 @@ impl Plan {
         if self.exec.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'\\".contains(c)) {
             return Err(format!("--exec {:?}: a path without spaces and quotes; add arguments in the unit", self.exec));
         }
-        if self.drain_timeout.is_zero() || self.warm_up.is_zero() {
-            return Err("--drain-timeout and --warm-up must be above 0".to_owned());
+        // A specifier that systemd does not know is an error there, and one that depends on the user may be nothing.
+        let unknown = self.exec.replacen("%h/", "/", usize::from(self.exec.starts_with("%h/")));
+        if unknown.replace("%i", "").contains('%') || self.exec.contains("%i") && !self.template {
+            return Err(format!("--exec {}: no `%` but %h/ at the beginning and, with --template, %i", self.exec));
+        }
+        if [self.drain_timeout, self.warm_up].iter().any(|time| time.is_zero() || *time > LONGEST_TIME) {
+            return Err("--drain-timeout and --warm-up must be above 0, and at most a year".to_owned());
         }
         let address = self.listen.address();
         if self.template != address.contains("%i") {
@@ -101,7 +116,7 @@ impl Listen {
                 let path = address.strip_prefix("%t").unwrap_or(&address);
                 let begins = path.starts_with('/') || (path.starts_with('@') && path == address);
                 begins
-                    && path.len() > 1
+                    && (2..=LONGEST_PATH).contains(&path.len())
                     && !path.contains(|c: char| c.is_whitespace() || c.is_control() || "%\"'\\".contains(c))
             }
         };
@@ -112,7 +127,9 @@ impl Listen {
             Self::Tcp(_) | Self::Udp(_) => {
                 "a port or an address with one, as 8080, 127.0.0.1:8080 or [::]:8080; systemd looks up no names"
             }
-            Self::Unix(_) => "an absolute path, @name, or one that begins with %t/",
+            Self::Unix(_) => {
+                "an absolute path, @name, or one that begins with %t/, of at most 107 bytes and without quotes"
+            }
         };
         Err(format!("{}: {wanted}", self.address()))
     }
@@ -149,6 +166,7 @@ mod tests {
         for good in ["/run/web.sock", "@web", "%t/web.sock"] {
             assert!(taken(Listen::Unix(good.into())), "{good}");
         }
+        assert!(!taken(Listen::Unix(format!("/{}", "x".repeat(107)))));
         for bad in ["web.sock", "/", "@", "/run/a b", "%t", "%h/x", "%t@x"] {
             assert!(!taken(Listen::Unix(bad.into())), "{bad}");
         }
@@ -163,7 +181,14 @@ mod tests {
         }
         let run = |exec: &str| Plan { exec: exec.into(), ..plan(Listen::Tcp("80".into())) }.checked().is_ok();
         assert!(
-            run("/opt/web/bin/web") && run("%h/bin/web") && !run("web") && !run("/opt/my web") && !run("/x\nUser=root")
+            run("/opt/web/bin/web")
+                && run("%h/bin/web")
+                && !run("web")
+                && !run("/opt/my web")
+                && !run("/x\nUser=root")
+                && !run("/opt/%i/web")
+                && !run("/opt/100%")
+                && !run("/opt/%h/web")
         );
     }
 }

@@ -269,14 +269,18 @@ fn no_exec(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Of files that a service reads.
+const ENDINGS: [&str; 20] = [
+    "toml", "conf", "cfg", "cnf", "ini", "json", "yaml", "yml", "xml", "env", "pem", "crt", "cer", "key", "txt", "lua",
+    "py", "sh", "so", "jar",
+];
+
 fn bound_files(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     let programs: Vec<_> = commands(service, "ExecStart").into_iter().map(|(exec, _)| exec.path).collect();
     let is_file = |from: &str, to: &str| {
-        let name = from.rsplit('/').next().unwrap_or_default();
-        // A dot in the name: web.toml, but neither conf.d nor .config nor python3.11.
-        let extension = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).map(|(_, extension)| extension);
-        let looks_so = extension.is_some_and(|e| e != "d" && e.chars().any(char::is_alphabetic));
-        programs.iter().any(|p| p == to || p == from) || looks_so
+        // By the name alone: example.com, python3.11 and conf.d are directories.
+        let ending = from.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ending)| ending);
+        programs.iter().any(|p| p == to || p == from) || ending.is_some_and(|e| ENDINGS.contains(&e))
     };
     let kept = |path: &str| ["/run", "/dev", "/proc", "/sys"].iter().any(|d| is_below(path, d));
     let bound = binds(service).into_iter().filter(|(from, to, _)| !kept(from) && is_file(from, to));
