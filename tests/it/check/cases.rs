@@ -115,6 +115,7 @@ const CASES: &[(&str, Units, Units)] = &[
     ("HO108", service("RemainAfterExit=YES\n"), service("RemainAfterExit=0\n")),
     ("HO109", service("Restart=on-success\n"), service("Restart=on-abnormal\n")),
     ("HO109", without(&["Restart"], ""), service("Restart=always\n")),
+    ("HO109", without(&["Restart"], "[Unit]\nRestartSec=1\n"), without(&["Restart"], "[Unit]\nRestart=always\n")),
     ("HO110", service("Restart=always\n"), service("Restart=on-failure\n")),
     ("HO111", service("ExecStopPost=-/bin/rm -f /run/web.sock\n"), service("ExecStopPost=/usr/bin/logger stopped\n")),
     (

@@ -4,7 +4,7 @@ use super::{Check, Link, Rule, Scope};
 use crate::check::command::{Exec, commands};
 use crate::check::finding::{Finding, Severity};
 use crate::check::pair::Pair;
-use crate::check::unit::{SERVICE, Setting, Unit};
+use crate::check::unit::{SERVICE, Setting, UNIT, Unit};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -194,6 +194,8 @@ fn remains(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 
 fn no_restart(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let finding = match service.text(SERVICE, "Restart") {
+        // Meant, but in the wrong place: HO002 says so, and knows what was meant.
+        None if service.text(UNIT, "Restart").is_some() => return None,
         None => Finding::missing(service, SERVICE, "no Restart=, so a crash is the end"),
         Some(setting) if matches!(setting.value(), "no" | "on-success") => Finding::of(&setting),
         Some(_) => return None,
