@@ -35,7 +35,11 @@ fn text_names_the_place_the_reason_and_the_fix() {
 fn on_a_terminal(arguments: &[&str], variable: (&str, &str)) -> String {
     let pty = nix::pty::openpty(None, None).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
-    command.args(arguments).env_remove("NO_COLOR").env("TERM", "xterm").env(variable.0, variable.1);
+    // All of them have a say: in CI, for one, clap takes any terminal for one with colours.
+    for other in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+        command.env_remove(other);
+    }
+    command.args(arguments).env("TERM", "xterm").env(variable.0, variable.1);
     let mut child = command.stdin(Stdio::null()).stdout(pty.slave).stderr(Stdio::null()).spawn().unwrap();
     // It holds the other end; when nobody does, reading from this one fails.
     drop(command);

@@ -1,5 +1,6 @@
 //! The text of the two units. Pure.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::plan::{Listen, Plan};
@@ -111,7 +112,7 @@ fn hardening(plan: &Plan) -> String {
     if !plan.hardened {
         return String::new();
     }
-    let below = |places: &[&str]| places.iter().any(|place| plan.exec.starts_with(place));
+    let below = |places: &[&str]| places.iter().any(|place| Path::new(&plan.exec).starts_with(place));
     let mut lines =
         vec!["", "# Hardening that leaves reloads alone; `handover check` knows what does not.", "NoNewPrivileges=yes"];
     if !plan.user {
@@ -120,11 +121,11 @@ fn hardening(plan: &Plan) -> String {
             lines.push("# systemd binds the port below 1024: the service needs no capability for it.");
         }
         lines.extend(["CapabilityBoundingSet=", "ProtectSystem=strict"]);
-        lines.push(match below(&["/home/", "/root/", "/run/user/", "%h/"]) {
+        lines.push(match below(&["/home", "/root", "/run/user", "%h"]) {
             true => "ProtectHome=read-only",
             false => "ProtectHome=yes",
         });
-        if !below(&["/tmp/", "/var/tmp/"]) {
+        if !below(&["/tmp", "/var/tmp"]) {
             lines.push("PrivateTmp=yes");
         }
         lines.extend(SYSTEM_ONLY);
