@@ -201,6 +201,16 @@ const CASES: &[(&str, Units, Units)] = &[
         service("[X-Handover]\nDrainTimeout=5min\n"),
         service("TimeoutStopSec=6min\n[X-Handover]\nDrainTimeout=5min\n"),
     ),
+    (
+        "HO142",
+        service("Environment=LANG=C HANDOVER_DRAIN_TIMEOUT=5m\n"),
+        service("TimeoutStopSec=6min\nEnvironment=\"HANDOVER_DRAIN_TIMEOUT=5m 10s\"\n"),
+    ),
+    (
+        "HO141",
+        service("Environment=HANDOVER_READY_TIMEOUT=2m\n"),
+        service("Environment=HANDOVER_READY_TIMEOUT=2m HANDOVER_READY_TIMEOUT=50s\n"),
+    ),
     ("HO143", service("WatchdogSec=500ms\n"), service("WatchdogSec=0\n")),
     ("HO144", service("UnsetEnvironment=NOTIFY_SOCKET\n"), service("UnsetEnvironment=LANG\n")),
     (

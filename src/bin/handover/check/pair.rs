@@ -41,7 +41,8 @@ pub(super) enum Claim {
     Yes,
 }
 
-/// What the settings of a unit are compared with. From the command line, else from `[X-Handover]`, else the library's defaults.
+/// What the settings of a unit are compared with. From the command line, else from `[X-Handover]`, else from
+/// `Environment=HANDOVER_…`, else the library's defaults.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Given {
     pub(super) target: Option<u32>,
@@ -131,19 +132,36 @@ impl Pair<'_> {
 
 impl Given {
     fn limits(&self, units: &[&Unit]) -> Limits {
-        let time = |key: &str| units.iter().find_map(|u| Some(u.time(OURS, key)?.0));
+        let time = |key: &str, variable: &str| {
+            let said = units.iter().find_map(|u| Some(u.time(OURS, key)?.0));
+            said.or_else(|| units.iter().find_map(|u| environment(u, variable)))
+        };
         let count = |key: &str| units.iter().find_map(|u| Some(u.count(OURS, key)?.0));
         let size = |key: &str| units.iter().find_map(|u| Some(u.read(OURS, key, value::size)?.0));
         Limits {
             target: self.target,
-            drain_timeout: self.drain_timeout.or_else(|| time("DrainTimeout")).unwrap_or(settings::DRAIN_TIMEOUT),
-            warm_up: self.warm_up.or_else(|| time("WarmUp")).unwrap_or(settings::READY_TIMEOUT),
+            drain_timeout: self
+                .drain_timeout
+                .or_else(|| time("DrainTimeout", "HANDOVER_DRAIN_TIMEOUT"))
+                .unwrap_or(settings::DRAIN_TIMEOUT),
+            warm_up: self
+                .warm_up
+                .or_else(|| time("WarmUp", "HANDOVER_READY_TIMEOUT"))
+                .unwrap_or(settings::READY_TIMEOUT),
             connections: self.connections.or_else(|| count("Connections")),
             memory: self.memory.or_else(|| size("Memory")),
             tasks: self.tasks.or_else(|| count("Tasks")),
             stored: self.stored.or_else(|| count("Stored")),
         }
     }
+}
+
+/// A time that the service's own settings are given by `Environment=`: see `handover::Settings::from_env`.
+fn environment(unit: &Unit, variable: &str) -> Option<Duration> {
+    let words = unit.list(SERVICE, "Environment").into_iter().flat_map(|s| s.words());
+    let values =
+        words.filter_map(|word| Some(word.split_once('=').filter(|(name, _)| *name == variable)?.1.to_owned()));
+    humantime::parse_duration(values.last()?.trim()).ok()
 }
 
 /// Names of sockets that a service asks for.
