@@ -5,6 +5,7 @@ mod counter;
 mod crashes;
 mod failures;
 mod identity;
+mod init;
 mod journal;
 mod probation;
 mod reload;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         survival::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        init::SCENARIOS,
     ]
     .concat()
 }
