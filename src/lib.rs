@@ -79,7 +79,10 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
+pub use crate::drain::{
+    Accepted, Acceptor, Connection, ConnectionLimit, Cut, Cutting, Drain, DrainSignal, Guard, Listening, Peer,
+    Seqpacket, Stream, StreamOptions, serve_stream,
+};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::service::{Builder, Handle, Reloaded, Service};

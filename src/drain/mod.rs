@@ -20,11 +20,18 @@
 
 pub(crate) mod accept;
 mod guard;
+mod limit;
+mod seqpacket;
+mod serve;
+mod stream;
 
-pub use self::accept::{Accepted, Acceptor, Peer, Stream};
+pub use self::accept::{Accepted, Acceptor, Listening};
 pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
+pub use self::limit::ConnectionLimit;
+pub use self::seqpacket::Seqpacket;
+pub use self::serve::{Connection, StreamOptions, serve_stream};
+pub use self::stream::{Peer, Stream};
 
-#[cfg(feature = "http")]
 pub(crate) use self::guard::since;
 
 use self::guard::Job;

@@ -18,6 +18,7 @@ use crate::service::settings::Settings;
 use crate::service::sockets::{Sockets, Wanted};
 use crate::service::watchdog::Check;
 use crate::sys::spawn::Parent;
+use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
@@ -49,11 +50,25 @@ impl Builder {
     /// only when nobody passes such a socket: without systemd, or without a .socket unit. See
     /// [`bind`](crate::systemd::activation::bind) for its forms.
     pub fn listen(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: Some(address.into()) });
+        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Stream, address.into())) });
         self
     }
 
-    /// As [`Builder::listen`], but the sockets must be passed in: the service does not start without them.
+    /// As [`Builder::listen`], for datagrams: UDP or, with a path or `@name`, a Unix socket. See
+    /// [`bind_datagram`](crate::systemd::activation::bind_datagram).
+    pub fn listen_datagram(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Datagram, address.into())) });
+        self
+    }
+
+    /// As [`Builder::listen`], for a Unix socket that keeps packets apart. See
+    /// [`bind_seqpacket`](crate::systemd::activation::bind_seqpacket).
+    pub fn listen_seqpacket(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Seqpacket, address.into())) });
+        self
+    }
+
+    /// Sockets, or other fds, that must be passed in: the service does not start without them.
     pub fn socket(mut self, name: impl Into<String>) -> Self {
         self.wanted.push(Wanted { name: name.into(), address: None });
         self

@@ -6,6 +6,7 @@ mod driver;
 mod handle;
 pub mod settings;
 mod sockets;
+mod streams;
 mod tell;
 mod watch;
 mod watchdog;
@@ -27,7 +28,7 @@ use crate::service::settings::Settings;
 use crate::service::sockets::Sockets;
 use crate::service::watchdog::Check;
 use crate::sys::spawn::Parent;
-use crate::systemd::activation::Listener;
+use crate::systemd::activation::{Listener, Socket};
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
@@ -86,7 +87,8 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is not a listening
     /// stream socket, or the name was taken before.
     pub fn listeners(&self, name: &str) -> Result<Vec<Listener>> {
-        lock(&self.sockets).take(name)
+        let sockets = lock(&self.sockets).take(name, Socket::check_listener)?;
+        sockets.into_iter().map(Socket::into_listener).collect()
     }
 
     /// The open connections of this generation, and whether it accepts.

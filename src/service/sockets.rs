@@ -1,11 +1,12 @@
 //! The sockets of this generation: what the application uses, what the next generation gets, and what a crash must not lose.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use tracing::warn;
 
 use crate::error::{Error, Kind, Result};
-use crate::systemd::activation::{Activation, Listener, bind};
+use crate::systemd::activation::{Activation, Socket};
+use crate::systemd::bind::{self, Form};
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::{FdStore, Names};
 use crate::systemd::notify::Notifier;
@@ -17,13 +18,14 @@ const BOUND: &str = "handover.bound.";
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) name: String,
-    pub(crate) address: Option<String>,
+    /// `None`: they must be passed in, and may be of any kind.
+    pub(crate) address: Option<(Form, String)>,
 }
 
 #[derive(Debug)]
 struct Kept {
     name: String,
-    listeners: Vec<Listener>,
+    sockets: Vec<Socket>,
     /// Its name in the fd store. `None`: a .socket unit keeps it.
     entry: Option<String>,
     taken: bool,
@@ -49,22 +51,23 @@ impl Sockets {
                 return Err(Error::new(Kind::Invalid, format!("the socket name {name:?} was declared twice")));
             }
             let passed = activation.contains(name);
-            let (listeners, entry) = match address {
-                Some(address) if !passed => bound(&store, name, address)?,
-                _ => (activation.listeners(name)?, None),
+            let (sockets, entry) = match address {
+                Some((form, address)) if !passed => bound(&store, name, *form, address)?,
+                Some((form, _)) => (activation.take_checked(name, check(*form))?, None),
+                None => (activation.take(name)?, None),
             };
-            kept.push(Kept { name: name.clone(), listeners, entry, taken: false });
+            kept.push(Kept { name: name.clone(), sockets, entry, taken: false });
         }
         Ok(Self { activation, store, kept })
     }
 
     /// For the application, once per name.
-    pub(crate) fn take(&mut self, name: &str) -> Result<Vec<Listener>> {
+    pub(crate) fn take(&mut self, name: &str, check: fn(&Socket) -> Result<()>) -> Result<Vec<Socket>> {
         let at = match self.kept.iter().position(|k| k.name == name) {
             Some(at) => at,
             None => {
-                let listeners = self.activation.listeners(name)?;
-                self.kept.push(Kept { name: name.to_owned(), listeners, entry: None, taken: false });
+                let sockets = self.activation.take_checked(name, check)?;
+                self.kept.push(Kept { name: name.to_owned(), sockets, entry: None, taken: false });
                 self.kept.len() - 1
             }
         };
@@ -75,7 +78,8 @@ impl Sockets {
                 format!("the sockets named {name:?} are in use already: each name can be served once"),
             ));
         }
-        let copies = kept.listeners.iter().map(Listener::try_clone).collect::<Result<_>>()?;
+        kept.sockets.iter().try_for_each(check)?;
+        let copies = kept.sockets.iter().map(Socket::try_clone).collect::<Result<_>>()?;
         kept.taken = true;
         Ok(copies)
     }
@@ -96,11 +100,8 @@ impl Sockets {
     pub(crate) fn estate(&self) -> Result<Vec<(String, OwnedFd)>> {
         let mut fds = self.store.entries()?;
         for kept in self.kept.iter().filter(|k| k.entry.is_none()) {
-            for listener in &kept.listeners {
-                let fd = listener.as_fd().try_clone_to_owned().map_err(|e| {
-                    Error::os(format!("the socket {:?} cannot be duplicated (LimitNOFILE=)", kept.name), e)
-                })?;
-                fds.push((kept.name.clone(), fd));
+            for socket in &kept.sockets {
+                fds.push((kept.name.clone(), socket.try_clone()?.into()));
             }
         }
         Ok(fds)
@@ -108,25 +109,33 @@ impl Sockets {
 }
 
 /// The sockets of that address as the store has them, from before a crash or from the previous generation, else new ones.
-fn bound(store: &FdStore, name: &str, address: &str) -> Result<(Vec<Listener>, Option<String>)> {
+fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<Socket>, Option<String>)> {
     // The address is part of the name: one that was changed is bound anew.
     let entry = format!("{BOUND}{name}@{}", address.escape_default()).replace([':', '~'], "=");
     let there: Vec<_> = store.get(&entry)?.into_iter().map(|fd| (name.to_owned(), fd)).collect();
     if !there.is_empty() {
-        match Activation::from_fds(there).and_then(|mut passed| passed.listeners(name)) {
-            Ok(listeners) => return Ok((listeners, Some(entry))),
+        match Activation::from_fds(there).and_then(|mut passed| passed.take_checked(name, check(form))) {
+            Ok(sockets) => return Ok((sockets, Some(entry))),
             Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
         }
     }
-    let listeners = bind(address)?;
-    let stored = store.put(&entry, &listeners);
+    let sockets = bind::open(name, form, address)?;
+    let stored = store.put(&entry, &sockets);
     Ok(match stored {
-        Ok(_) => (listeners, Some(entry)),
+        Ok(_) => (sockets, Some(entry)),
         Err(error) => {
             warn!(%error, "the socket {name:?} is not kept over a crash");
-            (listeners, None)
+            (sockets, None)
         }
     })
+}
+
+fn check(form: Form) -> fn(&Socket) -> Result<()> {
+    match form {
+        Form::Stream => Socket::check_listener,
+        Form::Seqpacket => Socket::check_seqpacket,
+        Form::Datagram => Socket::check_datagram,
+    }
 }
 
 /// Makes the fd store have the sockets that we bound, and none that we bound for another address or an older version.

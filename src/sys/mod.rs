@@ -5,7 +5,9 @@ pub(crate) mod link;
 #[cfg(feature = "http")]
 pub(crate) mod look;
 pub(crate) mod memfd;
+pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod scm;
+pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;
