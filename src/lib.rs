@@ -80,8 +80,9 @@ pub mod logging;
 pub mod http;
 
 pub use crate::drain::{
-    Accepted, Acceptor, Connection, ConnectionLimit, Cut, Cutting, Drain, DrainSignal, Guard, Listening, Peer,
-    Seqpacket, Stream, StreamOptions, serve_stream,
+    Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
+    Drain, DrainSignal, Guard, Limit, Listening, Peer, SEND_TIMEOUT, Seqpacket, Stream, StreamOptions, serve_datagrams,
+    serve_stream,
 };
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};

@@ -1,4 +1,4 @@
-//! At most so many connections at a time.
+//! At most so many connections, or datagrams in hand, at a time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,12 +9,14 @@ use tokio::sync::Notify;
 /// A full listener is logged, and then not again before this time has passed.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// At most so many open connections of one generation; clones share the number. See [`Acceptor::limit`](super::Acceptor::limit).
+/// At most so many connections, or datagrams in hand, of one generation; clones share the number. See
+/// [`Acceptor::limit`](super::Acceptor::limit) and [`Datagrams::limit`](super::Datagrams::limit).
 ///
-/// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone. It is per generation, so
-/// while an old one drains there may be more in all.
+/// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone. (Datagrams wait in the
+/// socket's receive buffer; what that has no room for, the kernel drops.) It is per generation, so while an old one drains
+/// there may be more in all.
 #[derive(Clone)]
-pub struct ConnectionLimit {
+pub struct Limit {
     shared: Arc<Shared>,
 }
 
@@ -28,11 +30,11 @@ struct Shared {
 /// One of them, until dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    limit: ConnectionLimit,
+    limit: Limit,
 }
 
-impl ConnectionLimit {
-    /// At most `max` connections; with 0 none is ever accepted.
+impl Limit {
+    /// At most `max`; with 0 none is ever accepted.
     #[must_use]
     pub fn new(max: usize) -> Self {
         let told = Mutex::default();
@@ -66,11 +68,7 @@ impl ConnectionLimit {
         if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
             *told = Some(Instant::now());
             let max = self.shared.max;
-            tracing::warn!(
-                listener,
-                max,
-                "{max} connections are open, which is the limit; clients wait in the backlog"
-            );
+            tracing::warn!(listener, max, "{max} are open, which is the limit; clients wait in the kernel's queue");
         }
     }
 }
@@ -82,8 +80,8 @@ impl Drop for Slot {
     }
 }
 
-impl fmt::Debug for ConnectionLimit {
+impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionLimit").field("max", &self.shared.max).field("active", &self.active()).finish()
+        f.debug_struct("Limit").field("max", &self.shared.max).field("active", &self.active()).finish()
     }
 }

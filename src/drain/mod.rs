@@ -19,15 +19,20 @@
 //! ```
 
 pub(crate) mod accept;
+mod datagram;
 mod guard;
 mod limit;
 mod seqpacket;
 mod serve;
 mod stream;
+mod turn;
 
 pub use self::accept::{Accepted, Acceptor, Listening};
+pub use self::datagram::{
+    Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams, SEND_TIMEOUT, serve_datagrams,
+};
 pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
-pub use self::limit::ConnectionLimit;
+pub use self::limit::Limit;
 pub use self::seqpacket::Seqpacket;
 pub use self::serve::{Connection, StreamOptions, serve_stream};
 pub use self::stream::{Peer, Stream};

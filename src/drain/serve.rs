@@ -2,7 +2,7 @@
 
 use super::accept::{Accepted, Acceptor, Listening};
 use super::guard::since;
-use super::limit::ConnectionLimit;
+use super::limit::Limit;
 use super::stream::{Peer, Stream};
 use super::{Drain, DrainSignal, Work};
 use crate::error::{Error, Kind, Result};
@@ -35,7 +35,7 @@ pub struct Connection<S = Stream> {
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
     max_connections: Option<usize>,
-    limit: Option<ConnectionLimit>,
+    limit: Option<Limit>,
     nodelay: bool,
     keepalive: Option<Duration>,
 }
@@ -58,7 +58,7 @@ impl StreamOptions {
 
     /// A limit that is shared with others, instead of [`max_connections`](Self::max_connections).
     #[must_use]
-    pub fn limit(mut self, limit: &ConnectionLimit) -> Self {
+    pub fn limit(mut self, limit: &Limit) -> Self {
         self.limit = Some(limit.clone());
         self
     }
@@ -131,7 +131,7 @@ where
         return Err(Error::new(Kind::Invalid, "max_connections must be above 0: no client would ever be served"));
     }
     let runtime = runtime(name)?;
-    let limit = options.limit.or_else(|| options.max_connections.map(ConnectionLimit::new));
+    let limit = options.limit.or_else(|| options.max_connections.map(Limit::new));
     let acceptor = |listener| {
         let acceptor = Acceptor::new(drain, name, listener)?.nodelay(options.nodelay).keepalive(options.keepalive);
         Ok(match &limit {

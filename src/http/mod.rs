@@ -18,7 +18,7 @@ pub use crate::drain::Peer;
 
 use self::conn::Conn;
 use self::framed::Framed;
-use crate::drain::{Accepted, Acceptor, ConnectionLimit, Drain};
+use crate::drain::{Accepted, Acceptor, Drain, Limit};
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 use crate::systemd::activation::Listener;
@@ -247,7 +247,7 @@ where
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
         Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
     })?;
-    let limit = options.max_connections.map(ConnectionLimit::new);
+    let limit = options.max_connections.map(Limit::new);
     let acceptor = |listener| {
         let acceptor = Acceptor::new(drain, name, listener)?;
         Ok(if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor })

@@ -2,6 +2,7 @@
 
 mod actions;
 mod builder;
+mod datagrams;
 mod driver;
 mod handle;
 pub mod settings;

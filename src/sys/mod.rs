@@ -5,6 +5,7 @@ pub(crate) mod link;
 #[cfg(feature = "http")]
 pub(crate) mod look;
 pub(crate) mod memfd;
+pub(crate) mod message;
 pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod scm;

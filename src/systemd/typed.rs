@@ -53,6 +53,19 @@ impl Socket {
         self.check(DATAGRAM, "a datagram socket", "ListenDatagram=")
     }
 
+    /// For [`Datagrams`](crate::Datagrams).
+    pub(crate) fn check_received(&self) -> Result<()> {
+        const RECEIVED: &[SocketKind] = &[
+            SocketKind::Udp,
+            SocketKind::UnixDatagram,
+            SocketKind::Fifo,
+            SocketKind::MessageQueue,
+            SocketKind::Netlink,
+        ];
+        let needed = "a datagram socket, a fifo, a message queue or a netlink socket";
+        self.check(RECEIVED, needed, "ListenDatagram= and its like")
+    }
+
     pub(crate) fn check_connection(&self) -> Result<()> {
         self.check(CONNECTED, "a connection", "Accept=yes and ListenStream=")
     }

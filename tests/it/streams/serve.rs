@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use handover::systemd::activation::bind;
-use handover::{Connection, ConnectionLimit, Drain, Peer, Stream, StreamOptions, serve_stream};
+use handover::{Connection, Drain, Limit, Peer, Stream, StreamOptions, serve_stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -142,7 +142,7 @@ async fn beyond_the_limit_clients_wait() {
     assert_eq!(drain.active(), 2);
     drop(first);
     assert_eq!(ask(&mut third, "").await, "3");
-    assert_eq!(log.text().matches("2 connections are open, which is the limit").count(), 1);
+    assert_eq!(log.text().matches("2 are open, which is the limit").count(), 1);
     // A drain does not wait for a place to become free.
     drain.begin(Duration::ZERO);
     drop((second, third));
@@ -156,7 +156,7 @@ async fn listeners_share_a_limit() {
     let (mut all, first) = tcp();
     let (more, second) = tcp();
     all.extend(more);
-    let limit = ConnectionLimit::new(1);
+    let limit = Limit::new(1);
     serve_stream(&drain, "echo", all, StreamOptions::new().limit(&limit), echo).unwrap();
     drain.accept(true);
     for round in 0..20 {
