@@ -38,6 +38,7 @@ pub use self::serve::{Connection, StreamOptions, serve_stream};
 pub use self::stream::{Peer, Stream};
 
 pub(crate) use self::guard::since;
+pub(crate) use self::serve::serve_passed;
 
 use self::guard::Job;
 use std::collections::HashMap;

@@ -6,15 +6,20 @@ use super::limit::Limit;
 use super::stream::{Peer, Stream};
 use super::{Drain, DrainSignal, Work};
 use crate::error::{Error, Kind, Result};
+use crate::sys::peer::peer_credentials;
+use crate::systemd::activation::PassedConnection;
 use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// An accepted connection, for its handler.
@@ -160,6 +165,47 @@ where
         });
     }
     Ok(())
+}
+
+/// The same for the one connection of a process that `Accept=yes` started; whoever waits for the handle knows when it is over.
+pub(crate) fn serve_passed<H, F>(
+    drain: &Drain,
+    name: &str,
+    passed: PassedConnection,
+    handler: H,
+) -> Result<JoinHandle<()>>
+where
+    H: FnOnce(Connection) -> F + Send + 'static,
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let runtime = runtime(name)?;
+    let unusable = |e| Error::os(format!("the connection {name:?} cannot be used"), e);
+    let (stream, peer) = match passed {
+        PassedConnection::Tcp(stream) => {
+            stream.set_nonblocking(true).map_err(unusable)?;
+            let peer = Peer::Tcp(stream.peer_addr().map_err(unusable)?);
+            (Stream::Tcp(TcpStream::from_std(stream).map_err(unusable)?), peer)
+        }
+        PassedConnection::Unix(stream) => {
+            stream.set_nonblocking(true).map_err(unusable)?;
+            let peer = Peer::unix(peer_credentials(stream.as_fd()).ok());
+            (Stream::Unix(UnixStream::from_std(stream).map_err(unusable)?), peer)
+        }
+        PassedConnection::Seqpacket(_) => {
+            let why = format!("the connection {name:?} is one of packets, not a stream: take it with Service::fds");
+            return Err(Error::new(Kind::Socket, why));
+        }
+    };
+    let name: Arc<str> = name.into();
+    let guard = drain.track(Arc::new(Handled::new(Arc::clone(&name), peer)));
+    let connection = Connection { stream, peer, drain: drain.signal() };
+    Ok(runtime.spawn(async move {
+        tokio::select! {
+            biased;
+            () = guard.cut() => {}
+            ended = contained(async move { handler(connection).await }) => log(&name, &peer, ended),
+        }
+    }))
 }
 
 pub(crate) fn runtime(name: &str) -> Result<tokio::runtime::Handle> {

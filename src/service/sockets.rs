@@ -1,13 +1,15 @@
 //! The sockets of this generation: what the application uses, what the next generation gets, and what a crash must not lose.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::error::{Error, Kind, Result};
-use crate::systemd::activation::{Activation, Socket};
+use crate::sys::unix_path;
+use crate::systemd::activation::{Activation, PassedConnection, Socket};
 use crate::systemd::bind::{self, Form};
 use crate::systemd::environment::Environment;
+use crate::systemd::fdstore::Kept::Stored;
 use crate::systemd::fdstore::{FdStore, Names};
 use crate::systemd::notify::Notifier;
 
@@ -37,6 +39,8 @@ pub(crate) struct Sockets {
     activation: Activation,
     store: FdStore,
     kept: Vec<Kept>,
+    /// The name of the one connection of `Accept=yes`, once it is served.
+    connection: Option<String>,
 }
 
 impl Sockets {
@@ -58,7 +62,7 @@ impl Sockets {
             };
             kept.push(Kept { name: name.clone(), sockets, entry, taken: false });
         }
-        Ok(Self { activation, store, kept })
+        Ok(Self { activation, store, kept, connection: None })
     }
 
     /// For the application, once per name.
@@ -98,6 +102,7 @@ impl Sockets {
 
     /// Copies for the next generation.
     pub(crate) fn estate(&self) -> Result<Vec<(String, OwnedFd)>> {
+        self.check_reload()?;
         let mut fds = self.store.entries()?;
         for kept in self.kept.iter().filter(|k| k.entry.is_none()) {
             for socket in &kept.sockets {
@@ -108,6 +113,52 @@ impl Sockets {
     }
 }
 
+impl Sockets {
+    /// When the service is over for good: removes the paths of the Unix sockets that we bound. Not those of a .socket unit,
+    /// nor those that the fd store has, which a restart needs again.
+    pub(crate) fn remove_paths(&self) {
+        let stored: Vec<_> = self.store.list().into_iter().filter(|e| e.kept == Stored).map(|e| e.name).collect();
+        for kept in &self.kept {
+            let Some(entry) = kept.entry.as_ref().filter(|entry| !stored.contains(entry)) else { continue };
+            for socket in &kept.sockets {
+                match unix_path::remove(socket.as_fd()) {
+                    Ok(Some(path)) => debug!(entry, "removed {}", path.display()),
+                    Ok(None) => {}
+                    Err(error) => warn!(%error, "the path of the socket {:?} is left behind", kept.name),
+                }
+            }
+        }
+    }
+
+    /// Why there can be no next generation, if so.
+    pub(crate) fn check_reload(&self) -> Result<()> {
+        let kept = self.kept.iter().find(|k| k.sockets.iter().any(Socket::is_connection)).map(|k| &k.name);
+        match self.connection.as_ref().or(kept) {
+            Some(name) => Err(Error::new(
+                Kind::State,
+                format!("this process serves one connection, {name:?} (Accept=yes): reloads do not apply to it"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The one connection of `Accept=yes`. No copy is kept: its end is the client's end.
+    pub(crate) fn take_connection(&mut self, name: &str) -> Result<PassedConnection> {
+        let declared = self.kept.iter_mut().find(|k| k.name == name && !k.taken && k.sockets.len() == 1);
+        let connection = match declared {
+            Some(kept) => {
+                kept.sockets.iter().try_for_each(Socket::check_connection)?;
+                kept.taken = true;
+                let socket = kept.sockets.pop();
+                socket.map_or_else(|| self.activation.connection(name), Socket::into_connection)
+            }
+            None => self.activation.connection(name),
+        };
+        self.connection = Some(name.to_owned());
+        connection
+    }
+}
+
 /// The sockets of that address as the store has them, from before a crash or from the previous generation, else new ones.
 fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<Socket>, Option<String>)> {
     // The address is part of the name: one that was changed is bound anew.
@@ -115,7 +166,12 @@ fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<
     let there: Vec<_> = store.get(&entry)?.into_iter().map(|fd| (name.to_owned(), fd)).collect();
     if !there.is_empty() {
         match Activation::from_fds(there).and_then(|mut passed| passed.take_checked(name, check(form))) {
-            Ok(sockets) => return Ok((sockets, Some(entry))),
+            // Not if somebody has removed the path meanwhile, as a stop does with RuntimeDirectory=.
+            Ok(sockets) if !sockets.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((sockets, Some(entry))),
+            Ok(_) => {
+                warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew");
+                store.take(&entry)?;
+            }
             Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
         }
     }

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::io;
 
-use crate::drain::{Connection, Seqpacket, StreamOptions, serve_stream};
+use tracing::info;
+
+use crate::drain::{Connection, Seqpacket, StreamOptions, serve_passed, serve_stream};
 use crate::error::Result;
 use crate::service::{Service, lock};
 use crate::systemd::activation::{SeqpacketListener, Socket};
@@ -99,5 +101,44 @@ impl Service {
     pub fn seqpacket_listeners(&self, name: &str) -> Result<Vec<SeqpacketListener>> {
         let sockets = lock(&self.sockets).take(name, Socket::check_seqpacket)?;
         sockets.into_iter().map(Socket::into_seqpacket_listener).collect()
+    }
+
+    /// Serves the one connection of a process that a .socket unit with `Accept=yes` started, in the way of inetd; when the
+    /// handler returns, the service stops. systemd calls the connection `connection`, unless `FileDescriptorName=` says
+    /// otherwise.
+    ///
+    /// Each connection has a process of its own, and an upgrade is for those that come after it: a reload does not apply,
+    /// and a request for one is refused with that reason.
+    ///
+    /// ```no_run
+    /// # async fn example() -> handover::Result<()> {
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// let service = handover::Service::builder().start()?;
+    /// service.serve_connection("connection", |mut connection| async move {
+    ///     connection.stream.write_all(b"hello\n").await
+    /// })?;
+    /// service.run().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a connection of that name, or it is of another
+    /// kind. And outside of a tokio runtime.
+    pub fn serve_connection<H, F>(&self, name: &str, handler: H) -> Result<()>
+    where
+        H: FnOnce(Connection) -> F + Send + 'static,
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let connection = lock(&self.sockets).take_connection(name)?;
+        let served = serve_passed(self.drain(), name, connection, handler)?;
+        info!("this process serves the one connection {name:?} (Accept=yes): reloads do not apply to it");
+        let handle = self.handle();
+        tokio::spawn(async move {
+            let _ = served.await;
+            // Whoever stops it otherwise is welcome.
+            let _ = handle.stop();
+        });
+        Ok(())
     }
 }

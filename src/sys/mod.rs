@@ -12,3 +12,4 @@ pub(crate) mod scm;
 pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+pub(crate) mod unix_path;

@@ -5,6 +5,7 @@
 
 mod lab;
 mod load;
+mod reloads;
 mod scenarios;
 mod store_service;
 

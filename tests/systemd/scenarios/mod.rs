@@ -10,6 +10,7 @@ mod reload;
 mod requests;
 mod stops;
 mod store;
+mod streams;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -30,6 +31,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         crashes::SCENARIOS,
         stops::SCENARIOS,
         store::SCENARIOS,
+        streams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
     ]
