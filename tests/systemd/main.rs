@@ -7,6 +7,7 @@ mod lab;
 mod load;
 mod reloads;
 mod scenarios;
+mod sink_service;
 mod store_service;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,9 @@ type Ignored = Arc<Mutex<BTreeMap<String, usize>>>;
 fn main() -> ExitCode {
     if let Ok(port) = std::env::var(store_service::PORT) {
         return store_service::main(&port);
+    }
+    if let Ok(directory) = std::env::var(sink_service::DIRECTORY) {
+        return sink_service::main(&directory);
     }
     let mut args = Arguments::from_args();
     let targets = lab::targets();

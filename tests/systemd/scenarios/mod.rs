@@ -2,6 +2,7 @@
 
 mod basics;
 mod crashes;
+mod datagrams;
 mod failures;
 mod identity;
 mod journal;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         stops::SCENARIOS,
         store::SCENARIOS,
         streams::SCENARIOS,
+        datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
     ]
