@@ -135,12 +135,17 @@ impl<'a> Served<'a> {
                 });
             drop(end);
             let ended = threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            let ended: Outcome<Vec<()>> = ended.collect();
+            let errors: Vec<_> =
+                ended.filter_map(|e| Some(e.err()?.message().unwrap_or_default().to_owned())).collect();
             let reloads = reloaded?;
-            ended.map_err(|e| {
-                let text = e.message().unwrap_or_default();
-                format!("{text}\nafter {reloads} reloads and {:?} conversations", counted())
-            })?;
+            if !errors.is_empty() {
+                return Err(format!(
+                    "{}\nafter {reloads} reloads and {:?} conversations",
+                    errors.join("\n"),
+                    counted()
+                )
+                .into());
+            }
             Ok((reloads, counted()))
         })
     }
