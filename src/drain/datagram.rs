@@ -10,7 +10,7 @@ use crate::sys::message::{self, Address, Received};
 use crate::sys::{peer, socket};
 use crate::systemd::activation::{Socket, SocketKind};
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -107,6 +107,8 @@ pub struct Datagram {
     peer: DatagramPeer,
     sender: DatagramSender,
     guard: Guard,
+    /// For the count.
+    _hand: Arc<()>,
 }
 
 impl Datagram {
@@ -223,6 +225,9 @@ pub struct Datagrams {
     turn: Turn<AsyncFd<OwnedFd>>,
     socket: Arc<Socket>,
     buffer: Vec<u8>,
+    /// In the reactor for [`take_ungated`](Self::take_ungated).
+    ungated: Option<AsyncFd<OwnedFd>>,
+    hands: Arc<()>,
 }
 
 impl Datagrams {
@@ -245,11 +250,9 @@ impl Datagrams {
             }
             _ => MAX_DATAGRAM,
         };
-        Ok(Self {
-            turn: Turn::new(drain, name, ("receive", "receiving")),
-            socket: Arc::new(socket),
-            buffer: vec![0; length],
-        })
+        let turn = Turn::new(drain, name, ("receive", "receiving"));
+        let (socket, buffer) = (Arc::new(socket), vec![0; length]);
+        Ok(Self { turn, socket, buffer, ungated: None, hands: Arc::default() })
     }
 
     /// Receives only while fewer are in hand. Default: no limit.
@@ -284,19 +287,43 @@ impl Datagrams {
     /// What the kernel has handed over is returned, never lost.
     pub async fn recv(&mut self) -> Option<Datagram> {
         let ((bytes, peer), entering) = self.take().await?;
-        Some(self.datagram(bytes, peer, entering))
+        Some(self.datagram(bytes, peer, Some(entering)))
     }
 
-    async fn take(&mut self) -> Option<((Vec<u8>, DatagramPeer), Entering)> {
-        let Self { turn, socket, buffer } = self;
-        let register = || socket::register(socket.as_fd().try_clone_to_owned()?, Interest::READABLE);
-        turn.next(register, |fd, cx| poll_receive(fd, socket.kind(), buffer, cx)).await
+    pub(super) async fn take(&mut self) -> Option<((Vec<u8>, DatagramPeer), Entering)> {
+        self.ungated = None;
+        let Self { turn, socket, buffer, .. } = self;
+        turn.next(|| registered(socket), |fd, cx| poll_receive(fd, socket.kind(), buffer, cx)).await
     }
 
-    fn datagram(&self, bytes: Vec<u8>, peer: DatagramPeer, entering: Entering) -> Datagram {
-        let guard = entering.track(Arc::new(Handled::new(Arc::clone(self.turn.name()), peer.clone())));
-        Datagram { bytes, peer, sender: self.sender(), guard }
+    /// Whatever the gate says. `None`: it fails.
+    pub(super) async fn take_ungated(&mut self) -> Option<(Vec<u8>, DatagramPeer)> {
+        let Self { socket, buffer, ungated, .. } = self;
+        if ungated.is_none() {
+            *ungated = registered(socket).ok();
+        }
+        let fd = ungated.as_ref()?;
+        poll_fn(|cx| poll_receive(fd, socket.kind(), buffer, cx)).await.ok()
     }
+
+    /// `entering`: none for what came in another way than by [`take`](Self::take).
+    pub(super) fn datagram(&self, bytes: Vec<u8>, peer: DatagramPeer, entering: Option<Entering>) -> Datagram {
+        let work = Arc::new(Handled::new(Arc::clone(self.turn.name()), peer.clone()));
+        let guard = match entering {
+            Some(entering) => entering.track(work),
+            None => self.turn.drain().track(work),
+        };
+        Datagram { bytes, peer, sender: self.sender(), guard, _hand: Arc::clone(&self.hands) }
+    }
+
+    /// How many datagrams the application has.
+    pub(super) fn in_hand(&self) -> usize {
+        Arc::strong_count(&self.hands) - 1
+    }
+}
+
+fn registered(socket: &Socket) -> io::Result<AsyncFd<OwnedFd>> {
+    socket::register(socket.as_fd().try_clone_to_owned()?, Interest::READABLE)
 }
 
 fn poll_receive(

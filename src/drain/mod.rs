@@ -20,8 +20,11 @@
 
 pub(crate) mod accept;
 mod datagram;
+mod flows;
 mod guard;
 mod limit;
+mod relay;
+mod router;
 mod seqpacket;
 mod serve;
 mod stream;
@@ -31,6 +34,7 @@ pub use self::accept::{Accepted, Acceptor, Listening};
 pub use self::datagram::{
     Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams, SEND_TIMEOUT, serve_datagrams,
 };
+pub use self::flows::{FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows};
 pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
 pub use self::limit::Limit;
 pub use self::seqpacket::Seqpacket;

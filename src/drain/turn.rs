@@ -52,6 +52,10 @@ impl<R> Turn<R> {
         &self.name
     }
 
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
     /// What `poll` takes, counted from before it did; `None` once the drain has begun.
     ///
     /// Cancel-safe: what was taken is returned.

@@ -2,11 +2,16 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 
-use crate::drain::{Datagram, DatagramOptions, Datagrams, serve_datagrams};
+use crate::drain::{Datagram, DatagramOptions, Datagrams, Flows, serve_datagrams};
 use crate::error::Result;
 use crate::service::{Service, lock};
 use crate::systemd::activation::Socket;
+
+/// A link to the previous generation's flows is passed under a name that begins so. (Not with `handover.`: those are of the fd
+/// store.)
+const FLOWS: &str = "handover-flows.";
 
 impl Service {
     /// Serves each datagram to the UDP and Unix datagram sockets of that name with a function, in a task of its own.
@@ -53,6 +58,27 @@ impl Service {
     pub fn datagrams(&self, name: &str) -> Result<Vec<Datagrams>> {
         let sockets = lock(&self.sockets).take(name, Socket::check_received)?;
         sockets.into_iter().map(|socket| Datagrams::new(self.drain(), name, socket)).collect()
+    }
+
+    /// Receives from the UDP sockets of that name, each on its own, for protocols that have connections: a datagram whose flow
+    /// an older generation has open goes there. See [`Flows`].
+    ///
+    /// # Errors
+    /// As [`datagrams`](Self::datagrams); one of them is no UDP socket; and outside of a tokio runtime.
+    pub fn flows<K>(&self, name: &str, key: K) -> Result<Vec<Flows>>
+    where
+        K: Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Clone + Send + Sync + 'static,
+    {
+        let mut sockets = lock(&self.sockets);
+        let mut all = Vec::new();
+        for (number, socket) in sockets.take(name, Socket::check_received)?.into_iter().enumerate() {
+            // The order of the sockets is kept from generation to generation.
+            let link = format!("{FLOWS}{number}.{name}");
+            let flows = Flows::new(self.drain(), name, socket, sockets.older_flows(&link)?, key.clone())?;
+            sockets.keep_flows(link, flows.links());
+            all.push(flows);
+        }
+        Ok(all)
     }
 
     /// Whatever was passed under that name, of any kind, as copies: the service keeps its own, so that the next generation

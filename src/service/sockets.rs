@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use tracing::{debug, warn};
 
+use crate::drain::FlowLinks;
 use crate::error::{Error, Kind, Result};
 use crate::sys::unix_path;
 use crate::systemd::activation::{Activation, PassedConnection, Socket};
@@ -41,6 +42,8 @@ pub(crate) struct Sockets {
     kept: Vec<Kept>,
     /// The name of the one connection of `Accept=yes`, once it is served.
     connection: Option<String>,
+    /// What makes the links of flows, by the names that the links have.
+    flows: Vec<(String, FlowLinks)>,
 }
 
 impl Sockets {
@@ -62,7 +65,7 @@ impl Sockets {
             };
             kept.push(Kept { name: name.clone(), sockets, entry, taken: false });
         }
-        Ok(Self { activation, store, kept, connection: None })
+        Ok(Self { activation, store, kept, connection: None, flows: Vec::new() })
     }
 
     /// For the application, once per name.
@@ -109,7 +112,25 @@ impl Sockets {
                 fds.push((kept.name.clone(), socket.try_clone()?.into()));
             }
         }
+        for (name, links) in &self.flows {
+            // Of flows that are over the next generation needs to know nothing.
+            if let Ok(link) = links.link() {
+                fds.push((name.clone(), link));
+            }
+        }
         Ok(fds)
+    }
+
+    /// The link to the previous generation's flows of a socket, if there is one.
+    pub(crate) fn older_flows(&mut self, link: &str) -> Result<Option<OwnedFd>> {
+        if !self.activation.contains(link) {
+            return Ok(None);
+        }
+        Ok(self.activation.take(link)?.pop().map(OwnedFd::from))
+    }
+
+    pub(crate) fn keep_flows(&mut self, link: String, links: FlowLinks) {
+        self.flows.push((link, links));
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod datagrams;
+mod flows;
 mod seqpacket;
 mod serve;
 mod special;

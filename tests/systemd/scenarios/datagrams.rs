@@ -10,6 +10,7 @@ use crate::sink_service::{DIRECTORY, QUEUE};
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("udp_under_reloads", udp_under_reloads),
     Scenario::new("datagrams_under_reloads", datagrams_under_reloads),
+    Scenario::new("flows_under_reloads", flows_under_reloads),
     Scenario::new("fifo_and_queue_under_reloads", fifo_and_queue_under_reloads),
     Scenario::new("special_fds_by_name", special_fds_by_name),
     Scenario::new("wrong_kind_by_name", wrong_kind_by_name),
@@ -88,6 +89,42 @@ fn datagrams_under_reloads(lab: &Container) -> Outcome {
         "systemd {}: {reloads} reloads, lost 0 of {runs:?} × 300 datagrams (python3: UDP, Unix, Unix)",
         lab.version()
     );
+    service.check()
+}
+
+const FLOW: &str = r#"
+import socket, sys, time
+host, port = sys.argv[1].split(":")
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+def ask(text):
+    s.sendto(text.encode(), (host, int(port)))
+    return s.recv(4096).decode()
+flow = ask("hello")
+generation = flow.split("-")[0]
+for number in range(20):
+    got = ask(f"{flow}:{number}")
+    assert got == f"{generation}:{number}", (flow, got)
+    time.sleep(0.1)
+assert ask(f"{flow}:bye") == "gone"
+print("ok")
+"#;
+
+/// Each flow has all its answers from the generation that it began in, and no two have one id.
+fn flows_under_reloads(lab: &Container) -> Outcome {
+    let port = lab.port(7009)?;
+    let program = lab.install(&std::env::current_exe()?, "flows")?;
+    let sockets = [("flows", format!("ListenDatagram=127.0.0.1:{port}"))];
+    let environment = format!("Environment={}=1", crate::flow_service::SERVICE);
+    let service = Served::start_installed(lab, "flows", &program, &sockets, &environment)?;
+    let to = format!("127.0.0.1:{port}");
+    let flow = |_: usize| -> Outcome {
+        let said = client(lab, &["python3", "-c", FLOW, &to], "")?;
+        if said == "ok\n" { Ok(()) } else { Err(format!("python3 said {said:?}").into()) }
+    };
+    let (reloads, runs) = service.under_reloads(&[&flow, &flow, &flow, &flow])?;
+    println!("systemd {}: {reloads} reloads, lost 0 of {runs:?} flows of 22 datagrams (python3)", lab.version());
+    assert!(!service.logged("dropped")? && !service.logged("has not told its flows")?);
     service.check()
 }
 
