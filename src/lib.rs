@@ -32,7 +32,9 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | reload a service that is not HTTP | [`Service::listeners`] for its sockets, [`Drain::register`] for its connections, [`Drain::signal`] to stop accepting |
+//! | reload a service that is not HTTP | [`Service::serve_stream`], [`Service::serve_seqpacket`], [`Service::serve_datagrams`]; [`Service::flows`] for connections on UDP; [`Acceptor`] and [`Datagrams`] for loops of your own |
+//! | be reloaded with a FIFO, a message queue, a netlink socket | [`Service::datagrams`]; [`Service::fds`] for whatever else was passed |
+//! | serve one connection per process (`Accept=yes`) | [`Service::serve_connection`] |
 //! | tell systemd something | [`systemd::notify`] |
 //! | take sockets from systemd | [`systemd::activation`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |

@@ -49,6 +49,10 @@ impl Builder {
     /// The service listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The address is bound
     /// only when nobody passes such a socket: without systemd, or without a .socket unit. See
     /// [`bind`](crate::systemd::activation::bind) for its forms.
+    ///
+    /// The path of a Unix socket that was bound stays as long as a generation or the fd store has the socket, and is removed
+    /// when the service stops for good. With an fd store it stays over a stop, too, as a restart begins with one; what is
+    /// dead then is replaced at the next start.
     pub fn listen(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
         self.wanted.push(Wanted { name: name.into(), address: Some((Form::Stream, address.into())) });
         self

@@ -42,7 +42,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     let length = loop {
         message.msg_name = (&raw mut from.storage).cast();
-        message.msg_namelen = size_of_val(&from.storage) as libc::socklen_t;
+        message.msg_namelen = STORAGE;
         message.msg_iov = &raw mut part;
         message.msg_iovlen = 1;
         message.msg_control = (&raw mut space).cast();
@@ -62,13 +62,16 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     Ok(Received { length, truncated, from: from.address(), credentials: credentials(&message) })
 }
 
-/// Room for one `SCM_CREDENTIALS`. Fds that somebody sends along do not fit, so that the kernel closes them.
-const SPACE: usize = cmsg_space::<libc::ucred>();
+/// The length of any address.
+const STORAGE: libc::socklen_t = 128;
+/// The length of credentials.
+const UCRED: libc::c_uint = 12;
+const _: () = assert!(size_of::<libc::sockaddr_storage>() == STORAGE as usize);
+const _: () = assert!(size_of::<libc::ucred>() == UCRED as usize);
 
-const fn cmsg_space<T>() -> usize {
-    // SAFETY: this only computes.
-    (unsafe { libc::CMSG_SPACE(size_of::<T>() as u32) }) as usize
-}
+/// Room for one `SCM_CREDENTIALS`. Fds that somebody sends along do not fit, so that the kernel closes them.
+// SAFETY: this only computes.
+const SPACE: usize = unsafe { libc::CMSG_SPACE(UCRED) } as usize;
 
 /// Aligned as control messages must be.
 #[repr(C, align(8))]
@@ -80,7 +83,7 @@ fn credentials(message: &libc::msghdr) -> Option<Credentials> {
     // is read is a ucred, because its type says so and its length is checked.
     unsafe {
         let control = libc::CMSG_FIRSTHDR(message).as_ref()?;
-        let whole = control.cmsg_len >= libc::CMSG_LEN(size_of::<libc::ucred>() as u32) as usize;
+        let whole = control.cmsg_len >= libc::CMSG_LEN(UCRED) as usize;
         if control.cmsg_level != libc::SOL_SOCKET || control.cmsg_type != libc::SCM_CREDENTIALS || !whole {
             return None;
         }

@@ -32,8 +32,8 @@ pub const SOCKET_MODE: u32 = 0o600;
 /// TCP ports can be bound again while old connections linger (`SO_REUSEADDR`). The backlog is 4096, of which the
 /// kernel grants at most `net.core.somaxconn`.
 ///
-/// The file of a Unix socket is replaced if nobody listens at it any more, and is never removed otherwise, also
-/// not at the end: other generations may still be using it.
+/// The file of a Unix socket is replaced if nobody listens at it any more, and is never removed otherwise: other generations
+/// may still be using it. ([`Service`](crate::Service) removes those that it bound when it stops for good.)
 ///
 /// # Errors
 ///
