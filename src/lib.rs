@@ -62,7 +62,7 @@
 //!
 //! # More
 //!
-//! The chapters in [`docs`]: what happens in a reload and why, the traps, the state machine's table, and how this compares with
+//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, the traps, the state machine's table, and how this compares with
 //! others.
 
 mod drain;
@@ -83,8 +83,8 @@ pub mod http;
 
 pub use crate::drain::{
     Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
-    Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, Limit, Listening, Peer, SEND_TIMEOUT,
-    Seqpacket, Stream, StreamOptions, serve_datagrams, serve_stream,
+    Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, Limit, Listening, Peer,
+    SEND_TIMEOUT, Seqpacket, Stream, StreamOptions, serve_datagrams, serve_stream,
 };
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
@@ -97,6 +97,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/lifecycle.md")]
     pub mod lifecycle {}
+
+    #[doc = include_str!("docs/survival.md")]
+    pub mod survival {}
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}

@@ -1,6 +1,7 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod counter;
 mod crashes;
 mod datagrams;
 mod failures;
@@ -11,7 +12,9 @@ mod reload;
 mod requests;
 mod stops;
 mod store;
+mod storm;
 mod streams;
+mod survival;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -32,6 +35,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         crashes::SCENARIOS,
         stops::SCENARIOS,
         store::SCENARIOS,
+        storm::SCENARIOS,
+        survival::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
