@@ -83,8 +83,8 @@ pub mod http;
 
 pub use crate::drain::{
     Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
-    Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, Limit, Listening, Peer,
-    SEND_TIMEOUT, Seqpacket, Stream, StreamOptions, serve_datagrams, serve_stream,
+    Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, IdleTimeout, Limit,
+    Listening, Peer, SEND_TIMEOUT, Seqpacket, Stream, StreamOptions, serve_datagrams, serve_stream,
 };
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};

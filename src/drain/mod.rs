@@ -22,6 +22,7 @@ pub(crate) mod accept;
 mod datagram;
 mod flows;
 mod guard;
+mod idle;
 mod limit;
 mod relay;
 mod router;
@@ -36,6 +37,7 @@ pub use self::datagram::{
 };
 pub use self::flows::{FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows};
 pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
+pub use self::idle::IdleTimeout;
 pub use self::limit::Limit;
 pub use self::seqpacket::Seqpacket;
 pub use self::serve::{Connection, StreamOptions, serve_stream};

@@ -3,6 +3,7 @@
 
 mod datagrams;
 mod flows;
+mod idle;
 mod seqpacket;
 mod serve;
 mod special;
