@@ -13,11 +13,14 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// From one reload to the next.
 const PACE: Duration = Duration::from_millis(500);
 
-/// How long the load lasts, unless `HANDOVER_SECONDS` says otherwise.
+/// How long the load lasts, unless `HANDOVER_SOAK` says otherwise.
 pub(crate) fn duration() -> Duration {
-    let seconds = std::env::var("HANDOVER_SECONDS").ok().and_then(|s| s.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(10))
+    let seconds = std::env::var("HANDOVER_SOAK").ok().and_then(|s| s.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(5))
 }
+
+/// One client: what it speaks, and one conversation; the number is that of the conversation, for those that want to know.
+pub(crate) type Client<'a> = (&'a str, &'a (dyn Fn(usize) -> Outcome + Sync));
 
 /// A service of one example, with the .socket units that it has.
 #[derive(Debug)]
@@ -93,62 +96,75 @@ impl<'a> Served<'a> {
         }
         Ok(())
     }
+}
 
-    /// Reloads twice a second while each of the clients has one conversation after the other; the number is that of the
-    /// conversation, for those that want to know. Returns the number of reloads, and of conversations by client.
-    pub(crate) fn under_reloads(&self, clients: &[&(dyn Fn(usize) -> Outcome + Sync)]) -> Outcome<(usize, Vec<usize>)> {
-        let over = AtomicBool::new(false);
-        let counts: Vec<_> = clients.iter().map(|_| AtomicUsize::new(0)).collect();
-        let counted = || counts.iter().map(|c| c.load(Ordering::Relaxed)).collect::<Vec<_>>();
-        thread::scope(|scope| {
-            // Also when something below panics: the scope waits for the clients.
-            let end = OnDrop(&over);
-            let threads: Vec<_> = clients
-                .iter()
-                .zip(&counts)
-                .map(|(client, count)| {
-                    let over = &over;
-                    scope.spawn(move || -> Outcome {
-                        while !over.load(Ordering::Relaxed) {
-                            client(count.load(Ordering::Relaxed))?;
-                            count.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Ok(())
-                    })
-                })
-                .collect();
-            let failed = || threads.iter().any(|t| t.is_finished());
-            let reloaded = self
-                .lab
-                .wait_until(DEADLINE, "a first conversation of each client", || {
-                    Ok((failed() || counted().iter().all(|n| *n > 0)).then_some(()))
-                })
-                .and_then(|()| {
-                    let (began, mut reloads) = (Instant::now(), 0);
-                    while began.elapsed() < duration() && !failed() {
-                        let started = Instant::now();
-                        self.reload()?;
-                        reloads += 1;
-                        thread::sleep(PACE.saturating_sub(started.elapsed()));
-                    }
-                    Ok(reloads)
-                });
-            drop(end);
-            let ended = threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            let errors: Vec<_> =
-                ended.filter_map(|e| Some(e.err()?.message().unwrap_or_default().to_owned())).collect();
-            let reloads = reloaded?;
-            if !errors.is_empty() {
-                return Err(format!(
-                    "{}\nafter {reloads} reloads and {:?} conversations",
-                    errors.join("\n"),
-                    counted()
-                )
-                .into());
-            }
-            Ok((reloads, counted()))
-        })
-    }
+/// Reloads each of the services twice a second while each of the clients has one conversation after the other, and says how many.
+/// A conversation that fails fails it all: so none is lost when this returns.
+pub(crate) fn under_reloads(services: &[&Served<'_>], clients: &[Client<'_>]) -> Outcome {
+    let over = AtomicBool::new(false);
+    let counts: Vec<_> = clients.iter().map(|_| AtomicUsize::new(0)).collect();
+    let counted = || {
+        let each = clients.iter().zip(&counts).map(|((what, _), n)| format!("{} {what}", n.load(Ordering::Relaxed)));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let lab = services.first().ok_or("no service")?.lab;
+    let talk = |client: &(dyn Fn(usize) -> Outcome + Sync), count: &AtomicUsize| -> Outcome {
+        while !over.load(Ordering::Relaxed) {
+            client(count.load(Ordering::Relaxed))?;
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let talk = &talk;
+    thread::scope(|scope| {
+        // Also when something below panics: the scope waits for the clients.
+        let end = OnDrop(&over);
+        let threads: Vec<_> =
+            clients.iter().zip(&counts).map(|((_, client), count)| scope.spawn(move || talk(client, count))).collect();
+        let failed = || threads.iter().any(|t| t.is_finished());
+        let all_talk = || counts.iter().all(|n| n.load(Ordering::Relaxed) > 0);
+        let reloaded = lab
+            .wait_until(DEADLINE, "a first conversation of each client", || Ok((failed() || all_talk()).then_some(())))
+            .and_then(|()| reload_all(services, &failed));
+        drop(end);
+        let ended = threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let errors: Vec<_> = ended.filter_map(|e| Some(e.err()?.message().unwrap_or_default().to_owned())).collect();
+        let (reloads, took) = reloaded?;
+        if !errors.is_empty() {
+            return Err(format!("{}\nafter {reloads} reloads and {}", errors.join("\n"), counted()).into());
+        }
+        let names: Vec<_> = services.iter().map(|s| s.unit.as_str()).collect();
+        println!(
+            "systemd {}: {reloads} reloads of {} in {:.1} s: lost 0 of {}",
+            lab.version(),
+            names.join(" and of "),
+            took.as_secs_f64(),
+            counted()
+        );
+        Ok(())
+    })
+}
+
+/// Each service at its own pace: how many reloads the slowest had, and the time.
+fn reload_all(services: &[&Served<'_>], failed: &(dyn Fn() -> bool + Sync)) -> Outcome<(usize, Duration)> {
+    let began = Instant::now();
+    let reload = |service: &Served<'_>| -> Outcome<usize> {
+        let mut reloads = 0;
+        while began.elapsed() < duration() && !failed() {
+            let started = Instant::now();
+            service.reload()?;
+            reloads += 1;
+            thread::sleep(PACE.saturating_sub(started.elapsed()));
+        }
+        Ok(reloads)
+    };
+    let reload = &reload;
+    let reloads = thread::scope(|scope| {
+        let threads: Vec<_> = services.iter().map(|service| scope.spawn(move || reload(service))).collect();
+        let ended = threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        ended.collect::<Outcome<Vec<_>>>()
+    })?;
+    Ok((reloads.into_iter().min().unwrap_or_default(), began.elapsed()))
 }
 
 struct OnDrop<'a>(&'a AtomicBool);

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use crate::lab::{Container, Outcome, Scenario};
-use crate::reloads::{DEADLINE, Served, Talk, client};
+use crate::reloads::{DEADLINE, Served, Talk, client, under_reloads};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("streams_under_reloads", streams_under_reloads),
     Scenario::new("streams_say_goodbye", streams_say_goodbye),
     Scenario::new("streams_hammered", streams_hammered),
-    Scenario::new("seqpacket_under_reloads", seqpacket_under_reloads),
     Scenario::new("unix_path_is_owned", unix_path_is_owned),
     Scenario::new("unix_path_of_a_socket_unit", unix_path_of_a_socket_unit),
     Scenario::new("accept_yes", accept_yes),
@@ -17,29 +16,34 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 const UNIT: &str = "echo.service";
 
-/// With a socket of each kind: the TCP address, and the paths as this machine has them.
+/// With a socket of each kind, as a client of this machine says it: the first two are socat's.
 struct Addresses {
     tcp: String,
     stream: String,
     packets: String,
+    udp: String,
+    datagrams: String,
 }
 
 fn start<'a>(lab: &'a Container, lines: &str) -> Outcome<(Served<'a>, Addresses)> {
     let (port, dir) = (lab.port(7007)?, lab.dir().display().to_string());
     let stream = format!("ListenStream=127.0.0.1:{port}\nListenStream={dir}/echo.sock");
     let packets = format!("ListenSequentialPacket={dir}/packets.sock");
-    let datagrams = "ListenDatagram=@handover-echo".to_owned();
+    let datagrams = format!("ListenDatagram=127.0.0.1:{port}\nListenDatagram={dir}/datagrams.sock");
     let sockets = [("echo", stream), ("echo-packets", packets), ("echo-datagrams", datagrams)];
     let here = lab.host_dir().display().to_string();
     let addresses = Addresses {
         tcp: format!("TCP:127.0.0.1:{port}"),
         stream: format!("UNIX-CONNECT:{here}/echo.sock"),
         packets: format!("{here}/packets.sock"),
+        udp: format!("127.0.0.1:{port}"),
+        datagrams: format!("{here}/datagrams.sock"),
     };
     Ok((Served::start(lab, "echo", &sockets, lines)?, addresses))
 }
 
-/// socat: fresh connections are never refused, and each conversation is finished by the generation that has it.
+/// Everything that the echo speaks, at once. socat: fresh connections are never refused, and each conversation is finished by the
+/// generation that has it. Python: each packet and each datagram has its answer, and no second one.
 fn streams_under_reloads(lab: &Container) -> Outcome {
     let (service, addresses) = start(lab, "")?;
     let fresh = |address: &str, number: usize| -> Outcome {
@@ -59,19 +63,50 @@ fn streams_under_reloads(lab: &Container) -> Outcome {
         assert_eq!(talk.end()?, "");
         Ok(())
     };
-    let (reloads, conversations) = service.under_reloads(&[
-        &|n| fresh(&addresses.tcp, n),
-        &|n| fresh(&addresses.stream, n),
-        &|n| long(&addresses.tcp, n),
-        &|n| long(&addresses.tcp, n),
-        &|n| long(&addresses.stream, n),
-    ])?;
-    println!(
-        "systemd {}: {reloads} reloads, lost 0 of {conversations:?} conversations of socat (TCP, Unix, long: TCP, TCP, Unix)",
-        lab.version()
-    );
+    let python = |kind: &str, to: &str, number: usize| -> Outcome {
+        let output = client(lab, &["python3", "-c", ASK, kind, to, &number.to_string()], "")?;
+        if output == "ok\n" { Ok(()) } else { Err(format!("{kind}: python3 said {output:?}").into()) }
+    };
+    under_reloads(
+        &[&service],
+        &[
+            ("connections of socat (TCP)", &|n| fresh(&addresses.tcp, n)),
+            ("connections of socat (Unix)", &|n| fresh(&addresses.stream, n)),
+            ("conversations of 1.5 s of socat (TCP)", &|n| long(&addresses.tcp, n)),
+            ("conversations of 1.5 s of socat (Unix)", &|n| long(&addresses.stream, n)),
+            ("connections of 200 packets of python3 (Unix seqpacket)", &|n| python("seqpacket", &addresses.packets, n)),
+            ("times 200 datagrams of python3 (UDP)", &|n| python("udp", &addresses.udp, n)),
+            ("times 200 datagrams of python3 (Unix)", &|n| python("unix", &addresses.datagrams, n)),
+        ],
+    )?;
     service.check()
 }
+
+const ASK: &str = r#"
+import os, socket, sys
+kind, to, number = sys.argv[1:]
+if kind == "seqpacket":
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+elif kind == "unix":
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.bind(f"\0handover-client-{os.getpid()}")
+else:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    host, port = to.split(":")
+    to = (host, int(port))
+s.settimeout(20)
+s.connect(to)
+for question in range(200):
+    sent = f"{number} {question}".encode()
+    s.send(sent)
+    got = s.recv(4096)
+    assert got == sent, (sent, got)
+s.settimeout(0.05)
+try:
+    print("more", s.recv(4096))
+except socket.timeout:
+    print("ok")
+"#;
 
 fn streams_say_goodbye(lab: &Container) -> Outcome {
     let (service, addresses) = start(lab, "")?;
@@ -101,34 +136,6 @@ fn streams_hammered(lab: &Container) -> Outcome {
     lab.wait_until(DEADLINE, "the cut connection in the journal", || {
         Ok(service.logged("cut echo: 127.0.0.1:")?.then_some(()))
     })
-}
-
-const PACKETS: &str = r#"
-import socket, sys
-path, number = sys.argv[1], sys.argv[2]
-s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-s.settimeout(20)
-s.connect(path)
-for packet in range(200):
-    sent = f"{number} {packet}".encode()
-    s.send(sent)
-    got = s.recv(4096)
-    assert got == sent, (sent, got)
-print("ok")
-"#;
-
-fn seqpacket_under_reloads(lab: &Container) -> Outcome {
-    let (service, addresses) = start(lab, "")?;
-    let talk = |number: usize| -> Outcome {
-        let output = client(lab, &["python3", "-c", PACKETS, &addresses.packets, &number.to_string()], "")?;
-        if output == "ok\n" { Ok(()) } else { Err(format!("python3 said {output:?}").into()) }
-    };
-    let (reloads, conversations) = service.under_reloads(&[&talk, &talk])?;
-    println!(
-        "systemd {}: {reloads} reloads, lost 0 of {conversations:?} conversations of 200 packets (python3)",
-        lab.version()
-    );
-    service.check()
 }
 
 /// A path that the service bound: there as long as anybody needs it, and no longer.
