@@ -62,8 +62,8 @@
 //!
 //! # More
 //!
-//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, the traps, the state machine's table, and how this compares with
-//! others.
+//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, what each protocol does in a reload, the
+//! traps, the state machine's table, and how this compares with others.
 
 mod drain;
 mod error;
@@ -100,6 +100,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}
+
+    #[doc = include_str!("docs/protocols.md")]
+    pub mod protocols {}
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}

@@ -178,7 +178,10 @@ impl Drop for OnDrop<'_> {
 /// A client of this machine in the container's network; it is killed when it takes too long.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.arg(DEADLINE.as_secs().to_string()).args(args).env("LANG", "C.UTF-8").stderr(Stdio::piped());
+    // The system's own first: the wrapper of a version manager takes longer than the client.
+    let path = format!("/usr/bin:/bin:{}", std::env::var("PATH").unwrap_or_default());
+    command.arg(DEADLINE.as_secs().to_string()).args(args).envs([("LANG", "C.UTF-8"), ("PATH", &path)]);
+    command.stderr(Stdio::piped());
     command
 }
 

@@ -50,7 +50,7 @@ fn datagrams_under_reloads(lab: &Container) -> Outcome {
     let (lines, jobs) = thread::scope(|scope| -> Outcome<(String, String)> {
         let stop = StopOnDrop(lab);
         let lines = scope.spawn(|| {
-            let pause = "[ $((i % 200)) != 0 ] || sleep 0.01";
+            let pause = "[ $((i % 100)) != 0 ] || sleep 0.01";
             let write = format!("echo line $i; i=$((i+1)); {pause}");
             lab.sh_within(long, &format!("i=0; while [ ! -e {dir}/stop ]; do {write}; done >{dir}/fifo; echo $i"))
         });

@@ -52,15 +52,20 @@ fn streams_under_reloads(lab: &Container) -> Outcome {
         if output == input { Ok(()) } else { Err(format!("{address}: sent {input:?}, got {output:?}").into()) }
     };
     let long = |address: &str, number: usize| -> Outcome {
-        let mut talk = Talk::start(lab, &["socat", "-t", "20", "-", address])?;
-        let generation = talk.ask("who")?;
+        let socat = |_| Talk::start(lab, &["socat", "-t", "20", "-", address]);
+        let mut talks: Vec<_> = (0..8).map(socat).collect::<Outcome<_>>()?;
+        let generations: Vec<_> = talks.iter_mut().map(|talk| talk.ask("who")).collect::<Outcome<_>>()?;
         for line in 0..10 {
             std::thread::sleep(Duration::from_millis(150));
-            let line = format!("{number} {line}");
-            assert_eq!(talk.ask(&line)?, line);
+            for talk in &mut talks {
+                let line = format!("{number} {line}");
+                assert_eq!(talk.ask(&line)?, line);
+            }
         }
-        assert_eq!(talk.ask("who")?, generation, "a conversation stays where it is");
-        assert_eq!(talk.end()?, "");
+        for (mut talk, generation) in talks.into_iter().zip(generations) {
+            assert_eq!(talk.ask("who")?, generation, "a conversation stays where it is");
+            assert_eq!(talk.end()?, "");
+        }
         Ok(())
     };
     let python = |kind: &str, to: &str, number: usize| -> Outcome {
@@ -72,8 +77,8 @@ fn streams_under_reloads(lab: &Container) -> Outcome {
         &[
             ("connections of socat (TCP)", &|n| fresh(&addresses.tcp, n)),
             ("connections of socat (Unix)", &|n| fresh(&addresses.stream, n)),
-            ("conversations of 1.5 s of socat (TCP)", &|n| long(&addresses.tcp, n)),
-            ("conversations of 1.5 s of socat (Unix)", &|n| long(&addresses.stream, n)),
+            ("times 8 conversations of 1.5 s of socat (TCP)", &|n| long(&addresses.tcp, n)),
+            ("times 8 conversations of 1.5 s of socat (Unix)", &|n| long(&addresses.stream, n)),
             ("connections of 200 packets of python3 (Unix seqpacket)", &|n| python("seqpacket", &addresses.packets, n)),
             ("times 200 datagrams of python3 (UDP)", &|n| python("udp", &addresses.udp, n)),
             ("times 200 datagrams of python3 (Unix)", &|n| python("unix", &addresses.datagrams, n)),
