@@ -43,6 +43,7 @@ pub use self::seqpacket::Seqpacket;
 pub use self::serve::{Connection, StreamOptions, serve_stream};
 pub use self::stream::{Peer, Stream};
 
+#[cfg(feature = "http")]
 pub(crate) use self::guard::since;
 pub(crate) use self::serve::serve_passed;
 
