@@ -81,6 +81,9 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(feature = "admin")]
+pub mod admin;
+
 pub use crate::drain::{
     Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
     Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, IdleTimeout, Limit,
@@ -88,6 +91,7 @@ pub use crate::drain::{
 };
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
+pub use crate::service::settings::Settings;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
 
 /// Chapters to read; there is no code in here.
@@ -106,6 +110,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
+
+    #[doc = include_str!("docs/habits.md")]
+    pub mod habits {}
 
     #[doc = include_str!("docs/comparison.md")]
     pub mod comparison {}
