@@ -1,5 +1,6 @@
 //! What holds a drain open, and what tells its holders.
 
+use super::limit::Slot;
 use super::{Core, Drain, Phase, Work};
 use std::fmt;
 use std::future::Future;
@@ -15,11 +16,12 @@ use tokio::time::Instant;
 pub struct Guard {
     core: Arc<Core>,
     id: u64,
+    _slot: Option<Slot>,
 }
 
 impl Guard {
     pub(super) fn new(core: Arc<Core>, id: u64) -> Self {
-        Self { core, id }
+        Self { core, id, _slot: None }
     }
 
     /// Resolves when the hammer falls: what is not done by now should stop.
@@ -46,6 +48,7 @@ impl fmt::Debug for Guard {
 #[derive(Debug)]
 pub(crate) struct Entering {
     drain: Drain,
+    pub(super) slot: Option<Slot>,
 }
 
 impl Drain {
@@ -54,19 +57,20 @@ impl Drain {
         let mut state = self.core.lock();
         state.gate.then(|| {
             state.accepting += 1;
-            Entering { drain: self.clone() }
+            Entering { drain: self.clone(), slot: None }
         })
     }
 }
 
 impl Entering {
     pub(super) fn register(self, what: String) -> Guard {
-        self.drain.register(what)
+        self.track(Arc::new(Job::new(what)))
     }
 
-    #[cfg(feature = "http")]
-    pub(crate) fn track(self, work: Arc<dyn Work>) -> Guard {
-        self.drain.track(work)
+    pub(crate) fn track(mut self, work: Arc<dyn Work>) -> Guard {
+        let mut guard = self.drain.track(work);
+        guard._slot = self.slot.take();
+        guard
     }
 }
 

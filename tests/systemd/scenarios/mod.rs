@@ -3,6 +3,7 @@
 mod basics;
 mod counter;
 mod crashes;
+mod datagrams;
 mod failures;
 mod identity;
 mod init;
@@ -13,6 +14,7 @@ mod requests;
 mod stops;
 mod store;
 mod storm;
+mod streams;
 mod survival;
 mod upgrade;
 mod user_manager;
@@ -36,6 +38,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         storm::SCENARIOS,
         survival::SCENARIOS,
+        streams::SCENARIOS,
+        datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         init::SCENARIOS,
