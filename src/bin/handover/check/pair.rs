@@ -159,9 +159,9 @@ impl Given {
 /// A time that the service's own settings are given by `Environment=`: see `handover::Settings::from_env`.
 fn environment(unit: &Unit, variable: &str) -> Option<Duration> {
     let words = unit.list(SERVICE, "Environment").into_iter().flat_map(|s| s.words());
-    let values =
+    let mut values =
         words.filter_map(|word| Some(word.split_once('=').filter(|(name, _)| *name == variable)?.1.to_owned()));
-    humantime::parse_duration(values.last()?.trim()).ok()
+    humantime::parse_duration(values.next_back()?.trim()).ok()
 }
 
 /// Names of sockets that a service asks for.
