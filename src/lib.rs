@@ -53,6 +53,7 @@
 //! |---|---|
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
+//! | `control` | [`Builder::control`]: status, reload and events over Varlink, for `handover reload` and `varlinkctl` |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
 //! # Requirements
@@ -84,6 +85,9 @@ pub mod http;
 #[cfg(feature = "admin")]
 pub mod admin;
 
+#[cfg(feature = "control")]
+pub mod control;
+
 pub use crate::drain::{
     Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
     Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, IdleTimeout, Limit,
@@ -110,6 +114,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
+
+    #[doc = include_str!("docs/operate.md")]
+    pub mod operate {}
 
     #[doc = include_str!("docs/check.md")]
     pub mod check {}

@@ -201,6 +201,10 @@ impl Work for Job {
     fn doing(&self) -> Option<String> {
         Some(format!("{}, open for {:?}", self.what.escape_debug(), since(self.since)))
     }
+
+    fn kind(&self) -> (String, &'static str) {
+        (String::new(), "job")
+    }
 }
 
 /// For how long, to a tenth of a second: a log line needs no more.

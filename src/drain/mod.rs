@@ -80,6 +80,8 @@ pub(crate) trait Work: Send + Sync {
     fn wake(&self);
     /// What a cut would break off, in words; `None` if there is nothing to lose.
     fn doing(&self) -> Option<String>;
+    /// Of which listener, and which protocol it speaks.
+    fn kind(&self) -> (String, &'static str);
 }
 
 pub(crate) struct Core {
@@ -193,6 +195,23 @@ impl Drain {
     #[must_use]
     pub fn active(&self) -> usize {
         self.core.lock().open.len()
+    }
+
+    /// How many are open of each listener and protocol.
+    pub(crate) fn open(&self) -> Vec<(String, &'static str, usize)> {
+        let mut counts = std::collections::BTreeMap::new();
+        for entry in self.core.lock().open.values() {
+            *counts.entry(entry.work.kind()).or_insert(0) += 1;
+        }
+        counts.into_iter().map(|((listener, protocol), count)| (listener, protocol, count)).collect()
+    }
+
+    /// What a cut would break off now, in words: the oldest, at most so many.
+    pub(crate) fn work(&self, most: usize) -> Vec<String> {
+        let state = self.core.lock();
+        let mut open: Vec<_> = state.open.iter().collect();
+        open.sort_unstable_by_key(|(id, _)| **id);
+        open.into_iter().filter_map(|(_, entry)| entry.work.doing()).take(most).collect()
     }
 
     /// Resolves once a drain has begun and nothing is left, not even a connection that an accept

@@ -150,7 +150,7 @@ where
         let (drain, handler) = (drain.clone(), Arc::clone(&handler));
         runtime.spawn(async move {
             while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
-                let job = Handled::new(Arc::clone(acceptor.name()), peer);
+                let job = Handled::new(Arc::clone(acceptor.name()), "stream", peer);
                 let guard = entering.track(Arc::new(job));
                 let connection = Connection { stream, peer, drain: drain.signal() };
                 let (handler, name) = (Arc::clone(&handler), Arc::clone(acceptor.name()));
@@ -197,7 +197,7 @@ where
         }
     };
     let name: Arc<str> = name.into();
-    let guard = drain.track(Arc::new(Handled::new(Arc::clone(&name), peer)));
+    let guard = drain.track(Arc::new(Handled::new(Arc::clone(&name), "stream", peer)));
     let connection = Connection { stream, peer, drain: drain.signal() };
     Ok(runtime.spawn(async move {
         tokio::select! {
@@ -217,13 +217,14 @@ pub(crate) fn runtime(name: &str) -> Result<tokio::runtime::Handle> {
 /// What a handler works on, for the hammer's list.
 pub(crate) struct Handled<P> {
     listener: Arc<str>,
+    protocol: &'static str,
     peer: P,
     since: Instant,
 }
 
 impl<P> Handled<P> {
-    pub(crate) fn new(listener: Arc<str>, peer: P) -> Self {
-        Self { listener, peer, since: Instant::now() }
+    pub(crate) fn new(listener: Arc<str>, protocol: &'static str, peer: P) -> Self {
+        Self { listener, protocol, peer, since: Instant::now() }
     }
 }
 
@@ -233,6 +234,10 @@ impl<P: fmt::Display + Send + Sync> Work for Handled<P> {
     fn doing(&self) -> Option<String> {
         let name = self.listener.escape_debug();
         Some(format!("{name}: {}, open for {:?}", self.peer, since(self.since)))
+    }
+
+    fn kind(&self) -> (String, &'static str) {
+        (self.listener.to_string(), self.protocol)
     }
 }
 

@@ -285,11 +285,7 @@ impl Work for Conn {
         if stage == Stage::Closing {
             return None;
         }
-        let protocol = match stage {
-            Stage::Http2 => "HTTP/2",
-            Stage::Upgraded => "upgraded",
-            _ => "HTTP/1",
-        };
+        let (_, protocol) = self.kind();
         let mut text = format!(
             "{}: {} ({protocol}, open for {:?}), ",
             self.listener.escape_debug(),
@@ -308,6 +304,15 @@ impl Work for Conn {
             let _ = write!(text, ", and {} more", active.len() - 1);
         }
         Some(text)
+    }
+
+    fn kind(&self) -> (String, &'static str) {
+        let protocol = match self.stage() {
+            Stage::Http2 => "HTTP/2",
+            Stage::Upgraded => "upgraded",
+            _ => "HTTP/1",
+        };
+        (self.listener.to_string(), protocol)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::generation::{Estate, Origin};
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::clock::{millis, now};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload};
+use crate::service::events::What;
 use crate::service::handle::Reloaded;
 use crate::service::hooks::When;
 use crate::service::keeper::restore;
@@ -45,6 +46,7 @@ impl Driver {
                 );
                 self.outbox.send(Message::new().status(self.serves()).ready());
                 self.fire(When::Ready, |_| {});
+                self.tell(What::Serves);
             }
             Action::TellReloading => {
                 let text = match self.hooks.is_in_place() {
@@ -86,6 +88,7 @@ impl Driver {
                 self.follow_ups.push_back(Event::GateShut);
                 if matches!(self.state(), State::Reloading(_)) {
                     self.fire(When::Switch, |_| {});
+                    self.tell(What::Switched);
                 }
             }
             Action::BecomeMain => self.become_main(),
@@ -118,6 +121,7 @@ impl Driver {
             prepared: None,
             stray: Vec::new(),
         });
+        self.tell(What::Reloading);
         self.ask_hooks(id, &handover_id);
     }
 
@@ -147,6 +151,8 @@ impl Driver {
                 drainers: self.drainers.iter().map(Draining::to_wire).collect(),
                 state: false,
                 told: false,
+                asked_usec: self.asked_usec(),
+                past: self.chronicle.past.clone(),
             },
         })
     }
@@ -191,6 +197,7 @@ impl Driver {
         self.send_next(&Frame::Main { reload, stop });
         self.pidfile = None; // The next one's to write and to remove.
         self.fire(When::HandedOver, |_| {});
+        self.tell(What::HandedOver);
         let Some(reload) = &mut self.reload else { return };
         if let Some(coming) = &reload.coming {
             info!(
@@ -209,6 +216,7 @@ impl Driver {
     fn tell_rolled_back(&mut self, reason: &str) {
         let next = self.generation + 1;
         self.fire(When::RolledBack, |event| event.reason = Some(reason.to_owned()));
+        self.tell_why(What::RolledBack, Some(reason));
         if let Some(reload) = self.reload.take() {
             error!(
                 generation = self.generation,
@@ -265,6 +273,7 @@ impl Driver {
             self.generation
         );
         self.outbox.send(Message::new().status(self.serves()));
+        self.tell(What::Main);
         self.drainers.push(Draining { since: now(), ..previous });
     }
 
@@ -295,6 +304,7 @@ impl Driver {
         let text = format!("stopping; connections to finish: {}", self.drain.active());
         self.outbox.send(Message::new().status(text).stopping());
         self.stopping = true;
+        self.tell(What::Stopping);
     }
 
     fn begin_drain(&mut self, linger: Duration) {
@@ -313,6 +323,7 @@ impl Driver {
         self.fire(When::DrainStarted, |event| event.connections = open);
         self.began = now();
         if state == State::Draining {
+            self.tell(What::Draining);
             // The new main holds the links to older drainers. They must see its end, not ours.
             self.drainers.clear();
             self.drainer_watchers.drain(..).for_each(|watcher| watcher.abort());
@@ -349,6 +360,7 @@ impl Driver {
             "hammered; connections cut: {}",
             cut.len()
         );
+        self.tell(What::Hammered);
         self.fire(When::Hammered, |event| event.cut = cut.iter().map(ToString::to_string).collect());
         for older in &self.drainers {
             let _ = older.link.send(&Frame::Hammer);
@@ -374,6 +386,7 @@ impl Driver {
             End::Hammered => {}
             End::Failed(why) => warn!(generation = self.generation, "generation {} exits: {why}", self.generation),
         }
+        self.tell(What::Exits);
         self.end = Some(end);
     }
 

@@ -13,6 +13,7 @@ use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Inherited, Origin};
 use crate::service::Service;
+use crate::service::events::Chronicle;
 use crate::service::hooks::Hooks;
 use crate::service::pidfile::Pidfile;
 use crate::service::settings::{Effective, Settings};
@@ -44,6 +45,17 @@ pub struct Builder {
     check: Option<Check>,
     state: Option<StateFn>,
     names: Names,
+    /// What else is served, once the service is there.
+    pub(crate) extras: Vec<Extra>,
+}
+
+/// Part of [`Builder::start`].
+pub(crate) struct Extra(pub(crate) Box<dyn FnOnce(&Service) -> Result<()> + Send + Sync>);
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Extra")
+    }
 }
 
 /// The application's bytes for the next generation.
@@ -211,7 +223,7 @@ impl Builder {
     ///
     /// # Panics
     /// If the runtime was built without I/O or time (`enable_all` has both).
-    pub fn start(self) -> Result<Service> {
+    pub fn start(mut self) -> Result<Service> {
         if runtime::Handle::try_current().is_err() {
             return Err(Error::new(Kind::State, "start() needs a tokio runtime: call it in an async main"));
         }
@@ -220,7 +232,12 @@ impl Builder {
         let installed = Signals::install(map.unwrap_or_default());
         let environment = Environment::capture();
         let inherited = Inherited::from_env(&environment, std::process::id())?;
+        let extras = std::mem::take(&mut self.extras);
         let assembled = installed.and_then(|signals| self.assemble(&environment, &said, signals, inherited.as_ref()));
+        let assembled = assembled.and_then(|service| {
+            extras.into_iter().try_for_each(|extra| (extra.0)(&service))?;
+            Ok(service)
+        });
         match assembled {
             Ok(service) => Ok(Service { inherited, ..service }),
             Err(error) => {
@@ -279,6 +296,7 @@ impl Builder {
             watchdog,
             check,
             state,
+            chronicle: Chronicle::open(inherited.map(|i| &i.hello)),
             inherited: None,
             origin,
             parent: if managed && sibling { Parent::Manager } else { Parent::Us },

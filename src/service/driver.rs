@@ -16,10 +16,12 @@ use crate::generation::{Link, Next, Origin};
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::service::builder::StateFn;
 use crate::service::clock::{at, millis, now};
-use crate::service::handle::{Reloaded, Status};
+use crate::service::events::{Chronicle, What};
+use crate::service::handle::Reloaded;
 use crate::service::keeper::{Keeper, Prepared};
 use crate::service::pidfile::Pidfile;
 use crate::service::runner::{Decision, Runner};
+use crate::service::status::{Asked, Status};
 use crate::service::settings::{END_TIMEOUT, Effective, REAP_AFTER};
 use crate::service::signals::{Response, Signal, Signals};
 use crate::service::sockets::Sockets;
@@ -40,6 +42,12 @@ pub(crate) enum Input {
     Reload(Option<oneshot::Sender<Result<Reloaded>>>),
     Stop,
     Status(oneshot::Sender<Status>),
+    /// Who has not said what it holds by now does not count.
+    StatusDue,
+    /// The main generation asks a drainer what it holds.
+    AskedByMain,
+    /// What a drainer holds.
+    Holds(u64, usize, Vec<String>),
     /// A signal, whose hooks have been called.
     Signal(Signal, Response),
     /// What the hooks of a reload say.
@@ -133,6 +141,8 @@ pub(crate) struct Driver {
     pub(crate) drainer_watchers: Vec<AbortHandle>,
     pub(crate) reload: Option<Reload>,
     pub(crate) reloads: u64,
+    pub(crate) chronicle: Chronicle,
+    pub(crate) asked: Asked,
     /// Next generations that are being started just now.
     pub(crate) starting: usize,
     pub(crate) requests: RequestId,
@@ -200,6 +210,8 @@ impl Driver {
             drainer_watchers: Vec::new(),
             reload: None,
             reloads: 0,
+            chronicle: service.chronicle,
+            asked: Asked::default(),
             starting: 0,
             requests: 0,
             answers: HashMap::new(),
@@ -273,7 +285,10 @@ impl Driver {
                 self.feed(Event::Reload(self.requests));
             }
             Input::Stop => self.on_stop("stop"),
-            Input::Status(answer) => _ = answer.send(self.status()),
+            Input::Status(answer) => self.asked_for_status(answer),
+            Input::StatusDue => self.answer_status(),
+            Input::AskedByMain => self.tell_main(),
+            Input::Holds(generation, connections, work) => self.on_holds(generation, connections, work),
             Input::Signal(signal, response) => self.respond(signal, response),
             Input::Decided(id, decided) => self.on_decided(id, decided),
             Input::Spawned(id, result) => self.on_spawned(id, result),
@@ -341,6 +356,7 @@ impl Driver {
                     reload.snapshot = snapshot;
                     reload.coming = Some(Coming { process, link, watcher, started: false });
                 }
+                self.tell(What::Started);
             }
             // Rolled back or stopped while it was being started: it holds no clients.
             Ok((link, _)) => _ = self.enders.spawn(watch::end(generation, process, Some(link), END_TIMEOUT)),
@@ -385,6 +401,7 @@ impl Driver {
                     "generation {} is ready",
                     self.generation + 1
                 );
+                self.tell(What::Ready);
             }
             self.perform_all(actions);
         }

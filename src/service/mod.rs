@@ -1,10 +1,11 @@
 //! The driver: the one event loop that feeds the lifecycle and performs what it says.
 
 mod actions;
-mod builder;
+pub(crate) mod builder;
 mod clock;
 mod datagrams;
 mod driver;
+pub mod events;
 mod handle;
 pub mod hooks;
 mod keeper;
@@ -14,6 +15,7 @@ mod runner;
 pub mod settings;
 pub mod signals;
 mod sockets;
+mod status;
 mod streams;
 mod tell;
 mod watch;
@@ -25,13 +27,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 pub use builder::Builder;
-pub use handle::{Handle, Older, Reloaded, Status};
+pub use handle::{Handle, Reloaded};
+pub use status::{ASK_TIMEOUT, MAX_WORK, Older, Open, SocketStatus, Status, StoreEntry};
 
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::generation::{Inherited, Origin};
 use crate::service::builder::StateFn;
 use crate::service::driver::{Driver, Input};
+use crate::service::events::Chronicle;
 use crate::service::hooks::Hooks;
 use crate::service::pidfile::Pidfile;
 use crate::service::settings::Effective;
@@ -80,6 +84,7 @@ pub struct Service {
     watchdog: Option<Watchdog>,
     check: Option<Check>,
     state: Option<StateFn>,
+    chronicle: Chronicle,
     inherited: Option<Inherited>,
     origin: Origin,
     /// Whose child the next generation becomes.
@@ -182,7 +187,7 @@ impl Service {
     /// To reload or stop from elsewhere in the program.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { inputs: self.inputs.clone() }
+        Handle { inputs: self.inputs.clone(), steps: self.chronicle.listeners.clone() }
     }
 
     /// Gives up before [`Service::run`]: if this is the next generation of a running service, the reload is rolled back

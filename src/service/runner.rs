@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lifecycle;
 use crate::service::clock::millis;
 use crate::service::driver::{Driver, Input};
+use crate::service::events::What;
 use crate::service::hooks::{Event, Hooks, InPlace, Launch, When};
 use crate::service::lock;
 use crate::service::signals::Signal;
@@ -257,6 +258,7 @@ impl Driver {
     }
 
     pub(crate) fn tell_reloaded_in_place(&mut self) {
+        self.tell(What::InPlace);
         if let Some(reload) = self.reload.take() {
             info!(
                 generation = self.generation,

@@ -52,6 +52,10 @@ pub(crate) async fn successors(link: Arc<Link>, inputs: UnboundedSender<Input>) 
         let event = match link.receive().await {
             Ok(Some((Frame::Hurry, _))) => Event::Hurry,
             Ok(Some((Frame::Hammer, _))) => Event::Quit,
+            Ok(Some((Frame::Ask, _))) => {
+                let _ = inputs.send(Input::AskedByMain);
+                continue;
+            }
             Ok(Some(_)) => continue,
             Ok(None) | Err(_) => break Event::SuccessorGone,
         };
@@ -92,7 +96,14 @@ pub(crate) async fn drainer(
     overdue: Instant,
     inputs: UnboundedSender<Input>,
 ) {
-    if timeout_at(overdue, gone(&link)).await.is_err() {
+    let ended = async {
+        while let Ok(Some((frame, _))) = link.receive().await {
+            if let Frame::Holds { connections, work } = frame {
+                let _ = inputs.send(Input::Holds(generation, connections, work));
+            }
+        }
+    };
+    if timeout_at(overdue, ended).await.is_err() {
         kill(generation, pid);
         gone(&link).await;
     }

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["drain"],
     &["service"],
     &["http", "tls", "logging", "metrics"],
-    &["admin"],
+    &["admin", "control"],
 ];
 /// Not counting unit tests. "Rarely over 400", with some room to finish the thought.
 const MAX_LINES: usize = 450;
