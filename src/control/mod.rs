@@ -211,11 +211,13 @@ async fn reload(wire: &mut Wire<Stream>, handle: &Handle, more: bool) -> io::Res
             },
         }
     };
-    while more {
+    // What was told before the outcome was known.
+    let mut rest = more.then_some(steps);
+    while let Some(steps) = &mut rest {
         match steps.try_recv() {
             Ok(told) => wire.send(&step(&json!({ "step": told }))).await?,
             Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => rest = None,
         }
     }
     Ok(match outcome {
@@ -223,7 +225,10 @@ async fn reload(wire: &mut Wire<Stream>, handle: &Handle, more: bool) -> io::Res
             done(&json!({ "outcome": "handed_over", "generation": generation, "pid": pid }))
         }
         Ok(Ok(Reloaded::InPlace)) => done(&json!({ "outcome": "in_place" })),
-        Ok(Ok(Reloaded::PassedOn)) => done(&json!({ "outcome": "passed_on" })),
+        Ok(Ok(Reloaded::PassedOn)) => {
+            let next = handle.status().await.map(|status| status.generation + 1).ok();
+            done(&json!({ "outcome": "passed_on", "generation": next }))
+        }
         Ok(Err(error)) if error.is_generation() => {
             let own = handle.status().await.map(|status| (status.generation, status.pid)).unwrap_or_default();
             let reason = error.to_string();

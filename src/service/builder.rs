@@ -50,7 +50,9 @@ pub struct Builder {
 }
 
 /// Part of [`Builder::start`].
-pub(crate) struct Extra(pub(crate) Box<dyn FnOnce(&Service) -> Result<()> + Send + Sync>);
+pub(crate) struct Extra(pub(crate) Box<ExtraFn>);
+
+type ExtraFn = dyn FnOnce(&Service) -> Result<()> + Send + Sync;
 
 impl fmt::Debug for Extra {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,9 @@ mod demo;
 mod failure;
 mod init;
 mod out;
+mod reload;
+mod status;
+mod target;
 // The demo runs exactly the published example, from this binary alone.
 #[path = "../../../examples/web.rs"]
 #[expect(dead_code, reason = "the example's own main is not called here")]
@@ -27,6 +30,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Reload a service, wait for the outcome, and fail with the reason if it failed
+    Reload(reload::Options),
+    /// Show the generations of a service, what they hold, and the last reloads
+    Status(status::Options),
     /// Say what in unit files would break a rolling reload, why, and what to write instead
     Check(check::Options),
     /// Write the .socket and .service units of a service, and with --rust a program
@@ -59,6 +66,8 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
+        Command::Reload(options) => reload::run(options).await,
+        Command::Status(options) => status::run(options).await,
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,
         Command::Demo(options) => demo::run(options).await,
