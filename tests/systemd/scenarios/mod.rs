@@ -1,6 +1,7 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod control;
 mod counter;
 mod crashes;
 mod datagrams;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         init::SCENARIOS,
+        control::SCENARIOS,
     ]
     .concat()
 }
