@@ -33,7 +33,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 pub use client::{Answer, Client, Failed};
@@ -193,12 +192,10 @@ async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &m
 
 async fn reload(wire: &mut Wire<Stream>, handle: &Handle, more: bool) -> io::Result<Reply> {
     let mut steps = handle.steps();
-    let (over, mut outcome) = oneshot::channel();
-    let asked = handle.clone();
-    // A task of its own: the request is made, whether or not the client reads what it is told.
-    tokio::spawn(async move {
-        let _ = over.send(asked.reload().await);
-    });
+    let mut outcome = match handle.ask_for_reload() {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(not_possible(&error)),
+    };
     if more {
         wire.send(&step(&json!({}))).await?;
     }

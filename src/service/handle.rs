@@ -54,10 +54,14 @@ impl Handle {
     /// # Cancel safety
     /// The reload goes on if this future is dropped.
     pub async fn reload(&self) -> Result<Reloaded> {
+        self.ask_for_reload()?.await.map_err(|_| Error::new(Kind::State, "the service is over"))?
+    }
+
+    /// The request is made when this returns.
+    pub(crate) fn ask_for_reload(&self) -> Result<oneshot::Receiver<Result<Reloaded>>> {
         let (answer, outcome) = oneshot::channel();
-        let over = || Error::new(Kind::State, "the service is over");
-        self.inputs.send(Input::Reload(Some(answer))).map_err(|_| over())?;
-        outcome.await.map_err(|_| over())?
+        let asked = self.inputs.send(Input::Reload(Some(answer)));
+        asked.map(|()| outcome).map_err(|_| Error::new(Kind::State, "the service is over"))
     }
 
     /// Every [`Step`] of this generation from now on. It ends with the generation; the next one has steps of its own.
