@@ -50,6 +50,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
+//! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
@@ -78,6 +79,9 @@ pub mod logging;
 
 #[cfg(feature = "http")]
 pub mod http;
+
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
 pub use crate::error::{Error, Result};

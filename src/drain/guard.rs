@@ -64,7 +64,13 @@ impl Entering {
         self.drain.register(what)
     }
 
-    #[cfg(feature = "http")]
+    /// The drain that it will be counted by.
+    #[cfg(feature = "tls")]
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    #[cfg(any(feature = "http", feature = "tls"))]
     pub(crate) fn track(self, work: Arc<dyn Work>) -> Guard {
         self.drain.track(work)
     }

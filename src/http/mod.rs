@@ -13,7 +13,12 @@ mod framed;
 mod observe;
 mod scan;
 mod task;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;
 
+#[cfg(feature = "tls")]
+pub use self::tls::{serve_hyper_tls, serve_tls};
 pub use crate::drain::accept::Peer;
 
 use self::conn::Conn;
@@ -230,12 +235,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    options.check()?;
-    let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
-        Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
-    })?;
-    let acceptors: Vec<_> =
-        listeners.into_iter().map(|listener| Acceptor::new(drain, name, listener)).collect::<Result<_>>()?;
+    let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
     let services = std::iter::repeat_n(service, acceptors.len());
     for (mut acceptor, service) in acceptors.into_iter().zip(services) {
         let drain = drain.clone();
@@ -249,4 +249,18 @@ where
         });
     }
     Ok(())
+}
+
+fn prepare(
+    drain: &Drain,
+    name: &str,
+    listeners: Vec<Listener>,
+    options: &HttpOptions,
+) -> Result<(tokio::runtime::Handle, Vec<Acceptor>)> {
+    options.check()?;
+    let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+        Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
+    })?;
+    let acceptors = listeners.into_iter().map(|listener| Acceptor::new(drain, name, listener)).collect::<Result<_>>()?;
+    Ok((runtime, acceptors))
 }

@@ -95,6 +95,12 @@ impl Service {
         &self.drain
     }
 
+    /// What outlives this generation.
+    #[cfg(all(feature = "http", feature = "tls"))]
+    pub(crate) fn states(&self) -> crate::state::States {
+        crate::state::States::new(lock(&self.sockets).store())
+    }
+
     /// The number of this generation. The first start of a service, and each restart, has 1.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -58,6 +58,11 @@ impl Sockets {
         Ok(Self { activation, store, kept })
     }
 
+    #[cfg(all(feature = "http", feature = "tls"))]
+    pub(crate) fn store(&self) -> FdStore {
+        self.store.clone()
+    }
+
     /// For the application, once per name.
     pub(crate) fn take(&mut self, name: &str) -> Result<Vec<Listener>> {
         let at = match self.kept.iter().position(|k| k.name == name) {
