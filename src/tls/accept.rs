@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -148,18 +149,12 @@ impl Handshake {
                 Phase::Draining => end.min(drain.linger_end(self.opened)),
                 Phase::Hammered => return Err(Failure::Hammered),
             };
-            let readable = async {
-                match stream {
-                    Stream::Tcp(stream) => stream.readable().await,
-                    Stream::Unix(stream) => stream.readable().await,
-                }
-            };
             tokio::select! {
                 biased;
-                ready = readable => return ready.map_err(Failure::Io),
+                ready = readable(stream) => return ready.map_err(Failure::Io),
                 () = self.look.notified() => {}
                 () = sleep_until(until) => {
-                    return match look(std::os::fd::AsFd::as_fd(stream)) {
+                    return match look(stream.as_fd()) {
                         Look::Bytes => Ok(()), // epoll has not told us yet
                         _ if until < end => Err(Failure::Silent),
                         _ => Err(Failure::TimedOut),
@@ -191,6 +186,30 @@ impl Handshake {
                 _ = &mut discard => return,
                 () = self.look.notified() => {}
             }
+        }
+    }
+}
+
+/// Something is there to be read, be it the end. tokio takes every new socket for readable until it was tried.
+async fn readable(stream: &Stream) -> io::Result<()> {
+    let tried = || match look(stream.as_fd()) {
+        Look::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+        Look::Bytes | Look::End => Ok(()),
+    };
+    loop {
+        let tried = match stream {
+            Stream::Tcp(stream) => {
+                stream.readable().await?;
+                stream.try_io(Interest::READABLE, tried)
+            }
+            Stream::Unix(stream) => {
+                stream.readable().await?;
+                stream.try_io(Interest::READABLE, tried)
+            }
+        };
+        match tried {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
         }
     }
 }

@@ -220,7 +220,7 @@ impl fmt::Display for Broken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             pem::Error::MissingSectionEnd { end_marker } => {
-                write!(f, "the line {} is missing", end_marker.escape_ascii())
+                write!(f, "the line -----END {}----- is missing", end_marker.escape_ascii())
             }
             pem::Error::IllegalSectionStart { .. } => f.write_str("a -----BEGIN line is broken"),
             pem::Error::Base64Decode(_) => f.write_str("it is no PEM between its BEGIN and END lines"),

@@ -2,5 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod certs;
+mod handshake;
+mod http2;
+mod reload;
 mod support;
 mod table;
+mod tickets;
+mod tools;
