@@ -108,7 +108,7 @@ fn poll_protocol<T: Transport>(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Protocol>>> {
     clock.register(cx);
-    loop {
+    for _ in 0..ROUNDS {
         if conn.is_hammered() {
             return Poll::Ready(Ok(None));
         }
@@ -129,6 +129,9 @@ fn poll_protocol<T: Transport>(
             Due::Close => return Poll::Ready(Ok(None)),
         }
     }
+    // the reactor must have its turn: it has not told yet what the last look has seen
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 fn drive(
