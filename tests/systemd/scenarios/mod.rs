@@ -10,6 +10,7 @@ mod reload;
 mod requests;
 mod stops;
 mod store;
+mod tls;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        tls::SCENARIOS,
     ]
     .concat()
 }
