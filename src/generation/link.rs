@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::{link, scm, socket};
-use crate::wire::frame::{Frame, MAX_FDS, MAX_FRAME};
+use crate::wire::frame::{Frame, MAX_FDS, MAX_FRAME, MAX_NAMES};
 
 /// How long the previous generation may take for its first word. It is sent before we are started.
 pub(crate) const LINK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,21 +67,36 @@ impl Idle {
 impl Link {
     /// Never waits: frames are few and far smaller than the socket's buffer.
     pub(crate) fn send(&self, frame: &Frame) -> Result<()> {
-        scm::send(self.as_fd(), &frame.encode()?, &[]).map(drop).map_err(|e| lost(frame, e))
+        self.send_with(frame, &[])
+    }
+
+    /// At most [`MAX_FDS`]. Never waits either: the kernel counts fds on their way only against `LimitNOFILE=`.
+    pub(crate) fn send_with(&self, frame: &Frame, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        scm::send(self.as_fd(), &frame.encode()?, fds).map(drop).map_err(|e| lost(frame, e))
+    }
+
+    /// As many frames as they need.
+    pub(crate) fn send_entries(&self, entries: &[(String, OwnedFd)]) -> Result<()> {
+        for some in entries.chunks(MAX_NAMES) {
+            let names = some.iter().map(|(name, _)| name.clone()).collect();
+            let fds: Vec<_> = some.iter().map(|(_, fd)| fd.as_fd()).collect();
+            self.send_with(&Frame::Entries { names }, &fds)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn try_clone_fd(&self) -> Result<OwnedFd> {
         self.as_fd().try_clone_to_owned().map_err(|e| Error::os("a handover link cannot be duplicated", e))
     }
 
-    /// The next frame; `None` when the other end is gone. No frame after the first one has fds: any are closed.
+    /// The next frame and its fds; `None` when the other end is gone.
     ///
     /// # Cancel safety
     /// No frame is lost.
-    pub(crate) async fn receive(&self) -> Result<Option<Frame>> {
+    pub(crate) async fn receive(&self) -> Result<Option<(Frame, Vec<OwnedFd>)>> {
         let received = self.0.async_io(Interest::READABLE, |fd| link::receive(fd.as_fd(), MAX_FRAME, MAX_FDS)).await;
         match received {
-            Ok(Some((bytes, _fds))) => Frame::decode(&bytes).map(Some),
+            Ok(Some((bytes, fds))) => Frame::decode(&bytes).map(|frame| Some((frame, fds))),
             Ok(None) => Ok(None),
             // The other end went with frames of ours unread: gone all the same.
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
@@ -140,7 +155,24 @@ mod tests {
         let ours = ours.into_link().unwrap();
         ours.send(&Frame::Switch).unwrap();
         drop(theirs);
-        assert_eq!(ours.receive().await.unwrap(), None);
+        assert!(ours.receive().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn more_entries_than_one_frame_has_room_for_all_arrive() {
+        let (ours, theirs) = pair();
+        let (ours, theirs) = (ours.into_link().unwrap(), theirs.into_link().unwrap());
+        let (read, _write) = nix::unistd::pipe().unwrap();
+        let entry = |n: usize| (format!("{n}"), read.try_clone().unwrap());
+        let entries: Vec<_> = (0..MAX_NAMES * 2 + 1).map(entry).collect();
+        ours.send_entries(&entries).unwrap();
+        drop(ours);
+        let mut arrived = Vec::new();
+        while let Some((Frame::Entries { names }, fds)) = theirs.receive().await.unwrap() {
+            assert_eq!(names.len(), fds.len());
+            arrived.extend(names);
+        }
+        assert!(arrived.iter().eq(entries.iter().map(|(name, _)| name)));
     }
 
     #[tokio::test]
@@ -151,7 +183,7 @@ mod tests {
         assert!(nothing.is_err());
         for frame in [Frame::Ready, Frame::Switched] {
             theirs.send(&frame, &[]).unwrap();
-            assert_eq!(ours.receive().await.unwrap(), Some(frame));
+            assert_eq!(ours.receive().await.unwrap().map(|(frame, _)| frame), Some(frame));
         }
     }
 }

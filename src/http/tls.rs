@@ -21,7 +21,7 @@ impl Service {
     /// the client wants it (ALPN).
     ///
     /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets) with the generations to
-    /// come. Handlers find [`TlsInfo`](crate::tls::TlsInfo) in the request's extensions.
+    /// come, unless clients are [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself. Handlers find [`TlsInfo`](crate::tls::TlsInfo) in the request's extensions.
     ///
     /// ```no_run
     /// use axum::{Router, routing::get};
@@ -64,11 +64,11 @@ impl Service {
         B::Error: Into<BoxError>,
     {
         let listeners = self.listeners(name)?;
-        if tls.ticket_keys().is_some()
-            && let Err(error) = tls.share_tickets(&self.states())
+        if tls.may_share_tickets()
+            && let Err(error) = tls.share_tickets(self.states())
         {
             // worth a full handshake to each client, and no more
-            tracing::warn!(%error, "session tickets are not shared with other generations");
+            tracing::warn!(%error, "the keys of session tickets are not shared with other generations yet");
         }
         serve_tls(self.drain(), name, listeners, service, tls, options)
     }

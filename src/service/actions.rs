@@ -11,9 +11,11 @@ use crate::generation::Estate;
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
 use crate::service::handle::Reloaded;
+use crate::service::keeper::restore;
 use crate::service::settings::END_TIMEOUT;
-use crate::service::{lock, sockets, watch, watchdog};
+use crate::service::{lock, watch, watchdog};
 use crate::sys::spawn::Parent;
+use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::{Message, monotonic_usec};
 use crate::wire::frame::{Drainer, Frame, Hello};
 
@@ -54,13 +56,17 @@ impl Driver {
                 );
                 self.outbox.send(Message::new().status(self.serves()).main_pid(self.pid).ready());
                 self.start_pinging();
+                self.reclaim_store();
             }
             Action::TellStopping => self.tell_stopping(),
             Action::Spawn => self.spawn_next(),
-            Action::SendSwitch => self.send_next(&Frame::Switch),
+            Action::SendSwitch => self.send_switch(),
             Action::SendMain { reload, stop } => self.send_main(reload, stop),
             Action::EndNext { grace } => self.end_next(grace),
-            Action::SayReady => self.say(&Frame::Ready),
+            Action::SayReady => {
+                self.say_additions();
+                self.say(&Frame::Ready);
+            }
             Action::SaySwitched => self.say(&Frame::Switched),
             Action::OpenGate => self.drain.accept(true),
             Action::ShutGate => {
@@ -92,6 +98,10 @@ impl Driver {
             coming: None,
             new_pid: None,
             ended: false,
+            snapshot: Snapshot::default(),
+            additions: Vec::new(),
+            prepared: None,
+            stray: Vec::new(),
         });
         info!(
             generation = self.generation,
@@ -101,14 +111,18 @@ impl Driver {
         );
         let (origin, parent, state) = (self.origin.clone(), self.parent, self.state_fn.clone());
         let estate = self.estate(handover_id);
+        let store = lock(&self.sockets).store().clone();
         let (inputs, over) = (self.inputs.clone(), self.inputs.clone());
         let starting = tokio::task::spawn_blocking(move || {
             let mut estate = estate?;
+            let (entries, snapshot) = store.estate()?;
+            estate.sockets.extend(entries);
+            estate.hello.told = store.was_told();
             estate.state = state.map(|state| (state.0)());
             if over.is_closed() {
                 return Err(Error::new(Kind::State, "the service is over"));
             }
-            origin.start(estate, parent)
+            origin.start(estate, parent).map(|next| (next, snapshot))
         });
         self.starting += 1;
         self.tasks.spawn(async move {
@@ -141,6 +155,7 @@ impl Driver {
                 managed: self.parent == Parent::Manager,
                 drainers: self.drainers.iter().map(Draining::to_wire).collect(),
                 state: false,
+                told: false,
             },
         })
     }
@@ -149,7 +164,7 @@ impl Driver {
         self.reload.as_ref()?.coming.as_ref()
     }
 
-    fn send_next(&mut self, frame: &Frame) {
+    pub(crate) fn send_next(&mut self, frame: &Frame) {
         let sent = match self.coming() {
             Some(coming) => coming.link.send(frame),
             None => Err(Error::new(Kind::Generation, "the next generation is gone")),
@@ -215,18 +230,22 @@ impl Driver {
     }
 
     fn end_next(&mut self, grace: Duration) {
+        self.reclaim_store();
         let Some(reload) = &mut self.reload else { return };
         reload.ended = true;
         let Some(coming) = reload.coming.take() else { return };
         coming.watcher.abort();
-        self.enders.spawn(watch::end(self.generation + 1, coming.process, Some(coming.link), grace));
+        let (generation, states) = (self.generation + 1, self.states.clone());
+        self.enders.spawn(async move {
+            watch::end(generation, coming.process, Some(coming.link), grace).await;
+            // Once more: what it still finished may have changed them again.
+            let _ = tokio::task::spawn_blocking(move || restore(&states)).await;
+        });
     }
 
     fn become_main(&mut self) {
         self.start_pinging();
-        if let Some((store, wanted)) = lock(&self.sockets).to_keep().filter(|_| self.notifier.has_manager()) {
-            self.tasks.spawn(sockets::keep(store, wanted));
-        }
+        self.keep();
         if let Some(previous) = self.predecessor.take() {
             self.take_over_from(previous);
         }

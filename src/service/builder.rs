@@ -17,8 +17,10 @@ use crate::service::Service;
 use crate::service::settings::Settings;
 use crate::service::sockets::{Sockets, Wanted};
 use crate::service::watchdog::Check;
+use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::environment::Environment;
+use crate::systemd::fdstore::Names;
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
@@ -32,6 +34,7 @@ pub struct Builder {
     program: Option<PathBuf>,
     check: Option<Check>,
     state: Option<StateFn>,
+    names: Names,
 }
 
 /// The application's bytes for the next generation.
@@ -56,6 +59,14 @@ impl Builder {
     /// As [`Builder::listen`], but the sockets must be passed in: the service does not start without them.
     pub fn socket(mut self, name: impl Into<String>) -> Self {
         self.wanted.push(Wanted { name: name.into(), address: None });
+        self
+    }
+
+    /// Which names [`Service::store`] keeps fds under: what comes in under these names, from systemd or from the previous
+    /// generation, is there again. What comes in under any other name, and is no socket that the service asks for, is closed
+    /// and removed from the store.
+    pub fn store(mut self, names: Names) -> Self {
+        self.names = names;
         self
     }
 
@@ -160,11 +171,15 @@ impl Builder {
     }
 
     fn assemble(self, environment: &Environment, signals: Signals, inherited: Option<&Inherited>) -> Result<Service> {
-        let Self { wanted, settings, program, check, state } = self;
+        let Self { wanted, settings, program, check, state, names } = self;
         let settings = settings.checked()?;
         let notifier = Notifier::from_env(environment)?;
         let watchdog = Watchdog::from_env(environment)?;
-        let sockets = Sockets::open(environment, &notifier, &wanted)?;
+        let sockets = Sockets::open(environment, &notifier, &wanted, &names)?;
+        if inherited.is_some_and(|i| i.hello.told) {
+            sockets.store().told();
+        }
+        let states = States::new(sockets.store().clone());
         let program = program.or_else(|| inherited.map(|i| i.hello.program.clone().into()));
         let origin = Origin::capture(environment, program, watchdog.is_some())?;
         // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are only its child.
@@ -178,6 +193,7 @@ impl Builder {
             handover_id: inherited.map(|i| i.hello.handover_id.clone()),
             settings,
             sockets: Arc::new(Mutex::new(sockets)),
+            states,
             drain: Drain::new(),
             notifier,
             watchdog,

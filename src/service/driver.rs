@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,15 @@ use crate::generation::{Link, Next, Origin};
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::service::builder::{Signals, StateFn};
 use crate::service::handle::Reloaded;
+use crate::service::keeper::{Keeper, Prepared};
 use crate::service::settings::{END_TIMEOUT, Settings};
 use crate::service::sockets::Sockets;
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
 use crate::service::{Service, lock, watch};
+use crate::state::States;
 use crate::sys::spawn::Parent;
+use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::{NOTIFY_TIMEOUT, Notifier};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
@@ -33,9 +37,15 @@ pub(crate) enum Input {
     Reload(Option<oneshot::Sender<Result<Reloaded>>>),
     Stop,
     /// The next generation was started, or could not be.
-    Spawned(u64, Result<Next>),
-    FromNext(u64, Frame),
+    Spawned(u64, Result<(Next, Snapshot)>),
+    FromNext(u64, Frame, Vec<OwnedFd>),
     NextFailed(u64, String),
+    /// The fd store is ready for the switch.
+    Prepared(u64, Result<Prepared>),
+    /// The previous generation passes what it got since we were started.
+    Entries(Vec<String>, Vec<OwnedFd>),
+    /// The previous generation removed what we were started with.
+    Gone(Vec<String>),
     DrainerGone(u64),
     OwnDrainDone,
     /// The watchdog asks whether the driver is alive.
@@ -76,6 +86,14 @@ pub(crate) struct Reload {
     pub(crate) new_pid: Option<u32>,
     /// Rolled back or stopped: what still comes of it is too late.
     pub(crate) ended: bool,
+    /// What of the fd store it was started with.
+    pub(crate) snapshot: Snapshot,
+    /// What it has put there itself.
+    pub(crate) additions: Vec<(String, OwnedFd)>,
+    /// The fd store is frozen for it.
+    pub(crate) prepared: Option<Prepared>,
+    /// In the store for one that failed before, to be removed.
+    pub(crate) stray: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -85,6 +103,8 @@ pub(crate) struct Driver {
     pub(crate) handover_id: Option<String>,
     pub(crate) settings: Settings,
     pub(crate) sockets: Arc<Mutex<Sockets>>,
+    pub(crate) states: States,
+    pub(crate) keeper: Keeper,
     pub(crate) drain: Drain,
     pub(crate) notifier: Notifier,
     pub(crate) outbox: Outbox,
@@ -137,7 +157,10 @@ impl Driver {
                 inherited.hello.drain_timeout_ms.map_or(service.settings.drain_timeout, Duration::from_millis).min(FAR);
             predecessor = Some(Draining { generation, pid: inherited.hello.pid, since: now(), limit, link });
         }
+        let store = lock(&service.sockets).store().clone();
         Ok(Self {
+            states: service.states,
+            keeper: Keeper::open(store, service.inputs.clone()),
             generation: service.generation,
             pid: std::process::id(),
             handover_id: service.handover_id,
@@ -178,6 +201,7 @@ impl Driver {
         if !unclaimed.is_empty() {
             warn!(generation = self.generation, "closed sockets that nobody asked for: {}", unclaimed.join(", "));
         }
+        self.make_ready().await;
         self.feed(Event::Started);
         while self.end.is_none() {
             let deadline = self.machine.deadline();
@@ -237,19 +261,23 @@ impl Driver {
             }
             Input::Stop => self.on_stop("stop"),
             Input::Spawned(id, result) => self.on_spawned(id, result),
-            Input::FromNext(id, frame) if self.is_current(id) => match frame {
+            Input::FromNext(id, frame, fds) if self.is_current(id) => match frame {
                 Frame::Started { version } => {
                     debug!(version, "the next generation has started");
                     if let Some(coming) = self.reload.as_mut().and_then(|r| r.coming.as_mut()) {
                         coming.started = true;
                     }
                 }
-                Frame::Ready => self.feed(Event::NextReady),
+                Frame::Entries { names } => self.on_additions(names, fds),
+                Frame::Ready => self.prepare_switch(),
                 Frame::Switched => self.feed(Event::NextSwitched),
                 other => debug!(?other, "a frame that means nothing here"),
             },
             Input::NextFailed(id, reason) if self.is_current(id) => self.feed(Event::NextFailed(reason)),
             Input::FromNext(..) | Input::NextFailed(..) => {}
+            Input::Prepared(id, prepared) => self.on_prepared(id, prepared),
+            Input::Entries(names, fds) => self.on_passed_entries(names, fds),
+            Input::Gone(names) => self.on_gone_entries(&names),
             Input::DrainerGone(generation) => {
                 self.drainers.retain(|d| d.generation != generation);
                 self.all_drained();
@@ -262,13 +290,13 @@ impl Driver {
         }
     }
 
-    fn is_current(&self, id: u64) -> bool {
+    pub(crate) fn is_current(&self, id: u64) -> bool {
         self.reload.as_ref().is_some_and(|r| r.id == id && !r.ended)
     }
 
-    fn on_spawned(&mut self, id: u64, result: Result<Next>) {
+    fn on_spawned(&mut self, id: u64, result: Result<(Next, Snapshot)>) {
         self.starting -= 1;
-        let next = match result {
+        let (next, snapshot) = match result {
             Ok(next) => next,
             Err(error) if self.is_current(id) => {
                 return self.feed(Event::NextFailed(format!("did not start: {error}")));
@@ -294,6 +322,7 @@ impl Driver {
                 );
                 if let Some(reload) = &mut self.reload {
                     reload.new_pid = Some(process.pid());
+                    reload.snapshot = snapshot;
                     reload.coming = Some(Coming { process, link, watcher, started: false });
                 }
             }
@@ -316,7 +345,7 @@ impl Driver {
         }
     }
 
-    fn feed(&mut self, event: Event) {
+    pub(crate) fn feed(&mut self, event: Event) {
         self.follow_ups.push_back(event);
         self.follow_up();
     }

@@ -4,6 +4,7 @@ mod actions;
 mod builder;
 mod driver;
 mod handle;
+mod keeper;
 pub mod settings;
 mod sockets;
 mod tell;
@@ -26,8 +27,10 @@ use crate::service::driver::{Driver, Input};
 use crate::service::settings::Settings;
 use crate::service::sockets::Sockets;
 use crate::service::watchdog::Check;
+use crate::state::{State, States};
 use crate::sys::spawn::Parent;
 use crate::systemd::activation::Listener;
+use crate::systemd::fdstore::FdStore;
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
@@ -56,6 +59,7 @@ pub struct Service {
     handover_id: Option<String>,
     settings: Settings,
     sockets: Arc<Mutex<Sockets>>,
+    states: States,
     drain: Drain,
     notifier: Notifier,
     watchdog: Option<Watchdog>,
@@ -89,16 +93,61 @@ impl Service {
         lock(&self.sockets).take(name)
     }
 
+    /// Fds that outlive this process: systemd's fd store, which comes back after a crash, and over reloads the next generation.
+    /// Names are declared with [`Builder::store`].
+    ///
+    /// One generation at a time can change it, because systemd listens to the main process alone. Until this one is main, what
+    /// it puts is kept [by itself](crate::systemd::fdstore::Kept::HeldOnly) and goes to the store with the handover; from the switch on,
+    /// changes by the previous one are refused ([`Error::is_state`](crate::Error::is_state)).
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> handover::Result<()> {
+    /// use handover::systemd::fdstore::Names;
+    ///
+    /// let service = handover::Service::builder().store(Names::new().name("queue")).start()?;
+    /// let queue = match service.store().get("queue")?.pop() {
+    ///     Some(fd) => std::net::UdpSocket::from(fd), // the one from before: what waits in it is still there
+    ///     None => std::net::UdpSocket::bind("127.0.0.1:9000").expect("a free port"),
+    /// };
+    /// service.store().put("queue", &[&queue])?;
+    /// # service.run().await
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn store(&self) -> FdStore {
+        lock(&self.sockets).store().clone()
+    }
+
+    /// A value that outlives this process: over reloads, crashes and restarts. See [`state`](crate::state).
+    ///
+    /// Its name needs no declaration. What nobody asks for stays where it is, so that an older version finds it after
+    /// a rollback; [`State::remove`] ends it.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> handover::Result<()> {
+    /// let service = handover::Service::builder().listen("http", "127.0.0.1:8080").start()?;
+    /// let visits = service.state::<u64>("visits");
+    /// visits.save(&(visits.load()?.value().unwrap_or(0) + 1))?; // from here on a SIGKILL cannot lose it
+    /// # service.run().await
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn state<T>(&self, name: impl Into<String>) -> State<T> {
+        self.states.state(name)
+    }
+
+    /// All states of the service, for [`States::raw`].
+    #[must_use]
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
     /// The open connections of this generation, and whether it accepts.
     #[must_use]
     pub fn drain(&self) -> &Drain {
         &self.drain
-    }
-
-    /// What outlives this generation.
-    #[cfg(all(feature = "http", feature = "tls"))]
-    pub(crate) fn states(&self) -> crate::state::States {
-        crate::state::States::new(lock(&self.sockets).store())
     }
 
     /// The number of this generation. The first start of a service, and each restart, has 1.

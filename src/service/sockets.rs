@@ -38,10 +38,15 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Nothing is told to the service manager before [`keep`].
-    pub(crate) fn open(environment: &Environment, notifier: &Notifier, wanted: &[Wanted]) -> Result<Self> {
+    /// Nothing is told to the service manager before the generation is main.
+    pub(crate) fn open(
+        environment: &Environment,
+        notifier: &Notifier,
+        wanted: &[Wanted],
+        names: &Names,
+    ) -> Result<Self> {
         let mut activation = Activation::from_env(environment)?;
-        let store = FdStore::open(environment, notifier, &mut activation, &Names::new())?;
+        let store = FdStore::open(environment, notifier, &mut activation, names)?;
         store.standby();
         let mut kept: Vec<Kept> = Vec::new();
         for Wanted { name, address } in wanted {
@@ -56,11 +61,6 @@ impl Sockets {
             kept.push(Kept { name: name.clone(), listeners, entry, taken: false });
         }
         Ok(Self { activation, store, kept })
-    }
-
-    #[cfg(all(feature = "http", feature = "tls"))]
-    pub(crate) fn store(&self) -> FdStore {
-        self.store.clone()
     }
 
     /// For the application, once per name.
@@ -85,21 +85,24 @@ impl Sockets {
         Ok(copies)
     }
 
-    /// Closes what nobody asked for, and strikes it from the fd store at the next [`keep`]; its names are for the log.
+    /// Closes what nobody asked for, and strikes it from the fd store when we are main; its names are for the log.
     pub(crate) fn close_unclaimed(&mut self) -> Result<Vec<String>> {
         self.store.discard_unclaimed(&mut self.activation)
     }
 
-    /// For [`keep`]; `None` if there is nothing that the service manager must be told.
-    pub(crate) fn to_keep(&self) -> Option<(FdStore, Vec<String>)> {
-        let wanted: Vec<_> = self.kept.iter().filter_map(|k| k.entry.clone()).collect();
-        let nothing = wanted.is_empty() && self.store.list().is_empty();
-        (!nothing).then(|| (self.store.clone(), wanted))
+    /// The fd store, also for the application.
+    pub(crate) fn store(&self) -> &FdStore {
+        &self.store
     }
 
-    /// Copies for the next generation.
+    /// What we bound ourselves, as the fd store calls it.
+    pub(crate) fn entries(&self) -> Vec<String> {
+        self.kept.iter().filter_map(|k| k.entry.clone()).collect()
+    }
+
+    /// Copies for the next generation, of what the store does not have.
     pub(crate) fn estate(&self) -> Result<Vec<(String, OwnedFd)>> {
-        let mut fds = self.store.entries()?;
+        let mut fds = Vec::new();
         for kept in self.kept.iter().filter(|k| k.entry.is_none()) {
             for listener in &kept.listeners {
                 let fd = listener.as_fd().try_clone_to_owned().map_err(|e| {
@@ -120,7 +123,10 @@ fn bound(store: &FdStore, name: &str, address: &str) -> Result<(Vec<Listener>, O
     if !there.is_empty() {
         match Activation::from_fds(there).and_then(|mut passed| passed.listeners(name)) {
             Ok(listeners) => return Ok((listeners, Some(entry))),
-            Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
+            Err(error) => {
+                warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew");
+                store.remove(&entry)?;
+            }
         }
     }
     let listeners = bind(address)?;
@@ -134,15 +140,11 @@ fn bound(store: &FdStore, name: &str, address: &str) -> Result<(Vec<Listener>, O
     })
 }
 
-/// Makes the fd store have the sockets that we bound, and none that we bound for another address or an older version.
-pub(crate) async fn keep(store: FdStore, wanted: Vec<String>) {
-    if let Err(error) = store.sync_async().await {
-        warn!(%error, "the sockets that this service bound are not kept over a crash");
-        return;
-    }
+/// Closes what was bound for another address, or for a name that is not asked for any more.
+pub(crate) fn remove_stale(store: &FdStore, wanted: &[String]) {
     for entry in store.list() {
         if entry.name.starts_with(BOUND) && !wanted.contains(&entry.name) {
-            match store.remove_async(&entry.name).await {
+            match store.remove(&entry.name) {
                 Ok(_) => tracing::info!("closed {:?}, which nobody asks for any more", entry.name),
                 Err(error) => warn!(%error, "{:?} cannot be removed from the fd store", entry.name),
             }

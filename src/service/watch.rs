@@ -32,8 +32,8 @@ pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: Unbou
         tokio::select! {
             biased;
             frame = link.receive() => match frame {
-                Ok(Some(Frame::Failed { reason })) => break format!("said that it failed: {reason}"),
-                Ok(Some(frame)) => _ = inputs.send(Input::FromNext(id, frame)),
+                Ok(Some((Frame::Failed { reason }, _))) => break format!("said that it failed: {reason}"),
+                Ok(Some((frame, fds))) => _ = inputs.send(Input::FromNext(id, frame, fds)),
                 Ok(None) => match timeout(LAST_WORDS, end_of(&pidfd)).await {
                     Ok(ended) => break ended.to_string(),
                     Err(_) => break "closed its end of the handover link".to_owned(),
@@ -50,8 +50,8 @@ pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: Unbou
 pub(crate) async fn successors(link: Arc<Link>, inputs: UnboundedSender<Input>) {
     let last = loop {
         let event = match link.receive().await {
-            Ok(Some(Frame::Hurry)) => Event::Hurry,
-            Ok(Some(Frame::Hammer)) => Event::Quit,
+            Ok(Some((Frame::Hurry, _))) => Event::Hurry,
+            Ok(Some((Frame::Hammer, _))) => Event::Quit,
             Ok(Some(_)) => continue,
             Ok(None) | Err(_) => break Event::SuccessorGone,
         };
@@ -64,9 +64,11 @@ pub(crate) async fn successors(link: Arc<Link>, inputs: UnboundedSender<Input>) 
 pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>) {
     let last = loop {
         match link.receive().await {
-            Ok(Some(Frame::Switch)) => _ = inputs.send(Input::Event(Event::Switch)),
-            Ok(Some(Frame::Main { reload, stop })) => break Event::Main { reload, stop },
-            Ok(Some(Frame::Dismissed { reason })) => {
+            Ok(Some((Frame::Entries { names }, fds))) => _ = inputs.send(Input::Entries(names, fds)),
+            Ok(Some((Frame::Gone { names }, _))) => _ = inputs.send(Input::Gone(names)),
+            Ok(Some((Frame::Switch, _))) => _ = inputs.send(Input::Event(Event::Switch)),
+            Ok(Some((Frame::Main { reload, stop }, _))) => break Event::Main { reload, stop },
+            Ok(Some((Frame::Dismissed { reason }, _))) => {
                 warn!(%reason, "dismissed by the previous generation");
                 break Event::Dismissed;
             }

@@ -39,7 +39,6 @@
 mod accept;
 mod options;
 mod pair;
-mod share;
 mod stream;
 mod tickets;
 mod watch;
@@ -51,7 +50,9 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use ring::digest;
+use tokio_rustls::rustls::crypto::{self, CryptoProvider};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
@@ -63,11 +64,13 @@ pub use self::stream::{TlsInfo, TlsStream};
 pub use self::tickets::TicketKeys;
 
 use self::pair::{Files, Judge, Pair, Pem, Stamp};
-use self::share::Share;
 use self::tickets::Tickets;
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
-use crate::state::States;
+use crate::state::{State, States};
+
+/// The name of the state in which ticket keys are.
+const TICKETS: &str = "tls-ticket-keys";
 
 /// A certificate with its key, and everything else that a TLS server needs. Clones are the same one.
 #[derive(Clone)]
@@ -85,9 +88,12 @@ struct Inner {
     http: Arc<rustls::ServerConfig>,
     handshake_timeout: Duration,
     tickets: Option<Arc<Tickets>>,
-    share: Mutex<Option<Box<dyn Share>>>,
-    /// Told already that the keys cannot be saved.
-    unsaved: AtomicBool,
+    #[cfg(feature = "http")]
+    verifies_clients: bool,
+    /// Where ticket keys outlive this process.
+    share: Mutex<Option<State<TicketKeys>>>,
+    /// Told already that the keys cannot be shared.
+    unshared: AtomicBool,
     /// One reload at a time.
     seen: Mutex<Seen>,
     /// While one of these is open, and while there is none, the files and keys are looked after.
@@ -180,41 +186,46 @@ impl Tls {
         self.inner.tickets.as_ref().map(|tickets| tickets.keys())
     }
 
-    /// Makes session tickets with these keys from now on, and new ones when they are used up. Tickets that were made before
-    /// can still be read.
+    /// Makes session tickets with these keys from now on, and new ones when they are used up; other generations do as well, if
+    /// tickets are [shared](Self::share_tickets). Tickets that were made before can still be read.
     ///
     /// # Errors
-    /// [`Error::is_state`]: there are no tickets. Else: no random numbers.
+    /// [`Error::is_state`]: there are no tickets. As for [`State::update`](crate::state::State::update), if tickets are
+    /// shared; then nothing has changed. Else: no random numbers.
     pub fn set_ticket_keys(&self, keys: &TicketKeys) -> Result<()> {
-        self.inner.tickets()?.adopt(keys, pair::now()).map_err(|_| no_random())
+        let tickets = self.inner.tickets()?;
+        if let Some(share) = self.inner.share() {
+            share.update(|shared| shared.give_way_to(keys))?;
+        }
+        tickets.adopt(keys, pair::now()).map_err(|_| no_random())?;
+        self.inner.share_tickets()
     }
 
     /// Keeps the keys of session tickets among these states, where other generations of the service find them, and takes
-    /// those that are there. `Service::serve_https` does it.
+    /// those that are there. From then on they are compared once a minute. `Service::serve_https` does it, unless there is a
+    /// [`client_verifier`](TlsOptions::client_verifier).
     ///
-    /// Keys that cannot be saved are kept by this process, and saved as soon as possible: in a generation that does not serve
-    /// yet that is later anyway.
+    /// With one, a client that comes back with a ticket is not verified again: with shared keys also not by a new generation, which
+    /// may trust others, or know that the client's certificate was revoked. Only whether a certificate was asked for, was
+    /// needed, and the names of those who may have issued it are part of a ticket, and must be the same.
     ///
     /// # Errors
-    /// [`Error::is_state`]: there are no tickets. Else as for [`State::load`](crate::state::State::load).
+    /// [`Error::is_state`]: there are no tickets. As for [`State::update`](crate::state::State::update): then this process
+    /// makes tickets with its own keys until it can share them, which it tries again.
     pub fn share_tickets(&self, states: &States) -> Result<()> {
-        self.share(Box::new(states.state::<TicketKeys>(share::STATE)))
-    }
-
-    fn share(&self, share: Box<dyn Share>) -> Result<()> {
-        let tickets = self.inner.tickets()?;
-        if let Some(keys) = share.load()? {
-            tickets.take_unshared(); // those that nobody has used go
-            tickets.adopt(&keys, pair::now()).map_err(|_| no_random())?;
-        }
-        *lock(&self.inner.share) = Some(share);
-        self.inner.save_tickets();
-        Ok(())
+        self.inner.tickets()?;
+        *lock(&self.inner.share) = Some(states.state(TICKETS));
+        self.inner.share_tickets()
     }
 
     #[cfg(feature = "http")]
     pub(crate) fn http_config(&self) -> Arc<rustls::ServerConfig> {
         Arc::clone(&self.inner.http)
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn may_share_tickets(&self) -> bool {
+        self.inner.tickets.is_some() && !self.inner.verifies_clients
     }
 
     /// Nothing needs looking after once this drain has begun.
@@ -226,10 +237,13 @@ impl Tls {
     fn new(pem: &Pem, files: Option<(Files, Stamp)>, options: TlsOptions) -> Result<Self> {
         options.check()?;
         let TlsOptions { handshake_timeout, alpn, poll, ticket_rotation, ignore_validity, .. } = options;
-        let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
+        let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(crypto::ring::default_provider()));
         let judge = Judge { provider: Arc::clone(&provider), ignore_validity };
         let serving = Arc::new(Serving(RwLock::new(judge.judge(pem)?.key)));
-        let tickets = ticket_rotation.map(Tickets::new).transpose().map_err(|_| no_random())?.map(Arc::new);
+        let verifies_clients = options.client_verifier.is_some();
+        let realm = realm(options.client_verifier.as_deref());
+        let tickets = ticket_rotation.map(|rotation| Tickets::new(rotation, realm)).transpose();
+        let tickets = tickets.map_err(|_| no_random())?.map(Arc::new);
 
         let builder = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -264,8 +278,10 @@ impl Tls {
             http: Arc::new(http),
             handshake_timeout,
             tickets,
+            #[cfg(feature = "http")]
+            verifies_clients,
             share: Mutex::default(),
-            unsaved: AtomicBool::new(false),
+            unshared: AtomicBool::new(false),
             seen: Mutex::new(Seen { loaded, refused: None }),
             drains: Mutex::default(),
             _watcher: watcher,
@@ -276,6 +292,10 @@ impl Tls {
 }
 
 impl Inner {
+    fn share(&self) -> Option<State<TicketKeys>> {
+        lock(&self.share).clone()
+    }
+
     fn tickets(&self) -> Result<&Arc<Tickets>> {
         self.tickets.as_ref().ok_or_else(|| Error::new(Kind::State, "ticket_rotation(None) means: no session tickets"))
     }
@@ -315,6 +335,18 @@ impl fmt::Debug for Tls {
 fn given(chain: &[u8], key: &[u8]) -> Pem {
     let key = Zeroizing::new(key.to_vec());
     Pem { chain: chain.to_vec(), key, chain_name: "that was given".into(), key_name: "that was given".into() }
+}
+
+/// Rustls resumes a session without a word to the verifier, so a session of those that were not verified must not be one of
+/// those that must be.
+fn realm(verifier: Option<&dyn ClientCertVerifier>) -> Vec<u8> {
+    let Some(verifier) = verifier.filter(|verifier| verifier.offer_client_auth()) else { return vec![0] };
+    let mut issuers = digest::Context::new(&digest::SHA256);
+    for issuer in verifier.root_hint_subjects() {
+        issuers.update(&issuer.as_ref().len().to_le_bytes());
+        issuers.update(issuer.as_ref());
+    }
+    [&[1 + u8::from(verifier.client_auth_mandatory())], issuers.finish().as_ref()].concat()
 }
 
 fn no_random() -> Error {

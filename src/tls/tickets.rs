@@ -1,8 +1,9 @@
 //! Session tickets that every generation can read.
 //!
 //! Each key is made one rotation before it is used, and shared then. So whoever shares the set at any moment knows the key
-//! that the others will go over to, and at what time: nobody needs to be told of a rotation when it happens. Of two
-//! generations that both make a next key, one is gone long before its key would be used.
+//! that the others will go over to, and at what time: nobody needs to be told of a rotation when it happens. The shared set is
+//! changed under a lock, and has the last word: of two generations that both make a next key, the second one to come there
+//! finds that of the first, and takes it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -26,12 +27,12 @@ const NAME: usize = 16;
 /// [`Tls::share_tickets`](super::Tls::share_tickets) does it. Whoever has them can read recorded connections that were
 /// resumed without a fresh key exchange, and pose as the server to clients that resume: keep them as you keep the private
 /// key. `Debug` shows no secret, and memory is wiped on drop; what serde makes of them is not.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketKeys {
     keys: Vec<TicketKey>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct TicketKey {
     name: [u8; NAME],
     secret: [u8; 32],
@@ -53,15 +54,24 @@ impl fmt::Debug for TicketKey {
     }
 }
 
+impl TicketKeys {
+    /// Each of these makes no more tickets, unless it is one of `others`, which come in.
+    pub(super) fn give_way_to(&mut self, others: &Self) {
+        for key in &mut self.keys {
+            key.retired = true;
+        }
+        self.keys.retain(|key| others.keys.iter().all(|other| other.name != key.name));
+        self.keys.extend_from_slice(&others.keys);
+    }
+}
+
 /// What rustls makes tickets with.
 pub(super) struct Tickets {
     /// In seconds.
     rotation: u64,
+    /// What a session was allowed to skip. A ticket of another realm cannot be read, whoever has its key.
+    realm: Vec<u8>,
     ring: RwLock<Ring>,
-    /// Something was encrypted, so somebody may come back with it.
-    used: AtomicBool,
-    /// There are keys that were not shared yet.
-    unshared: AtomicBool,
 }
 
 #[derive(Default)]
@@ -74,58 +84,58 @@ struct Ring {
 struct Key {
     key: TicketKey,
     aead: LessSafeKey,
+    /// We encrypted something with it, so somebody may come back with it.
+    used: AtomicBool,
 }
 
 impl Tickets {
-    pub(super) fn new(rotation: Duration) -> Result<Self, Unspecified> {
-        let tickets = Self {
-            rotation: rotation.as_secs().max(1),
-            ring: RwLock::default(),
-            used: AtomicBool::new(false),
-            unshared: AtomicBool::new(false),
-        };
+    pub(super) fn new(rotation: Duration, realm: Vec<u8>) -> Result<Self, Unspecified> {
+        let tickets = Self { rotation: rotation.as_secs().max(1), realm, ring: RwLock::default() };
         tickets.advance(now())?;
         Ok(tickets)
     }
 
-    /// For whoever shall be able to read our tickets.
+    /// For whoever shall be able to read our tickets. In one order, so that they can be compared.
     pub(super) fn keys(&self) -> TicketKeys {
-        TicketKeys { keys: self.read().keys.iter().map(|k| k.key.clone()).collect() }
+        let mut keys: Vec<_> = self.read().keys.iter().map(|k| k.key.clone()).collect();
+        keys.sort_by_key(|key| (key.from, key.name));
+        TicketKeys { keys }
+    }
+
+    pub(super) fn rotation(&self) -> Duration {
+        Duration::from_secs(self.rotation)
     }
 
     /// Encrypts with these from now on. Tickets that were made before can still be read.
     pub(super) fn adopt(&self, theirs: &TicketKeys, now: u64) -> Result<(), Unspecified> {
+        if theirs.keys.is_empty() {
+            return self.advance(now);
+        }
+        let new = theirs.keys.iter().map(|key| Key::new(key.clone())).collect::<Result<Vec<_>, _>>()?;
         let mut ring = self.write();
-        let known = |key: &TicketKey| theirs.keys.iter().any(|k| k.name == key.name);
-        let used = self.used.load(Relaxed);
-        ring.keys.retain(|k| used && !known(&k.key));
-        for own in &mut ring.keys {
-            own.key.retired = true;
-            self.unshared.store(true, Relaxed);
+        let old = std::mem::replace(&mut ring.keys, new);
+        for mut own in old.into_iter().filter(|own| own.used.load(Relaxed)) {
+            match ring.keys.iter_mut().find(|key| key.key.name == own.key.name) {
+                Some(same) => same.used = own.used,
+                None => {
+                    own.key.retired = true;
+                    ring.keys.push(own);
+                }
+            }
         }
-        for key in &theirs.keys {
-            ring.keys.push(Key::new(key.clone())?);
-        }
-        drop(ring);
-        self.advance(now)
+        ring.advance(now, self.rotation)
+    }
+
+    /// Makes ours and the shared ones the same; whether these have changed.
+    pub(super) fn meet(&self, shared: &mut TicketKeys, now: u64) -> Result<bool, Unspecified> {
+        self.adopt(shared, now)?;
+        let before = std::mem::replace(shared, self.keys());
+        Ok(*shared != before)
     }
 
     /// Lets go of keys that are too old, and makes those that are missing.
     pub(super) fn advance(&self, now: u64) -> Result<(), Unspecified> {
-        let mut ring = self.write();
-        if ring.advance(now, self.rotation)? {
-            self.unshared.store(true, Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Whether there was something to share since the last time.
-    pub(super) fn take_unshared(&self) -> bool {
-        self.unshared.swap(false, Relaxed)
-    }
-
-    pub(super) fn set_unshared(&self) {
-        self.unshared.store(true, Relaxed);
+        self.write().advance(now, self.rotation)
     }
 
     fn seal(&self, plain: &[u8], now: u64) -> Option<Vec<u8>> {
@@ -146,10 +156,10 @@ impl Tickets {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = key
             .aead
-            .seal_in_place_separate_tag(nonce, Aad::from(key.key.name), &mut ticket[NAME + NONCE_LEN..])
+            .seal_in_place_separate_tag(nonce, self.bound_to(&key.key.name), &mut ticket[NAME + NONCE_LEN..])
             .ok()?;
         ticket.extend(tag.as_ref());
-        self.used.store(true, Relaxed);
+        key.used.store(true, Relaxed);
         Some(ticket)
     }
 
@@ -160,9 +170,13 @@ impl Tickets {
         let key = ring.keys.iter().find(|k| k.key.name == *name && k.key.decrypts(now, self.rotation))?;
         let mut plain = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let length = key.aead.open_in_place(nonce, Aad::from(*name), &mut plain).ok()?.len();
+        let length = key.aead.open_in_place(nonce, self.bound_to(name), &mut plain).ok()?.len();
         plain.truncate(length);
         Some(plain)
+    }
+
+    fn bound_to(&self, name: &[u8; NAME]) -> Aad<Vec<u8>> {
+        Aad::from([name, self.realm.as_slice()].concat())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Ring> {
@@ -200,13 +214,10 @@ impl fmt::Debug for Tickets {
 }
 
 impl Ring {
-    /// Whether keys came or went.
-    fn advance(&mut self, now: u64, rotation: u64) -> Result<bool, Unspecified> {
-        let before = self.keys.len();
+    fn advance(&mut self, now: u64, rotation: u64) -> Result<(), Unspecified> {
         // No key is made that far ahead: the clock was wrong then, or is now.
         let ahead = now.saturating_add(rotation.saturating_mul(2));
         self.keys.retain(|k| k.key.decrypts(now, rotation) && k.key.from <= ahead);
-        let mut changed = self.keys.len() != before;
         let newest = |keys: &[Key], wanted: &dyn Fn(u64) -> bool| {
             keys.iter().filter(|k| !k.key.retired && wanted(k.key.from)).map(|k| k.key.from).max()
         };
@@ -214,7 +225,6 @@ impl Ring {
             Some(from) if now < from.saturating_add(rotation) => from,
             _ => {
                 self.keys.push(Key::generate(now)?);
-                changed = true;
                 now
             }
         };
@@ -223,11 +233,10 @@ impl Ring {
             None => {
                 let from = current.saturating_add(rotation);
                 self.keys.push(Key::generate(from)?);
-                changed = true;
                 from
             }
         };
-        Ok(changed)
+        Ok(())
     }
 }
 
@@ -242,7 +251,7 @@ impl Key {
 
     fn new(key: TicketKey) -> Result<Self, Unspecified> {
         let aead = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &key.secret)?);
-        Ok(Self { key, aead })
+        Ok(Self { key, aead, used: AtomicBool::new(false) })
     }
 }
 
@@ -261,7 +270,11 @@ mod tests {
 
     /// With keys as of `now`.
     fn tickets(now: u64) -> Tickets {
-        let tickets = Tickets::new(Duration::from_secs(SIX)).unwrap();
+        in_realm(now, &[0])
+    }
+
+    fn in_realm(now: u64, realm: &[u8]) -> Tickets {
+        let tickets = Tickets::new(Duration::from_secs(SIX), realm.to_vec()).unwrap();
         tickets.write().keys.clear();
         tickets.advance(now).unwrap();
         tickets
@@ -332,7 +345,78 @@ mod tests {
         assert_eq!(ours.open(&before, start + 2).unwrap(), b"before");
         let after = ours.seal(b"after", start + 2).unwrap();
         assert_eq!(theirs.open(&after, start + 2).unwrap(), b"after");
-        assert!(ours.take_unshared(), "the others should know our old ones, too");
+        let mut shared = theirs.keys();
+        assert!(ours.meet(&mut shared, start + 2).unwrap(), "the others should know our old ones, too");
+        assert!(!ours.meet(&mut shared, start + 3).unwrap(), "once");
+        theirs.adopt(&shared, start + 3).unwrap();
+        assert_eq!(theirs.open(&before, start + 3).unwrap(), b"before");
+        assert_eq!(theirs.seal(b"x", start + 3).unwrap()[..NAME], after[..NAME], "but make none with them");
+    }
+
+    /// Days of three generations, of which two live at a time, and which look at the shared set at other times.
+    #[test]
+    fn through_the_shared_set_any_two_read_each_other_s_tickets() {
+        let start = 1_800_000_000;
+        let mut shared = TicketKeys::default();
+        let mut old = tickets(start);
+        old.meet(&mut shared, start).unwrap();
+        let mut now = start;
+        for reload in 0..40 {
+            let new = tickets(now);
+            new.meet(&mut shared, now).unwrap();
+            let mut made = Vec::new();
+            for step in 0..9 {
+                now += 1000 + 77 * reload;
+                made.push((old.seal(b"old", now).unwrap(), new.seal(b"new", now).unwrap()));
+                for (by_old, by_new) in made.iter().rev().take(4) {
+                    assert!(new.open(by_old, now).is_some() && old.open(by_new, now).is_some(), "{reload} {step}");
+                }
+                // Each looks more often than once in a rotation.
+                let due = if step % 2 == reload % 2 { &old } else { &new };
+                due.meet(&mut shared, now).unwrap();
+            }
+            assert!(shared.keys.len() <= 5, "{shared:?}");
+            old = new;
+        }
+    }
+
+    #[test]
+    fn a_lost_shared_set_comes_back() {
+        let start = 1_800_000_000;
+        let (ours, mut shared) = (tickets(start), TicketKeys::default());
+        let ticket = ours.seal(b"session", start).unwrap();
+        assert!(ours.meet(&mut shared, start).unwrap());
+        shared = TicketKeys::default();
+        assert!(ours.meet(&mut shared, start + 1).unwrap());
+        let next = tickets(start + 2);
+        next.meet(&mut shared, start + 2).unwrap();
+        assert_eq!(next.open(&ticket, start + 2).unwrap(), b"session");
+        assert_eq!(ours.seal(b"x", start + 2).unwrap()[..NAME], ticket[..NAME], "and the same key stays in use");
+    }
+
+    #[test]
+    fn keys_that_are_given_come_before_the_shared_ones() {
+        let start = 1_800_000_000;
+        let (ours, given, mut shared) = (tickets(start), tickets(start), TicketKeys::default());
+        ours.meet(&mut shared, start).unwrap();
+        let before = ours.seal(b"before", start).unwrap();
+        shared.give_way_to(&given.keys());
+        ours.meet(&mut shared, start + 1).unwrap();
+        assert_eq!(given.open(&ours.seal(b"after", start + 1).unwrap(), start + 1).unwrap(), b"after");
+        assert_eq!(ours.open(&before, start + 1).unwrap(), b"before");
+        assert!(!ours.meet(&mut shared, start + 2).unwrap());
+    }
+
+    #[test]
+    fn a_ticket_of_another_realm_is_not_read() {
+        let start = 1_800_000_000;
+        let (anyone, verified) = (in_realm(start, &[0]), in_realm(start, &[1, 7]));
+        verified.adopt(&anyone.keys(), start).unwrap();
+        let ticket = anyone.seal(b"session", start).unwrap();
+        assert_eq!(verified.open(&ticket, start), None);
+        let ticket = verified.seal(b"session", start).unwrap();
+        assert_eq!(anyone.open(&ticket, start), None);
+        assert_eq!(verified.open(&ticket, start).unwrap(), b"session");
     }
 
     #[test]

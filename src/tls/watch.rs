@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::pair::{self, Age, Files, Stamp};
-use super::{Inner, lock};
+use super::{Inner, lock, no_random};
 use crate::drain::Phase;
 use crate::error::{Error, Kind, Result};
 
@@ -16,40 +16,35 @@ use crate::error::{Error, Kind, Result};
 const SETTLED: Duration = Duration::from_secs(1);
 /// They are read anyway after so many looks.
 const SETTLING: usize = 10;
-/// Ticket keys are looked at that often, if nothing else asks for it more often.
+/// Ticket keys are compared with the shared ones that often; four times in a rotation, if that is more often.
 const TICKETS: Duration = Duration::from_secs(60);
 
 pub(super) fn start(inner: &Arc<Inner>, end: Receiver<()>, poll: Option<Duration>) -> Result<()> {
     let poll = poll.filter(|_| inner.files.is_some());
+    let tickets = inner.tickets.as_ref().map(|tickets| TICKETS.min(tickets.rotation() / 4));
+    if poll.is_none() && tickets.is_none() {
+        return Ok(());
+    }
     let weak = Arc::downgrade(inner);
-    let started = thread::Builder::new().name("handover-tls".into()).spawn(move || run(&weak, &end, poll));
+    let watcher = move || run(&weak, &end, &mut [(tickets, Inner::look_at_tickets), (poll, Inner::look_at_files)]);
+    let started = thread::Builder::new().name("handover-tls".into()).spawn(watcher);
     started.map(drop).map_err(|e| Error::os("no thread can be started to look after the certificate", e))
 }
 
-fn run(inner: &Weak<Inner>, end: &Receiver<()>, poll: Option<Duration>) {
-    let interval = poll.unwrap_or(TICKETS).min(TICKETS);
-    let mut due = poll.unwrap_or(Duration::MAX);
-    loop {
-        if end.recv_timeout(interval) == Err(RecvTimeoutError::Disconnected) {
+type Duty = (Option<Duration>, fn(&Inner, Duration));
+
+fn run(inner: &Weak<Inner>, end: &Receiver<()>, duties: &mut [Duty]) {
+    let mut due: Vec<_> = duties.iter().filter_map(|(every, duty)| every.map(|every| (Instant::now() + every, every, duty))).collect();
+    while let Some(next) = due.iter_mut().min_by_key(|(at, ..)| *at) {
+        let (at, every, duty) = next;
+        if end.recv_timeout(at.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Disconnected) {
             return;
         }
         let Some(inner) = inner.upgrade() else { return };
-        if inner.is_over() {
-            continue;
+        if !inner.is_over() {
+            duty(&inner, *every);
         }
-        if let Some(tickets) = &inner.tickets {
-            if tickets.advance(pair::now()).is_err() {
-                tracing::warn!("no random numbers for the next key of session tickets (getrandom)");
-            }
-            inner.save_tickets();
-        }
-        due = due.saturating_sub(interval);
-        if due.is_zero()
-            && let Some(poll) = poll
-        {
-            due = poll;
-            inner.look(poll);
-        }
+        *at = Instant::now() + *every;
     }
 }
 
@@ -84,7 +79,7 @@ impl Inner {
     }
 
     /// Reads the files if others are there now than those that were loaded.
-    fn look(&self, poll: Duration) {
+    fn look_at_files(&self, poll: Duration) {
         let Some(files) = &self.files else { return };
         let stamp = files.stamp();
         let known = {
@@ -101,19 +96,35 @@ impl Inner {
         let _ = self.renew(!known);
     }
 
-    pub(super) fn save_tickets(&self) {
-        let (Some(tickets), Some(share)) = (&self.tickets, &*lock(&self.share)) else { return };
-        if !tickets.take_unshared() {
-            return;
-        }
-        match share.save(&tickets.keys()) {
-            Ok(()) => self.unsaved.store(false, Relaxed),
+    fn look_at_tickets(&self, _: Duration) {
+        match self.share_tickets() {
+            Ok(()) => self.unshared.store(false, Relaxed),
+            // A generation that does not serve yet, or no longer, or a newer one's form: nothing is wrong with that.
+            Err(error) if error.is_state() => {}
             Err(error) => {
-                tickets.set_unshared();
-                // In a generation that does not serve yet, or no longer: nothing is wrong with that.
-                if !error.is_state() && !self.unsaved.swap(true, Relaxed) {
-                    tracing::warn!(%error, "the keys of session tickets are not kept over a crash");
+                if !self.unshared.swap(true, Relaxed) {
+                    tracing::warn!(%error, "the keys of session tickets are not shared with other generations");
                 }
+            }
+        }
+    }
+
+    /// Makes new keys in time, and with the other generations.
+    pub(super) fn share_tickets(&self) -> Result<()> {
+        let Some(tickets) = &self.tickets else { return Ok(()) };
+        let now = pair::now();
+        let Some(share) = self.share() else { return tickets.advance(now).map_err(|_| no_random()) };
+        let shared = share.try_update(|shared| match tickets.meet(shared, now) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Ok(())), // nothing to write
+            Err(_) => Err(Err(no_random())),
+        });
+        match shared {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(unchanged)) => unchanged,
+            Err(error) => {
+                let _ = tickets.advance(now);
+                Err(error)
             }
         }
     }

@@ -17,6 +17,9 @@ pub(crate) const MAX_FRAME: usize = 64 * 1024;
 /// The most fds beside one frame (the kernel's SCM_MAX_FD).
 pub(crate) const MAX_FDS: usize = 253;
 
+/// The most names in one frame: with the longest names it stays below [`MAX_FRAME`].
+pub(crate) const MAX_NAMES: usize = 100;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(crate) enum Frame {
@@ -29,6 +32,11 @@ pub(crate) enum Frame {
     },
     /// New to old: ready to accept.
     Ready,
+    /// Entries of the fd store, an fd for each beside the frame. New to old, before `Ready`: keep these for me. Old to new,
+    /// before `Switch`: what has come or changed since you were started.
+    Entries { names: Vec<String> },
+    /// Old to new, before `Switch`: entries that you were started with and that are no more.
+    Gone { names: Vec<String> },
     /// New to old: it will not work.
     Failed { reason: String },
     /// Old to new: accept.
@@ -71,6 +79,9 @@ pub(crate) struct Hello {
     /// After the links, a sealed memfd with the application's state.
     #[serde(default)]
     pub(crate) state: bool,
+    /// That no fd store covers crashes was said.
+    #[serde(default)]
+    pub(crate) told: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +147,7 @@ mod tests {
             managed: true,
             drainers: vec![Drainer { generation: 5, pid: 40, draining_ms: 1200, drain_timeout_ms: Some(30_000) }],
             state: false,
+            told: true,
         })
     }
 
@@ -145,6 +157,8 @@ mod tests {
             hello(),
             Frame::Ready,
             Frame::failed("port\nin use"),
+            Frame::Entries { names: vec!["handover.state.sessions~3".into(), "queue~".into()] },
+            Frame::Gone { names: vec!["queue".into()] },
             Frame::Main { reload: true, stop: false },
             Frame::Dismissed { reason: String::new() },
         ];
@@ -166,6 +180,12 @@ mod tests {
         assert!(error.is_protocol());
         assert!(error.to_string().contains("handover/2"), "{error}");
         assert!(Frame::decode(b"handover/1 {\"type\":\"hello\"}").unwrap_err().to_string().contains("version"));
+    }
+
+    #[test]
+    fn as_many_names_as_go_into_one_frame_do() {
+        let names = vec!["\\".repeat(255); MAX_NAMES];
+        assert!(Frame::Gone { names }.encode().unwrap().len() <= MAX_FRAME, "each character escaped");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What came in at the start: which of it is the store's, and what is wrong with it.
 
 use crate::error::{Error, Result};
+use crate::sys::socket::same;
 use crate::systemd::activation::{Activation, SocketKind};
 use crate::systemd::fdstore::line::{is_dead, probe_name};
-use crate::systemd::fdstore::table::{Group, Held, Table, slot as slot_of};
+use crate::systemd::fdstore::table::{Group, Held, Mode, Table, slot as slot_of};
 use crate::wire::store::{RESERVED, Slot};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use tracing::warn;
 
 /// Which of the passed names are entries of the fd store.
@@ -63,10 +65,23 @@ pub struct Rejected {
     pub why: String,
 }
 
+/// By plain name and number; whether they are polled, and the fds, of which some may be in the store and others not.
+#[derive(Debug, Default)]
+pub(super) struct Slots(BTreeMap<(String, u64), (bool, Vec<Held>)>);
+
+impl Slots {
+    pub(super) fn add(&mut self, slot: Slot, poll: bool, fds: impl IntoIterator<Item = OwnedFd>) {
+        let Slot { name, number, stored } = slot;
+        let (_, held) = self.0.entry((name, number)).or_insert((poll, Vec::new()));
+        held.extend(fds.into_iter().map(|fd| Held { fd, stored }));
+    }
+}
+
 impl Table {
     /// Takes what is the store's out of `activation`.
     pub(super) fn claim(&mut self, activation: &mut Activation, names: &Names) -> Result<()> {
         let passed: Vec<_> = activation.names().into_iter().map(str::to_owned).collect();
+        let mut slots = Slots::default();
         for name in passed {
             let Some(slot) = Slot::parse(&name) else {
                 if name.starts_with(RESERVED) {
@@ -81,9 +96,12 @@ impl Table {
                 self.debris.push(name);
                 continue;
             }
-            let fds = fds.into_iter().map(OwnedFd::from).collect();
-            self.admit(&slot, fds, poll);
+            if slot.stored {
+                self.exists = Some(true);
+            }
+            slots.add(slot, poll, fds.into_iter().map(OwnedFd::from));
         }
+        self.admit(slots);
         // Connections are not duplicated: their peers would not see them close.
         let kept = |kind| !matches!(kind, SocketKind::TcpStream | SocketKind::UnixStream | SocketKind::UnixSeqpacket);
         for socket in activation.passed().iter().filter(|socket| kept(socket.kind())) {
@@ -96,38 +114,54 @@ impl Table {
         Ok(())
     }
 
-    /// One slot's fds, unless there is a newer slot of its name.
-    pub(super) fn admit(&mut self, slot: &Slot, fds: Vec<OwnedFd>, poll: bool) {
-        let stored = slot.stored;
-        let as_stored = Slot { stored: true, ..slot.clone() }.to_string();
-        // What was put in standby yields to what the previous generation, which is main, had acknowledged.
-        let ours = |group: &Group| !group.inherited && group.fds.iter().all(|held| !held.stored);
-        if self.groups.get(&slot.name).is_some_and(ours) {
-            self.groups.remove(&slot.name);
+    /// Of each name what was put last.
+    pub(super) fn admit(&mut self, slots: Slots) {
+        for ((name, number), (poll, fds)) in slots.0 {
+            self.admit_one(&name, number, poll, fds);
         }
-        match self.groups.get(&slot.name) {
-            Some(newer) if newer.number > slot.number => {
-                if stored {
-                    self.superseded.push(as_stored);
+    }
+
+    fn admit_one(&mut self, name: &str, number: u64, poll: bool, fds: Vec<Held>) {
+        // What this process has given another name does not come back under the first one.
+        let moved = |held: &Held| self.mode == Mode::Standby && self.has_elsewhere(name, held.fd.as_fd());
+        let fds: Vec<_> = fds.into_iter().filter(|held| !moved(held)).collect();
+        if fds.is_empty() {
+            return;
+        }
+        let stored = |fds: &[Held]| fds.iter().any(|held| held.stored);
+        // What was put in standby yields to what the previous generation, which is main, had acknowledged.
+        let ours = |group: &Group| !group.inherited && !stored(&group.fds);
+        if self.groups.get(name).is_some_and(ours) {
+            self.groups.remove(name);
+        }
+        match self.groups.get(name) {
+            Some(newer) if newer.number > number => {
+                if stored(&fds) {
+                    self.superseded.push(slot_of(name, number));
                 }
                 return;
             }
-            Some(same) if same.number == slot.number => return,
-            Some(older) if older.fds.iter().any(|held| held.stored) => {
-                let older = slot_of(&slot.name, older.number);
-                self.superseded.push(older);
+            // Told again by the previous generation: fds have come or gone.
+            Some(same) if same.number == number && same.fds.len() == fds.len() => return,
+            Some(older) if older.number < number && stored(&older.fds) => {
+                self.superseded.push(slot_of(name, older.number));
             }
             _ => {}
         }
         let before = fds.len();
-        let alive = |fd: &OwnedFd| !poll || !is_dead(fd.as_fd()).unwrap_or(false);
-        let fds: Vec<_> = fds.into_iter().filter(alive).map(|fd| Held { fd, stored }).collect();
+        let alive = |held: &Held| !poll || !is_dead(held.fd.as_fd()).unwrap_or(false);
+        let fds: Vec<_> = fds.into_iter().filter(alive).collect();
         if fds.is_empty() && before > 0 {
-            self.groups.remove(&slot.name);
-            self.reject(as_stored, "its other end is gone");
+            self.groups.remove(name);
+            self.reject(slot_of(name, number), "its other end is gone");
             return;
         }
-        self.groups.insert(slot.name.clone(), Group { number: slot.number, poll, inherited: true, fds });
+        self.groups.insert(name.to_owned(), Group { number, poll, inherited: true, fds });
+    }
+
+    fn has_elsewhere(&self, name: &str, fd: BorrowedFd<'_>) -> bool {
+        let others = self.groups.iter().filter(|(other, _)| *other != name).flat_map(|(_, group)| &group.fds);
+        others.into_iter().any(|held| same(held.fd.as_fd(), fd).unwrap_or(false))
     }
 
     pub(super) fn reject(&mut self, name: String, why: &str) {

@@ -49,9 +49,13 @@
 
 mod claim;
 mod line;
+mod passing;
+mod shared;
 mod table;
 
+use claim::Slots;
 pub use claim::{Names, Rejected};
+pub(crate) use passing::{Changes, Snapshot, zip};
 
 use crate::error::{Error, Kind, Result};
 use crate::systemd::activation::Activation;
@@ -59,9 +63,10 @@ use crate::systemd::environment::Environment;
 use crate::systemd::notify::{BARRIER_TIMEOUT, Notifier};
 use crate::wire::store::Slot;
 use line::Line;
+use shared::{Locked, Shared};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use table::{Mode, Table};
 
@@ -115,7 +120,7 @@ pub struct Synced {
 #[derive(Debug, Clone)]
 #[doc(alias = "FDSTORE")]
 pub struct FdStore {
-    table: Arc<Mutex<Table>>,
+    table: Arc<Shared>,
 }
 
 impl FdStore {
@@ -149,7 +154,7 @@ impl FdStore {
             warned: false,
         };
         table.claim(activation, names)?;
-        Ok(Self { table: Arc::new(Mutex::new(table)) })
+        Ok(Self { table: Arc::new(Shared::new(table)) })
     }
 
     /// How long each message and each barrier may take. Default: [`STORE_TIMEOUT`].
@@ -261,7 +266,12 @@ impl FdStore {
     ///
     /// As for [`put`](Self::put).
     pub fn sync(&self) -> Result<Synced> {
-        self.lock().sync()
+        let (synced, unproven) = self.lock().sync()?;
+        // Asking takes a while, in which the store must be there for others.
+        if let Some(unproven) = unproven {
+            unproven.verify()?;
+        }
+        Ok(synced)
     }
 
     /// From now on changes are kept here alone, until [`sync`](Self::sync): for a process that the manager does not listen to
@@ -273,7 +283,7 @@ impl FdStore {
 
     /// From now on changes are refused ([`Error::is_state`]), until [`sync`](Self::sync): for a process that hands over.
     pub fn freeze(&self) {
-        self.lock().mode = Mode::Frozen;
+        self.lock().freeze();
     }
 
     /// Copies of everything, for the next generation: to be passed to it as sockets are, under these names.
@@ -282,16 +292,7 @@ impl FdStore {
     ///
     /// There is no fd left, see `LimitNOFILE=`.
     pub fn entries(&self) -> Result<Vec<(String, OwnedFd)>> {
-        let mut table = self.lock();
-        table.prune();
-        let mut entries = Vec::new();
-        for (name, group) in &table.groups {
-            for held in &group.fds {
-                let slot = Slot { name: name.clone(), number: group.number, stored: held.stored };
-                entries.extend(copies(name, &[&held.fd])?.into_iter().map(|fd| (slot.to_string(), fd)));
-            }
-        }
-        Ok(entries)
+        self.estate().map(|(entries, _)| entries)
     }
 
     /// Takes over from [`entries`](Self::entries) of the previous generation what is newer than what is here, or was put here
@@ -301,20 +302,18 @@ impl FdStore {
     ///
     /// [`Error::is_protocol`]: a name is none of those. The others are taken all the same.
     pub fn adopt(&self, entries: Vec<(String, OwnedFd)>) -> Result<()> {
-        let mut slots: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
-        for (name, fd) in entries {
-            slots.entry(name).or_default().push(fd);
-        }
+        let (mut slots, mut odd) = (Slots::default(), Vec::new());
         let mut table = self.lock();
-        let mut odd = Vec::new();
-        for (name, fds) in slots {
-            let Some(slot) = Slot::parse(&name) else {
-                odd.push(name);
-                continue;
-            };
-            let poll = table.groups.get(&slot.name).is_none_or(|group| group.poll);
-            table.admit(&slot, fds, poll);
+        for (name, fd) in entries {
+            match Slot::parse(&name) {
+                Some(slot) => {
+                    let poll = table.groups.get(&slot.name).is_none_or(|group| group.poll);
+                    slots.add(slot, poll, [fd]);
+                }
+                None => odd.push(name),
+            }
         }
+        table.admit(slots);
         if odd.is_empty() {
             return Ok(());
         }
@@ -399,16 +398,8 @@ impl FdStore {
     ///
     /// As for [`sync`](Self::sync).
     pub async fn sync_async(&self) -> Result<Synced> {
-        self.blocking(Table::sync).await
-    }
-
-    /// Puts what was of no use under another name, for somebody to look at.
-    pub(crate) fn put_aside(&self, name: &str, aside: &str) -> Result<()> {
-        let mut table = self.lock();
-        // Removed first: systemd would not take the same open file under a second name.
-        table.take(aside)?;
-        let fds = table.take(name)?.unwrap_or_default();
-        table.put(aside, fds, true).map(drop)
+        let store = self.clone();
+        joined(tokio::task::spawn_blocking(move || store.sync()).await)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -416,14 +407,16 @@ impl FdStore {
         change: impl FnOnce(&mut Table) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let store = self.clone();
-        let changed = tokio::task::spawn_blocking(move || change(&mut store.lock())).await;
-        changed.unwrap_or_else(|e| Err(Error::new(Kind::State, format!("the fd store's change did not run: {e}"))))
+        joined(tokio::task::spawn_blocking(move || change(&mut store.lock())).await)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        // A change that panicked left at worst something to be removed.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        self.table.lock()
     }
+}
+
+fn joined<T>(changed: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    changed.unwrap_or_else(|e| Err(Error::new(Kind::State, format!("the fd store's change did not run: {e}"))))
 }
 
 fn copies<F: AsFd>(name: &str, fds: &[F]) -> Result<Vec<OwnedFd>> {

@@ -8,7 +8,7 @@ use crate::wire::store::{self, Slot};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// How long a refused fd may take to be closed, where systemd closes it in the background.
 const GRACE: Duration = Duration::from_millis(250);
@@ -60,6 +60,40 @@ pub(super) struct Table {
     pub(super) superseded: Vec<String>,
     pub(super) rejected: Vec<Rejected>,
     pub(super) warned: bool,
+}
+
+/// What was put without a question, because `$FDSTORE` says that there is room.
+#[derive(Debug)]
+pub(super) struct Unproven {
+    line: Line,
+    grace: Duration,
+    max: Option<usize>,
+    entries: usize,
+    spare: bool,
+}
+
+impl Unproven {
+    /// Says what no error of a single call would say.
+    pub(super) fn verify(&self) -> Result<()> {
+        let entries = self.entries;
+        if !self.spare {
+            warn!(
+                entries,
+                "the fd store is full: nothing in it can be replaced; set FileDescriptorStoreMax= to {} or more",
+                entries + 1
+            );
+        } else if self.line.room(1, self.grace)? == 0 {
+            // $FDSTORE is as old as the first process since systemd's last start of the service.
+            warn!(
+                entries,
+                "the fd store has less room than FDSTORE={} says, and may have lost entries: FileDescriptorStoreMax= was \
+                 lowered, or others use it too; set it to {} or more",
+                self.max.map_or("?".to_owned(), |max| max.to_string()),
+                entries + 1
+            );
+        }
+        Ok(())
+    }
 }
 
 impl Table {
@@ -156,27 +190,29 @@ impl Table {
         Ok(group.map(|group| group.fds.into_iter().map(|held| held.fd).collect()))
     }
 
-    /// Everything that is held into the store, everything else out of it.
-    pub(super) fn sync(&mut self) -> Result<Synced> {
+    /// Everything that is held into the store, everything else out of it. What is new in it is not proven to be there.
+    pub(super) fn sync(&mut self) -> Result<(Synced, Option<Unproven>)> {
         self.mode = Mode::Active;
         self.prune();
         let waiting = self.count(false);
         let removed = self.debris.len() + self.superseded.len();
+        let synced = |kept, pushed, entries| Synced { kept, pushed, removed, entries };
         self.remove_debris()?;
         if self.groups.is_empty() {
             self.remove_superseded();
-            return Ok(Synced { kept: self.all_kept(), pushed: 0, removed, entries: 0 });
+            return Ok((synced(self.all_kept(), 0, 0), None));
         }
+        let entries = self.count_all();
         if waiting > 0 && !self.make_room(waiting)? {
-            return Ok(Synced { kept: Kept::HeldOnly, pushed: 0, removed, entries: self.count_all() });
+            return Ok((synced(Kept::HeldOnly, 0, entries), None));
         }
         let Some(line) = self.line.clone() else {
             self.warn_once();
-            return Ok(Synced { kept: Kept::HeldOnly, pushed: 0, removed, entries: self.count_all() });
+            return Ok((synced(Kept::HeldOnly, 0, entries), None));
         };
         // A full store refuses even what it has, and logs it: then only what it does not have.
         let spare = match self.max {
-            Some(max) if self.count_all() + self.foreign < max => true,
+            Some(max) if entries + self.foreign < max => true,
             _ => line.room(1 + waiting, self.grace())? > waiting,
         };
         for (name, group) in &self.groups {
@@ -189,10 +225,13 @@ impl Table {
             held.stored = true;
         }
         self.remove_superseded();
-        self.verify(&line, spare)?;
-        let entries = self.count_all();
-        info!(entries, pushed = waiting, removed, "fd store: {entries} entries");
-        Ok(Synced { kept: Kept::Stored, pushed: waiting, removed, entries })
+        debug!(entries, pushed = waiting, removed, "fd store: {entries} entries, {waiting} of them new");
+        let unproven = Unproven { line, grace: self.grace(), max: self.max, entries, spare };
+        Ok((synced(Kept::Stored, waiting, entries), (waiting > 0 || !spare).then_some(unproven)))
+    }
+
+    pub(super) fn freeze(&mut self) {
+        self.mode = Mode::Frozen;
     }
 
     /// Whether that is the slot of something that is held.
@@ -204,28 +243,6 @@ impl Table {
     /// Removes what is of no use.
     pub(super) fn flush(&mut self) -> Result<()> {
         self.remove_debris()
-    }
-
-    /// Says what no error of a single call would say.
-    fn verify(&self, line: &Line, spare: bool) -> Result<()> {
-        let entries = self.count_all();
-        if !spare {
-            warn!(
-                entries,
-                "the fd store is full: nothing in it can be replaced; set FileDescriptorStoreMax= to {} or more",
-                entries + 1
-            );
-        } else if line.room(1, self.grace())? == 0 {
-            // $FDSTORE is as old as the first process since systemd's last start of the service.
-            warn!(
-                entries,
-                "the fd store has less room than FDSTORE={} says, and may have lost entries: FileDescriptorStoreMax= was \
-                 lowered, or others use it too; set it to {} or more",
-                self.max.map_or("?".to_owned(), |max| max.to_string()),
-                entries + 1
-            );
-        }
-        Ok(())
     }
 
     /// Whether it is in the store now. An error says whether anything was sent.

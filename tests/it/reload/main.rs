@@ -14,6 +14,7 @@ mod client;
 mod drains;
 mod environment;
 mod failures;
+mod keeps;
 mod killed;
 mod manager;
 mod placement;
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 9] = [
+    let all: [&[Case]; 10] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         failures::CASES,
         drains::CASES,
         stops::CASES,
+        keeps::CASES,
         killed::CASES,
         watchdog::CASES,
     ];

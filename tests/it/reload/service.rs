@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use handover::systemd::fdstore::{FdStore, Names};
 use handover::{Handle, Service};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
@@ -42,6 +43,10 @@ pub(crate) struct Config {
     pub(crate) listen: String,
     /// A socket that must be passed.
     pub(crate) needs: Option<String>,
+    /// The address of a socket named "more".
+    pub(crate) more: Option<String>,
+    /// The version of the state that "/count" changes.
+    pub(crate) counts: u32,
     /// Healthy unless there is a file named "unhealthy".
     pub(crate) health: bool,
 }
@@ -60,6 +65,8 @@ impl Default for Config {
             state: State::None,
             listen: "127.0.0.1:0".into(),
             needs: None,
+            more: None,
+            counts: 1,
             health: false,
         }
     }
@@ -124,6 +131,7 @@ async fn serve(directory: &Path) -> Result<(), String> {
     perform(&config.before, directory, None).await?;
     let mut builder = Service::builder()
         .listen("http", &config.listen)
+        .store(Names::new().name("early").name("late").name("some"))
         .ready_timeout(config.ready_timeout)
         .probation(config.probation)
         .drain_timeout(config.drain_timeout)
@@ -131,6 +139,9 @@ async fn serve(directory: &Path) -> Result<(), String> {
         .linger(config.linger)
         .stop_linger(config.linger)
         .max_draining(config.max_draining);
+    if let Some(address) = &config.more {
+        builder = builder.listen("more", address);
+    }
     if let Some(name) = &config.needs {
         builder = builder.socket(name);
     }
@@ -166,6 +177,8 @@ async fn serve(directory: &Path) -> Result<(), String> {
             Some(bytes) => format!("{} {}", bytes.len(), bytes == pattern(bytes.len())),
         },
         handle: service.handle(),
+        store: service.store(),
+        counter: service.state("counter").version(config.counts).migrate(|_, json| Ok(serde_json::from_reader(json)?)),
     });
     let answer = service_fn(move |request: Request<Incoming>| {
         let about = Arc::clone(&about);
@@ -183,6 +196,7 @@ async fn perform(step: &Step, directory: &Path, service: Option<Service>) -> Res
         Step::Panic => panic!("the new version is broken"),
         Step::Hang => std::future::pending().await,
         Step::Wait => {
+            fs::write(directory.join("waits"), "").unwrap();
             while !directory.join("go").exists() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -231,6 +245,8 @@ struct About {
     version: String,
     state: String,
     handle: Handle,
+    store: FdStore,
+    counter: handover::state::State<u64>,
 }
 
 impl About {
@@ -240,6 +256,26 @@ impl About {
         match path {
             "/who" => say(format!("{} {} {}", self.generation, std::process::id(), self.version)),
             "/state" => say(self.state.clone()),
+            "/count" => {
+                let counted = self.counter.update(|count| {
+                    *count += 1;
+                    *count
+                });
+                say(counted.map_or_else(|e| e.to_string(), |updated| updated.result.to_string()));
+            }
+            "/store/list" => {
+                let own = self.store.list().into_iter().filter(|e| !e.name.starts_with("handover."));
+                say(own.map(|e| format!("{} {} {:?}\n", e.name, e.fds, e.kept)).collect());
+            }
+            _ if path.starts_with("/store/put/") => {
+                let file = File::open("/dev/null").unwrap();
+                let put = self.store.put(&path["/store/put/".len()..], &[file]);
+                say(put.map_or_else(|e| e.to_string(), |kept| format!("{kept:?}")));
+            }
+            _ if path.starts_with("/store/take/") => {
+                let taken = self.store.take(&path["/store/take/".len()..]);
+                say(taken.map_or_else(|e| e.to_string(), |fds| fds.len().to_string()));
+            }
             // Answered, but never to the end.
             "/hold" => {
                 say(format!("held {}\n", std::process::id()));

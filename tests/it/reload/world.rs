@@ -43,6 +43,7 @@ pub(crate) struct World {
     manager: Option<Manager>,
     listener: TcpListener,
     config: Config,
+    store: bool,
 }
 
 /// Who answered.
@@ -66,7 +67,13 @@ impl World {
         symlink(std::env::current_exe().unwrap(), directory.path().join("web")).unwrap();
         let config = Config::default();
         write_config(directory.path(), &config);
-        Self { directory, manager: None, listener: TcpListener::bind("127.0.0.1:0").unwrap(), config }
+        Self { directory, manager: None, listener: TcpListener::bind("127.0.0.1:0").unwrap(), config, store: false }
+    }
+
+    /// The manager says that it has an fd store; what is put there it only notes.
+    pub(crate) fn with_store(mut self) -> Self {
+        self.store = true;
+        self
     }
 
     pub(crate) fn configured(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -106,6 +113,7 @@ impl World {
     /// The same without its socket.
     pub(crate) fn bare(&self, path: impl Into<PathBuf>) -> Program {
         let program = Program::new(path).env(DIRECTORY, self.directory.path()).env("RUST_BACKTRACE", "0");
+        let program = if self.store { program.env("FDSTORE", "64") } else { program };
         match &self.manager {
             Some(_) => program.env("NOTIFY_SOCKET", self.path("notify")),
             None => program,

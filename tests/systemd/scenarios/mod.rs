@@ -1,6 +1,7 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod counter;
 mod crashes;
 mod failures;
 mod identity;
@@ -10,6 +11,8 @@ mod reload;
 mod requests;
 mod stops;
 mod store;
+mod storm;
+mod survival;
 mod tls;
 mod upgrade;
 mod user_manager;
@@ -31,6 +34,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         crashes::SCENARIOS,
         stops::SCENARIOS,
         store::SCENARIOS,
+        storm::SCENARIOS,
+        survival::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         tls::SCENARIOS,

@@ -335,7 +335,7 @@ async fn idle(address: SocketAddr, at: usize, stats: &Stats, mut stopped: watch:
             stats.idle.fetch_add(1, Relaxed);
         }
         while !last {
-            let silent = at % 4 != 0;
+            let silent = !at.is_multiple_of(4);
             tokio::select! {
                 biased;
                 ended = client.announced() => {
@@ -384,7 +384,7 @@ impl Client {
             self.stream.write_all(request.as_bytes()).await?;
             let mut received = Vec::new();
             // the body ends in the only newline without a carriage return
-            while !(received.ends_with(b"\n") && !received.ends_with(b"\r\n")) {
+            while !received.ends_with(b"\n") || received.ends_with(b"\r\n") {
                 if self.stream.read_buf(&mut received).await? == 0 {
                     return Err(format!("closed after {:?}", received.escape_ascii().to_string()).into());
                 }

@@ -1,0 +1,213 @@
+//! From one generation to the next: what the next one is started with, what comes after that, and what it adds.
+
+use crate::error::{Error, Kind, Result};
+use crate::systemd::fdstore::table::{Group, Held, Mode, Table, slot};
+use crate::systemd::fdstore::{FdStore, copies};
+use crate::wire::store::Slot;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+/// What there was at some time, to be compared with: of each name, which replacement, and how many fds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot(BTreeMap<String, (u64, usize)>);
+
+/// What has come since a [`Snapshot`], and what has gone.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) entries: Vec<(String, OwnedFd)>,
+    pub(crate) gone: Vec<String>,
+}
+
+impl FdStore {
+    /// [`entries`](Self::entries), and what to compare with later.
+    pub(crate) fn estate(&self) -> Result<(Vec<(String, OwnedFd)>, Snapshot)> {
+        let mut table = self.lock();
+        table.prune();
+        let snapshot = table.groups.iter().map(|(name, group)| (name.clone(), (group.number, group.fds.len())));
+        let snapshot = Snapshot(snapshot.collect());
+        Ok((table.entries(|_, _| true)?, snapshot))
+    }
+
+    /// Freezes, and says what the next generation does not have yet. Its own additions are kept before, so that they are in
+    /// the store when it accepts: they are among the changes, as entries that are stored. Their names are returned too.
+    pub(crate) fn hand_over(
+        &self,
+        additions: Vec<(String, OwnedFd)>,
+        since: &Snapshot,
+    ) -> Result<(Changes, Vec<String>)> {
+        let mut table = self.lock();
+        let added = table.add_for_next(additions);
+        table.freeze();
+        table.prune();
+        let same = |name: &str, number, fds: &Vec<Held>| since.0.get(name) == Some(&(number, fds.len()));
+        let entries = table.entries(|name, group| !same(name, group.number, &group.fds))?;
+        let gone = since.0.keys().filter(|name| !table.groups.contains_key(*name)).cloned().collect();
+        Ok((Changes { entries, gone }, added))
+    }
+
+    /// What this process has put and the store does not have.
+    pub(crate) fn additions(&self) -> Result<Vec<(String, OwnedFd)>> {
+        self.lock().entries(|_, group| !group.inherited && group.fds.iter().all(|held| !held.stored))
+    }
+
+    /// Told by the previous generation: what it removed is not to come back.
+    pub(crate) fn forget(&self, names: &[String]) {
+        let mut table = self.lock();
+        for name in names {
+            table.groups.remove(name);
+        }
+    }
+
+    /// Ends the standby, and pushes what is not in the store without asking whether there is room: for the main generation,
+    /// before it says that it is ready. [`sync`](Self::sync) follows and finds out.
+    pub(crate) fn offer(&self) -> Result<()> {
+        self.lock().offer()
+    }
+
+    /// As [`sync`](Self::sync), and removes what was added for a next generation that failed.
+    pub(crate) fn thaw(&self, added: &[String]) -> Result<()> {
+        self.sync()?;
+        for name in added {
+            self.remove(name)?;
+        }
+        Ok(())
+    }
+
+    /// That there is no store to outlive a crash was said by a generation before this one.
+    pub(crate) fn told(&self) {
+        self.lock().warned = true;
+    }
+
+    /// Whether it was said.
+    pub(crate) fn was_told(&self) -> bool {
+        self.lock().warned
+    }
+}
+
+impl Table {
+    pub(super) fn entries(&self, wanted: impl Fn(&str, &Group) -> bool) -> Result<Vec<(String, OwnedFd)>> {
+        let mut entries = Vec::new();
+        for (name, group) in self.groups.iter().filter(|(name, group)| wanted(name, group)) {
+            for held in &group.fds {
+                let slot = Slot { name: name.clone(), number: group.number, stored: held.stored };
+                entries.extend(copies(name, &[&held.fd])?.into_iter().map(|fd| (slot.to_string(), fd)));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Those of names that are not there; of others ours are the newer ones. What the store has no room for is only logged:
+    /// the next generation says it again when it is main.
+    fn add_for_next(&mut self, additions: Vec<(String, OwnedFd)>) -> Vec<String> {
+        let mut names: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
+        for (name, fd) in additions {
+            match Slot::parse(&name) {
+                Some(slot) if !self.groups.contains_key(&slot.name) => names.entry(slot.name).or_default().push(fd),
+                Some(_) => {}
+                None => tracing::warn!("the next generation named {name:?}, which is no name of the fd store"),
+            }
+        }
+        let mut added = Vec::new();
+        for (name, fds) in names {
+            match self.put(&name, fds, true) {
+                Ok(_) => added.push(name),
+                Err(error) => tracing::warn!(%error, "{name:?} of the next generation is not kept over a crash"),
+            }
+        }
+        added
+    }
+
+    fn offer(&mut self) -> Result<()> {
+        self.mode = Mode::Active;
+        let (Some(line), true) = (&self.line, self.exists != Some(false)) else { return Ok(()) };
+        let mut sent = false;
+        for (name, group) in &self.groups {
+            let fds: Vec<_> = group.fds.iter().filter(|held| !held.stored).map(|held| held.fd.as_fd()).collect();
+            if !fds.is_empty() {
+                line.push(&slot(name, group.number), &fds, group.poll)?;
+                sent = true;
+            }
+        }
+        if sent { line.barrier() } else { Ok(()) }
+    }
+}
+
+/// The other end's names and fds, one for each.
+pub(crate) fn zip(names: Vec<String>, fds: Vec<OwnedFd>) -> Result<Vec<(String, OwnedFd)>> {
+    if names.len() != fds.len() {
+        let why = format!("{} entries of the fd store came with {} fds", names.len(), fds.len());
+        return Err(Error::new(Kind::Protocol, why));
+    }
+    Ok(names.into_iter().zip(fds).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::systemd::activation::Activation;
+    use crate::systemd::environment::Environment;
+    use crate::systemd::fdstore::Names;
+    use crate::systemd::notify::Notifier;
+
+    /// A generation without a manager, started with these.
+    fn generation(passed: Vec<(String, OwnedFd)>) -> FdStore {
+        let environment = Environment::default();
+        let notifier = Notifier::from_env(&environment).unwrap();
+        let mut activation = Activation::from_fds(passed).unwrap();
+        FdStore::open(&environment, &notifier, &mut activation, &Names::new().prefix("")).unwrap()
+    }
+
+    fn memory() -> OwnedFd {
+        crate::sys::memfd::create(c"test").unwrap().into()
+    }
+
+    fn names(entries: &[(String, OwnedFd)]) -> Vec<&str> {
+        entries.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_next_one_ends_with_what_the_old_one_has() {
+        let old = generation(Vec::new());
+        for name in ["stays", "goes", "grows", "changes"] {
+            old.put(name, &[memory()]).unwrap();
+        }
+        let (entries, snapshot) = old.estate().unwrap();
+        let new = generation(entries);
+        new.standby();
+        old.remove("goes").unwrap();
+        old.put("grows", &[memory()]).unwrap();
+        old.replace("changes", &[memory()]).unwrap();
+        old.put("comes", &[memory()]).unwrap();
+        new.put("own", &[memory()]).unwrap();
+        new.put("comes", &[memory(), memory()]).unwrap();
+
+        let additions = new.additions().unwrap();
+        let (changes, added) = old.hand_over(additions, &snapshot).unwrap();
+        assert_eq!(added, ["own"]);
+        assert_eq!(names(&changes.entries), ["changes~1~", "comes~", "grows~", "grows~", "own~"]);
+        assert_eq!(changes.gone, ["goes"]);
+        assert!(old.put("late", &[memory()]).unwrap_err().is_state());
+        new.adopt(changes.entries).unwrap();
+        new.forget(&changes.gone);
+        assert_eq!(new.list(), old.list());
+        for entry in new.list() {
+            for (ours, theirs) in new.get(&entry.name).unwrap().iter().zip(old.get(&entry.name).unwrap()) {
+                assert!(crate::sys::socket::same(ours.as_fd(), theirs.as_fd()).unwrap(), "{}", entry.name);
+            }
+        }
+
+        old.thaw(&added).unwrap();
+        assert!(old.get("own").unwrap().is_empty(), "a rollback takes back what the next one added");
+        old.put("late", &[memory()]).unwrap();
+    }
+
+    #[test]
+    fn names_that_nobody_can_have_given_are_left_out() {
+        let old = generation(Vec::new());
+        let (_, snapshot) = old.estate().unwrap();
+        let odd = vec![("a:b".to_owned(), memory()), ("x~0".to_owned(), memory()), ("fine~".to_owned(), memory())];
+        let (_, added) = old.hand_over(odd, &snapshot).unwrap();
+        assert_eq!(added, ["fine"]);
+        assert!(zip(vec!["one".into()], Vec::new()).unwrap_err().is_protocol());
+    }
+}
