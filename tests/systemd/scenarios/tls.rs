@@ -92,12 +92,12 @@ fn certificate_under_load(lab: &Container) -> Outcome {
             }
             until_shown(&good)?;
         }
-        let bad: [(&str, Box<dyn Fn() -> Outcome>); 5] = [
-            ("it is not the key of", Box::new(|| service.rename("key.pem", &certs::pair().key))),
-            ("it expired 3 days ago", Box::new(|| service.version("expired", &certs::expired()))),
-            ("is not valid for another", Box::new(|| service.version("future", &certs::not_yet_valid()))),
-            ("is the path right", Box::new(|| Ok(fs::remove_file(dir.join("cert.pem"))?))),
-            ("only half written", Box::new(|| service.rename("cert.pem", &good.chain[..good.chain.len() / 2]))),
+        let bad: [(&str, &dyn Fn() -> Outcome); 5] = [
+            ("it is not the key of", &|| service.rename("key.pem", &certs::pair().key)),
+            ("it expired 3 days ago", &|| service.version("expired", &certs::expired())),
+            ("is not valid for another", &|| service.version("future", &certs::not_yet_valid())),
+            ("is the path right", &|| Ok(fs::remove_file(dir.join("cert.pem"))?)),
+            ("only half written", &|| service.rename("cert.pem", &good.chain[..good.chain.len() / 2])),
         ];
         for (reason, spoil) in bad {
             spoil()?;
