@@ -1,7 +1,7 @@
 //! Sessions that are resumed by another generation than the one that they were made by.
 
 use crate::certs::{VERSIONS, client, pair};
-use crate::support::{Client, Reply, Server};
+use crate::support::{Client, End, Reply, Server};
 use handover::http::HttpOptions;
 use handover::state::States;
 use handover::systemd::activation::Activation;
@@ -11,7 +11,9 @@ use handover::systemd::notify::Notifier;
 use handover::tls::{TicketKeys, Tls, TlsOptions};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// One generation: its store has what the previous one's had.
 struct Generation {
@@ -116,10 +118,65 @@ async fn over_rotations_that_each_does_for_itself() {
 }
 
 #[tokio::test]
+async fn keys_given_by_hand_are_those_of_all_generations() {
+    let config = client(&VERSIONS, &[]);
+    let first = generation(None);
+    let second = generation(Some(&first.store));
+    assert!(!resumes(&first.server, &config).await);
+    let given = tls(None).ticket_keys().unwrap();
+    second.tls.set_ticket_keys(&given).unwrap();
+    assert!(resumes(&second.server, &config).await, "made before");
+    let third = generation(Some(&second.store));
+    assert!(resumes(&third.server, &config).await, "made with the keys that were given");
+    let stranger = tls(None);
+    stranger.set_ticket_keys(&given).unwrap();
+    assert!(resumes(&Server::with(&stranger, HttpOptions::new()), &config).await, "elsewhere too");
+}
+
+/// Rustls does not ask the verifier when a session is resumed: one of anybody's would pass for that of a verified client.
+#[tokio::test]
+async fn not_where_clients_are_verified_otherwise() {
+    for version in VERSIONS {
+        let (anybody, asked, verified) = (tls(None), verifying(false), verifying(true));
+        for tls in [&asked, &verified] {
+            tls.set_ticket_keys(&anybody.ticket_keys().unwrap()).unwrap();
+        }
+        for (from, to) in [(&anybody, &asked), (&asked, &anybody)] {
+            let config = client(&[version], &[]);
+            let servers = [Server::with(from, HttpOptions::new()), Server::with(to, HttpOptions::new())];
+            assert!(!resumes(&servers[0], &config).await);
+            assert!(resumes(&servers[0], &config).await);
+            assert!(!resumes(&servers[1], &config).await);
+        }
+        for from in [&anybody, &asked] {
+            let config = client(&[version], &[]);
+            let (from, to) = (Server::with(from, HttpOptions::new()), Server::with(&verified, HttpOptions::new()));
+            assert!(!resumes(&from, &config).await);
+            let mut client = Client::connect(to.address, &config).await;
+            let end = match client.try_handshake().await {
+                Some(end) => end,
+                None => client.closed().await, // TLS 1.3: the client is done before it is refused
+            };
+            assert_eq!(end, End::Alert, "it has no certificate");
+        }
+    }
+}
+
+/// Of clients with a certificate.
+fn verifying(mandatory: bool) -> Tls {
+    let pair = pair();
+    let mut roots = RootCertStore::empty();
+    roots.add(pair.der.clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
+    let verifier = if mandatory { verifier } else { verifier.allow_unauthenticated() };
+    let options = TlsOptions::new().client_verifier(verifier.build().unwrap());
+    Tls::from_pem_with(&pair.chain, &pair.key, options).unwrap()
+}
+
+#[tokio::test]
 async fn not_if_tickets_are_off() {
     let pair = pair();
-    let tls =
-        Tls::from_pem_with(&pair.chain, &pair.key, TlsOptions::new().ticket_rotation(None)).unwrap();
+    let tls = Tls::from_pem_with(&pair.chain, &pair.key, TlsOptions::new().ticket_rotation(None)).unwrap();
     assert!(tls.ticket_keys().is_none());
     let server = Server::with(&tls, HttpOptions::new());
     for version in VERSIONS {

@@ -10,7 +10,7 @@ use super::{Service, certs, soak};
 use crate::lab::{Container, Outcome, Output};
 
 /// Two reloads a second, for so long.
-const LONG: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(4);
 const BETWEEN: Duration = Duration::from_millis(500);
 /// What curl is told, and the version of HTTP that it says it spoke.
 const CURLS: [(&str, &str); 3] =
@@ -92,7 +92,7 @@ fn curl(service: &Service<'_>, args: &str) -> String {
         "while [ ! -e {dir}/stop ]; do \
          curl -q --silent --show-error --fail --max-time 20 --noproxy '*' --rate 10/s {args} --cacert {dir}/ca.pem \
          --resolve localhost:{port}:127.0.0.1 --write-out ' %{{http_version}} %{{num_connects}}\\n' \
-         'https://localhost:{port}/pid?[1-20]' || echo \"curl ended with $?\" >&2; done | \
+         'https://localhost:{port}/pid?[1-12]' || echo \"curl ended with $?\" >&2; done | \
          awk 'NF == 1 {{ printf \"%s\", $1; next }} {{ print }}'"
     )
 }
