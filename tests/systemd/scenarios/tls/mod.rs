@@ -32,7 +32,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const UNIT: &str = "tls.service";
 const RELOADS: usize = 20;
 const IDLE: usize = 1000;
-const LINGER: Duration = Duration::from_millis(2500);
+const LINGER: Duration = Duration::from_secs(2);
 /// No more processes than this at a time: the cap on drains would hammer the oldest, which is another scenario.
 const PROCESSES: usize = 7;
 
