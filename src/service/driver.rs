@@ -251,6 +251,10 @@ impl Driver {
 
     fn on_input(&mut self, input: Input) {
         match input {
+            // A service manager does not accept a main process that is dead already, and would be without one when we are gone.
+            Input::Event(Event::Barrier) if self.next_has_ended() => {
+                self.feed(Event::NextFailed("ended while it was handed over to".into()));
+            }
             Input::Event(event) => self.feed(event),
             Input::Reload(answer) => {
                 self.requests += 1;
@@ -408,6 +412,10 @@ impl Driver {
             }
             _ => Ok(()),
         }
+    }
+
+    fn next_has_ended(&self) -> bool {
+        self.reload.as_ref().and_then(|r| r.coming.as_ref()).is_some_and(|coming| coming.process.has_ended())
     }
 
     /// Of the generation that is being started, or that we handed over to.
