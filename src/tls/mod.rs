@@ -238,7 +238,8 @@ impl Tls {
     fn new(pem: &Pem, files: Option<(Files, Stamp)>, options: TlsOptions) -> Result<Self> {
         options.check()?;
         let TlsOptions { handshake_timeout, alpn, poll, ticket_rotation, ignore_validity, .. } = options;
-        let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(crypto::ring::default_provider()));
+        let provider =
+            CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(crypto::ring::default_provider()));
         let judge = Judge { provider: Arc::clone(&provider), ignore_validity };
         let serving = Arc::new(Serving(RwLock::new(judge.judge(pem)?.key)));
         let verifies_clients = options.client_verifier.is_some();

@@ -285,7 +285,8 @@ mod tests {
 
     #[test]
     fn records_are_followed_at_any_split() {
-        let records = [&b"\x17\x03\x03\x00\x03abc"[..], b"\x17\x03\x03\x01\x02", &[7; 258], b"\x15\x03\x03\x00\x00"].concat();
+        let records =
+            [&b"\x17\x03\x03\x00\x03abc"[..], b"\x17\x03\x03\x01\x02", &[7; 258], b"\x15\x03\x03\x00\x00"].concat();
         let ends = [8, 8 + 5 + 258, 8 + 5 + 258 + 5];
         for first in 0..=records.len() {
             for second in [first, (first + 1).min(records.len()), (first + 7).min(records.len()), records.len()] {

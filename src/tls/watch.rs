@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::pair::{self, Age, Files, Stamp};
 use super::{Inner, lock, no_random};
-use crate::drain::Phase;
+use crate::drain::{FAR, Phase};
 use crate::error::{Error, Kind, Result};
 
 /// Files are read when they have not changed for this long: a pair is written one file after the other.
@@ -20,21 +20,23 @@ const SETTLING: usize = 10;
 const TICKETS: Duration = Duration::from_secs(60);
 
 pub(super) fn start(inner: &Arc<Inner>, end: Receiver<()>, poll: Option<Duration>) -> Result<()> {
-    let poll = poll.filter(|_| inner.files.is_some());
+    let poll = poll.filter(|_| inner.files.is_some()).map(|every| every.min(FAR));
     let tickets = inner.tickets.as_ref().map(|tickets| TICKETS.min(tickets.rotation() / 4));
     if poll.is_none() && tickets.is_none() {
         return Ok(());
     }
     let weak = Arc::downgrade(inner);
-    let watcher = move || run(&weak, &end, &mut [(tickets, Inner::look_at_tickets), (poll, Inner::look_at_files)]);
+    let watcher = move || run(&weak, &end, &[(tickets, Inner::look_at_tickets), (poll, Inner::look_at_files)]);
     let started = thread::Builder::new().name("handover-tls".into()).spawn(watcher);
     started.map(drop).map_err(|e| Error::os("no thread can be started to look after the certificate", e))
 }
 
 type Duty = (Option<Duration>, fn(&Inner, Duration));
 
-fn run(inner: &Weak<Inner>, end: &Receiver<()>, duties: &mut [Duty]) {
-    let mut due: Vec<_> = duties.iter().filter_map(|(every, duty)| every.map(|every| (Instant::now() + every, every, duty))).collect();
+fn run(inner: &Weak<Inner>, end: &Receiver<()>, duties: &[Duty]) {
+    let first = Instant::now();
+    let on = duties.iter().filter_map(|(every, duty)| Some(((*every)?, duty)));
+    let mut due: Vec<_> = on.map(|(every, duty)| (first + every, every, duty)).collect();
     while let Some(next) = due.iter_mut().min_by_key(|(at, ..)| *at) {
         let (at, every, duty) = next;
         if end.recv_timeout(at.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Disconnected) {

@@ -100,7 +100,11 @@ async fn by_a_write_and_by_a_rename() {
     let (_tls, server) = files.serve(Some(POLL));
     for round in 0..4 {
         let new = pair();
-        if round % 2 == 0 { files.write(&new) } else { files.rename(&new) }
+        if round % 2 == 0 {
+            files.write(&new)
+        } else {
+            files.rename(&new)
+        }
         until_shown(&server, &new).await;
     }
     assert_eq!(log(files.dir.path()).matches("was replaced").count(), 4);
@@ -180,7 +184,11 @@ const BAD: &[Bad] = &[
     ("an empty key", |files| fs::write(&files.key, "").unwrap(), &["key.pem", "no private key in it"]),
     ("half a chain", |files| halve(&files.chain), &["chain.pem", "half written", "END CERTIFICATE"]),
     ("half a key", |files| halve(&files.key), &["key.pem", "half written", "END PRIVATE KEY"]),
-    ("a key as chain", |files| assert_ne!(fs::copy(&files.key, &files.chain).unwrap(), 0), &["chain.pem", "no certificate"]),
+    (
+        "a key as chain",
+        |files| assert_ne!(fs::copy(&files.key, &files.chain).unwrap(), 0),
+        &["chain.pem", "no certificate"],
+    ),
     ("nonsense in the chain", |files| fs::write(&files.chain, NONSENSE).unwrap(), &["chain.pem", "no PEM between"]),
     ("no DER in the chain", |files| fs::write(&files.chain, NO_DER).unwrap(), &["chain.pem"]),
     ("no DER in the key", |files| fs::write(&files.key, NO_KEY).unwrap(), &["key.pem", "ECDSA"]),
@@ -250,7 +258,8 @@ async fn a_bad_pair_is_refused_by_the_watcher_and_told_once() {
         let files = Files::of(&old);
         let (_tls, server) = files.serve(Some(POLL));
         spoil(&files);
-        let refused = || log(files.dir.path()).lines().filter(|l| l.contains("is refused")).collect::<Vec<_>>().join("\n");
+        let refused =
+            || log(files.dir.path()).lines().filter(|l| l.contains("is refused")).collect::<Vec<_>>().join("\n");
         until("refused", || !refused().is_empty()).await;
         tokio::time::sleep(POLL * 5).await; // some more looks
         assert_eq!(refused().lines().count(), 1, "{what}: {}", refused());
@@ -316,7 +325,8 @@ fn nothing_is_left_of_it() {
     // the kernel cuts a thread's name to 15 bytes; the tests beside this one have some, too
     let named = |tls: &[Tls]| {
         let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-        let watchers = tasks.filter(|t| fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.trim() == "handover-tls"));
+        let watchers =
+            tasks.filter(|t| fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.trim() == "handover-tls"));
         (watchers.count(), tls.len())
     };
     let before = Instant::now();

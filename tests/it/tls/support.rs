@@ -340,5 +340,8 @@ pub(crate) fn get(path: &str) -> String {
 }
 
 pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().filter_map(|line| line.split_once(": ")).find(|(known, _)| *known == name).map(|(_, value)| value.trim())
+    head.lines()
+        .filter_map(|line| line.split_once(": "))
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| value.trim())
 }

@@ -74,7 +74,9 @@ pub(super) fn through_reloads(lab: &Container) -> Outcome {
         assert_eq!(wrong, None, "openssl {args}");
         let count = |start: &str| stdout.lines().filter(|line| line.starts_with(start)).count();
         let (answered, new, reused) = (count("HTTP/1.1 200 OK"), count("New, "), count("Reused, "));
-        println!("openssl {args}: {answered} connections, {reused} sessions of them resumed, each ended by close_notify");
+        println!(
+            "openssl {args}: {answered} connections, {reused} sessions of them resumed, each ended by close_notify"
+        );
         assert_eq!((new, reused), (1, answered - 1), "openssl {args}");
         assert!(answered >= 5, "openssl {args}: {answered}");
         pids.extend(stdout.lines().filter(|line| line.parse::<u32>().is_ok()).map(str::to_owned));

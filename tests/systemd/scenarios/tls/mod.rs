@@ -42,7 +42,9 @@ fn idle_through_reloads(lab: &Container) -> Outcome {
     let service = Service::start(lab, &certs::pair(), "10s")?;
     let stats = Arc::new(Stats::default());
     service.under(&stats, Load { idle: IDLE, fresh: 3 }, || {
-        lab.wait_until(DEADLINE * 2, "all idle connections", || Ok((stats.idle.load(Relaxed) >= IDLE as u64).then_some(())))?;
+        lab.wait_until(DEADLINE * 2, "all idle connections", || {
+            Ok((stats.idle.load(Relaxed) >= IDLE as u64).then_some(()))
+        })?;
         let (begun, mut reloads) = (Instant::now(), 0);
         while reloads < RELOADS || soak().is_some_and(|soak| begun.elapsed() < soak) {
             service.reload()?;
@@ -156,7 +158,9 @@ impl<'a> Service<'a> {
         let linger = format!("{}ms", LINGER.as_millis());
         lab.write_unit(
             "tls.socket",
-            &format!("[Socket]\nListenStream={address}\nFileDescriptorName=https\n[Install]\nWantedBy=sockets.target\n"),
+            &format!(
+                "[Socket]\nListenStream={address}\nFileDescriptorName=https\n[Install]\nWantedBy=sockets.target\n"
+            ),
         )?;
         lab.write_unit(
             UNIT,
