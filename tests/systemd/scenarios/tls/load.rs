@@ -23,7 +23,7 @@ use tokio_rustls::rustls::{ClientConfig, HandshakeKind};
 use super::{DEADLINE, LINGER, Service, certs};
 use crate::lab::Outcome;
 
-/// Who asks within less than this before linger ends may be too late.
+/// Who asks less than this before the end of linger may be too late.
 const MARGIN: Duration = Duration::from_millis(500);
 
 type Result<T = (), E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -72,7 +72,7 @@ pub(super) struct Load {
 
 #[derive(Debug, Default)]
 pub(super) struct Stats {
-    /// That have had their first answer.
+    /// That have connected.
     pub(super) idle: AtomicU64,
     pub(super) answered: AtomicU64,
     /// Connections of one request each, with a full handshake.
@@ -81,7 +81,7 @@ pub(super) struct Stats {
     pub(super) not_resumed: AtomicU64,
     /// Ends of idle connections, all with close_notify.
     pub(super) announced: AtomicU64,
-    /// Clients of which this machine had so many others to run that they did not ask as often as they should.
+    /// Requests that failed because their clients did not come to send them in time.
     pub(super) late: AtomicU64,
     shown: Mutex<BTreeSet<Vec<u8>>>,
     lost: Mutex<Vec<String>>,
@@ -99,6 +99,19 @@ impl Stats {
     /// How many different ones new clients were shown.
     pub(super) fn certificates(&self) -> usize {
         lock(&self.shown).len()
+    }
+
+    /// `None`: it failed, but the client was not heard of for so long that it may be sent away at any moment, because this
+    /// machine had others to run.
+    fn unless_late<T>(&self, heard: Instant, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(_) if heard.elapsed() > LINGER - MARGIN => {
+                count(&self.late);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn note(&self, outcome: Result) {
@@ -162,71 +175,70 @@ fn run(address: SocketAddr, stats: &Arc<Stats>, load: Load, stopped: watch::Rece
 
 async fn fresh(address: SocketAddr, stats: &Stats, stopped: watch::Receiver<bool>) -> Result {
     while !*stopped.borrow() {
-        let mut client = Client::connect(address, &new_client()).await?;
-        client.ask("close").await?;
-        client.announced().await?;
-        stats.fresh.fetch_add(1, Relaxed);
-        let shown = client.certificate()?.to_vec();
-        lock(&stats.shown).insert(shown);
+        let begun = Instant::now();
+        let asked = async {
+            let mut client = Client::connect(address, &new_client()).await?;
+            client.ask("close").await.map(|_| client)
+        };
+        if let Some(mut client) = stats.unless_late(begun, asked.await)? {
+            client.announced().await?;
+            count(&stats.fresh);
+            lock(&stats.shown).insert(client.certificate()?.to_vec());
+        }
         sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
 
-async fn idle(address: SocketAddr, at: usize, stats: &Stats, mut stopped: watch::Receiver<bool>) -> Result {
+async fn idle(address: SocketAddr, at: usize, stats: &Stats, stopped: watch::Receiver<bool>) -> Result {
     let config = certs::client(&[certs::VERSIONS[at / 4 % 2]], &["http/1.1"]);
+    let mut first = true;
+    while !*stopped.borrow() {
+        let begun = Instant::now();
+        if let Some(client) = stats.unless_late(begun, Client::connect(address, &config).await)? {
+            match (std::mem::take(&mut first), client.kind()?) {
+                (true, _) => count(&stats.idle),
+                (false, HandshakeKind::Resumed) => count(&stats.resumed),
+                (false, _) => count(&stats.not_resumed),
+            }
+            until_sent_away(client, begun, at, stats, stopped.clone()).await?;
+        }
+        // so that a thousand clients that were sent away at once do not come back at once
+        sleep(Duration::from_micros(at as u64 * 500)).await;
+    }
+    Ok(())
+}
+
+async fn until_sent_away(
+    mut client: Client,
+    mut since: Instant,
+    at: usize,
+    stats: &Stats,
+    mut stopped: watch::Receiver<bool>,
+) -> Result {
     // Spread over less than linger, the same in each run.
     let pause = LINGER.mul_f64(0.2 + 0.3 * (at as f64 * 0.618).fract());
     let silent = !at.is_multiple_of(4);
-    for connection in 0_u64.. {
-        let mut client = Client::connect(address, &config).await?;
-        match (connection, client.kind()?) {
-            (0, _) => {}
-            (_, HandshakeKind::Resumed) => count(&stats.resumed),
-            _ => count(&stats.not_resumed),
-        }
-        let mut asked = Instant::now();
-        let mut last = client.ask("keep-alive").await?;
+    loop {
+        let asked = Instant::now();
+        let Some(last) = stats.unless_late(since, client.ask("keep-alive").await)? else { return Ok(()) };
         count(&stats.answered);
-        if connection == 0 {
-            count(&stats.idle);
-        }
-        while !last {
-            tokio::select! {
-                biased;
-                ended = client.announced() => {
-                    ended?;
-                    if !silent {
-                        // It has idled since its last answer, which came after it was asked for.
-                        let since = asked.elapsed();
-                        if since < LINGER {
-                            return Err(format!("closed unasked after {since:?}, linger being {LINGER:?}").into());
-                        }
-                        count(&stats.late);
-                    }
-                    break;
-                }
-                () = async { drop(stopped.wait_for(|stop| *stop).await) } => return Ok(()),
-                () = sleep(pause), if !silent => {
-                    let before = std::mem::replace(&mut asked, Instant::now());
-                    match client.ask("keep-alive").await {
-                        Ok(closing) => last = closing,
-                        Err(_) if asked - before > LINGER - MARGIN => {
-                            count(&stats.late);
-                            break;
-                        }
-                        Err(error) => return Err(error),
-                    }
-                    count(&stats.answered);
-                }
+        since = asked;
+        tokio::select! {
+            biased;
+            ended = client.announced() => {
+                ended?;
+                count(&stats.announced);
+                // The server has waited from the last answer on, which came after it was asked for.
+                return match silent || last || since.elapsed() >= LINGER {
+                    true => Ok(()),
+                    false => Err(format!("closed after {:?}, linger being {LINGER:?}", since.elapsed()).into()),
+                };
             }
+            () = async { drop(stopped.wait_for(|stop| *stop).await) }, if !last => return Ok(()),
+            () = sleep(pause), if !silent && !last => {}
         }
-        if last {
-            client.announced().await?;
-        }
-        count(&stats.announced);
     }
-    Ok(())
 }
 
 fn count(counter: &AtomicU64) {
