@@ -83,9 +83,13 @@ pub mod http;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+#[cfg(feature = "admin")]
+pub mod admin;
+
 pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, HURRY_LINGER, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
+pub use crate::service::settings::Settings;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
 
 /// Chapters to read; there is no code in here.

@@ -244,6 +244,10 @@ impl World {
     /// Ends the service in the ordinary way, and checks what must hold at the end of every life.
     pub(crate) fn stop(self) {
         let main = self.who().pid;
+        if let Some(manager) = &self.manager {
+            // In the milliseconds of a handover it answers, and is not main yet.
+            manager.wait("who serves", |d| d.pid == main && d.text.contains(" serves"));
+        }
         processes::signal(main, Signal::SIGTERM);
         assert_eq!(self.end_of(main), End::Exited(0));
         self.wait_for_nobody();
