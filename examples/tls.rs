@@ -15,6 +15,7 @@ use axum::Router;
 use axum::extract::Extension;
 use axum::routing::get;
 use clap::Parser;
+use handover::service::hooks::{Hook, InPlace};
 use handover::tls::{Tls, TlsInfo, TlsOptions};
 
 /// An HTTPS service that is reloaded without its clients noticing.
@@ -36,17 +37,27 @@ struct Options {
     /// How long idle connections of a draining generation are still answered
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = humantime::parse_duration)]
     linger: Duration,
+    /// A reload reads the two files again, and starts no new generation
+    #[arg(long)]
+    in_place: bool,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let options = Options::parse();
     handover::logging::init()?;
-    let service = handover::Service::builder()
-        .listen("https", &options.listen) // the name in the .socket unit; the address only without systemd
-        .linger(options.linger)
-        .start()?;
     let tls = Tls::from_files_with(&options.cert, &options.key, TlsOptions::new().poll(Some(options.poll)));
+    let mut builder = handover::Service::builder()
+        .listen("https", &options.listen) // the name in the .socket unit; the address only without systemd
+        .linger(options.linger);
+    if let (true, Ok(tls)) = (options.in_place, &tls) {
+        let tls = tls.clone();
+        builder = builder.on_reload_in_place(Hook::blocking(move |_| match tls.reload() {
+            Ok(_) => Ok(InPlace::Done),
+            Err(error) => Err(error.to_string()),
+        }));
+    }
+    let service = builder.start()?;
     let tls = match tls {
         Ok(tls) => tls,
         Err(error) => {

@@ -26,6 +26,7 @@ use crate::lab::{Container, Outcome, Scenario, example};
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("tls_idle", idle_through_reloads),
     Scenario::new("tls_certificate", certificate_under_load),
+    Scenario::new("tls_in_place", in_place_by_a_reload),
     Scenario::new("tls_foreign", foreign::through_reloads),
 ];
 
@@ -130,6 +131,35 @@ fn certificate_under_load(lab: &Container) -> Outcome {
     println!("{stats}");
     stats.lost_nothing()?;
     assert!(stats.certificates() >= 4 && stats.fresh.load(Relaxed) > 20, "{stats}");
+    Ok(())
+}
+
+/// SIGHUP without a new generation.
+fn in_place_by_a_reload(lab: &Container) -> Outcome {
+    let (old, new) = (certs::pair(), certs::pair());
+    let service = Service::start(lab, &old, "10s --in-place")?;
+    let shown = || Ok(service.one(&load::new_client())?.1) as Outcome<CertificateDer<'static>>;
+    let pid = lab.main_pid(UNIT)?;
+    let stats = Arc::new(Stats::default());
+    service.under(&stats, Load { idle: 20, fresh: 2 }, || {
+        let reload_until = |said: &str| {
+            lab.systemctl_ok(&["reload", UNIT])?;
+            lab.wait_until(DEADLINE, &format!("{said:?} in the journal"), || {
+                let entries = lab.journal_json(UNIT)?;
+                Ok(entries.iter().any(|e| e.message().contains(said)).then_some(()))
+            })
+        };
+        service.rename("key.pem", &new.key)?;
+        reload_until("the new TLS certificate is refused, the one before serves on: the private key")?;
+        assert_eq!(shown()?, old.der);
+        service.rename("cert.pem", &new.chain)?;
+        reload_until("the TLS certificate was replaced")?;
+        assert_eq!(shown()?, new.der);
+        Ok(())
+    })?;
+    println!("{stats}");
+    stats.lost_nothing()?;
+    assert_eq!((lab.main_pid(UNIT)?, stats.announced.load(Relaxed)), (pid, 0), "{stats}");
     Ok(())
 }
 
