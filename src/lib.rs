@@ -110,6 +110,9 @@ pub mod docs {
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
 
+    #[doc = include_str!("docs/habits.md")]
+    pub mod habits {}
+
     #[doc = include_str!("docs/comparison.md")]
     pub mod comparison {}
 }
