@@ -61,8 +61,8 @@
 //!
 //! # More
 //!
-//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, the traps, the state machine's table, and how this compares with
-//! others.
+//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, the traps, what
+//! must be in the units, the state machine's table, and how this compares with others.
 
 mod drain;
 mod error;
@@ -109,6 +109,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
+
+    #[doc = include_str!("docs/check.md")]
+    pub mod check {}
 
     #[doc = include_str!("docs/habits.md")]
     pub mod habits {}

@@ -242,6 +242,7 @@ impl Tls {
             CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(crypto::ring::default_provider()));
         let judge = Judge { provider: Arc::clone(&provider), ignore_validity };
         let serving = Arc::new(Serving(RwLock::new(judge.judge(pem)?.key)));
+        #[cfg(feature = "http")]
         let verifies_clients = options.client_verifier.is_some();
         let realm = realm(options.client_verifier.as_deref());
         let tickets = ticket_rotation.map(|rotation| Tickets::new(rotation, realm)).transpose();

@@ -5,6 +5,7 @@ mod counter;
 mod crashes;
 mod failures;
 mod identity;
+mod init;
 mod journal;
 mod probation;
 mod reload;
@@ -39,6 +40,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         tls::SCENARIOS,
+        init::SCENARIOS,
     ]
     .concat()
 }
