@@ -15,7 +15,8 @@ const LAYERS: &[&[&str]] = &[
     &["generation", "state"],
     &["drain"],
     &["service"],
-    &["http", "tls", "logging", "metrics"],
+    &["tls", "logging", "metrics"],
+    &["http"],
     &["admin"],
 ];
 /// Not counting unit tests. "Rarely over 400", with some room to finish the thought.

@@ -16,6 +16,7 @@ mod store;
 mod storm;
 mod streams;
 mod survival;
+mod tls;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        tls::SCENARIOS,
         init::SCENARIOS,
     ]
     .concat()
