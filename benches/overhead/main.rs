@@ -18,8 +18,8 @@ use server::{Child, Kind};
 use std::time::Duration;
 
 /// One slice of load on one server.
-const SLICE: Duration = Duration::from_millis(300);
-const ROUNDS: usize = 40;
+const SLICE: Duration = Duration::from_millis(150);
+const ROUNDS: usize = 100;
 /// Idle connections whose memory is measured.
 const IDLE: usize = 2000;
 

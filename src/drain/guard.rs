@@ -120,14 +120,16 @@ impl Future for Cutting {
 
 /// Waits for a phase. Allocates only if it must wait.
 struct Step {
-    core: Arc<Core>,
+    /// In an Arc of its own: a connection clones its signal for each request, and the threads of all connections would
+    /// else write to one cache line.
+    core: Arc<Arc<Core>>,
     phase: Phase,
     waiting: Option<Pin<Box<OwnedNotified>>>,
 }
 
 impl Step {
     fn new(core: Arc<Core>, phase: Phase) -> Self {
-        Self { core, phase, waiting: None }
+        Self { core: Arc::new(core), phase, waiting: None }
     }
 
     fn is_past(&self) -> bool {
@@ -150,7 +152,7 @@ impl Step {
 
 impl Clone for Step {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.core), self.phase)
+        Self { core: Arc::clone(&self.core), phase: self.phase, waiting: None }
     }
 }
 

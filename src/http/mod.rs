@@ -8,6 +8,7 @@
 //!
 //! Handlers find [`Peer`] and [`DrainSignal`](crate::DrainSignal) in the request's extensions.
 
+mod active;
 mod conn;
 mod framed;
 mod observe;

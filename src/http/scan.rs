@@ -27,24 +27,13 @@ impl Head {
     }
 
     /// Takes the next bytes; returns how many of them belong to the head if it ends in them.
-    ///
-    /// Eight bytes at a time: a byte loop cost 1 % of a small request.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut start = 0;
-        let (words, rest) = bytes.as_chunks::<8>();
-        for (index, word) in words.iter().enumerate() {
-            let mut hits = line_feeds(*word);
-            while hits != 0 {
-                let end = index * 8 + hits.trailing_zeros() as usize / 8;
-                if self.ends_with(&bytes[start..end]) {
-                    return Some(end + 1);
-                }
-                start = end + 1;
-                hits &= hits - 1;
-            }
+        if let Some(end) = self.at_once(bytes) {
+            self.started = true;
+            return Some(end);
         }
-        for (index, _) in rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-            let end = words.len() * 8 + index;
+        let mut start = 0;
+        for (end, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
             if self.ends_with(&bytes[start..end]) {
                 return Some(end + 1);
             }
@@ -59,6 +48,16 @@ impl Head {
         None
     }
 
+    /// All of a head in one piece, as nearly all come. Line by line cost 3 % of a small request, by `memchr`, too.
+    fn at_once(&self, bytes: &[u8]) -> Option<usize> {
+        let fresh = !self.started && matches!(self.line, Line::Empty);
+        if !fresh || matches!(bytes.first()?, b'\r' | b'\n') {
+            return None;
+        }
+        let at = near_line_feeds(bytes)?;
+        matches!(bytes[..at], [.., b'\n'] | [.., b'\n', b'\r']).then_some(at + 1)
+    }
+
     /// Whether the head ends with this line, or the rest of one.
     fn ends_with(&mut self, line: &[u8]) -> bool {
         let blank = match self.line {
@@ -71,6 +70,23 @@ impl Head {
         self.started |= !blank;
         ends
     }
+}
+
+/// The first line feed with another one right before it, or with one byte between the two.
+fn near_line_feeds(bytes: &[u8]) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut before = 0;
+    for (index, word) in words.iter().chain([&last]).enumerate() {
+        let feeds = line_feeds(*word);
+        let near = feeds & (feeds << 8 | before >> 56 | feeds << 16 | before >> 48);
+        if near != 0 {
+            return Some(index * 8 + near.trailing_zeros() as usize / 8);
+        }
+        before = feeds;
+    }
+    None
 }
 
 /// The top bit of each byte that is a line feed, exactly.
@@ -203,6 +219,44 @@ mod tests {
                 let found: u64 = (0..8).filter(|at| line_feeds(word) >> (at * 8 + 7) & 1 == 1).map(|at| 1 << at).sum();
                 assert_eq!(mask, found, "{word:?}");
             }
+        }
+    }
+
+    #[test]
+    fn near_ones_are_found_across_words() {
+        for length in 0..24 {
+            for mask in 0..1_u32 << length.min(12) {
+                for shift in [0, length - length.min(12)] {
+                    let bytes: Vec<u8> = (0..length)
+                        .map(|at| if mask.checked_shl(shift).unwrap_or(0) >> at & 1 == 1 { b'\n' } else { b'x' })
+                        .collect();
+                    let near = |at: usize| bytes[at] == b'\n' && bytes[at.saturating_sub(2)..at].contains(&b'\n');
+                    assert_eq!(near_line_feeds(&bytes), (0..bytes.len()).find(|at| near(*at)), "{bytes:?}");
+                }
+            }
+        }
+    }
+
+    /// The fast way and the thorough one, which a head takes that comes in two pieces.
+    #[test]
+    fn in_one_piece_or_two_a_head_ends_in_the_same_place() {
+        let mut random = 20_260_727_u64;
+        for _ in 0..20_000 {
+            let bytes: Vec<u8> = (0..40)
+                .map(|_| {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    b"ab\r\n"[(random >> 20) as usize % 4]
+                })
+                .collect();
+            let whole = Head::default().feed(&bytes);
+            let mut head = Head::default();
+            let pieces = match head.feed(&bytes[..1]) {
+                None => head.feed(&bytes[1..]).map(|end| end + 1),
+                end => end,
+            };
+            assert_eq!(whole, pieces, "{:?}", String::from_utf8_lossy(&bytes));
         }
     }
 
