@@ -68,6 +68,8 @@ pub(super) struct Conn {
     close_idle: AtomicBool,
     closes: AtomicBool,
     http2: AtomicBool,
+    /// HTTP/2: some streams were upgraded. hyper does not tell when they close.
+    tunnels: AtomicBool,
     active: Mutex<Requests>,
     wakers: Mutex<Wakers>,
 }
@@ -102,6 +104,7 @@ impl Conn {
             close_idle: AtomicBool::new(false),
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
+            tunnels: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
         }
@@ -195,6 +198,7 @@ impl Conn {
     /// The service has answered; returns whether the reply must carry `Connection: close`.
     pub(super) fn answered(&self, upgrade: bool) -> bool {
         if self.http2.load(Relaxed) {
+            self.tunnels.fetch_or(upgrade, Relaxed);
             return false;
         }
         if upgrade {
@@ -283,6 +287,7 @@ impl Work for Conn {
             (Some(oldest), _) => write!(text, "{oldest}"),
             (None, Stage::Half) => write!(text, "half a request head"),
             (None, Stage::Head) => write!(text, "a request head"),
+            (None, _) if self.tunnels.load(Relaxed) => write!(text, "idle but for upgraded streams"),
             (None, _) => write!(text, "idle"),
         };
         if let more @ 1.. = active.count().saturating_sub(1) {

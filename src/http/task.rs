@@ -94,6 +94,7 @@ where
 {
     let hyper = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        .enable_connect_protocol() // WebSockets over HTTP/2
         .max_concurrent_streams(clock.options.http2_max_concurrent_streams)
         .keep_alive_interval(clock.options.http2_keep_alive_interval)
         .serve_connection(TokioIo::new(framed), service);

@@ -10,3 +10,4 @@ mod linger;
 mod messages;
 mod support;
 mod table;
+mod websocket;

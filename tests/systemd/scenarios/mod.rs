@@ -3,9 +3,11 @@
 mod basics;
 mod crashes;
 mod failures;
+mod http2;
 mod identity;
 mod journal;
 mod probation;
+mod protocols;
 mod reload;
 mod requests;
 mod stops;
@@ -14,6 +16,7 @@ mod upgrade;
 mod user_manager;
 mod watchdog;
 mod web;
+mod websocket;
 
 use crate::lab::Scenario;
 
@@ -32,6 +35,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        http2::SCENARIOS,
+        websocket::SCENARIOS,
     ]
     .concat()
 }
