@@ -23,6 +23,7 @@ use crate::service::sockets::Sockets;
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
 use crate::service::{Service, lock, watch};
+use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::{NOTIFY_TIMEOUT, Notifier};
@@ -102,6 +103,7 @@ pub(crate) struct Driver {
     pub(crate) handover_id: Option<String>,
     pub(crate) settings: Settings,
     pub(crate) sockets: Arc<Mutex<Sockets>>,
+    pub(crate) states: States,
     pub(crate) keeper: Keeper,
     pub(crate) drain: Drain,
     pub(crate) notifier: Notifier,
@@ -157,6 +159,7 @@ impl Driver {
         }
         let store = lock(&service.sockets).store().clone();
         Ok(Self {
+            states: service.states,
             keeper: Keeper::open(store, service.inputs.clone()),
             generation: service.generation,
             pid: std::process::id(),
@@ -198,9 +201,7 @@ impl Driver {
         if !unclaimed.is_empty() {
             warn!(generation = self.generation, "closed sockets that nobody asked for: {}", unclaimed.join(", "));
         }
-        if self.predecessor.is_none() {
-            self.offer().await;
-        }
+        self.make_ready().await;
         self.feed(Event::Started);
         while self.end.is_none() {
             let deadline = self.machine.deadline();

@@ -1,6 +1,7 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod counter;
 mod crashes;
 mod failures;
 mod http2;
@@ -12,6 +13,8 @@ mod reload;
 mod requests;
 mod stops;
 mod store;
+mod storm;
+mod survival;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -33,6 +36,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         crashes::SCENARIOS,
         stops::SCENARIOS,
         store::SCENARIOS,
+        storm::SCENARIOS,
+        survival::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         http2::SCENARIOS,
