@@ -51,6 +51,7 @@
 //! |---|---|
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
+//! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
 //! # Requirements
@@ -79,7 +80,15 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, HURRY_LINGER, Peer, Stream};
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[expect(unreachable_pub, reason = "with the feature they are reachable")]
+mod metrics;
+
+pub use crate::drain::{
+    Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, HURRY_LINGER, Limit, Peer, Stream,
+};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::service::{Builder, Handle, Reloaded, Service};
@@ -94,6 +103,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}
+
+    #[doc = include_str!("docs/http.md")]
+    pub mod http {}
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}

@@ -2,6 +2,7 @@
 
 use super::Drain;
 use super::guard::{Entering, Guard};
+use super::limit::Limit;
 use crate::error::{Error, Result};
 use crate::systemd::activation::Listener;
 use std::fmt;
@@ -134,6 +135,7 @@ pub struct Acceptor {
     drain: Drain,
     gate: watch::Receiver<bool>,
     socket: Socket,
+    limit: Option<Limit>,
     /// The pause after the next failure; above the least one: an episode is going on.
     pause: Duration,
 }
@@ -163,12 +165,21 @@ impl Acceptor {
             drain: drain.clone(),
             gate: drain.core.gate.subscribe(),
             socket: Socket::Out(Some(listener)),
+            limit: None,
             pause: PAUSE_MIN,
         })
     }
 
-    /// The next connection; `None` once the drain has begun. Waits while the gate is shut, and through errors of
-    /// accept(2): those of one connection are skipped, for others (no file descriptors left) it logs and tries again.
+    /// Accepts only while fewer connections than that are open. Default: no limit but `LimitNOFILE=`.
+    #[must_use]
+    pub fn limit(mut self, limit: &Limit) -> Self {
+        self.limit = Some(limit.clone());
+        self
+    }
+
+    /// The next connection; `None` once the drain has begun. Waits while the gate is shut or the limit is reached, and
+    /// through errors of accept(2): those of one connection are skipped, for others (no file descriptors left) it logs
+    /// and tries again.
     ///
     /// Within a tokio runtime.
     ///
@@ -183,11 +194,11 @@ impl Acceptor {
             let accepted = if open {
                 match self.socket.register() {
                     Ok(()) => {
-                        let Self { drain, gate, socket, .. } = self;
+                        let Self { drain, gate, socket, limit, .. } = self;
                         tokio::select! {
                             biased;
                             _ = gate.changed() => continue,
-                            accepted = poll_fn(|cx| poll_accept(drain, socket, cx)) => accepted,
+                            accepted = poll_fn(|cx| poll_accept(drain, socket, limit.as_ref(), cx)) => accepted,
                         }
                     }
                     Err(error) => Err(error),
@@ -199,7 +210,9 @@ impl Acceptor {
                 continue;
             };
             match accepted {
-                Ok(accepted) => {
+                Ok(None) => self.full().await,
+                Ok(Some(mut accepted)) => {
+                    accepted.entering.listener = Some(Arc::clone(&self.name));
                     if self.pause > PAUSE_MIN {
                         self.pause = PAUSE_MIN;
                         tracing::info!(listener = &*self.name, "accepting again");
@@ -219,6 +232,15 @@ impl Acceptor {
         &self.name
     }
 
+    async fn full(&mut self) {
+        let Some(limit) = &self.limit else { return };
+        limit.tell_full(&self.name);
+        tokio::select! {
+            _ = self.gate.changed() => {}
+            () = limit.freed() => {}
+        }
+    }
+
     async fn starved(&mut self, error: &io::Error) {
         if self.pause == PAUSE_MIN {
             tracing::error!(
@@ -231,10 +253,22 @@ impl Acceptor {
     }
 }
 
-fn poll_accept(drain: &Drain, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-    let Some(entering) = drain.enter() else {
+/// `None`: there are as many as there may be.
+fn poll_accept(
+    drain: &Drain,
+    socket: &Socket,
+    limit: Option<&Limit>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Option<Accepted>>> {
+    let Some(mut entering) = drain.enter() else {
         return Poll::Pending; // shut just now: the gate's change wakes us
     };
+    if let Some(limit) = limit {
+        entering.slot = limit.take();
+        if entering.slot.is_none() {
+            return Poll::Ready(Ok(None));
+        }
+    }
     let (stream, peer) = match socket {
         Socket::Out(_) => return Poll::Pending,
         Socket::Tcp(listener) => match std::task::ready!(listener.poll_accept(cx)) {
@@ -254,7 +288,7 @@ fn poll_accept(drain: &Drain, socket: &Socket, cx: &mut Context<'_>) -> Poll<io:
             Err(error) => return Poll::Ready(Err(error)),
         },
     };
-    Poll::Ready(Ok(Accepted { stream, peer, entering }))
+    Poll::Ready(Ok(Some(Accepted { stream, peer, entering })))
 }
 
 impl Socket {

@@ -1,6 +1,8 @@
 //! What holds a drain open, and what tells its holders.
 
+use super::limit::Slot;
 use super::{Core, Drain, Phase, Work};
+use crate::metrics::{Connection, Protocol};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,11 +17,12 @@ use tokio::time::Instant;
 pub struct Guard {
     core: Arc<Core>,
     id: u64,
+    _slot: Option<Slot>,
 }
 
 impl Guard {
     pub(super) fn new(core: Arc<Core>, id: u64) -> Self {
-        Self { core, id }
+        Self { core, id, _slot: None }
     }
 
     /// Resolves when the hammer falls: what is not done by now should stop.
@@ -30,6 +33,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        #[cfg(feature = "metrics")]
+        self.core.note_end(self.id);
         // dropped after the lock is released: the work may hold wakers, and they tasks
         let mut entry = None;
         self.core.release(|state| entry = state.open.remove(&self.id));
@@ -46,6 +51,9 @@ impl fmt::Debug for Guard {
 #[derive(Debug)]
 pub(crate) struct Entering {
     drain: Drain,
+    pub(super) slot: Option<Slot>,
+    /// The listener, for the metrics of a connection that is not HTTP.
+    pub(super) listener: Option<Arc<str>>,
 }
 
 impl Drain {
@@ -54,19 +62,22 @@ impl Drain {
         let mut state = self.core.lock();
         state.gate.then(|| {
             state.accepting += 1;
-            Entering { drain: self.clone() }
+            Entering { drain: self.clone(), slot: None, listener: None }
         })
     }
 }
 
 impl Entering {
     pub(super) fn register(self, what: String) -> Guard {
-        self.drain.register(what)
+        let metrics = self.drain.metrics();
+        let connection = self.listener.clone().map(|listener| metrics.connection(listener, Protocol::Stream));
+        self.track(Arc::new(Job::new(what, connection)))
     }
 
-    #[cfg(feature = "http")]
-    pub(crate) fn track(self, work: Arc<dyn Work>) -> Guard {
-        self.drain.track(work)
+    pub(crate) fn track(mut self, work: Arc<dyn Work>) -> Guard {
+        let mut guard = self.drain.track(work);
+        guard._slot = self.slot.take();
+        guard
     }
 }
 
@@ -185,11 +196,12 @@ impl fmt::Display for Cut {
 pub(super) struct Job {
     what: String,
     since: Instant,
+    connection: Option<Connection>,
 }
 
 impl Job {
-    pub(super) fn new(what: String) -> Self {
-        Self { what, since: Instant::now() }
+    pub(super) fn new(what: String, connection: Option<Connection>) -> Self {
+        Self { what, since: Instant::now(), connection }
     }
 }
 
@@ -198,6 +210,10 @@ impl Work for Job {
 
     fn doing(&self) -> Option<String> {
         Some(format!("{}, open for {:?}", self.what.escape_debug(), since(self.since)))
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
     }
 }
 

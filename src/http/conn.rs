@@ -7,6 +7,7 @@
 use super::active::{Active, Requests};
 use crate::drain::accept::Peer;
 use crate::drain::{Drain, Phase, Work, since};
+use crate::metrics::{Connection, Protocol};
 use http::Request;
 use http_body::Body;
 use std::fmt::Write;
@@ -57,6 +58,9 @@ pub(super) enum Length {
 pub(super) struct Conn {
     pub(super) drain: Drain,
     pub(super) peer: Peer,
+    /// Whether there may be a second request.
+    pub(super) keep_alive: bool,
+    metrics: Connection,
     listener: Arc<str>,
     opened: Instant,
     stage: AtomicU8,
@@ -90,9 +94,12 @@ pub(super) enum Half {
 
 impl Conn {
     pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer) -> Self {
+        let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
         Self {
             drain,
             peer,
+            keep_alive: true,
+            metrics,
             listener,
             opened: Instant::now(),
             stage: AtomicU8::new(Stage::Idle as u8),
@@ -202,6 +209,7 @@ impl Conn {
             return false;
         }
         if upgrade {
+            self.metrics.speaks(Protocol::Upgraded);
             self.set_stage(Stage::Upgraded);
             return false;
         }
@@ -212,11 +220,21 @@ impl Conn {
         // connection lingers for one more. A body that is answered before it is here is not read
         // to its end, as a rule, and then hyper closes.
         let nothing_behind = self.last.load(Relaxed) || self.body.load(Relaxed) || self.stage() == Stage::Unframed;
-        let close = nothing_behind && self.is_draining();
+        let close = !self.keep_alive || (nothing_behind && self.is_draining());
         if close {
             self.closes.store(true, Relaxed);
         }
         close
+    }
+
+    /// The first bytes have told.
+    pub(super) fn speaks(&self, protocol: Protocol) {
+        self.metrics.speaks(protocol);
+    }
+
+    /// No request is being answered, and no stream was upgraded.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.tunnels.load(Relaxed) && self.active().count() == 0
     }
 
     /// hyper has let go of the reply's body.
@@ -294,5 +312,9 @@ impl Work for Conn {
             let _ = write!(text, ", and {more} more");
         }
         Some(text)
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        Some(&self.metrics)
     }
 }

@@ -4,7 +4,7 @@
 //! [`Drain`] lasts, a connection that is fresh, idle or has sent half a request head is not closed
 //! but answered once more, with `Connection: close`; pipelined requests are all answered, and only
 //! the last reply says `close`; HTTP/2 gets a GOAWAY and finishes its streams; an upgraded stream
-//! counts until it is dropped.
+//! counts until it is dropped. The chapter [`docs::http`](crate::docs::http) has more.
 //!
 //! Handlers find [`Peer`] and [`DrainSignal`](crate::DrainSignal) in the request's extensions.
 
@@ -19,8 +19,8 @@ pub use crate::drain::accept::Peer;
 
 use self::conn::Conn;
 use self::framed::Framed;
-use crate::drain::Drain;
-use crate::drain::accept::{Accepted, Acceptor};
+use crate::drain::accept::{Accepted, Acceptor, Stream};
+use crate::drain::{Drain, Limit};
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 use crate::systemd::activation::Listener;
@@ -41,6 +41,9 @@ pub struct HttpOptions {
     keep_alive_timeout: Duration,
     http2_max_concurrent_streams: u32,
     http2_keep_alive_interval: Option<Duration>,
+    max_connections: Option<usize>,
+    keep_alive: bool,
+    tcp_nodelay: bool,
 }
 
 impl HttpOptions {
@@ -68,8 +71,8 @@ impl HttpOptions {
         self
     }
 
-    /// An HTTP/1 connection that has been idle this long is closed, after a last look for bytes
-    /// received, before twice this time. Default [75 s](Self::KEEP_ALIVE_TIMEOUT).
+    /// A connection that has been idle this long is closed, after a last look for bytes received, before twice this time.
+    /// HTTP/2 is told so by a GOAWAY, unless one of its streams was upgraded. Default [75 s](Self::KEEP_ALIVE_TIMEOUT).
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.keep_alive_timeout = timeout;
@@ -92,10 +95,38 @@ impl HttpOptions {
         self
     }
 
+    /// At most so many connections at a time, over all sockets of the name, idle ones included. More are not refused: they
+    /// wait in the backlog until others have gone. It counts in one generation, so while an old one drains there may be
+    /// more in all. Default: no limit but `LimitNOFILE=`.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = Some(connections);
+        self
+    }
+
+    /// Whether an HTTP/1 connection serves more than one request. `false`: the first reply says `Connection: close`. HTTP/2
+    /// is one connection for many requests by design, and unaffected. Default `true`.
+    #[must_use]
+    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Whether TCP sends small writes at once (`TCP_NODELAY`), rather than wait for the client to acknowledge those before.
+    /// Default `true`.
+    #[must_use]
+    pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
+        self.tcp_nodelay = nodelay;
+        self
+    }
+
     fn check(&self) -> Result<()> {
         if self.header_read_timeout.is_zero() || self.keep_alive_timeout.is_zero() {
             let message = "header_read_timeout and keep_alive_timeout must be above 0: no client could send a request";
             return Err(Error::new(Kind::Invalid, message));
+        }
+        if self.max_connections == Some(0) {
+            return Err(Error::new(Kind::Invalid, "max_connections must be above 0: no client would ever be served"));
         }
         if self.http2_max_concurrent_streams == 0 {
             return Err(Error::new(Kind::Invalid, "http2_max_concurrent_streams must be above 0"));
@@ -114,6 +145,9 @@ impl Default for HttpOptions {
             keep_alive_timeout: Self::KEEP_ALIVE_TIMEOUT,
             http2_max_concurrent_streams: Self::HTTP2_MAX_CONCURRENT_STREAMS,
             http2_keep_alive_interval: Some(Self::HTTP2_KEEP_ALIVE_INTERVAL),
+            max_connections: None,
+            keep_alive: true,
+            tcp_nodelay: true,
         }
     }
 }
@@ -235,14 +269,23 @@ where
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
         Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
     })?;
-    let acceptors: Vec<_> =
-        listeners.into_iter().map(|listener| Acceptor::new(drain, name, listener)).collect::<Result<_>>()?;
+    let limit = options.max_connections.map(Limit::new);
+    let acceptor = |listener| {
+        let acceptor = Acceptor::new(drain, name, listener)?;
+        Ok(if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor })
+    };
+    let acceptors: Vec<_> = listeners.into_iter().map(acceptor).collect::<Result<_>>()?;
     let services = std::iter::repeat_n(service, acceptors.len());
     for (mut acceptor, service) in acceptors.into_iter().zip(services) {
         let drain = drain.clone();
         runtime.spawn(async move {
             while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
-                let conn = Arc::new(Conn::new(drain.clone(), Arc::clone(acceptor.name()), peer));
+                if let (Stream::Tcp(stream), false) = (&stream, options.tcp_nodelay) {
+                    let _ = stream.set_nodelay(false); // fails only if the peer is gone already
+                }
+                let mut conn = Conn::new(drain.clone(), Arc::clone(acceptor.name()), peer);
+                conn.keep_alive = options.keep_alive;
+                let conn = Arc::new(conn);
                 let guard = entering.track(Arc::clone(&conn) as _);
                 let framed = Framed::new(stream, Arc::clone(&conn), guard);
                 tokio::spawn(task::connection(framed, conn, service.clone(), options));

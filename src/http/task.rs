@@ -5,6 +5,7 @@ use super::conn::{Conn, Stage};
 use super::framed::{Framed, Protocol};
 use super::observe::Observed;
 use crate::drain::later;
+use crate::metrics::Protocol as Speaks;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -44,6 +45,11 @@ where
     let sleep = pin!(sleep_until(later(conn.opened(), first)));
     let mut clock = Clock::new(&conn, &options, sleep);
     let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
+    match protocol {
+        Ok(Some(Protocol::Http1)) => conn.speaks(Speaks::Http1),
+        Ok(Some(Protocol::Http2)) => conn.speaks(Speaks::Http2),
+        Ok(None) | Err(_) => {}
+    }
     let service = Observed::new(service, Arc::clone(&conn));
     let result = match protocol {
         Ok(None) => Ok(()),
@@ -104,7 +110,8 @@ where
         drive(conn, clock, cx, |cx| {
             // a fresh one lingers, too: told before its first request it could not send it
             let result = hyper.as_mut().poll(cx);
-            if told || result.is_ready() || !conn.is_draining() || (conn.requests() == 0 && !conn.closes_idle()) {
+            let due = conn.closes_idle() || (conn.is_draining() && conn.requests() > 0);
+            if told || result.is_ready() || !due {
                 return result;
             }
             told = true;
@@ -269,6 +276,13 @@ impl<'a> Clock<'a> {
             }
             Stage::Http2 if requests == 0 && self.conn.is_draining() && !self.conn.closes_idle() => {
                 Some((self.conn.drain.linger_end(self.conn.opened()), Due::CloseIdle))
+            }
+            // told to go when it has been quiet for long; one look per fired timer, not per request
+            Stage::Http2 if fired && !self.conn.is_draining() && !self.conn.closes_idle() => {
+                if self.idle.0 != requests || !self.conn.is_quiet() {
+                    self.idle = (requests, Instant::now());
+                }
+                Some((later(self.idle.1, self.options.keep_alive_timeout), Due::CloseIdle))
             }
             Stage::Closing => {
                 let since = *self.closing.get_or_insert_with(Instant::now);

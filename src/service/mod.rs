@@ -5,6 +5,7 @@ mod builder;
 mod driver;
 mod handle;
 mod keeper;
+mod measure;
 pub mod settings;
 mod sockets;
 mod tell;

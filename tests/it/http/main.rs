@@ -6,6 +6,7 @@ mod any_split;
 mod crowd;
 mod hammer;
 mod http2;
+mod limits;
 mod linger;
 mod messages;
 mod support;
