@@ -21,8 +21,8 @@
 //! # Over reloads
 //! Each generation is a process with counters of its own, and nobody scrapes the old one any more. So what a generation has
 //! counted goes with the handover, and what it counts while it drains follows at its end: the counters of whoever is main
-//! only grow. A crash begins them anew, as does a generation without this feature. Counts of a generation that was rolled
-//! back end with it.
+//! only grow, and so do the histograms, with times to two digits. A crash begins them anew, as does a generation without this
+//! feature. Counts of a generation that was rolled back end with it.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -94,8 +94,8 @@ pub(crate) struct Metrics {
 #[derive(Debug, Default)]
 struct Tally {
     counts: BTreeMap<(String, Vec<(String, String)>), u64>,
-    /// Only those that this process cannot show any more: of a handover, and of the drain after it.
-    times: Vec<Time>,
+    /// In µs, to two digits: so many different ones there are, and no more, however many reloads.
+    times: BTreeMap<(String, u64), u64>,
 }
 
 /// Counts on their way from one generation to another.
@@ -119,6 +119,7 @@ struct Count {
 struct Time {
     name: String,
     micros: u64,
+    times: u64,
 }
 
 #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self, reason = "nothing is counted"))]
@@ -158,8 +159,8 @@ impl Metrics {
 
     /// For the next generation to record: this one is not asked any more.
     pub(crate) fn pass_time(&self, name: &'static str, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.tally().times.push(Time { name: name.to_owned(), micros });
+        let micros = two_digits(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        *self.tally().times.entry((name.to_owned(), micros)).or_default() += 1;
     }
 
     pub(crate) fn set_gauge(&self, name: &'static str, to: f64) {
@@ -169,15 +170,11 @@ impl Metrics {
     /// All that was not passed on yet, in parts with at most so many counts.
     pub(crate) fn take(&self, at_most: usize) -> Vec<Carried> {
         let Tally { counts, times } = std::mem::take(&mut *self.tally());
-        let mut counts = counts.into_iter().map(|((name, labels), by)| Count { name, labels, by }).peekable();
-        let mut parts = Vec::new();
-        while counts.peek().is_some() {
-            parts.push(Carried { counts: counts.by_ref().take(at_most).collect(), times: Vec::new() });
-        }
-        if !times.is_empty() {
-            parts.push(Carried { counts: Vec::new(), times });
-        }
-        parts
+        let counts: Vec<_> = counts.into_iter().map(|((name, labels), by)| Count { name, labels, by }).collect();
+        let times: Vec<_> = times.into_iter().map(|((name, micros), times)| Time { name, micros, times }).collect();
+        let counts = counts.chunks(at_most).map(|part| Carried { counts: part.to_vec(), times: Vec::new() });
+        let times = times.chunks(at_most).map(|part| Carried { counts: Vec::new(), times: part.to_vec() });
+        counts.chain(times).collect()
     }
 
     /// What another generation has counted is ours now.
@@ -186,14 +183,23 @@ impl Metrics {
             ::metrics::counter!(name.clone(), &labels).increment(by);
             *self.tally().counts.entry((name, labels)).or_default() += by;
         }
-        for Time { name, micros } in carried.times {
-            ::metrics::histogram!(name).record(Duration::from_micros(micros).as_secs_f64());
+        for Time { name, micros, times } in carried.times {
+            let times_here = usize::try_from(times).unwrap_or(usize::MAX);
+            ::metrics::histogram!(name.clone()).record_many(Duration::from_micros(micros).as_secs_f64(), times_here);
+            *self.tally().times.entry((name, micros)).or_default() += times;
         }
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The rest of the digits are 0.
+#[cfg(feature = "metrics")]
+fn two_digits(number: u64) -> u64 {
+    let unit = 10_u64.pow(number.checked_ilog10().unwrap_or(0).saturating_sub(1));
+    number / unit * unit
 }
 
 #[cfg(not(feature = "metrics"))]
@@ -292,5 +298,40 @@ impl Drop for Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("listener", &self.listener).field("protocol", &self.protocol()).finish()
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_passed_on_is_neither_lost_nor_counted_twice() {
+        let (old, new) = (Metrics::default(), Metrics::default());
+        for listener in 0..5 {
+            old.connection(format!("l{listener}").into(), Protocol::Stream);
+        }
+        old.reload("handed_over");
+        old.pass_time(READY_SECONDS, Duration::from_micros(12_345));
+        old.pass_time(READY_SECONDS, Duration::from_micros(12_999));
+        let parts = old.take(2);
+        assert!(parts.iter().all(|part| part.counts.len() + part.times.len() <= 2) && parts.len() == 4, "{parts:?}");
+        assert!(old.take(2).is_empty());
+        parts.clone().into_iter().for_each(|part| new.adopt(part));
+        old.reload("handed_over");
+        old.take(9).into_iter().for_each(|part| new.adopt(part));
+        let all = new.take(100);
+        assert_eq!(all[1].times, [Time { name: READY_SECONDS.into(), micros: 12_000, times: 2 }]);
+        let reloads = all[0].counts.iter().find(|count| count.name == RELOADS).unwrap();
+        assert_eq!((reloads.by, all[0].counts.len()), (2, 6));
+    }
+
+    #[test]
+    fn times_keep_two_digits() {
+        for (number, kept) in
+            [(0, 0), (7, 7), (99, 99), (101, 100), (12_999, 12_000), (u64::MAX, 18_000_000_000_000_000_000)]
+        {
+            assert_eq!(two_digits(number), kept);
+        }
     }
 }

@@ -133,6 +133,7 @@ impl Future for Cutting {
 struct Step {
     /// In an Arc of its own: a connection clones its signal for each request, and the threads of all connections would
     /// else write to one cache line.
+    #[expect(clippy::redundant_allocation, reason = "not for its size, but for its count")]
     core: Arc<Arc<Core>>,
     phase: Phase,
     waiting: Option<Pin<Box<OwnedNotified>>>,

@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::protocols::{Watched, reloads_under};
+use super::protocols::{Watched, join, reloads_under};
 use super::web::{Setup, Web};
 use crate::lab::{Container, Outcome, Scenario, example};
 
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 fn http2_reqwest_and_curl(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup::default())?;
     let address = web.address;
-    reloads_under(&web, 16, |stop| async move {
+    reloads_under(&web, 12, |stop| async move {
         let mut tasks = JoinSet::new();
         for _ in 0..CONNECTIONS {
             let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build();
@@ -40,32 +40,12 @@ fn http2_reqwest_and_curl(lab: &Container) -> Outcome {
             tasks.spawn(download(client, address, Arc::clone(&stop)));
         }
         // One process is one connection: curl 7.88 fails to use one again for HTTP/2 with prior knowledge (its issue 10634).
-        let curl = std::thread::spawn(namespaced(move || curl(address, &stop)));
-        let mut watched = join(tasks).await;
-        match tokio::task::spawn_blocking(|| curl.join()).await {
-            Ok(Ok(curl)) => watched.add(curl),
-            _ => watched.lost("curl's thread"),
-        }
-        watched
+        // Its thread has the network of the one that starts it.
+        tasks.spawn_blocking(move || curl(address, &stop));
+        join(tasks).await
     })?;
     assert_eq!(web.count_logged("cut ")?, 0);
     Ok(())
-}
-
-/// A thread inherits the network of the one that starts it: nothing to do but to say so.
-fn namespaced<T>(f: impl FnOnce() -> T) -> impl FnOnce() -> T {
-    f
-}
-
-async fn join(mut tasks: JoinSet<Watched>) -> Watched {
-    let mut watched = Watched::default();
-    while let Some(ended) = tasks.join_next().await {
-        match ended {
-            Ok(ended) => watched.add(ended),
-            Err(error) => watched.lost(error.to_string()),
-        }
-    }
-    watched
 }
 
 /// An error and what is below it.
@@ -82,7 +62,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 async fn ask(client: reqwest::Client, address: SocketAddr, stop: Arc<AtomicBool>) -> Watched {
     let mut watched = Watched::default();
     while !stop.load(Relaxed) {
-        let answer = async { client.get(format!("http://{address}/pid")).send().await?.error_for_status()?.text().await };
+        let answer =
+            async { client.get(format!("http://{address}/pid")).send().await?.error_for_status()?.text().await };
         match answer.await {
             Ok(text) if text.trim().parse::<u32>().is_ok() => watched.answered += 1,
             Ok(text) => watched.lost(format!("{text:?} is no pid")),
@@ -132,7 +113,7 @@ fn grpc_tonic(lab: &Container) -> Outcome {
     lab.install(&example("grpc")?, "grpc")?;
     let web = Web::start(lab, Setup { command: "{dir}/grpc", ..Setup::default() })?;
     let address = web.address;
-    let done = reloads_under(&web, 16, |stop| async move {
+    let done = reloads_under(&web, 12, |stop| async move {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let mut tasks = JoinSet::new();
         for _ in 0..CALLERS {
@@ -149,7 +130,9 @@ fn grpc_tonic(lab: &Container) -> Outcome {
 /// tonic repeats nothing by itself; a call that never reached a server may be repeated by whoever made it.
 fn is_safe_to_repeat(status: &Status) -> bool {
     let why = chain(status);
-    status.code() == Code::Unavailable || why.contains("operation was canceled") || why.contains("not a result of an error")
+    status.code() == Code::Unavailable
+        || why.contains("operation was canceled")
+        || why.contains("not a result of an error")
 }
 
 async fn calls(channel: Channel, stop: Arc<AtomicBool>) -> Watched {
@@ -180,7 +163,9 @@ async fn ticks(channel: Channel, stop: Arc<AtomicBool>) -> Watched {
     'streams: while !stop.load(Relaxed) {
         let path = PathAndQuery::from_static("/handover.example.Echo/Ticks");
         let answer = match client.ready().await {
-            Ok(()) => client.server_streaming(Request::new(Text::default()), path, ProstCodec::<Text, Text>::default()).await,
+            Ok(()) => {
+                client.server_streaming(Request::new(Text::default()), path, ProstCodec::<Text, Text>::default()).await
+            }
             Err(error) => Err(Status::from_error(error.into())),
         };
         let mut stream = match answer {

@@ -7,6 +7,7 @@ mod failures;
 mod http2;
 mod identity;
 mod journal;
+mod metrics;
 mod probation;
 mod protocols;
 mod reload;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         journal::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,
+        metrics::SCENARIOS,
     ]
     .concat()
 }

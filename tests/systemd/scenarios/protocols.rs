@@ -7,20 +7,23 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use super::web::{DEADLINE, UNIT, Web};
 use crate::lab::Outcome;
 
 /// Between two reloads.
-const EVERY: Duration = Duration::from_millis(500);
+const EVERY: Duration = Duration::from_millis(400);
+const EVERY_OF_SOAK: Duration = Duration::from_millis(500);
 /// No more processes than this drain at a time: the cap would hammer the oldest, which is another scenario.
 const DRAINING: usize = 6;
 /// How long the clients may take to end once told.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// `HANDOVER_SECONDS` makes a soak of it: two reloads a second for so long. Otherwise as many as the scenario says.
-fn soak(reloads: usize) -> usize {
-    let seconds = std::env::var("HANDOVER_SECONDS").ok().and_then(|s| s.parse::<usize>().ok());
-    seconds.map_or(reloads, |seconds| seconds * 2)
+/// `HANDOVER_SOAK` makes a soak of it: two reloads a second for so many seconds. Otherwise as many as the scenario says.
+fn plan(reloads: usize) -> (usize, Duration) {
+    let seconds = std::env::var("HANDOVER_SOAK").ok().and_then(|s| s.parse::<usize>().ok());
+    seconds.map_or((reloads, EVERY), |seconds| (seconds * 2, EVERY_OF_SOAK))
 }
 
 /// What the clients saw.
@@ -44,6 +47,18 @@ impl Watched {
             *self.lost.entry(why).or_default() += count;
         }
     }
+}
+
+/// What all of them saw.
+pub(super) async fn join(mut tasks: JoinSet<Watched>) -> Watched {
+    let mut watched = Watched::default();
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(ended) => watched.add(ended),
+            Err(error) => watched.lost(error.to_string()),
+        }
+    }
+    watched
 }
 
 /// The reloads that happened meanwhile.
@@ -70,7 +85,7 @@ pub(super) fn reloads_under<F>(
 where
     F: Future<Output = Watched>,
 {
-    let reloads = soak(reloads);
+    let (reloads, every) = plan(reloads);
     let stop = Arc::new(AtomicBool::new(false));
     let watched = thread::scope(|scope| {
         // Also when a reload fails: the scope waits for the clients.
@@ -84,10 +99,8 @@ where
             if running.is_finished() {
                 return Err(format!("the clients ended by themselves before reload {reload}").into());
             }
-            web.lab.wait_until(DEADLINE, "few drain", || {
-                Ok((web.lab.pids(UNIT)?.len() <= DRAINING).then_some(()))
-            })?;
-            thread::sleep(EVERY.saturating_sub(began.elapsed()));
+            web.lab.wait_until(DEADLINE, "few drain", || Ok((web.lab.pids(UNIT)?.len() <= DRAINING).then_some(())))?;
+            thread::sleep(every.saturating_sub(began.elapsed()));
         }
         drop(stopping);
         running.join().map_err(|_| "a client panicked")??

@@ -1,23 +1,27 @@
-//! WebSockets through reloads: each is told to come again before it is closed.
+//! WebSockets and server-sent events through reloads: each is told to come again before it is closed.
 
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::protocols::{Watched, reloads_under};
+use super::protocols::{Watched, join, reloads_under};
 use super::web::{DEADLINE, Setup, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario, example};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("websockets_are_told", websockets_are_told),
+    Scenario::new("websockets_and_events_are_told", websockets_and_events_are_told),
     Scenario::new("websocket_that_stays_is_cut", websocket_that_stays_is_cut),
 ];
 
 const SOCKETS: u64 = 200;
+const EVENT_STREAMS: u64 = 4;
 /// A client shows so often that it is alive.
 const PING_EVERY: Duration = Duration::from_millis(250);
 /// The service restarts: come again.
@@ -71,29 +75,69 @@ async fn client(address: SocketAddr, stop: Arc<AtomicBool>, seen: Arc<Seen>) -> 
     Ok(())
 }
 
-fn websockets_are_told(lab: &Container) -> Outcome {
+/// curl, which tells an end from a cut: its exit status is 18 when a body is not complete.
+fn events(address: SocketAddr, stop: &AtomicBool) -> Watched {
+    let mut watched = Watched::default();
+    while !stop.load(Relaxed) {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--fail", "--no-buffer", &format!("http://{address}/events")]);
+        let Ok(mut curl) = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn() else {
+            watched.lost("curl is missing");
+            return watched;
+        };
+        loop {
+            match curl.try_wait() {
+                Ok(Some(status)) if status.success() => watched.answered += 1,
+                Ok(Some(status)) => watched.lost(format!("events by curl: {status}")),
+                Ok(None) if stop.load(Relaxed) => {
+                    let _ = curl.kill().and_then(|()| curl.wait());
+                }
+                Ok(None) => {
+                    thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
+                Err(error) => watched.lost(format!("curl: {error}")),
+            }
+            break;
+        }
+    }
+    watched
+}
+
+fn websockets_and_events_are_told(lab: &Container) -> Outcome {
     let web = chat(lab)?;
+    let address = web.address;
     let seen = Arc::new(Seen::default());
     let told = Arc::clone(&seen);
     let reloads = reloads_under(&web, 20, |stop| async move {
-        let mut clients = tokio::task::JoinSet::new();
+        let mut tasks = JoinSet::new();
         for _ in 0..SOCKETS {
-            clients.spawn(client(web.address, Arc::clone(&stop), Arc::clone(&seen)));
+            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+            tasks.spawn(async move {
+                let mut watched = Watched::default();
+                if let Err(error) = client(address, stop, seen).await {
+                    watched.lost(error.to_string());
+                }
+                watched
+            });
         }
-        let mut watched = Watched::default();
-        while let Some(ended) = clients.join_next().await {
-            if let Err(error) = ended.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
-                watched.lost(error);
-            }
+        for _ in 0..EVENT_STREAMS {
+            let stop = Arc::clone(&stop);
+            tasks.spawn_blocking(move || events(address, &stop));
         }
-        watched.answered = seen.pongs.load(Relaxed);
-        watched
+        join(tasks).await
     })?;
-    let (count, cut) = (told.told.load(Relaxed), told.cut.load(Relaxed));
-    println!("{SOCKETS} WebSockets, {} reloads: {count} closes announced, {cut} not", reloads.reloads);
+    let [count, cut, pongs] = [&told.told, &told.cut, &told.pongs].map(|number| number.load(Relaxed));
+    let Watched { answered, .. } = reloads.watched;
+    println!(
+        "{SOCKETS} WebSockets, {} reloads: {count} closes announced, {cut} not; {pongs} pongs; {answered} event streams ended",
+        reloads.reloads
+    );
     assert_eq!(cut, 0, "closed without a word");
     // A client that is just connecting at a reload misses it, as it should.
     assert!(count > SOCKETS * reloads.reloads as u64 / 2, "{count} closes announced");
+    assert!(answered > EVENT_STREAMS * reloads.reloads as u64 / 2, "{answered} event streams ended");
+    assert!(pongs > 0, "nobody said a word");
     assert_eq!(web.count_logged("cut ")?, 0);
     Ok(())
 }
