@@ -104,8 +104,12 @@ pub mod docs {
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}
 
+    #[cfg(feature = "http")]
     #[doc = include_str!("docs/http.md")]
     pub mod http {}
+
+    #[doc = include_str!("docs/metrics.md")]
+    pub mod metrics {}
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}

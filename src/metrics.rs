@@ -1,28 +1,4 @@
-//! Counters, gauges and histograms, through the [`metrics`](https://docs.rs/metrics) facade: the application chooses the
-//! recorder (`examples/metrics.rs` exposes them to Prometheus), and without one they cost next to nothing.
-//!
-//! | name | kind | labels | what |
-//! |---|---|---|---|
-//! | [`handover_connections_total`](CONNECTIONS) | counter | `listener`, `protocol` | connections accepted; counted when the protocol is known, or at their end |
-//! | [`handover_connections_active`](ACTIVE) | gauge | `listener`, `protocol` | connections open in this process |
-//! | [`handover_connections_drained_total`](DRAINED) | counter | `listener`, `protocol` | ended by themselves while their generation drained |
-//! | [`handover_connections_hammered_total`](HAMMERED) | counter | `listener`, `protocol` | cut at the end of the drain timeout, with something to lose |
-//! | [`handover_reloads_total`](RELOADS) | counter | `outcome` | reloads: `handed_over` or `rolled_back` |
-//! | [`handover_ready_seconds`](READY_SECONDS) | histogram | | of each handover: from the request until the next generation was ready |
-//! | [`handover_switch_seconds`](SWITCH_SECONDS) | histogram | | and from then until it was main, probation included |
-//! | [`handover_drain_seconds`](DRAIN_SECONDS) | histogram | | of each generation that handed over: from the handover until it had drained |
-//! | [`handover_generation`](GENERATION) | gauge | | the number of the generation that this process is |
-//! | [`handover_generations_draining`](DRAINING) | gauge | | older generations that still drain |
-//! | [`handover_watchdog_pings_total`](PINGS) | counter | `result` | watchdog pings: `sent` or `withheld` |
-//!
-//! `protocol` is `http1`, `http2`, `upgraded` (WebSocket and CONNECT, once HTTP/1 has become that), `stream` (taken from an
-//! [`Acceptor`](crate::Acceptor)), or `unknown` before the first byte. `listener` is the name that sockets are served by.
-//!
-//! # Over reloads
-//! Each generation is a process with counters of its own, and nobody scrapes the old one any more. So what a generation has
-//! counted goes with the handover, and what it counts while it drains follows at its end: the counters of whoever is main
-//! only grow, and so do the histograms, with times to two digits. A crash begins them anew, as does a generation without this
-//! feature. Counts of a generation that was rolled back end with it.
+#![doc = include_str!("docs/metrics.md")]
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -324,6 +300,19 @@ mod tests {
         assert_eq!(all[1].times, [Time { name: READY_SECONDS.into(), micros: 12_000, times: 2 }]);
         let reloads = all[0].counts.iter().find(|count| count.name == RELOADS).unwrap();
         assert_eq!((reloads.by, all[0].counts.len()), (2, 6));
+    }
+
+    #[test]
+    fn each_name_is_documented() {
+        let constants = include_str!("metrics.rs").lines().filter_map(|line| {
+            let (_, value) = line.strip_prefix("pub const ")?.split_once(" = \"")?;
+            value.strip_suffix("\";")
+        });
+        let documented = include_str!("docs/metrics.md").lines().filter_map(|line| {
+            let (name, _) = line.strip_prefix("| `")?.split_once('`')?;
+            Some(name)
+        });
+        assert_eq!(constants.collect::<Vec<_>>(), documented.collect::<Vec<_>>());
     }
 
     #[test]

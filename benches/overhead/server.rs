@@ -109,7 +109,6 @@ pub(crate) fn main(kind: &str) {
     println!("{}", listener.local_addr().unwrap());
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
-        #[expect(clippy::exit, reason = "its parent is gone or done")]
         std::process::exit(0);
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

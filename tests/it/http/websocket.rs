@@ -135,7 +135,9 @@ async fn a_tunnel_over_http2_counts_too() {
     let (drain, address) = serve_tunnel();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
     let connection = tokio::spawn(connection);
     let request = Request::connect("host:443").body(Empty::<Bytes>::new()).unwrap();
     let response = within("answered", sender.send_request(request)).await.unwrap();

@@ -31,7 +31,7 @@ fn plan(reloads: usize) -> (usize, Duration) {
 pub(super) struct Watched {
     pub(super) answered: u64,
     /// Not answered, but the protocol told the client that nothing was done with it.
-    pub(super) refused: u64,
+    pub(super) refused: BTreeMap<String, u64>,
     pub(super) lost: BTreeMap<String, u64>,
 }
 
@@ -40,11 +40,16 @@ impl Watched {
         *self.lost.entry(why.into()).or_default() += 1;
     }
 
+    pub(super) fn refused(&mut self, why: impl Into<String>) {
+        *self.refused.entry(why.into()).or_default() += 1;
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         self.answered += other.answered;
-        self.refused += other.refused;
-        for (why, count) in other.lost {
-            *self.lost.entry(why).or_default() += count;
+        for (all, others) in [(&mut self.refused, other.refused), (&mut self.lost, other.lost)] {
+            for (why, count) in others {
+                *all.entry(why).or_default() += count;
+            }
         }
     }
 }
@@ -90,7 +95,7 @@ where
     let watched = thread::scope(|scope| {
         // Also when a reload fails: the scope waits for the clients.
         let stopping = StopOnDrop(Arc::clone(&stop));
-        let running = scope.spawn(|| web.lab.in_netns(|| run(clients, Arc::clone(&stop))));
+        let running = scope.spawn(|| web.lab.in_netns(|| run(clients, &stop)));
         for reload in 0..reloads {
             let began = Instant::now();
             let old = web.lab.main_pid(UNIT)?;
@@ -105,14 +110,17 @@ where
         drop(stopping);
         running.join().map_err(|_| "a client panicked")??
     })?;
-    println!("{reloads} reloads: {} answered, {} refused, lost {:?}", watched.answered, watched.refused, watched.lost);
+    println!(
+        "{reloads} reloads: {} answered, refused {:?}, lost {:?}",
+        watched.answered, watched.refused, watched.lost
+    );
     assert!(watched.answered > 0, "nothing was asked");
     assert!(watched.lost.is_empty(), "lost {:?} of {}", watched.lost, watched.answered);
     assert_eq!(web.count_logged("handed over to generation")?, reloads);
     Ok(Reloads { reloads, watched })
 }
 
-fn run<F>(clients: impl FnOnce(Arc<AtomicBool>) -> F, stop: Arc<AtomicBool>) -> Outcome<Watched>
+fn run<F>(clients: impl FnOnce(Arc<AtomicBool>) -> F, stop: &Arc<AtomicBool>) -> Outcome<Watched>
 where
     F: Future<Output = Watched>,
 {
@@ -125,7 +133,7 @@ where
             tokio::time::sleep(STOP_LIMIT).await;
         };
         tokio::select! {
-            watched = clients(Arc::clone(&stop)) => Ok(watched),
+            watched = clients(Arc::clone(stop)) => Ok(watched),
             () = stopped => Err(format!("clients that did not end within {STOP_LIMIT:?}").into()),
         }
     })

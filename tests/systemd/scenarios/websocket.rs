@@ -16,7 +16,7 @@ use super::web::{DEADLINE, Setup, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario, example};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("websockets_and_events_are_told", websockets_and_events_are_told),
+    Scenario::new("load_websockets_and_events", websockets_and_events_are_told),
     Scenario::new("websocket_that_stays_is_cut", websocket_that_stays_is_cut),
 ];
 
