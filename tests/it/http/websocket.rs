@@ -1,6 +1,6 @@
 //! WebSockets and CONNECT by clients of others: counted until they close, told of the drain, cut at its end.
 
-use crate::support::{Client, LINGER, within};
+use crate::support::{Client, LINGER, Server, within};
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade, close_code};
 use axum::routing::any;
 use axum::{Extension, Router};
@@ -92,6 +92,35 @@ async fn one_that_is_not_told_is_cut_and_named() {
     within("drained", drain.drained()).await;
 }
 
+/// A proxy, to whatever the client names.
+async fn forward(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let target = request.uri().authority().unwrap().to_string();
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut to = tokio::net::TcpStream::connect(target).await.unwrap();
+        let mut from = TokioIo::new(upgrade.await.unwrap());
+        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+    });
+    Ok(Response::new(Empty::new()))
+}
+
+#[tokio::test]
+async fn curl_gets_through_a_tunnel_while_its_generation_drains() {
+    let mut target = Server::ours();
+    let (drain, address) = serve_proxy(hyper::service::service_fn(forward));
+    let mut curl = tokio::process::Command::new("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--max-time", "20", "--proxytunnel", "--noproxy", ""]);
+    curl.args(["--proxy", &format!("http://{address}"), &format!("http://{}/hold", target.address)]);
+    let curl = tokio::spawn(async move { curl.output().await.unwrap() });
+    target.arrived("/hold").await;
+    drain.begin(LINGER);
+    assert_eq!(drain.active(), 1);
+    target.release();
+    let output = within("curl", curl).await.unwrap();
+    assert_eq!((output.status.success(), output.stdout.as_slice()), (true, b"/hold".as_slice()), "{output:?}");
+    within("drained", drain.drained()).await;
+}
+
 /// A proxy's side of CONNECT: what the client sends comes back.
 async fn tunnel(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
     assert_eq!(request.method(), Method::CONNECT);
@@ -107,10 +136,18 @@ async fn tunnel(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>
 }
 
 fn serve_tunnel() -> (Drain, SocketAddr) {
+    serve_proxy(hyper::service::service_fn(tunnel))
+}
+
+fn serve_proxy<S>(service: S) -> (Drain, SocketAddr)
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Empty<Bytes>>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::new();
-    let service = hyper::service::service_fn(tunnel);
     handover::http::serve_hyper(&drain, "proxy", vec![Listener::Tcp(listener)], service, HttpOptions::new()).unwrap();
     drain.accept(true);
     (drain, address)
