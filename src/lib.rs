@@ -80,6 +80,9 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(feature = "admin")]
+pub mod admin;
+
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]
@@ -91,6 +94,7 @@ pub use crate::drain::{
 };
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
+pub use crate::service::settings::Settings;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
 
 /// Chapters to read; there is no code in here.
@@ -113,6 +117,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
+
+    #[doc = include_str!("docs/habits.md")]
+    pub mod habits {}
 
     #[doc = include_str!("docs/comparison.md")]
     pub mod comparison {}

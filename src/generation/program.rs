@@ -5,9 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::pidfd;
+use crate::sys::socket::wait;
 use crate::sys::spawn::{Parent, Spawn, Spawned};
 
 /// Variables that name the process that they are meant for, or that only we may set.
@@ -52,6 +57,7 @@ pub struct Program {
     sockets: Vec<(String, OwnedFd)>,
     link: Option<OwnedFd>,
     parent: Parent,
+    ignored: Vec<Signal>,
 }
 
 impl Program {
@@ -59,7 +65,16 @@ impl Program {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let args = vec![path.clone().into_os_string()];
-        Self { path, args, env: Vec::new(), directory: None, sockets: Vec::new(), link: None, parent: Parent::Us }
+        Self {
+            path,
+            args,
+            env: Vec::new(),
+            directory: None,
+            sockets: Vec::new(),
+            link: None,
+            parent: Parent::Us,
+            ignored: vec![Signal::SIGHUP],
+        }
     }
 
     /// One more argument.
@@ -110,6 +125,12 @@ impl Program {
         self
     }
 
+    /// Which signals it ignores until it installs handlers, instead of SIGHUP alone.
+    pub(crate) fn ignoring(mut self, signals: Vec<Signal>) -> Self {
+        self.ignored = signals;
+        self
+    }
+
     /// Starts it. Blocks for about a millisecond, until it was executed.
     ///
     /// # Errors
@@ -136,6 +157,7 @@ impl Program {
             directory: self.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
             fds,
             parent: self.parent,
+            ignored: &self.ignored,
         };
         match spawn.start() {
             Ok(Spawned { pid, pidfd }) => Ok(Process { pid, pidfd }),
@@ -190,7 +212,12 @@ impl Process {
         self.pidfd.as_fd()
     }
 
-    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
+    /// Also if nobody has collected its exit status yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        wait(self.pidfd.as_fd(), PollFlags::POLLIN, Instant::now()).unwrap_or(false)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         pidfd::send_signal(self.pidfd.as_fd(), signal)
     }
 

@@ -2,7 +2,8 @@
 
 use crate::generation::Link;
 use crate::metrics::{DRAIN_SECONDS, DRAINING, GENERATION, READY_SECONDS, SWITCH_SECONDS};
-use crate::service::driver::{Driver, now};
+use crate::service::clock::now;
+use crate::service::driver::Driver;
 use crate::wire::frame::{Frame, MAX_NAMES};
 
 impl Driver {

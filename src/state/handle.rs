@@ -267,8 +267,9 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     /// Where there is no value, or a damaged one, which is then put aside, `f` begins with the default; with an older version it
     /// begins with what [`migrate`](Self::migrate) returns.
     ///
-    /// The value stays in the memory of the process, so that the next update only has to write. `f` holds the lock, and must not
-    /// use this state by another handle: that times out.
+    /// The value stays in the memory of the process, so that the next update only has to write. It blocks: for microseconds with a
+    /// small value, for as long as another generation holds the state, and the first time for the manager's answer. `f` holds
+    /// the lock, and must not use this state by another handle: that times out.
     ///
     /// # Errors
     ///

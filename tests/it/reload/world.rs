@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::client::{self, Asked, Load};
 use crate::manager::{Datagram, Manager};
-use crate::processes::{self, End, until, wait_until_executed};
+use crate::processes::{self, End, open_fds, until, wait_until_executed};
 use crate::service::{Config, DIRECTORY, Step, write_config};
 
 /// A file that is open for writing cannot be executed, and each new process has our fds for a moment.
@@ -194,6 +194,15 @@ impl World {
         until(text, || self.log().contains(text).then_some(()));
     }
 
+    /// The open fds of a main process: with those that it opens only after it is main, when it has seen to its fd store.
+    pub(crate) fn settled_fds(&self, main: &Who) -> usize {
+        let generation = format!(" generation={} ", main.generation);
+        until("the fd store to be seen to", || {
+            self.log().lines().any(|line| line.contains(" fd store: ") && line.contains(&generation)).then_some(())
+        });
+        open_fds(main.pid)
+    }
+
     /// The pids of all generations so far, in order.
     pub(crate) fn born(&self) -> Vec<u32> {
         let text = fs::read_to_string(self.path("born")).unwrap_or_default();
@@ -235,6 +244,10 @@ impl World {
     /// Ends the service in the ordinary way, and checks what must hold at the end of every life.
     pub(crate) fn stop(self) {
         let main = self.who().pid;
+        if let Some(manager) = &self.manager {
+            // In the milliseconds of a handover it answers, and is not main yet.
+            manager.wait("who serves", |d| d.pid == main && d.text.contains(" serves"));
+        }
         processes::signal(main, Signal::SIGTERM);
         assert_eq!(self.end_of(main), End::Exited(0));
         self.wait_for_nobody();

@@ -95,7 +95,7 @@ impl Other {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "generations::other_process", "--ignored", "--nocapture"]);
         command.env(ROLE, format!("{role} {} {}", fd.as_raw_fd(), tell.as_raw_fd()));
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
         let passed = [fd.as_raw_fd(), tell.as_raw_fd()];
         // SAFETY: between fork and exec it only calls fcntl.
         unsafe {

@@ -205,7 +205,8 @@ pub(super) struct Seen {
     pub(super) lost: Vec<(Instant, Instant, Lost)>,
     /// A count that is older than what was acknowledged, in words.
     pub(super) wrong: Vec<String>,
-    /// Who answered last, and everybody who did, by pid.
+    /// The highest count that was told; who told it; and everybody who answered, by pid.
+    highest: u64,
     pub(super) newest: u32,
     pub(super) generations: BTreeMap<u32, u64>,
 }
@@ -243,8 +244,10 @@ impl Memory {
                     if counts.yours <= told || counts.yours > told + unsure + 1 {
                         seen.wrong.push(format!("{counts:?} in a session that had {told}, {unsure} more perhaps"));
                     }
-                    if seen.generations.insert(counts.pid, counts.generation).is_none() {
-                        seen.newest = counts.pid;
+                    seen.generations.insert(counts.pid, counts.generation);
+                    // Not who was first seen last: an answer may be on its way for longer than the next one.
+                    if counts.total > seen.highest {
+                        (seen.highest, seen.newest) = (counts.total, counts.pid);
                         self.news.notify_all();
                     }
                     (told, unsure) = (counts.yours, 0);

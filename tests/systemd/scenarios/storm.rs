@@ -64,14 +64,16 @@ fn storm(lab: &Container, binds: Binds) -> Outcome {
     Ok(())
 }
 
-/// The main process, and how often systemd has restarted the service.
+/// The main process, and how often systemd has restarted the service, which it must go on doing.
 fn main_and_restarts(lab: &Container) -> Outcome<(u32, u32)> {
-    let text = lab.systemctl_ok(&["show", "-p", "MainPID,NRestarts", UNIT])?;
-    let value = |name: &str| -> Outcome<u32> {
-        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        Ok(found.unwrap_or_default().parse()?)
-    };
-    Ok((value("MainPID")?, value("NRestarts")?))
+    let text = lab.systemctl_ok(&["show", "-p", "MainPID,NRestarts,ActiveState", UNIT])?;
+    let value =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
+    if ["inactive", "failed"].contains(&value("ActiveState")) {
+        let last = lab.sh_ok(&format!("journalctl -o short-precise -n 60 -u {UNIT}"))?;
+        return Err(format!("systemd has given the service up: {text}\n{last}").into());
+    }
+    Ok((value("MainPID").parse()?, value("NRestarts").parse()?))
 }
 
 fn reloads(memory: &Memory) -> usize {
