@@ -98,7 +98,6 @@ struct Time {
     times: u64,
 }
 
-#[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self, reason = "nothing is counted"))]
 impl Metrics {
     /// A connection that has just been accepted.
     pub(crate) fn connection(&self, listener: Arc<str>, protocol: Protocol) -> Connection {
