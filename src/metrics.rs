@@ -100,8 +100,8 @@ struct Time {
 
 impl Metrics {
     /// A connection that has just been accepted.
-    pub(crate) fn connection(&self, listener: Arc<str>, protocol: Protocol) -> Connection {
-        let connection = Connection {
+    pub(crate) fn connection(&self, listener: Arc<str>, protocol: Protocol) -> Counted {
+        let connection = Counted {
             metrics: self.clone(),
             listener,
             protocol: AtomicU8::new(protocol as u8),
@@ -209,14 +209,14 @@ const PROTOCOLS: [(Protocol, &str); 5] = [
 ];
 
 /// One open connection, in the gauge until it is dropped.
-pub(crate) struct Connection {
+pub(crate) struct Counted {
     metrics: Metrics,
     listener: Arc<str>,
     protocol: AtomicU8,
     counted: AtomicBool,
 }
 
-impl Connection {
+impl Counted {
     #[cfg(feature = "http")]
     pub(crate) fn speaks(&self, protocol: Protocol) {
         let before = PROTOCOLS[usize::from(self.protocol.swap(protocol as u8, Relaxed))].0;
@@ -263,16 +263,16 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.count_once();
         self.open(self.protocol(), -1.0);
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("listener", &self.listener).field("protocol", &self.protocol()).finish()
+        f.debug_struct("Counted").field("listener", &self.listener).field("protocol", &self.protocol()).finish()
     }
 }
 

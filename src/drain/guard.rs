@@ -2,7 +2,7 @@
 
 use super::limit::Slot;
 use super::{Core, Drain, Phase, Work};
-use crate::metrics::{Connection, Protocol};
+use crate::metrics::{Counted, Protocol};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -197,11 +197,11 @@ impl fmt::Display for Cut {
 pub(super) struct Job {
     what: String,
     since: Instant,
-    connection: Option<Connection>,
+    connection: Option<Counted>,
 }
 
 impl Job {
-    pub(super) fn new(what: String, connection: Option<Connection>) -> Self {
+    pub(super) fn new(what: String, connection: Option<Counted>) -> Self {
         Self { what, since: Instant::now(), connection }
     }
 }
@@ -213,7 +213,7 @@ impl Work for Job {
         Some(format!("{}, open for {:?}", self.what.escape_debug(), since(self.since)))
     }
 
-    fn connection(&self) -> Option<&Connection> {
+    fn connection(&self) -> Option<&Counted> {
         self.connection.as_ref()
     }
 }

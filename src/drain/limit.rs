@@ -1,4 +1,4 @@
-//! At most so many connections at a time.
+//! At most so many connections, or datagrams in hand, at a time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +9,12 @@ use tokio::sync::Notify;
 /// A full listener is logged, and then not again before this time has passed.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// At most so many connections of one generation; clones share the number. See
-/// [`Acceptor::limit`](super::Acceptor::limit).
+/// At most so many connections, or datagrams in hand, of one generation; clones share the number. See
+/// [`Acceptor::limit`](super::Acceptor::limit) and [`Datagrams::limit`](super::Datagrams::limit).
 ///
-/// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone. It is per generation, so
-/// while an old one drains there may be more in all.
+/// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone. (Datagrams wait in the
+/// socket's receive buffer; what that has no room for, the kernel drops.) It is per generation, so while an old one drains
+/// there may be more in all.
 #[derive(Clone)]
 pub struct Limit {
     shared: Arc<Shared>,

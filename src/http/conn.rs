@@ -5,9 +5,9 @@
 //! from outside.
 
 use super::active::{Active, Requests};
-use crate::drain::accept::Peer;
+use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
-use crate::metrics::{Connection, Protocol};
+use crate::metrics::{Counted, Protocol};
 use http::Request;
 use http_body::Body;
 use std::fmt::Write;
@@ -60,7 +60,7 @@ pub(super) struct Conn {
     pub(super) peer: Peer,
     /// Whether there may be a second request.
     pub(super) keep_alive: bool,
-    metrics: Connection,
+    metrics: Counted,
     listener: Arc<str>,
     opened: Instant,
     stage: AtomicU8,
@@ -314,7 +314,7 @@ impl Work for Conn {
         Some(text)
     }
 
-    fn connection(&self) -> Option<&Connection> {
+    fn connection(&self) -> Option<&Counted> {
         Some(&self.metrics)
     }
 }

@@ -15,12 +15,11 @@ mod observe;
 mod scan;
 mod task;
 
-pub use crate::drain::accept::Peer;
+pub use crate::drain::Peer;
 
 use self::conn::Conn;
 use self::framed::Framed;
-use crate::drain::accept::{Accepted, Acceptor, Stream};
-use crate::drain::{Drain, Limit};
+use crate::drain::{Accepted, Acceptor, Drain, Limit};
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 use crate::systemd::activation::Listener;
@@ -113,7 +112,7 @@ impl HttpOptions {
     }
 
     /// Whether TCP sends small writes at once (`TCP_NODELAY`), rather than wait for the client to acknowledge those before.
-    /// Default `true`.
+    /// `false` leaves it as the listener has it (`NoDelay=` in the .socket unit). Default `true`.
     #[must_use]
     pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
         self.tcp_nodelay = nodelay;
@@ -271,7 +270,7 @@ where
     })?;
     let limit = options.max_connections.map(Limit::new);
     let acceptor = |listener| {
-        let acceptor = Acceptor::new(drain, name, listener)?;
+        let acceptor = Acceptor::new(drain, name, listener)?.nodelay(options.tcp_nodelay);
         Ok(if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor })
     };
     let acceptors: Vec<_> = listeners.into_iter().map(acceptor).collect::<Result<_>>()?;
@@ -280,9 +279,6 @@ where
         let drain = drain.clone();
         runtime.spawn(async move {
             while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
-                if let (Stream::Tcp(stream), false) = (&stream, options.tcp_nodelay) {
-                    let _ = stream.set_nodelay(false); // fails only if the peer is gone already
-                }
                 let mut conn = Conn::new(drain.clone(), Arc::clone(acceptor.name()), peer);
                 conn.keep_alive = options.keep_alive;
                 let conn = Arc::new(conn);

@@ -169,15 +169,15 @@ type Running<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
 ///
 /// ```
 /// use std::time::Duration;
-/// use handover::service::hooks::{Hook, When};
+/// use handover::service::hooks::{Event, Hook, Launch, When};
 ///
 /// # async fn check_config() -> Result<(), String> { Ok(()) }
 /// let builder = handover::Service::builder()
 ///     .on(When::BeforeReload, Hook::new(|_| check_config()).timeout(Duration::from_secs(5)))
-///     .on(When::RolledBack, Hook::new(|event| async move {
+///     .on(When::RolledBack, Hook::new(|event: Event| async move {
 ///         Err(format!("nobody was told of {:?}", event.reason))
 ///     }))
-///     .before_spawn(Hook::blocking(|launch| Ok(launch.with_env("COLOUR", "blue"))));
+///     .before_spawn(Hook::blocking(|launch: Launch| Ok(launch.with_env("COLOUR", "blue"))));
 /// # drop(builder);
 /// ```
 pub struct Hook<E, T = ()> {

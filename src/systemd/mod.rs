@@ -10,5 +10,6 @@ pub mod notify;
 pub mod watchdog;
 
 mod barrier;
-mod bind;
+pub(crate) mod bind;
 mod socket;
+mod typed;

@@ -143,3 +143,23 @@ async fn other_protocols_are_streams() {
     drop(guard);
     connections(metrics::ACTIVE, "four", "stream", 0).await;
 }
+
+#[tokio::test]
+async fn a_handler_of_streams_is_counted() {
+    recorder();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let drain = Drain::new();
+    let listeners = vec![Listener::Tcp(listener)];
+    handover::serve_stream(&drain, "five", listeners, handover::StreamOptions::new(), async |mut connection| {
+        connection.stream.read(&mut [0]).await.map(drop)
+    })
+    .unwrap();
+    drain.accept(true);
+    let client = TcpStream::connect(address).await.unwrap();
+    connections(metrics::ACTIVE, "five", "stream", 1).await;
+    drain.begin(LINGER);
+    drop(client);
+    connections(metrics::DRAINED, "five", "stream", 1).await;
+    connections(metrics::CONNECTIONS, "five", "stream", 1).await;
+}

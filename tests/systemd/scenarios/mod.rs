@@ -3,9 +3,11 @@
 mod basics;
 mod counter;
 mod crashes;
+mod datagrams;
 mod failures;
 mod http2;
 mod identity;
+mod init;
 mod journal;
 mod metrics;
 mod probation;
@@ -15,6 +17,7 @@ mod requests;
 mod stops;
 mod store;
 mod storm;
+mod streams;
 mod survival;
 mod upgrade;
 mod user_manager;
@@ -39,11 +42,14 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         storm::SCENARIOS,
         survival::SCENARIOS,
+        streams::SCENARIOS,
+        datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,
         metrics::SCENARIOS,
+        init::SCENARIOS,
     ]
     .concat()
 }
