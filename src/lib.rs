@@ -52,6 +52,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
+//! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `cli` | the tool `handover`; not needed by a library user |
@@ -81,6 +82,9 @@ pub mod logging;
 
 #[cfg(feature = "http")]
 pub mod http;
+
+#[cfg(feature = "tls")]
+pub mod tls;
 
 #[cfg(feature = "admin")]
 pub mod admin;
@@ -120,6 +124,9 @@ pub mod docs {
     pub mod metrics {}
     #[doc = include_str!("docs/protocols.md")]
     pub mod protocols {}
+    #[cfg(feature = "tls")]
+    #[doc = include_str!("docs/tls.md")]
+    pub mod tls {}
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}

@@ -25,6 +25,13 @@ impl Guard {
         Self { core, id, _slot: None }
     }
 
+    /// Its work is over, and the other one's takes its place within the limit.
+    #[cfg(all(feature = "http", feature = "tls"))]
+    pub(crate) fn continues_as(mut self, mut next: Self) -> Self {
+        next._slot = self._slot.take();
+        next
+    }
+
     /// Resolves when the hammer falls: what is not done by now should stop.
     pub fn cut(&self) -> Cutting {
         Cutting { step: Step::new(Arc::clone(&self.core), Phase::Hammered) }
@@ -72,6 +79,12 @@ impl Entering {
         let metrics = self.drain.metrics();
         let connection = self.listener.clone().map(|listener| metrics.connection(listener, Protocol::Stream));
         self.track(Arc::new(Job::new(what, connection)))
+    }
+
+    /// The drain that it will be counted by.
+    #[cfg(feature = "tls")]
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.drain
     }
 
     pub(crate) fn track(mut self, work: Arc<dyn Work>) -> Guard {

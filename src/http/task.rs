@@ -4,6 +4,7 @@ use super::HttpOptions;
 use super::conn::{Conn, Stage};
 use super::framed::{Framed, Protocol};
 use super::observe::Observed;
+use super::transport::Transport;
 use crate::drain::later;
 use crate::metrics::Protocol as Speaks;
 use http::{Request, Response};
@@ -32,8 +33,9 @@ const ROUNDS: usize = 16;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-pub(super) async fn connection<S, B>(mut framed: Framed, conn: Arc<Conn>, service: S, options: HttpOptions)
+pub(super) async fn connection<T, S, B>(mut framed: Framed<T>, conn: Arc<Conn>, service: S, options: HttpOptions)
 where
+    T: Transport,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
@@ -50,7 +52,7 @@ where
         Ok(Some(Protocol::Http2)) => conn.speaks(Speaks::Http2),
         Ok(None) | Err(_) => {}
     }
-    let service = Observed::new(service, Arc::clone(&conn));
+    let service = Observed::new(service, Arc::clone(&conn), framed.extensions());
     let result = match protocol {
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),
@@ -63,8 +65,14 @@ where
     }
 }
 
-async fn http1<S, B>(framed: Framed, service: Observed<S>, conn: &Conn, clock: &mut Clock<'_>) -> Result<(), BoxError>
+async fn http1<T, S, B>(
+    framed: Framed<T>,
+    service: Observed<S>,
+    conn: &Conn,
+    clock: &mut Clock<'_>,
+) -> Result<(), BoxError>
 where
+    T: Transport,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
@@ -89,8 +97,14 @@ where
     driven.await.map_err(BoxError::from)
 }
 
-async fn http2<S, B>(framed: Framed, service: Observed<S>, conn: &Conn, clock: &mut Clock<'_>) -> Result<(), BoxError>
+async fn http2<T, S, B>(
+    framed: Framed<T>,
+    service: Observed<S>,
+    conn: &Conn,
+    clock: &mut Clock<'_>,
+) -> Result<(), BoxError>
 where
+    T: Transport,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
@@ -123,14 +137,14 @@ where
 }
 
 /// Until the first bytes tell; with the same linger and the same last look as later.
-fn poll_protocol(
-    framed: &mut Framed,
+fn poll_protocol<T: Transport>(
+    framed: &mut Framed<T>,
     conn: &Conn,
     clock: &mut Clock<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Protocol>>> {
     clock.register(cx);
-    loop {
+    for _ in 0..ROUNDS {
         if conn.is_hammered() {
             return Poll::Ready(Ok(None));
         }
@@ -151,6 +165,9 @@ fn poll_protocol(
             Due::Close => return Poll::Ready(Ok(None)),
         }
     }
+    // the reactor must have its turn: it has not told yet what the last look has seen
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 fn drive(

@@ -16,7 +16,8 @@ const LAYERS: &[&[&str]] = &[
     &["generation", "state"],
     &["drain"],
     &["service"],
-    &["http", "tls", "logging"],
+    &["tls", "logging"],
+    &["http"],
     &["admin"],
 ];
 /// Not counting unit tests. "Rarely over 400", with some room to finish the thought.

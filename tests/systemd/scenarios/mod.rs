@@ -19,6 +19,7 @@ mod store;
 mod storm;
 mod streams;
 mod survival;
+mod tls;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         http2::SCENARIOS,
         websocket::SCENARIOS,
         metrics::SCENARIOS,
+        tls::SCENARIOS,
         init::SCENARIOS,
     ]
     .concat()
