@@ -8,6 +8,7 @@ mod driver;
 mod handle;
 pub mod hooks;
 mod keeper;
+mod measure;
 mod pidfile;
 mod reap;
 mod runner;

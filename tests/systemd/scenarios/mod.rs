@@ -5,10 +5,13 @@ mod counter;
 mod crashes;
 mod datagrams;
 mod failures;
+mod http2;
 mod identity;
 mod init;
 mod journal;
+mod metrics;
 mod probation;
+mod protocols;
 mod reload;
 mod requests;
 mod stops;
@@ -21,6 +24,7 @@ mod upgrade;
 mod user_manager;
 mod watchdog;
 mod web;
+mod websocket;
 
 use crate::lab::Scenario;
 
@@ -43,6 +47,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        http2::SCENARIOS,
+        websocket::SCENARIOS,
+        metrics::SCENARIOS,
         tls::SCENARIOS,
         init::SCENARIOS,
     ]
