@@ -37,6 +37,7 @@
 //! | take sockets from systemd | [`systemd::activation`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |
 //! | count connections, and end them in time | [`Drain`] |
+//! | run jobs, programs and queue workers, and end them in time | [`Jobs`] |
 #![cfg_attr(
     feature = "http",
     doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |"
@@ -51,6 +52,7 @@
 //! |---|---|
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
+//! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
 //! # Requirements
@@ -66,6 +68,7 @@
 mod drain;
 mod error;
 mod generation;
+pub mod jobs;
 mod lifecycle;
 pub mod service;
 pub mod state;
@@ -82,6 +85,7 @@ pub mod http;
 pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
+pub use crate::jobs::Jobs;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
 
 /// Chapters to read; there is no code in here.

@@ -24,7 +24,6 @@ mod guard;
 pub use self::accept::{Accepted, Acceptor, Peer, Stream};
 pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
 
-#[cfg(feature = "http")]
 pub(crate) use self::guard::since;
 
 use self::guard::Job;
@@ -203,10 +202,7 @@ impl Drain {
 
     pub(crate) fn track(&self, work: Arc<dyn Work>) -> Guard {
         let mut state = self.core.lock();
-        let id = state.next;
-        state.next += 1;
-        state.open.insert(id, Entry { work, cut: false });
-        Guard::new(Arc::clone(&self.core), id)
+        self.core.count(&mut state, work)
     }
 
     pub(crate) fn phase(&self) -> Phase {

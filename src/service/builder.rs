@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Inherited, Origin};
+use crate::jobs::Jobs;
 use crate::service::Service;
 use crate::service::settings::Settings;
 use crate::service::sockets::{Sockets, Wanted};
@@ -188,13 +189,15 @@ impl Builder {
         let sibling = inherited.map_or(ours, |i| i.hello.managed);
         let managed = notifier.has_manager();
         let (inputs, waiting) = mpsc::unbounded_channel();
+        let drain = Drain::new();
         Ok(Service {
             generation: inherited.map_or(1, |i| i.hello.generation),
             handover_id: inherited.map(|i| i.hello.handover_id.clone()),
             settings,
             sockets: Arc::new(Mutex::new(sockets)),
             states,
-            drain: Drain::new(),
+            jobs: Jobs::new(&drain),
+            drain,
             notifier,
             watchdog,
             check,

@@ -14,6 +14,7 @@ use crate::drain::{Drain, FAR};
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
+use crate::jobs::Jobs;
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::service::builder::{Signals, StateFn};
 use crate::service::handle::Reloaded;
@@ -104,6 +105,7 @@ pub(crate) struct Driver {
     pub(crate) sockets: Arc<Mutex<Sockets>>,
     pub(crate) keeper: Keeper,
     pub(crate) drain: Drain,
+    pub(crate) jobs: Jobs,
     pub(crate) notifier: Notifier,
     pub(crate) outbox: Outbox,
     pub(crate) watchdog: Option<Watchdog>,
@@ -164,6 +166,7 @@ impl Driver {
             settings: service.settings,
             sockets: service.sockets,
             drain: service.drain,
+            jobs: service.jobs,
             outbox: Outbox::open(service.notifier.clone(), service.inputs.clone()),
             notifier: service.notifier,
             watchdog: service.watchdog,
@@ -397,6 +400,7 @@ impl Driver {
         if tokio::time::timeout(END_TIMEOUT, last_start).await.is_err() {
             warn!(generation = self.generation, "a next generation was not started within {END_TIMEOUT:?}");
         }
+        self.end_jobs().await;
         self.tasks.abort_all();
         // Each has its own deadline, with SIGKILL at its end.
         while self.enders.join_next().await.is_some() {}

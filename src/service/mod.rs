@@ -4,6 +4,7 @@ mod actions;
 mod builder;
 mod driver;
 mod handle;
+mod jobs;
 mod keeper;
 pub mod settings;
 mod sockets;
@@ -22,6 +23,7 @@ pub use handle::{Handle, Reloaded};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::generation::{Inherited, Origin};
+use crate::jobs::Jobs;
 use crate::service::builder::{Signals, StateFn};
 use crate::service::driver::{Driver, Input};
 use crate::service::settings::Settings;
@@ -61,6 +63,7 @@ pub struct Service {
     sockets: Arc<Mutex<Sockets>>,
     states: States,
     drain: Drain,
+    jobs: Jobs,
     notifier: Notifier,
     watchdog: Option<Watchdog>,
     check: Option<Check>,

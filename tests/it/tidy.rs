@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["systemd"],
     &["generation", "state"],
     &["drain"],
+    &["jobs"],
     &["service"],
     &["http", "tls", "logging", "metrics"],
 ];
