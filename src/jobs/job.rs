@@ -216,6 +216,8 @@ pub(super) struct Tracked {
     since: Instant,
     state: AtomicU8,
     counts: Arc<Counts>,
+    /// A part of another job, which is over only after it: that one is counted and named.
+    part: bool,
 }
 
 impl Tracked {
@@ -240,6 +242,8 @@ impl Tracked {
         };
         let took = since(self.since);
         match failure {
+            Some(why) if self.part => debug!(job = &*self.name, ?took, "a part of a job failed: {why}"),
+            None if self.part => {}
             None => {
                 self.counts.lock().finished += 1;
                 debug!(job = &*self.name, ?took, "job finished");
@@ -257,7 +261,7 @@ impl Work for Tracked {
     fn wake(&self) {}
 
     fn doing(&self) -> Option<String> {
-        self.leave(CUT).then(|| {
+        (self.leave(CUT) && !self.part).then(|| {
             self.counts.lock().cut.push(self.name.to_string());
             format!("job {}, running for {:?}", self.name.escape_debug(), since(self.since))
         })
@@ -292,10 +296,9 @@ impl Seat {
     pub(super) fn take(core: &Arc<Core>, parent: Option<&Job>, name: String) -> Result<Self, Error> {
         // before the look at the parent, which waits for its parts before it is over
         let part = parent.map(Part::of);
-        let until = match parent {
-            Some(parent) if parent.tracked.is_running() => Phase::Hammered,
-            _ => Phase::Draining,
-        };
+        // of a parent that is over it is none
+        let part = part.filter(|_| parent.is_some_and(|parent| parent.tracked.is_running()));
+        let until = if part.is_some() { Phase::Hammered } else { Phase::Draining };
         Self::take_until(core, until, part, name)
     }
 
@@ -308,12 +311,20 @@ impl Seat {
         let runtime = runtime()?;
         let name: Arc<str> = name.into();
         let counts = Arc::clone(&core.counts);
-        let tracked = Arc::new(Tracked { name, since: Instant::now(), state: AtomicU8::new(RUNNING), counts });
+        let tracked = Arc::new(Tracked {
+            name,
+            since: Instant::now(),
+            state: AtomicU8::new(RUNNING),
+            counts,
+            part: part.is_some(),
+        });
         let Some(guard) = core.drain.track_before(until, Arc::<Tracked>::clone(&tracked)) else {
             let why = if until == Phase::Hammered { "what is left is being cut" } else { "a drain has begun" };
             return Err(Error::new(Kind::State, format!("the job {:?} does not start: {why}", tracked.name)));
         };
-        core.counts.lock().started += 1;
+        if part.is_none() {
+            core.counts.lock().started += 1;
+        }
         let job = Job { core: Arc::clone(core), tracked, nested: Arc::new(watch::Sender::new(0)) };
         Ok(Self { job, guard, part, runtime })
     }
@@ -382,8 +393,9 @@ impl Seat {
         });
         let Err(error) = started else { return Ok(JobHandle { name, told, cut }) };
         let error = Error::os(format!("no thread for the job {name:?} (TasksMax=, LimitNPROC=)"), error);
-        tracked.leave(OVER);
-        tracked.counts.lock().started -= 1;
+        if tracked.leave(OVER) && !tracked.part {
+            tracked.counts.lock().started -= 1;
+        }
         let back = work.lock().unwrap_or_else(PoisonError::into_inner).take();
         match back {
             Some(work) => Err(Refused::new(error, work)),

@@ -26,6 +26,10 @@
 //! | a program | [`Jobs::command`] | SIGTERM, and SIGKILL after a grace |
 //! | a queue | [`Jobs::worker`] | its items are jobs; it has stopped fetching long before |
 //!
+//! # A scope for each program
+//! With the feature `scope` a program can run in a transient scope of its own ([`JobCommand::scope`] and the module
+//! `handover::systemd::scope`): another cgroup, which a stop of the service does not reach. [`JobCommand`] says what else does.
+//!
 //! # Limitations
 //! A blocking job has a thread of its own: bound their number where you start them, or use a worker.
 
@@ -212,13 +216,25 @@ impl Jobs {
         self.core.children.ended().await
     }
 
+    /// Kills what a process of this service left in scopes when it died, and says how many scopes that were. A program in a scope
+    /// dies with us, but not what it had started itself, which systemd does not end either. To be called before the work of a
+    /// crashed process is done again: by the first generation.
+    ///
+    /// # Errors
+    /// With [`Error::is_notify`]: there is no service manager, or it refuses.
+    #[cfg(feature = "scope")]
+    pub async fn kill_orphans(&self) -> crate::error::Result<usize> {
+        self.core.scopes.kill_orphans().await
+    }
+
     /// How long [`programs_ended`](Self::programs_ended) may take; 0 if none runs.
     pub(crate) fn programs_end_within(&self) -> Duration {
         self.core.children.end_within()
     }
 }
 
-/// How many jobs there were, and what has become of them. `Display` says it in a line.
+/// How many jobs there were, and what has become of them. `Display` says it in a line. Jobs that a job started are parts of it,
+/// and not counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobReport {

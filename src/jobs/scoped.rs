@@ -27,7 +27,7 @@ pub(super) async fn start(
 ) -> Result<(Child, Option<String>)> {
     let (ours, theirs) = Pair::pair().map_err(&failed)?;
     let hold = Some((theirs.into(), ours.as_raw_fd()));
-    let death_signal = command.death_signal();
+    let (death_signal, survives) = (command.death_signal(), command.survives);
     set_up(&mut command.command, Setup { death_signal, hold });
     let mut link = ours.set_nonblocking(true).and_then(|()| UnixStream::from_std(ours)).map_err(&failed)?;
     let limit = command.timeout.map(|t| t.saturating_add(command.term_grace));
@@ -36,7 +36,7 @@ pub(super) async fn start(
         let mut pid = [0; 4];
         // closed without a word: the fork has failed, and `spawn` says why
         link.read_exact(&mut pid).await.map_err(&failed)?;
-        let placed = core.scopes.place(u32::from_ne_bytes(pid), &name, scope, limit).await;
+        let placed = core.scopes.place(u32::from_ne_bytes(pid), &name, scope, limit, survives).await;
         let go = placed.is_ok() || !scope.is_required();
         link.write_all(&[if go { GO } else { NO }]).await.map_err(&failed)?;
         match placed {

@@ -1,8 +1,8 @@
 //! Transient scopes: a cgroup of its own for a program, made by the service manager at our request.
 //!
 //! systemd signals a unit's whole cgroup when it stops the unit. A program in a scope is in another cgroup: a stop of the service
-//! that started it sends it nothing, while it stays that service's child. The request goes to the manager's own socket
-//! (`/run/systemd/private`), which needs no message bus, and where that is not there, over the bus.
+//! that started it sends it nothing, while it stays that service's child. The request goes over the message bus: that of the
+//! system, or the user's. A unit that is `After=dbus.service` still has it while the machine shuts down.
 //!
 //! | we are | the manager asked | right |
 //! |---|---|---|
@@ -15,20 +15,17 @@
 //! ([`Scope::slice`]). `systemctl status` of the service does not show the program, `systemctl list-units --type=scope` does. The
 //! scope has no default dependencies: a shutdown stops the service first, which waits for its jobs, and the scope with the rest.
 
-use std::borrow::Cow;
 use std::env;
 use std::future::poll_fn;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::Stream as _;
 use nix::unistd::geteuid;
-use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 use zbus::connection::Builder;
 use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath, Value};
@@ -93,13 +90,22 @@ pub(crate) struct Scopes {
 }
 
 impl Scopes {
-    /// Puts a process of ours into a scope of its own; the scope's name. `limit` is for a scope that has none.
+    /// Puts a process of ours into a scope of its own; the scope's name. `limit` is for a scope that has none; one that `survives`
+    /// us is nobody's orphan.
     ///
     /// # Errors
     /// With [`Error::is_notify`]: there is no manager, or it refuses. With [`Error::is_timeout`].
-    pub(crate) async fn place(&self, pid: u32, what: &str, scope: &Scope, limit: Option<Duration>) -> Result<String> {
+    pub(crate) async fn place(
+        &self,
+        pid: u32,
+        what: &str,
+        scope: &Scope,
+        limit: Option<Duration>,
+        survives: bool,
+    ) -> Result<String> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let unit = format!("handover-job-{}-{number}.scope", std::process::id());
+        let kind = if survives { "kept" } else { "job" };
+        let unit = format!("handover-{kind}-{}-{}-{number}.scope", unit_of("self"), std::process::id());
         match timeout(SCOPE_TIMEOUT, self.try_place(&unit, pid, what, scope, limit)).await {
             Ok(placed) => placed.map(|()| unit),
             Err(_) => {
@@ -126,12 +132,41 @@ impl Scopes {
         }
     }
 
+    /// See [`Jobs::kill_orphans`](crate::Jobs::kill_orphans).
+    pub(crate) async fn kill_orphans(&self) -> Result<usize> {
+        let prefix = format!("handover-job-{}-", unit_of("self"));
+        let listed = timeout(SCOPE_TIMEOUT, async {
+            let connection = self.connect().await?;
+            let patterns = (Vec::<&str>::new(), vec![format!("{prefix}*.scope")]);
+            connection.call_method(Some(SYSTEMD), PATH, Some(MANAGER), "ListUnitsByPatterns", &patterns).await
+        });
+        let failed = |why: String| Error::new(Kind::Notify, format!("the scopes of jobs cannot be listed: {why}"));
+        let reply = match listed.await {
+            Ok(reply) => reply.map_err(|e| failed(explain(&e)))?,
+            Err(_) => return Err(failed(format!("the service manager does not answer within {SCOPE_TIMEOUT:?}"))),
+        };
+        let body = reply.body();
+        let units: Vec<Unit<'_>> = body.deserialize().map_err(|e| failed(e.to_string()))?;
+        let mut killed = 0;
+        for (unit, ..) in units {
+            let owner = unit.strip_prefix(&prefix).and_then(|rest| rest.split('-').next());
+            // alive, and not a stranger with the same number by now
+            if owner.is_none_or(|pid| unit_of(pid) == unit_of("self")) {
+                continue;
+            }
+            warn!(unit, "killing what a process of this service left behind when it died");
+            self.kill(unit).await;
+            killed += 1;
+        }
+        Ok(killed)
+    }
+
     async fn try_place(&self, unit: &str, pid: u32, what: &str, scope: &Scope, limit: Option<Duration>) -> Result<()> {
         let refused =
             |error: &zbus::Error| Error::new(Kind::Notify, format!("no scope for {what:?}: {}", explain(error)));
         let had = self.connection.lock().await.is_some();
         match self.start(unit, pid, what, scope, limit).await {
-            // The manager was executed anew (daemon-reexec): its old connections are closed, and nothing was done.
+            // The bus was started anew: nothing was done over the old connection.
             Err(zbus::Error::InputOutput(_)) if had => {
                 self.forget().await;
                 self.start(unit, pid, what, scope, limit).await.map_err(|e| refused(&e))
@@ -197,17 +232,23 @@ impl Scopes {
     }
 }
 
+/// As `ListUnitsByPatterns` has it: its name, its description, four states and relations, its path, and its job.
+type Unit<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, &'a str, ObjectPath<'a>, u32, &'a str, ObjectPath<'a>);
+
+/// The service that a process (`self`, or a pid) belongs to, as far as its name can be part of a scope's; `none` if it is gone.
+fn unit_of(process: &str) -> String {
+    let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+    let unified = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    let unit = unified.rsplit('/').find(|part| part.ends_with(".service")).unwrap_or("none");
+    unit.trim_end_matches(".service").chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
 async fn open() -> zbus::Result<Connection> {
-    let runtime_directory = env::var_os("XDG_RUNTIME_DIR").filter(|_| !geteuid().is_root()).map(PathBuf::from);
-    let (private, bus) = match &runtime_directory {
-        Some(directory) => (Cow::from(directory.join("systemd/private")), Builder::session()),
-        None => (Path::new("/run/systemd/private").into(), Builder::system()),
-    };
-    if let Ok(stream) = UnixStream::connect(&private).await {
-        return Builder::unix_stream(stream).p2p().build().await;
-    }
+    // The manager's own socket (/run/systemd/private) would need no bus, but it signs with a name that zbus 5 panics over.
+    let is_users = !geteuid().is_root() && env::var_os("XDG_RUNTIME_DIR").is_some();
+    let bus = if is_users { Builder::session() } else { Builder::system() };
     let connection = bus?.build().await?;
-    // over the bus its signals come only to those who ask
+    // its signals come only to those who ask
     connection.call_method(Some(SYSTEMD), PATH, Some(MANAGER), "Subscribe", &()).await?;
     Ok(connection)
 }
@@ -227,7 +268,7 @@ fn explain(error: &zbus::Error) -> String {
             }
         }
         zbus::Error::InputOutput(error) => {
-            format!("neither the service manager's socket nor a message bus can be reached: {error}")
+            format!("the message bus cannot be reached: {error}")
         }
         other => other.to_string(),
     }

@@ -8,6 +8,7 @@ mod journal;
 mod probation;
 mod reload;
 mod requests;
+mod runner;
 mod stops;
 mod store;
 mod upgrade;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        runner::SCENARIOS,
     ]
     .concat()
 }
