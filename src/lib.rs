@@ -62,7 +62,7 @@
 //!
 //! # More
 //!
-//! The chapters in [`docs`]: what happens in a reload and why, the traps, the state machine's table, and how this compares with
+//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, the traps, the state machine's table, and how this compares with
 //! others.
 
 mod drain;
@@ -82,7 +82,7 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
-pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, Peer, Stream};
+pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, HURRY_LINGER, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::jobs::Jobs;
@@ -95,6 +95,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/lifecycle.md")]
     pub mod lifecycle {}
+
+    #[doc = include_str!("docs/survival.md")]
+    pub mod survival {}
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}

@@ -135,9 +135,10 @@ impl Drain {
         tracing::debug!(active = self.active(), ?linger, "drain begun");
     }
 
-    /// Linger ends now: idle connections are closed after their last look, requests in flight go on.
+    /// Linger ends: connections that have been idle for [`HURRY_LINGER`] are closed after their last look, requests in flight
+    /// go on.
     ///
-    /// Before [`begin`](Self::begin) it is kept in mind: the drain will then have no linger.
+    /// Before [`begin`](Self::begin) it is kept in mind: the drain will then have no longer linger than that.
     pub fn hurry(&self) {
         self.core.hurried.store(true, Ordering::Release);
         if self.phase() != Phase::Open {
@@ -213,7 +214,10 @@ impl Drain {
     #[cfg(feature = "http")]
     pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
         match self.core.begun.get() {
-            Some(begun) if !self.core.hurried.load(Ordering::Acquire) => later(idle_since.max(begun.at), begun.linger),
+            Some(begun) if self.core.hurried.load(Ordering::Acquire) => {
+                later(idle_since.max(begun.at), begun.linger.min(HURRY_LINGER))
+            }
+            Some(begun) => later(idle_since.max(begun.at), begun.linger),
             _ => idle_since,
         }
     }
@@ -276,6 +280,9 @@ impl State {
         self.open.is_empty() && self.accepting == 0
     }
 }
+
+/// What is left of the linger in a hurry: whoever has just connected is just sending.
+pub const HURRY_LINGER: Duration = Duration::from_millis(100);
 
 /// Longer times mean this one, thirty years: for ever, but no clock overflows.
 pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
@@ -349,17 +356,17 @@ mod tests {
         let idle = Instant::now();
         assert_eq!(drain.linger_end(idle), idle + LINGER, "measured from the moment it became idle");
         drain.hurry();
-        assert_eq!(drain.linger_end(idle), idle);
+        assert_eq!(drain.linger_end(idle), idle + HURRY_LINGER);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hurry_before_begin_leaves_no_linger() {
+    async fn hurry_before_begin_leaves_a_short_linger() {
         let drain = Drain::new();
         drain.hurry();
         assert_eq!(drain.phase(), Phase::Open);
         drain.begin(LINGER);
         let now = Instant::now();
-        assert_eq!(drain.linger_end(now), now);
+        assert_eq!(drain.linger_end(now), now + HURRY_LINGER);
     }
 
     /// Leaves as soon as it sees the hammer, as a connection's task does on another thread.

@@ -5,9 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::poll::PollFlags;
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::pidfd;
+use crate::sys::socket::wait;
 use crate::sys::spawn::{Parent, Spawn, Spawned};
 
 /// Variables that name the process that they are meant for, or that only we may set.
@@ -188,6 +192,11 @@ impl Process {
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// Also if nobody has collected its exit status yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        wait(self.pidfd.as_fd(), PollFlags::POLLIN, Instant::now()).unwrap_or(false)
     }
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {

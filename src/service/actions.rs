@@ -11,6 +11,7 @@ use crate::generation::Estate;
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
 use crate::service::handle::Reloaded;
+use crate::service::keeper::restore;
 use crate::service::settings::END_TIMEOUT;
 use crate::service::{lock, watch, watchdog};
 use crate::sys::spawn::Parent;
@@ -234,7 +235,12 @@ impl Driver {
         reload.ended = true;
         let Some(coming) = reload.coming.take() else { return };
         coming.watcher.abort();
-        self.enders.spawn(watch::end(self.generation + 1, coming.process, Some(coming.link), grace));
+        let (generation, states) = (self.generation + 1, self.states.clone());
+        self.enders.spawn(async move {
+            watch::end(generation, coming.process, Some(coming.link), grace).await;
+            // Once more: what it still finished may have changed them again.
+            let _ = tokio::task::spawn_blocking(move || restore(&states)).await;
+        });
     }
 
     fn become_main(&mut self) {

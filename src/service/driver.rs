@@ -24,6 +24,7 @@ use crate::service::sockets::Sockets;
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
 use crate::service::{Service, lock, watch};
+use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::{NOTIFY_TIMEOUT, Notifier};
@@ -103,6 +104,7 @@ pub(crate) struct Driver {
     pub(crate) handover_id: Option<String>,
     pub(crate) settings: Settings,
     pub(crate) sockets: Arc<Mutex<Sockets>>,
+    pub(crate) states: States,
     pub(crate) keeper: Keeper,
     pub(crate) drain: Drain,
     pub(crate) jobs: Jobs,
@@ -159,6 +161,7 @@ impl Driver {
         }
         let store = lock(&service.sockets).store().clone();
         Ok(Self {
+            states: service.states,
             keeper: Keeper::open(store, service.inputs.clone()),
             generation: service.generation,
             pid: std::process::id(),
@@ -201,9 +204,7 @@ impl Driver {
         if !unclaimed.is_empty() {
             warn!(generation = self.generation, "closed sockets that nobody asked for: {}", unclaimed.join(", "));
         }
-        if self.predecessor.is_none() {
-            self.offer().await;
-        }
+        self.make_ready().await;
         self.feed(Event::Started);
         while self.end.is_none() {
             let deadline = self.machine.deadline();
@@ -253,6 +254,10 @@ impl Driver {
 
     fn on_input(&mut self, input: Input) {
         match input {
+            // A service manager does not accept a main process that is dead already, and would be without one when we are gone.
+            Input::Event(Event::Barrier) if self.next_has_ended() => {
+                self.feed(Event::NextFailed("ended while it was handed over to".into()));
+            }
             Input::Event(event) => self.feed(event),
             Input::Reload(answer) => {
                 self.requests += 1;
@@ -411,6 +416,10 @@ impl Driver {
             }
             _ => Ok(()),
         }
+    }
+
+    fn next_has_ended(&self) -> bool {
+        self.reload.as_ref().and_then(|r| r.coming.as_ref()).is_some_and(|coming| coming.process.has_ended())
     }
 
     /// Of the generation that is being started, or that we handed over to.

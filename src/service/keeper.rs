@@ -13,6 +13,7 @@ use crate::lifecycle::Event;
 use crate::service::driver::{Driver, Input};
 use crate::service::lock;
 use crate::service::sockets;
+use crate::state::States;
 use crate::systemd::fdstore::{Changes, FdStore, STORE_TIMEOUT, Synced, zip};
 use crate::wire::frame::{Frame, MAX_NAMES};
 
@@ -51,13 +52,18 @@ pub(crate) struct Prepared {
 }
 
 impl Driver {
-    /// Before the first generation accepts: what it has bound is in the store, so that a crash cannot lose a client that waits.
-    pub(crate) async fn offer(&self) {
-        let store = lock(&self.sockets).store().clone();
-        let offered = tokio::task::spawn_blocking(move || store.offer());
+    /// Before the generation is ready, all of its states exist. Before the first one accepts, they and what it has bound are in
+    /// the store too, so that a crash cannot lose a client that waits.
+    pub(crate) async fn make_ready(&self) {
+        let (store, states, first) =
+            (lock(&self.sockets).store().clone(), self.states.clone(), self.predecessor.is_none());
+        let offered = tokio::task::spawn_blocking(move || {
+            states.prepare()?;
+            if first { store.offer() } else { Ok(()) }
+        });
         match tokio::time::timeout(STORE_TIMEOUT, offered).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => warn!(%error, "the sockets that this service bound are not in the fd store yet"),
+            Ok(Ok(Err(error))) => warn!(%error, "not everything that this service keeps is in the fd store yet"),
             Ok(Err(_)) | Err(_) => warn!("the fd store did not answer within {STORE_TIMEOUT:?}; going on"),
         }
     }
@@ -155,8 +161,13 @@ impl Driver {
         lock(&self.sockets).store().forget(names);
     }
 
-    /// The next generation failed, or died as main: the store is ours again.
+    /// The next generation failed, or died as main: the store is ours again, and states are as this version can read them.
     pub(crate) fn reclaim_store(&mut self) {
+        let states = self.states.clone();
+        self.keeper.run(move |_| {
+            restore(&states);
+            None
+        });
         let Some(reload) = &mut self.reload else { return };
         let mut added = std::mem::take(&mut reload.stray);
         if let Some(prepared) = reload.prepared.take() {
@@ -179,8 +190,11 @@ impl Driver {
     /// We are main: the store gets what is not in it, and loses what nobody asks for any more.
     pub(crate) fn keep(&self) {
         let wanted = lock(&self.sockets).entries();
-        let (generation, handover_id) = (self.generation, self.handover_id.clone());
+        let (generation, handover_id, states) = (self.generation, self.handover_id.clone(), self.states.clone());
         self.keeper.run(move |store| {
+            if let Err(error) = states.settle() {
+                warn!(%error, "a value of an older version stays in memory until the next reload");
+            }
             match store.sync() {
                 Ok(Synced { entries: 0, removed: 0, .. }) => {}
                 Ok(Synced { entries, pushed, removed, .. }) => {
@@ -201,5 +215,12 @@ impl Driver {
             sockets::remove_stale(store, &wanted);
             None
         });
+    }
+}
+
+/// A rollback to an older version of the service is one to its version of the states.
+pub(crate) fn restore(states: &States) {
+    if let Err(error) = states.restore() {
+        warn!(%error, "a state stays as the failed generation left it");
     }
 }

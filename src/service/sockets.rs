@@ -123,7 +123,10 @@ fn bound(store: &FdStore, name: &str, address: &str) -> Result<(Vec<Listener>, O
     if !there.is_empty() {
         match Activation::from_fds(there).and_then(|mut passed| passed.listeners(name)) {
             Ok(listeners) => return Ok((listeners, Some(entry))),
-            Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
+            Err(error) => {
+                warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew");
+                store.remove(&entry)?;
+            }
         }
     }
     let listeners = bind(address)?;

@@ -1,7 +1,7 @@
-//! State that outlives the process: saved into memory that systemd keeps, and passed to the next generation.
+//! State that outlives the process: in memory that systemd keeps, and that all generations share.
 //!
 //! ```no_run
-//! use handover::state::{Loaded, States};
+//! use handover::state::States;
 //! # use handover::systemd::{activation::Activation, environment::Environment, fdstore::{FdStore, Names}, notify::Notifier};
 //! use serde::{Deserialize, Serialize};
 //!
@@ -18,130 +18,105 @@
 //! let sessions = States::new(store).state::<Sessions>("sessions").version(2).migrate(|_older, reader| {
 //!     Ok(Sessions { count: serde_json::from_reader(reader)? }) // version 1 was only a number
 //! });
-//! let mut current = match sessions.load()? {
-//!     Loaded::Current(sessions) | Loaded::Migrated { value: sessions, .. } => sessions,
-//!     _ => Sessions::default(), // nothing there, or nothing that can be read: that was logged
-//! };
-//! current.count += 1;
-//! sessions.save(&current)?; // from here on it survives a SIGKILL
+//! let count = sessions.update(|sessions| {
+//!     sessions.count += 1;
+//!     sessions.count
+//! })?; // from here on it survives a SIGKILL
+//! println!("session {}", count.result);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A state is JSON in a sealed memory file, after a header with its name, version, sequence number, length and checksum (CRC-32:
-//! it finds damage, not malice; only processes of the service can put anything there). Each [`save`](State::save) makes a new
-//! file and [replaces](crate::systemd::fdstore::FdStore::replace) the one before, so that a crash at any moment leaves one
-//! of the two, whole. It counts as memory of the service (`MemoryMax=`), twice for the moment of the replacement.
+//! A state is one memory file, which is put into the fd store once, as `handover.state.NAME`, and passed to the next generation as
+//! the same memory. It has a page with two headers (name, version, sequence number, where the value is, its length and
+//! checksum: CRC-32, which finds damage, not malice), and the value as JSON.
+//!
+//! # What a change is
+//!
+//! Under a lock that ends with the process that has it, the new JSON is written where the current one is not. Then one write
+//! to the header makes it the current one, a second one makes the header's copy, and the old JSON's memory is given back. So at
+//! every instant, a SIGKILL or a failed write included, the old or the new value is there as a whole; and when the call returns,
+//! it is the new one. A change is about ten system calls, and no message to the manager.
+//!
+//! Rejected: a sealed file for each save, which replaces the one before in the fd store. While a reload goes on, two
+//! generations live: the new one accepts, the old one still answers what it had accepted. Both change the state, but the
+//! manager listens to the main process only, and what one of them saves from its copy undoes what the other one did. A sealed file
+//! also cost every save three messages to the manager. Rejected as well: a mapping, because a writer that is killed in
+//! the middle leaves half of a change, and a value that is a plain struct, because the next version of the program has another one.
+//!
+//! # What survives
+//!
+//! | event | a value that was acknowledged |
+//! |---|---|
+//! | reload, rollback | there, and both generations change it |
+//! | SIGKILL, panic, `systemctl restart`, watchdog | there, with an fd store ([`Kept::Stored`]) |
+//! | the same without an fd store ([`Kept::HeldOnly`]) | there as long as one generation lives |
+//! | stop and start | there with `FileDescriptorStorePreserve=yes` (systemd 254) |
+//! | reboot | lost: it is memory |
+//!
+//! # Versions
+//!
+//! The first change by a program with a higher [`State::version`] raises that of the state; from then on a program with a lower one
+//! cannot change it ([`Error::is_state`]). The value of the version before stays beside it until [`States::settle`], so that
+//! [`States::restore`] can take it back when the new generation is rolled back.
+//!
+//! # Limitations
+//!
+//! - The memory counts as that of the service (`MemoryMax=`): the JSON once, twice for the moment of a change, and once more for
+//!   the version before until `settle`. [`State::update`] and [`State::read`] also keep the value in the process.
+//! - A change writes the whole value. What is big and changes in small parts belongs into [`States::raw`], or more states.
+//! - It needs `/proc`. A generation that is stopped (SIGSTOP) in the middle of a change makes the others wait for
+//!   [`STATE_LOCK_TIMEOUT`]; one that is killed does not.
 
-mod file;
+mod cell;
+mod handle;
+mod payload;
+mod raw;
+mod turn;
 
-pub use file::StateReader;
+pub use handle::State;
+pub use payload::StateReader;
+pub use raw::RawState;
 
 use crate::error::{Error, Kind, Result};
 use crate::systemd::fdstore::{FdStore, Kept};
 use crate::wire::state::MAX_NAME;
 use crate::wire::store::RESERVED;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use cell::{Form, Trouble};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tracing::warn;
+use turn::{Known, Target, Turn};
 
 /// How long a state's JSON may be, unless set otherwise: 4 GiB.
 pub const STATE_LIMIT: u64 = 4 << 30;
 
+/// How long a state may be held by others, other threads or another generation, unless set otherwise: 5 s.
+pub const STATE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What a migration may fail with.
 pub type MigrationError = Box<dyn std::error::Error + Send + Sync>;
-
-type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync>;
 
 /// The states of a service. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct States {
     store: FdStore,
-    /// By name, so that two handles of one state do not overtake each other.
-    turns: Arc<Mutex<BTreeMap<String, Arc<Mutex<Turn>>>>>,
+    timeout: Duration,
+    /// By name, so that the handles of one state take turns.
+    known: Arc<Mutex<BTreeMap<String, Arc<Known>>>>,
+    settled: Arc<AtomicBool>,
 }
 
-#[derive(Debug, Default)]
-struct Turn {
-    /// Of the newest save that was begun.
-    begun: u64,
-    /// Of the newest that is in the store.
-    saved: u64,
-}
-
-impl States {
-    /// The states that are kept in this store.
-    #[must_use]
-    pub fn new(store: FdStore) -> Self {
-        Self { store, turns: Arc::default() }
-    }
-
-    /// The state of that name. A name that cannot be used is told by [`State::load`] and [`State::save`].
-    #[must_use]
-    pub fn state<T>(&self, name: impl Into<String>) -> State<T> {
-        let name = name.into();
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = Arc::clone(turns.entry(name.clone()).or_default());
-        let target = Target { store: self.store.clone(), name, turn };
-        State { target, version: 1, limit: STATE_LIMIT, migrate: None, value: PhantomData }
-    }
-
-    /// Memory of that many bytes, zero at first, for the application to map: what is written to it is kept as it is written.
-    ///
-    /// Its size is sealed. The previous generation, while it drains, has the same memory.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::is_invalid`]: there is memory of another size under that name, or the name cannot be used. Else as for
-    /// [`FdStore::put`].
-    pub fn raw(&self, name: &str, size: u64) -> Result<RawState> {
-        check_name(name)?;
-        let entry = format!("{RESERVED}raw.{name}");
-        if let Some(fd) = self.store.get(&entry)?.pop() {
-            match file::raw_size(&fd) {
-                Ok(there) if there == size => return Ok(RawState { fd, fresh: false }),
-                Ok(there) => {
-                    let why = format!(
-                        "the raw state {name:?} has {there} bytes, not {size}: its size never changes; use another name, \
-                         and remove this one"
-                    );
-                    return Err(Error::new(Kind::Invalid, why));
-                }
-                Err(why) => {
-                    put_aside(&self.store, &entry, name, &why);
-                }
-            }
-        }
-        let fd = file::raw(name, size)?;
-        self.store.put(&entry, &[&fd])?;
-        Ok(RawState { fd, fresh: true })
-    }
-
-    /// Removes the raw state of that name. False: there was none.
-    ///
-    /// # Errors
-    ///
-    /// As for [`FdStore::remove`].
-    pub fn remove_raw(&self, name: &str) -> Result<bool> {
-        self.store.remove(&format!("{RESERVED}raw.{name}"))
-    }
-}
-
-/// Shared memory for the application.
-#[derive(Debug)]
+/// What [`State::update`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct RawState {
-    /// The memory file, to be mapped with `MAP_SHARED`.
-    pub fd: OwnedFd,
-    /// Whether it was made just now, so all zero.
-    pub fresh: bool,
+pub struct Updated<R> {
+    /// What the closure returned.
+    pub result: R,
+    /// Who keeps the state.
+    pub kept: Kept,
 }
 
 /// What [`State::load`] found.
@@ -163,14 +138,15 @@ pub enum Loaded<T> {
     Older {
         /// Its version.
         version: u32,
-        /// Its JSON.
+        /// Its JSON, in memory of its own, which counts as long as the reader is there.
         reader: StateReader,
     },
     /// There is a state, but it cannot be used: truncated, foreign, too long, of a newer version. It was logged and put aside.
     Damaged {
         /// What is wrong with it, as a sentence.
         reason: String,
-        /// The name in the fd store under which it is kept now, until another one of this state is.
+        /// The name in the fd store under which it is kept now, until another one of this state is. None: it stays where it is,
+        /// because that failed, or because a generation that runs uses it (it is of that one's newer version).
         aside: Option<String>,
     },
 }
@@ -185,212 +161,125 @@ impl<T> Loaded<T> {
     }
 }
 
-/// A named, versioned state of type `T`.
-pub struct State<T> {
-    target: Target,
-    version: u32,
-    limit: u64,
-    migrate: Option<Migrate<T>>,
-    value: PhantomData<fn() -> T>,
-}
-
-/// Where it is saved.
-#[derive(Debug, Clone)]
-struct Target {
-    store: FdStore,
-    name: String,
-    turn: Arc<Mutex<Turn>>,
-}
-
-impl<T> State<T> {
-    /// The version of `T`'s form, to be raised when an older JSON would not be read as a `T`. Default: 1.
+impl States {
+    /// The states that are kept in this store.
     #[must_use]
-    pub fn version(mut self, version: u32) -> Self {
-        self.version = version;
+    pub fn new(store: FdStore) -> Self {
+        Self { store, timeout: STATE_LOCK_TIMEOUT, known: Arc::default(), settled: Arc::default() }
+    }
+
+    /// How long each use of a state waits for others, threads or generations, that hold it. For handles that are made from now on.
+    /// Default: [`STATE_LOCK_TIMEOUT`]. To be raised for states whose change takes seconds: more than some 100 MiB.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// How long the JSON may be. Default: [`STATE_LIMIT`].
+    /// The state of that name. A name that cannot be used is told by the first use.
     #[must_use]
-    pub fn limit(mut self, bytes: u64) -> Self {
-        self.limit = bytes;
-        self
+    pub fn state<T>(&self, name: impl Into<String>) -> State<T> {
+        let name = name.into();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = Arc::clone(known.entry(name.clone()).or_default());
+        State::new(self.target(name, known))
     }
 
-    /// Makes a `T` of the JSON of an older version, whose number it gets.
-    #[must_use]
-    pub fn migrate(
-        mut self,
-        migrate: impl Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync + 'static,
-    ) -> Self {
-        self.migrate = Some(Arc::new(migrate));
-        self
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.target.name
-    }
-
-    /// Removes it. False: there was none.
+    /// Makes an empty memory for each state of which there is a handle and no value yet, so that the next generation and
+    /// this one have the same. To be called before the next generation gets the [entries](FdStore::entries) of the store.
+    ///
+    /// Without it, both may make one. Then that of the previous generation counts.
     ///
     /// # Errors
     ///
-    /// As for [`FdStore::remove`].
-    pub fn remove(&self) -> Result<bool> {
-        self.target.store.remove(&self.target.entry())
-    }
-}
-
-impl<T: DeserializeOwned> State<T> {
-    /// The newest state that was saved, by this process or one before it. Reading 1 GiB takes seconds and blocks.
-    ///
-    /// # Errors
-    ///
-    /// The name cannot be used ([`Error::is_invalid`]), or there is no fd left. What is wrong with a state is no error, but
-    /// [`Loaded::Damaged`].
-    pub fn load(&self) -> Result<Loaded<T>> {
-        check_name(&self.target.name)?;
-        let Some(fd) = newest(self.target.store.get(&self.target.entry())?) else { return Ok(Loaded::None) };
-        let (header, mut reader) = match file::open(fd, &self.target.name, self.limit) {
-            Ok(opened) => opened,
-            Err(why) => return Ok(self.damaged(&why)),
-        };
-        self.target.seen(header.sequence);
-        let version = header.version;
-        Ok(match &self.migrate {
-            _ if version == self.version => match serde_json::from_reader(BufReader::new(reader)) {
-                Ok(value) => Loaded::Current(value),
-                Err(e) => self.damaged(&format!(
-                    "is of version {version} but does not read as one ({e}): a change of its type needs a new State::version"
-                )),
-            },
-            _ if version > self.version => self.damaged(&format!(
-                "is of version {version}, of a newer program; this one knows version {}",
-                self.version
-            )),
-            None => Loaded::Older { version, reader },
-            Some(migrate) => match migrate(version, &mut BufReader::new(&mut reader)) {
-                Ok(value) => Loaded::Migrated { value, from: version },
-                Err(e) => self.damaged(&format!("is of version {version}, and its migration failed: {e}")),
-            },
+    /// As for [`FdStore::put`]; the first one, the other states have theirs.
+    pub fn prepare(&self) -> Result<()> {
+        self.each(|turn, form| match turn.lock(false)? {
+            Some(_) => Ok(()),
+            None => Ok(turn.create(form, |_| Ok(())).map(drop)?),
         })
     }
 
-    fn damaged(&self, why: &str) -> Loaded<T> {
-        let Target { store, name, .. } = &self.target;
-        let aside = put_aside(store, &self.target.entry(), name, why);
-        Loaded::Damaged { reason: format!("the state {name:?} {why}"), aside }
-    }
-}
-
-impl<T: Serialize> State<T> {
-    /// Saves it instead of the one before. When this returns [`Kept::Stored`], the service manager has it, and it is there again
-    /// after any crash.
+    /// No rollback will come any more: gives back the memory that values of an older version have, and keeps no such values from
+    /// now on. To be called when this generation is the main one, and the previous one only drains; also by a first generation.
     ///
     /// # Errors
     ///
-    /// The one before is still there. [`Error::is_invalid`]: it is no JSON, or longer than the limit. Else as for
-    /// [`FdStore::replace`].
-    pub fn save(&self, value: &T) -> Result<Kept> {
-        let (file, sequence) = self.write(value)?;
-        self.target.publish(&file, sequence)
+    /// [`Error::is_timeout`]: another generation holds one of them. The others are settled; the next [`restore`](Self::restore)
+    /// or `settle` of any generation sees what is left.
+    pub fn settle(&self) -> Result<()> {
+        self.settled.store(true, Ordering::Relaxed);
+        self.each(|turn, form| match turn.lock(true)? {
+            // A newer version is that of a next generation, which may yet be rolled back.
+            Some(mut locked) if locked.header.previous.is_some() && locked.header.current.version <= form.version => {
+                Ok(locked.settle()?)
+            }
+            _ => Ok(()),
+        })
     }
 
-    /// As [`save`](Self::save), for a tokio runtime: it is serialized here, which takes as long as it takes, and put into the store
-    /// on a thread for blocking calls.
+    /// After a rollback: each state of which there is a handle, and that the failed generation has raised to a newer version,
+    /// gets back the value that it had before. What was changed since then is lost, and a warning says how many changes that were.
     ///
-    /// Of saves at the same time the last one begun wins; the others then mean: this one, or a newer one, is kept.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped after it was first polled, it is saved all the same.
+    /// To be called when the failed generation does not run any more. Returns how many states were set back.
     ///
     /// # Errors
     ///
-    /// As for [`save`](Self::save).
-    ///
-    /// # Panics
-    ///
-    /// Without a tokio runtime.
-    pub async fn save_async(&self, value: &T) -> Result<Kept> {
-        let (file, sequence) = self.write(value)?;
-        let target = self.target.clone();
-        let saved = tokio::task::spawn_blocking(move || target.publish(&file, sequence)).await;
-        saved.unwrap_or_else(|e| Err(Error::new(Kind::State, format!("the state was not saved: {e}"))))
+    /// [`Error::is_timeout`]: another generation holds one of them. The others are set back.
+    pub fn restore(&self) -> Result<usize> {
+        let mut restored = 0;
+        self.each(|turn, Form { name, version, .. }| {
+            let Some(mut locked) = turn.lock(true)? else { return Ok(()) };
+            let newer = locked.header.current.version;
+            if newer <= *version {
+                return Ok(());
+            }
+            let Some(previous) = locked.header.previous.filter(|previous| previous.version == *version) else {
+                warn!("the state {name:?} stays at version {newer}: there is no value of version {version} any more");
+                return Ok(());
+            };
+            let undone = locked.restore(&previous)?;
+            restored += 1;
+            warn!("the state {name:?} goes back from version {newer} to {version}: {undone} changes of it are lost");
+            Ok(())
+        })?;
+        Ok(restored)
     }
 
-    fn write(&self, value: &T) -> Result<(OwnedFd, u64)> {
-        check_name(&self.target.name)?;
-        let sequence = self.target.begin()?;
-        Ok((file::write(value, &self.target.name, self.version, sequence, self.limit)?, sequence))
-    }
-}
-
-impl<T> fmt::Debug for State<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("name", &self.target.name).field("version", &self.version).finish_non_exhaustive()
-    }
-}
-
-impl<T> Clone for State<T> {
-    fn clone(&self) -> Self {
-        let Self { target, version, limit, migrate, value } = self;
-        Self { target: target.clone(), version: *version, limit: *limit, migrate: migrate.clone(), value: *value }
-    }
-}
-
-impl Target {
-    fn entry(&self) -> String {
-        format!("{RESERVED}state.{}", self.name)
-    }
-
-    fn seen(&self, sequence: u64) {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        turn.begun = turn.begun.max(sequence);
-    }
-
-    fn begin(&self) -> Result<u64> {
-        // Also when nobody has loaded what is there.
-        let there = newest(self.store.get(&self.entry())?).and_then(|fd| file::header(&File::from(fd)).ok());
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        turn.begun = turn.begun.max(there.map_or(0, |header| header.sequence)).saturating_add(1);
-        Ok(turn.begun)
-    }
-
-    fn publish(&self, file: &OwnedFd, sequence: u64) -> Result<Kept> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = self.entry();
-        if sequence < turn.saved {
-            let entries = self.store.list();
-            return Ok(entries.iter().find(|e| e.name == entry).map_or(Kept::HeldOnly, |e| e.kept));
+    /// For each state of which there is a handle. Damage is for those who read it.
+    fn each(&self, mut f: impl FnMut(&mut Turn<'_>, &Form) -> Result<(), Trouble>) -> Result<()> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut failed = Ok(());
+        for (name, known) in known.into_iter().filter(|(name, _)| check_name(name).is_ok()) {
+            let version = known.version.load(Ordering::Relaxed);
+            let form = Form { name: name.clone(), version, limit: STATE_LIMIT };
+            let target = self.target(name, known);
+            let done = target.enter().map_err(Trouble::from).and_then(|mut turn| f(&mut turn, &form));
+            match done {
+                Ok(()) => {}
+                Err(Trouble::Damaged(why)) => warn!("the state {:?} {why}", form.name),
+                Err(Trouble::Error(error)) => failed = failed.and(Err(error)),
+            }
         }
-        let kept = self.store.replace(&entry, &[file])?;
-        turn.saved = sequence;
-        Ok(kept)
+        failed
+    }
+
+    fn target(&self, name: String, known: Arc<Known>) -> Target {
+        Target { store: self.store.clone(), name, known, timeout: self.timeout, settled: Arc::clone(&self.settled) }
     }
 }
 
-/// Of several, which only somebody else can have put there, the one that was saved last.
-fn newest(fds: Vec<OwnedFd>) -> Option<OwnedFd> {
-    let files = fds.into_iter().map(File::from);
-    let sequence = |file: &File| file::header(file).map(|header| header.sequence).ok();
-    files.max_by_key(sequence).map(OwnedFd::from)
-}
-
-/// Where it is kept now, if anywhere.
-fn put_aside(store: &FdStore, entry: &str, name: &str, why: &str) -> Option<String> {
+/// Where it is kept now.
+fn put_aside(store: &FdStore, entry: &str, name: &str, why: &str) -> Result<String> {
     let aside = format!("{RESERVED}aside.{name}");
-    let done = store.put_aside(entry, &aside);
-    match done {
+    match store.put_aside(entry, &aside) {
         Ok(()) => {
             warn!("the state {name:?} {why}; it is kept aside as {aside:?} in the fd store");
-            Some(aside)
+            Ok(aside)
         }
         Err(error) => {
             warn!(%error, "the state {name:?} {why}; it cannot be kept aside");
-            None
+            Err(error)
         }
     }
 }

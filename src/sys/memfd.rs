@@ -1,15 +1,15 @@
-//! Sealed memory files: bytes that two processes can share and nobody can change.
+//! Memory files: bytes that two processes share, sealed so that nobody can change them, or changed under a lock.
 //!
 //! # References
-//! memfd_create(2).
+//! memfd_create(2), fcntl(2) "Open file description locks", fallocate(2).
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// A memfd that holds these bytes and can never change again.
@@ -41,6 +41,69 @@ pub(crate) fn sized(name: &CStr, size: u64) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// It can be written and can grow, but what is there stays, for ever.
+pub(crate) fn seal_growing(file: &File) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL))?;
+    Ok(())
+}
+
+/// The same memory as an open file of its own: with locks and a position that no other holder of `fd` shares.
+pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
+    File::options().read(true).write(true).open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Gives the memory of these bytes back; they are zero then.
+pub(crate) fn punch(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let off_t = |n: u64| libc::off_t::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(file, flags, off_t(offset)?, off_t(length)?)?)
+}
+
+/// What a lock is on. A byte of the file each, which need not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// What the file says.
+    Content = 0,
+    /// That there is somebody who has it open.
+    Presence = 1,
+}
+
+impl Lock {
+    /// False: somebody else has it. The lock is the open file's, and ends with it: with the process at the latest.
+    pub(crate) fn try_take(self, file: &File, exclusive: bool) -> io::Result<bool> {
+        let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&self.describe(kind))) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn release(self, file: &File) -> io::Result<()> {
+        fcntl(file, FcntlArg::F_OFD_SETLK(&self.describe(libc::F_UNLCK)))?;
+        Ok(())
+    }
+
+    /// Whether another open file has it.
+    pub(crate) fn is_elsewhere(self, file: &File) -> io::Result<bool> {
+        let mut lock = self.describe(libc::F_WRLCK);
+        fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "constants of the kernel's, which fit")]
+    fn describe(self, kind: libc::c_int) -> libc::flock {
+        // An open file's locks have no process: l_pid must be 0.
+        libc::flock {
+            l_type: kind as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: self as libc::off_t,
+            l_len: 1,
+            l_pid: 0,
+        }
+    }
+}
+
 /// What can still happen to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seals {
@@ -48,6 +111,8 @@ pub(crate) enum Seals {
     NoMemfd,
     /// It can change in size.
     Loose,
+    /// It can be written and can grow, and that cannot be changed.
+    Growing,
     /// Its size is fixed.
     Sized,
     /// It never changes.
@@ -64,6 +129,13 @@ pub(crate) fn seals(fd: BorrowedFd<'_>) -> io::Result<Seals> {
     Ok(match seals {
         seals if seals.contains(sized | SealFlag::F_SEAL_WRITE) => Seals::Sealed,
         seals if seals.contains(sized) => Seals::Sized,
+        // Others, as the kernel adds on its own against execution, do not matter.
+        seals
+            if seals.contains(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL)
+                && !seals.intersects(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_FUTURE_WRITE) =>
+        {
+            Seals::Growing
+        }
         _ => Seals::Loose,
     })
 }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::lab::{Container, Outcome};
+pub(crate) use random::Random;
 pub(crate) use stats::{Kill, Kind, Stats, Summary};
 
 /// How many clients of which kind.

@@ -79,6 +79,10 @@ fn answer(store: &FdStore, state: &State<u64>, line: &str) -> Result<String, Fai
         ["list"] => store.list().iter().map(|e| format!("{}={} ", e.name, e.fds)).collect::<String>(),
         ["sync"] => format!("{:?}", store.sync()?),
         ["save", number] => format!("{:?}", state.save(&number.parse()?)?),
+        ["max", number] => {
+            let number: u64 = number.parse()?;
+            format!("{:?}", state.update(|there| *there = number.max(*there))?.kept)
+        }
         ["load"] => state.load()?.value().map_or("none".to_owned(), |n| n.to_string()),
         _ => format!("error no command {line:?}"),
     })

@@ -1,12 +1,13 @@
 //! What came in at the start: which of it is the store's, and what is wrong with it.
 
 use crate::error::{Error, Result};
+use crate::sys::socket::same;
 use crate::systemd::activation::{Activation, SocketKind};
 use crate::systemd::fdstore::line::{is_dead, probe_name};
-use crate::systemd::fdstore::table::{Group, Held, Table, slot as slot_of};
+use crate::systemd::fdstore::table::{Group, Held, Mode, Table, slot as slot_of};
 use crate::wire::store::{RESERVED, Slot};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use tracing::warn;
 
 /// Which of the passed names are entries of the fd store.
@@ -121,6 +122,12 @@ impl Table {
     }
 
     fn admit_one(&mut self, name: &str, number: u64, poll: bool, fds: Vec<Held>) {
+        // What this process has given another name does not come back under the first one.
+        let moved = |held: &Held| self.mode == Mode::Standby && self.has_elsewhere(name, held.fd.as_fd());
+        let fds: Vec<_> = fds.into_iter().filter(|held| !moved(held)).collect();
+        if fds.is_empty() {
+            return;
+        }
         let stored = |fds: &[Held]| fds.iter().any(|held| held.stored);
         // What was put in standby yields to what the previous generation, which is main, had acknowledged.
         let ours = |group: &Group| !group.inherited && !stored(&group.fds);
@@ -150,6 +157,11 @@ impl Table {
             return;
         }
         self.groups.insert(name.to_owned(), Group { number, poll, inherited: true, fds });
+    }
+
+    fn has_elsewhere(&self, name: &str, fd: BorrowedFd<'_>) -> bool {
+        let others = self.groups.iter().filter(|(other, _)| *other != name).flat_map(|(_, group)| &group.fds);
+        others.into_iter().any(|held| same(held.fd.as_fd(), fd).unwrap_or(false))
     }
 
     pub(super) fn reject(&mut self, name: String, why: &str) {

@@ -50,6 +50,7 @@
 mod claim;
 mod line;
 mod passing;
+mod shared;
 mod table;
 
 use claim::Slots;
@@ -62,9 +63,10 @@ use crate::systemd::environment::Environment;
 use crate::systemd::notify::{BARRIER_TIMEOUT, Notifier};
 use crate::wire::store::Slot;
 use line::Line;
+use shared::{Locked, Shared};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use table::{Mode, Table};
 
@@ -118,7 +120,7 @@ pub struct Synced {
 #[derive(Debug, Clone)]
 #[doc(alias = "FDSTORE")]
 pub struct FdStore {
-    table: Arc<Mutex<Table>>,
+    table: Arc<Shared>,
 }
 
 impl FdStore {
@@ -152,7 +154,7 @@ impl FdStore {
             warned: false,
         };
         table.claim(activation, names)?;
-        Ok(Self { table: Arc::new(Mutex::new(table)) })
+        Ok(Self { table: Arc::new(Shared::new(table)) })
     }
 
     /// How long each message and each barrier may take. Default: [`STORE_TIMEOUT`].
@@ -400,15 +402,6 @@ impl FdStore {
         joined(tokio::task::spawn_blocking(move || store.sync()).await)
     }
 
-    /// Puts what was of no use under another name, for somebody to look at.
-    pub(crate) fn put_aside(&self, name: &str, aside: &str) -> Result<()> {
-        let mut table = self.lock();
-        // Removed first: systemd would not take the same open file under a second name.
-        table.take(aside)?;
-        let fds = table.take(name)?.unwrap_or_default();
-        table.put(aside, fds, true).map(drop)
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Table) -> Result<T> + Send + 'static,
@@ -417,9 +410,8 @@ impl FdStore {
         joined(tokio::task::spawn_blocking(move || change(&mut store.lock())).await)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        // A change that panicked left at worst something to be removed.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        self.table.lock()
     }
 }
 

@@ -37,7 +37,7 @@ async fn linger_is_measured_from_the_moment_a_connection_becomes_idle() {
 }
 
 #[tokio::test]
-async fn hurry_closes_idle_ones_at_once_and_lets_requests_finish() {
+async fn hurry_closes_idle_ones_soon_and_lets_requests_finish() {
     let mut server = Server::ours();
     let mut idle = server.client().await;
     let mut busy = server.client().await;
@@ -53,7 +53,7 @@ async fn hurry_closes_idle_ones_at_once_and_lets_requests_finish() {
 }
 
 #[tokio::test]
-async fn hurry_before_begin_means_no_linger() {
+async fn hurry_before_begin_means_a_short_linger() {
     let server = Server::ours();
     let mut idle = server.client().await;
     server.drain().hurry();

@@ -57,7 +57,7 @@ fn fails(reason: &str, make_bad: impl FnOnce(&mut World)) {
 
 fn fails_in(mut world: World, check: impl Fn(&str), make_bad: impl FnOnce(&mut World)) {
     let first = world.start();
-    let fds = open_fds(first.pid);
+    let fds = world.settled_fds(&first);
     let (load, mark) = (world.load(), world.manager().mark());
     make_bad(&mut world);
     let outcome = world.reload();
@@ -87,7 +87,7 @@ fn it_exits() {
 fn it_exits_without_a_manager() {
     let mut world = World::without_manager();
     let first = world.start();
-    let (fds, load) = (open_fds(first.pid), world.load());
+    let (fds, load) = (world.settled_fds(&first), world.load());
     world.next(Step::Exit(7), Step::Go);
     assert_eq!(world.reload(), "reload failed: generation 2 exited with status 7");
     world.wait_for_only(&[first.pid]);
@@ -295,7 +295,7 @@ fn five_in_a_row() {
         assert_eq!(world.reload(), format!("reload failed: generation 2 {}", ended("exited with status 3")));
         world.wait_for_only(&[first.pid]);
         if round == 0 {
-            fds = open_fds(first.pid);
+            fds = world.settled_fds(&first);
         }
     }
     load.finish();

@@ -1,7 +1,13 @@
 //! What a service keeps in the fd store over a reload, as the manager is told.
 
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
 use nix::sys::signal::Signal;
 
+use crate::client::Asked;
 use crate::manager::Datagram;
 use crate::processes::{signal, until};
 use crate::service::Step;
@@ -15,6 +21,9 @@ pub(crate) const CASES: &[Case] = cases![
     what_was_put_meanwhile_arrives,
     what_was_taken_meanwhile_is_gone,
     without_a_manager_it_is_said_once,
+    odd_entries_are_said_and_removed,
+    a_rollback_takes_a_raised_state_back,
+    both_generations_count_on,
 ];
 
 const MORE: &str = "handover.bound.more@127.0.0.1=0";
@@ -74,7 +83,7 @@ fn what_a_failed_one_bound_is_removed() {
 }
 
 /// A reload whose next generation has started and is not ready.
-fn on_its_way(world: &mut World) -> crate::client::Asked {
+fn on_its_way(world: &mut World) -> Asked {
     world.next(Step::Go, Step::Wait);
     let asked = world.ask_for_reload();
     world.wait_for_birth(2);
@@ -121,5 +130,77 @@ fn without_a_manager_it_is_said_once() {
         assert_eq!(world.get("/store/put/some").unwrap(), "HeldOnly");
     }
     assert_eq!(world.log().matches("a crash does not").count(), 1, "{}", world.log());
+    world.stop();
+}
+
+/// As they come in at a start: of the wrong kind, dead, twice, with names that nobody can have given.
+fn odd_entries_are_said_and_removed() {
+    let world = world().configured(|c| c.more = Some("127.0.0.1:0".into()));
+    let null = || OwnedFd::from(File::open("/dev/null").unwrap());
+    let (dead, peer) = UnixStream::pair().unwrap();
+    drop(peer);
+    let kept = null();
+    let program = world
+        .program()
+        .socket(MORE, OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()))
+        .socket("handover.state.x~0", null())
+        .socket("handover.state.sessions", null())
+        .socket("early", OwnedFd::from(dead))
+        .socket("late", kept.try_clone().unwrap())
+        .socket("late", kept)
+        .socket("nobody's", null());
+    let first = world.started(program);
+    for said in [
+        "\"handover.bound.more@127.0.0.1=0\" in the fd store is of no use; 127.0.0.1:0 is bound anew",
+        "\"handover.state.x~0\" is removed: its name is none that this version of handover gives",
+        "\"early\" is removed: its other end is gone",
+        "closed sockets that nobody asked for: nobody's",
+    ] {
+        world.wait_for_log(said);
+    }
+    for name in ["handover.state.x~0", "early", "nobody's", MORE] {
+        world.manager().wait(name, |d| removes(d, name) && d.pid == first.pid);
+    }
+    assert_eq!(world.get("/store/list").unwrap(), "late 1 Stored\n");
+    // The one that was bound instead is the one that the next start gets.
+    until("the new socket in the store", || {
+        let all = world.manager().all();
+        let last = all.iter().rposition(|d| stores(d, MORE) || removes(d, MORE))?;
+        stores(&all[last], MORE).then_some(())
+    });
+    world.reload_to(2);
+    assert_eq!(world.log().matches("is bound anew").count(), 1, "{}", world.log());
+    world.stop();
+}
+
+/// Version 2 of the state comes with version 2 of the program, and goes with it.
+fn a_rollback_takes_a_raised_state_back() {
+    let mut world = world().configured(|c| c.probation = std::time::Duration::from_secs(30));
+    let first = world.start();
+    assert_eq!(world.get("/count").unwrap(), "1");
+    world.configure(|c| c.counts = 2);
+    let asked = world.ask_for_reload();
+    let second = world.wait_for_birth(2);
+    until("an answer by the next one", || world.get("/who").is_ok_and(|who| who.starts_with("2 ")).then_some(()));
+    assert_eq!(world.get("/count").unwrap(), "2");
+    signal(second, Signal::SIGKILL);
+    drop(asked);
+    world.wait_for_log("goes back from version 2 to 1: 1 changes of it are lost");
+    world.wait_for_only(&[first.pid]);
+    assert_eq!(world.get("/count").unwrap(), "2");
+    world.stop();
+}
+
+/// The old one is asked on a connection that it still has.
+fn both_generations_count_on() {
+    let world = world().configured(|c| c.linger = std::time::Duration::from_secs(20));
+    world.start();
+    let mut old = Asked::new(world.address(), "/count", "keep-alive").unwrap();
+    assert_eq!(old.rest().unwrap(), "1");
+    world.reload_to(2);
+    assert_eq!(world.get("/count").unwrap(), "2");
+    old.again("/count").unwrap();
+    assert_eq!(old.rest().unwrap(), "3", "in the old generation");
+    assert_eq!(world.get("/count").unwrap(), "4");
     world.stop();
 }

@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = cases![
     in_probation_without_a_manager,
     while_handing_over,
     the_new_one_while_handing_over,
+    the_new_one_when_the_handover_is_confirmed,
     after_a_takeover_reloads_work,
 ];
 
@@ -148,10 +149,10 @@ fn in_probation_without_a_manager() {
 
 fn handing_over() -> (World, [u32; 2]) {
     let world = World::new();
-    world.manager().hold_barriers();
+    world.manager().hold_at_handover();
     let first = world.start();
     let _asked = world.ask_for_reload();
-    world.manager().wait("BARRIER=1", |d| d.has("BARRIER=1"));
+    world.manager().wait_for_held_barrier();
     let second = world.who().pid;
     (world, [first.pid, second])
 }
@@ -174,6 +175,21 @@ fn the_new_one_while_handing_over() {
     assert_eq!(world.who().pid, first);
     world.manager().release_barriers();
     world.wait_for_only(&[first]);
+    world.reload_to(2);
+    world.stop();
+}
+
+/// The manager's answer and the news of the death come at once: the answer is about somebody who cannot be main.
+fn the_new_one_when_the_handover_is_confirmed() {
+    let (world, [first, second]) = handing_over();
+    let mark = world.manager().mark();
+    signal(first, Signal::SIGSTOP);
+    signal(second, Signal::SIGKILL);
+    world.wait_for_only(&[first]);
+    world.manager().release_barriers();
+    signal(first, Signal::SIGCONT);
+    let said = world.wait_for_status(mark, "generation 1 serves");
+    assert_eq!((said.pid, said.field("MAINPID")), (first, Some(first.to_string().as_str())));
     world.reload_to(2);
     world.stop();
 }

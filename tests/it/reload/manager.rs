@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 
 use crate::PATIENCE;
+use crate::processes::until;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Datagram {
@@ -32,6 +33,8 @@ impl Datagram {
 #[derive(Debug, Default)]
 struct Told {
     datagrams: Vec<Datagram>,
+    /// Barriers after the next change of MAINPID are not answered.
+    hold_at_handover: bool,
     /// Barriers are not answered now; these wait.
     holding: bool,
     held: Vec<OwnedFd>,
@@ -56,6 +59,7 @@ impl Manager {
                 let Some(told) = weak.upgrade() else { return };
                 let Some((datagram, fds)) = received else { continue };
                 let mut told_now = told.0.lock().unwrap();
+                told_now.holding |= told_now.hold_at_handover && datagram.field("MAINPID").is_some();
                 if told_now.holding {
                     told_now.held.extend(fds);
                 }
@@ -99,14 +103,19 @@ impl Manager {
         self.wait_from(0, what, wanted)
     }
 
-    /// Leaves barriers unanswered until [`Manager::release_barriers`].
-    pub(crate) fn hold_barriers(&self) {
-        self.lock().holding = true;
+    /// Leaves the barrier of a handover unanswered until [`Manager::release_barriers`]; not those of the fd store before it.
+    pub(crate) fn hold_at_handover(&self) {
+        self.lock().hold_at_handover = true;
+    }
+
+    /// The new main has been announced, and this is not confirmed.
+    pub(crate) fn wait_for_held_barrier(&self) {
+        until("the barrier of a handover", || (!self.lock().held.is_empty()).then_some(()));
     }
 
     pub(crate) fn release_barriers(&self) {
         let mut told = self.lock();
-        told.holding = false;
+        (told.hold_at_handover, told.holding) = (false, false);
         told.held.clear();
     }
 

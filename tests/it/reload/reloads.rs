@@ -88,18 +88,13 @@ fn without_a_manager() {
 fn again_and_again() {
     let world = World::new();
     let (mut main, load) = (world.start(), world.load());
-    let mut fds = Vec::new();
     for generation in 2..=20 {
         let old = main.pid;
         main = world.reload_to(generation);
         assert_eq!(world.end_of(old), End::Exited(0));
-        fds.push(main.pid);
     }
     load.finish();
-    let now = until("the last request to be over", || {
-        let now = open_fds(main.pid);
-        (now == open_fds(main.pid)).then_some(now)
-    });
+    let now = world.settled_fds(&main);
     // The second generation has no more than one that came much later, but is gone: compare with one more reload.
     let next = world.reload_to(21);
     assert_eq!(world.end_of(main.pid), End::Exited(0));

@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) needs: Option<String>,
     /// The address of a socket named "more".
     pub(crate) more: Option<String>,
+    /// The version of the state that "/count" changes.
+    pub(crate) counts: u32,
     /// Healthy unless there is a file named "unhealthy".
     pub(crate) health: bool,
 }
@@ -64,6 +66,7 @@ impl Default for Config {
             listen: "127.0.0.1:0".into(),
             needs: None,
             more: None,
+            counts: 1,
             health: false,
         }
     }
@@ -175,6 +178,7 @@ async fn serve(directory: &Path) -> Result<(), String> {
         },
         handle: service.handle(),
         store: service.store(),
+        counter: service.state("counter").version(config.counts).migrate(|_, json| Ok(serde_json::from_reader(json)?)),
     });
     let answer = service_fn(move |request: Request<Incoming>| {
         let about = Arc::clone(&about);
@@ -242,6 +246,7 @@ struct About {
     state: String,
     handle: Handle,
     store: FdStore,
+    counter: handover::state::State<u64>,
 }
 
 impl About {
@@ -251,6 +256,13 @@ impl About {
         match path {
             "/who" => say(format!("{} {} {}", self.generation, std::process::id(), self.version)),
             "/state" => say(self.state.clone()),
+            "/count" => {
+                let counted = self.counter.update(|count| {
+                    *count += 1;
+                    *count
+                });
+                say(counted.map_or_else(|e| e.to_string(), |updated| updated.result.to_string()));
+            }
             "/store/list" => {
                 let own = self.store.list().into_iter().filter(|e| !e.name.starts_with("handover."));
                 say(own.map(|e| format!("{} {} {:?}\n", e.name, e.fds, e.kept)).collect());

@@ -131,10 +131,10 @@ fn in_probation_all_at_once() {
 /// The manager has been told of the new main, and does not say that it has read it.
 fn handing_over() -> (World, Asked, [u32; 2]) {
     let world = World::new();
-    world.manager().hold_barriers();
+    world.manager().hold_at_handover();
     let first = world.start();
     let asked = world.ask_for_reload();
-    world.manager().wait("BARRIER=1", |d| d.has("BARRIER=1"));
+    world.manager().wait_for_held_barrier();
     let second = world.who();
     assert_eq!(second.generation, 2, "the switch waits for nobody");
     (world, asked, [first.pid, second.pid])

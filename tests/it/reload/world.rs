@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::client::{self, Asked, Load};
 use crate::manager::{Datagram, Manager};
-use crate::processes::{self, End, until, wait_until_executed};
+use crate::processes::{self, End, open_fds, until, wait_until_executed};
 use crate::service::{Config, DIRECTORY, Step, write_config};
 
 /// A file that is open for writing cannot be executed, and each new process has our fds for a moment.
@@ -192,6 +192,15 @@ impl World {
 
     pub(crate) fn wait_for_log(&self, text: &str) {
         until(text, || self.log().contains(text).then_some(()));
+    }
+
+    /// The open fds of a main process: with those that it opens only after it is main, when it has seen to its fd store.
+    pub(crate) fn settled_fds(&self, main: &Who) -> usize {
+        let generation = format!(" generation={} ", main.generation);
+        until("the fd store to be seen to", || {
+            self.log().lines().any(|line| line.contains(" fd store: ") && line.contains(&generation)).then_some(())
+        });
+        open_fds(main.pid)
     }
 
     /// The pids of all generations so far, in order.

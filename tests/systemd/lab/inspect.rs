@@ -6,6 +6,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use libtest_mimic::Failed;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Map, Value};
 
 use super::{Backend, Container, Outcome, must_succeed};
@@ -84,6 +87,34 @@ impl Container {
         let output =
             self.exec(&["sh", "-c", "kill -s \"$0\" \"$1\"", signal, &pid.to_string()], b"", super::COMMAND_DEADLINE)?;
         must_succeed(&format!("kill -s {signal} {pid}"), output).map(drop)
+    }
+
+    /// Sends it from here, at once: a command in the container takes its time. False: there is no such process.
+    pub(crate) fn signal_now(&self, pid: u32, signal: Signal) -> Outcome<bool> {
+        let Some(pid) = self.host_pid(pid)? else { return Ok(false) };
+        match kill(Pid::from_raw(i32::try_from(pid)?), signal) {
+            Ok(()) => Ok(true),
+            Err(Errno::ESRCH) => Ok(false),
+            Err(e) => Err(format!("{signal} to {pid}: {e}").into()),
+        }
+    }
+
+    /// What this machine calls a process of the container.
+    fn host_pid(&self, pid: u32) -> Outcome<Option<u32>> {
+        let Backend::Nspawn(nspawn) = &self.backend else { return Ok(Some(pid)) };
+        let space = fs::read_link(format!("/proc/{}/ns/pid", nspawn.leader()))?;
+        let wanted = pid.to_string();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let path = entry.path();
+            let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
+            let Some(numbers) = status.lines().find_map(|line| line.strip_prefix("NSpid:")) else { continue };
+            let mut numbers = numbers.split_whitespace();
+            let (first, last) = (numbers.next(), numbers.next_back());
+            if last.or(first) == Some(&wanted) && fs::read_link(path.join("ns/pid")).is_ok_and(|p| p == space) {
+                return Ok(first.and_then(|first| first.parse().ok()));
+            }
+        }
+        Ok(None)
     }
 
     /// The environment that the process was given.

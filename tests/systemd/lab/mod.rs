@@ -85,6 +85,7 @@ pub(crate) struct Container {
     lab: PathBuf,
     units: Mutex<Vec<String>>,
     scratch: TempDir,
+    target: Target,
 }
 
 #[derive(Debug)]
@@ -101,7 +102,12 @@ impl Container {
             Source::Root(root) => (Backend::Nspawn(Nspawn::boot(Some(root), scratch.path())?), "/lab".into()),
             Source::User => (Backend::User(User::open(scratch.path())?), scratch.path().join("lab")),
         };
-        Ok(Self { backend, version: target.version, lab, units: Mutex::default(), scratch })
+        Ok(Self { backend, version: target.version, lab, units: Mutex::default(), scratch, target: target.clone() })
+    }
+
+    /// The same system after its next boot, with nothing of what was written into this one.
+    pub(crate) fn boot_again(&self) -> Outcome<Self> {
+        Self::start(&self.target)
     }
 
     /// systemd's major version.

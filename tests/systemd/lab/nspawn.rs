@@ -92,6 +92,11 @@ impl Nspawn {
         PathBuf::from(format!("/proc/{}/root", self.leader))
     }
 
+    /// The container's PID 1, as this process sees it.
+    pub(crate) fn leader(&self) -> u32 {
+        self.leader
+    }
+
     pub(crate) fn netns(&self) -> &Netns {
         &self.netns
     }

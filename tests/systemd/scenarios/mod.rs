@@ -1,6 +1,7 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod counter;
 mod crashes;
 mod failures;
 mod identity;
@@ -11,6 +12,8 @@ mod requests;
 mod runner;
 mod stops;
 mod store;
+mod storm;
+mod survival;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -31,6 +34,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         crashes::SCENARIOS,
         stops::SCENARIOS,
         store::SCENARIOS,
+        storm::SCENARIOS,
+        survival::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         runner::SCENARIOS,

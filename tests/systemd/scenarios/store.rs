@@ -15,6 +15,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("fdstore_without_one", fdstore_without_one),
     Scenario::new("fdstore_polls", fdstore_polls),
     Scenario::new("fdstore_replace_survives_kill", fdstore_replace_survives_kill),
+    Scenario::new("state_survives_kill", state_survives_kill),
 ];
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -104,7 +105,7 @@ fn fdstore_put_restart_take(lab: &Container) -> Outcome {
     assert_eq!(service.ask("replace app.text one")?, "Stored");
     assert_eq!(service.ask("replace app.text two")?, "Stored");
     assert_eq!(service.ask("save 41")?, "Stored");
-    assert_eq!(service.ask("save 42")?, "Stored");
+    assert_eq!(service.ask("max 42")?, "Stored");
     let all = "app.db=3 app.many=280 app.port=1 app.text=1 handover.state.counter=1";
     let check = |after: &str| -> Outcome {
         assert_eq!(service.ask("list")?, all, "after {after}");
@@ -209,8 +210,21 @@ fn fdstore_polls(lab: &Container) -> Outcome {
     service.wait_stored(1)
 }
 
-/// Saves without a pause, and kills at random moments: what was acknowledged is there, and nothing older.
 fn fdstore_replace_survives_kill(lab: &Container) -> Outcome {
+    survives_kill(lab, |service, next| service.try_ask(&format!("replace app.text {next}")), "read app.text")
+}
+
+/// As an application changes its state: in place.
+fn state_survives_kill(lab: &Container) -> Outcome {
+    survives_kill(lab, |service, next| service.try_ask(&format!("max {next}")), "load")
+}
+
+/// Changes without a pause, and kills at random moments: what was acknowledged is there, and nothing older.
+fn survives_kill(
+    lab: &Container,
+    change: impl Fn(&Service<'_>, u64) -> Outcome<Option<String>>,
+    look: &str,
+) -> Outcome {
     println!("seed {SEED:#x}");
     let service = Service::start(lab, "FileDescriptorStoreMax=4")?;
     let mut random = SEED;
@@ -226,7 +240,7 @@ fn fdstore_replace_survives_kill(lab: &Container) -> Outcome {
                 lab.signal(old, "KILL")
             });
             while !killer.is_finished() || began.elapsed() < after {
-                match service.try_ask(&format!("save {next}"))? {
+                match change(&service, next)? {
                     Some(answer) => {
                         assert_eq!(answer, "Stored");
                         acknowledged = next;
@@ -240,12 +254,12 @@ fn fdstore_replace_survives_kill(lab: &Container) -> Outcome {
         lab.wait_until(DEADLINE, "another main process", || {
             Ok(lab.main_pid(UNIT).ok().filter(|new| *new != old).map(drop))
         })?;
-        let loaded = service.ask("load")?;
+        let loaded = service.ask(look)?;
         let there: u64 = loaded.parse().unwrap_or_default();
         assert!((acknowledged..next).contains(&there), "kill {kill}: {acknowledged} acknowledged, {loaded} there");
         acknowledged = there;
     }
-    println!("{KILLS} kills, {} saves, {lost_answers} without an answer", next - 1);
+    println!("{KILLS} kills, {} changes, {lost_answers} without an answer", next - 1);
     service.ask("sync")?;
     service.wait_stored(2)
 }

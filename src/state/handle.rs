@@ -1,0 +1,417 @@
+//! One state, as the application has it.
+
+use crate::error::{Error, Kind, Result};
+use crate::state::cell::{Form, Locked, Output, Trouble};
+use crate::state::payload::StateReader;
+use crate::state::turn::{Target, Turn};
+use crate::state::{Loaded, MigrationError, STATE_LIMIT, Updated};
+use crate::systemd::fdstore::Kept;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::convert::Infallible;
+use std::fmt;
+use std::io::{BufReader, Read, Write as _};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::warn;
+
+type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync>;
+
+/// A named, versioned state of type `T`. Clones are the same, with one copy of the value between them.
+pub struct State<T> {
+    target: Target,
+    version: u32,
+    limit: u64,
+    migrate: Option<Migrate<T>>,
+    cache: Arc<Mutex<Option<Cached<T>>>>,
+}
+
+/// The value as it was, so that an unchanged one need not be read again.
+struct Cached<T> {
+    cell: u64,
+    sequence: u64,
+    value: T,
+}
+
+enum Value<T> {
+    None,
+    Current(T),
+    Migrated(T, u32),
+    Older(u32, StateReader),
+    Newer(u32),
+}
+
+impl<T> State<T> {
+    pub(super) fn new(target: Target) -> Self {
+        target.known.version.fetch_max(1, Ordering::Relaxed);
+        Self { target, version: 1, limit: STATE_LIMIT, migrate: None, cache: Arc::default() }
+    }
+
+    /// The version of `T`'s form, to be raised when an older JSON would not be read as a `T`. Default: 1.
+    #[must_use]
+    pub fn version(mut self, version: u32) -> Self {
+        self.target.known.version.fetch_max(version, Ordering::Relaxed);
+        self.version = version;
+        self.cache = Arc::default();
+        self
+    }
+
+    /// How long the JSON may be. Default: [`STATE_LIMIT`].
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Makes a `T` of the JSON of an older version, whose number it gets. It runs under the lock of the state.
+    #[must_use]
+    pub fn migrate(
+        mut self,
+        migrate: impl Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync + 'static,
+    ) -> Self {
+        self.migrate = Some(Arc::new(migrate));
+        self.cache = Arc::default();
+        self
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.target.name
+    }
+
+    /// Removes it, for all generations. False: there was none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove). [`Error::is_timeout`]: another generation holds it.
+    pub fn remove(&self) -> Result<bool> {
+        let mut turn = self.target.enter()?;
+        let locked = match turn.lock(true) {
+            Ok(locked) => locked,
+            Err(Trouble::Damaged(_)) => None,
+            Err(Trouble::Error(error)) => return Err(error),
+        };
+        let had_value = locked.as_ref().is_none_or(|locked| locked.version().is_some());
+        let had_entry = self.target.store.remove(&self.target.entry())?;
+        if let Some(mut locked) = locked.filter(|_| had_value) {
+            locked.clear(&self.form(), self.target.keeps_previous())?;
+        }
+        Ok(had_entry && had_value)
+    }
+
+    fn form(&self) -> Form {
+        Form { name: self.target.name.clone(), version: self.version, limit: self.limit }
+    }
+
+    /// No code of `T`'s runs under it.
+    fn cache(&self) -> MutexGuard<'_, Option<Cached<T>>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, locked: &Locked, value: T) {
+        let new = Cached { cell: locked.id(), sequence: locked.header.current.sequence, value };
+        let old = self.cache().replace(new);
+        drop(old);
+    }
+}
+
+impl<T: DeserializeOwned> State<T> {
+    /// The newest value that was saved, by any generation. Reading 1 GiB takes seconds and blocks, and who wants to change it
+    /// meanwhile waits.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::is_invalid`]: the name cannot be used.
+    /// - [`Error::is_timeout`]: another generation, or another thread, holds it for longer than
+    ///   [`States::lock_timeout`](crate::state::States::lock_timeout).
+    /// - There is no fd left, or no `/proc`.
+    ///
+    /// What is wrong with a state is no error, but [`Loaded::Damaged`].
+    pub fn load(&self) -> Result<Loaded<T>> {
+        let mut turn = self.target.enter()?;
+        let found = turn.lock(false).and_then(|locked| match locked {
+            Some(locked) => self.value(&locked).map(|value| match value {
+                // The memory may change as soon as the lock is gone.
+                Value::Older(version, reader) => reader.detach().map(|reader| Value::Older(version, reader)),
+                value => Ok(value),
+            }),
+            None => Ok(Ok(Value::None)),
+        });
+        let why = match found {
+            Ok(Err(error)) => {
+                let what = format!("no memory for a copy of the state {:?}, which is of an older version", self.name());
+                return Err(Error::os(what, error));
+            }
+            Ok(Ok(Value::None)) => return Ok(Loaded::None),
+            Ok(Ok(Value::Current(value))) => return Ok(Loaded::Current(value)),
+            Ok(Ok(Value::Migrated(value, from))) => return Ok(Loaded::Migrated { value, from }),
+            Ok(Ok(Value::Older(version, reader))) => return Ok(Loaded::Older { version, reader }),
+            Ok(Ok(Value::Newer(version))) => {
+                let why =
+                    format!("is of version {version}, of a newer program; this one knows version {}", self.version);
+                if turn.is_shared() {
+                    let reason = format!("the state {:?} {why}; that program runs, so it stays", self.name());
+                    warn!("{reason}");
+                    return Ok(Loaded::Damaged { reason, aside: None });
+                }
+                why
+            }
+            Err(Trouble::Damaged(why)) => why,
+            Err(Trouble::Error(error)) => return Err(error),
+        };
+        let reason = format!("the state {:?} {why}", self.name());
+        // It was logged.
+        let aside = turn.put_aside(Trouble::Damaged(why)).ok();
+        Ok(Loaded::Damaged { reason, aside })
+    }
+
+    fn value(&self, locked: &Locked) -> Result<Value<T>, Trouble> {
+        let version = match locked.version() {
+            None => return Ok(Value::None),
+            Some(newer) if newer > self.version => return Ok(Value::Newer(newer)),
+            Some(version) => version,
+        };
+        let mut reader = locked.reader(self.limit)?;
+        if version == self.version {
+            return serde_json::from_reader(BufReader::new(reader)).map(Value::Current).map_err(|e| {
+                Trouble::Damaged(format!(
+                    "is of version {version} but does not read as one ({e}): a change of its type needs a new State::version"
+                ))
+            });
+        }
+        let Some(migrate) = &self.migrate else { return Ok(Value::Older(version, reader)) };
+        match migrate(version, &mut BufReader::new(&mut reader)) {
+            Ok(value) => Ok(Value::Migrated(value, version)),
+            Err(e) => Err(Trouble::Damaged(format!("is of version {version}, and its migration failed: {e}"))),
+        }
+    }
+
+    /// The value, and the lock under which it stays as it is.
+    fn begin(&self, turn: &mut Turn<'_>, exclusive: bool) -> Result<(Option<Locked>, Option<T>)> {
+        let found = turn.lock(exclusive).and_then(|locked| {
+            let value = locked.as_ref().map(|locked| self.cached_or_read(locked)).transpose()?;
+            Ok((locked, value.flatten()))
+        });
+        found.or_else(|trouble| turn.put_aside(trouble).map(|_| (None, None)))
+    }
+
+    fn cached_or_read(&self, locked: &Locked) -> Result<Option<T>, Trouble> {
+        self.target.check_version(locked, self.version)?;
+        // Out of the cache: when what is done with it panics, it is not there half done.
+        let cached = self.cache().take();
+        let current =
+            |cached: &Cached<T>| (cached.cell, cached.sequence) == (locked.id(), locked.header.current.sequence);
+        if let Some(cached) = cached.filter(current) {
+            return Ok(Some(cached.value));
+        }
+        match self.value(locked)? {
+            Value::Current(value) | Value::Migrated(value, _) => Ok(Some(value)),
+            Value::None | Value::Newer(_) => Ok(None),
+            Value::Older(version, _) => {
+                let why = format!(
+                    "the state {:?} is of version {version}, older than {}, and there is no State::migrate; State::load returns it",
+                    self.name(),
+                    self.version
+                );
+                Err(Error::new(Kind::State, why).into())
+            }
+        }
+    }
+}
+
+impl<T: DeserializeOwned + Default> State<T> {
+    /// Looks at the value: never older than what any generation was told that it is saved. It is read again only when it has
+    /// changed. Where there is none, or a damaged one, which is then put aside, it is the default.
+    ///
+    /// `f` holds the lock: other threads of this process wait meanwhile, and who wants to change it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load`](Self::load). [`Error::is_state`]: it is of a newer version, or of an older one, and there is no
+    /// [`migrate`](Self::migrate). Damage that cannot be put aside is an error as well.
+    pub fn read<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R> {
+        let mut turn = self.target.enter()?;
+        let (locked, value) = self.begin(&mut turn, false)?;
+        let value = value.unwrap_or_default();
+        let result = f(&value);
+        if let Some(locked) = locked {
+            self.remember(&locked, value);
+        }
+        Ok(result)
+    }
+
+    /// As [`read`](Self::read), for a tokio runtime: all of it happens on a thread for blocking calls.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    ///
+    /// # Panics
+    ///
+    /// When `f` does, and without a tokio runtime.
+    pub async fn read_async<R: Send + 'static>(&self, f: impl FnOnce(&T) -> R + Send + 'static) -> Result<R>
+    where
+        T: Send + 'static,
+    {
+        let state = self.clone();
+        blocking(move || state.read(f)).await
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Default> State<T> {
+    /// Changes the value: it is locked, read again if another generation has changed it, changed by `f`, and saved as a whole. So
+    /// of two generations that live at the same time none undoes what the other one did.
+    ///
+    /// When this returns, it is saved: a SIGKILL does not lose it ([`Kept`] says what a crash that ends all generations does).
+    /// Where there is no value, or a damaged one, which is then put aside, `f` begins with the default; with an older version it
+    /// begins with what [`migrate`](Self::migrate) returns.
+    ///
+    /// The value stays in the memory of the process, so that the next update only has to write. It blocks: for microseconds with a
+    /// small value, for as long as another generation holds the state, and the first time for the manager's answer. `f` holds
+    /// the lock, and must not use this state by another handle: that times out.
+    ///
+    /// # Errors
+    ///
+    /// The value is as it was before, for everybody.
+    ///
+    /// - [`Error::is_timeout`]: another generation, or another thread, holds it for longer than
+    ///   [`States::lock_timeout`](crate::state::States::lock_timeout). `f` was not called.
+    /// - [`Error::is_state`]: it is of a newer version; or of an older one, and there is no [`migrate`](Self::migrate); or there is
+    ///   none, and this generation cannot make one any more, as it has handed over.
+    /// - [`Error::is_invalid`]: it is no JSON, longer than the limit, or the name cannot be used.
+    /// - For the first value of a state, as for [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
+    ///
+    /// # Panics
+    ///
+    /// When `f` does. Then nothing is saved, and all goes on with the value before.
+    pub fn update<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<Updated<R>> {
+        match self.try_update(|value| Ok::<R, Infallible>(f(value)))? {
+            Ok(updated) => Ok(updated),
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`update`](Self::update), but when `f` returns an error, which is the inner one, nothing is saved.
+    ///
+    /// # Errors
+    ///
+    /// As for [`update`](Self::update).
+    pub fn try_update<R, E>(&self, f: impl FnOnce(&mut T) -> Result<R, E>) -> Result<Result<Updated<R>, E>> {
+        let mut turn = self.target.enter()?;
+        let (locked, value) = self.begin(&mut turn, true)?;
+        let mut value = value.unwrap_or_default();
+        let result = match f(&mut value) {
+            Ok(result) => result,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let produce = |output: &mut Output<'_>| serde_json::to_writer(output, &value);
+        let kept = match locked {
+            Some(mut locked) => {
+                locked.write(&self.form(), self.target.keeps_previous(), produce)?;
+                self.remember(&locked, value);
+                turn.kept()
+            }
+            None => turn.create(&self.form(), produce)?,
+        };
+        Ok(Ok(Updated { result, kept }))
+    }
+
+    /// As [`update`](Self::update), for a tokio runtime: all of it happens on a thread for blocking calls.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped after it was first polled, the change is done all the same.
+    ///
+    /// # Errors
+    ///
+    /// As for [`update`](Self::update).
+    ///
+    /// # Panics
+    ///
+    /// When `f` does, and without a tokio runtime.
+    pub async fn update_async<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<Updated<R>>
+    where
+        T: Send + 'static,
+    {
+        let state = self.clone();
+        blocking(move || state.update(f)).await
+    }
+}
+
+impl<T: Serialize> State<T> {
+    /// Makes it the value, whatever was there. While two generations live, the last one that saves wins: to change a part of a
+    /// value, use [`update`](Self::update).
+    ///
+    /// When this returns [`Kept::Stored`], it is there again after any crash.
+    ///
+    /// # Errors
+    ///
+    /// As for [`update`](Self::update); an older version is replaced also without a migration.
+    pub fn save(&self, value: &T) -> Result<Kept> {
+        let ticket = self.ticket();
+        self.target.publish(&self.form(), ticket, |output| serde_json::to_writer(output, value))
+    }
+
+    /// As [`save`](Self::save), for a tokio runtime: it is serialized here, which takes as long as it takes and needs memory for the
+    /// JSON, and written on a thread for blocking calls.
+    ///
+    /// Of saves at the same time the last one begun wins; the others then mean: this one, or a newer one, is kept.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped after it was first polled, it is saved all the same.
+    ///
+    /// # Errors
+    ///
+    /// As for [`save`](Self::save).
+    ///
+    /// # Panics
+    ///
+    /// Without a tokio runtime.
+    pub async fn save_async(&self, value: &T) -> Result<Kept> {
+        let (ticket, target, form) = (self.ticket(), self.target.clone(), self.form());
+        let json = serde_json::to_vec(value).map_err(|e| {
+            Error::io(Kind::Invalid, format!("the state {:?} cannot be written as JSON", form.name), e.into())
+        })?;
+        blocking(move || target.publish(&form, ticket, |output| output.write_all(&json).map_err(serde_json::Error::io)))
+            .await
+    }
+
+    fn ticket(&self) -> u64 {
+        // What is remembered is of no use from now on.
+        let old = self.cache().take();
+        drop(old);
+        self.target.known.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+async fn blocking<R: Send + 'static>(f: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(Error::new(Kind::State, format!("the state was not changed: {error}"))),
+    }
+}
+
+impl<T> fmt::Debug for State<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("name", &self.target.name).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl<T> Clone for State<T> {
+    fn clone(&self) -> Self {
+        let Self { target, version, limit, migrate, cache } = self;
+        Self {
+            target: target.clone(),
+            version: *version,
+            limit: *limit,
+            migrate: migrate.clone(),
+            cache: Arc::clone(cache),
+        }
+    }
+}
