@@ -37,8 +37,8 @@ const OURS: [&str; 13] = [
 /// that started it ([`survives_us`](Self::survives_us) changes that), and so a crash leaves no orphan. Variables
 /// that are meant for the service (`NOTIFY_SOCKET`, `LISTEN_FDS`, `WATCHDOG_USEC`, …) are taken out of its environment.
 ///
-/// When its time is over (its own [`timeout`](Self::timeout), or the hammer) its process group gets SIGTERM, and after the
-/// [grace](Self::term_grace) SIGKILL. When it has ended by itself, what it left behind in its group is killed.
+/// When its time is over (its own [`timeout`](Self::timeout), or the hammer) its process group gets SIGTERM, and what is left of
+/// it after the [grace](Self::term_grace) SIGKILL. When it has ended by itself, what it left behind in its group is killed.
 ///
 /// # What a stop of the service does to it
 /// systemd signals every process of the unit's *cgroup*, and a session is no protection from that. A reload sends nothing. For a

@@ -159,49 +159,48 @@ impl<T> fmt::Debug for JobHandle<T> {
 /// A job that was not started, with the reason.
 pub struct Refused<F> {
     // boxed: the good way shall not pay for it
-    error: Box<Error>,
-    job: F,
+    what: Box<(Error, F)>,
 }
 
 impl<F> Refused<F> {
     pub(super) fn new(error: Error, job: F) -> Self {
-        Self { error: Box::new(error), job }
+        Self { what: Box::new((error, job)) }
     }
 
     /// Why; [`Error::is_state`] if a drain has begun.
     #[must_use]
     pub fn error(&self) -> &Error {
-        &self.error
+        &self.what.0
     }
 
     /// The job as it was given: to be run in place, or given back to where it came from.
     #[must_use]
     pub fn into_job(self) -> F {
-        self.job
+        self.what.1
     }
 }
 
 impl<F> From<Refused<F>> for Error {
     fn from(refused: Refused<F>) -> Self {
-        *refused.error
+        refused.what.0
     }
 }
 
 impl<F> fmt::Display for Refused<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        self.what.0.fmt(f)
     }
 }
 
 impl<F> fmt::Debug for Refused<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
+        f.debug_struct("Refused").field("error", &self.what.0).finish_non_exhaustive()
     }
 }
 
 impl<F> std::error::Error for Refused<F> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
+        self.what.0.source()
     }
 }
 

@@ -233,7 +233,10 @@ impl Jobs {
     }
 }
 
-/// How many jobs there were, and what has become of them. `Display` says it in a line. Jobs that a job started are parts of it,
+/// How many of those that were cut a line names.
+const NAMED: usize = 10;
+
+/// How many jobs there were, and what has become of them. `Display` says it in a line, with the names of ten. Jobs that a job started are parts of it,
 /// and not counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -262,7 +265,11 @@ impl fmt::Display for JobReport {
         let Self { started, finished, failed, cut } = self;
         write!(f, "{started} started, {finished} finished, {failed} failed, {} cut", cut.len())?;
         if !cut.is_empty() {
-            write!(f, " ({})", cut.join(", ").escape_debug())?;
+            write!(f, " ({}", cut[..cut.len().min(NAMED)].join(", ").escape_debug())?;
+            match cut.len().saturating_sub(NAMED) {
+                0 => f.write_str(")")?,
+                more => write!(f, " and {more} more)")?,
+            }
         }
         match self.running() {
             0 => Ok(()),
@@ -294,6 +301,8 @@ mod tests {
         let cut = vec!["a\nb".to_owned()];
         let report = JobReport { started: 5, finished: 2, failed: 1, cut };
         assert_eq!(report.to_string(), "5 started, 2 finished, 1 failed, 1 cut (a\\nb), 1 running");
+        let report = JobReport { started: 12, cut: vec!["x".to_owned(); 12], ..JobReport::default() };
+        assert!(report.to_string().ends_with("12 cut (x, x, x, x, x, x, x, x, x, x and 2 more)"), "{report}");
     }
 
     #[test]

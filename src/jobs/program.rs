@@ -1,7 +1,10 @@
 //! A process of ours, by its pidfd and its process group.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -11,7 +14,8 @@ use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::child::KILL_TIMEOUT;
@@ -20,6 +24,9 @@ use crate::error::{Error, Kind, Result};
 use crate::sys::child::{Setup, set_up};
 use crate::sys::pidfd;
 use crate::sys::socket::register;
+
+/// How often it is looked whether the group of an ended program is empty, within its grace.
+const GROUP_POLL: Duration = Duration::from_millis(50);
 
 /// Runs. It is not reaped before [`reap`](Self::reap), so until then its number, also as that of its group, is its own.
 #[derive(Debug)]
@@ -80,10 +87,18 @@ impl Program {
         let _ = self.pidfd.readable().await;
     }
 
-    /// SIGTERM to its group, and SIGKILL after the grace.
+    /// SIGTERM to its group, and SIGKILL after the grace to what is left of it.
     pub(super) async fn end(&self, grace: Duration) {
         self.signal(Signal::SIGTERM);
-        if timeout(grace, self.ended()).await.is_err() {
+        // Not the leader alone: a shell dies at once, and what it runs may still be cleaning up.
+        let all = async {
+            self.ended().await;
+            let pid = self.pid;
+            while spawn_blocking(move || group_lives(pid)).await.unwrap_or(false) {
+                sleep(GROUP_POLL).await;
+            }
+        };
+        if timeout(grace, all).await.is_err() {
             let Self { name, pid, .. } = self;
             warn!(job = name, child = pid, "the program of {name:?} did not end within {grace:?}: killing it");
             self.signal(Signal::SIGKILL);
@@ -114,6 +129,19 @@ impl Program {
             Err(error) => warn!(job = self.name, child = self.pid, %error, "cannot send {signal}"),
         }
     }
+}
+
+/// Whether a process of the group runs. kill(2) with signal 0 does not tell: it finds the leader, too, which is not reaped yet.
+fn group_lives(group: u32) -> bool {
+    let lives = |pid: &OsStr| {
+        let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).ok()?;
+        // "pid (name) state ppid group …", and the name may hold anything
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?;
+        Some(!matches!(state, "Z" | "X") && fields.nth(1)? == group.to_string())
+    };
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    processes.flatten().any(|process| lives(&process.file_name()).unwrap_or(false))
 }
 
 pub(super) async fn plain(core: &Core, mut command: JobCommand) -> io::Result<Child> {

@@ -28,6 +28,7 @@ pub const FETCH_RETRY_MAX: Duration = Duration::from_secs(10);
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Fetch<I> = Box<dyn FnMut() -> Boxed<Result<Option<I>, String>> + Send>;
 type Run<I> = dyn Fn(I, Job) -> Boxed<Result<(), String>> + Send + Sync;
+type NameOf<I> = Box<dyn Fn(&I) -> String + Send>;
 type GiveBack<I> = Box<dyn Fn(I) -> Boxed<Result<(), String>> + Send + Sync>;
 
 /// Fetches items and runs each as a job; made by [`Jobs::worker`].
@@ -46,7 +47,7 @@ pub struct Worker<I> {
     concurrency: usize,
     fetch: Fetch<I>,
     run: Arc<Run<I>>,
-    name_of: Option<Box<dyn Fn(&I) -> String + Send>>,
+    name_of: Option<NameOf<I>>,
     give_back: Option<GiveBack<I>>,
     cancel_safe: bool,
     idle: Duration,
@@ -156,7 +157,7 @@ impl<I: Send + 'static> Worker<I> {
                     drop((permit, guard));
                     warn!(worker = &*self.name, retry_in = ?pause, "worker {:?} cannot fetch: {why}", self.name);
                     self.rest(pause).await;
-                    pause = (pause * 2).min(self.retry.1);
+                    pause = pause.saturating_mul(2).min(self.retry.1);
                 }
                 Fetched::Dropped => {}
             }

@@ -35,6 +35,10 @@ impl Service {
 impl Driver {
     /// Programs of cut jobs end within their grace; they must not outlive us.
     pub(crate) async fn end_jobs(&self) {
+        // One that never came to serve has not drained: what it started ends with it.
+        for what in self.drain.hammer() {
+            warn!(generation = self.generation, "cut {what}");
+        }
         if !self.jobs.programs_ended().await {
             warn!(generation = self.generation, "programs of jobs are left behind");
         }

@@ -76,8 +76,8 @@ async fn its_surroundings() {
 async fn its_timeout_lets_it_clean_up() {
     let (_drain, jobs) = jobs();
     let script = "trap 'echo cleaned; exit 5' TERM; echo ready; while :; do sleep 0.05; done";
-    let limit = Duration::from_millis(300);
-    let report = soon(jobs.command("tidy", sh(script)).timeout(limit).run()).await.unwrap();
+    let limit = Duration::from_millis(1500);
+    let report = soon(jobs.command("tidy", sh(script)).timeout(limit).term_grace(PATIENCE).run()).await.unwrap();
     assert_eq!((report.end, report.status.unwrap().code()), (End::TimedOut(limit), Some(5)));
     assert!(report.stdout.text().contains("cleaned"), "{report:?}");
 }
@@ -86,10 +86,10 @@ async fn its_timeout_lets_it_clean_up() {
 async fn what_does_not_end_is_killed_with_its_whole_group() {
     let (_drain, jobs) = jobs();
     let script = "trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000";
-    let command = jobs.command("stubborn", sh(script)).timeout(Duration::from_millis(200));
+    let command = jobs.command("stubborn", sh(script)).timeout(Duration::from_secs(1));
     let began = Instant::now();
     let report = soon(command.term_grace(Duration::from_millis(200)).run()).await.unwrap();
-    assert!(began.elapsed() >= Duration::from_millis(400));
+    assert!(began.elapsed() >= Duration::from_millis(1200));
     assert!(matches!(report.end, End::TimedOut(_)));
     let other = report.stdout.text().into_owned();
     until("the end of what it started", || (!is_alive(&other)).then_some(())).await;
@@ -115,7 +115,7 @@ async fn the_hammer_ends_it_in_order() {
         cleaned.display(),
         ready.display()
     );
-    let alone = jobs.command("program", sh(&script)).spawn().unwrap();
+    let alone = jobs.command("program", sh(&script)).term_grace(PATIENCE).spawn().unwrap();
     let within =
         jobs.spawn("outer", |job| async move { job.command("inner", sh("sleep 1000")).run().await.is_ok() }).unwrap();
     let pid = until("the program", || fs::read_to_string(&ready).ok().filter(|t| t.ends_with('\n'))).await;
@@ -131,6 +131,26 @@ async fn the_hammer_ends_it_in_order() {
     assert_eq!(fs::read_to_string(cleaned).unwrap(), "yes\n", "SIGTERM, and time for it");
     assert!(!is_alive(&pid));
     assert!(soon(jobs.programs_ended()).await);
+}
+
+/// A shell dies of SIGTERM at once; what it runs has the grace, too.
+#[tokio::test]
+async fn the_grace_is_for_the_whole_group() {
+    let (drain, jobs) = jobs();
+    let directory = tempfile::tempdir().unwrap();
+    let (ready, cleaned) = (directory.path().join("ready"), directory.path().join("cleaned"));
+    let script = format!(
+        "(trap 'sleep 0.2; echo yes >{}; exit' TERM; echo >{}; while :; do sleep 0.05; done) & wait",
+        cleaned.display(),
+        ready.display()
+    );
+    let job = jobs.command("wrapped", sh(&script)).term_grace(PATIENCE).spawn().unwrap();
+    until("the inner program", || ready.exists().then_some(())).await;
+    drain.begin(LINGER);
+    assert_eq!(drain.hammer().len(), 1);
+    assert!(soon(job).await.finished().is_none());
+    assert!(soon(jobs.programs_ended()).await);
+    assert_eq!(fs::read_to_string(cleaned).unwrap(), "yes\n");
 }
 
 /// The kernel ties a program's life to the thread that started it: that one must not be the caller's.

@@ -66,6 +66,7 @@ async fn fetches_while_the_gate_is_open() {
                 let (sink, now, peak) = (Arc::clone(&sink), Arc::clone(&now), Arc::clone(&peak));
                 async move {
                     peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    until("three at once", || (peak.load(Ordering::SeqCst) >= 3).then_some(())).await;
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     now.fetch_sub(1, Ordering::SeqCst);
                     sink.done(item);
