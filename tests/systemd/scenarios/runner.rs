@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,12 +24,17 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// 50 jobs of 0.2 to 3 s, a third of them programs, each in a scope; 30 reloads and 5 restarts, by a unit whose stop signals all that
 /// is in its cgroup.
 fn loses_no_job(lab: &Container) -> Outcome {
-    let runner = Runner::start(lab, "--concurrency 6 --scope yes", |unit| without(unit, "ExecStop="))?;
-    let jobs = runner.put_many(50, Duration::from_millis(200), Duration::from_secs(3))?;
-    for _ in 0..5 {
+    let runner = Runner::start(lab, "--concurrency 10 --scope yes", |unit| without(unit, "ExecStop="))?;
+    let (mut jobs, longest) = (BTreeSet::new(), Duration::from_secs(3));
+    for first in (0..50).step_by(10) {
+        jobs.extend(runner.put_many(first..first + 7, 50, longest)?);
         for _ in 0..6 {
             runner.reload()?;
         }
+        // some have just begun when the restart comes
+        let last = runner.put_many(first + 7..first + 10, 50, longest)?;
+        last.iter().try_for_each(|name| runner.wait_for_out(name))?;
+        jobs.extend(last);
         runner.systemctl("restart")?;
     }
     runner.ran_all_once(&jobs)?;
@@ -40,7 +46,7 @@ fn loses_no_job(lab: &Container) -> Outcome {
 /// The packaged unit as it is: its ExecStop= waits.
 fn without_scopes(lab: &Container) -> Outcome {
     let runner = Runner::start(lab, "--concurrency 6", str::to_owned)?;
-    let jobs = runner.put_many(18, Duration::from_millis(200), Duration::from_millis(1500))?;
+    let jobs = runner.put_many(0..18, 18, Duration::from_millis(1500))?;
     for _ in 0..2 {
         for _ in 0..3 {
             runner.reload()?;
@@ -193,12 +199,14 @@ impl<'a> Runner<'a> {
         Ok(fs::rename(new, self.path("queue").join(name))?)
     }
 
-    fn put_many(&self, number: u32, shortest: Duration, longest: Duration) -> Outcome<BTreeSet<String>> {
+    /// Those of `all` jobs: a third are programs, and all take from 0.2 s to the longest time.
+    fn put_many(&self, those: Range<u32>, all: u32, longest: Duration) -> Outcome<BTreeSet<String>> {
+        let shortest = Duration::from_millis(200);
         let mut names = BTreeSet::new();
-        for n in 0..number {
+        for n in those {
             let kind = ["inline", "program", "blocking"][n as usize % 3];
-            // 17 and 50 have no common divisor: all lengths, in no order
-            let time = shortest + (longest - shortest) * (n * 17 % number) / (number - 1);
+            // 17 has no common divisor with their number: all lengths, in no order
+            let time = shortest + (longest - shortest) * (n * 17 % all) / (all - 1);
             let name = format!("{n:02}-{kind}");
             self.put(&name, &format!("{kind} {}ms", time.as_millis()))?;
             names.insert(name);
