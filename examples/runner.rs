@@ -64,6 +64,7 @@ pub(crate) async fn main_with(args: impl IntoIterator<Item = OsString>) -> Resul
     handover::logging::init()?;
     let service = handover::Service::builder()
         .drain_timeout(options.drain_timeout)
+        .hurry_timeout(options.drain_timeout) // a crash of the new generation breaks off no job of an old one
         .max_draining(32) // an old generation is small, and its jobs are long
         .start()?;
 

@@ -96,6 +96,9 @@ pub mod docs {
     #[doc = include_str!("docs/lifecycle.md")]
     pub mod lifecycle {}
 
+    #[doc = include_str!("docs/jobs.md")]
+    pub mod jobs {}
+
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}
 

@@ -126,7 +126,8 @@ fn kill_mode(lab: &Container) -> Outcome {
     runner.systemctl("stop")
 }
 
-/// A crash leaves no program behind, wherever it runs, and the next runner says which jobs it broke off.
+/// A crash leaves no program behind, wherever it runs, and the next runner says which jobs it broke off. Those of an old generation
+/// are finished first.
 fn crash(lab: &Container) -> Outcome {
     let runner = Runner::start(lab, "", str::to_owned)?;
     let mut broken = Vec::new();
@@ -134,6 +135,10 @@ fn crash(lab: &Container) -> Outcome {
         runner.systemctl("stop")?;
         runner.set_up(&format!("--scope {scope}"), str::to_owned)?;
         runner.systemctl("start")?;
+        let old = format!("old-{name}");
+        runner.put(&old, "inline 2s")?;
+        runner.wait_for_out(&old)?;
+        runner.reload()?;
         runner.put(name, "program 300s")?;
         runner.wait_for_out(name)?;
         let main = lab.main_pid(UNIT)?;
@@ -151,7 +156,8 @@ fn crash(lab: &Container) -> Outcome {
         })?;
         assert_eq!(runner.out(name), "begun\n");
     }
-    Ok(())
+    assert_eq!(runner.logged("cut job")?.len(), 0);
+    runner.until("done", &["old-inside", "old-scoped"])
 }
 
 struct Runner<'a> {
