@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use handover::jobs::Output;
 use handover::{Drain, Jobs};
 
 use crate::commands::is_alive;
@@ -44,6 +45,34 @@ async fn a_crash_leaves_no_orphan() {
     assert!(is_alive(&pid));
     owner.kill().unwrap();
     owner.wait().unwrap();
+    until("the program's end", || (!is_alive(&pid)).then_some(())).await;
+}
+
+#[test]
+#[ignore = "the other process of what_shall_survive_does"]
+fn lender() {
+    let (Some(pid), Some(end)) = (path("pid"), path("end")) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let jobs = Jobs::new(&Drain::new());
+        let mut program = Command::new("sh");
+        let script = format!("echo $$ >{}; while [ ! -e {} ]; do sleep 0.05; done", pid.display(), end.display());
+        program.args(["-c", &script]);
+        let _ = jobs.command("lasting", program).survives_us().output(Output::Inherit).run().await;
+    });
+}
+
+#[tokio::test]
+async fn what_shall_survive_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut lender = start("lender", directory.path());
+    let file = directory.path().join("pid");
+    let pid = until("the program", || fs::read_to_string(&file).ok().filter(|t| t.ends_with('\n'))).await;
+    lender.kill().unwrap();
+    lender.wait().unwrap();
+    // were it tied to that process, the signal would have been sent before its exit could be waited for
+    assert!(is_alive(&pid));
+    fs::write(directory.path().join("end"), "").unwrap();
     until("the program's end", || (!is_alive(&pid)).then_some(())).await;
 }
 
