@@ -82,10 +82,14 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(feature = "admin")]
+pub mod admin;
+
 pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, HURRY_LINGER, Peer, Stream};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::jobs::Jobs;
+pub use crate::service::settings::Settings;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
 
 /// Chapters to read; there is no code in here.
@@ -104,6 +108,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
+
+    #[doc = include_str!("docs/habits.md")]
+    pub mod habits {}
 
     #[doc = include_str!("docs/comparison.md")]
     pub mod comparison {}

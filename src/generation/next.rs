@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
+
 use crate::error::{Error, Kind, Result};
 use crate::generation::link::Idle;
 use crate::generation::program::{Process, Program, own_path};
@@ -16,9 +18,11 @@ use crate::wire::frame::{Frame, Hello};
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) program: PathBuf,
-    argv: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
+    pub(crate) argv: Vec<OsString>,
+    pub(crate) env: Vec<(OsString, OsString)>,
     directory: PathBuf,
+    /// Signals that the next one is started with ignored.
+    pub(crate) ignored: Vec<Signal>,
 }
 
 /// What the next generation gets.
@@ -55,7 +59,7 @@ impl Origin {
             .filter(|(name, _)| watchdog || *name != "WATCHDOG_USEC")
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        Ok(Self { program, argv, env, directory })
+        Ok(Self { program, argv, env, directory, ignored: vec![Signal::SIGHUP] })
     }
 
     /// Blocks for about a millisecond.
@@ -75,7 +79,7 @@ impl Origin {
         for (name, fd) in estate.sockets {
             program = program.socket(name, fd);
         }
-        let process = program.link(theirs).parent(parent).start()?;
+        let process = program.link(theirs).parent(parent).ignoring(self.ignored).start()?;
         Ok(Next { process, link })
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::pidfd;
@@ -56,6 +57,7 @@ pub struct Program {
     sockets: Vec<(String, OwnedFd)>,
     link: Option<OwnedFd>,
     parent: Parent,
+    ignored: Vec<Signal>,
 }
 
 impl Program {
@@ -63,7 +65,16 @@ impl Program {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let args = vec![path.clone().into_os_string()];
-        Self { path, args, env: Vec::new(), directory: None, sockets: Vec::new(), link: None, parent: Parent::Us }
+        Self {
+            path,
+            args,
+            env: Vec::new(),
+            directory: None,
+            sockets: Vec::new(),
+            link: None,
+            parent: Parent::Us,
+            ignored: vec![Signal::SIGHUP],
+        }
     }
 
     /// One more argument.
@@ -114,6 +125,12 @@ impl Program {
         self
     }
 
+    /// Which signals it ignores until it installs handlers, instead of SIGHUP alone.
+    pub(crate) fn ignoring(mut self, signals: Vec<Signal>) -> Self {
+        self.ignored = signals;
+        self
+    }
+
     /// Starts it. Blocks for about a millisecond, until it was executed.
     ///
     /// # Errors
@@ -140,6 +157,7 @@ impl Program {
             directory: self.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
             fds,
             parent: self.parent,
+            ignored: &self.ignored,
         };
         match spawn.start() {
             Ok(Spawned { pid, pidfd }) => Ok(Process { pid, pidfd }),
@@ -199,7 +217,7 @@ impl Process {
         wait(self.pidfd.as_fd(), PollFlags::POLLIN, Instant::now()).unwrap_or(false)
     }
 
-    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         pidfd::send_signal(self.pidfd.as_fd(), signal)
     }
 

@@ -27,7 +27,7 @@
 //! | a queue | [`Jobs::worker`] | its items are jobs; it has stopped fetching long before |
 //!
 //! # A scope for each program
-//! With the feature `scope` a program can run in a transient scope of its own ([`JobCommand::scope`] and the module
+//! With the feature `scope` a program can run in a transient scope of its own (`JobCommand::scope` and the module
 //! `handover::systemd::scope`): another cgroup, which a stop of the service does not reach. [`JobCommand`] says what else does.
 //!
 //! # Limitations
@@ -169,8 +169,8 @@ impl Jobs {
     /// # fn example(service: &handover::Service, queue: &'static Queue) -> handover::Result<()> {
     /// service
     ///     .jobs()
-    ///     .worker("orders", 4, || queue.next(), |order, _job| async move { queue.done(order).await })
-    ///     .give_back(|order| queue.put_back(order))
+    ///     .worker("orders", 4, || queue.next(), move |order, _job| async move { queue.done(order).await })
+    ///     .give_back(move |order| queue.put_back(order))
     ///     .start()?;
     /// # Ok(())
     /// # }

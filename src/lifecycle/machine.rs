@@ -171,6 +171,12 @@ impl Machine {
                 out.push(Action::SendSwitch);
                 self.enter(Reloading(Phase::Ready), Some(now + self.config.switch_timeout));
             }
+            (Reloading(Phase::Spawned), Event::ReloadedInPlace) => {
+                out.push(Action::TellReloadedInPlace);
+                out.push(Action::Answer(std::mem::take(&mut self.current), Outcome::InPlace));
+                self.enter(Serving, None);
+                self.next_reload(now, out);
+            }
             (Reloading(Phase::Ready), Event::NextSwitched) => {
                 out.push(Action::ShutGate);
                 self.enter(Reloading(Phase::Switched), Some(now + self.config.switch_timeout));

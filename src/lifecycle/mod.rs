@@ -70,6 +70,8 @@ pub(crate) enum Event {
     NextSwitched,
     /// The next generation could not be started, said that it failed, closed its end, or exited.
     NextFailed(String),
+    /// No next generation is needed: this one has changed its settings by itself.
+    ReloadedInPlace,
     /// Our accept loops have stopped.
     GateShut,
     /// The service manager has read everything sent so far (or will not say so in time).
@@ -104,6 +106,8 @@ pub(crate) enum Action {
     TellReloading,
     /// `READY=1`, and why the reload failed.
     TellRolledBack(String),
+    /// `READY=1`: the reload is over, and this generation is still the one.
+    TellReloadedInPlace,
     /// `MAINPID` of the next generation and `READY=1` in one datagram, then a barrier.
     TellHandover,
     /// `MAINPID` of ourselves and `READY=1`: whoever was named before is gone.
@@ -158,6 +162,8 @@ pub(crate) enum Outcome {
     HandedOver,
     /// The next generation failed; this one serves on.
     RolledBack(String),
+    /// This generation has changed its settings; there is no next one.
+    InPlace,
     /// The reload of before ended in a handover; the new main runs this one.
     PassedOn,
     /// This generation cannot reload any more.

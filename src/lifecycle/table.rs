@@ -35,6 +35,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("next: ready", Event::NextReady),
         ("next: switched", Event::NextSwitched),
         ("next: failed or gone", Event::NextFailed("why".into())),
+        ("reloaded in place", Event::ReloadedInPlace),
         ("gate shut", Event::GateShut),
         ("barrier", Event::Barrier),
         ("told: switch", Event::Switch),

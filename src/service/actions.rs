@@ -7,10 +7,12 @@ use tokio::time::{Instant as Tick, interval};
 use tracing::{error, info, warn};
 
 use crate::error::{Error, Kind, Result};
-use crate::generation::Estate;
+use crate::generation::{Estate, Origin};
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
-use crate::service::driver::{Coming, Draining, Driver, Input, Reload, millis, now};
+use crate::service::clock::{millis, now};
+use crate::service::driver::{Coming, Draining, Driver, Input, Reload};
 use crate::service::handle::Reloaded;
+use crate::service::hooks::When;
 use crate::service::keeper::restore;
 use crate::service::settings::END_TIMEOUT;
 use crate::service::{lock, watch, watchdog};
@@ -42,12 +44,17 @@ impl Driver {
                     self.generation
                 );
                 self.outbox.send(Message::new().status(self.serves()).ready());
+                self.fire(When::Ready, |_| {});
             }
             Action::TellReloading => {
-                let text = format!("{}; starting generation {}", self.serves(), self.generation + 1);
+                let text = match self.hooks.is_in_place() {
+                    true => format!("{}; reloading", self.serves()),
+                    false => format!("{}; starting generation {}", self.serves(), self.generation + 1),
+                };
                 self.outbox.send(Message::new().status(text).reloading(monotonic_usec()));
             }
             Action::TellRolledBack(reason) => self.tell_rolled_back(&reason),
+            Action::TellReloadedInPlace => self.tell_reloaded_in_place(),
             Action::TellHandover => self.tell_handover(),
             Action::TellReclaim => {
                 warn!(
@@ -57,6 +64,7 @@ impl Driver {
                 self.outbox.send(Message::new().status(self.serves()).main_pid(self.pid).ready());
                 self.start_pinging();
                 self.reclaim_store();
+                self.write_pidfile();
             }
             Action::TellStopping => self.tell_stopping(),
             Action::Spawn => self.spawn_next(),
@@ -66,12 +74,19 @@ impl Driver {
             Action::SayReady => {
                 self.say_additions();
                 self.say(&Frame::Ready);
+                self.fire(When::Ready, |_| {});
             }
-            Action::SaySwitched => self.say(&Frame::Switched),
+            Action::SaySwitched => {
+                self.say(&Frame::Switched);
+                self.fire(When::Switch, |event| event.accepts = true);
+            }
             Action::OpenGate => self.drain.accept(true),
             Action::ShutGate => {
                 self.drain.accept(false);
                 self.follow_ups.push_back(Event::GateShut);
+                if matches!(self.state(), State::Reloading(_)) {
+                    self.fire(When::Switch, |_| {});
+                }
             }
             Action::BecomeMain => self.become_main(),
             Action::BeginDrain { linger } => self.begin_drain(linger),
@@ -83,7 +98,7 @@ impl Driver {
     }
 
     /// What `systemctl status` says of the main generation.
-    fn serves(&self) -> String {
+    pub(crate) fn serves(&self) -> String {
         format!("generation {} serves", self.generation)
     }
 
@@ -103,44 +118,19 @@ impl Driver {
             prepared: None,
             stray: Vec::new(),
         });
-        info!(
-            generation = self.generation,
-            handover_id = %handover_id,
-            old_pid = self.pid,
-            "reload: starting generation {} from {}", self.generation + 1, self.origin.program.display()
-        );
-        let (origin, parent, state) = (self.origin.clone(), self.parent, self.state_fn.clone());
-        let estate = self.estate(handover_id);
-        let store = lock(&self.sockets).store().clone();
-        let (inputs, over) = (self.inputs.clone(), self.inputs.clone());
-        let starting = tokio::task::spawn_blocking(move || {
-            let mut estate = estate?;
-            let (entries, snapshot) = store.estate()?;
-            estate.sockets.extend(entries);
-            estate.hello.told = store.was_told();
-            estate.state = state.map(|state| (state.0)());
-            if over.is_closed() {
-                return Err(Error::new(Kind::State, "the service is over"));
-            }
-            origin.start(estate, parent).map(|next| (next, snapshot))
-        });
-        self.starting += 1;
-        self.tasks.spawn(async move {
-            let result = starting.await.unwrap_or_else(|e| {
-                Err(Error::new(Kind::Generation, format!("the application's handover state failed: {e}")))
-            });
-            let _ = inputs.send(Input::Spawned(id, result));
-        });
+        self.ask_hooks(id, &handover_id);
     }
 
-    fn estate(&self, handover_id: String) -> Result<Estate> {
+    pub(crate) fn estate(&self, handover_id: String, origin: &Origin) -> Result<Estate> {
         if self.pid == 1 {
             return Err(Error::new(
                 Kind::Generation,
                 "this process is PID 1 (PrivatePIDs=yes, or a container without an init): when it ends, all end; \
-                 turn PrivatePIDs= off, or start the container with an init",
+                 turn PrivatePIDs= off, start the container with an init, or reload in place \
+                 (Builder::on_reload_in_place)",
             ));
         }
+        let around = self.settings.drain_timeout.saturating_add(self.hooks.exit_allowance());
         Ok(Estate {
             sockets: lock(&self.sockets).estate()?,
             links: self.drainers.iter().map(|d| d.link.try_clone_fd()).collect::<Result<_>>()?,
@@ -150,8 +140,9 @@ impl Driver {
                 generation: self.generation + 1,
                 handover_id,
                 pid: self.pid,
-                program: self.origin.program.to_string_lossy().into_owned(),
-                drain_timeout_ms: u64::try_from(self.settings.drain_timeout.as_millis()).ok(),
+                program: origin.program.to_string_lossy().into_owned(),
+                drain_timeout_ms: u64::try_from(around.as_millis()).ok(),
+                settings: Some(self.settings.to_string()),
                 managed: self.parent == Parent::Manager,
                 drainers: self.drainers.iter().map(Draining::to_wire).collect(),
                 state: false,
@@ -198,6 +189,8 @@ impl Driver {
 
     fn send_main(&mut self, reload: bool, stop: bool) {
         self.send_next(&Frame::Main { reload, stop });
+        self.pidfile = None; // The next one's to write and to remove.
+        self.fire(When::HandedOver, |_| {});
         let Some(reload) = &mut self.reload else { return };
         if let Some(coming) = &reload.coming {
             info!(
@@ -215,6 +208,7 @@ impl Driver {
 
     fn tell_rolled_back(&mut self, reason: &str) {
         let next = self.generation + 1;
+        self.fire(When::RolledBack, |event| event.reason = Some(reason.to_owned()));
         if let Some(reload) = self.reload.take() {
             error!(
                 generation = self.generation,
@@ -246,6 +240,8 @@ impl Driver {
     fn become_main(&mut self) {
         self.start_pinging();
         self.keep();
+        self.write_pidfile();
+        self.fire(When::Main, |_| {});
         if let Some(previous) = self.predecessor.take() {
             self.take_over_from(previous);
         }
@@ -313,6 +309,7 @@ impl Driver {
             "generation {} drains within {limit:?}, connections open: {open}",
             self.generation
         );
+        self.fire(When::DrainStarted, |event| event.connections = open);
         self.began = now();
         if state == State::Draining {
             // The new main holds the links to older drainers. They must see its end, not ours.
@@ -329,7 +326,7 @@ impl Driver {
     }
 
     /// The one that this generation left the main role with; of a stop, the one that it came with.
-    fn own_handover(&self) -> Option<&str> {
+    pub(crate) fn own_handover(&self) -> Option<&str> {
         self.reload.as_ref().map(|r| r.handover_id.as_str()).or(self.handover_id.as_deref())
     }
 
@@ -351,6 +348,7 @@ impl Driver {
             "hammered; connections cut: {}",
             cut.len()
         );
+        self.fire(When::Hammered, |event| event.cut = cut.iter().map(ToString::to_string).collect());
         for older in &self.drainers {
             let _ = older.link.send(&Frame::Hammer);
         }
@@ -388,6 +386,7 @@ impl Driver {
             let pid = self.coming().map_or(0, |c| c.process.pid());
             let _ = answer.send(match outcome {
                 Outcome::HandedOver => Ok(Reloaded::HandedOver { generation: next, pid }),
+                Outcome::InPlace => Ok(Reloaded::InPlace),
                 Outcome::PassedOn => Ok(Reloaded::PassedOn),
                 Outcome::RolledBack(reason) => {
                     Err(Error::new(Kind::Generation, format!("reload failed: generation {next} {reason}")))

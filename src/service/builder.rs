@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::drain::Drain;
@@ -15,7 +14,10 @@ use crate::error::{Error, Kind, Result};
 use crate::generation::{Inherited, Origin};
 use crate::jobs::Jobs;
 use crate::service::Service;
-use crate::service::settings::Settings;
+use crate::service::hooks::Hooks;
+use crate::service::pidfile::Pidfile;
+use crate::service::settings::{Effective, Settings};
+use crate::service::signals::{SignalMap, Signals};
 use crate::service::sockets::{Sockets, Wanted};
 use crate::service::watchdog::Check;
 use crate::state::States;
@@ -31,7 +33,13 @@ use crate::wire::frame::Frame;
 #[must_use]
 pub struct Builder {
     wanted: Vec<Wanted>,
+    /// What was said by a call.
     settings: Settings,
+    /// What was read by the application.
+    read: Settings,
+    signals: Option<SignalMap>,
+    pub(crate) hooks: Hooks,
+    no_reaping: bool,
     program: Option<PathBuf>,
     check: Option<Check>,
     state: Option<StateFn>,
@@ -73,46 +81,78 @@ impl Builder {
 
     /// How long a next generation may take until it is ready. Default 30 s.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.ready_timeout = timeout;
+        self.settings.ready_timeout = Some(timeout);
         self
     }
 
     /// How long a next generation serves, with this one ready to take over again at once, before it becomes main.
     /// Default 0: it becomes main when it serves.
     pub fn probation(mut self, time: Duration) -> Self {
-        self.settings.probation = time;
+        self.settings.probation = Some(time);
         self
     }
 
     /// How long accepted work may take to finish after a handover or a stop, before it is cut. Default 30 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.drain_timeout = timeout;
+        self.settings.drain_timeout = Some(timeout);
         self
     }
 
     /// How long accepted work may take if a new main generation has died: the restart of the service waits for it.
     /// Default 500 ms.
     pub fn hurry_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.hurry_timeout = timeout;
+        self.settings.hurry_timeout = Some(timeout);
         self
     }
 
     /// How long an idle connection is kept for one more request after a handover. Longer than the pauses of most
     /// clients, or some of their requests are lost. Default 5 s.
     pub fn linger(mut self, time: Duration) -> Self {
-        self.settings.linger = time;
+        self.settings.linger = Some(time);
         self
     }
 
     /// The same when the service stops. Default 1 s, and never longer than [`Builder::linger`].
     pub fn stop_linger(mut self, time: Duration) -> Self {
-        self.settings.stop_linger = time;
+        self.settings.stop_linger = Some(time);
         self
     }
 
     /// How many old generations may drain at once before the oldest is hammered. Default 8.
     pub fn max_draining(mut self, generations: usize) -> Self {
-        self.settings.max_draining = generations;
+        self.settings.max_draining = Some(generations);
+        self
+    }
+
+    /// How long a hook may take that has no [timeout of its own](crate::service::hooks::Hook::timeout). Default 10 s.
+    pub fn hook_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.hook_timeout = Some(timeout);
+        self
+    }
+
+    /// Settings that were read, from a file or the environment. What is said by a call of this builder wins, before or after this.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.read = settings.over(self.read);
+        self
+    }
+
+    /// Which signal does what. Default: [`SignalMap::default`]. Wins over [`Settings::signals`].
+    pub fn signals(mut self, map: SignalMap) -> Self {
+        self.signals = Some(map);
+        self
+    }
+
+    /// Writes the pid of the main generation into this file, atomically, and removes it when the service stops. For supervisors that
+    /// know nothing of `NOTIFY_SOCKET`; not for systemd, which has a trap of the name `PIDFile=`. Default: none.
+    pub fn pidfile(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.pidfile = Some(path.into());
+        self
+    }
+
+    /// Whether to wait for adopted processes that ended, as an init does, if this process is PID 1 or a child subreaper. Default: yes.
+    /// See [`REAP_AFTER`](crate::service::settings::REAP_AFTER) for what a program must mind that starts children itself.
+    pub fn reap(mut self, on: bool) -> Self {
+        self.no_reaping = !on;
         self
     }
 
@@ -157,10 +197,13 @@ impl Builder {
         if runtime::Handle::try_current().is_err() {
             return Err(Error::new(Kind::State, "start() needs a tokio runtime: call it in an async main"));
         }
-        let signals = Signals::install()?;
+        let said = self.settings.clone().over(self.read.clone());
+        let map = self.signals.clone().or_else(|| SignalMap::preset(said.signals.as_deref()?));
+        let installed = Signals::install(map.unwrap_or_default());
         let environment = Environment::capture();
         let inherited = Inherited::from_env(&environment, std::process::id())?;
-        match self.assemble(&environment, signals, inherited.as_ref()) {
+        let assembled = installed.and_then(|signals| self.assemble(&environment, &said, signals, inherited.as_ref()));
+        match assembled {
             Ok(service) => Ok(Service { inherited, ..service }),
             Err(error) => {
                 if let Some(inherited) = inherited {
@@ -171,9 +214,16 @@ impl Builder {
         }
     }
 
-    fn assemble(self, environment: &Environment, signals: Signals, inherited: Option<&Inherited>) -> Result<Service> {
-        let Self { wanted, settings, program, check, state, names } = self;
-        let settings = settings.checked()?;
+    fn assemble(
+        self,
+        environment: &Environment,
+        said: &Settings,
+        signals: Signals,
+        inherited: Option<&Inherited>,
+    ) -> Result<Service> {
+        let Self { wanted, program, check, state, names, hooks, no_reaping, .. } = self;
+        let settings = Effective::of(said.clone())?;
+        let hooks = hooks.checked()?;
         let notifier = Notifier::from_env(environment)?;
         let watchdog = Watchdog::from_env(environment)?;
         let sockets = Sockets::open(environment, &notifier, &wanted, &names)?;
@@ -182,18 +232,29 @@ impl Builder {
         }
         let states = States::new(sockets.store().clone());
         let program = program.or_else(|| inherited.map(|i| i.hello.program.clone().into()));
-        let origin = Origin::capture(environment, program, watchdog.is_some())?;
+        let mut origin = Origin::capture(environment, program, watchdog.is_some())?;
+        origin.ignored = signals.map.ignored_at_first();
         // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are only its child.
         let ours =
             environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
         let sibling = inherited.map_or(ours, |i| i.hello.managed);
         let managed = notifier.has_manager();
+        let odd = settings.oddities(said, watchdog.map(|w| w.timeout()));
+        said.warnings.iter().chain(&odd).for_each(|warning| tracing::warn!("settings: {warning}"));
+        let shown = settings.to_string();
+        if inherited.is_none_or(|i| i.hello.settings.as_deref() != Some(&*shown)) {
+            tracing::info!(generation = inherited.map_or(1, |i| i.hello.generation), "settings: {shown}");
+        }
+        let pidfile = settings.pidfile.clone().map(|path| Pidfile::new(path, managed));
         let (inputs, waiting) = mpsc::unbounded_channel();
         let drain = Drain::new();
         Ok(Service {
             generation: inherited.map_or(1, |i| i.hello.generation),
             handover_id: inherited.map(|i| i.hello.handover_id.clone()),
             settings,
+            hooks,
+            pidfile,
+            reaps: !no_reaping,
             sockets: Arc::new(Mutex::new(sockets)),
             states,
             jobs: Jobs::new(&drain),
@@ -213,28 +274,6 @@ impl Builder {
     }
 }
 
-/// The signals that a service answers to, from the moment it starts.
-#[derive(Debug)]
-pub(crate) struct Signals {
-    pub(crate) hangup: Signal,
-    pub(crate) terminate: Signal,
-    pub(crate) interrupt: Signal,
-    pub(crate) quit: Signal,
-}
-
-impl Signals {
-    fn install() -> Result<Self> {
-        let handler =
-            |kind, name| signal(kind).map_err(|e| Error::os(format!("no handler for {name} can be installed"), e));
-        Ok(Self {
-            hangup: handler(SignalKind::hangup(), "SIGHUP")?,
-            terminate: handler(SignalKind::terminate(), "SIGTERM")?,
-            interrupt: handler(SignalKind::interrupt(), "SIGINT")?,
-            quit: handler(SignalKind::quit(), "SIGQUIT")?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +283,7 @@ mod tests {
         let (far, now) = (Duration::MAX, std::time::Instant::now());
         let builder =
             Builder::default().drain_timeout(far).ready_timeout(far).probation(far).linger(far).stop_linger(far);
-        let config = builder.hurry_timeout(far).settings.checked().unwrap().machine(true, false);
+        let config = Effective::of(builder.hurry_timeout(far).settings).unwrap().machine(true, false);
         for time in [config.ready_timeout, config.probation, config.drain_timeout, config.hurry_timeout] {
             assert!(now.checked_add(time).is_some());
         }
@@ -252,8 +291,8 @@ mod tests {
 
     #[test]
     fn no_time_at_all_is_refused_by_name() {
-        let error = Builder::default().drain_timeout(Duration::ZERO).settings.checked().unwrap_err();
+        let error = Effective::of(Builder::default().drain_timeout(Duration::ZERO).settings).unwrap_err();
         assert!(error.is_invalid() && error.to_string().contains("drain_timeout"), "{error}");
-        assert!(Builder::default().max_draining(0).settings.checked().is_err());
+        assert!(Effective::of(Builder::default().max_draining(0).settings).is_err());
     }
 }

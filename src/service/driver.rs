@@ -1,13 +1,12 @@
 //! The event loop: inputs in, one at a time, through the lifecycle, to actions.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::drain::{Drain, FAR};
@@ -16,14 +15,18 @@ use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
-use crate::service::builder::{Signals, StateFn};
-use crate::service::handle::Reloaded;
+use crate::service::builder::StateFn;
+use crate::service::clock::{at, millis, now};
+use crate::service::handle::{Reloaded, Status};
 use crate::service::keeper::{Keeper, Prepared};
-use crate::service::settings::{END_TIMEOUT, Settings};
+use crate::service::pidfile::Pidfile;
+use crate::service::runner::{Decision, Runner};
+use crate::service::settings::{END_TIMEOUT, Effective, REAP_AFTER};
+use crate::service::signals::{Response, Signal, Signals};
 use crate::service::sockets::Sockets;
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
-use crate::service::{Service, lock, watch};
+use crate::service::{Service, lock, reap, watch};
 use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
@@ -37,6 +40,11 @@ pub(crate) enum Input {
     Event(Event),
     Reload(Option<oneshot::Sender<Result<Reloaded>>>),
     Stop,
+    Status(oneshot::Sender<Status>),
+    /// A signal, whose hooks have been called.
+    Signal(Signal, Response),
+    /// What the hooks of a reload say.
+    Decided(u64, Result<Decision, String>),
     /// The next generation was started, or could not be.
     Spawned(u64, Result<(Next, Snapshot)>),
     FromNext(u64, Frame, Vec<OwnedFd>),
@@ -102,7 +110,13 @@ pub(crate) struct Driver {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
     pub(crate) handover_id: Option<String>,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Effective,
+    pub(crate) hooks: Runner,
+    /// While it is ours to write.
+    pub(crate) pidfile: Option<Pidfile>,
+    /// The last that was done to it.
+    pub(crate) pidfile_done: Option<JoinHandle<()>>,
+    reaps: bool,
     pub(crate) sockets: Arc<Mutex<Sockets>>,
     pub(crate) states: States,
     pub(crate) keeper: Keeper,
@@ -135,7 +149,7 @@ pub(crate) struct Driver {
     /// Generations that failed, on their way out.
     pub(crate) enders: JoinSet<()>,
     machine: Machine,
-    signals: Signals,
+    pub(crate) signals: Signals,
     waiting: mpsc::UnboundedReceiver<Input>,
 }
 
@@ -166,6 +180,10 @@ impl Driver {
             generation: service.generation,
             pid: std::process::id(),
             handover_id: service.handover_id,
+            hooks: Runner::open(service.hooks, service.settings.hook_timeout),
+            pidfile: service.pidfile,
+            pidfile_done: None,
+            reaps: service.reaps,
             settings: service.settings,
             sockets: service.sockets,
             drain: service.drain,
@@ -204,18 +222,19 @@ impl Driver {
         if !unclaimed.is_empty() {
             warn!(generation = self.generation, "closed sockets that nobody asked for: {}", unclaimed.join(", "));
         }
+        if self.reaps && reap::adopts() {
+            self.tasks.spawn(reap::reap(REAP_AFTER));
+        }
         self.make_ready().await;
         self.feed(Event::Started);
         while self.end.is_none() {
             let deadline = self.machine.deadline();
             tokio::select! {
                 biased;
-                Some(()) = self.signals.quit.recv() => self.feed(Event::Quit),
-                Some(()) = self.signals.terminate.recv() => self.on_stop("SIGTERM"),
-                Some(()) = self.signals.interrupt.recv() => self.on_stop("SIGINT"),
+                (signal, response) = self.signals.urgent.next() => self.on_signal(signal, response),
                 // Never closed: we hold a sender.
                 Some(input) = self.waiting.recv() => self.on_input(input),
-                Some(()) = self.signals.hangup.recv() => self.on_hangup(),
+                (signal, response) = self.signals.others.next() => self.on_signal(signal, response),
                 () = at(deadline) => self.on_deadline(),
                 Some(_) = self.tasks.join_next() => {}
                 Some(_) = self.enders.join_next() => {}
@@ -239,20 +258,7 @@ impl Driver {
         self.follow_up();
     }
 
-    fn on_hangup(&mut self) {
-        if self.machine.state() == State::Draining {
-            debug!(generation = self.generation, "SIGHUP: another generation is main by now");
-            return;
-        }
-        self.on_input(Input::Reload(None));
-    }
-
-    fn on_stop(&mut self, signal: &'static str) {
-        info!(generation = self.generation, "{signal}; connections open: {}", self.drain.active());
-        self.feed(Event::Stop);
-    }
-
-    fn on_input(&mut self, input: Input) {
+    pub(crate) fn on_input(&mut self, input: Input) {
         match input {
             // A service manager does not accept a main process that is dead already, and would be without one when we are gone.
             Input::Event(Event::Barrier) if self.next_has_ended() => {
@@ -267,6 +273,9 @@ impl Driver {
                 self.feed(Event::Reload(self.requests));
             }
             Input::Stop => self.on_stop("stop"),
+            Input::Status(answer) => _ = answer.send(self.status()),
+            Input::Signal(signal, response) => self.respond(signal, response),
+            Input::Decided(id, decided) => self.on_decided(id, decided),
             Input::Spawned(id, result) => self.on_spawned(id, result),
             Input::FromNext(id, frame, fds) if self.is_current(id) => match frame {
                 Frame::Started { version } => {
@@ -407,6 +416,7 @@ impl Driver {
         }
         self.end_jobs().await;
         self.tasks.abort_all();
+        self.last_hooks().await;
         // Each has its own deadline, with SIGKILL at its end.
         while self.enders.join_next().await.is_some() {}
         self.outbox.close(NOTIFY_TIMEOUT).await;
@@ -425,21 +435,5 @@ impl Driver {
     /// Of the generation that is being started, or that we handed over to.
     pub(crate) fn next_pid(&self) -> Option<u32> {
         Some(self.reload.as_ref()?.coming.as_ref()?.process.pid())
-    }
-}
-
-/// tokio's clock, so that a paused one moves the lifecycle too.
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-pub(crate) fn millis(since: Instant) -> u64 {
-    u64::try_from(now().saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => pending().await,
     }
 }

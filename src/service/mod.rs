@@ -2,11 +2,17 @@
 
 mod actions;
 mod builder;
+mod clock;
 mod driver;
 mod handle;
+pub mod hooks;
 mod jobs;
 mod keeper;
+mod pidfile;
+mod reap;
+mod runner;
 pub mod settings;
+pub mod signals;
 mod sockets;
 mod tell;
 mod watch;
@@ -18,15 +24,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 pub use builder::Builder;
-pub use handle::{Handle, Reloaded};
+pub use handle::{Handle, Older, Reloaded, Status};
 
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::generation::{Inherited, Origin};
 use crate::jobs::Jobs;
-use crate::service::builder::{Signals, StateFn};
+use crate::service::builder::StateFn;
 use crate::service::driver::{Driver, Input};
-use crate::service::settings::Settings;
+use crate::service::hooks::Hooks;
+use crate::service::pidfile::Pidfile;
+use crate::service::settings::Effective;
+use crate::service::signals::Signals;
 use crate::service::sockets::Sockets;
 use crate::service::watchdog::Check;
 use crate::state::{State, States};
@@ -59,7 +68,11 @@ use crate::wire::frame::Frame;
 pub struct Service {
     generation: u64,
     handover_id: Option<String>,
-    settings: Settings,
+    settings: Effective,
+    hooks: Hooks,
+    pidfile: Option<Pidfile>,
+    /// Waits for adopted processes, if there are any.
+    reaps: bool,
     sockets: Arc<Mutex<Sockets>>,
     states: States,
     drain: Drain,
@@ -183,7 +196,7 @@ impl Service {
     }
 
     /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or SIGINT → stop (twice:
-    /// cut what is left), SIGQUIT → cut what is left now. Returns when this generation is over, because the service
+    /// cut what is left), SIGQUIT → cut what is left now, or what the [`SignalMap`](signals::SignalMap) says. Returns when this generation is over, because the service
     /// stopped or because it handed over and has drained; `main` should then return.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 /// The first fd that sd_listen_fds(3) looks at.
 pub(crate) const LISTEN_FDS_START: RawFd = 3;
@@ -43,6 +43,8 @@ pub(crate) struct Spawn<'a> {
     /// They become 3, 4, 5…; everything else of ours must be close-on-exec.
     pub(crate) fds: Vec<BorrowedFd<'a>>,
     pub(crate) parent: Parent,
+    /// Signals that it ignores until it installs handlers.
+    pub(crate) ignored: &'a [Signal],
 }
 
 /// A process that was started.
@@ -55,8 +57,8 @@ pub(crate) struct Spawned {
 impl Spawn<'_> {
     /// Starts the program. Blocks until it was executed (about a millisecond) or could not be.
     ///
-    /// In the new process all signals have their default actions and none is blocked, except that SIGHUP is ignored:
-    /// its default action is death, and a reload request must not kill a generation that has no handler yet. Ignored
+    /// In the new process all signals have their default actions and none is blocked, except that some are ignored, SIGHUP
+    /// first of all: its default action is death, and a reload request must not kill a generation that has no handler yet. Ignored
     /// rather than blocked: a program installs its handler over both, but only few programs unblock.
     pub(crate) fn start(&self) -> io::Result<Spawned> {
         // Sources above all targets, or placing one could overwrite the next.
@@ -92,6 +94,7 @@ impl Spawn<'_> {
             fd_count: above - LISTEN_FDS_START,
             pid_slots: pid_slots.as_ptr(),
             pid_slot_count: pid_slots.len(),
+            ignored: self.ignored.iter().fold(0, |set, signal| set | bit(*signal as c_int)),
             errno: 0,
         };
 
@@ -115,6 +118,11 @@ impl Spawn<'_> {
     }
 }
 
+/// Signals go from 1 to 64.
+const fn bit(signal: c_int) -> u64 {
+    1 << (signal - 1)
+}
+
 fn pointers<T>(of: impl Iterator<Item = *const T>) -> Vec<*const T> {
     of.chain([ptr::null()]).collect()
 }
@@ -129,6 +137,8 @@ struct Child {
     fd_count: RawFd,
     pid_slots: *const *mut c_char,
     pid_slot_count: usize,
+    /// A bit for each signal.
+    ignored: u64,
     errno: c_int,
 }
 
@@ -197,7 +207,7 @@ unsafe fn prepare(child: &Child) -> Result<(), ()> {
             if signal == libc::SIGKILL || signal == libc::SIGSTOP {
                 continue;
             }
-            action.sa_sigaction = if signal == libc::SIGHUP { libc::SIG_IGN } else { libc::SIG_DFL };
+            action.sa_sigaction = if child.ignored & bit(signal) == 0 { libc::SIG_DFL } else { libc::SIG_IGN };
             // EINVAL for the two that the C library keeps for itself.
             libc::sigaction(signal, &raw const action, ptr::null_mut());
         }

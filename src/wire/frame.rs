@@ -82,6 +82,9 @@ pub(crate) struct Hello {
     /// That no fd store covers crashes was said.
     #[serde(default)]
     pub(crate) told: bool,
+    /// Its settings, as it has logged them.
+    #[serde(default)]
+    pub(crate) settings: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +151,7 @@ mod tests {
             drainers: vec![Drainer { generation: 5, pid: 40, draining_ms: 1200, drain_timeout_ms: Some(30_000) }],
             state: false,
             told: true,
+            settings: None,
         })
     }
 

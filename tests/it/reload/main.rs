@@ -49,6 +49,15 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
+/// The service under test is used by other tests, too, which add to it.
+fn extend(builder: handover::Builder, _: &Path, _: &serde_json::Value) -> handover::Builder {
+    builder
+}
+
+fn extend_started(_: &handover::Service, _: &serde_json::Value) -> handover::Result<()> {
+    Ok(())
+}
+
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(service::DIRECTORY) {
         return service::main(Path::new(&directory));

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) counts: u32,
     /// Healthy unless there is a file named "unhealthy".
     pub(crate) health: bool,
+    /// For other tests that use this service.
+    pub(crate) extra: serde_json::Value,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             more: None,
             counts: 1,
             health: false,
+            extra: serde_json::Value::Null,
         }
     }
 }
@@ -167,7 +170,9 @@ async fn serve(directory: &Path) -> Result<(), String> {
             async { verdict }
         });
     }
+    let builder = crate::extend(builder, directory, &config.extra);
     let service = builder.start().map_err(|e| e.to_string())?;
+    crate::extend_started(&service, &config.extra).map_err(|e| e.to_string())?;
     let Some(service) = perform(&config.after, directory, Some(service)).await? else { return Ok(()) };
     let about = Arc::new(About {
         generation: service.generation(),

@@ -243,7 +243,7 @@ impl World {
 
     /// Ends the service in the ordinary way, and checks what must hold at the end of every life.
     pub(crate) fn stop(self) {
-        let main = self.who().pid;
+        let main = self.main();
         processes::signal(main, Signal::SIGTERM);
         assert_eq!(self.end_of(main), End::Exited(0));
         self.wait_for_nobody();
@@ -251,6 +251,18 @@ impl World {
             manager.wait("STOPPING=1", |d| d.pid == main && d.has("STOPPING=1"));
             manager.check_states();
         }
+    }
+
+    /// In the milliseconds of a handover two answer: the main one is who has said so last.
+    fn main(&self) -> u32 {
+        let Some(manager) = &self.manager else { return self.who().pid };
+        until("somebody who serves, and does not reload", || {
+            let who = self.who();
+            let told = manager.all().into_iter().rev().find(|d| d.field("STATUS").is_some())?;
+            let status = told.field("STATUS")?.strip_prefix(&format!("generation {} serves", who.generation))?;
+            let reloads = status.starts_with("; reloading") || status.starts_with("; starting");
+            (told.pid == who.pid && !reloads).then_some(who.pid)
+        })
     }
 
     /// The end of any generation: those that are no children of ours become so when their parents are gone.

@@ -1,0 +1,283 @@
+//! An endpoint to ask a running service for its status, a reload or a stop, over HTTP: off unless it is served.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /status` | 200 and [`Status`](crate::service::Status) as JSON |
+//! | `POST /reload` | when it is over: 200 and how it ended; 409 and the reason, if the next generation failed; 500 otherwise |
+//! | `POST /stop`, `POST /drain` | 202; the service finishes what it has accepted, and ends |
+//!
+//! Its socket is one of the service's own, declared with [`Builder::listen`](crate::Builder::listen): it is handed over in a reload as the
+//! others are, and its connections are counted and drained. On a Unix socket the kernel tells who asks: the service's own user
+//! and root, and [others that are named](AdminOptions::uid), are let in. On TCP it must be a loopback address, and
+//! a [token](AdminOptions::token) is needed; a browser's requests are refused, whatever page sends them.
+//!
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> handover::Result<()> {
+//! use handover::admin::AdminOptions;
+//!
+//! let service = handover::Service::builder().listen("admin", "/run/web/admin.sock").start()?;
+//! service.serve_admin("admin", AdminOptions::new())?;
+//! # service.run().await
+//! # }
+//! ```
+//!
+//! ```sh
+//! curl --unix-socket /run/web/admin.sock -X POST http://web/reload
+//! ```
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, ORIGIN};
+use ::http::{HeaderValue, Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body::Frame;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Kind, Result};
+use crate::http::{HttpOptions, Peer, serve_hyper};
+use crate::service::{Handle, Reloaded, Service};
+use crate::systemd::activation::Listener;
+
+/// The shortest token that is one.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Who may use the endpoint.
+#[derive(Clone, Default)]
+#[must_use]
+pub struct AdminOptions {
+    token: Option<String>,
+    open: bool,
+    uids: Vec<u32>,
+}
+
+impl AdminOptions {
+    /// On a Unix socket the service's own user and root; on TCP nobody yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whoever connects over TCP says `Authorization: Bearer` and this: at least 16 characters, from a secret that the service was
+    /// given. It is not asked for on a Unix socket.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Lets in everybody who can connect to the loopback address: every user of this machine, and of a container every process in it.
+    pub fn without_token(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    /// Lets in this user too, on a Unix socket.
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uids.push(uid);
+        self
+    }
+
+    fn check(&self, name: &str, listeners: &[Listener]) -> Result<()> {
+        let invalid = |what: String| Err(Error::new(Kind::Invalid, format!("the admin endpoint {name:?} {what}")));
+        if self.token.as_ref().is_some_and(|token| token.len() < SHORTEST_TOKEN) {
+            return invalid(format!("has a token of less than {SHORTEST_TOKEN} characters, which can be guessed"));
+        }
+        for listener in listeners {
+            let Listener::Tcp(tcp) = listener else { continue };
+            let address = tcp.local_addr().map_err(|e| Error::os("a listener's address is not known", e))?;
+            if !address.ip().is_loopback() {
+                return invalid(format!("would listen on {address}, for other machines: give it a loopback address"));
+            }
+            if self.token.is_none() && !self.open {
+                return invalid(format!(
+                    "listens on {address}, where the kernel does not tell who asks: give it a Unix socket, a token \
+                     (AdminOptions::token), or say AdminOptions::without_token"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn lets_in(&self, request: &Request<impl Sized>) -> Result<(), (StatusCode, String)> {
+        // Only browsers send it, for a page that somebody else may have written.
+        if request.headers().contains_key(ORIGIN) {
+            return Err((StatusCode::FORBIDDEN, "not for browsers".into()));
+        }
+        match request.extensions().get::<Peer>() {
+            Some(Peer::Unix { uid: Some(uid), .. }) => {
+                let own = nix::unistd::geteuid().as_raw();
+                if *uid == 0 || *uid == own || self.uids.contains(uid) {
+                    return Ok(());
+                }
+                Err((StatusCode::FORBIDDEN, format!("uid {uid} may not; uid {own} and root may")))
+            }
+            Some(Peer::Tcp(_)) if self.token.is_none() && self.open => Ok(()),
+            Some(Peer::Tcp(_)) => {
+                let given = request.headers().get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
+                match (&self.token, given) {
+                    (Some(token), Some(given)) if same(token.as_bytes(), given) => Ok(()),
+                    _ => Err((StatusCode::UNAUTHORIZED, "needs the header Authorization: Bearer and the token".into())),
+                }
+            }
+            _ => Err((StatusCode::FORBIDDEN, "the kernel does not tell who asks".into())),
+        }
+    }
+}
+
+/// A token does not belong into a log.
+impl std::fmt::Debug for AdminOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { token, open, uids } = self;
+        f.debug_struct("AdminOptions")
+            .field("token", &token.as_ref().map(|_| "…"))
+            .field("open", open)
+            .field("uids", uids)
+            .finish()
+    }
+}
+
+impl Service {
+    /// Serves the [admin endpoint](crate::admin) on the listeners of that name.
+    ///
+    /// # Errors
+    /// As [`listeners`](Self::listeners). With [`Error::is_invalid`]: it would be open to other machines, or to other users of this one
+    /// without that being said.
+    pub fn serve_admin(&self, name: &str, options: AdminOptions) -> Result<()> {
+        let listeners = self.listeners(name)?;
+        options.check(name, &listeners)?;
+        let shared = Arc::new((options, self.handle()));
+        let answer = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let shared = Arc::clone(&shared);
+            async move { Ok::<_, Infallible>(answer(&request, &shared.0, &shared.1).await) }
+        });
+        serve_hyper(self.drain(), name, listeners, answer, HttpOptions::default())
+    }
+}
+
+async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions, handle: &Handle) -> Response<Text> {
+    if let Err((status, why)) = options.lets_in(request) {
+        tracing::warn!(peer = ?request.extensions().get::<Peer>(), "admin: {} refused: {why}", request.uri().path());
+        return reply(status, &json!({ "error": why }));
+    }
+    let over = |error: &Error| reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() }));
+    let allowed = match (request.uri().path(), request.method()) {
+        ("/status", &Method::GET | &Method::HEAD) => {
+            return match handle.status().await {
+                Ok(status) => reply(StatusCode::OK, &serde_json::to_value(status).unwrap_or_default()),
+                Err(error) => over(&error),
+            };
+        }
+        ("/reload", &Method::POST) => return reload(handle).await,
+        ("/stop" | "/drain", &Method::POST) => {
+            return match handle.stop() {
+                Ok(()) => reply(StatusCode::ACCEPTED, &json!({ "outcome": "stopping" })),
+                Err(error) => over(&error),
+            };
+        }
+        ("/status", _) => "GET",
+        ("/reload" | "/stop" | "/drain", _) => "POST",
+        _ => return reply(StatusCode::NOT_FOUND, &json!({ "error": "there are /status, /reload, /stop and /drain" })),
+    };
+    let mut refused = reply(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": format!("only {allowed}") }));
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    refused
+}
+
+async fn reload(handle: &Handle) -> Response<Text> {
+    match handle.reload().await {
+        Ok(Reloaded::HandedOver { generation, pid }) => {
+            reply(StatusCode::OK, &json!({ "outcome": "handed over", "generation": generation, "pid": pid }))
+        }
+        Ok(Reloaded::InPlace) => reply(StatusCode::OK, &json!({ "outcome": "in place" })),
+        Ok(Reloaded::PassedOn) => reply(StatusCode::OK, &json!({ "outcome": "passed on to the next generation" })),
+        Err(error) if error.is_generation() => {
+            reply(StatusCode::CONFLICT, &json!({ "outcome": "rolled back", "error": error.to_string() }))
+        }
+        Err(error) => reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() })),
+    }
+}
+
+fn reply(status: StatusCode, body: &Value) -> Response<Text> {
+    let mut response = Response::new(Text(Some(format!("{body}\n").into())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// In a time that does not tell where they differ; how long the token is, it may.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let differs = a.iter().zip(b).fold(0_u8, |so_far, (a, b)| std::hint::black_box(so_far | (a ^ b)));
+    a.len() == b.len() && differs == 0
+}
+
+/// A body of one piece.
+struct Text(Option<Bytes>);
+
+impl http_body::Body for Text {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|text| Ok(Frame::data(text))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0.as_ref().map_or(0, |text| text.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        assert!(same(b"secret", b"secret"));
+        for other in ["", "s", "secre", "secrets", "Secret", "secreT"] {
+            assert!(!same(b"secret", other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn whom_nobody_vouches_for_stays_out() {
+        let asked = |options: &AdminOptions, peer: Option<Peer>, headers: &[(&'static str, &str)]| {
+            let mut request = Request::new(());
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            for (name, value) in headers {
+                request.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
+            }
+            options.lets_in(&request).map_err(|(status, _)| status.as_u16())
+        };
+        let own = nix::unistd::geteuid().as_raw();
+        let unix = |uid| Some(Peer::Unix { pid: None, uid });
+        let tcp = Some(Peer::Tcp(([127, 0, 0, 1], 1).into()));
+        let (plain, token) = (AdminOptions::new(), AdminOptions::new().token("0123456789abcdef"));
+        assert_eq!(asked(&plain, unix(Some(own)), &[]), Ok(()));
+        assert_eq!(asked(&plain, unix(Some(0)), &[]), Ok(()));
+        assert_eq!(asked(&plain, unix(Some(own + 77)), &[]), Err(403));
+        assert_eq!(asked(&plain.clone().uid(own + 77), unix(Some(own + 77)), &[]), Ok(()));
+        assert_eq!(asked(&plain, unix(None), &[]), Err(403));
+        assert_eq!(asked(&plain, None, &[]), Err(403));
+        assert_eq!(asked(&plain, tcp, &[]), Err(401));
+        let origin = ("origin", "http://127.0.0.1");
+        let open = plain.without_token();
+        assert_eq!(asked(&open, tcp, &[]), Ok(()));
+        assert_eq!(asked(&open, tcp, &[origin]), Err(403));
+        let right = ("authorization", "Bearer 0123456789abcdef");
+        assert_eq!(asked(&token, tcp, &[right]), Ok(()));
+        assert_eq!(asked(&token, tcp, &[right, origin]), Err(403));
+        for wrong in ["Bearer 0123456789abcdeF", "Bearer ", "0123456789abcdef", "Basic 0123456789abcdef"] {
+            assert_eq!(asked(&token, tcp, &[("authorization", wrong)]), Err(401), "{wrong}");
+        }
+        // With both, the token holds.
+        assert_eq!(asked(&token.without_token(), tcp, &[]), Err(401));
+    }
+}

@@ -1,0 +1,345 @@
+//! Hooks: functions of the application that are called on the way through a reload and to the end.
+//!
+//! A hook is [asynchronous](Hook::new) or [blocking](Hook::blocking), has a timeout
+//! ([`HOOK_TIMEOUT`](crate::service::settings::HOOK_TIMEOUT), or its [own](Hook::timeout)), and runs beside the event loop of the
+//! service. One that fails, panics or hangs is reported in the journal. Which wait for which:
+//!
+//! | hook | what waits for it | its failure |
+//! |---|---|---|
+//! | [`When::BeforeReload`] | the start of the next generation, within the ready timeout | a veto: the reload fails with this reason |
+//! | [`Builder::on_reload_in_place`] | the end of the reload, within the ready timeout | the reload fails with this reason |
+//! | [`Builder::before_spawn`] | the start of the next generation, within the ready timeout | the reload fails with this reason |
+//! | [`When::BeforeSignal`] | the response to the signal, but never a stop | reported |
+//! | [`When::BeforeExit`] | the exit of the process, or until one more signal to stop | reported |
+//! | all others | nothing | reported |
+//!
+//! The hooks of the last two rows are called one after the other, in the order of events. A stop never waits for the hooks of a reload:
+//! the reload is given up, whatever they say later.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::drain::FAR;
+use crate::generation::Origin;
+use crate::service::Builder;
+use crate::service::signals::Signal;
+
+/// When a hook is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum When {
+    /// A reload was asked for. An error is a veto, for example of a check of the configuration.
+    BeforeReload,
+    /// This generation is ready: it has said so to systemd, or to the previous generation.
+    Ready,
+    /// This generation begins to accept, or stops accepting because the next one has begun: [`Event::accepts`]. The next one
+    /// may still fail.
+    Switch,
+    /// The next generation failed, and this one serves on: [`Event::reason`].
+    RolledBack,
+    /// The next generation is main now.
+    HandedOver,
+    /// This generation is main now.
+    Main,
+    /// This generation finishes what it has accepted: [`Event::connections`].
+    DrainStarted,
+    /// The drain was over time, or somebody wanted it so: [`Event::cut`].
+    Hammered,
+    /// All is over; [`Service::run`](crate::Service::run) returns after this.
+    BeforeExit,
+    /// A signal came: [`Event::signal`].
+    BeforeSignal,
+    /// A signal was responded to. What it started, a reload for example, goes on.
+    AfterSignal,
+}
+
+/// What a hook is told.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Event {
+    /// When this is.
+    pub when: When,
+    /// The number of this generation: of this process.
+    pub generation: u64,
+    /// Of the reload, where there is one.
+    pub handover_id: Option<String>,
+    /// [`When::Switch`]: whether this generation accepts now.
+    pub accepts: bool,
+    /// [`When::RolledBack`]: why.
+    pub reason: Option<String>,
+    /// [`When::DrainStarted`]: how many are open.
+    pub connections: usize,
+    /// [`When::Hammered`]: what was cut, one line each.
+    pub cut: Vec<String>,
+    /// [`When::BeforeSignal`] and [`When::AfterSignal`]: which one.
+    pub signal: Option<Signal>,
+}
+
+impl Event {
+    pub(crate) fn new(when: When, generation: u64) -> Self {
+        Self {
+            when,
+            generation,
+            handover_id: None,
+            accepts: false,
+            reason: None,
+            connections: 0,
+            cut: Vec::new(),
+            signal: None,
+        }
+    }
+}
+
+/// How a service reloads itself in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InPlace {
+    /// The new settings hold; no new process is needed.
+    Done,
+    /// This takes a new process after all: the reload goes on with the next generation.
+    NewGeneration,
+}
+
+/// The command that a next generation is started with. It inherits all of it: what is changed here is what *it* was started with,
+/// and what the generation after it starts from.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Launch {
+    pub(crate) origin: Origin,
+}
+
+impl Launch {
+    /// The file that is executed.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.origin.program
+    }
+
+    /// All arguments, the name of the program first.
+    #[must_use]
+    pub fn argv(&self) -> &[OsString] {
+        &self.origin.argv
+    }
+
+    /// A variable that it is started with.
+    #[must_use]
+    pub fn get_env(&self, name: &str) -> Option<&OsStr> {
+        self.origin.env.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_os_str())
+    }
+
+    /// Executes another file.
+    pub fn with_program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.origin.program = path.into();
+        self
+    }
+
+    /// Gives all arguments anew, the name of the program first.
+    pub fn with_argv(mut self, argv: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.origin.argv = argv.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets a variable. What names a process or its sockets (`LISTEN_PID`, `WATCHDOG_PID`, …) cannot be given.
+    pub fn with_env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        let mut launch = self.without_env(&name);
+        launch.origin.env.push((name, value));
+        launch
+    }
+
+    /// Removes a variable.
+    pub fn without_env(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.origin.env.retain(|(n, _)| n != name.as_ref());
+        self
+    }
+}
+
+type Running<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
+
+/// A function of the application, to be called with an `E`.
+///
+/// ```
+/// use std::time::Duration;
+/// use handover::service::hooks::{Event, Hook, Launch, When};
+///
+/// # async fn check_config() -> Result<(), String> { Ok(()) }
+/// let builder = handover::Service::builder()
+///     .on(When::BeforeReload, Hook::new(|_| check_config()).timeout(Duration::from_secs(5)))
+///     .on(When::RolledBack, Hook::new(|event: Event| async move {
+///         Err(format!("nobody was told of {:?}", event.reason))
+///     }))
+///     .before_spawn(Hook::blocking(|launch: Launch| Ok(launch.with_env("COLOUR", "blue"))));
+/// # drop(builder);
+/// ```
+pub struct Hook<E, T = ()> {
+    run: Arc<dyn Fn(E) -> Running<T> + Send + Sync>,
+    timeout: Option<Duration>,
+}
+
+impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
+    /// An asynchronous one. It must not block: the service may share its thread.
+    pub fn new<F, R>(hook: F) -> Self
+    where
+        F: Fn(E) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<T, String>> + Send + 'static,
+    {
+        Self { run: Arc::new(move |event| Box::pin(hook(event))), timeout: None }
+    }
+
+    /// One that may block: it runs on a thread of its own. If it is over time that thread is left alone, and ends with the process.
+    pub fn blocking<F>(hook: F) -> Self
+    where
+        F: Fn(E) -> Result<T, String> + Send + Sync + 'static,
+    {
+        let hook = Arc::new(hook);
+        Self::new(move |event| {
+            let hook = Arc::clone(&hook);
+            on_thread(move || hook(event))
+        })
+    }
+
+    /// How long it may take. Default: [`Builder::hook_timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    pub(crate) fn limit(&self, default: Duration) -> Duration {
+        self.timeout.unwrap_or(default).min(FAR)
+    }
+
+    pub(crate) async fn call(&self, event: E, default: Duration) -> Result<T, String> {
+        let (run, limit) = (Arc::clone(&self.run), self.limit(default));
+        // A task of its own: a panic ends that, and nothing else.
+        let mut task = tokio::spawn(async move { run(event).await });
+        match timeout(limit, &mut task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) if error.is_panic() => Err(panicked(&*error.into_panic())),
+            Ok(Err(_)) => Err("was cancelled".into()),
+            Err(_) => {
+                task.abort();
+                Err(format!("was not over within {limit:?}"))
+            }
+        }
+    }
+}
+
+impl<E, T> Clone for Hook<E, T> {
+    fn clone(&self) -> Self {
+        Self { run: Arc::clone(&self.run), timeout: self.timeout }
+    }
+}
+
+impl<E, T> fmt::Debug for Hook<E, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hook").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// Not `spawn_blocking`: at its end a runtime waits for that, and one that hangs would keep the process for ever.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("hook".into()).spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let _ = done.send(result);
+    });
+    thread.map_err(|e| format!("has no thread: {e}"))?;
+    result.await.unwrap_or_else(|_| Err("ended without a result".into()))
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    match text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)) {
+        Some(text) => format!("panicked: {text}"),
+        None => "panicked".into(),
+    }
+}
+
+/// All hooks of a service.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) on: Vec<(When, Hook<Event>)>,
+    pub(crate) before_spawn: Vec<Hook<Launch, Launch>>,
+    pub(crate) in_place: Option<Hook<Event, InPlace>>,
+}
+
+impl Builder {
+    /// Calls this hook at that moment. There may be several; they are called in the order that they were given.
+    pub fn on(mut self, when: When, hook: Hook<Event>) -> Self {
+        self.hooks.on.push((when, hook));
+        self
+    }
+
+    /// May change the command that the next generation is started with, its environment included. An error fails the reload.
+    ///
+    /// Called in every generation: what it appends to the arguments comes once more with each reload, if it does not look whether it is
+    /// there.
+    pub fn before_spawn(mut self, hook: Hook<Launch, Launch>) -> Self {
+        self.hooks.before_spawn.push(hook);
+        self
+    }
+
+    /// A reload calls this, and is over if it says [`InPlace::Done`]: no new process, the same connections, the same pid. systemd is told
+    /// of a reload as ever. An error fails the reload, [`Handle::reload`](crate::Handle::reload) included; the old settings hold, so
+    /// it must not have changed any.
+    ///
+    /// In a process that is PID 1, of a container for example, this is the only reload that there can be.
+    ///
+    /// ```
+    /// use handover::service::hooks::{Hook, InPlace};
+    ///
+    /// let builder = handover::Service::builder().on_reload_in_place(Hook::new(|_| async {
+    ///     if std::path::Path::new("/run/web/upgrade").exists() {
+    ///         return Ok(InPlace::NewGeneration);
+    ///     }
+    ///     // Read and check everything, and only then put it into place.
+    ///     Ok(InPlace::Done)
+    /// }));
+    /// # drop(builder);
+    /// ```
+    pub fn on_reload_in_place(mut self, hook: Hook<Event, InPlace>) -> Self {
+        self.hooks.in_place = Some(hook);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn whatever_a_hook_does_its_caller_gets_a_result() {
+        let said = |result: Result<u8, String>| result.unwrap_err();
+        assert_eq!(Hook::new(|x: u8| async move { Ok(x + 1) }).call(1, LONG).await, Ok(2));
+        assert_eq!(Hook::blocking(|x: u8| Ok(x + 1)).call(1, LONG).await, Ok(2));
+        assert_eq!(said(Hook::new(|_: u8| async { Err("no".into()) }).call(1, LONG).await), "no");
+        assert_eq!(said(Hook::new(|x: u8| async move { panic!("at {x}") }).call(1, LONG).await), "panicked: at 1");
+        let at_once = Hook::<u8, u8>::new(|_| -> std::future::Pending<_> { panic!("at once") });
+        assert_eq!(said(at_once.call(1, LONG).await), "panicked: at once");
+        assert_eq!(said(Hook::blocking(|_: u8| panic!("there")).call(1, LONG).await), "panicked: there");
+        let over = "was not over within 50ms";
+        assert_eq!(said(Hook::<u8, u8>::new(|_| std::future::pending()).call(1, SHORT).await), over);
+        let parked = Hook::<u8, u8>::blocking(|_| {
+            loop {
+                std::thread::park();
+            }
+        });
+        assert_eq!(said(parked.call(1, SHORT).await), over);
+        assert_eq!(said(parked.timeout(Duration::from_millis(1)).call(1, LONG).await), "was not over within 1ms");
+    }
+}

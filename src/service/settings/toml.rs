@@ -1,0 +1,67 @@
+//! Settings from a TOML file, with the line of every mistake.
+
+use ::toml::de::{DeTable, DeValue};
+
+use super::file::{Settings, Value, report, unknown};
+use crate::error::Result;
+
+impl Settings {
+    /// Those of a TOML document.
+    ///
+    /// ```
+    /// use handover::Settings;
+    ///
+    /// let settings = Settings::from_toml("drain_timeout = \"1m\"\nsignals = \"nginx\"\n")?;
+    /// let error = Settings::from_toml("drain_timeout = 60\n").unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "settings in TOML: line 1: drain_timeout = 60 has no unit; for seconds write \"60s\", for milliseconds \"60ms\""
+    /// );
+    /// # Ok::<(), handover::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// With [`Error::is_invalid`](crate::Error::is_invalid): the document cannot be read, has a key that is no setting, or a value that
+    /// cannot be meant. The message has all mistakes, each with its line.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let line_of = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
+        let table = match DeTable::parse(text) {
+            Ok(table) => table.into_inner(),
+            Err(error) => {
+                let line = error.span().map_or(1, |span| line_of(span.start));
+                return Err(report("TOML", &[format!("line {line}: {}", error.message())]).err().unwrap_or_else(
+                    || {
+                        // One mistake always is an error; this keeps the compiler from asking for a panic.
+                        crate::error::Error::new(crate::error::Kind::Invalid, "settings in TOML cannot be read")
+                    },
+                ));
+            }
+        };
+        let mut entries: Vec<_> = table.into_iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let (mut settings, mut mistakes) = (Self::default(), Vec::new());
+        for (key, value) in entries {
+            let line = line_of(key.span().start);
+            let written = text.get(value.span()).and_then(|v| v.lines().next()).unwrap_or_default().to_owned();
+            let key = key.into_inner();
+            if !Self::KEYS.contains(&key.as_ref()) {
+                mistakes.push(format!("line {line}: {key} {}", unknown(&key)));
+                continue;
+            }
+            let value = match value.into_inner() {
+                DeValue::String(text) => Value::Text(text.into_owned()),
+                DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                    .map_or(Value::Other("a number out of all bounds"), Value::Number),
+                DeValue::Float(_) => Value::Other("a fraction"),
+                DeValue::Boolean(_) => Value::Other("a boolean"),
+                DeValue::Datetime(_) => Value::Other("a date"),
+                DeValue::Array(_) => Value::Other("a list"),
+                DeValue::Table(_) => Value::Other("a table"),
+            };
+            if let Err(why) = settings.set(&key, value) {
+                mistakes.push(format!("line {line}: {key} = {written} {why}"));
+            }
+        }
+        report("TOML", &mistakes).map(|()| settings)
+    }
+}
