@@ -22,8 +22,8 @@ pub(crate) struct Setup {
     pub(crate) hold: Option<(OwnedFd, RawFd)>,
 }
 
-/// The command's process will lead a session and a process group of its own, with no signal blocked, and SIGHUP (which a
-/// service ignores while it starts) at its default.
+/// The command's process will lead a session and a process group of its own, with no signal blocked and each with its default
+/// action: what is ignored would stay so over the exec, and a service ignores some while it starts.
 pub(crate) fn set_up(command: &mut Command, setup: Setup) {
     let us = std::process::id();
     // SAFETY: between fork and exec only async-signal-safe system calls follow, and nothing allocates.
@@ -41,7 +41,10 @@ fn child(parent: u32, setup: &Setup) -> io::Result<()> {
         check(libc::setsid())?;
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = libc::SIG_DFL;
-        check(libc::sigaction(libc::SIGHUP, &raw const action, ptr::null_mut()))?;
+        // fails for those that cannot be caught: no matter
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::sigaction(signal, &raw const action, ptr::null_mut());
+        }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()))?;
