@@ -257,7 +257,7 @@ mod tests {
             options.lets_in(&request).map_err(|(status, _)| status.as_u16())
         };
         let own = nix::unistd::geteuid().as_raw();
-        let unix = |uid| Some(Peer::Unix { pid: None, uid });
+        let unix = |uid| Some(Peer::Unix { pid: None, uid, gid: None });
         let tcp = Some(Peer::Tcp(([127, 0, 0, 1], 1).into()));
         let (plain, token) = (AdminOptions::new(), AdminOptions::new().token("0123456789abcdef"));
         assert_eq!(asked(&plain, unix(Some(own)), &[]), Ok(()));

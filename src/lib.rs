@@ -32,7 +32,9 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | reload a service that is not HTTP | [`Service::listeners`] for its sockets, [`Drain::register`] for its connections, [`Drain::signal`] to stop accepting |
+//! | reload a service that is not HTTP | [`Service::serve_stream`], [`Service::serve_seqpacket`], [`Service::serve_datagrams`]; [`Service::flows`] for connections on UDP; [`Acceptor`] and [`Datagrams`] for loops of your own |
+//! | be reloaded with a FIFO, a message queue, a netlink socket | [`Service::datagrams`]; [`Service::fds`] for whatever else was passed |
+//! | serve one connection per process (`Accept=yes`) | [`Service::serve_connection`] |
 //! | tell systemd something | [`systemd::notify`] |
 //! | take sockets from systemd | [`systemd::activation`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |
@@ -62,8 +64,8 @@
 //!
 //! # More
 //!
-//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, the traps, the state machine's table, and how this compares with
-//! others.
+//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, what each protocol does in a reload, the
+//! habits that people bring, the traps, what must be in the units, the state machine's table, and how this compares with others.
 
 mod drain;
 mod error;
@@ -85,7 +87,11 @@ pub mod http;
 #[cfg(feature = "admin")]
 pub mod admin;
 
-pub use crate::drain::{Accepted, Acceptor, Cut, Cutting, Drain, DrainSignal, Guard, HURRY_LINGER, Peer, Stream};
+pub use crate::drain::{
+    Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
+    Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, IdleTimeout, Limit,
+    Listening, Peer, SEND_TIMEOUT, Seqpacket, Stream, StreamOptions, serve_datagrams, serve_stream,
+};
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::jobs::Jobs;
@@ -106,8 +112,14 @@ pub mod docs {
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}
 
+    #[doc = include_str!("docs/protocols.md")]
+    pub mod protocols {}
+
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
+
+    #[doc = include_str!("docs/check.md")]
+    pub mod check {}
 
     #[doc = include_str!("docs/habits.md")]
     pub mod habits {}

@@ -1,5 +1,6 @@
 //! What holds a drain open, and what tells its holders.
 
+use super::limit::Slot;
 use super::{Core, Drain, Entry, Phase, State, Work};
 use std::fmt;
 use std::future::Future;
@@ -16,11 +17,12 @@ use tokio::time::Instant;
 pub struct Guard {
     core: Arc<Core>,
     id: u64,
+    _slot: Option<Slot>,
 }
 
 impl Guard {
     pub(super) fn new(core: Arc<Core>, id: u64) -> Self {
-        Self { core, id }
+        Self { core, id, _slot: None }
     }
 
     /// Resolves when the hammer falls: what is not done by now should stop.
@@ -47,6 +49,7 @@ impl fmt::Debug for Guard {
 #[derive(Debug)]
 pub(crate) struct Entering {
     drain: Drain,
+    pub(super) slot: Option<Slot>,
 }
 
 impl Drain {
@@ -55,7 +58,7 @@ impl Drain {
         let mut state = self.core.lock();
         state.gate.then(|| {
             state.accepting += 1;
-            Entering { drain: self.clone() }
+            Entering { drain: self.clone(), slot: None }
         })
     }
 
@@ -82,12 +85,13 @@ impl Core {
 
 impl Entering {
     pub(super) fn register(self, what: String) -> Guard {
-        self.drain.register(what)
+        self.track(Arc::new(Job::new(what)))
     }
 
-    #[cfg(feature = "http")]
-    pub(crate) fn track(self, work: Arc<dyn Work>) -> Guard {
-        self.drain.track(work)
+    pub(crate) fn track(mut self, work: Arc<dyn Work>) -> Guard {
+        let mut guard = self.drain.track(work);
+        guard._slot = self.slot.take();
+        guard
     }
 }
 

@@ -19,12 +19,32 @@
 //! ```
 
 pub(crate) mod accept;
+mod datagram;
+mod flows;
 mod guard;
+mod idle;
+mod limit;
+mod relay;
+mod router;
+mod seqpacket;
+mod serve;
+mod stream;
+mod turn;
 
-pub use self::accept::{Accepted, Acceptor, Peer, Stream};
+pub use self::accept::{Accepted, Acceptor, Listening};
+pub use self::datagram::{
+    Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams, SEND_TIMEOUT, serve_datagrams,
+};
+pub use self::flows::{FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows};
 pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
+pub use self::idle::IdleTimeout;
+pub use self::limit::Limit;
+pub use self::seqpacket::Seqpacket;
+pub use self::serve::{Connection, StreamOptions, serve_stream};
+pub use self::stream::{Peer, Stream};
 
 pub(crate) use self::guard::since;
+pub(crate) use self::serve::serve_passed;
 
 use self::guard::Job;
 use std::collections::HashMap;

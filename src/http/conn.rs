@@ -4,7 +4,7 @@
 //! by the connection's own task, one after the other; so plain atomics do. Only the hammer looks
 //! from outside.
 
-use crate::drain::accept::Peer;
+use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
 use http::{Method, Request, Uri};
 use http_body::Body;

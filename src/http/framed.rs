@@ -11,7 +11,7 @@
 use super::conn::{Conn, Half, Length, Stage};
 use super::scan;
 use crate::drain::Guard;
-use crate::drain::accept::Stream;
+use crate::drain::Stream;
 use crate::sys::look::{Look, look};
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};

@@ -14,12 +14,11 @@ mod observe;
 mod scan;
 mod task;
 
-pub use crate::drain::accept::Peer;
+pub use crate::drain::Peer;
 
 use self::conn::Conn;
 use self::framed::Framed;
-use crate::drain::Drain;
-use crate::drain::accept::{Accepted, Acceptor};
+use crate::drain::{Accepted, Acceptor, Drain, Limit};
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 use crate::systemd::activation::Listener;
@@ -40,6 +39,7 @@ pub struct HttpOptions {
     keep_alive_timeout: Duration,
     http2_max_concurrent_streams: u32,
     http2_keep_alive_interval: Option<Duration>,
+    max_connections: Option<usize>,
 }
 
 impl HttpOptions {
@@ -91,10 +91,22 @@ impl HttpOptions {
         self
     }
 
+    /// At most so many connections at a time, over all sockets of the name, idle ones included. More are not refused: they
+    /// wait in the backlog until others have gone. It counts in one generation, so while an old one drains there may be
+    /// more in all. Default: no limit but `LimitNOFILE=`.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = Some(connections);
+        self
+    }
+
     fn check(&self) -> Result<()> {
         if self.header_read_timeout.is_zero() || self.keep_alive_timeout.is_zero() {
             let message = "header_read_timeout and keep_alive_timeout must be above 0: no client could send a request";
             return Err(Error::new(Kind::Invalid, message));
+        }
+        if self.max_connections == Some(0) {
+            return Err(Error::new(Kind::Invalid, "max_connections must be above 0: no client would ever be served"));
         }
         if self.http2_max_concurrent_streams == 0 {
             return Err(Error::new(Kind::Invalid, "http2_max_concurrent_streams must be above 0"));
@@ -113,6 +125,7 @@ impl Default for HttpOptions {
             keep_alive_timeout: Self::KEEP_ALIVE_TIMEOUT,
             http2_max_concurrent_streams: Self::HTTP2_MAX_CONCURRENT_STREAMS,
             http2_keep_alive_interval: Some(Self::HTTP2_KEEP_ALIVE_INTERVAL),
+            max_connections: None,
         }
     }
 }
@@ -234,8 +247,12 @@ where
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
         Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
     })?;
-    let acceptors: Vec<_> =
-        listeners.into_iter().map(|listener| Acceptor::new(drain, name, listener)).collect::<Result<_>>()?;
+    let limit = options.max_connections.map(Limit::new);
+    let acceptor = |listener| {
+        let acceptor = Acceptor::new(drain, name, listener)?;
+        Ok(if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor })
+    };
+    let acceptors: Vec<_> = listeners.into_iter().map(acceptor).collect::<Result<_>>()?;
     let services = std::iter::repeat_n(service, acceptors.len());
     for (mut acceptor, service) in acceptors.into_iter().zip(services) {
         let drain = drain.clone();

@@ -294,6 +294,7 @@ impl Driver {
     fn tell_stopping(&mut self) {
         let text = format!("stopping; connections to finish: {}", self.drain.active());
         self.outbox.send(Message::new().status(text).stopping());
+        self.stopping = true;
     }
 
     fn begin_drain(&mut self, linger: Duration) {
@@ -361,6 +362,9 @@ impl Driver {
     }
 
     fn exit(&mut self, end: End) {
+        if self.stopping {
+            lock(&self.sockets).remove_paths();
+        }
         match &end {
             End::Done => {
                 info!(

@@ -22,6 +22,7 @@ use crate::service::sockets::{Sockets, Wanted};
 use crate::service::watchdog::Check;
 use crate::state::States;
 use crate::sys::spawn::Parent;
+use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::Names;
 use crate::systemd::notify::Notifier;
@@ -60,12 +61,30 @@ impl Builder {
     /// The service listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The address is bound
     /// only when nobody passes such a socket: without systemd, or without a .socket unit. See
     /// [`bind`](crate::systemd::activation::bind) for its forms.
+    ///
+    /// The path of a Unix socket that was bound stays as long as a generation or the fd store has the socket, and is removed
+    /// when the service stops for good. With an fd store it stays over a stop, too, as a restart begins with one; what is
+    /// dead then is replaced at the next start.
     pub fn listen(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: Some(address.into()) });
+        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Stream, address.into())) });
         self
     }
 
-    /// As [`Builder::listen`], but the sockets must be passed in: the service does not start without them.
+    /// As [`Builder::listen`], for datagrams: UDP or, with a path or `@name`, a Unix socket. See
+    /// [`bind_datagram`](crate::systemd::activation::bind_datagram).
+    pub fn listen_datagram(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Datagram, address.into())) });
+        self
+    }
+
+    /// As [`Builder::listen`], for a Unix socket that keeps packets apart. See
+    /// [`bind_seqpacket`](crate::systemd::activation::bind_seqpacket).
+    pub fn listen_seqpacket(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Seqpacket, address.into())) });
+        self
+    }
+
+    /// Sockets, or other fds, that must be passed in: the service does not start without them.
     pub fn socket(mut self, name: impl Into<String>) -> Self {
         self.wanted.push(Wanted { name: name.into(), address: None });
         self

@@ -142,6 +142,8 @@ pub(crate) struct Driver {
     /// Events that actions cause at once.
     pub(crate) follow_ups: VecDeque<Event>,
     pub(crate) own_drain_done: bool,
+    /// The service stops, and no generation comes after this one.
+    pub(crate) stopping: bool,
     pub(crate) began: Instant,
     pub(crate) end: Option<End>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
@@ -206,6 +208,7 @@ impl Driver {
             answers: HashMap::new(),
             follow_ups: VecDeque::new(),
             own_drain_done: false,
+            stopping: false,
             began: now(),
             end: None,
             inputs: service.inputs,

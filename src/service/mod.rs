@@ -3,6 +3,7 @@
 mod actions;
 mod builder;
 mod clock;
+mod datagrams;
 mod driver;
 mod handle;
 pub mod hooks;
@@ -14,6 +15,7 @@ mod runner;
 pub mod settings;
 pub mod signals;
 mod sockets;
+mod streams;
 mod tell;
 mod watch;
 mod watchdog;
@@ -40,7 +42,7 @@ use crate::service::sockets::Sockets;
 use crate::service::watchdog::Check;
 use crate::state::{State, States};
 use crate::sys::spawn::Parent;
-use crate::systemd::activation::Listener;
+use crate::systemd::activation::{Listener, Socket};
 use crate::systemd::fdstore::FdStore;
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
@@ -106,7 +108,8 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is not a listening
     /// stream socket, or the name was taken before.
     pub fn listeners(&self, name: &str) -> Result<Vec<Listener>> {
-        lock(&self.sockets).take(name)
+        let sockets = lock(&self.sockets).take(name, Socket::check_listener)?;
+        sockets.into_iter().map(Socket::into_listener).collect()
     }
 
     /// Fds that outlive this process: systemd's fd store, which comes back after a crash, and over reloads the next generation.

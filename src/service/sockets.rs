@@ -2,11 +2,15 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use tracing::warn;
+use tracing::{debug, warn};
 
+use crate::drain::FlowLinks;
 use crate::error::{Error, Kind, Result};
-use crate::systemd::activation::{Activation, Listener, bind};
+use crate::sys::unix_path;
+use crate::systemd::activation::{Activation, PassedConnection, Socket};
+use crate::systemd::bind::{self, Form};
 use crate::systemd::environment::Environment;
+use crate::systemd::fdstore::Kept::Stored;
 use crate::systemd::fdstore::{FdStore, Names};
 use crate::systemd::notify::Notifier;
 
@@ -17,13 +21,14 @@ const BOUND: &str = "handover.bound.";
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) name: String,
-    pub(crate) address: Option<String>,
+    /// `None`: they must be passed in, and may be of any kind.
+    pub(crate) address: Option<(Form, String)>,
 }
 
 #[derive(Debug)]
 struct Kept {
     name: String,
-    listeners: Vec<Listener>,
+    sockets: Vec<Socket>,
     /// Its name in the fd store. `None`: a .socket unit keeps it.
     entry: Option<String>,
     taken: bool,
@@ -35,6 +40,10 @@ pub(crate) struct Sockets {
     activation: Activation,
     store: FdStore,
     kept: Vec<Kept>,
+    /// The name of the one connection of `Accept=yes`, once it is served.
+    connection: Option<String>,
+    /// What makes the links of flows, by the names that the links have.
+    flows: Vec<(String, FlowLinks)>,
 }
 
 impl Sockets {
@@ -54,22 +63,23 @@ impl Sockets {
                 return Err(Error::new(Kind::Invalid, format!("the socket name {name:?} was declared twice")));
             }
             let passed = activation.contains(name);
-            let (listeners, entry) = match address {
-                Some(address) if !passed => bound(&store, name, address)?,
-                _ => (activation.listeners(name)?, None),
+            let (sockets, entry) = match address {
+                Some((form, address)) if !passed => bound(&store, name, *form, address)?,
+                Some((form, _)) => (activation.take_checked(name, check(*form))?, None),
+                None => (activation.take(name)?, None),
             };
-            kept.push(Kept { name: name.clone(), listeners, entry, taken: false });
+            kept.push(Kept { name: name.clone(), sockets, entry, taken: false });
         }
-        Ok(Self { activation, store, kept })
+        Ok(Self { activation, store, kept, connection: None, flows: Vec::new() })
     }
 
     /// For the application, once per name.
-    pub(crate) fn take(&mut self, name: &str) -> Result<Vec<Listener>> {
+    pub(crate) fn take(&mut self, name: &str, check: fn(&Socket) -> Result<()>) -> Result<Vec<Socket>> {
         let at = match self.kept.iter().position(|k| k.name == name) {
             Some(at) => at,
             None => {
-                let listeners = self.activation.listeners(name)?;
-                self.kept.push(Kept { name: name.to_owned(), listeners, entry: None, taken: false });
+                let sockets = self.activation.take_checked(name, check)?;
+                self.kept.push(Kept { name: name.to_owned(), sockets, entry: None, taken: false });
                 self.kept.len() - 1
             }
         };
@@ -80,7 +90,8 @@ impl Sockets {
                 format!("the sockets named {name:?} are in use already: each name can be served once"),
             ));
         }
-        let copies = kept.listeners.iter().map(Listener::try_clone).collect::<Result<_>>()?;
+        kept.sockets.iter().try_for_each(check)?;
+        let copies = kept.sockets.iter().map(Socket::try_clone).collect::<Result<_>>()?;
         kept.taken = true;
         Ok(copies)
     }
@@ -102,42 +113,112 @@ impl Sockets {
 
     /// Copies for the next generation, of what the store does not have.
     pub(crate) fn estate(&self) -> Result<Vec<(String, OwnedFd)>> {
+        self.check_reload()?;
         let mut fds = Vec::new();
         for kept in self.kept.iter().filter(|k| k.entry.is_none()) {
-            for listener in &kept.listeners {
-                let fd = listener.as_fd().try_clone_to_owned().map_err(|e| {
-                    Error::os(format!("the socket {:?} cannot be duplicated (LimitNOFILE=)", kept.name), e)
-                })?;
-                fds.push((kept.name.clone(), fd));
+            for socket in &kept.sockets {
+                fds.push((kept.name.clone(), socket.try_clone()?.into()));
+            }
+        }
+        for (name, links) in &self.flows {
+            // Of flows that are over the next generation needs to know nothing.
+            if let Ok(link) = links.link() {
+                fds.push((name.clone(), link));
             }
         }
         Ok(fds)
     }
+
+    /// The link to the previous generation's flows of a socket, if there is one.
+    pub(crate) fn older_flows(&mut self, link: &str) -> Result<Option<OwnedFd>> {
+        if !self.activation.contains(link) {
+            return Ok(None);
+        }
+        Ok(self.activation.take(link)?.pop().map(OwnedFd::from))
+    }
+
+    pub(crate) fn keep_flows(&mut self, link: String, links: FlowLinks) {
+        self.flows.push((link, links));
+    }
+}
+
+impl Sockets {
+    /// When the service is over for good: removes the paths of the Unix sockets that we bound. Not those of a .socket unit,
+    /// nor those that the fd store has, which a restart needs again.
+    pub(crate) fn remove_paths(&self) {
+        let stored: Vec<_> = self.store.list().into_iter().filter(|e| e.kept == Stored).map(|e| e.name).collect();
+        for kept in &self.kept {
+            let Some(entry) = kept.entry.as_ref().filter(|entry| !stored.contains(entry)) else { continue };
+            for socket in &kept.sockets {
+                match unix_path::remove(socket.as_fd()) {
+                    Ok(Some(path)) => debug!(entry, "removed {}", path.display()),
+                    Ok(None) => {}
+                    Err(error) => warn!(%error, "the path of the socket {:?} is left behind", kept.name),
+                }
+            }
+        }
+    }
+
+    /// Why there can be no next generation, if so.
+    pub(crate) fn check_reload(&self) -> Result<()> {
+        let kept = self.kept.iter().find(|k| k.sockets.iter().any(Socket::is_connection)).map(|k| &k.name);
+        match self.connection.as_ref().or(kept) {
+            Some(name) => Err(Error::new(
+                Kind::State,
+                format!("this process serves one connection, {name:?} (Accept=yes): reloads do not apply to it"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The one connection of `Accept=yes`. No copy is kept: its end is the client's end.
+    pub(crate) fn take_connection(&mut self, name: &str) -> Result<PassedConnection> {
+        let declared = self.kept.iter_mut().find(|k| k.name == name && !k.taken && k.sockets.len() == 1);
+        let connection = match declared {
+            Some(kept) => {
+                kept.sockets.iter().try_for_each(Socket::check_connection)?;
+                kept.taken = true;
+                let socket = kept.sockets.pop();
+                socket.map_or_else(|| self.activation.connection(name), Socket::into_connection)
+            }
+            None => self.activation.connection(name),
+        };
+        self.connection = Some(name.to_owned());
+        connection
+    }
 }
 
 /// The sockets of that address as the store has them, from before a crash or from the previous generation, else new ones.
-fn bound(store: &FdStore, name: &str, address: &str) -> Result<(Vec<Listener>, Option<String>)> {
+fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<Socket>, Option<String>)> {
     // The address is part of the name: one that was changed is bound anew.
     let entry = format!("{BOUND}{name}@{}", address.escape_default()).replace([':', '~'], "=");
     let there: Vec<_> = store.get(&entry)?.into_iter().map(|fd| (name.to_owned(), fd)).collect();
     if !there.is_empty() {
-        match Activation::from_fds(there).and_then(|mut passed| passed.listeners(name)) {
-            Ok(listeners) => return Ok((listeners, Some(entry))),
-            Err(error) => {
-                warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew");
-                store.remove(&entry)?;
-            }
+        match Activation::from_fds(there).and_then(|mut passed| passed.take_checked(name, check(form))) {
+            // Not if somebody has removed the path meanwhile, as a stop does with RuntimeDirectory=.
+            Ok(sockets) if !sockets.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((sockets, Some(entry))),
+            Ok(_) => warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew"),
+            Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
         }
+        store.remove(&entry)?;
     }
-    let listeners = bind(address)?;
-    let stored = store.put(&entry, &listeners);
+    let sockets = bind::open(name, form, address)?;
+    let stored = store.put(&entry, &sockets);
     Ok(match stored {
-        Ok(_) => (listeners, Some(entry)),
+        Ok(_) => (sockets, Some(entry)),
         Err(error) => {
             warn!(%error, "the socket {name:?} is not kept over a crash");
-            (listeners, None)
+            (sockets, None)
         }
     })
+}
+
+fn check(form: Form) -> fn(&Socket) -> Result<()> {
+    match form {
+        Form::Stream => Socket::check_listener,
+        Form::Seqpacket => Socket::check_seqpacket,
+        Form::Datagram => Socket::check_datagram,
+    }
 }
 
 /// Closes what was bound for another address, or for a name that is not asked for any more.

@@ -6,7 +6,11 @@ pub(crate) mod link;
 #[cfg(feature = "http")]
 pub(crate) mod look;
 pub(crate) mod memfd;
+pub(crate) mod message;
+pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod scm;
+pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+pub(crate) mod unix_path;

@@ -2,18 +2,18 @@
 
 use listenfd::ListenFd;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, VsockAddr, bind, connect,
     getsockopt, listen, setsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use nix::unistd::{SysconfVar, sysconf};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -29,6 +29,9 @@ pub(crate) enum File {
         listening: bool,
     },
     Fifo,
+    MessageQueue,
+    /// A device, or a file that the kernel makes up (/proc, /sys).
+    Special,
     Other,
 }
 
@@ -41,9 +44,18 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> io::Result<File> {
             listening: getsockopt(&fd, sockopt::AcceptConn)?,
         },
         libc::S_IFIFO => File::Fifo,
+        libc::S_IFCHR | libc::S_IFBLK => File::Special,
+        libc::S_IFREG => match fstatfs(fd)?.filesystem_type() {
+            MQUEUE_MAGIC => File::MessageQueue,
+            PROC_SUPER_MAGIC | SYSFS_MAGIC => File::Special,
+            _ => File::Other,
+        },
         _ => File::Other,
     })
 }
+
+/// The file system of POSIX message queues; see mq_overview(7).
+const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
 
 /// Whether both are the same socket, or else the same open file description.
 ///
@@ -90,40 +102,56 @@ pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// For all who share the open file description.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    }
+    Ok(())
+}
+
 /// How many fds this process may have open (`LimitNOFILE=`).
 pub(crate) fn max_open_files() -> usize {
     let limit = sysconf(SysconfVar::OPEN_MAX).ok().flatten();
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// A nonblocking TCP listener. `[::]` takes IPv4 too.
-pub(crate) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+/// A nonblocking TCP listener, or UDP socket. `[::]` takes IPv4 too.
+pub(crate) fn bind_inet(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    if kind == SockType::Stream {
+        // Not for UDP, where it would let two servers have one port.
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    }
     if address.is_ipv6() {
         // The default is a sysctl; a specific IPv6 address never takes IPv4.
         setsockopt(&fd, sockopt::Ipv6V6Only, &!address.ip().is_unspecified())?;
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&fd, Backlog::MAXCONN)?;
-    Ok(fd.into())
+    listen_unless_datagram(&fd, kind)?;
+    Ok(fd)
 }
 
-/// A nonblocking Unix listener. The file of a path gets `mode` from the start.
-pub(crate) fn listen_unix(address: &UnixAddr, mode: Mode) -> io::Result<UnixListener> {
-    let fd = unix_stream()?;
+/// A nonblocking Unix socket, which listens unless it is one of datagrams. The file of a path gets `mode` from the start.
+pub(crate) fn bind_unix(address: &UnixAddr, kind: SockType, mode: Mode) -> io::Result<OwnedFd> {
+    let fd = unix_socket(kind)?;
     // bind(2) gives the file the mode of the socket, less the umask: no moment with a wider one,
     // and no change of the umask, which is the whole process's.
     fchmod(&fd, mode)?;
     bind(fd.as_raw_fd(), address)?;
-    listen(&fd, Backlog::MAXCONN)?;
-    Ok(fd.into())
+    listen_unless_datagram(&fd, kind)?;
+    Ok(fd)
 }
 
-/// Whether somebody listens there. An answer that says neither yes nor no is an error.
+fn listen_unless_datagram(fd: &OwnedFd, kind: SockType) -> nix::Result<()> {
+    if kind == SockType::Datagram { Ok(()) } else { listen(fd, Backlog::MAXCONN) }
+}
+
+/// Whether somebody listens or receives there. An answer that says neither yes nor no is an error.
 pub(crate) fn is_listened_to(address: &UnixAddr) -> io::Result<bool> {
-    let fd = unix_stream()?;
+    let fd = unix_socket(SockType::Stream)?;
     match connect(fd.as_raw_fd(), address) {
         // EAGAIN: its queue is full; EPROTOTYPE: a datagram or seqpacket socket.
         Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(true),
@@ -132,8 +160,8 @@ pub(crate) fn is_listened_to(address: &UnixAddr) -> io::Result<bool> {
     }
 }
 
-fn unix_stream() -> nix::Result<OwnedFd> {
-    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+fn unix_socket(kind: SockType) -> nix::Result<OwnedFd> {
+    socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
 }
 
 /// Where the service manager receives notifications.

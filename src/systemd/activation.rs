@@ -34,8 +34,9 @@ use listenfd::ListenFd;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-pub use crate::systemd::bind::{SOCKET_MODE, bind};
+pub use crate::systemd::bind::{SOCKET_MODE, bind, bind_datagram, bind_seqpacket};
 pub use crate::systemd::socket::{Listener, LocalAddr, Socket, SocketKind};
+pub use crate::systemd::typed::{PassedConnection, SeqpacketListener};
 
 /// Where the sockets of an [`Activation`] come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,9 +177,14 @@ impl Activation {
     ///
     /// As for [`take`](Self::take); and one of them is of another kind or does not listen: then none is taken.
     pub fn listeners(&mut self, name: &str) -> Result<Vec<Listener>> {
+        self.take_checked(name, Socket::check_listener)?.into_iter().map(Socket::into_listener).collect()
+    }
+
+    /// All of that name or, if one of them is of another kind, none.
+    pub(crate) fn take_checked(&mut self, name: &str, check: fn(&Socket) -> Result<()>) -> Result<Vec<Socket>> {
         self.check(name)?;
-        self.sockets.iter().filter(|socket| socket.name() == name).try_for_each(Socket::check_listener)?;
-        self.take(name)?.into_iter().map(Socket::into_listener).collect()
+        self.sockets.iter().filter(|socket| socket.name() == name).try_for_each(check)?;
+        self.take(name)
     }
 
     /// Closes what was not taken. Returns a name for each fd that was closed, for the log.

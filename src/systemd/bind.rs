@@ -2,11 +2,13 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket as sys;
-use crate::systemd::socket::Listener;
-use nix::sys::socket::UnixAddr;
+use crate::systemd::socket::{Listener, Socket};
+use crate::systemd::typed::SeqpacketListener;
+use nix::sys::socket::{SockType, UnixAddr};
 use nix::sys::stat::Mode;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
@@ -30,8 +32,8 @@ pub const SOCKET_MODE: u32 = 0o600;
 /// TCP ports can be bound again while old connections linger (`SO_REUSEADDR`). The backlog is 4096, of which the
 /// kernel grants at most `net.core.somaxconn`.
 ///
-/// The file of a Unix socket is replaced if nobody listens at it any more, and is never removed otherwise, also
-/// not at the end: other generations may still be using it.
+/// The file of a Unix socket is replaced if nobody listens at it any more, and is never removed otherwise: other generations
+/// may still be using it. ([`Service`](crate::Service) removes those that it bound when it stops for good.)
 ///
 /// # Errors
 ///
@@ -43,77 +45,133 @@ pub const SOCKET_MODE: u32 = 0o600;
 /// Of two processes that bind one and the same Unix path at the same moment, one may end up unreachable: between
 /// bind(2) and listen(2) a socket looks like a stale one. Under systemd, which binds, that cannot happen.
 pub fn bind(address: &str) -> Result<Vec<Listener>> {
-    let unix = address.strip_prefix("unix:");
-    match unix.unwrap_or(address) {
-        name if name.starts_with('@') && name.len() > 1 => Ok(vec![abstract_name(name)?]),
-        path if path.starts_with('/') => Ok(vec![path_name(Path::new(path))?]),
-        _ if unix.is_some() => Err(invalid(address, "a Unix socket is an absolute path or @name")),
-        port if port.strip_prefix(':').unwrap_or(port).bytes().all(|c| c.is_ascii_digit()) => {
-            let port = port.strip_prefix(':').unwrap_or(port).parse();
-            all_addresses(address, port.map_err(|_| invalid(address, "there is no such port"))?)
+    open("", Form::Stream, address)?.into_iter().map(Socket::into_listener).collect()
+}
+
+/// Binds a Unix socket that keeps packets apart, and listens. The address is a path or a name, as for [`bind`].
+///
+/// # Errors
+///
+/// As for [`bind`].
+pub fn bind_seqpacket(address: &str) -> Result<SeqpacketListener> {
+    let mut sockets = open("", Form::Seqpacket, address)?;
+    let socket = sockets.pop().ok_or_else(|| invalid(address, Form::Seqpacket, "there is no address"))?;
+    socket.into_seqpacket_listener()
+}
+
+/// Binds sockets that receive datagrams: UDP, or Unix ones. The address is one of those of [`bind`], the name is for
+/// [`Socket::name`].
+///
+/// A UDP port is never shared with another socket (no `SO_REUSEADDR`).
+///
+/// # Errors
+///
+/// As for [`bind`].
+pub fn bind_datagram(name: &str, address: &str) -> Result<Vec<Socket>> {
+    open(name, Form::Datagram, address)
+}
+
+/// What a socket is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Stream,
+    Seqpacket,
+    Datagram,
+}
+
+impl Form {
+    fn kind(self) -> SockType {
+        match self {
+            Self::Stream => SockType::Stream,
+            Self::Seqpacket => SockType::SeqPacket,
+            Self::Datagram => SockType::Datagram,
         }
-        _ => tcp(address),
+    }
+
+    fn verb(self) -> &'static str {
+        if self == Self::Datagram { "receive" } else { "listen" }
     }
 }
 
-fn tcp(address: &str) -> Result<Vec<Listener>> {
+pub(crate) fn open(name: &str, form: Form, address: &str) -> Result<Vec<Socket>> {
+    let unix = address.strip_prefix("unix:");
+    let fds = match unix.unwrap_or(address) {
+        name if name.starts_with('@') && name.len() > 1 => vec![abstract_name(form, name)?],
+        path if path.starts_with('/') => vec![path_name(form, Path::new(path))?],
+        _ if unix.is_some() || form == Form::Seqpacket => {
+            return Err(invalid(address, form, "a Unix socket is an absolute path or @name"));
+        }
+        port if port.strip_prefix(':').unwrap_or(port).bytes().all(|c| c.is_ascii_digit()) => {
+            let port = port.strip_prefix(':').unwrap_or(port).parse();
+            all_addresses(form, address, port.map_err(|_| invalid(address, form, "there is no such port"))?)?
+        }
+        _ => inet(form, address)?,
+    };
+    let socket = |fd| Socket::new(name.to_owned(), fd).map_err(|error| refused(form, &address, error));
+    fds.into_iter().map(socket).collect()
+}
+
+fn inet(form: Form, address: &str) -> Result<Vec<OwnedFd>> {
     // A literal address is never looked up.
     let mut addresses: Vec<SocketAddr> = match address.parse() {
         Ok(literal) => vec![literal],
         Err(_) => match address.to_socket_addrs() {
             Ok(found) => found.collect(),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(invalid(address, "expected HOST:PORT, [IPv6]:PORT, a port, an absolute path or @name"));
+                let why = "expected HOST:PORT, [IPv6]:PORT, a port, an absolute path or @name";
+                return Err(invalid(address, form, why));
             }
             Err(error) => return Err(Error::os(format!("cannot look up {address:?}"), error)),
         },
     };
     addresses.sort_unstable();
     addresses.dedup();
-    let mut listeners = Vec::new();
+    let mut fds = Vec::new();
     let mut skipped = None;
     for one in addresses {
-        match sys::listen_tcp(one) {
-            Ok(listener) => listeners.push(Listener::Tcp(listener)),
+        match sys::bind_inet(one, form.kind()) {
+            Ok(fd) => fds.push(fd),
             // localhost has an IPv6 address also where there is no IPv6.
             Err(error) if no_such_address(&error) => skipped = Some((one, error)),
-            Err(error) => return Err(refused(&one, error)),
+            Err(error) => return Err(refused(form, &one, error)),
         }
     }
     match skipped {
-        Some((one, error)) if listeners.is_empty() => Err(refused(&one, error)),
-        _ if listeners.is_empty() => Err(invalid(address, "the name has no address")),
-        _ => Ok(listeners),
+        Some((one, error)) if fds.is_empty() => Err(refused(form, &one, error)),
+        _ if fds.is_empty() => Err(invalid(address, form, "the name has no address")),
+        _ => Ok(fds),
     }
 }
 
-fn all_addresses(address: &str, port: u16) -> Result<Vec<Listener>> {
+fn all_addresses(form: Form, address: &str, port: u16) -> Result<Vec<OwnedFd>> {
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    let listener = sys::listen_tcp(v6).or_else(|error| {
+    let fd = sys::bind_inet(v6, form.kind()).or_else(|error| {
         // EINVAL or ENOPROTOOPT never come from here: IPV6_V6ONLY exists wherever AF_INET6 does.
-        if no_such_address(&error) { sys::listen_tcp(v4) } else { Err(error) }
+        if no_such_address(&error) { sys::bind_inet(v4, form.kind()) } else { Err(error) }
     });
-    Ok(vec![Listener::Tcp(listener.map_err(|error| refused(&address, error))?)])
+    Ok(vec![fd.map_err(|error| refused(form, &address, error))?])
 }
 
 fn no_such_address(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 
-fn abstract_name(name: &str) -> Result<Listener> {
-    let address = UnixAddr::new_abstract(&name.as_bytes()[1..]).map_err(|_| invalid(name, "the name is too long"))?;
-    let listener = sys::listen_unix(&address, Mode::from_bits_truncate(SOCKET_MODE));
-    listener.map(Listener::Unix).map_err(|error| refused(&name, error))
+fn abstract_name(form: Form, name: &str) -> Result<OwnedFd> {
+    let address =
+        UnixAddr::new_abstract(&name.as_bytes()[1..]).map_err(|_| invalid(name, form, "the name is too long"))?;
+    let fd = sys::bind_unix(&address, form.kind(), Mode::from_bits_truncate(SOCKET_MODE));
+    fd.map_err(|error| refused(form, &name, error))
 }
 
-fn path_name(path: &Path) -> Result<Listener> {
+fn path_name(form: Form, path: &Path) -> Result<OwnedFd> {
     let shown = path.display();
-    let address = UnixAddr::new(path).map_err(|_| invalid(&shown.to_string(), "a path may have at most 107 bytes"))?;
-    let listen = || sys::listen_unix(&address, Mode::from_bits_truncate(SOCKET_MODE)).map(Listener::Unix);
-    match listen() {
+    let too_long = |_| invalid(&shown.to_string(), form, "a path may have at most 107 bytes");
+    let address = UnixAddr::new(path).map_err(too_long)?;
+    let bind = || sys::bind_unix(&address, form.kind(), Mode::from_bits_truncate(SOCKET_MODE));
+    match bind() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-        other => return other.map_err(|error| refused(&shown, error)),
+        other => return other.map_err(|error| refused(form, &shown, error)),
     }
     let os = |what: &str, error| Error::os(format!("cannot {what} {shown}"), error);
     match std::fs::symlink_metadata(path) {
@@ -131,13 +189,13 @@ fn path_name(path: &Path) -> Result<Listener> {
         return Err(Error::new(Kind::Socket, why));
     }
     std::fs::remove_file(path).map_err(|error| os("replace", error))?;
-    listen().map_err(|error| refused(&shown, error))
+    bind().map_err(|error| refused(form, &shown, error))
 }
 
-fn invalid(address: &str, why: &str) -> Error {
-    Error::new(Kind::Invalid, format!("cannot listen at {address:?}: {why}"))
+fn invalid(address: &str, form: Form, why: &str) -> Error {
+    Error::new(Kind::Invalid, format!("cannot {} at {address:?}: {why}", form.verb()))
 }
 
-fn refused(address: &dyn std::fmt::Display, error: io::Error) -> Error {
-    Error::io(Kind::Socket, format!("cannot listen at {address}"), error)
+fn refused(form: Form, address: &dyn std::fmt::Display, error: io::Error) -> Error {
+    Error::io(Kind::Socket, format!("cannot {} at {address}", form.verb()), error)
 }

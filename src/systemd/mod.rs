@@ -12,5 +12,6 @@ pub mod scope;
 pub mod watchdog;
 
 mod barrier;
-mod bind;
+pub(crate) mod bind;
 mod socket;
+mod typed;

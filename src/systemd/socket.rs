@@ -30,9 +30,15 @@ pub enum SocketKind {
     Udp,
     /// A fifo or the end of a pipe (`ListenFIFO=`).
     Fifo,
-    /// Another kind of socket, for example SCTP, netlink or vsock.
+    /// A netlink socket (`ListenNetlink=`).
+    Netlink,
+    /// A POSIX message queue (`ListenMessageQueue=`).
+    MessageQueue,
+    /// A device, or a file of /proc or /sys (`ListenSpecial=`).
+    Special,
+    /// Another kind of socket, for example SCTP or vsock.
     OtherSocket,
-    /// No socket and no fifo, for example a memfd, a device or a regular file.
+    /// None of these, for example a memfd or a regular file.
     Other,
 }
 
@@ -49,6 +55,9 @@ impl fmt::Display for SocketKind {
             Self::UnixDatagram => "a Unix datagram socket",
             Self::Udp => "a UDP socket",
             Self::Fifo => "a fifo",
+            Self::Netlink => "a netlink socket",
+            Self::MessageQueue => "a message queue",
+            Self::Special => "a special file",
             Self::OtherSocket => "another kind of socket",
             Self::Other => "not a socket",
         })
@@ -60,6 +69,8 @@ impl SocketKind {
         let (family, kind, protocol, listening) = match inspect(fd)? {
             File::Socket { family, kind, protocol, listening } => (family, kind, protocol, listening),
             File::Fifo => return Ok(Self::Fifo),
+            File::MessageQueue => return Ok(Self::MessageQueue),
+            File::Special => return Ok(Self::Special),
             File::Other => return Ok(Self::Other),
         };
         let inet = family == libc::AF_INET || family == libc::AF_INET6;
@@ -75,6 +86,7 @@ impl SocketKind {
             libc::SOCK_SEQPACKET if unix => Self::UnixSeqpacket,
             libc::SOCK_DGRAM if unix => Self::UnixDatagram,
             libc::SOCK_DGRAM if inet && protocol == libc::IPPROTO_UDP => Self::Udp,
+            _ if family == libc::AF_NETLINK => Self::Netlink,
             _ => Self::OtherSocket,
         })
     }
@@ -111,15 +123,28 @@ impl Socket {
 
     /// Whether [`into_listener`](Self::into_listener) would take it.
     pub(crate) fn check_listener(&self) -> Result<()> {
-        if matches!(self.kind, SocketKind::TcpListener | SocketKind::UnixListener) {
+        let wanted = [SocketKind::TcpListener, SocketKind::UnixListener];
+        self.check(&wanted, "a listening stream socket", "ListenStream=")
+    }
+
+    /// Whether it is one of these; else an error that says what is needed and where to set it.
+    pub(crate) fn check(&self, wanted: &[SocketKind], needed: &str, setting: &str) -> Result<()> {
+        if wanted.contains(&self.kind) {
             return Ok(());
         }
         let (fd, name, kind) = (self.fd.as_raw_fd(), &self.name, self.kind);
         let why = format!(
-            "LISTEN_FDS: fd {fd} named {name:?} is {kind}; a listening stream socket is needed: \
-             check ListenStream= in the .socket unit"
+            "LISTEN_FDS: fd {fd} named {name:?} is {kind}; {needed} is needed: check {setting} in the .socket unit"
         );
         Err(Error::new(Kind::Socket, why))
+    }
+
+    /// A second fd of the same open file.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|error| {
+            Error::os(format!("the fd named {:?} cannot be duplicated (LimitNOFILE=)", self.name), error)
+        })?;
+        Ok(Self { name: self.name.clone(), kind: self.kind, fd })
     }
 
     /// The listener, nonblocking from now on.

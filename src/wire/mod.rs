@@ -1,5 +1,6 @@
 //! Bytes and types, pure: nothing here reads the environment, a clock or an fd.
 
+pub(crate) mod flows;
 pub(crate) mod frame;
 pub(crate) mod listen;
 pub(crate) mod notify;

@@ -3,9 +3,12 @@
 //! A scenario × version is one ordinary case: `cargo test --all-features --test systemd -- 257::reload`.
 #![expect(clippy::print_stdout, reason = "the harness says what it could not run")]
 
+mod flow_service;
 mod lab;
 mod load;
+mod reloads;
 mod scenarios;
+mod sink_service;
 mod store_service;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,12 @@ type Ignored = Arc<Mutex<BTreeMap<String, usize>>>;
 fn main() -> ExitCode {
     if let Ok(port) = std::env::var(store_service::PORT) {
         return store_service::main(&port);
+    }
+    if std::env::var_os(flow_service::SERVICE).is_some() {
+        return flow_service::main();
+    }
+    if let Ok(directory) = std::env::var(sink_service::DIRECTORY) {
+        return sink_service::main(&directory);
     }
     let mut args = Arguments::from_args();
     let targets = lab::targets();

@@ -33,6 +33,10 @@ impl Failure {
         Self { code: 1, message: message.into() }
     }
 
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, message: message.into() }
+    }
+
     pub(crate) fn cannot_run(message: impl Into<String>) -> Self {
         Self { code: 3, message: message.into() }
     }

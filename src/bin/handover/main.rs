@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod demo;
 mod failure;
+mod init;
 mod out;
 // The demo runs exactly the published example, from this binary alone.
 #[path = "../../../examples/web.rs"]
@@ -25,6 +27,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say what in unit files would break a rolling reload, why, and what to write instead
+    Check(check::Options),
+    /// Write the .socket and .service units of a service, and with --rust a program
+    Init(init::Options),
     /// Reload an example service under load, break it and kill it, and count what its clients lost
     Demo(demo::Options),
     /// The example service itself
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
+        Command::Check(options) => check::run(options).await,
+        Command::Init(options) => init::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Web { arguments } => {
             let name = OsString::from("handover web");

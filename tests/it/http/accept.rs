@@ -69,6 +69,21 @@ async fn unix_listener() {
     server.drained().await;
 }
 
+#[tokio::test]
+async fn beyond_max_connections_clients_wait() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::ours_on(Listener::Tcp(listener), HttpOptions::new().max_connections(1));
+    let mut first = Client::connect(address).await;
+    assert_eq!(first.reply_to("/1").await, Some(Reply::ok("/1")));
+    let mut second = Client::connect(address).await;
+    second.get("/2").await;
+    assert_eq!(first.reply_to("/3").await, Some(Reply::ok("/3")));
+    assert_eq!(server.drain().active(), 1);
+    drop(first);
+    assert_eq!(second.reply().await, Some(Reply::ok("/2")));
+}
+
 #[test]
 fn outside_of_a_runtime_is_an_error() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -158,7 +158,8 @@ fn every_kind_is_told() {
     nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let fifo = File::options().read(true).write(true).open(at("fifo")).unwrap();
     let netlink = socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    let kinds: [(OwnedFd, SocketKind, &str); 12] = [
+    let file = tempfile::tempfile().unwrap();
+    let kinds: [(OwnedFd, SocketKind, &str); 13] = [
         (TcpStream::connect(address).unwrap().into(), SocketKind::TcpStream, "a TCP socket that does not listen"),
         (bound, SocketKind::TcpStream, "a TCP socket that does not listen"),
         (listening, SocketKind::TcpListener, ""),
@@ -169,8 +170,9 @@ fn every_kind_is_told() {
         (UnixDatagram::bind(at("d")).unwrap().into(), SocketKind::UnixDatagram, "a Unix datagram socket"),
         (UdpSocket::bind("127.0.0.1:0").unwrap().into(), SocketKind::Udp, "a UDP socket"),
         (fifo.into(), SocketKind::Fifo, "a fifo"),
-        (netlink, SocketKind::OtherSocket, "another kind of socket"),
-        (File::open("/dev/null").unwrap().into(), SocketKind::Other, "not a socket"),
+        (netlink, SocketKind::Netlink, "a netlink socket"),
+        (File::open("/dev/null").unwrap().into(), SocketKind::Special, "a special file"),
+        (file.into(), SocketKind::Other, "not a socket"),
     ];
     for (fd, kind, what) in kinds {
         let number = fd.as_raw_fd();

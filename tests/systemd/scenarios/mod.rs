@@ -3,8 +3,10 @@
 mod basics;
 mod counter;
 mod crashes;
+mod datagrams;
 mod failures;
 mod identity;
+mod init;
 mod journal;
 mod probation;
 mod reload;
@@ -13,6 +15,7 @@ mod runner;
 mod stops;
 mod store;
 mod storm;
+mod streams;
 mod survival;
 mod upgrade;
 mod user_manager;
@@ -36,9 +39,12 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         storm::SCENARIOS,
         survival::SCENARIOS,
+        streams::SCENARIOS,
+        datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         runner::SCENARIOS,
+        init::SCENARIOS,
     ]
     .concat()
 }

@@ -10,15 +10,21 @@ use crate::lab::{Container, Outcome, Scenario, example, handover};
 pub(super) const SCENARIOS: &[Scenario] =
     &[Scenario::new("lab_on_a_user_manager", lab_on_a_user_manager).system_only()];
 
-/// What is run there: the lab itself, and a reload.
-const CASES: [&str; 5] =
-    ["socket_activation_smoke", "notify_smoke", "install_smoke", "socket_activation", "environment_of_the_next"];
+/// What is run there: the lab itself, a reload, and what `handover init --user` writes.
+const CASES: [&str; 6] = [
+    "socket_activation_smoke",
+    "notify_smoke",
+    "install_smoke",
+    "socket_activation",
+    "environment_of_the_next",
+    "init_boots",
+];
 
 /// The harness runs itself: its own scenarios on `systemctl --user`.
 fn lab_on_a_user_manager(lab: &Container) -> Outcome {
     let harness = lab.install(&std::env::current_exe()?, "harness")?;
     // The paths of the programs are fixed in the harness.
-    for program in [handover().to_owned(), example("web")?] {
+    for program in [handover().to_owned(), example("web")?, example("hello")?] {
         let directory = program.parent().unwrap_or(Path::new("/")).display();
         lab.sh_ok(&format!("mkdir -p '{directory}' && chmod a+rx '{directory}'"))?;
         fs::copy(&program, lab.outside(&program))?;

@@ -1,0 +1,196 @@
+//! `handover check`: reads units as systemd does, and says what would break a rolling reload.
+
+mod cat;
+mod command;
+mod finding;
+mod known;
+mod lint;
+mod load;
+mod name;
+mod pair;
+mod parse;
+mod report;
+mod rules;
+mod unit;
+mod value;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::failure::{Failure, Outcome};
+use crate::out;
+use finding::Severity;
+use load::Sources;
+use pair::Given;
+use report::{drop_in, json, manual, sarif, text};
+
+/// Says what in unit files would break a rolling reload, why, and what to write instead.
+///
+/// Units are files, directories, names that systemd knows, or `-` for the output of `systemctl cat` on stdin. Drop-ins beside a unit
+/// and the sockets beside a service are read too. Nothing is changed, and nothing is started.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Options {
+    /// A file, a directory, the name of a unit, or `-` for stdin
+    #[arg(value_name = "UNIT", required_unless_present_any = ["list", "explain"])]
+    units: Vec<String>,
+    /// Systemd's version on the machine that the units are for; unknown unless units are asked from this machine's systemd
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..=9999))]
+    target_version: Option<u32>,
+    /// Take every service for one that is reloaded by handover, whatever its unit says
+    #[arg(long)]
+    assume_handover: bool,
+    /// The service's drain timeout, which TimeoutStopSec= must exceed [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    drain_timeout: Option<Duration>,
+    /// How long a generation may take to be ready, which TimeoutStartSec= must exceed [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    warm_up: Option<Duration>,
+    /// Connections of one generation at most
+    #[arg(long, value_name = "N")]
+    connections: Option<u64>,
+    /// Memory that one generation takes, as 500M
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+    /// Threads and child processes of one generation at most
+    #[arg(long, value_name = "N")]
+    tasks: Option<u64>,
+    /// Entries that the service keeps in the fd store, its listeners aside
+    #[arg(long, value_name = "N")]
+    stored: Option<u64>,
+    /// Look for UNIT.d/*.conf in this directory too
+    #[arg(long, value_name = "DIR")]
+    drop_ins: Vec<PathBuf>,
+    /// Ask the user's own systemd for units that are no files
+    #[arg(long)]
+    user: bool,
+    /// What is shown at least
+    #[arg(long, value_name = "LEVEL", default_value = "warning")]
+    level: Severity,
+    /// How findings are printed
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    /// Print a drop-in for each unit that is named, with what a machine can decide; the rest is in its comments
+    #[arg(long, conflicts_with = "format")]
+    fix: bool,
+    /// Exit with 1 on warnings too
+    #[arg(long)]
+    strict: bool,
+    /// Print all rules
+    #[arg(long, conflicts_with_all = ["units", "explain", "fix"])]
+    list: bool,
+    /// Print what a rule is about, by id or name
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["units", "fix", "format"])]
+    explain: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One object
+    Json,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
+}
+
+// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
+const AFTER_HELP: &str = "\
+Examples:
+  handover check web.service                 the file, its drop-ins, its sockets
+  handover check packaging/systemd --strict  a directory; warnings fail too
+  handover check nginx                       no file: what systemd has loaded
+  systemctl cat web.service web.socket | handover check --target-version 252 -
+  handover check --explain HO104
+  handover check --fix web.service |
+      install -D -m 644 /dev/stdin \\
+          /etc/systemd/system/web.service.d/50-handover.conf
+
+Which services are meant:
+  Many a daemon has a socket or answers SIGHUP, and does not hand over.
+  Findings weigh in full where a unit says so: by an ExecReload= with
+  `handover reload`, by a section [X-Handover], or by all three signs:
+    a .socket unit,
+    a reload by SIGHUP or Type=notify-reload,
+    FileDescriptorStoreMax=.
+  With two signs errors are warnings; with fewer all is information.
+  --assume-handover ends the guessing. What systemd itself ignores (HO0xx)
+  weighs in full everywhere.
+
+In the unit, in a section that systemd ignores:
+  [X-Handover]
+  Ignore=HO132 delegate     rules that do not apply; say why in a comment
+  DrainTimeout=, WarmUp=, Connections=, Memory=, Tasks=, Stored=  as options
+
+Exit codes:
+  0  no error (with --strict: and no warning)
+  1  errors (with --strict: or warnings)
+  2  the command line is wrong
+  3  a unit cannot be read or found";
+
+pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
+    if let Some(name) = &options.explain {
+        let rule = rules::find(name)
+            .ok_or_else(|| Failure::usage(format!("there is no rule {name}: handover check --list shows all")))?;
+        out::line(manual::explain(rule));
+        return Ok(Outcome::Success);
+    }
+    if options.list {
+        out::line(match options.format {
+            Format::Text => manual::list(),
+            Format::Json => json::rules(),
+            Format::Sarif => sarif::report(&lint::Report::default()),
+        });
+        return Ok(Outcome::Success);
+    }
+    let sources = Sources { drop_ins: options.drop_ins.clone(), user: options.user };
+    let loaded = sources.load(&options.units).await;
+    let mut given = options.given();
+    if given.target.is_none() && loaded.from_manager {
+        given.target = sources.version().await;
+    }
+    let report = lint::lint(&loaded.world, &given, options.level);
+    // Of nothing there is nothing to say to people; programs get what they can parse.
+    let nothing = loaded.world.units.is_empty();
+    match (options.fix, options.format) {
+        (true, _) | (false, Format::Text) if nothing => {}
+        (true, _) => out::line(drop_in::report(&report, &loaded.asked)),
+        (false, Format::Text) => out::line(text::report(&report, text::Paint::detect())),
+        (false, Format::Json) => out::line(json::report(&report)),
+        (false, Format::Sarif) => out::line(sarif::report(&report)),
+    }
+    if !loaded.problems.is_empty() {
+        return Err(Failure::cannot_run(loaded.problems.join("\n")));
+    }
+    let failing = if options.strict { Severity::Warning } else { Severity::Error };
+    let bad = report.findings().any(|f| f.severity >= failing);
+    Ok(if bad { Outcome::Bad } else { Outcome::Success })
+}
+
+impl Options {
+    fn given(&self) -> Given {
+        Given {
+            target: self.target_version,
+            assume: self.assume_handover,
+            drain_timeout: self.drain_timeout,
+            warm_up: self.warm_up,
+            connections: self.connections,
+            memory: self.memory,
+            tasks: self.tasks,
+            stored: self.stored,
+        }
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    value::size(text).ok_or_else(|| "write a number of bytes, or one with K, M, G or T".into())
+}
+
+/// Of property tests: what failed once fails again.
+#[cfg(test)]
+fn fixed_seed(seed: u64) -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, RngSeed};
+    Config { cases: 128, failure_persistence: None, rng_seed: RngSeed::Fixed(seed), ..Config::default() }
+}

@@ -1,0 +1,175 @@
+//! `handover init`: the two units of a service, and the program if wanted.
+
+mod plan;
+mod program;
+mod units;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+
+use crate::failure::{Failure, Outcome};
+use crate::out;
+use plan::{Listen, Plan};
+
+/// Writes a .socket and a .service unit for a service that is reloaded by handover, and with --rust a program that is one.
+///
+/// What it writes passes `handover check` and `systemd-analyze verify`. Nothing is installed, and no file is replaced unless --force says so.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP, group = ArgGroup::new("listen"))]
+pub(crate) struct Options {
+    /// What the service is called; the units are NAME.socket and NAME.service
+    name: String,
+    /// For your own `systemctl --user` instead of the system
+    #[arg(long)]
+    user: bool,
+    /// Type=notify-reload, for systemd 253 and later: `systemctl reload` waits until the new generation is main
+    #[arg(long)]
+    notify_reload: bool,
+    /// NAME@.socket and NAME@.service, of which every instance is a service: `%i` stands for what comes after the @
+    #[arg(long)]
+    template: bool,
+    /// Listen at this TCP port or address [default: 127.0.0.1:8080; with --template 127.0.0.1:%i]
+    #[arg(long, value_name = "ADDR", group = "listen")]
+    tcp: Option<String>,
+    /// Listen at this path, or @name for an abstract one
+    #[arg(long, value_name = "PATH", group = "listen")]
+    unix: Option<String>,
+    /// Receive datagrams at this UDP port or address
+    #[arg(long, value_name = "ADDR", group = "listen", conflicts_with = "rust")]
+    udp: Option<String>,
+    /// The program [default: /usr/bin/NAME; with --user %h/.local/bin/NAME]
+    #[arg(long, value_name = "PATH")]
+    exec: Option<String>,
+    /// The name that the program asks for its sockets by [default: http; with --udp udp]
+    #[arg(long, value_name = "NAME")]
+    socket_name: Option<String>,
+    /// How long the program's drain may take
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    drain_timeout: Duration,
+    /// How long a generation may take to be ready
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    warm_up: Duration,
+    /// A sandbox that leaves reloads alone; this is the default
+    #[arg(long, conflicts_with = "no_hardening")]
+    hardened: bool,
+    /// No sandbox
+    #[arg(long)]
+    no_hardening: bool,
+    /// Write Cargo.toml and src/main.rs too: a web service of 15 lines
+    #[arg(long)]
+    rust: bool,
+    /// Where to write
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    force: bool,
+}
+
+// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
+const AFTER_HELP: &str = "\
+Examples:
+  handover init web                       web.socket and web.service, here
+  handover init web --rust --dir web      and a program, in its own directory
+  handover init web --tcp '[::]:80' --notify-reload      systemd 253 and later
+  handover init api --unix /run/api.sock --exec /opt/api/bin/api
+  handover init shard --template --tcp '127.0.0.1:%i'
+      then: systemctl enable --now shard@8081.socket shard@8081.service
+  handover init web --user --dir ~/.config/systemd/user
+
+Exit codes:
+  0  written
+  1  a file is there already; --force replaces it
+  2  the command line is wrong
+  3  a file cannot be written";
+
+// Async as the other commands are; there is nothing to wait for.
+#[expect(clippy::unused_async, reason = "all commands are called alike")]
+pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
+    let plan = options.plan().map_err(Failure::usage)?;
+    let mut files = units::files(&plan);
+    if options.rust {
+        files.extend(program::files(&plan).map_err(Failure::usage)?);
+    }
+    let paths: Vec<_> = files.iter().map(|(name, _)| options.dir.join(name)).collect();
+    if !options.force {
+        let there: Vec<_> =
+            paths.iter().filter(|p| p.symlink_metadata().is_ok()).map(|p| p.display().to_string()).collect();
+        if !there.is_empty() {
+            return Err(Failure::failed(format!("already there: {}; --force replaces them", there.join(", "))));
+        }
+    }
+    for (path, (_, text)) in paths.iter().zip(&files) {
+        write(path, text, options.force)?;
+        out::line(format_args!("wrote {}", path.display()));
+    }
+    out::line(next_steps(&plan, &options));
+    Ok(Outcome::Success)
+}
+
+impl Options {
+    fn plan(&self) -> Result<Plan, String> {
+        let prefix = self.name.clone();
+        let listen = match (&self.tcp, &self.unix, &self.udp) {
+            (Some(address), ..) => Listen::Tcp(address.clone()),
+            (_, Some(path), _) => Listen::Unix(path.clone()),
+            (.., Some(address)) => Listen::Udp(address.clone()),
+            _ if self.template => Listen::Tcp("127.0.0.1:%i".to_owned()),
+            _ => Listen::Tcp("127.0.0.1:8080".to_owned()),
+        };
+        let default = if self.user { format!("%h/.local/bin/{prefix}") } else { format!("/usr/bin/{prefix}") };
+        let socket_name = if matches!(listen, Listen::Udp(_)) { "udp" } else { "http" };
+        let plan = Plan {
+            prefix,
+            user: self.user,
+            notify_reload: self.notify_reload,
+            template: self.template,
+            listen,
+            exec: self.exec.clone().unwrap_or(default),
+            socket_name: self.socket_name.clone().unwrap_or_else(|| socket_name.to_owned()),
+            drain_timeout: self.drain_timeout,
+            warm_up: self.warm_up,
+            hardened: self.hardened || !self.no_hardening,
+        };
+        plan.checked()
+    }
+}
+
+/// Whole or not at all, and never over a file that came in between.
+fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
+    let failure = |e: std::io::Error| Failure::cannot_run(format!("{} cannot be written: {e}", path.display()));
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(failure)?;
+    let readable = fs::Permissions::from_mode(0o644);
+    let file = tempfile::Builder::new().prefix(".handover-").permissions(readable).tempfile_in(directory);
+    let mut file = file.map_err(failure)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failure)?;
+    let kept = if force { file.persist(path) } else { file.persist_noclobber(path) };
+    kept.map(drop).map_err(|e| failure(e.error))
+}
+
+fn next_steps(plan: &Plan, options: &Options) -> String {
+    let (socket, service) = (plan.unit("socket"), plan.unit("service"));
+    let place = if plan.user { "~/.config/systemd/user" } else { "/etc/systemd/system" };
+    let systemctl = if plan.user { "systemctl --user" } else { "systemctl" };
+    let started = match plan.template {
+        true => format!("{0}@INSTANCE.socket {0}@INSTANCE.service", plan.prefix),
+        false => format!("{socket} {service}"),
+    };
+    let build = match options.rust {
+        true => format!("  cargo build --release        # then put target/release/{} at {}\n", plan.prefix, plan.exec),
+        false => String::new(),
+    };
+    let shown = options.dir.join(&service);
+    format!(
+        "\nNext:\n{build}  handover check {}\n  cp {} {} {place}/\n  {systemctl} daemon-reload && {systemctl} enable --now {started}",
+        shown.display(),
+        options.dir.join(&socket).display(),
+        shown.display(),
+    )
+}

@@ -1,0 +1,74 @@
+//! The program of `--rust`: the paved path, and nothing more. Pure.
+
+use std::time::Duration;
+
+use super::plan::{Listen, Plan};
+
+/// `Cargo.toml` and `src/main.rs`.
+pub(super) fn files(plan: &Plan) -> Result<Vec<(String, String)>, String> {
+    let valid = plan.prefix.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        && plan.prefix.starts_with(|c: char| c.is_ascii_alphabetic());
+    if !valid {
+        return Err(format!("{}: with --rust the name is a crate's too: letters, digits, `-` and `_`", plan.prefix));
+    }
+    Ok(vec![("Cargo.toml".to_owned(), manifest(plan)), ("src/main.rs".to_owned(), main(plan))])
+}
+
+fn manifest(plan: &Plan) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    // 0.1.3 is good for 0.1.
+    let version = version.rsplit_once('.').map_or(version, |(minor, _)| minor);
+    format!(
+        "[package]
+name = \"{name}\"
+version = \"0.1.0\"
+edition = \"2024\"
+
+[dependencies]
+axum = \"0.8\"
+handover = {{ version = \"{version}\", features = [\"http\", \"journald\"] }}
+tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}
+",
+        name = plan.prefix,
+    )
+}
+
+fn main(plan: &Plan) -> String {
+    // What stands in the unit may only mean something to systemd.
+    let address = match &plan.listen {
+        Listen::Tcp(address) | Listen::Unix(address) | Listen::Udp(address) if !address.contains('%') => address,
+        _ => "127.0.0.1:8080",
+    };
+    format!(
+        "//! {title}: a web service whose reloads no client sees.
+
+use axum::{{Router, routing::get}};
+use std::time::Duration;
+
+#[tokio::main]
+async fn main() -> handover::Result<()> {{
+    handover::logging::init()?; // journald's fields under systemd, text elsewhere
+    let router = Router::new().route(\"/\", get(|| async {{ \"hello\\n\" }}));
+    let service = handover::Service::builder()
+        .listen(\"{name}\", \"{address}\") // the name in {unit}; the address only without systemd
+        .drain_timeout({drain})
+        .ready_timeout({warm_up})
+        .start()?;
+    service.serve_http(\"{name}\", router)?;
+    service.run().await // ready, watchdog, SIGHUP → reload, SIGTERM → stop
+}}
+",
+        title = plan.prefix,
+        name = plan.socket_name,
+        unit = plan.unit("socket"),
+        drain = duration(plan.drain_timeout),
+        warm_up = duration(plan.warm_up),
+    )
+}
+
+fn duration(time: Duration) -> String {
+    match time.subsec_nanos() {
+        0 => format!("Duration::from_secs({})", time.as_secs()),
+        _ => format!("Duration::from_millis({})", time.as_millis().max(1)),
+    }
+}

@@ -1,0 +1,252 @@
+//! Connections that are not HTTP: TCP, Unix streams, sequential packets, and who owns a path.
+
+use std::time::Duration;
+
+use crate::lab::{Container, Outcome, Scenario};
+use crate::reloads::{DEADLINE, Served, Talk, client, under_reloads};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("streams_under_reloads", streams_under_reloads),
+    Scenario::new("streams_say_goodbye", streams_say_goodbye),
+    Scenario::new("streams_hammered", streams_hammered),
+    Scenario::new("unix_path_is_owned", unix_path_is_owned),
+    Scenario::new("unix_path_of_a_socket_unit", unix_path_of_a_socket_unit),
+    Scenario::new("accept_yes", accept_yes),
+];
+
+const UNIT: &str = "echo.service";
+
+/// With a socket of each kind, as a client of this machine says it: the first two are socat's.
+struct Addresses {
+    tcp: String,
+    stream: String,
+    packets: String,
+    udp: String,
+    datagrams: String,
+}
+
+fn start<'a>(lab: &'a Container, lines: &str) -> Outcome<(Served<'a>, Addresses)> {
+    let (port, dir) = (lab.port(7007)?, lab.dir().display().to_string());
+    let stream = format!("ListenStream=127.0.0.1:{port}\nListenStream={dir}/echo.sock");
+    let packets = format!("ListenSequentialPacket={dir}/packets.sock");
+    let datagrams = format!("ListenDatagram=127.0.0.1:{port}\nListenDatagram={dir}/datagrams.sock");
+    let sockets = [("echo", stream), ("echo-packets", packets), ("echo-datagrams", datagrams)];
+    let here = lab.host_dir().display().to_string();
+    let addresses = Addresses {
+        tcp: format!("TCP:127.0.0.1:{port}"),
+        stream: format!("UNIX-CONNECT:{here}/echo.sock"),
+        packets: format!("{here}/packets.sock"),
+        udp: format!("127.0.0.1:{port}"),
+        datagrams: format!("{here}/datagrams.sock"),
+    };
+    Ok((Served::start(lab, "echo", &sockets, lines)?, addresses))
+}
+
+/// Everything that the echo speaks, at once. socat: fresh connections are never refused, and each conversation is finished by the
+/// generation that has it. Python: each packet and each datagram has its answer, and no second one.
+fn streams_under_reloads(lab: &Container) -> Outcome {
+    let (service, addresses) = start(lab, "")?;
+    let fresh = |address: &str, number: usize| -> Outcome {
+        let input: String = (0..20).map(|line| format!("{number} {line}\n")).collect();
+        let output = client(lab, &["socat", "-t", "20", "-", address], &input)?;
+        if output == input { Ok(()) } else { Err(format!("{address}: sent {input:?}, got {output:?}").into()) }
+    };
+    let long = |address: &str, number: usize| -> Outcome {
+        let socat = |_| Talk::start(lab, &["socat", "-t", "20", "-", address]);
+        let mut talks: Vec<_> = (0..8).map(socat).collect::<Outcome<_>>()?;
+        let generations: Vec<_> = talks.iter_mut().map(|talk| talk.ask("who")).collect::<Outcome<_>>()?;
+        for line in 0..10 {
+            std::thread::sleep(Duration::from_millis(150));
+            for talk in &mut talks {
+                let line = format!("{number} {line}");
+                assert_eq!(talk.ask(&line)?, line);
+            }
+        }
+        for (mut talk, generation) in talks.into_iter().zip(generations) {
+            assert_eq!(talk.ask("who")?, generation, "a conversation stays where it is");
+            assert_eq!(talk.end()?, "");
+        }
+        Ok(())
+    };
+    let python = |kind: &str, to: &str, number: usize| -> Outcome {
+        let output = client(lab, &["python3", "-c", ASK, kind, to, &number.to_string()], "")?;
+        if output == "ok\n" { Ok(()) } else { Err(format!("{kind}: python3 said {output:?}").into()) }
+    };
+    under_reloads(
+        &[&service],
+        &[
+            ("connections of socat (TCP)", &|n| fresh(&addresses.tcp, n)),
+            ("connections of socat (Unix)", &|n| fresh(&addresses.stream, n)),
+            ("times 8 conversations of 1.5 s of socat (TCP)", &|n| long(&addresses.tcp, n)),
+            ("times 8 conversations of 1.5 s of socat (Unix)", &|n| long(&addresses.stream, n)),
+            ("connections of 200 packets of python3 (Unix seqpacket)", &|n| python("seqpacket", &addresses.packets, n)),
+            ("times 200 datagrams of python3 (UDP)", &|n| python("udp", &addresses.udp, n)),
+            ("times 200 datagrams of python3 (Unix)", &|n| python("unix", &addresses.datagrams, n)),
+        ],
+    )?;
+    service.check()
+}
+
+const ASK: &str = r#"
+import os, socket, sys
+kind, to, number = sys.argv[1:]
+if kind == "seqpacket":
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+elif kind == "unix":
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.bind(f"\0handover-client-{os.getpid()}")
+else:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    host, port = to.split(":")
+    to = (host, int(port))
+s.settimeout(20)
+s.connect(to)
+for question in range(200):
+    sent = f"{number} {question}".encode()
+    s.send(sent)
+    got = s.recv(4096)
+    assert got == sent, (sent, got)
+s.settimeout(0.05)
+try:
+    print("more", s.recv(4096))
+except socket.timeout:
+    print("ok")
+"#;
+
+fn streams_say_goodbye(lab: &Container) -> Outcome {
+    let (service, addresses) = start(lab, "")?;
+    let mut talks = Vec::new();
+    for address in [&addresses.tcp, &addresses.stream] {
+        let mut talk = Talk::start(lab, &["socat", "-t", "20", "-", address])?;
+        assert_eq!(talk.ask("wait")?, "waiting");
+        talks.push(talk);
+    }
+    service.reload()?;
+    for mut talk in talks {
+        assert_eq!(talk.line()?, "goodbye from generation 1");
+        assert_eq!(talk.end()?, "");
+    }
+    service.check()
+}
+
+/// What does not listen to the signal is cut in the end, and named.
+fn streams_hammered(lab: &Container) -> Outcome {
+    let (service, addresses) = start(lab, "")?;
+    let mut talk = Talk::start(lab, &["socat", "-t", "20", "-", &addresses.tcp])?;
+    assert_eq!(talk.ask("who")?, "generation 1");
+    let old = lab.main_pid(UNIT)?;
+    service.reload()?;
+    lab.signal(old, "QUIT")?;
+    assert_eq!(talk.end()?, "");
+    lab.wait_until(DEADLINE, "the cut connection in the journal", || {
+        Ok(service.logged("cut echo: 127.0.0.1:")?.then_some(()))
+    })
+}
+
+/// A path that the service bound: there as long as anybody needs it, and no longer.
+fn unix_path_is_owned(lab: &Container) -> Outcome {
+    let (dir, here) = (lab.dir().display().to_string(), lab.host_dir());
+    let path = here.join("own.sock");
+    let address = format!("UNIX-CONNECT:{}", path.display());
+    let environment = format!(
+        "Environment=ECHO={dir}/own.sock ECHO_PACKETS={dir}/own-packets.sock ECHO_DATAGRAMS={dir}/own-datagrams.sock"
+    );
+    let others = [here.join("own-packets.sock"), here.join("own-datagrams.sock")];
+    let service = Served::start(lab, "echo", &[], &environment)?;
+    let ask = |expected: &str| -> Outcome {
+        assert_eq!(client(lab, &["socat", "-t", "20", "-", &address], "who\n")?.trim_end(), expected);
+        Ok(())
+    };
+    ask("generation 1")?;
+    service.reload()?;
+    ask("generation 2")?;
+    service.check()?;
+    // A crash without an fd store leaves a dead file, which is replaced.
+    let main = lab.main_pid(UNIT)?;
+    lab.signal(main, "KILL")?;
+    lab.wait_until(DEADLINE, "a restart", || Ok(lab.main_pid(UNIT).ok().filter(|new| *new != main)))?;
+    lab.systemctl_ok(&["start", UNIT])?;
+    ask("generation 1")?;
+    // A second service at the same path says why it cannot start.
+    let program = lab.dir().join("echo").display().to_string();
+    let second = lab.sh(&format!("ECHO={dir}/own.sock {program}"))?;
+    assert!(!second.success() && second.stderr.contains("somebody listens at"), "{second:?}");
+    ask("generation 1")?;
+    lab.systemctl_ok(&["stop", UNIT])?;
+    for path in others.iter().chain([&path]) {
+        assert!(!path.exists(), "{} is left behind", path.display());
+    }
+    // With an fd store, a restart keeps socket and path: nobody is refused.
+    lab.write_unit(
+        UNIT,
+        &lab.sh_ok(&format!("systemctl cat {UNIT}"))?.replace("[Service]", "[Service]\nFileDescriptorStoreMax=16"),
+    )?;
+    lab.daemon_reload()?;
+    lab.systemctl_ok(&["start", UNIT])?;
+    let stored = || Ok((lab.show(UNIT, "NFileDescriptorStore")? == "3").then_some(()));
+    lab.wait_until(DEADLINE, "three sockets in the fd store", stored)?;
+    lab.systemctl_ok(&["restart", UNIT])?;
+    assert!(path.exists());
+    ask("generation 1")?;
+    // Somebody removes the path while the service is away, as RuntimeDirectory= does: it is bound anew.
+    let main = lab.main_pid(UNIT)?;
+    std::fs::remove_file(&path)?;
+    lab.signal(main, "KILL")?;
+    lab.wait_until(DEADLINE, "the path again", || Ok(path.exists().then_some(())))?;
+    lab.systemctl_ok(&["start", UNIT])?;
+    ask("generation 1")?;
+    assert!(service.logged("is gone; ")?);
+    lab.wait_until(DEADLINE, "three sockets in the fd store", stored)
+}
+
+fn unix_path_of_a_socket_unit(lab: &Container) -> Outcome {
+    let (service, addresses) = start(lab, "")?;
+    service.reload()?;
+    lab.systemctl_ok(&["stop", UNIT])?;
+    assert!(lab.host_dir().join("echo.sock").exists() && lab.host_dir().join("packets.sock").exists());
+    // The unit's socket starts the service again.
+    let answer = client(lab, &["socat", "-t", "20", "-", &addresses.stream], "who\n")?;
+    assert_eq!(answer, "generation 1\n");
+    Ok(())
+}
+
+/// A process for each connection, and no reload.
+fn accept_yes(lab: &Container) -> Outcome {
+    let port = lab.port(7013)?;
+    let program = lab.install(&crate::lab::example("inetd")?, "inetd")?;
+    lab.write_unit("inetd.socket", &format!("[Socket]\nListenStream=127.0.0.1:{port}\nAccept=yes\n"))?;
+    lab.write_unit(
+        "inetd@.service",
+        &format!("[Service]\nType=notify\nExecReload=/bin/kill -HUP $MAINPID\nExecStart={program}\n"),
+    )?;
+    lab.daemon_reload()?;
+    lab.systemctl_ok(&["start", "inetd.socket"])?;
+    let address = format!("TCP:127.0.0.1:{port}");
+    let mut first = Talk::start(lab, &["socat", "-t", "20", "-", &address])?;
+    let mut second = Talk::start(lab, &["socat", "-t", "20", "-", &address])?;
+    let (one, two) = (first.line()?, second.line()?);
+    let pid = |line: &str| line.split(' ').nth(1).map(str::to_owned);
+    assert!(one.starts_with("pid ") && one.contains("serves 127.0.0.1:"), "{one:?}");
+    assert!(pid(&one) != pid(&two), "{one:?} {two:?}");
+    assert_eq!(second.ask("hello")?, "hello");
+    let units = || lab.systemctl_ok(&["list-units", "--no-legend", "--plain", "--state=running", "inetd@*"]);
+    // A connection is served before systemd has read that its service is ready.
+    let instances = lab.wait_until(DEADLINE, "two instances that run", || {
+        Ok(units().ok().filter(|running| running.lines().count() == 2))
+    })?;
+    let instance = instances.split_whitespace().next().ok_or("no instance")?.to_owned();
+    lab.systemctl_ok(&["reload", &instance])?;
+    for text in ["this process serves the one connection \"connection\" (Accept=yes)", "reloads do not apply to it"] {
+        lab.wait_until(DEADLINE, text, || {
+            Ok(lab.journal_json(&instance)?.iter().any(|e| e.message().contains(text)).then_some(()))
+        })?;
+    }
+    lab.wait_until(DEADLINE, "the refused reload in the journal", || {
+        Ok(lab.journal_json(&instance)?.iter().any(|e| e.message().contains("reload failed")).then_some(()))
+    })?;
+    // It serves on, and ends with its connection.
+    assert_eq!(first.ask("still there")?, "still there");
+    assert_eq!(first.end()?, "");
+    assert_eq!(second.end()?, "");
+    lab.wait_until(DEADLINE, "no instance", || Ok(units()?.is_empty().then_some(())))
+}
