@@ -53,6 +53,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
+//! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
 //! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `cli` | the tool `handover`; not needed by a library user |
@@ -84,6 +85,9 @@ pub mod logging;
 #[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(feature = "tls")]
+pub mod tls;
+
 #[cfg(feature = "admin")]
 pub mod admin;
 
@@ -114,6 +118,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/protocols.md")]
     pub mod protocols {}
+    #[cfg(feature = "tls")]
+    #[doc = include_str!("docs/tls.md")]
+    pub mod tls {}
 
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}

@@ -88,6 +88,12 @@ impl Entering {
         self.track(Arc::new(Job::new(what)))
     }
 
+    /// The drain that it will be counted by.
+    #[cfg(feature = "tls")]
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
     pub(crate) fn track(mut self, work: Arc<dyn Work>) -> Guard {
         let mut guard = self.drain.track(work);
         guard._slot = self.slot.take();

@@ -94,7 +94,7 @@ pub(crate) struct Core {
 }
 
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP lingers so far"))]
+#[cfg_attr(not(any(feature = "http", feature = "tls")), expect(dead_code, reason = "only these linger so far"))]
 struct Begun {
     at: Instant,
     linger: Duration,
@@ -231,7 +231,7 @@ impl Drain {
     }
 
     /// The end of linger for a connection that is idle since then. Only while draining.
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "http", feature = "tls"))]
     pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
         match self.core.begun.get() {
             Some(begun) if self.core.hurried.load(Ordering::Acquire) => {
@@ -308,7 +308,7 @@ pub const HURRY_LINGER: Duration = Duration::from_millis(100);
 pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 /// `at + by`, at most [`FAR`] ahead.
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) fn later(at: Instant, by: Duration) -> Instant {
     at + by.min(FAR)
 }

@@ -13,7 +13,12 @@ mod framed;
 mod observe;
 mod scan;
 mod task;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;
 
+#[cfg(feature = "tls")]
+pub use self::tls::{serve_hyper_tls, serve_tls};
 pub use crate::drain::Peer;
 
 use self::conn::Conn;
@@ -243,16 +248,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    options.check()?;
-    let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
-        Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
-    })?;
-    let limit = options.max_connections.map(Limit::new);
-    let acceptor = |listener| {
-        let acceptor = Acceptor::new(drain, name, listener)?;
-        Ok(if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor })
-    };
-    let acceptors: Vec<_> = listeners.into_iter().map(acceptor).collect::<Result<_>>()?;
+    let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
     let services = std::iter::repeat_n(service, acceptors.len());
     for (mut acceptor, service) in acceptors.into_iter().zip(services) {
         let drain = drain.clone();
@@ -266,4 +262,22 @@ where
         });
     }
     Ok(())
+}
+
+fn prepare(
+    drain: &Drain,
+    name: &str,
+    listeners: Vec<Listener>,
+    options: &HttpOptions,
+) -> Result<(tokio::runtime::Handle, Vec<Acceptor>)> {
+    options.check()?;
+    let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+        Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
+    })?;
+    let limit = options.max_connections.map(Limit::new);
+    let acceptor = |listener| {
+        let acceptor = Acceptor::new(drain, name, listener)?;
+        Ok(if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor })
+    };
+    Ok((runtime, listeners.into_iter().map(acceptor).collect::<Result<_>>()?))
 }

@@ -20,8 +20,8 @@ pub(super) struct Observed<S> {
 }
 
 impl<S> Observed<S> {
-    pub(super) fn new(service: S, conn: Arc<Conn>) -> Self {
-        let mut extensions = Extensions::new();
+    /// `extensions`: what each request gets besides.
+    pub(super) fn new(service: S, conn: Arc<Conn>, mut extensions: Extensions) -> Self {
         extensions.insert(conn.peer);
         extensions.insert(conn.drain.signal());
         Self { service, conn, extensions }

@@ -4,6 +4,7 @@ use super::HttpOptions;
 use super::conn::{Conn, Stage};
 use super::framed::{Framed, Protocol};
 use super::observe::Observed;
+use super::transport::Transport;
 use crate::drain::later;
 use http::{Request, Response};
 use http_body::Body;
@@ -31,8 +32,9 @@ const ROUNDS: usize = 16;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-pub(super) async fn connection<S, B>(mut framed: Framed, conn: Arc<Conn>, service: S, options: HttpOptions)
+pub(super) async fn connection<T, S, B>(mut framed: Framed<T>, conn: Arc<Conn>, service: S, options: HttpOptions)
 where
+    T: Transport,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
@@ -44,7 +46,7 @@ where
     let sleep = pin!(sleep_until(later(conn.opened(), first)));
     let mut clock = Clock::new(&conn, &options, sleep);
     let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
-    let service = Observed::new(service, Arc::clone(&conn));
+    let service = Observed::new(service, Arc::clone(&conn), framed.extensions());
     let result = match protocol {
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),
@@ -99,14 +101,14 @@ where
 }
 
 /// Until the first bytes tell; with the same linger and the same last look as later.
-fn poll_protocol(
-    framed: &mut Framed,
+fn poll_protocol<T: Transport>(
+    framed: &mut Framed<T>,
     conn: &Conn,
     clock: &mut Clock<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Protocol>>> {
     clock.register(cx);
-    loop {
+    for _ in 0..ROUNDS {
         if conn.is_hammered() {
             return Poll::Ready(Ok(None));
         }
@@ -127,6 +129,9 @@ fn poll_protocol(
             Due::Close => return Poll::Ready(Ok(None)),
         }
     }
+    // the reactor must have its turn: it has not told yet what the last look has seen
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 fn drive(

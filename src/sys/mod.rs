@@ -3,7 +3,7 @@
 
 pub(crate) mod child;
 pub(crate) mod link;
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) mod look;
 pub(crate) mod memfd;
 pub(crate) mod message;

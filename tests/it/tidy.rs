@@ -16,7 +16,8 @@ const LAYERS: &[&[&str]] = &[
     &["drain"],
     &["jobs"],
     &["service"],
-    &["http", "tls", "logging", "metrics"],
+    &["tls", "logging", "metrics"],
+    &["http"],
     &["admin"],
 ];
 /// Not counting unit tests. "Rarely over 400", with some room to finish the thought.

@@ -17,6 +17,7 @@ mod store;
 mod storm;
 mod streams;
 mod survival;
+mod tls;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -44,6 +45,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         runner::SCENARIOS,
+        tls::SCENARIOS,
         init::SCENARIOS,
     ]
     .concat()
