@@ -56,6 +56,7 @@
 //! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
 //! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
+//! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
 //! # Requirements
@@ -91,6 +92,12 @@ pub mod tls;
 #[cfg(feature = "admin")]
 pub mod admin;
 
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[expect(unreachable_pub, reason = "with the feature they are reachable")]
+mod metrics;
+
 pub use crate::drain::{
     Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
     Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, IdleTimeout, Limit,
@@ -116,6 +123,12 @@ pub mod docs {
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}
 
+    #[cfg(feature = "http")]
+    #[doc = include_str!("docs/http.md")]
+    pub mod http {}
+
+    #[doc = include_str!("docs/metrics.md")]
+    pub mod metrics {}
     #[doc = include_str!("docs/protocols.md")]
     pub mod protocols {}
     #[cfg(feature = "tls")]

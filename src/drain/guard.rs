@@ -2,6 +2,7 @@
 
 use super::limit::Slot;
 use super::{Core, Drain, Entry, Phase, State, Work};
+use crate::metrics::{Counted, Protocol};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -25,6 +26,13 @@ impl Guard {
         Self { core, id, _slot: None }
     }
 
+    /// Its work is over, and the other one's takes its place within the limit.
+    #[cfg(all(feature = "http", feature = "tls"))]
+    pub(crate) fn continues_as(mut self, mut next: Self) -> Self {
+        next._slot = self._slot.take();
+        next
+    }
+
     /// Resolves when the hammer falls: what is not done by now should stop.
     pub fn cut(&self) -> Cutting {
         Cutting { step: Step::new(Arc::clone(&self.core), Phase::Hammered) }
@@ -33,6 +41,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        #[cfg(feature = "metrics")]
+        self.core.note_end(self.id);
         // dropped after the lock is released: the work may hold wakers, and they tasks
         let mut entry = None;
         self.core.release(|state| entry = state.open.remove(&self.id));
@@ -50,6 +60,8 @@ impl fmt::Debug for Guard {
 pub(crate) struct Entering {
     drain: Drain,
     pub(super) slot: Option<Slot>,
+    /// The listener, for the metrics of a connection that is not HTTP.
+    pub(super) listener: Option<Arc<str>>,
 }
 
 impl Drain {
@@ -58,7 +70,7 @@ impl Drain {
         let mut state = self.core.lock();
         state.gate.then(|| {
             state.accepting += 1;
-            Entering { drain: self.clone(), slot: None }
+            Entering { drain: self.clone(), slot: None, listener: None }
         })
     }
 
@@ -85,7 +97,9 @@ impl Core {
 
 impl Entering {
     pub(super) fn register(self, what: String) -> Guard {
-        self.track(Arc::new(Job::new(what)))
+        let metrics = self.drain.metrics();
+        let connection = self.listener.clone().map(|listener| metrics.connection(listener, Protocol::Stream));
+        self.track(Arc::new(Job::new(what, connection)))
     }
 
     /// The drain that it will be counted by.
@@ -151,14 +165,17 @@ impl Future for Cutting {
 
 /// Waits for a phase. Allocates only if it must wait.
 struct Step {
-    core: Arc<Core>,
+    /// In an Arc of its own: a connection clones its signal for each request, and the threads of all connections would
+    /// else write to one cache line.
+    #[expect(clippy::redundant_allocation, reason = "not for its size, but for its count")]
+    core: Arc<Arc<Core>>,
     phase: Phase,
     waiting: Option<Pin<Box<OwnedNotified>>>,
 }
 
 impl Step {
     fn new(core: Arc<Core>, phase: Phase) -> Self {
-        Self { core, phase, waiting: None }
+        Self { core: Arc::new(core), phase, waiting: None }
     }
 
     fn is_past(&self) -> bool {
@@ -181,7 +198,7 @@ impl Step {
 
 impl Clone for Step {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.core), self.phase)
+        Self { core: Arc::clone(&self.core), phase: self.phase, waiting: None }
     }
 }
 
@@ -214,11 +231,12 @@ impl fmt::Display for Cut {
 pub(super) struct Job {
     what: String,
     since: Instant,
+    connection: Option<Counted>,
 }
 
 impl Job {
-    pub(super) fn new(what: String) -> Self {
-        Self { what, since: Instant::now() }
+    pub(super) fn new(what: String, connection: Option<Counted>) -> Self {
+        Self { what, since: Instant::now(), connection }
     }
 }
 
@@ -227,6 +245,10 @@ impl Work for Job {
 
     fn doing(&self) -> Option<String> {
         Some(format!("{}, open for {:?}", self.what.escape_debug(), since(self.since)))
+    }
+
+    fn connection(&self) -> Option<&Counted> {
+        self.connection.as_ref()
     }
 }
 

@@ -110,6 +110,7 @@ impl Driver {
             id,
             handover_id: handover_id.clone(),
             began: now(),
+            ready: None,
             coming: None,
             new_pid: None,
             ended: false,
@@ -188,6 +189,7 @@ impl Driver {
     }
 
     fn send_main(&mut self, reload: bool, stop: bool) {
+        self.pass_counts();
         self.send_next(&Frame::Main { reload, stop });
         self.pidfile = None; // The next one's to write and to remove.
         self.fire(When::HandedOver, |_| {});
@@ -208,6 +210,7 @@ impl Driver {
 
     fn tell_rolled_back(&mut self, reason: &str) {
         let next = self.generation + 1;
+        self.drain.metrics().reload("rolled_back");
         self.fire(When::RolledBack, |event| event.reason = Some(reason.to_owned()));
         if let Some(reload) = self.reload.take() {
             error!(
@@ -251,6 +254,7 @@ impl Driver {
             let watcher = watch::drainer(generation, pid, Arc::clone(link), overdue.into(), self.inputs.clone());
             self.drainer_watchers.push(self.tasks.spawn(watcher));
         }
+        self.measure_draining();
         self.keep_drainers_in_bounds();
     }
 
@@ -270,8 +274,8 @@ impl Driver {
 
     fn start_pinging(&mut self) {
         let (Some(watchdog), None) = (self.watchdog, &self.pinging) else { return };
-        let ping =
-            watchdog::ping(self.generation, watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
+        let (notifier, check, metrics) = (self.notifier.clone(), self.check.clone(), self.drain.metrics().clone());
+        let ping = watchdog::ping(self.generation, watchdog, notifier, check, metrics, self.inputs.clone());
         self.pinging = Some(self.tasks.spawn(ping));
     }
 
@@ -284,7 +288,7 @@ impl Driver {
                     old_pid = pid,
                     "more than {cap} generations drain: hammering generation {generation}"
                 );
-                self.tasks.spawn(watch::hammer(*generation, *pid, Arc::clone(link)));
+                self.tasks.spawn(watch::hammer(*generation, *pid, Arc::clone(link), self.inputs.clone()));
             } else if age + HURRY_BEFORE_CAP >= cap && age > 0 {
                 let _ = link.send(&Frame::Hurry);
             }
@@ -362,6 +366,7 @@ impl Driver {
     }
 
     fn exit(&mut self, end: End) {
+        self.pass_last_counts();
         if self.stopping {
             lock(&self.sockets).remove_paths();
         }

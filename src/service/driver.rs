@@ -15,6 +15,7 @@ use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
+use crate::metrics::Carried;
 use crate::service::builder::StateFn;
 use crate::service::clock::{at, millis, now};
 use crate::service::handle::{Reloaded, Status};
@@ -55,6 +56,8 @@ pub(crate) enum Input {
     Entries(Vec<String>, Vec<OwnedFd>),
     /// The previous generation removed what we were started with.
     Gone(Vec<String>),
+    /// Counts of an older generation.
+    Counted(Carried),
     DrainerGone(u64),
     OwnDrainDone,
     /// The watchdog asks whether the driver is alive.
@@ -90,6 +93,8 @@ pub(crate) struct Reload {
     pub(crate) id: u64,
     pub(crate) handover_id: String,
     pub(crate) began: Instant,
+    /// When the next generation was ready.
+    pub(crate) ready: Option<Instant>,
     pub(crate) coming: Option<Coming>,
     /// Of the next generation, once it is started.
     pub(crate) new_pid: Option<u32>,
@@ -229,6 +234,7 @@ impl Driver {
             self.tasks.spawn(reap::reap(REAP_AFTER));
         }
         self.make_ready().await;
+        self.measure_start();
         self.feed(Event::Started);
         while self.end.is_none() {
             let deadline = self.machine.deadline();
@@ -297,8 +303,10 @@ impl Driver {
             Input::Prepared(id, prepared) => self.on_prepared(id, prepared),
             Input::Entries(names, fds) => self.on_passed_entries(names, fds),
             Input::Gone(names) => self.on_gone_entries(&names),
+            Input::Counted(carried) => self.drain.metrics().adopt(carried),
             Input::DrainerGone(generation) => {
                 self.drainers.retain(|d| d.generation != generation);
+                self.measure_draining();
                 self.all_drained();
             }
             Input::OwnDrainDone => {
@@ -379,6 +387,9 @@ impl Driver {
                 debug!(generation = self.generation, ?before, ?after, event = shown, "state");
             }
             if after == State::Reloading(Phase::Ready) && before != after {
+                if let Some(reload) = &mut self.reload {
+                    reload.ready = Some(now());
+                }
                 info!(
                     generation = self.generation,
                     handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),

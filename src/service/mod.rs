@@ -9,6 +9,7 @@ mod handle;
 pub mod hooks;
 mod jobs;
 mod keeper;
+mod measure;
 mod pidfile;
 mod reap;
 mod runner;

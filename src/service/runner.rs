@@ -257,6 +257,7 @@ impl Driver {
     }
 
     pub(crate) fn tell_reloaded_in_place(&mut self) {
+        self.drain.metrics().reload("in_place");
         if let Some(reload) = self.reload.take() {
             info!(
                 generation = self.generation,
