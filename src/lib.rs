@@ -39,6 +39,7 @@
 //! | take sockets from systemd | [`systemd::activation`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |
 //! | count connections, and end them in time | [`Drain`] |
+//! | run jobs, programs and queue workers, and end them in time | [`Jobs`] |
 #![cfg_attr(
     feature = "http",
     doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |"
@@ -54,6 +55,7 @@
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
 //! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
+//! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
@@ -70,6 +72,7 @@
 mod drain;
 mod error;
 mod generation;
+pub mod jobs;
 mod lifecycle;
 pub mod service;
 pub mod state;
@@ -102,6 +105,7 @@ pub use crate::drain::{
 };
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
+pub use crate::jobs::Jobs;
 pub use crate::service::settings::Settings;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
 
@@ -112,6 +116,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/lifecycle.md")]
     pub mod lifecycle {}
+
+    #[doc = include_str!("docs/jobs.md")]
+    pub mod jobs {}
 
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}

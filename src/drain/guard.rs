@@ -1,7 +1,7 @@
 //! What holds a drain open, and what tells its holders.
 
 use super::limit::Slot;
-use super::{Core, Drain, Phase, Work};
+use super::{Core, Drain, Entry, Phase, State, Work};
 use crate::metrics::{Counted, Protocol};
 use std::fmt;
 use std::future::Future;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::futures::OwnedNotified;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Holds a drain open until dropped.
@@ -71,6 +72,26 @@ impl Drain {
             state.accepting += 1;
             Entering { drain: self.clone(), slot: None, listener: None }
         })
+    }
+
+    /// Counts it, unless that phase has come: under the lock that phases change under, so nothing slips in.
+    pub(crate) fn track_before(&self, phase: Phase, work: Arc<dyn Work>) -> Option<Guard> {
+        let mut state = self.core.lock();
+        (self.core.phase() < phase).then(|| self.core.count(&mut state, work))
+    }
+
+    /// Whether the gate is open, and when that changes.
+    pub(crate) fn gate(&self) -> watch::Receiver<bool> {
+        self.core.gate.subscribe()
+    }
+}
+
+impl Core {
+    pub(super) fn count(self: &Arc<Self>, state: &mut State, work: Arc<dyn Work>) -> Guard {
+        let id = state.next;
+        state.next += 1;
+        state.open.insert(id, Entry { work, cut: false });
+        Guard::new(Arc::clone(self), id)
     }
 }
 

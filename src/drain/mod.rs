@@ -43,7 +43,6 @@ pub use self::seqpacket::Seqpacket;
 pub use self::serve::{Connection, StreamOptions, serve_stream};
 pub use self::stream::{Peer, Stream};
 
-#[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) use self::guard::since;
 pub(crate) use self::serve::serve_passed;
 
@@ -241,10 +240,7 @@ impl Drain {
 
     pub(crate) fn track(&self, work: Arc<dyn Work>) -> Guard {
         let mut state = self.core.lock();
-        let id = state.next;
-        state.next += 1;
-        state.open.insert(id, Entry { work, cut: false });
-        Guard::new(Arc::clone(&self.core), id)
+        self.core.count(&mut state, work)
     }
 
     pub(crate) fn phase(&self) -> Phase {

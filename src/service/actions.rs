@@ -357,6 +357,12 @@ impl Driver {
         for older in &self.drainers {
             let _ = older.link.send(&Frame::Hammer);
         }
+        // Programs of jobs get SIGTERM, and time for it.
+        let grace = self.jobs.programs_end_within();
+        let is_main = self.reload.as_ref().is_none_or(|r| r.ended);
+        if is_main && !grace.is_zero() {
+            self.outbox.send(Message::new().extend_timeout(grace + Duration::from_secs(1)));
+        }
     }
 
     fn exit(&mut self, end: End) {

@@ -13,6 +13,7 @@ use crate::drain::{Drain, FAR};
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
+use crate::jobs::Jobs;
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::metrics::Carried;
 use crate::service::builder::StateFn;
@@ -125,6 +126,7 @@ pub(crate) struct Driver {
     pub(crate) states: States,
     pub(crate) keeper: Keeper,
     pub(crate) drain: Drain,
+    pub(crate) jobs: Jobs,
     pub(crate) notifier: Notifier,
     pub(crate) outbox: Outbox,
     pub(crate) watchdog: Option<Watchdog>,
@@ -192,6 +194,7 @@ impl Driver {
             settings: service.settings,
             sockets: service.sockets,
             drain: service.drain,
+            jobs: service.jobs,
             outbox: Outbox::open(service.notifier.clone(), service.inputs.clone()),
             notifier: service.notifier,
             watchdog: service.watchdog,
@@ -425,6 +428,7 @@ impl Driver {
         if tokio::time::timeout(END_TIMEOUT, last_start).await.is_err() {
             warn!(generation = self.generation, "a next generation was not started within {END_TIMEOUT:?}");
         }
+        self.end_jobs().await;
         self.tasks.abort_all();
         self.last_hooks().await;
         // Each has its own deadline, with SIGKILL at its end.

@@ -7,6 +7,7 @@ mod datagrams;
 mod driver;
 mod handle;
 pub mod hooks;
+mod jobs;
 mod keeper;
 mod measure;
 mod pidfile;
@@ -31,6 +32,7 @@ pub use handle::{Handle, Older, Reloaded, Status};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::generation::{Inherited, Origin};
+use crate::jobs::Jobs;
 use crate::service::builder::StateFn;
 use crate::service::driver::{Driver, Input};
 use crate::service::hooks::Hooks;
@@ -77,6 +79,7 @@ pub struct Service {
     sockets: Arc<Mutex<Sockets>>,
     states: States,
     drain: Drain,
+    jobs: Jobs,
     notifier: Notifier,
     watchdog: Option<Watchdog>,
     check: Option<Check>,

@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["systemd"],
     &["generation", "state"],
     &["drain"],
+    &["jobs"],
     &["service"],
     &["tls", "logging"],
     &["http"],

@@ -14,6 +14,7 @@ mod probation;
 mod protocols;
 mod reload;
 mod requests;
+mod runner;
 mod stops;
 mod store;
 mod storm;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        runner::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,
         metrics::SCENARIOS,
