@@ -158,9 +158,7 @@ async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &m
     // Nobody hears about a `oneway`, so nothing is said on the way.
     let more = call.more && !call.oneway;
     Ok(match (interface, method) {
-        _ if call.upgrade => {
-            refusal("org.varlink.service.MethodNotImplemented", &json!({ "method": call.method }))
-        }
+        _ if call.upgrade => refusal("org.varlink.service.MethodNotImplemented", &json!({ "method": call.method })),
         (VARLINK, "GetInfo") => done(&json!({
             "vendor": "handover",
             "product": INTERFACE,
@@ -229,10 +227,7 @@ async fn reload(wire: &mut Wire<Stream>, handle: &Handle, more: bool) -> io::Res
         Ok(Err(error)) if error.is_generation() => {
             let own = handle.status().await.map(|status| (status.generation, status.pid)).unwrap_or_default();
             let reason = error.to_string();
-            refusal(
-                "io.handover.Service.ReloadFailed",
-                &json!({ "reason": reason, "generation": own.0, "pid": own.1 }),
-            )
+            refusal("io.handover.Service.ReloadFailed", &json!({ "reason": reason, "generation": own.0, "pid": own.1 }))
         }
         Ok(Err(error)) => not_possible(&error),
         Err(_) => refusal("io.handover.Service.NotPossible", &json!({ "reason": "the service is over" })),
@@ -280,9 +275,9 @@ fn not_possible(error: &Error) -> Reply {
 /// In Varlink what is not there is left out.
 fn without_nulls(value: Value) -> Value {
     match value {
-        Value::Object(fields) => {
-            Value::Object(fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect())
-        }
+        Value::Object(fields) => Value::Object(
+            fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
+        ),
         Value::Array(values) => Value::Array(values.into_iter().map(without_nulls).collect()),
         other => other,
     }

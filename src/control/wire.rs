@@ -127,7 +127,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_call_or_endless_is_an_error() {
-        for bytes in [&b"[]\0"[..], b"\0", b"{\"method\":1}\0", b"\xff\xfe\0", b"{\"method\":\"x\"} {}\0", &[b' '; 100]] {
+        for bytes in [&b"[]\0"[..], b"\0", b"{\"method\":1}\0", b"\xff\xfe\0", b"{\"method\":\"x\"} {}\0", &[b' '; 100]]
+        {
             let (mut client, server) = tokio::io::duplex(1024);
             client.write_all(bytes).await.unwrap();
             assert!(Wire::new(server, 64).receive::<Call>().await.is_err(), "{bytes:?}");

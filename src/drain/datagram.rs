@@ -308,7 +308,7 @@ impl Datagrams {
 
     /// `entering`: none for what came in another way than by [`take`](Self::take).
     pub(super) fn datagram(&self, bytes: Vec<u8>, peer: DatagramPeer, entering: Option<Entering>) -> Datagram {
-        let work = Arc::new(Handled::new(Arc::clone(self.turn.name()), "datagram", peer.clone()));
+        let work = Arc::new(Handled::new(Arc::clone(self.turn.name()), peer.clone()));
         let guard = match entering {
             Some(entering) => entering.track(work),
             None => self.turn.drain().track(work),

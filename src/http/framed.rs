@@ -10,12 +10,12 @@
 
 use super::conn::{Conn, Half, Length, Stage};
 use super::scan;
+use super::transport::Transport;
 use crate::drain::Guard;
-use crate::drain::Stream;
-use crate::sys::look::{Look, look};
+use crate::sys::look::Look;
 use bytes::{Buf, BytesMut};
+use http::Extensions;
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -28,8 +28,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// that no reset overtakes the reply. With [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
 const CLOSE_DISCARD: usize = 16 << 20;
 
-pub(super) struct Framed {
-    stream: Stream,
+pub(super) struct Framed<T: Transport> {
+    stream: T,
     conn: Arc<Conn>,
     /// In here, not in the task: an upgraded stream counts until it is dropped.
     _guard: Guard,
@@ -64,8 +64,8 @@ pub(super) enum Protocol {
     Http2,
 }
 
-impl Framed {
-    pub(super) fn new(stream: Stream, conn: Arc<Conn>, guard: Guard) -> Self {
+impl<T: Transport> Framed<T> {
+    pub(super) fn new(stream: T, conn: Arc<Conn>, guard: Guard) -> Self {
         Self {
             stream,
             conn,
@@ -79,11 +79,25 @@ impl Framed {
         }
     }
 
-    /// Reads until the protocol is known; `None` if the client closes before.
+    /// What requests shall know of the connection.
+    pub(super) fn extensions(&self) -> Extensions {
+        self.stream.extensions()
+    }
+
+    /// Reads until the protocol is known; `None` if the client closes before. Where it was agreed on beforehand, HTTP/2
+    /// is still waited for: its preface may be late.
     pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Protocol>>> {
+        let agreed = self.stream.protocol();
+        if agreed == Some(Protocol::Http1) {
+            return Poll::Ready(Ok(agreed));
+        }
         loop {
             let known = self.held.len().min(PREFACE.len());
             if self.held[..known] != PREFACE[..known] {
+                if agreed.is_some() {
+                    let why = "the client agreed on HTTP/2 and does not speak it";
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+                }
                 self.note_held();
                 return Poll::Ready(Ok(Some(Protocol::Http1)));
             }
@@ -100,8 +114,10 @@ impl Framed {
             let mut buf = ReadBuf::new(&mut space);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
                 Poll::Ready(result) => result?,
-                Poll::Pending if self.may_close() => return Poll::Ready(Ok(None)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.note_partial();
+                    return if self.may_close() { Poll::Ready(Ok(None)) } else { Poll::Pending };
+                }
             }
             if buf.filled().is_empty() {
                 self.ended = true;
@@ -191,7 +207,8 @@ impl Framed {
                     self.note_held();
                 }
                 Poll::Pending if self.conn.is_draining() => {
-                    self.conn.set_last(self.look() != Look::Bytes);
+                    let last = self.stream.look() != Look::Bytes;
+                    self.conn.set_last(last);
                     return Poll::Pending;
                 }
                 Poll::Pending => {}
@@ -209,14 +226,20 @@ impl Framed {
             let admitted = Self::admit(framing, conn, flushed, &self.held[..there]);
             buf.put_slice(&self.held[..admitted]);
             self.held.advance(admitted);
+            if self.held.is_empty() {
+                self.held = BytesMut::new(); // its memory: most connections never hold anything back again
+            }
             self.note_held();
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(result) => result?,
-            Poll::Pending if self.may_close() => return Poll::Ready(Ok(())), // to hyper: the client has closed
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                self.note_partial();
+                // to hyper: the client has closed
+                return if self.may_close() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
         }
         let read = &buf.filled()[before..];
         if read.is_empty() {
@@ -233,12 +256,23 @@ impl Framed {
     }
 
     /// The last look: idle, asked to close, and nothing received that epoll has not told us of.
-    fn may_close(&self) -> bool {
-        self.conn.closes_idle() && self.conn.stage() == Stage::Idle && self.look() != Look::Bytes
+    fn may_close(&mut self) -> bool {
+        self.conn.closes_idle() && self.conn.stage() == Stage::Idle && self.stream.look() != Look::Bytes
     }
 
-    fn look(&self) -> Look {
-        look(self.stream.as_fd())
+    /// Part of a head that cannot be read yet is half a head, too.
+    fn note_partial(&mut self) {
+        if !matches!(&self.framing, Framing::Head(head) if !head.has_started()) || !self.held.is_empty() {
+            return;
+        }
+        match (self.stream.is_partial(), self.conn.stage()) {
+            (true, Stage::Idle) => {
+                self.conn.set_stage(Stage::Half);
+                self.conn.close_idle(false);
+            }
+            (false, Stage::Half) => self.conn.set_stage(Stage::Idle),
+            _ => {}
+        }
     }
 
     fn note_held(&self) {
@@ -258,7 +292,7 @@ impl Framed {
     }
 }
 
-impl AsyncRead for Framed {
+impl<T: Transport> AsyncRead for Framed<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -282,7 +316,7 @@ impl AsyncRead for Framed {
     }
 }
 
-impl AsyncWrite for Framed {
+impl<T: Transport> AsyncWrite for Framed<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_upgraded(cx, Half::Writer)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
@@ -324,7 +358,7 @@ impl AsyncWrite for Framed {
             this.shut = true;
             // the client's own wish, as a rule: then it sends no more
             let complete = this.held.is_empty() && matches!(this.framing, Framing::Done | Framing::Head(_));
-            this.ended |= complete && !this.conn.closes() && this.look() != Look::Bytes;
+            this.ended |= complete && !T::ANSWERS_CLOSE && !this.conn.closes() && this.stream.look() != Look::Bytes;
             this.conn.set_stage(Stage::Closing);
         }
         while !this.ended && this.discarded < CLOSE_DISCARD {
@@ -335,5 +369,14 @@ impl AsyncWrite for Framed {
             this.discarded += buf.filled().len();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Closed where no answer is due: the header timeout, or the hammer on an idle one.
+impl<T: Transport> Drop for Framed<T> {
+    fn drop(&mut self) {
+        if !self.shut && !self.ended && matches!(self.conn.stage(), Stage::Idle | Stage::Half) {
+            self.stream.last_word();
+        }
     }
 }

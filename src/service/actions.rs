@@ -11,11 +11,11 @@ use crate::generation::{Estate, Origin};
 use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
 use crate::service::clock::{millis, now};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload};
-use crate::service::events::What;
 use crate::service::handle::Reloaded;
 use crate::service::hooks::When;
 use crate::service::keeper::restore;
 use crate::service::settings::END_TIMEOUT;
+use crate::service::steps::What;
 use crate::service::{lock, watch, watchdog};
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
@@ -113,6 +113,7 @@ impl Driver {
             id,
             handover_id: handover_id.clone(),
             began: now(),
+            ready: None,
             coming: None,
             new_pid: None,
             ended: false,
@@ -194,6 +195,7 @@ impl Driver {
     }
 
     fn send_main(&mut self, reload: bool, stop: bool) {
+        self.pass_counts();
         self.send_next(&Frame::Main { reload, stop });
         self.pidfile = None; // The next one's to write and to remove.
         self.fire(When::HandedOver, |_| {});
@@ -215,6 +217,7 @@ impl Driver {
 
     fn tell_rolled_back(&mut self, reason: &str) {
         let next = self.generation + 1;
+        self.drain.metrics().reload("rolled_back");
         self.fire(When::RolledBack, |event| event.reason = Some(reason.to_owned()));
         self.tell_why(What::RolledBack, Some(reason));
         if let Some(reload) = self.reload.take() {
@@ -259,6 +262,7 @@ impl Driver {
             let watcher = watch::drainer(generation, pid, Arc::clone(link), overdue.into(), self.inputs.clone());
             self.drainer_watchers.push(self.tasks.spawn(watcher));
         }
+        self.measure_draining();
         self.keep_drainers_in_bounds();
     }
 
@@ -279,8 +283,8 @@ impl Driver {
 
     fn start_pinging(&mut self) {
         let (Some(watchdog), None) = (self.watchdog, &self.pinging) else { return };
-        let ping =
-            watchdog::ping(self.generation, watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
+        let (notifier, check, metrics) = (self.notifier.clone(), self.check.clone(), self.drain.metrics().clone());
+        let ping = watchdog::ping(self.generation, watchdog, notifier, check, metrics, self.inputs.clone());
         self.pinging = Some(self.tasks.spawn(ping));
     }
 
@@ -293,7 +297,7 @@ impl Driver {
                     old_pid = pid,
                     "more than {cap} generations drain: hammering generation {generation}"
                 );
-                self.tasks.spawn(watch::hammer(*generation, *pid, Arc::clone(link)));
+                self.tasks.spawn(watch::hammer(*generation, *pid, Arc::clone(link), self.inputs.clone()));
             } else if age + HURRY_BEFORE_CAP >= cap && age > 0 {
                 let _ = link.send(&Frame::Hurry);
             }
@@ -365,9 +369,16 @@ impl Driver {
         for older in &self.drainers {
             let _ = older.link.send(&Frame::Hammer);
         }
+        // Programs of jobs get SIGTERM, and time for it.
+        let grace = self.jobs.programs_end_within();
+        let is_main = self.reload.as_ref().is_none_or(|r| r.ended);
+        if is_main && !grace.is_zero() {
+            self.outbox.send(Message::new().extend_timeout(grace + Duration::from_secs(1)));
+        }
     }
 
     fn exit(&mut self, end: End) {
+        self.pass_last_counts();
         if self.stopping {
             lock(&self.sockets).remove_paths();
         }

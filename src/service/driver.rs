@@ -11,20 +11,22 @@ use tracing::{debug, info, warn};
 
 use crate::drain::{Drain, FAR};
 use crate::error::{Error, Kind, Result};
-use crate::generation::program::Process;
-use crate::generation::{Link, Next, Origin};
+use crate::generation::{Next, Origin};
+use crate::jobs::Jobs;
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
+use crate::metrics::Carried;
 use crate::service::builder::StateFn;
 use crate::service::clock::{at, millis, now};
-use crate::service::events::{Chronicle, What};
 use crate::service::handle::Reloaded;
 use crate::service::keeper::{Keeper, Prepared};
+pub(crate) use crate::service::parties::{Coming, Draining, Reload};
 use crate::service::pidfile::Pidfile;
 use crate::service::runner::{Decision, Runner};
-use crate::service::status::{Asked, Status};
 use crate::service::settings::{END_TIMEOUT, Effective, REAP_AFTER};
 use crate::service::signals::{Response, Signal, Signals};
 use crate::service::sockets::Sockets;
+use crate::service::status::{Asked, Asking};
+use crate::service::steps::{Chronicle, What};
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
 use crate::service::{Service, lock, reap, watch};
@@ -41,13 +43,7 @@ pub(crate) enum Input {
     Event(Event),
     Reload(Option<oneshot::Sender<Result<Reloaded>>>),
     Stop,
-    Status(oneshot::Sender<Status>),
-    /// Who has not said what it holds by now does not count.
-    StatusDue,
-    /// The main generation asks a drainer what it holds.
-    AskedByMain,
-    /// What a drainer holds.
-    Holds(u64, usize, Vec<String>),
+    Status(Asking),
     /// A signal, whose hooks have been called.
     Signal(Signal, Response),
     /// What the hooks of a reload say.
@@ -62,54 +58,12 @@ pub(crate) enum Input {
     Entries(Vec<String>, Vec<OwnedFd>),
     /// The previous generation removed what we were started with.
     Gone(Vec<String>),
+    /// Counts of an older generation.
+    Counted(Carried),
     DrainerGone(u64),
     OwnDrainDone,
     /// The watchdog asks whether the driver is alive.
     Alive(oneshot::Sender<()>),
-}
-
-/// A next generation on its way.
-#[derive(Debug)]
-pub(crate) struct Coming {
-    pub(crate) process: Process,
-    pub(crate) link: Arc<Link>,
-    pub(crate) watcher: AbortHandle,
-    /// It has called the library.
-    pub(crate) started: bool,
-}
-
-/// An older generation that drains.
-#[derive(Debug)]
-pub(crate) struct Draining {
-    pub(crate) generation: u64,
-    pub(crate) pid: u32,
-    /// Since when; of the predecessor, since before it was told to.
-    pub(crate) since: Instant,
-    /// Its own drain timeout.
-    pub(crate) limit: Duration,
-    pub(crate) link: Arc<Link>,
-}
-
-/// The reload that is running, for the log and for its answers.
-#[derive(Debug)]
-pub(crate) struct Reload {
-    /// Tells messages about this one from messages about those before.
-    pub(crate) id: u64,
-    pub(crate) handover_id: String,
-    pub(crate) began: Instant,
-    pub(crate) coming: Option<Coming>,
-    /// Of the next generation, once it is started.
-    pub(crate) new_pid: Option<u32>,
-    /// Rolled back or stopped: what still comes of it is too late.
-    pub(crate) ended: bool,
-    /// What of the fd store it was started with.
-    pub(crate) snapshot: Snapshot,
-    /// What it has put there itself.
-    pub(crate) additions: Vec<(String, OwnedFd)>,
-    /// The fd store is frozen for it.
-    pub(crate) prepared: Option<Prepared>,
-    /// In the store for one that failed before, to be removed.
-    pub(crate) stray: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -128,6 +82,7 @@ pub(crate) struct Driver {
     pub(crate) states: States,
     pub(crate) keeper: Keeper,
     pub(crate) drain: Drain,
+    pub(crate) jobs: Jobs,
     pub(crate) notifier: Notifier,
     pub(crate) outbox: Outbox,
     pub(crate) watchdog: Option<Watchdog>,
@@ -197,6 +152,7 @@ impl Driver {
             settings: service.settings,
             sockets: service.sockets,
             drain: service.drain,
+            jobs: service.jobs,
             outbox: Outbox::open(service.notifier.clone(), service.inputs.clone()),
             notifier: service.notifier,
             watchdog: service.watchdog,
@@ -238,6 +194,7 @@ impl Driver {
             self.tasks.spawn(reap::reap(REAP_AFTER));
         }
         self.make_ready().await;
+        self.measure_start();
         self.feed(Event::Started);
         while self.end.is_none() {
             let deadline = self.machine.deadline();
@@ -285,10 +242,7 @@ impl Driver {
                 self.feed(Event::Reload(self.requests));
             }
             Input::Stop => self.on_stop("stop"),
-            Input::Status(answer) => self.asked_for_status(answer),
-            Input::StatusDue => self.answer_status(),
-            Input::AskedByMain => self.tell_main(),
-            Input::Holds(generation, connections, work) => self.on_holds(generation, connections, work),
+            Input::Status(asking) => self.on_asking(asking),
             Input::Signal(signal, response) => self.respond(signal, response),
             Input::Decided(id, decided) => self.on_decided(id, decided),
             Input::Spawned(id, result) => self.on_spawned(id, result),
@@ -309,8 +263,10 @@ impl Driver {
             Input::Prepared(id, prepared) => self.on_prepared(id, prepared),
             Input::Entries(names, fds) => self.on_passed_entries(names, fds),
             Input::Gone(names) => self.on_gone_entries(&names),
+            Input::Counted(carried) => self.drain.metrics().adopt(carried),
             Input::DrainerGone(generation) => {
                 self.drainers.retain(|d| d.generation != generation);
+                self.measure_draining();
                 self.all_drained();
             }
             Input::OwnDrainDone => {
@@ -392,6 +348,9 @@ impl Driver {
                 debug!(generation = self.generation, ?before, ?after, event = shown, "state");
             }
             if after == State::Reloading(Phase::Ready) && before != after {
+                if let Some(reload) = &mut self.reload {
+                    reload.ready = Some(now());
+                }
                 info!(
                     generation = self.generation,
                     handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
@@ -431,6 +390,7 @@ impl Driver {
         if tokio::time::timeout(END_TIMEOUT, last_start).await.is_err() {
             warn!(generation = self.generation, "a next generation was not started within {END_TIMEOUT:?}");
         }
+        self.end_jobs().await;
         self.tasks.abort_all();
         self.last_hooks().await;
         // Each has its own deadline, with SIGKILL at its end.

@@ -4,8 +4,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::error::{Error, Kind, Result};
 use crate::service::driver::Input;
-use crate::service::events::Step;
-use crate::service::status::Status;
+use crate::service::status::{Asking, Status};
+use crate::service::steps::Step;
 
 /// Asks a running [`Service`](crate::Service) for things from elsewhere in the program. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl Handle {
     pub async fn status(&self) -> Result<Status> {
         let (answer, status) = oneshot::channel();
         let over = || Error::new(Kind::State, "the service is over");
-        self.inputs.send(Input::Status(answer)).map_err(|_| over())?;
+        self.inputs.send(Input::Status(Asking::Answer(answer))).map_err(|_| over())?;
         status.await.map_err(|_| over())
     }
 
@@ -66,7 +66,7 @@ impl Handle {
 
     /// Every [`Step`] of this generation from now on. It ends with the generation; the next one has steps of its own.
     ///
-    /// Who reads them too slowly misses some ([`STEPS_KEPT`](crate::service::events::STEPS_KEPT)), and is told how many.
+    /// Who reads them too slowly misses some ([`STEPS_KEPT`](crate::service::steps::STEPS_KEPT)), and is told how many.
     #[must_use]
     pub fn steps(&self) -> broadcast::Receiver<Step> {
         self.steps.subscribe()

@@ -5,10 +5,12 @@ pub(crate) mod builder;
 mod clock;
 mod datagrams;
 mod driver;
-pub mod events;
 mod handle;
 pub mod hooks;
+mod jobs;
 mod keeper;
+mod measure;
+mod parties;
 mod pidfile;
 mod reap;
 mod runner;
@@ -16,6 +18,7 @@ pub mod settings;
 pub mod signals;
 mod sockets;
 mod status;
+pub mod steps;
 mod streams;
 mod tell;
 mod watch;
@@ -33,14 +36,15 @@ pub use status::{ASK_TIMEOUT, MAX_WORK, Older, Open, SocketStatus, Status, Store
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::generation::{Inherited, Origin};
+use crate::jobs::Jobs;
 use crate::service::builder::StateFn;
 use crate::service::driver::{Driver, Input};
-use crate::service::events::Chronicle;
 use crate::service::hooks::Hooks;
 use crate::service::pidfile::Pidfile;
 use crate::service::settings::Effective;
 use crate::service::signals::Signals;
 use crate::service::sockets::Sockets;
+use crate::service::steps::Chronicle;
 use crate::service::watchdog::Check;
 use crate::state::{State, States};
 use crate::sys::spawn::Parent;
@@ -80,6 +84,7 @@ pub struct Service {
     sockets: Arc<Mutex<Sockets>>,
     states: States,
     drain: Drain,
+    jobs: Jobs,
     notifier: Notifier,
     watchdog: Option<Watchdog>,
     check: Option<Check>,

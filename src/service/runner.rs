@@ -12,10 +12,10 @@ use crate::error::{Error, Kind, Result};
 use crate::lifecycle;
 use crate::service::clock::millis;
 use crate::service::driver::{Driver, Input};
-use crate::service::events::What;
 use crate::service::hooks::{Event, Hooks, InPlace, Launch, When};
 use crate::service::lock;
 use crate::service::signals::Signal;
+use crate::service::steps::What;
 use crate::systemd::notify::Message;
 
 /// What the hooks of a reload say, taken together.
@@ -259,6 +259,7 @@ impl Driver {
 
     pub(crate) fn tell_reloaded_in_place(&mut self) {
         self.tell(What::InPlace);
+        self.drain.metrics().reload("in_place");
         if let Some(reload) = self.reload.take() {
             info!(
                 generation = self.generation,

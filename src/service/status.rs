@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use crate::lifecycle::State;
 use crate::service::clock::millis;
 use crate::service::driver::{Driver, Input};
-use crate::service::events::Past;
 use crate::service::lock;
+use crate::service::steps::Past;
 use crate::sys::queue;
 use crate::systemd::activation::Socket;
 use crate::systemd::fdstore::Kept;
@@ -68,7 +68,7 @@ pub struct Status {
 pub struct Open {
     /// The listener's name; empty for other work.
     pub listener: String,
-    /// `HTTP/1`, `HTTP/2`, `upgraded`, `stream`, `datagram`, or `job` for other work.
+    /// `http1`, `http2`, `upgraded`, `stream`, `datagram`, `unknown` before the first byte, or `job` for other work.
     pub protocol: &'static str,
     /// How many.
     pub count: usize,
@@ -118,6 +118,19 @@ pub struct StoreEntry {
     pub stored: bool,
 }
 
+/// About the status.
+#[derive(Debug)]
+pub(crate) enum Asking {
+    /// Somebody wants it.
+    Answer(oneshot::Sender<Status>),
+    /// Who has not told by now does not count.
+    Due,
+    /// The main generation asks us, who drain.
+    ByMain,
+    /// What a drainer holds: its number, how much, and in words.
+    Told(u64, usize, Vec<String>),
+}
+
 /// Who waits for a status, until the older generations have told.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
@@ -139,7 +152,16 @@ impl SocketStatus {
 }
 
 impl Driver {
-    pub(crate) fn asked_for_status(&mut self, answer: oneshot::Sender<Status>) {
+    pub(crate) fn on_asking(&mut self, asking: Asking) {
+        match asking {
+            Asking::Answer(answer) => self.asked_for_status(answer),
+            Asking::Due => self.answer_status(),
+            Asking::ByMain => self.tell_main(),
+            Asking::Told(generation, connections, work) => self.on_told(generation, connections, work),
+        }
+    }
+
+    fn asked_for_status(&mut self, answer: oneshot::Sender<Status>) {
         let first = self.asked.waiting.is_empty();
         self.asked.waiting.push(answer);
         if !first {
@@ -157,18 +179,18 @@ impl Driver {
         let inputs = self.inputs.clone();
         self.tasks.spawn(async move {
             tokio::time::sleep(ASK_TIMEOUT).await;
-            let _ = inputs.send(Input::StatusDue);
+            let _ = inputs.send(Input::Status(Asking::Due));
         });
     }
 
-    pub(crate) fn on_holds(&mut self, generation: u64, connections: usize, work: Vec<String>) {
+    fn on_told(&mut self, generation: u64, connections: usize, work: Vec<String>) {
         self.asked.told.insert(generation, (connections, work));
         if self.drainers.iter().all(|d| self.asked.told.contains_key(&d.generation)) {
             self.answer_status();
         }
     }
 
-    pub(crate) fn answer_status(&mut self) {
+    fn answer_status(&mut self) {
         if self.asked.waiting.is_empty() {
             return;
         }
@@ -179,12 +201,12 @@ impl Driver {
     }
 
     /// The main generation wants to know what we still hold.
-    pub(crate) fn tell_main(&mut self) {
+    fn tell_main(&mut self) {
         let mut work = self.drain.work(MAX_WORK);
         for what in &mut work {
             *what = what.chars().take(WORK_SHOWN).collect();
         }
-        let frame = Frame::Holds { connections: self.drain.active(), work };
+        let frame = Frame::Holds { generation: self.generation, connections: self.drain.active(), work };
         if let Some(coming) = self.reload.as_ref().and_then(|r| r.coming.as_ref()) {
             // If it cannot be told, nobody waits for long.
             let _ = coming.link.send(&frame);

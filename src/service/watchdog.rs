@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info};
 
+use crate::metrics::Metrics;
 use crate::service::driver::Input;
 use crate::systemd::notify::{Message, Notifier};
 use crate::systemd::watchdog::Watchdog;
@@ -32,6 +33,7 @@ pub(crate) async fn ping(
     watchdog: Watchdog,
     notifier: Notifier,
     check: Option<Check>,
+    metrics: Metrics,
     inputs: mpsc::UnboundedSender<Input>,
 ) {
     let every = watchdog.ping_interval();
@@ -44,6 +46,7 @@ pub(crate) async fn ping(
             Ok(verdict) => verdict,
             Err(_) => Err(format!("no answer within {every:?}")),
         };
+        metrics.ping(verdict.is_ok());
         match verdict {
             Ok(()) => {
                 if !std::mem::replace(&mut healthy, true) {

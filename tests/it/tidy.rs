@@ -10,12 +10,15 @@ use serde_json::Value;
 /// A module may import what stands in an earlier row; modules of one row do not know each other.
 const LAYERS: &[&[&str]] = &[
     &["error"],
+    &["metrics"],
     &["lifecycle", "wire", "sys"],
     &["systemd"],
     &["generation", "state"],
     &["drain"],
+    &["jobs"],
     &["service"],
-    &["http", "tls", "logging", "metrics"],
+    &["tls", "logging"],
+    &["http"],
     &["admin", "control"],
 ];
 /// Not counting unit tests. "Rarely over 400", with some room to finish the thought.

@@ -18,7 +18,11 @@ pub(crate) fn error(text: &impl fmt::Display) {
 /// What somebody else wrote, without anything that a terminal would obey.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().fold(String::new(), |mut clean, c| {
-        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
+        if c.is_control() {
+            clean.extend(c.escape_default())
+        } else {
+            clean.push(c)
+        }
         clean
     })
 }

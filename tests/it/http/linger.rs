@@ -85,6 +85,21 @@ async fn the_last_look_sees_what_epoll_has_not_told_yet() {
     assert_eq!(client.reply().await, Some(Reply::last("/2")));
 }
 
+/// The same on a connection that has sent nothing before.
+#[tokio::test]
+async fn the_last_look_at_a_fresh_one_lets_epoll_tell() {
+    let server = Server::ours();
+    let client = server.client().await;
+    let mut raw = client.stream.into_std().unwrap();
+    server.begin(SHORT).await;
+    let just_before = tokio::time::sleep(SHORT / 2);
+    std::thread::sleep(SHORT * 2);
+    just_before.await;
+    raw.write_all(get("/1").as_bytes()).unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!(Client::of(raw).reply().await, Some(Reply::last("/1")));
+}
+
 fn impatient() -> HttpOptions {
     HttpOptions::new().header_read_timeout(SHORT)
 }

@@ -76,10 +76,13 @@ fn it_tells_the_status_also_of_who_drains() {
     let first = world.start();
     let (_, held) = world.hold();
     let before = status(&world);
-    assert_eq!((&before["generation"], &before["pid"], &before["state"]), (&json!(1), &json!(first.pid), &json!("serving")));
+    assert_eq!(
+        (&before["generation"], &before["pid"], &before["state"]),
+        (&json!(1), &json!(first.pid), &json!("serving"))
+    );
     let open = json!([
         {"listener": "control", "protocol": "stream", "count": 1},
-        {"listener": "http", "protocol": "HTTP/1", "count": 1},
+        {"listener": "http", "protocol": "http1", "count": 1},
     ]);
     assert_eq!(before["open"], open);
     assert!(before["main_ms"].is_u64() && before["past"] == json!([]) && before["settings"]["drain_timeout"] == "30s");

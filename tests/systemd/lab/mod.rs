@@ -151,6 +151,11 @@ impl Container {
         self.exec(&["sh", "-c", script], b"", deadline)
     }
 
+    /// Runs a shell script with the programs of this machine, in the container's network.
+    pub(crate) fn sh_beside(&self, deadline: Duration, script: &str) -> Outcome<Output> {
+        self.in_netns(|| command::run(Command::new("sh").args(["-c", script]), b"", deadline))?
+    }
+
     /// Runs a shell script that must succeed; returns its standard output without the last newline.
     pub(crate) fn sh_ok(&self, script: &str) -> Outcome<String> {
         must_succeed(script, self.sh(script)?)

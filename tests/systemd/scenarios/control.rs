@@ -164,7 +164,8 @@ fn queued(lab: &Container) -> Outcome {
     let web = start(lab, Type::Notify, &lines)?;
     let user = if lab.manager_pid() == 1 { "" } else { "--user" };
     let one = format!("{}/handover reload {user} --timeout 40s {UNIT} >/dev/null || exit 1", lab.dir().display());
-    let all = format!("for n in 1 2 3 4 5; do ({one}) & pids=\"$pids $!\"; done; for p in $pids; do wait $p || exit 1; done");
+    let all =
+        format!("for n in 1 2 3 4 5; do ({one}) & pids=\"$pids $!\"; done; for p in $pids; do wait $p || exit 1; done");
     lab.sh_ok(&all)?;
     let state = web.until("running", super::web::State::is_running)?;
     let status: Value = serde_json::from_str(&tool_ok(lab, &format!("status --json {UNIT}"))?)?;
@@ -215,7 +216,12 @@ fn other_user(lab: &Container) -> Outcome {
     assert_ne!(first, second);
     let socket = "/run/handover-web/handover.sock";
     assert_eq!(lab.sh_ok(&format!("stat -c %a:%U {socket}"))?, "600:daemon");
-    let by = |uid: u32| lab.sh(&format!("setpriv --reuid {uid} --clear-groups {}/handover reload --socket {socket}", lab.dir().display()));
+    let by = |uid: u32| {
+        lab.sh(&format!(
+            "setpriv --reuid {uid} --clear-groups {}/handover reload --socket {socket}",
+            lab.dir().display()
+        ))
+    };
     let stranger = by(65534)?;
     assert!(!stranger.success() && stranger.stderr.contains("be the service's user or root"), "{stranger:?}");
     assert_eq!(lab.main_pid(UNIT)?, second);

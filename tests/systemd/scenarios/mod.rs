@@ -6,21 +6,27 @@ mod counter;
 mod crashes;
 mod datagrams;
 mod failures;
+mod http2;
 mod identity;
 mod init;
 mod journal;
+mod metrics;
 mod probation;
+mod protocols;
 mod reload;
 mod requests;
+mod runner;
 mod stops;
 mod store;
 mod storm;
 mod streams;
 mod survival;
+mod tls;
 mod upgrade;
 mod user_manager;
 mod watchdog;
 mod web;
+mod websocket;
 
 use crate::lab::Scenario;
 
@@ -43,6 +49,11 @@ pub(crate) fn all() -> Vec<Scenario> {
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        runner::SCENARIOS,
+        http2::SCENARIOS,
+        websocket::SCENARIOS,
+        metrics::SCENARIOS,
+        tls::SCENARIOS,
         init::SCENARIOS,
         control::SCENARIOS,
     ]

@@ -64,7 +64,11 @@ async fn main() -> handover::Result<()> {{
         unit = plan.unit("socket"),
         drain = duration(plan.drain_timeout),
         warm_up = duration(plan.warm_up),
-        control = if plan.wait.is_some() { "        .control() // for `handover reload` and `handover status`\n" } else { "" },
+        control = if plan.wait.is_some() {
+            "        .control() // for `handover reload` and `handover status`\n"
+        } else {
+            ""
+        },
     )
 }
 

@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn a_phase_is_a_line() {
-        let step = json!({"what": "ready", "generation": 1, "pid": 7, "next_pid": 9, "reload_ms": 12, "connections": 0});
+        let step =
+            json!({"what": "ready", "generation": 1, "pid": 7, "next_pid": 9, "reload_ms": 12, "connections": 0});
         assert_eq!(line_of(&step).unwrap(), "    12 ms  generation 2 (pid 9) is ready");
         assert_eq!(line_of(&json!({"what": "exits", "generation": 1, "pid": 7})), None);
         assert_eq!(line_of(&json!({"what": "of a newer version"})), None);

@@ -66,7 +66,11 @@ pub(super) fn text(name: &str, status: &Value, paint: Paint) -> String {
 fn open(status: &Value) -> Option<String> {
     let row = |open: &Value| {
         let listener = shown(&open["listener"]);
-        vec![if listener.is_empty() { "(jobs)".into() } else { listener }, shown(&open["protocol"]), shown(&open["count"])]
+        vec![
+            if listener.is_empty() { "(jobs)".into() } else { listener },
+            shown(&open["protocol"]),
+            shown(&open["count"]),
+        ]
     };
     table(&["listener", "protocol", "count"], rows(&status["open"], row))
 }
@@ -123,7 +127,8 @@ fn past(status: &Value) -> Option<String> {
 }
 
 fn settings(status: &Value) -> Option<String> {
-    let all: Vec<_> = status["settings"].as_object()?.iter().map(|(k, v)| format!("  {} = {}", clean(k), shown(v))).collect();
+    let all: Vec<_> =
+        status["settings"].as_object()?.iter().map(|(k, v)| format!("  {} = {}", clean(k), shown(v))).collect();
     (!all.is_empty()).then(|| all.join("\n") + "\n")
 }
 
@@ -188,7 +193,8 @@ mod tests {
     #[test]
     fn what_another_version_leaves_out_is_left_out() {
         assert_eq!(text("web", &json!({}), Paint(false)), "web  ?\n");
-        let strange = json!({"state": 1, "open": {}, "draining": [1, null], "sockets": "x", "past": [[]], "settings": []});
+        let strange =
+            json!({"state": 1, "open": {}, "draining": [1, null], "sockets": "x", "past": [[]], "settings": []});
         assert!(text("web", &strange, Paint(false)).starts_with("web  ?"));
     }
 }

@@ -9,7 +9,7 @@ use crate::service::clock::{millis, now};
 use crate::service::driver::Driver;
 use crate::systemd::notify::monotonic_usec;
 pub use crate::wire::frame::Past;
-use crate::wire::frame::{Hello, HISTORY};
+use crate::wire::frame::{HISTORY, Hello};
 
 /// A listener that is so many steps behind misses the oldest of them.
 pub const STEPS_KEPT: usize = 256;

@@ -1,0 +1,180 @@
+//! HTTP over TLS: the handshake first, then the same as without.
+
+use super::conn::Conn;
+use super::framed::{Framed, Protocol};
+use super::transport::Transport;
+use super::{BoxError, HttpOptions, prepare, task};
+use crate::drain::Drain;
+use crate::error::Result;
+use crate::service::Service;
+use crate::sys::look::Look;
+use crate::systemd::activation::Listener;
+use crate::tls::{Tls, TlsStream};
+use http::{Extensions, Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+
+impl Service {
+    /// Serves HTTPS on all listeners of that name with any tower service, an axum `Router` included: HTTP/2 and HTTP/1 as
+    /// the client wants it (ALPN).
+    ///
+    /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets) with the generations to
+    /// come, unless clients are [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself. Handlers find [`TlsInfo`](crate::tls::TlsInfo) in the request's extensions.
+    ///
+    /// ```no_run
+    /// use axum::{Router, routing::get};
+    /// use handover::tls::Tls;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> handover::Result<()> {
+    /// let service = handover::Service::builder().listen("https", "127.0.0.1:8443").start()?;
+    /// let tls = Tls::from_files("/etc/ssl/example/fullchain.pem", "/etc/ssl/example/privkey.pem")?;
+    /// service.serve_https("https", Router::new().route("/", get(|| async { "hello\n" })), &tls)?;
+    /// service.run().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`serve_http`](Self::serve_http).
+    pub fn serve_https<S, B>(&self, name: &str, service: S, tls: &Tls) -> Result<()>
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.serve_https_with(name, service, tls, HttpOptions::default())
+    }
+
+    /// [`serve_https`](Self::serve_https) with settings.
+    ///
+    /// # Errors
+    /// As [`serve_https`](Self::serve_https); and a setting that cannot work.
+    pub fn serve_https_with<S, B>(&self, name: &str, service: S, tls: &Tls, options: HttpOptions) -> Result<()>
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let listeners = self.listeners(name)?;
+        if tls.may_share_tickets()
+            && let Err(error) = tls.share_tickets(self.states())
+        {
+            // worth a full handshake to each client, and no more
+            tracing::warn!(%error, "the keys of session tickets are not shared with other generations yet");
+        }
+        serve_tls(self.drain(), name, listeners, service, tls, options)
+    }
+}
+
+/// [`serve`](super::serve) over TLS. Its session tickets are shared only by
+/// [`share_tickets`](Tls::share_tickets).
+///
+/// # Errors
+/// As [`serve`](super::serve).
+pub fn serve_tls<S, B>(
+    drain: &Drain,
+    name: &str,
+    listeners: Vec<Listener>,
+    service: S,
+    tls: &Tls,
+    options: HttpOptions,
+) -> Result<()>
+where
+    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    serve_hyper_tls(drain, name, listeners, TowerToHyperService::new(service), tls, options)
+}
+
+/// [`serve_tls`] with hyper's own kind of service.
+///
+/// # Errors
+/// As [`serve`](super::serve).
+pub fn serve_hyper_tls<S, B>(
+    drain: &Drain,
+    name: &str,
+    listeners: Vec<Listener>,
+    service: S,
+    tls: &Tls,
+    options: HttpOptions,
+) -> Result<()>
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
+    tls.serves_for(drain);
+    let services = std::iter::repeat_n(service, acceptors.len());
+    for (mut acceptor, service) in acceptors.into_iter().zip(services) {
+        let (drain, tls) = (drain.clone(), tls.clone());
+        runtime.spawn(async move {
+            while let Some(accepted) = acceptor.accept().await {
+                let (drain, tls, service) = (drain.clone(), tls.clone(), service.clone());
+                let name = Arc::clone(acceptor.name());
+                tokio::spawn(async move {
+                    let peer = accepted.peer();
+                    let what = format!("{name}: {peer}");
+                    match tls.enter(accepted, &what, tls.http_config()).await {
+                        Ok((stream, handshake)) => {
+                            // fresh from now on
+                            let mut conn = Conn::new(drain.clone(), name, peer);
+                            conn.keep_alive = options.keep_alive;
+                            let conn = Arc::new(conn);
+                            let guard = handshake.continues_as(drain.track(Arc::clone(&conn) as _));
+                            let framed = Framed::new(stream, Arc::clone(&conn), guard);
+                            task::connection(framed, conn, service, options).await;
+                        }
+                        Err(error) => tracing::debug!(listener = &*name, %peer, %error, "no connection"),
+                    }
+                });
+            }
+        });
+    }
+    Ok(())
+}
+
+impl Transport for TlsStream {
+    const ANSWERS_CLOSE: bool = true;
+
+    fn look(&mut self) -> Look {
+        TlsStream::look(self)
+    }
+
+    fn is_partial(&self) -> bool {
+        TlsStream::is_partial(self)
+    }
+
+    fn protocol(&self) -> Option<Protocol> {
+        match self.info().protocol() {
+            Some(b"h2") => Some(Protocol::Http2),
+            Some(b"http/1.1" | b"http/1.0") => Some(Protocol::Http1),
+            _ => None,
+        }
+    }
+
+    fn last_word(&mut self) {
+        TlsStream::last_word(self);
+    }
+
+    fn extensions(&self) -> Extensions {
+        let mut extensions = Extensions::new();
+        extensions.insert(self.info().clone());
+        extensions
+    }
+}

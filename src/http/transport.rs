@@ -1,0 +1,40 @@
+//! What carries the bytes of a connection: a socket, or TLS over it.
+
+use super::framed::Protocol;
+use crate::drain::Stream;
+use crate::sys::look::{Look, look};
+use http::Extensions;
+use std::os::fd::AsFd as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// A client that wanted the close itself sends something more when we close.
+    const ANSWERS_CLOSE: bool = false;
+
+    /// What was received and cannot be known from a read that would have to wait.
+    fn look(&mut self) -> Look;
+
+    /// Some of a unit is here that can be read only as a whole.
+    fn is_partial(&self) -> bool {
+        false
+    }
+
+    /// What client and server have agreed on.
+    fn protocol(&self) -> Option<Protocol> {
+        None
+    }
+
+    /// Says that this end is meant to be one, if that can be said at once.
+    fn last_word(&mut self) {}
+
+    /// What requests shall know of it.
+    fn extensions(&self) -> Extensions {
+        Extensions::new()
+    }
+}
+
+impl Transport for Stream {
+    fn look(&mut self) -> Look {
+        look(self.as_fd())
+    }
+}
