@@ -10,7 +10,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::drain::{Drain, FAR};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::generation::{Next, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
@@ -33,9 +33,11 @@ use crate::service::{Service, lock, reap, watch};
 use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
-use crate::systemd::notify::{NOTIFY_TIMEOUT, Notifier};
+use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
+
+mod finish;
 
 /// The one stream of everything that happens to a service.
 #[derive(Debug)]
@@ -374,34 +376,6 @@ impl Driver {
 
     pub(crate) fn state(&self) -> State {
         self.machine.state()
-    }
-
-    async fn finish(mut self) -> Result<()> {
-        // Whoever is just being started must be told to go: without a manager it would take over a stopped service.
-        let last_start = async {
-            while self.starting > 0 {
-                match self.waiting.recv().await {
-                    Some(Input::Spawned(id, result)) => self.on_spawned(id, result),
-                    Some(_) => {}
-                    None => break,
-                }
-            }
-        };
-        if tokio::time::timeout(END_TIMEOUT, last_start).await.is_err() {
-            warn!(generation = self.generation, "a next generation was not started within {END_TIMEOUT:?}");
-        }
-        self.end_jobs().await;
-        self.tasks.abort_all();
-        self.last_hooks().await;
-        // Each has its own deadline, with SIGKILL at its end.
-        while self.enders.join_next().await.is_some() {}
-        self.outbox.close(NOTIFY_TIMEOUT).await;
-        match self.end {
-            Some(End::Failed(why)) => {
-                Err(Error::new(Kind::Generation, format!("generation {} never came to serve: {why}", self.generation)))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn next_has_ended(&self) -> bool {
