@@ -15,7 +15,7 @@ use crate::service::handle::Reloaded;
 use crate::service::hooks::When;
 use crate::service::keeper::restore;
 use crate::service::settings::END_TIMEOUT;
-use crate::service::{lock, watch, watchdog};
+use crate::service::{events, lock, watch, watchdog};
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -37,6 +37,7 @@ impl Driver {
         match action {
             Action::TellReady => {
                 info!(
+                    message_id = events::SERVES,
                     generation = self.generation,
                     new_pid = self.pid,
                     start_ms = millis(self.began),
@@ -58,7 +59,9 @@ impl Driver {
             Action::TellHandover => self.tell_handover(),
             Action::TellReclaim => {
                 warn!(
+                    message_id = events::RECLAIMED,
                     generation = self.generation,
+                    handover_id = self.own_handover(),
                     "the other generation is gone: generation {} serves", self.generation
                 );
                 self.outbox.send(Message::new().status(self.serves()).main_pid(self.pid).ready());
@@ -194,6 +197,7 @@ impl Driver {
         let Some(reload) = &mut self.reload else { return };
         if let Some(coming) = &reload.coming {
             info!(
+                message_id = events::HANDED_OVER,
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 old_pid = self.pid,
@@ -211,11 +215,13 @@ impl Driver {
         self.fire(When::RolledBack, |event| event.reason = Some(reason.to_owned()));
         if let Some(reload) = self.reload.take() {
             error!(
+                message_id = events::RELOAD_FAILED,
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 old_pid = self.pid,
                 new_pid = reload.new_pid,
                 reload_ms = millis(reload.began),
+                reason,
                 "reload failed: generation {next} {reason}; generation {} serves on", self.generation
             );
         }
@@ -256,6 +262,7 @@ impl Driver {
 
     fn take_over_from(&mut self, previous: Draining) {
         info!(
+            message_id = events::MAIN,
             generation = self.generation,
             handover_id = self.handover_id,
             old_pid = previous.pid,
@@ -280,6 +287,7 @@ impl Driver {
         for (age, Draining { generation, pid, link, .. }) in self.drainers.iter().rev().enumerate() {
             if age >= cap {
                 warn!(
+                    message_id = events::TOO_MANY_DRAIN,
                     generation,
                     old_pid = pid,
                     "more than {cap} generations drain: hammering generation {generation}"
@@ -302,6 +310,7 @@ impl Driver {
         let (state, open) = (self.state(), self.drain.active());
         let limit = self.settings.drain_timeout;
         info!(
+            message_id = events::DRAIN_STARTED,
             generation = self.generation,
             handover_id = self.own_handover(),
             old_pid = self.pid,
@@ -334,12 +343,18 @@ impl Driver {
     fn hammer(&mut self) {
         let cut = self.drain.hammer();
         for what in cut.iter().take(MAX_CUT_LINES) {
-            warn!(generation = self.generation, handover_id = self.own_handover(), "cut {what}");
+            warn!(
+                message_id = events::CUT,
+                generation = self.generation,
+                handover_id = self.own_handover(),
+                "cut {what}"
+            );
         }
         if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
             warn!(generation = self.generation, "cut {more} more like these");
         }
         warn!(
+            message_id = events::HAMMERED,
             generation = self.generation,
             handover_id = self.own_handover(),
             old_pid = self.pid,
@@ -362,6 +377,7 @@ impl Driver {
         match &end {
             End::Done => {
                 info!(
+                    message_id = events::DRAINED,
                     generation = self.generation,
                     handover_id = self.own_handover(),
                     old_pid = self.pid,
@@ -372,7 +388,10 @@ impl Driver {
                 );
             }
             End::Hammered => {}
-            End::Failed(why) => warn!(generation = self.generation, "generation {} exits: {why}", self.generation),
+            End::Failed(why) => {
+                let generation = self.generation;
+                warn!(message_id = events::FAILED, generation, "generation {generation} exits: {why}");
+            }
         }
         self.end = Some(end);
     }

@@ -25,7 +25,7 @@ use crate::service::signals::{Response, Signal, Signals};
 use crate::service::sockets::Sockets;
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
-use crate::service::{Service, lock, reap, watch};
+use crate::service::{Service, events, lock, reap, watch};
 use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
@@ -329,6 +329,7 @@ impl Driver {
             Ok((link, pidfd)) if self.is_current(id) => {
                 let watcher = self.tasks.spawn(watch::next(id, Arc::clone(&link), pidfd, self.inputs.clone()));
                 info!(
+                    message_id = events::SPAWNED,
                     generation = self.generation,
                     handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
                     old_pid = self.pid,
@@ -375,16 +376,8 @@ impl Driver {
             if before != after {
                 debug!(generation = self.generation, ?before, ?after, event = shown, "state");
             }
-            if after == State::Reloading(Phase::Ready) && before != after {
-                info!(
-                    generation = self.generation,
-                    handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
-                    old_pid = self.pid,
-                    new_pid = self.next_pid(),
-                    ready_ms = self.reload.as_ref().map(|r| millis(r.began)),
-                    "generation {} is ready",
-                    self.generation + 1
-                );
+            if before != after {
+                self.tell_progress(after);
             }
             self.perform_all(actions);
         }

@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info};
 
 use crate::service::driver::Input;
+use crate::service::events;
 use crate::systemd::notify::{Message, Notifier};
 use crate::systemd::watchdog::Watchdog;
 
@@ -47,7 +48,7 @@ pub(crate) async fn ping(
         match verdict {
             Ok(()) => {
                 if !std::mem::replace(&mut healthy, true) {
-                    info!("healthy again");
+                    info!(message_id = events::HEALTHY, generation, "healthy again");
                     let _ = notifier
                         .send_async(&Message::new().status(format!("generation {generation} serves; healthy again")))
                         .await;
@@ -57,7 +58,11 @@ pub(crate) async fn ping(
                 }
             }
             Err(reason) if std::mem::take(&mut healthy) => {
-                error!(%reason, "unhealthy: no watchdog pings until that is over, or the service manager ends us");
+                error!(
+                    message_id = events::UNHEALTHY,
+                    generation,
+                    %reason, "unhealthy: no watchdog pings until that is over, or the service manager ends us"
+                );
                 let _ = notifier.send_async(&Message::new().status(format!("unhealthy: {reason}"))).await;
             }
             Err(_) => {}
