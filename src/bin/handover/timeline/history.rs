@@ -151,9 +151,15 @@ impl History {
             return;
         };
         let known = self.by_id.get(&*id).copied();
+        // What comes after the end is not the first that one hears of a reload, unless it began before what is read (`--since`).
+        let late = [events::MAIN, events::RECLAIMED, events::DRAIN_STARTED, events::DRAINED, events::HAMMERED];
+        let message_id = entry.get("MESSAGE_ID").unwrap_or_default();
+        if known.is_none() && late.contains(&&*message_id) {
+            return;
+        }
         let index = known.unwrap_or_else(|| self.begin(time.earlier(ms), &id));
         let Some(Row::Reload(reload)) = self.rows.get_mut(index) else { return };
-        let said_by_new = entry.get("MESSAGE_ID").is_some_and(|id| id == events::MAIN);
+        let said_by_new = message_id == events::MAIN;
         if let Some(generation) = entry.number("GENERATION") {
             let old = if said_by_new { generation.saturating_sub(1) } else { generation };
             reload.old.number.get_or_insert(old);

@@ -41,7 +41,11 @@ const GAP: &str = "  ";
 
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colours && !text.is_empty() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colours && !text.is_empty() && !code.is_empty() {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn arrow(self) -> &'static str {
@@ -118,24 +122,39 @@ pub(super) fn render(view: &View, style: Style) -> String {
 
 fn legend(view: &View, style: Style) -> String {
     let names = PhaseName::ALL.into_iter().filter(|name| view.has_phase(*name));
-    let mut parts: Vec<String> = names
+    let part = |sign: String, colour: &str, word: &str| {
+        (format!("{sign} {word}"), format!("{} {word}", style.paint(colour, &sign)))
+    };
+    let mut parts: Vec<_> = names
         .map(|name| {
             let (cell, colour) = style.phase(name);
-            format!("{} {}", style.paint(colour, &cell.to_string().repeat(2)), name.word())
+            part(cell.to_string().repeat(2), colour, name.word())
         })
         .collect();
     if view.has_drains() {
-        parts.push(format!("{} {}", style.paint("35", &style.drain().to_string().repeat(2)), "drain"));
+        parts.push(part(style.drain().to_string().repeat(2), "35", "drain"));
     }
     if view.each_reload().any(|r| r.outcome.is_bad()) {
-        parts.push(format!("{} failed", style.paint(RED, &style.failed().to_string())));
+        parts.push(part(style.failed().to_string(), RED, "failed"));
     }
     let longer = view.each_reload().filter_map(|r| r.reload_ms).any(|ms| ms > view.reload_scale())
         || view.each_reload().filter_map(Reload::drain_ms).any(|ms| ms > view.drain_scale());
     if longer {
-        parts.push(format!("{} beyond the scale", style.beyond()));
+        parts.push(part(style.beyond().to_string(), "", "beyond the scale"));
     }
-    parts.join(GAP)
+    let mut legend = String::new();
+    let mut used = 0;
+    for (plain, painted) in parts {
+        let long = plain.chars().count();
+        if used > 0 && used + GAP.len() + long > style.width {
+            legend.push('\n');
+            used = 0;
+        }
+        let gap = if used > 0 { GAP } else { "" };
+        used += gap.len() + long;
+        legend = legend + gap + &painted;
+    }
+    legend
 }
 
 impl Columns {

@@ -40,7 +40,7 @@ impl View {
         })
     }
 
-    /// `20 reloads: 19 handed over, 1 rolled back`.
+    /// `20 reloads (19 handed over, 1 rolled back)`.
     pub(super) fn counted(&self) -> String {
         let counts: Vec<_> = Outcome::ALL
             .into_iter()
@@ -54,7 +54,7 @@ impl View {
             (shown, all) if shown == all => format!("{all} reloads"),
             (shown, all) => format!("the last {shown} of {all} reloads"),
         };
-        format!("{number}: {}", counts.join(", "))
+        format!("{number} ({})", counts.join(", "))
     }
 
     /// From the first row to the last: `2026-11-21 17:20:01 to 17:24:40 UTC`.
