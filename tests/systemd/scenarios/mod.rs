@@ -16,6 +16,7 @@ mod store;
 mod storm;
 mod streams;
 mod survival;
+mod timeline;
 mod tls;
 mod upgrade;
 mod user_manager;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        timeline::SCENARIOS,
         tls::SCENARIOS,
         init::SCENARIOS,
     ]

@@ -22,7 +22,7 @@ const RIGHT: f64 = 976.0;
 const STYLE: &str = "\
 text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2430}\
 .t{font-size:19px;font-weight:600}.s{fill:#5b6472}.n{font-variant-numeric:tabular-nums}.b{fill:#b3261e}\
-.g{stroke:#e3e6eb}.a{stroke:#9aa2ae}.z{fill:#1f2430;fill-opacity:.03}.e{stroke:#cfd4db;stroke-dasharray:3 3}";
+.g{stroke:#e3e6eb}.a{stroke:#9aa2ae}.z{fill:#1f2430;fill-opacity:.03}.h{paint-order:stroke;stroke:#fff;stroke-width:3px}.e{stroke:#cfd4db;stroke-dasharray:3 3}";
 
 /// Two bars side by side, each with an axis of its own: a drain takes seconds where a reload takes milliseconds.
 struct Axis {
@@ -38,7 +38,7 @@ impl Axis {
     }
 
     fn ticks(&self) -> impl Iterator<Item = u64> {
-        let parts = [5, 4, 3, 2].into_iter().find(|n| self.end.is_multiple_of(*n)).unwrap_or(1);
+        let parts = [4, 5, 3, 2].into_iter().find(|n| self.end.is_multiple_of(*n)).unwrap_or(1);
         let step = self.end / parts;
         (0..=parts).map(move |i| i * step)
     }
@@ -79,7 +79,7 @@ pub(super) fn render(view: &View) -> String {
         match row {
             Row::Reload(one) => y = reload_row(&mut rows, y, one, &reload, drain.as_ref(), view),
             Row::Event(mark) => {
-                let class = if mark.bad { "b" } else { "s" };
+                let class = if mark.bad { "h b" } else { "h s" };
                 let _ = write!(rows, "<path class=\"e\" d=\"M24 {0}H{1}\"/>", y + 0.5, WIDTH - 24.0);
                 text(&mut rows, TIME, y + 14.0, "n s", "start", &mark.time.time(&view.zone));
                 for line in wrap(&mark.text, REMARK_CHARACTERS - 10) {
@@ -132,7 +132,7 @@ fn head(body: &mut String, view: &View) -> f64 {
         x += wide;
     };
     for name in PhaseName::ALL.into_iter().filter(|name| view.has_phase(*name)) {
-        entry(body, colour(name), name.word(), 90.0);
+        entry(body, colour(name), name.word(), 96.0);
     }
     if view.has_drains() {
         entry(body, DRAIN, "drain of the old generation", 200.0);
@@ -194,7 +194,7 @@ fn reload_row(rows: &mut String, y: f64, reload: &Reload, axis: &Axis, drains: O
     let mut y = y + ROW;
     for (bad, remark) in remarks(reload) {
         for line in wrap(&remark, REMARK_CHARACTERS) {
-            text(rows, TIME, y + 11.0, if bad { "b" } else { "s" }, "start", &line);
+            text(rows, TIME, y + 11.0, if bad { "h b" } else { "h s" }, "start", &line);
             y += ROW - 4.0;
         }
     }
