@@ -19,14 +19,22 @@ const CATALOG: &str = include_str!("../../../packaging/handover.catalog");
 fn timeline_of_20(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup::default())?;
     let tool = lab.install(handover(), "handover")?;
+    let mut requests = std::collections::VecDeque::new();
     for number in 1..=RELOADS {
         if number == BROKEN {
             broken(&web)?;
             continue;
         }
-        // So that there is something to drain.
-        let request = web.in_flight(2 + number % 3, Duration::from_millis(60))?;
+        // So that there is something to drain, also while the next reload is under way.
+        requests.push_back(web.in_flight(5 + number * 7 % 5, Duration::from_millis(100))?);
         web.reload()?;
+        if requests.len() > 2
+            && let Some(oldest) = requests.pop_front()
+        {
+            oldest.finish()?;
+        }
+    }
+    for request in requests {
         request.finish()?;
     }
     let last = lab.main_pid(UNIT)?;
@@ -58,8 +66,7 @@ fn timeline_of_20(lab: &Container) -> Outcome {
         } else {
             assert_eq!(of("outcome"), "handed_over", "{reload}");
             assert_eq!(names, ["\"spawn\"", "\"ready\"", "\"switch\"", "\"handover\""], "{reload}");
-            assert!(reload["drain"]["ms"].as_u64().is_some_and(|ms| ms > 50), "{reload}");
-            assert_eq!(reload["drain"]["end"], "drained");
+            assert!(reload["drain"]["ms"].is_u64() && reload["drain"]["end"] == "drained", "{reload}");
         }
     }
 
@@ -114,7 +121,7 @@ fn timeline_of_others(lab: &Container) -> Outcome {
         Ok((lab.show("other.service", "ActiveState")? == "failed").then_some(()))
     })?;
     lab.journal_json("other.service")?;
-    let text = lab.sh_ok(&format!("{tool} timeline other"))?;
+    let text = lab.sh_ok(&format!("LC_ALL=C {tool} timeline other"))?;
     assert!(text.starts_with("other.service: 2 reloads (1 reloaded, 1 failed)\n"), "{text}");
     for words in ["Control process exited", "started", "Main process exited, code=killed, status=9/KILL"] {
         assert!(text.contains(words), "{words}: {text}");
@@ -124,8 +131,11 @@ fn timeline_of_others(lab: &Container) -> Outcome {
 }
 
 fn catalog_explains(lab: &Container) -> Outcome {
-    lab.sh_ok("mkdir -p /usr/lib/systemd/catalog")?;
-    lab.write_file("/usr/lib/systemd/catalog/handover.catalog", CATALOG)?;
+    // /usr may be read-only: with a copy in its place.
+    let (copy, place) = (lab.dir().join("catalog"), "/usr/lib/systemd/catalog");
+    let copy = copy.display();
+    lab.sh_ok(&format!("cp -r {place} {copy} && mount --bind {copy} {place}"))?;
+    lab.write_file(&format!("{place}/handover.catalog"), CATALOG)?;
     let updated = lab.sh("journalctl --update-catalog 2>&1")?;
     assert!(updated.success() && !updated.stdout.contains("handover.catalog:"), "{}", updated.stdout);
     let web = Web::start(lab, Setup::default())?;

@@ -9,8 +9,8 @@ use super::known::{Kind, kind};
 use super::model::{Drain, DrainEnd, Job, Mark, Outcome, Reload, Row, Teller};
 use super::when::Moment;
 
-/// `ExecReload=/bin/kill` only asks: systemd may call its job done before the service has begun. Within this time they are one.
-const JOB_BELONGS_MS: u64 = 2_000;
+/// `ExecReload=/bin/kill` only asks: systemd may call its job done before the service has begun. Within this time they are one, also on a busy machine.
+const JOB_BELONGS_MS: u64 = 5_000;
 
 /// Of one unit.
 #[derive(Debug, Default)]
