@@ -1,6 +1,6 @@
 //! The `MESSAGE_ID` of each event of a service's life in the journal.
 //!
-//! Each event that [`logging`](crate::docs::timeline) sends to journald has a field `MESSAGE_ID`, by which programs find it and
+//! Each event that the module `logging` (feature `journald`) sends to journald has a field `MESSAGE_ID`, by which programs find it and
 //! `journalctl -x` explains it, from the message catalog `packaging/handover.catalog`. An id never changes its meaning; the text of a
 //! message may. What fields each has is in [`docs::timeline`](crate::docs::timeline).
 //!
