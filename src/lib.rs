@@ -39,6 +39,7 @@
 //! | take sockets from systemd | [`systemd::activation`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |
 //! | count connections, and end them in time | [`Drain`] |
+//! | run jobs, programs and queue workers, and end them in time | [`Jobs`] |
 #![cfg_attr(
     feature = "http",
     doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |"
@@ -54,6 +55,8 @@
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
 //! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
+//! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
+//! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
 //! # Requirements
@@ -69,6 +72,7 @@
 mod drain;
 mod error;
 mod generation;
+pub mod jobs;
 mod lifecycle;
 pub mod service;
 pub mod state;
@@ -88,6 +92,12 @@ pub mod tls;
 #[cfg(feature = "admin")]
 pub mod admin;
 
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[expect(unreachable_pub, reason = "with the feature they are reachable")]
+mod metrics;
+
 pub use crate::drain::{
     Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
     Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, IdleTimeout, Limit,
@@ -95,6 +105,7 @@ pub use crate::drain::{
 };
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
+pub use crate::jobs::Jobs;
 pub use crate::service::settings::Settings;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
 
@@ -106,9 +117,18 @@ pub mod docs {
     #[doc = include_str!("docs/lifecycle.md")]
     pub mod lifecycle {}
 
+    #[doc = include_str!("docs/jobs.md")]
+    pub mod jobs {}
+
     #[doc = include_str!("docs/survival.md")]
     pub mod survival {}
 
+    #[cfg(feature = "http")]
+    #[doc = include_str!("docs/http.md")]
+    pub mod http {}
+
+    #[doc = include_str!("docs/metrics.md")]
+    pub mod metrics {}
     #[doc = include_str!("docs/protocols.md")]
     pub mod protocols {}
     #[cfg(feature = "tls")]

@@ -135,8 +135,9 @@ impl<L: Listening> Acceptor<L> {
     /// A connection that the kernel has handed over is returned, never lost.
     pub async fn accept(&mut self) -> Option<Accepted<L::Stream>> {
         let Self { turn, listener, .. } = self;
-        let ((stream, peer), entering) =
+        let ((stream, peer), mut entering) =
             turn.next(|| listener.registered(), |socket, cx| L::poll_accept(socket, cx)).await?;
+        entering.listener = Some(Arc::clone(self.turn.name()));
         L::tune(&stream, self.nodelay, self.keepalive);
         Some(Accepted { stream, peer, entering })
     }

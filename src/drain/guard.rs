@@ -1,7 +1,8 @@
 //! What holds a drain open, and what tells its holders.
 
 use super::limit::Slot;
-use super::{Core, Drain, Phase, Work};
+use super::{Core, Drain, Entry, Phase, State, Work};
+use crate::metrics::{Counted, Protocol};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::futures::OwnedNotified;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Holds a drain open until dropped.
@@ -24,6 +26,13 @@ impl Guard {
         Self { core, id, _slot: None }
     }
 
+    /// Its work is over, and the other one's takes its place within the limit.
+    #[cfg(all(feature = "http", feature = "tls"))]
+    pub(crate) fn continues_as(mut self, mut next: Self) -> Self {
+        next._slot = self._slot.take();
+        next
+    }
+
     /// Resolves when the hammer falls: what is not done by now should stop.
     pub fn cut(&self) -> Cutting {
         Cutting { step: Step::new(Arc::clone(&self.core), Phase::Hammered) }
@@ -32,6 +41,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        #[cfg(feature = "metrics")]
+        self.core.note_end(self.id);
         // dropped after the lock is released: the work may hold wakers, and they tasks
         let mut entry = None;
         self.core.release(|state| entry = state.open.remove(&self.id));
@@ -49,6 +60,8 @@ impl fmt::Debug for Guard {
 pub(crate) struct Entering {
     drain: Drain,
     pub(super) slot: Option<Slot>,
+    /// The listener, for the metrics of a connection that is not HTTP.
+    pub(super) listener: Option<Arc<str>>,
 }
 
 impl Drain {
@@ -57,14 +70,36 @@ impl Drain {
         let mut state = self.core.lock();
         state.gate.then(|| {
             state.accepting += 1;
-            Entering { drain: self.clone(), slot: None }
+            Entering { drain: self.clone(), slot: None, listener: None }
         })
+    }
+
+    /// Counts it, unless that phase has come: under the lock that phases change under, so nothing slips in.
+    pub(crate) fn track_before(&self, phase: Phase, work: Arc<dyn Work>) -> Option<Guard> {
+        let mut state = self.core.lock();
+        (self.core.phase() < phase).then(|| self.core.count(&mut state, work))
+    }
+
+    /// Whether the gate is open, and when that changes.
+    pub(crate) fn gate(&self) -> watch::Receiver<bool> {
+        self.core.gate.subscribe()
+    }
+}
+
+impl Core {
+    pub(super) fn count(self: &Arc<Self>, state: &mut State, work: Arc<dyn Work>) -> Guard {
+        let id = state.next;
+        state.next += 1;
+        state.open.insert(id, Entry { work, cut: false });
+        Guard::new(Arc::clone(self), id)
     }
 }
 
 impl Entering {
     pub(super) fn register(self, what: String) -> Guard {
-        self.track(Arc::new(Job::new(what)))
+        let metrics = self.drain.metrics();
+        let connection = self.listener.clone().map(|listener| metrics.connection(listener, Protocol::Stream));
+        self.track(Arc::new(Job::new(what, connection)))
     }
 
     /// The drain that it will be counted by.
@@ -130,14 +165,17 @@ impl Future for Cutting {
 
 /// Waits for a phase. Allocates only if it must wait.
 struct Step {
-    core: Arc<Core>,
+    /// In an Arc of its own: a connection clones its signal for each request, and the threads of all connections would
+    /// else write to one cache line.
+    #[expect(clippy::redundant_allocation, reason = "not for its size, but for its count")]
+    core: Arc<Arc<Core>>,
     phase: Phase,
     waiting: Option<Pin<Box<OwnedNotified>>>,
 }
 
 impl Step {
     fn new(core: Arc<Core>, phase: Phase) -> Self {
-        Self { core, phase, waiting: None }
+        Self { core: Arc::new(core), phase, waiting: None }
     }
 
     fn is_past(&self) -> bool {
@@ -160,7 +198,7 @@ impl Step {
 
 impl Clone for Step {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.core), self.phase)
+        Self { core: Arc::clone(&self.core), phase: self.phase, waiting: None }
     }
 }
 
@@ -193,11 +231,12 @@ impl fmt::Display for Cut {
 pub(super) struct Job {
     what: String,
     since: Instant,
+    connection: Option<Counted>,
 }
 
 impl Job {
-    pub(super) fn new(what: String) -> Self {
-        Self { what, since: Instant::now() }
+    pub(super) fn new(what: String, connection: Option<Counted>) -> Self {
+        Self { what, since: Instant::now(), connection }
     }
 }
 
@@ -206,6 +245,10 @@ impl Work for Job {
 
     fn doing(&self) -> Option<String> {
         Some(format!("{}, open for {:?}", self.what.escape_debug(), since(self.since)))
+    }
+
+    fn connection(&self) -> Option<&Counted> {
+        self.connection.as_ref()
     }
 }
 

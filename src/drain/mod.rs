@@ -43,11 +43,11 @@ pub use self::seqpacket::Seqpacket;
 pub use self::serve::{Connection, StreamOptions, serve_stream};
 pub use self::stream::{Peer, Stream};
 
-#[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) use self::guard::since;
 pub(crate) use self::serve::serve_passed;
 
 use self::guard::Job;
+use crate::metrics::{Counted, Metrics};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -80,6 +80,10 @@ pub(crate) trait Work: Send + Sync {
     fn wake(&self);
     /// What a cut would break off, in words; `None` if there is nothing to lose.
     fn doing(&self) -> Option<String>;
+    /// How it is counted, if it is a connection.
+    fn connection(&self) -> Option<&Counted> {
+        None
+    }
 }
 
 pub(crate) struct Core {
@@ -92,6 +96,7 @@ pub(crate) struct Core {
     /// Told when the last guard goes.
     emptied: Notify,
     state: Mutex<State>,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +133,7 @@ impl Drain {
                 stepped: Arc::new(Notify::new()),
                 emptied: Notify::new(),
                 state: Mutex::default(),
+                metrics: Metrics::default(),
             }),
         }
     }
@@ -172,15 +178,25 @@ impl Drain {
     /// client to close are cut, too, but lose nothing and are not named.
     pub fn hammer(&self) -> Vec<Cut> {
         let mut cuts = Vec::new();
+        let mut works = Vec::new();
         let mut state = self.core.lock();
         let stepped = self.step(&mut state, Phase::Hammered, Duration::ZERO);
         // Under the same lock as the step: whoever sees that leaves the list at once, on another thread, and would not be named.
         for entry in state.open.values_mut() {
             if !std::mem::replace(&mut entry.cut, true) {
-                cuts.extend(entry.work.doing().map(Cut::new));
+                let doing = entry.work.doing();
+                works.push((Arc::clone(&entry.work), doing.is_some()));
+                cuts.extend(doing.map(Cut::new));
             }
         }
         drop(state);
+        for (work, loses) in &works {
+            match work.connection() {
+                Some(connection) if *loses => connection.hammered(),
+                Some(connection) => connection.drained(),
+                None => {}
+            }
+        }
         if stepped {
             self.tell_step();
         } else {
@@ -219,19 +235,20 @@ impl Drain {
     /// Counts a piece of work until the guard is dropped; `what` names it if it must be cut.
     #[must_use = "it is counted until the guard is dropped"]
     pub fn register(&self, what: impl Into<String>) -> Guard {
-        self.track(Arc::new(Job::new(what.into())))
+        self.track(Arc::new(Job::new(what.into(), None)))
     }
 
     pub(crate) fn track(&self, work: Arc<dyn Work>) -> Guard {
         let mut state = self.core.lock();
-        let id = state.next;
-        state.next += 1;
-        state.open.insert(id, Entry { work, cut: false });
-        Guard::new(Arc::clone(&self.core), id)
+        self.core.count(&mut state, work)
     }
 
     pub(crate) fn phase(&self) -> Phase {
         self.core.phase()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.core.metrics
     }
 
     /// The end of linger for a connection that is idle since then. Only while draining.
@@ -285,6 +302,21 @@ impl Core {
         let work: Vec<_> = self.lock().open.values().map(|entry| Arc::clone(&entry.work)).collect();
         for work in work {
             work.wake();
+        }
+    }
+
+    /// It ends by itself, unless it was cut; from here on the hammer does not name it.
+    #[cfg(feature = "metrics")]
+    fn note_end(&self, id: u64) {
+        if self.phase() == Phase::Open {
+            return;
+        }
+        let work = match self.lock().open.get_mut(&id) {
+            Some(entry) => (!std::mem::replace(&mut entry.cut, true)).then(|| Arc::clone(&entry.work)),
+            None => None,
+        };
+        if let Some(connection) = work.as_ref().and_then(|work| work.connection()) {
+            connection.drained();
         }
     }
 

@@ -6,6 +6,7 @@ use super::limit::Limit;
 use super::stream::{Peer, Stream};
 use super::{Drain, DrainSignal, Work};
 use crate::error::{Error, Kind, Result};
+use crate::metrics::{Counted, Protocol};
 use crate::sys::peer::peer_credentials;
 use crate::systemd::activation::PassedConnection;
 use std::any::Any;
@@ -150,7 +151,7 @@ where
         let (drain, handler) = (drain.clone(), Arc::clone(&handler));
         runtime.spawn(async move {
             while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
-                let job = Handled::new(Arc::clone(acceptor.name()), peer);
+                let job = Handled::new(Arc::clone(acceptor.name()), peer).counted(&drain);
                 let guard = entering.track(Arc::new(job));
                 let connection = Connection { stream, peer, drain: drain.signal() };
                 let (handler, name) = (Arc::clone(&handler), Arc::clone(acceptor.name()));
@@ -197,7 +198,7 @@ where
         }
     };
     let name: Arc<str> = name.into();
-    let guard = drain.track(Arc::new(Handled::new(Arc::clone(&name), peer)));
+    let guard = drain.track(Arc::new(Handled::new(Arc::clone(&name), peer).counted(drain)));
     let connection = Connection { stream, peer, drain: drain.signal() };
     Ok(runtime.spawn(async move {
         tokio::select! {
@@ -219,16 +220,27 @@ pub(crate) struct Handled<P> {
     listener: Arc<str>,
     peer: P,
     since: Instant,
+    counted: Option<Counted>,
 }
 
 impl<P> Handled<P> {
     pub(crate) fn new(listener: Arc<str>, peer: P) -> Self {
-        Self { listener, peer, since: Instant::now() }
+        Self { listener, peer, since: Instant::now(), counted: None }
+    }
+
+    /// It is a connection.
+    fn counted(mut self, drain: &Drain) -> Self {
+        self.counted = Some(drain.metrics().connection(Arc::clone(&self.listener), Protocol::Stream));
+        self
     }
 }
 
 impl<P: fmt::Display + Send + Sync> Work for Handled<P> {
     fn wake(&self) {}
+
+    fn connection(&self) -> Option<&Counted> {
+        self.counted.as_ref()
+    }
 
     fn doing(&self) -> Option<String> {
         let name = self.listener.escape_debug();

@@ -4,18 +4,17 @@
 //! by the connection's own task, one after the other; so plain atomics do. Only the hammer looks
 //! from outside.
 
+use super::active::{Active, Requests};
 use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
-use http::{Method, Request, Uri};
+use crate::metrics::{Counted, Protocol};
+use http::Request;
 use http_body::Body;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use tokio::time::Instant;
-
-/// Longest path that a cut is logged with.
-const PATH_SHOWN: usize = 200;
 
 /// How far the current request has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +58,9 @@ pub(super) enum Length {
 pub(super) struct Conn {
     pub(super) drain: Drain,
     pub(super) peer: Peer,
+    /// Whether there may be a second request.
+    pub(super) keep_alive: bool,
+    metrics: Counted,
     listener: Arc<str>,
     opened: Instant,
     stage: AtomicU8,
@@ -70,17 +72,10 @@ pub(super) struct Conn {
     close_idle: AtomicBool,
     closes: AtomicBool,
     http2: AtomicBool,
-    active: Mutex<Vec<Active>>,
+    /// HTTP/2: some streams were upgraded. hyper does not tell when they close.
+    tunnels: AtomicBool,
+    active: Mutex<Requests>,
     wakers: Mutex<Wakers>,
-}
-
-/// A request from its call to the end of its reply.
-#[derive(Debug)]
-struct Active {
-    id: u64,
-    method: Method,
-    uri: Uri,
-    since: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -99,9 +94,12 @@ pub(super) enum Half {
 
 impl Conn {
     pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer) -> Self {
+        let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
         Self {
             drain,
             peer,
+            keep_alive: true,
+            metrics,
             listener,
             opened: Instant::now(),
             stage: AtomicU8::new(Stage::Idle as u8),
@@ -113,6 +111,7 @@ impl Conn {
             close_idle: AtomicBool::new(false),
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
+            tunnels: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
         }
@@ -188,10 +187,10 @@ impl Conn {
     }
 
     /// hyper calls the service.
-    pub(super) fn called<B: Body>(&self, request: &Request<B>) -> u64 {
+    pub(super) fn called<B: Body>(&self, request: &Request<B>) -> usize {
         let http2 = self.http2.load(Relaxed);
-        let id = self.requests.load(Relaxed) + 1;
-        self.requests.store(id, Relaxed);
+        let number = self.requests.load(Relaxed) + 1;
+        self.requests.store(number, Relaxed);
         if !http2 {
             let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
             self.length.store(length, Relaxed);
@@ -200,21 +199,17 @@ impl Conn {
             let agreed = self.stage() == Stage::Head;
             self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
         }
-        self.active().push(Active {
-            id,
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            since: Instant::now(),
-        });
-        id
+        self.active().begin(Active::new(number, request))
     }
 
     /// The service has answered; returns whether the reply must carry `Connection: close`.
     pub(super) fn answered(&self, upgrade: bool) -> bool {
         if self.http2.load(Relaxed) {
+            self.tunnels.fetch_or(upgrade, Relaxed);
             return false;
         }
         if upgrade {
+            self.metrics.speaks(Protocol::Upgraded);
             self.set_stage(Stage::Upgraded);
             return false;
         }
@@ -225,24 +220,32 @@ impl Conn {
         // connection lingers for one more. A body that is answered before it is here is not read
         // to its end, as a rule, and then hyper closes.
         let nothing_behind = self.last.load(Relaxed) || self.body.load(Relaxed) || self.stage() == Stage::Unframed;
-        let close = nothing_behind && self.is_draining();
+        let close = !self.keep_alive || (nothing_behind && self.is_draining());
         if close {
             self.closes.store(true, Relaxed);
         }
         close
     }
 
+    /// The first bytes have told.
+    pub(super) fn speaks(&self, protocol: Protocol) {
+        self.metrics.speaks(protocol);
+    }
+
+    /// No request is being answered, and no stream was upgraded.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.tunnels.load(Relaxed) && self.active().count() == 0
+    }
+
     /// hyper has let go of the reply's body.
-    pub(super) fn ended(&self, id: u64) {
+    pub(super) fn ended(&self, slot: usize) {
         match self.stage() {
             Stage::Upgraded => return, // the request lives on in the stream
             Stage::Called | Stage::Replying => self.set_stage(Stage::Replied),
             _ => {}
         }
-        let mut active = self.active();
-        if let Some(at) = active.iter().position(|a| a.id == id) {
-            active.swap_remove(at);
-        }
+        let ended = self.active().end(slot);
+        drop(ended); // without the lock
     }
 
     pub(super) fn set_task(&self, waker: Waker) {
@@ -262,7 +265,7 @@ impl Conn {
         }
     }
 
-    fn active(&self) -> MutexGuard<'_, Vec<Active>> {
+    fn active(&self) -> MutexGuard<'_, Requests> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -298,37 +301,20 @@ impl Work for Conn {
         );
         let active = self.active();
         // writing to a String cannot fail
-        let _ = match (active.iter().min_by_key(|a| a.id), stage) {
+        let _ = match (active.oldest(), stage) {
             (Some(oldest), _) => write!(text, "{oldest}"),
             (None, Stage::Half) => write!(text, "half a request head"),
             (None, Stage::Head) => write!(text, "a request head"),
+            (None, _) if self.tunnels.load(Relaxed) => write!(text, "idle but for upgraded streams"),
             (None, _) => write!(text, "idle"),
         };
-        if active.len() > 1 {
-            let _ = write!(text, ", and {} more", active.len() - 1);
+        if let more @ 1.. = active.count().saturating_sub(1) {
+            let _ = write!(text, ", and {more} more");
         }
         Some(text)
     }
-}
 
-impl std::fmt::Display for Active {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let whole; // CONNECT names no path, but an authority
-        let path = match self.uri.path_and_query() {
-            Some(path) if self.method != Method::CONNECT => path.as_str(),
-            _ => {
-                whole = self.uri.to_string();
-                &whole
-            }
-        };
-        write!(f, "{} ", self.method)?;
-        for (at, c) in path.chars().enumerate() {
-            if at == PATH_SHOWN {
-                f.write_str("…")?;
-                break;
-            }
-            write!(f, "{}", c.escape_debug())?;
-        }
-        write!(f, " for {:?}", since(self.since))
+    fn connection(&self) -> Option<&Counted> {
+        Some(&self.metrics)
     }
 }

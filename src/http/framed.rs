@@ -226,6 +226,9 @@ impl<T: Transport> Framed<T> {
             let admitted = Self::admit(framing, conn, flushed, &self.held[..there]);
             buf.put_slice(&self.held[..admitted]);
             self.held.advance(admitted);
+            if self.held.is_empty() {
+                self.held = BytesMut::new(); // its memory: most connections never hold anything back again
+            }
             self.note_held();
             return Poll::Ready(Ok(()));
         }

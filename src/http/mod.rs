@@ -4,10 +4,11 @@
 //! [`Drain`] lasts, a connection that is fresh, idle or has sent half a request head is not closed
 //! but answered once more, with `Connection: close`; pipelined requests are all answered, and only
 //! the last reply says `close`; HTTP/2 gets a GOAWAY and finishes its streams; an upgraded stream
-//! counts until it is dropped.
+//! counts until it is dropped. The chapter [`docs::http`](crate::docs::http) has more.
 //!
 //! Handlers find [`Peer`] and [`DrainSignal`](crate::DrainSignal) in the request's extensions.
 
+mod active;
 mod conn;
 mod framed;
 mod observe;
@@ -45,6 +46,8 @@ pub struct HttpOptions {
     http2_max_concurrent_streams: u32,
     http2_keep_alive_interval: Option<Duration>,
     max_connections: Option<usize>,
+    keep_alive: bool,
+    tcp_nodelay: bool,
 }
 
 impl HttpOptions {
@@ -72,8 +75,8 @@ impl HttpOptions {
         self
     }
 
-    /// An HTTP/1 connection that has been idle this long is closed, after a last look for bytes
-    /// received, before twice this time. Default [75 s](Self::KEEP_ALIVE_TIMEOUT).
+    /// A connection that has been idle this long is closed, after a last look for bytes received, before twice this time.
+    /// HTTP/2 is told so by a GOAWAY, unless one of its streams was upgraded. Default [75 s](Self::KEEP_ALIVE_TIMEOUT).
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.keep_alive_timeout = timeout;
@@ -105,6 +108,22 @@ impl HttpOptions {
         self
     }
 
+    /// Whether an HTTP/1 connection serves more than one request. `false`: the first reply says `Connection: close`. HTTP/2
+    /// is one connection for many requests by design, and unaffected. Default `true`.
+    #[must_use]
+    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Whether TCP sends small writes at once (`TCP_NODELAY`), rather than wait for the client to acknowledge those before.
+    /// `false` leaves it as the listener has it (`NoDelay=` in the .socket unit). Default `true`.
+    #[must_use]
+    pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
+        self.tcp_nodelay = nodelay;
+        self
+    }
+
     fn check(&self) -> Result<()> {
         if self.header_read_timeout.is_zero() || self.keep_alive_timeout.is_zero() {
             let message = "header_read_timeout and keep_alive_timeout must be above 0: no client could send a request";
@@ -131,6 +150,8 @@ impl Default for HttpOptions {
             http2_max_concurrent_streams: Self::HTTP2_MAX_CONCURRENT_STREAMS,
             http2_keep_alive_interval: Some(Self::HTTP2_KEEP_ALIVE_INTERVAL),
             max_connections: None,
+            keep_alive: true,
+            tcp_nodelay: true,
         }
     }
 }
@@ -254,7 +275,9 @@ where
         let drain = drain.clone();
         runtime.spawn(async move {
             while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
-                let conn = Arc::new(Conn::new(drain.clone(), Arc::clone(acceptor.name()), peer));
+                let mut conn = Conn::new(drain.clone(), Arc::clone(acceptor.name()), peer);
+                conn.keep_alive = options.keep_alive;
+                let conn = Arc::new(conn);
                 let guard = entering.track(Arc::clone(&conn) as _);
                 let framed = Framed::new(stream, Arc::clone(&conn), guard);
                 tokio::spawn(task::connection(framed, conn, service.clone(), options));
@@ -276,7 +299,7 @@ fn prepare(
     })?;
     let limit = options.max_connections.map(Limit::new);
     let acceptor = |listener| {
-        let acceptor = Acceptor::new(drain, name, listener)?;
+        let acceptor = Acceptor::new(drain, name, listener)?.nodelay(options.tcp_nodelay);
         Ok(if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor })
     };
     Ok((runtime, listeners.into_iter().map(acceptor).collect::<Result<_>>()?))

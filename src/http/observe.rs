@@ -37,7 +37,7 @@ where
     type Future = Replying<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let id = self.conn.called(&request);
+        let slot = self.conn.called(&request);
         let connect = request.method() == Method::CONNECT;
         let version = request.version();
         let extensions = request.extensions_mut();
@@ -48,7 +48,7 @@ where
         }
         Replying {
             future: self.service.call(request),
-            end: Some(End { conn: Arc::clone(&self.conn), id }),
+            end: Some(End { conn: Arc::clone(&self.conn), slot }),
             connect,
             version,
         }
@@ -119,11 +119,11 @@ impl<B: Body> Body for Reply<B> {
 /// Dropped: the request is over.
 struct End {
     conn: Arc<Conn>,
-    id: u64,
+    slot: usize,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.conn.ended(self.id);
+        self.conn.ended(self.slot);
     }
 }

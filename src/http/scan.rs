@@ -27,24 +27,13 @@ impl Head {
     }
 
     /// Takes the next bytes; returns how many of them belong to the head if it ends in them.
-    ///
-    /// Eight bytes at a time: a byte loop cost 1 % of a small request.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut start = 0;
-        let (words, rest) = bytes.as_chunks::<8>();
-        for (index, word) in words.iter().enumerate() {
-            let mut hits = line_feeds(*word);
-            while hits != 0 {
-                let end = index * 8 + hits.trailing_zeros() as usize / 8;
-                if self.ends_with(&bytes[start..end]) {
-                    return Some(end + 1);
-                }
-                start = end + 1;
-                hits &= hits - 1;
-            }
+        if let Some(end) = self.at_once(bytes) {
+            self.started = true;
+            return Some(end);
         }
-        for (index, _) in rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-            let end = words.len() * 8 + index;
+        let mut start = 0;
+        for (end, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
             if self.ends_with(&bytes[start..end]) {
                 return Some(end + 1);
             }
@@ -57,6 +46,16 @@ impl Head {
         };
         self.started |= matches!(self.line, Line::Text);
         None
+    }
+
+    /// One whole head and nothing else, as nearly all come. Line by line cost 3 % of a small request, by `memchr`, too.
+    fn at_once(&self, bytes: &[u8]) -> Option<usize> {
+        let fresh = !self.started && matches!(self.line, Line::Empty);
+        if !fresh || matches!(bytes.first()?, b'\r' | b'\n') || !bytes.ends_with(b"\r\n\r\n") {
+            return None;
+        }
+        let last = bytes.len() - 1;
+        (!near_line_feeds(&bytes[..last])).then_some(bytes.len())
     }
 
     /// Whether the head ends with this line, or the rest of one.
@@ -73,12 +72,28 @@ impl Head {
     }
 }
 
-/// The top bit of each byte that is a line feed, exactly.
-fn line_feeds(word: [u8; 8]) -> u64 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    const LF: u64 = 0x0a0a_0a0a_0a0a_0a0a;
-    let word = u64::from_le_bytes(word) ^ LF;
-    !(((word & LOW) + LOW) | word | LOW)
+/// Whether there are two line feeds with at most one byte between them. Written so that it becomes vector instructions.
+fn near_line_feeds(bytes: &[u8]) -> bool {
+    const BLOCK: usize = 16;
+    fn near(bytes: &[u8]) -> bool {
+        let feed = |byte: u8| byte == b'\n';
+        let triples = bytes.iter().zip(&bytes[1..]).zip(&bytes[2..]);
+        triples.fold(false, |any, ((a, b), c)| any | (feed(*c) & (feed(*b) | feed(*a))))
+    }
+    if let [b'\n', b'\n', ..] = bytes {
+        return true;
+    }
+    let Some(last) = bytes.len().checked_sub(BLOCK + 2) else {
+        return bytes.len() > 2 && near(bytes);
+    };
+    let mut at = 0;
+    while at < last {
+        if near(&bytes[at..at + BLOCK + 2]) {
+            return true;
+        }
+        at += BLOCK;
+    }
+    near(&bytes[last..])
 }
 
 /// The end of a chunked body, step by step as hyper's decoder does it.
@@ -196,13 +211,47 @@ mod tests {
     }
 
     #[test]
-    fn line_feeds_are_found_exactly() {
-        for other in [0x0b_u8, 0x8a, 0x09, 0x00, 0xff] {
-            for mask in 0..=255_u64 {
-                let word = std::array::from_fn(|at| if mask >> at & 1 == 1 { b'\n' } else { other });
-                let found: u64 = (0..8).filter(|at| line_feeds(word) >> (at * 8 + 7) & 1 == 1).map(|at| 1 << at).sum();
-                assert_eq!(mask, found, "{word:?}");
+    fn near_line_feeds_are_found_wherever_they_are() {
+        for length in 0..60 {
+            let mut bytes = vec![b'x'; length];
+            for at in (0..length).step_by(3) {
+                bytes[at] = b'\n';
             }
+            assert!(!near_line_feeds(&bytes), "{bytes:?}");
+            let bytes = vec![b'x'; length];
+            for (first, second) in (0..length).flat_map(|at| [(at, at + 1), (at, at + 2)]) {
+                let mut bytes = bytes.clone();
+                if second < length {
+                    (bytes[first], bytes[second]) = (b'\n', b'\n');
+                    assert!(near_line_feeds(&bytes), "{bytes:?}");
+                }
+            }
+        }
+    }
+
+    /// The fast way and the thorough one, which a head takes that comes in two pieces.
+    #[test]
+    fn in_one_piece_or_two_a_head_ends_in_the_same_place() {
+        let mut random = 20_260_727_u64;
+        for _ in 0..20_000 {
+            let mut bytes: Vec<u8> = (0..36)
+                .map(|_| {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    b"abc\r\n"[usize::try_from(random >> 40).unwrap() % 5]
+                })
+                .collect();
+            if random & 1 == 1 {
+                bytes.extend(b"\r\n\r\n");
+            }
+            let whole = Head::default().feed(&bytes);
+            let mut head = Head::default();
+            let pieces = match head.feed(&bytes[..1]) {
+                None => head.feed(&bytes[1..]).map(|end| end + 1),
+                end => end,
+            };
+            assert_eq!(whole, pieces, "{:?}", String::from_utf8_lossy(&bytes));
         }
     }
 

@@ -6,6 +6,7 @@ use super::framed::{Framed, Protocol};
 use super::observe::Observed;
 use super::transport::Transport;
 use crate::drain::later;
+use crate::metrics::Protocol as Speaks;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -46,58 +47,93 @@ where
     let sleep = pin!(sleep_until(later(conn.opened(), first)));
     let mut clock = Clock::new(&conn, &options, sleep);
     let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
+    match protocol {
+        Ok(Some(Protocol::Http1)) => conn.speaks(Speaks::Http1),
+        Ok(Some(Protocol::Http2)) => conn.speaks(Speaks::Http2),
+        Ok(None) | Err(_) => {}
+    }
     let service = Observed::new(service, Arc::clone(&conn), framed.extensions());
     let result = match protocol {
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),
-        Ok(Some(Protocol::Http1)) => {
-            // our clock does what hyper's header timeout does, without a timer per request
-            let hyper = http1::Builder::new()
-                .header_read_timeout(None)
-                .serve_connection(TokioIo::new(framed), service)
-                .with_upgrades();
-            let mut hyper = pin!(hyper);
-            let mut told = false;
-            poll_fn(|cx| {
-                drive(&conn, &mut clock, cx, |cx| {
-                    if !told && conn.stage() == Stage::Unframed && conn.is_draining() {
-                        told = true;
-                        hyper.as_mut().graceful_shutdown();
-                    }
-                    hyper.as_mut().poll(cx)
-                })
-            })
-            .await
-            .map_err(BoxError::from)
-        }
-        Ok(Some(Protocol::Http2)) => {
-            let hyper = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(options.http2_max_concurrent_streams)
-                .keep_alive_interval(options.http2_keep_alive_interval)
-                .serve_connection(TokioIo::new(framed), service);
-            let mut hyper = pin!(hyper);
-            let mut told = false;
-            poll_fn(|cx| {
-                drive(&conn, &mut clock, cx, |cx| {
-                    // a fresh one lingers, too: told before its first request it could not send it
-                    let result = hyper.as_mut().poll(cx);
-                    if told || result.is_ready() || !conn.is_draining() || (conn.requests() == 0 && !conn.closes_idle())
-                    {
-                        return result;
-                    }
-                    told = true;
-                    hyper.as_mut().graceful_shutdown();
-                    hyper.as_mut().poll(cx)
-                })
-            })
-            .await
-            .map_err(BoxError::from)
-        }
+        Ok(Some(Protocol::Http1)) => http1(framed, service, &conn, &mut clock).await,
+        // boxed: it is larger than an HTTP/1 connection, which would have to carry the difference
+        Ok(Some(Protocol::Http2)) => Box::pin(http2(framed, service, &conn, &mut clock)).await,
     };
     if let Err(error) = result {
         tracing::debug!(peer = %conn.peer, %error, "connection ended");
     }
+}
+
+async fn http1<T, S, B>(
+    framed: Framed<T>,
+    service: Observed<S>,
+    conn: &Conn,
+    clock: &mut Clock<'_>,
+) -> Result<(), BoxError>
+where
+    T: Transport,
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    // our clock does what hyper's header timeout does, without a timer per request
+    let hyper =
+        http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(framed), service).with_upgrades();
+    let mut hyper = pin!(hyper);
+    let mut told = false;
+    let driven = poll_fn(|cx| {
+        drive(conn, clock, cx, |cx| {
+            if !told && conn.stage() == Stage::Unframed && conn.is_draining() {
+                told = true;
+                hyper.as_mut().graceful_shutdown();
+            }
+            hyper.as_mut().poll(cx)
+        })
+    });
+    driven.await.map_err(BoxError::from)
+}
+
+async fn http2<T, S, B>(
+    framed: Framed<T>,
+    service: Observed<S>,
+    conn: &Conn,
+    clock: &mut Clock<'_>,
+) -> Result<(), BoxError>
+where
+    T: Transport,
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let hyper = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .enable_connect_protocol() // WebSockets over HTTP/2
+        .max_concurrent_streams(clock.options.http2_max_concurrent_streams)
+        .keep_alive_interval(clock.options.http2_keep_alive_interval)
+        .serve_connection(TokioIo::new(framed), service);
+    let mut hyper = pin!(hyper);
+    let mut told = false;
+    let driven = poll_fn(|cx| {
+        drive(conn, clock, cx, |cx| {
+            // a fresh one lingers, too: told before its first request it could not send it
+            let result = hyper.as_mut().poll(cx);
+            let due = conn.closes_idle() || (conn.is_draining() && conn.requests() > 0);
+            if told || result.is_ready() || !due {
+                return result;
+            }
+            told = true;
+            hyper.as_mut().graceful_shutdown();
+            hyper.as_mut().poll(cx)
+        })
+    });
+    driven.await.map_err(BoxError::from)
 }
 
 /// Until the first bytes tell; with the same linger and the same last look as later.
@@ -257,6 +293,13 @@ impl<'a> Clock<'a> {
             }
             Stage::Http2 if requests == 0 && self.conn.is_draining() && !self.conn.closes_idle() => {
                 Some((self.conn.drain.linger_end(self.conn.opened()), Due::CloseIdle))
+            }
+            // told to go when it has been quiet for long; one look per fired timer, not per request
+            Stage::Http2 if fired && !self.conn.is_draining() && !self.conn.closes_idle() => {
+                if self.idle.0 != requests || !self.conn.is_quiet() {
+                    self.idle = (requests, Instant::now());
+                }
+                Some((later(self.idle.1, self.options.keep_alive_timeout), Due::CloseIdle))
             }
             Stage::Closing => {
                 let since = *self.closing.get_or_insert_with(Instant::now);

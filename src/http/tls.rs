@@ -133,9 +133,10 @@ where
                     match tls.enter(accepted, &what, tls.http_config()).await {
                         Ok((stream, handshake)) => {
                             // fresh from now on
-                            let conn = Arc::new(Conn::new(drain.clone(), name, peer));
-                            let guard = drain.track(Arc::clone(&conn) as _);
-                            drop(handshake);
+                            let mut conn = Conn::new(drain.clone(), name, peer);
+                            conn.keep_alive = options.keep_alive;
+                            let conn = Arc::new(conn);
+                            let guard = handshake.continues_as(drain.track(Arc::clone(&conn) as _));
                             let framed = Framed::new(stream, Arc::clone(&conn), guard);
                             task::connection(framed, conn, service, options).await;
                         }

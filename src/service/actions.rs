@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Estate, Origin};
-use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
+use crate::lifecycle::{Action, Event, Outcome, RequestId, State};
 use crate::service::clock::{millis, now};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload};
 use crate::service::handle::Reloaded;
@@ -28,9 +28,6 @@ const EXTEND_EVERY: Duration = Duration::from_secs(5);
 
 /// Whoever is third from the cap is told to hurry, so that it has only requests in flight left when it is hammered.
 const HURRY_BEFORE_CAP: usize = 2;
-
-/// The hammer names so many connections, one a line; of more it gives the number.
-const MAX_CUT_LINES: usize = 100;
 
 impl Driver {
     pub(crate) fn perform(&mut self, action: Action) {
@@ -113,6 +110,7 @@ impl Driver {
             id,
             handover_id: handover_id.clone(),
             began: now(),
+            ready: None,
             coming: None,
             new_pid: None,
             ended: false,
@@ -191,6 +189,7 @@ impl Driver {
     }
 
     fn send_main(&mut self, reload: bool, stop: bool) {
+        self.pass_counts();
         self.send_next(&Frame::Main { reload, stop });
         self.pidfile = None; // The next one's to write and to remove.
         self.fire(When::HandedOver, |_| {});
@@ -212,6 +211,7 @@ impl Driver {
 
     fn tell_rolled_back(&mut self, reason: &str) {
         let next = self.generation + 1;
+        self.drain.metrics().reload("rolled_back");
         self.fire(When::RolledBack, |event| event.reason = Some(reason.to_owned()));
         if let Some(reload) = self.reload.take() {
             error!(
@@ -257,6 +257,7 @@ impl Driver {
             let watcher = watch::drainer(generation, pid, Arc::clone(link), overdue.into(), self.inputs.clone());
             self.drainer_watchers.push(self.tasks.spawn(watcher));
         }
+        self.measure_draining();
         self.keep_drainers_in_bounds();
     }
 
@@ -277,8 +278,8 @@ impl Driver {
 
     fn start_pinging(&mut self) {
         let (Some(watchdog), None) = (self.watchdog, &self.pinging) else { return };
-        let ping =
-            watchdog::ping(self.generation, watchdog, self.notifier.clone(), self.check.clone(), self.inputs.clone());
+        let (notifier, check, metrics) = (self.notifier.clone(), self.check.clone(), self.drain.metrics().clone());
+        let ping = watchdog::ping(self.generation, watchdog, notifier, check, metrics, self.inputs.clone());
         self.pinging = Some(self.tasks.spawn(ping));
     }
 
@@ -292,7 +293,7 @@ impl Driver {
                     old_pid = pid,
                     "more than {cap} generations drain: hammering generation {generation}"
                 );
-                self.tasks.spawn(watch::hammer(*generation, *pid, Arc::clone(link)));
+                self.tasks.spawn(watch::hammer(*generation, *pid, Arc::clone(link), self.inputs.clone()));
             } else if age + HURRY_BEFORE_CAP >= cap && age > 0 {
                 let _ = link.send(&Frame::Hurry);
             }
@@ -338,62 +339,6 @@ impl Driver {
     /// The one that this generation left the main role with; of a stop, the one that it came with.
     pub(crate) fn own_handover(&self) -> Option<&str> {
         self.reload.as_ref().map(|r| r.handover_id.as_str()).or(self.handover_id.as_deref())
-    }
-
-    fn hammer(&mut self) {
-        let cut = self.drain.hammer();
-        for what in cut.iter().take(MAX_CUT_LINES) {
-            warn!(
-                message_id = events::CUT,
-                generation = self.generation,
-                handover_id = self.own_handover(),
-                "cut {what}"
-            );
-        }
-        if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
-            warn!(generation = self.generation, "cut {more} more like these");
-        }
-        warn!(
-            message_id = events::HAMMERED,
-            generation = self.generation,
-            handover_id = self.own_handover(),
-            old_pid = self.pid,
-            new_pid = self.next_pid(),
-            cut = cut.len(),
-            drain_ms = millis(self.began),
-            "hammered; connections cut: {}",
-            cut.len()
-        );
-        self.fire(When::Hammered, |event| event.cut = cut.iter().map(ToString::to_string).collect());
-        for older in &self.drainers {
-            let _ = older.link.send(&Frame::Hammer);
-        }
-    }
-
-    fn exit(&mut self, end: End) {
-        if self.stopping {
-            lock(&self.sockets).remove_paths();
-        }
-        match &end {
-            End::Done => {
-                info!(
-                    message_id = events::DRAINED,
-                    generation = self.generation,
-                    handover_id = self.own_handover(),
-                    old_pid = self.pid,
-                    new_pid = self.next_pid(),
-                    drain_ms = millis(self.began),
-                    "generation {} has drained and exits",
-                    self.generation
-                );
-            }
-            End::Hammered => {}
-            End::Failed(why) => {
-                let generation = self.generation;
-                warn!(message_id = events::FAILED, generation, "generation {generation} exits: {why}");
-            }
-        }
-        self.end = Some(end);
     }
 
     fn answer(&mut self, ids: &[RequestId], outcome: &Outcome) {

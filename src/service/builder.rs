@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Inherited, Origin};
+use crate::jobs::Jobs;
 use crate::service::Service;
 use crate::service::hooks::Hooks;
 use crate::service::pidfile::Pidfile;
@@ -265,6 +266,7 @@ impl Builder {
         }
         let pidfile = settings.pidfile.clone().map(|path| Pidfile::new(path, managed));
         let (inputs, waiting) = mpsc::unbounded_channel();
+        let drain = Drain::new();
         Ok(Service {
             generation: inherited.map_or(1, |i| i.hello.generation),
             handover_id: inherited.map(|i| i.hello.handover_id.clone()),
@@ -274,7 +276,8 @@ impl Builder {
             reaps: !no_reaping,
             sockets: Arc::new(Mutex::new(sockets)),
             states,
-            drain: Drain::new(),
+            jobs: Jobs::new(&drain),
+            drain,
             notifier,
             watchdog,
             check,

@@ -10,10 +10,12 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::drain::{Drain, FAR};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::generation::program::Process;
 use crate::generation::{Link, Next, Origin};
+use crate::jobs::Jobs;
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
+use crate::metrics::Carried;
 use crate::service::builder::StateFn;
 use crate::service::clock::{at, millis, now};
 use crate::service::handle::{Reloaded, Status};
@@ -29,9 +31,12 @@ use crate::service::{Service, events, lock, reap, watch};
 use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
-use crate::systemd::notify::{NOTIFY_TIMEOUT, Notifier};
+use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
+
+mod finish;
+mod hammer;
 
 /// The one stream of everything that happens to a service.
 #[derive(Debug)]
@@ -54,6 +59,8 @@ pub(crate) enum Input {
     Entries(Vec<String>, Vec<OwnedFd>),
     /// The previous generation removed what we were started with.
     Gone(Vec<String>),
+    /// Counts of an older generation.
+    Counted(Carried),
     DrainerGone(u64),
     OwnDrainDone,
     /// The watchdog asks whether the driver is alive.
@@ -89,6 +96,8 @@ pub(crate) struct Reload {
     pub(crate) id: u64,
     pub(crate) handover_id: String,
     pub(crate) began: Instant,
+    /// When the next generation was ready.
+    pub(crate) ready: Option<Instant>,
     pub(crate) coming: Option<Coming>,
     /// Of the next generation, once it is started.
     pub(crate) new_pid: Option<u32>,
@@ -120,6 +129,7 @@ pub(crate) struct Driver {
     pub(crate) states: States,
     pub(crate) keeper: Keeper,
     pub(crate) drain: Drain,
+    pub(crate) jobs: Jobs,
     pub(crate) notifier: Notifier,
     pub(crate) outbox: Outbox,
     pub(crate) watchdog: Option<Watchdog>,
@@ -187,6 +197,7 @@ impl Driver {
             settings: service.settings,
             sockets: service.sockets,
             drain: service.drain,
+            jobs: service.jobs,
             outbox: Outbox::open(service.notifier.clone(), service.inputs.clone()),
             notifier: service.notifier,
             watchdog: service.watchdog,
@@ -226,6 +237,7 @@ impl Driver {
             self.tasks.spawn(reap::reap(REAP_AFTER));
         }
         self.make_ready().await;
+        self.measure_start();
         self.feed(Event::Started);
         while self.end.is_none() {
             let deadline = self.machine.deadline();
@@ -294,8 +306,10 @@ impl Driver {
             Input::Prepared(id, prepared) => self.on_prepared(id, prepared),
             Input::Entries(names, fds) => self.on_passed_entries(names, fds),
             Input::Gone(names) => self.on_gone_entries(&names),
+            Input::Counted(carried) => self.drain.metrics().adopt(carried),
             Input::DrainerGone(generation) => {
                 self.drainers.retain(|d| d.generation != generation);
+                self.measure_draining();
                 self.all_drained();
             }
             Input::OwnDrainDone => {
@@ -375,8 +389,11 @@ impl Driver {
             let after = self.machine.state();
             if before != after {
                 debug!(generation = self.generation, ?before, ?after, event = shown, "state");
-            }
-            if before != after {
+                if after == State::Reloading(Phase::Ready)
+                    && let Some(reload) = &mut self.reload
+                {
+                    reload.ready = Some(now());
+                }
                 self.tell_progress(after);
             }
             self.perform_all(actions);
@@ -391,33 +408,6 @@ impl Driver {
 
     pub(crate) fn state(&self) -> State {
         self.machine.state()
-    }
-
-    async fn finish(mut self) -> Result<()> {
-        // Whoever is just being started must be told to go: without a manager it would take over a stopped service.
-        let last_start = async {
-            while self.starting > 0 {
-                match self.waiting.recv().await {
-                    Some(Input::Spawned(id, result)) => self.on_spawned(id, result),
-                    Some(_) => {}
-                    None => break,
-                }
-            }
-        };
-        if tokio::time::timeout(END_TIMEOUT, last_start).await.is_err() {
-            warn!(generation = self.generation, "a next generation was not started within {END_TIMEOUT:?}");
-        }
-        self.tasks.abort_all();
-        self.last_hooks().await;
-        // Each has its own deadline, with SIGKILL at its end.
-        while self.enders.join_next().await.is_some() {}
-        self.outbox.close(NOTIFY_TIMEOUT).await;
-        match self.end {
-            Some(End::Failed(why)) => {
-                Err(Error::new(Kind::Generation, format!("generation {} never came to serve: {why}", self.generation)))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn next_has_ended(&self) -> bool {

@@ -8,7 +8,9 @@ mod driver;
 pub mod events;
 mod handle;
 pub mod hooks;
+mod jobs;
 mod keeper;
+mod measure;
 mod pidfile;
 mod reap;
 mod runner;
@@ -31,6 +33,7 @@ pub use handle::{Handle, Older, Reloaded, Status};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::generation::{Inherited, Origin};
+use crate::jobs::Jobs;
 use crate::service::builder::StateFn;
 use crate::service::driver::{Driver, Input};
 use crate::service::hooks::Hooks;
@@ -77,6 +80,7 @@ pub struct Service {
     sockets: Arc<Mutex<Sockets>>,
     states: States,
     drain: Drain,
+    jobs: Jobs,
     notifier: Notifier,
     watchdog: Option<Watchdog>,
     check: Option<Check>,

@@ -286,6 +286,7 @@ impl Driver {
     }
 
     pub(crate) fn tell_reloaded_in_place(&mut self) {
+        self.drain.metrics().reload("in_place");
         if let Some(reload) = self.reload.take() {
             info!(
                 message_id = events::RELOADED_IN_PLACE,

@@ -67,6 +67,7 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>)
         match link.receive().await {
             Ok(Some((Frame::Entries { names }, fds))) => _ = inputs.send(Input::Entries(names, fds)),
             Ok(Some((Frame::Gone { names }, _))) => _ = inputs.send(Input::Gone(names)),
+            Ok(Some((Frame::Counted(carried), _))) => _ = inputs.send(Input::Counted(carried)),
             Ok(Some((Frame::Switch, _))) => _ = inputs.send(Input::Event(Event::Switch)),
             Ok(Some((Frame::Main { reload, stop }, _))) => break Event::Main { reload, stop },
             Ok(Some((Frame::Dismissed { reason }, _))) => {
@@ -93,23 +94,27 @@ pub(crate) async fn drainer(
     overdue: Instant,
     inputs: UnboundedSender<Input>,
 ) {
-    if timeout_at(overdue, gone(&link)).await.is_err() {
+    if timeout_at(overdue, gone(&link, &inputs)).await.is_err() {
         kill(generation, pid);
-        gone(&link).await;
+        gone(&link, &inputs).await;
     }
     let _ = inputs.send(Input::DrainerGone(generation));
 }
 
 /// Tells a drainer to cut what is left; ends it if it does not.
-pub(crate) async fn hammer(generation: u64, pid: u32, link: Arc<Link>) {
+pub(crate) async fn hammer(generation: u64, pid: u32, link: Arc<Link>, inputs: UnboundedSender<Input>) {
     let _ = link.send(&Frame::Hammer);
-    if timeout(END_TIMEOUT, gone(&link)).await.is_err() {
+    if timeout(END_TIMEOUT, gone(&link, &inputs)).await.is_err() {
         kill(generation, pid);
     }
 }
 
-async fn gone(link: &Link) {
-    while let Ok(Some(_)) = link.receive().await {}
+async fn gone(link: &Link, inputs: &UnboundedSender<Input>) {
+    while let Ok(Some((frame, _))) = link.receive().await {
+        if let Frame::Counted(carried) = frame {
+            let _ = inputs.send(Input::Counted(carried));
+        }
+    }
 }
 
 /// Its link is open, so the pid still is its own.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info};
 
+use crate::metrics::Metrics;
 use crate::service::driver::Input;
 use crate::service::events;
 use crate::systemd::notify::{Message, Notifier};
@@ -33,6 +34,7 @@ pub(crate) async fn ping(
     watchdog: Watchdog,
     notifier: Notifier,
     check: Option<Check>,
+    metrics: Metrics,
     inputs: mpsc::UnboundedSender<Input>,
 ) {
     let every = watchdog.ping_interval();
@@ -45,6 +47,7 @@ pub(crate) async fn ping(
             Ok(verdict) => verdict,
             Err(_) => Err(format!("no answer within {every:?}")),
         };
+        metrics.ping(verdict.is_ok());
         match verdict {
             Ok(()) => {
                 if !std::mem::replace(&mut healthy, true) {

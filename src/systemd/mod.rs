@@ -7,6 +7,8 @@ pub mod activation;
 pub mod environment;
 pub mod fdstore;
 pub mod notify;
+#[cfg(feature = "scope")]
+pub mod scope;
 pub mod watchdog;
 
 mod barrier;

@@ -46,7 +46,7 @@ impl Tls {
     ///                 let (mut stream, _guard) = tls.accept(accepted, what).await?;
     ///                 let _ = stream.write_all(b"noon\n").await;
     ///                 let _ = stream.shutdown().await;
-    ///                 handover::Result::Ok(())
+    ///                 Ok::<_, handover::Error>(())
     ///             });
     ///         }
     ///     });

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::metrics::Carried;
 
 /// Every frame begins with this. The number changes only when an old end could not make sense of a new one.
 const PREFIX: &[u8] = b"handover/1 ";
@@ -51,6 +52,8 @@ pub(crate) enum Frame {
     Hurry,
     /// Main to a drainer: too many drain at once, cut what is left.
     Hammer,
+    /// Old to new, before `Main`: count on from here. A drainer to the main one, as its last: add these.
+    Counted(Carried),
     /// From a newer version: not for us.
     #[serde(other)]
     Unknown,

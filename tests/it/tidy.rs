@@ -10,12 +10,14 @@ use serde_json::Value;
 /// A module may import what stands in an earlier row; modules of one row do not know each other.
 const LAYERS: &[&[&str]] = &[
     &["error"],
+    &["metrics"],
     &["lifecycle", "wire", "sys"],
     &["systemd"],
     &["generation", "state"],
     &["drain"],
+    &["jobs"],
     &["service"],
-    &["tls", "logging", "metrics"],
+    &["tls", "logging"],
     &["http"],
     &["admin"],
 ];

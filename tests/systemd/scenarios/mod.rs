@@ -5,12 +5,16 @@ mod counter;
 mod crashes;
 mod datagrams;
 mod failures;
+mod http2;
 mod identity;
 mod init;
 mod journal;
+mod metrics;
 mod probation;
+mod protocols;
 mod reload;
 mod requests;
+mod runner;
 mod stops;
 mod store;
 mod storm;
@@ -22,6 +26,7 @@ mod upgrade;
 mod user_manager;
 mod watchdog;
 mod web;
+mod websocket;
 
 use crate::lab::Scenario;
 
@@ -45,6 +50,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         timeline::SCENARIOS,
+        runner::SCENARIOS,
+        http2::SCENARIOS,
+        websocket::SCENARIOS,
+        metrics::SCENARIOS,
         tls::SCENARIOS,
         init::SCENARIOS,
     ]

@@ -215,6 +215,14 @@ impl Connection {
         Ok(InFlight { connection: self, chunks })
     }
 
+    /// What is at that path, on a connection that ends with it.
+    pub(super) fn text(mut self, path: &str) -> Outcome<String> {
+        write!(self.stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+        self.head()?;
+        self.stream.read_to_end(&mut self.received)?;
+        Ok(String::from_utf8_lossy(&self.received).into_owned())
+    }
+
     /// Waits until the other side closes, and nothing else may come.
     pub(super) fn closed(mut self) -> Outcome {
         match self.stream.read(&mut [0; 64])? {

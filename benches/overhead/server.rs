@@ -1,0 +1,153 @@
+//! The servers, each in a process of its own: this program again, told by a variable which one it is.
+
+use handover::Drain;
+use handover::http::HttpOptions;
+use handover::systemd::activation::Listener;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Names the server that this process is to be.
+pub(crate) const KIND: &str = "HANDOVER_BENCH_SERVER";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    OursHttp1,
+    BareHttp1,
+    /// Without the header timeout, which hyper sets a timer for at each request.
+    UntimedHttp1,
+    OursHttp2,
+    BareHttp2,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::OursHttp1, Self::BareHttp1, Self::UntimedHttp1, Self::OursHttp2, Self::BareHttp2];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::OursHttp1 => "HTTP/1, handover",
+            Self::BareHttp1 => "HTTP/1, hyper",
+            Self::UntimedHttp1 => "HTTP/1, hyper, no header timeout",
+            Self::OursHttp2 => "HTTP/2, handover",
+            Self::BareHttp2 => "HTTP/2, hyper",
+        }
+    }
+
+    pub(crate) fn is_http2(self) -> bool {
+        matches!(self, Self::OursHttp2 | Self::BareHttp2)
+    }
+
+    /// Whose figures are divided by this one's.
+    pub(crate) fn compared_with(self) -> Option<Self> {
+        match self {
+            Self::OursHttp1 | Self::OursHttp2 => None,
+            Self::BareHttp1 | Self::UntimedHttp1 => Some(Self::OursHttp1),
+            Self::BareHttp2 => Some(Self::OursHttp2),
+        }
+    }
+}
+
+pub(crate) struct Child {
+    process: std::process::Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Child {
+    pub(crate) fn start(kind: Kind) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .env(KIND, format!("{kind:?}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { process, address: line.trim().parse().unwrap() }
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.process.id())).unwrap()
+    }
+
+    /// Of its one thread, so far.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = self.proc("schedstat");
+        Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take()); // it ends itself
+        let _ = self.process.wait();
+    }
+}
+
+async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::new(Bytes::from_static(b"Hello, World!"))))
+}
+
+pub(crate) fn main(kind: &str) {
+    let kind = Kind::ALL.into_iter().find(|k| format!("{k:?}") == kind).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        if matches!(kind, Kind::OursHttp1 | Kind::OursHttp2) {
+            let drain = Drain::new();
+            let options = HttpOptions::new();
+            handover::http::serve_hyper(&drain, "http", vec![Listener::Tcp(listener)], service_fn(answer), options)
+                .unwrap();
+            drain.accept(true);
+            return std::future::pending().await;
+        }
+        bare(kind, listener).await;
+    });
+}
+
+/// hyper as its documentation shows it, with handover's settings, and nothing that tells the versions apart.
+async fn bare(kind: Kind, listener: std::net::TcpListener) {
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let io = TokioIo::new(stream);
+        match kind {
+            Kind::BareHttp1 | Kind::UntimedHttp1 => {
+                let timeout = (kind == Kind::BareHttp1).then_some(HttpOptions::HEADER_READ_TIMEOUT);
+                let mut builder = http1::Builder::new();
+                builder.timer(TokioTimer::new()).header_read_timeout(timeout);
+                tokio::spawn(builder.serve_connection(io, service_fn(answer)).with_upgrades());
+            }
+            _ => {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(HttpOptions::HTTP2_MAX_CONCURRENT_STREAMS)
+                    .keep_alive_interval(HttpOptions::HTTP2_KEEP_ALIVE_INTERVAL);
+                tokio::spawn(builder.serve_connection(io, service_fn(answer)));
+            }
+        }
+    }
+}

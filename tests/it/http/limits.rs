@@ -1,0 +1,96 @@
+//! What a client may take: connections, requests, time.
+
+use crate::support::{Client, LINGER, Reply, Server, get, until, within};
+use handover::http::HttpOptions;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// Longer than a client takes to ask, also on a slow machine.
+const IDLE: Duration = Duration::from_secs(1);
+
+async fn http2(server: &Server) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let stream = Client::connect(server.address).await.stream;
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn request(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("http://test{path}")).body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn without_keep_alive_the_first_reply_is_the_last() {
+    let server = Server::ours_with(HttpOptions::new().keep_alive(false));
+    let mut client = Client::connect(server.address).await;
+    assert_eq!(client.reply_to("/1").await, Some(Reply::last("/1")));
+    client.closed().await;
+    // what was sent behind it is not answered, and is not a reset that destroys the reply either
+    let mut eager = Client::connect(server.address).await;
+    eager.send(get("/1") + &get("/2")).await;
+    assert_eq!(eager.reply().await, Some(Reply::last("/1")));
+    eager.closed().await;
+    let (mut sender, _connection) = http2(&server).await;
+    for _ in 0..3 {
+        let answer = within("answered", sender.send_request(request("/1"))).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "/1");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_its_turn_is_served_by_who_accepts_next() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let copy = listener.try_clone().unwrap();
+    let options = HttpOptions::new().max_connections(1);
+    let old = Server::ours_on(handover::systemd::activation::Listener::Tcp(listener), options);
+    let mut first = Client::connect(address).await;
+    assert_eq!(first.reply_to("/1").await, Some(Reply::ok("/1")));
+    let mut second = Client::connect(address).await;
+    second.get("/2").await;
+    old.begin(LINGER).await;
+    let new = Server::ours_on(handover::systemd::activation::Listener::Tcp(copy), options);
+    assert_eq!(second.reply().await, Some(Reply::ok("/2")));
+    assert_eq!((old.drain().active(), new.drain().active()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_told_to_go() {
+    let server = Server::ours_with(HttpOptions::new().keep_alive_timeout(IDLE));
+    let (mut sender, connection) = http2(&server).await;
+    let answer = within("answered", sender.send_request(request("/1"))).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "/1");
+    within("closed by a GOAWAY", connection).await.unwrap().unwrap();
+    until("gone", || server.drain().active() == 0).await;
+}
+
+#[tokio::test]
+async fn a_busy_http2_connection_is_not_idle() {
+    let mut server = Server::ours_with(HttpOptions::new().keep_alive_timeout(IDLE));
+    let (mut sender, connection) = http2(&server).await;
+    let held = tokio::spawn(sender.send_request(request("/hold")));
+    server.arrived("/hold").await;
+    tokio::time::sleep(IDLE * 2).await; // nothing must happen in this time
+    let more = within("answered", sender.send_request(request("/1"))).await.unwrap();
+    assert_eq!(more.into_body().collect().await.unwrap().to_bytes(), "/1");
+    server.release();
+    within("released", held).await.unwrap().unwrap();
+    within("idle at last", connection).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused_by_name() {
+    for (options, name) in [
+        (HttpOptions::new().max_connections(0), "max_connections"),
+        (HttpOptions::new().keep_alive_timeout(Duration::ZERO), "keep_alive_timeout"),
+        (HttpOptions::new().http2_max_concurrent_streams(0), "http2_max_concurrent_streams"),
+    ] {
+        let service = axum::Router::new();
+        let error = handover::http::serve(&handover::Drain::new(), "http", Vec::new(), service, options).unwrap_err();
+        assert!(error.is_invalid() && error.to_string().contains(name), "{error}");
+    }
+}
