@@ -59,7 +59,8 @@ impl Driver {
                     message_id = events::RECLAIMED,
                     generation = self.generation,
                     handover_id = self.own_handover(),
-                    "the other generation is gone: generation {} serves", self.generation
+                    "the other generation is gone: generation {} serves",
+                    self.generation
                 );
                 self.outbox.send(Message::new().status(self.serves()).main_pid(self.pid).ready());
                 self.start_pinging();

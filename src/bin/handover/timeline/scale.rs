@@ -16,7 +16,9 @@ fn round_up(value: u64) -> u64 {
     const STEPS: [u64; 9] = [10, 12, 15, 20, 25, 30, 40, 60, 80];
     let mut unit: u64 = 1;
     loop {
-        if let Some(step) = STEPS.iter().map(|s| s.saturating_mul(unit)).find(|s| *s >= value * 10 || *s == u64::MAX) {
+        if let Some(step) =
+            STEPS.iter().map(|s| s.saturating_mul(unit)).find(|s| *s >= value.saturating_mul(10) || *s == u64::MAX)
+        {
             return step.div_ceil(10);
         }
         unit = unit.saturating_mul(10);

@@ -60,12 +60,13 @@ pub(super) fn since(text: &str, now: &Zoned) -> Result<Moment, String> {
             if let Ok(stamp) = text.parse::<Timestamp>() {
                 return Ok(moment(stamp));
             }
-            if let Ok(span) = text.trim_start_matches('-').parse::<Span>() {
-                now.checked_sub(span.abs()).map(|z| moment(z.timestamp()))
-            } else if let Ok(at) = text.parse::<civil::DateTime>() {
+            // Times before durations: 10:00:00 would be ten hours, too.
+            if let Ok(at) = text.parse::<civil::DateTime>() {
                 local(at)
             } else if let Ok(at) = text.parse::<civil::Time>() {
                 local(now.date().to_datetime(at))
+            } else if let Ok(span) = text.trim_start_matches('-').parse::<Span>() {
+                now.checked_sub(span.abs()).map(|z| moment(z.timestamp()))
             } else {
                 return Err(not_a_time(text));
             }
