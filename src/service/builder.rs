@@ -258,10 +258,11 @@ impl Builder {
             environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
         let sibling = inherited.map_or(ours, |i| i.hello.managed);
         let managed = notifier.has_manager();
-        let odd = settings.oddities(said, watchdog.map(|w| w.timeout()));
-        said.warnings.iter().chain(&odd).for_each(|warning| tracing::warn!("settings: {warning}"));
+        said.warnings.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
         let shown = settings.to_string();
         if inherited.is_none_or(|i| i.hello.settings.as_deref() != Some(&*shown)) {
+            let odd = settings.oddities(said, watchdog.map(|w| w.timeout()));
+            odd.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
             tracing::info!(generation = inherited.map_or(1, |i| i.hello.generation), "settings: {shown}");
         }
         let pidfile = settings.pidfile.clone().map(|path| Pidfile::new(path, managed));
