@@ -147,6 +147,9 @@ pub mod docs {
     #[doc = include_str!("docs/check.md")]
     pub mod check {}
 
+    #[doc = include_str!("docs/timeline.md")]
+    pub mod timeline {}
+
     #[doc = include_str!("docs/habits.md")]
     pub mod habits {}
 

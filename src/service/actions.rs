@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Estate, Origin};
-use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
+use crate::lifecycle::{Action, Event, Outcome, RequestId, State};
 use crate::service::clock::{millis, now};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload};
 use crate::service::handle::Reloaded;
@@ -16,7 +16,7 @@ use crate::service::hooks::When;
 use crate::service::keeper::restore;
 use crate::service::settings::END_TIMEOUT;
 use crate::service::steps::What;
-use crate::service::{lock, watch, watchdog};
+use crate::service::{events, lock, watch, watchdog};
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -30,14 +30,12 @@ const EXTEND_EVERY: Duration = Duration::from_secs(5);
 /// Whoever is third from the cap is told to hurry, so that it has only requests in flight left when it is hammered.
 const HURRY_BEFORE_CAP: usize = 2;
 
-/// The hammer names so many connections, one a line; of more it gives the number.
-const MAX_CUT_LINES: usize = 100;
-
 impl Driver {
     pub(crate) fn perform(&mut self, action: Action) {
         match action {
             Action::TellReady => {
                 info!(
+                    message_id = events::SERVES,
                     generation = self.generation,
                     new_pid = self.pid,
                     start_ms = millis(self.began),
@@ -60,8 +58,11 @@ impl Driver {
             Action::TellHandover => self.tell_handover(),
             Action::TellReclaim => {
                 warn!(
+                    message_id = events::RECLAIMED,
                     generation = self.generation,
-                    "the other generation is gone: generation {} serves", self.generation
+                    handover_id = self.own_handover(),
+                    "the other generation is gone: generation {} serves",
+                    self.generation
                 );
                 self.outbox.send(Message::new().status(self.serves()).main_pid(self.pid).ready());
                 self.start_pinging();
@@ -203,6 +204,7 @@ impl Driver {
         let Some(reload) = &mut self.reload else { return };
         if let Some(coming) = &reload.coming {
             info!(
+                message_id = events::HANDED_OVER,
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 old_pid = self.pid,
@@ -222,11 +224,13 @@ impl Driver {
         self.tell_why(What::RolledBack, Some(reason));
         if let Some(reload) = self.reload.take() {
             error!(
+                message_id = events::RELOAD_FAILED,
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 old_pid = self.pid,
                 new_pid = reload.new_pid,
                 reload_ms = millis(reload.began),
+                reason,
                 "reload failed: generation {next} {reason}; generation {} serves on", self.generation
             );
         }
@@ -268,6 +272,7 @@ impl Driver {
 
     fn take_over_from(&mut self, previous: Draining) {
         info!(
+            message_id = events::MAIN,
             generation = self.generation,
             handover_id = self.handover_id,
             old_pid = previous.pid,
@@ -293,6 +298,7 @@ impl Driver {
         for (age, Draining { generation, pid, link, .. }) in self.drainers.iter().rev().enumerate() {
             if age >= cap {
                 warn!(
+                    message_id = events::TOO_MANY_DRAIN,
                     generation,
                     old_pid = pid,
                     "more than {cap} generations drain: hammering generation {generation}"
@@ -316,6 +322,7 @@ impl Driver {
         let (state, open) = (self.state(), self.drain.active());
         let limit = self.settings.drain_timeout;
         info!(
+            message_id = events::DRAIN_STARTED,
             generation = self.generation,
             handover_id = self.own_handover(),
             old_pid = self.pid,
@@ -344,61 +351,6 @@ impl Driver {
     /// The one that this generation left the main role with; of a stop, the one that it came with.
     pub(crate) fn own_handover(&self) -> Option<&str> {
         self.reload.as_ref().map(|r| r.handover_id.as_str()).or(self.handover_id.as_deref())
-    }
-
-    fn hammer(&mut self) {
-        let cut = self.drain.hammer();
-        for what in cut.iter().take(MAX_CUT_LINES) {
-            warn!(generation = self.generation, handover_id = self.own_handover(), "cut {what}");
-        }
-        if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
-            warn!(generation = self.generation, "cut {more} more like these");
-        }
-        warn!(
-            generation = self.generation,
-            handover_id = self.own_handover(),
-            old_pid = self.pid,
-            new_pid = self.next_pid(),
-            cut = cut.len(),
-            drain_ms = millis(self.began),
-            "hammered; connections cut: {}",
-            cut.len()
-        );
-        self.tell(What::Hammered);
-        self.fire(When::Hammered, |event| event.cut = cut.iter().map(ToString::to_string).collect());
-        for older in &self.drainers {
-            let _ = older.link.send(&Frame::Hammer);
-        }
-        // Programs of jobs get SIGTERM, and time for it.
-        let grace = self.jobs.programs_end_within();
-        let is_main = self.reload.as_ref().is_none_or(|r| r.ended);
-        if is_main && !grace.is_zero() {
-            self.outbox.send(Message::new().extend_timeout(grace + Duration::from_secs(1)));
-        }
-    }
-
-    fn exit(&mut self, end: End) {
-        self.pass_last_counts();
-        if self.stopping {
-            lock(&self.sockets).remove_paths();
-        }
-        match &end {
-            End::Done => {
-                info!(
-                    generation = self.generation,
-                    handover_id = self.own_handover(),
-                    old_pid = self.pid,
-                    new_pid = self.next_pid(),
-                    drain_ms = millis(self.began),
-                    "generation {} has drained and exits",
-                    self.generation
-                );
-            }
-            End::Hammered => {}
-            End::Failed(why) => warn!(generation = self.generation, "generation {} exits: {why}", self.generation),
-        }
-        self.tell(What::Exits);
-        self.end = Some(end);
     }
 
     fn answer(&mut self, ids: &[RequestId], outcome: &Outcome) {

@@ -29,7 +29,7 @@ use crate::service::status::{Asked, Asking};
 use crate::service::steps::{Chronicle, What};
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
-use crate::service::{Service, lock, reap, watch};
+use crate::service::{Service, events, lock, reap, watch};
 use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
@@ -38,6 +38,7 @@ use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
 
 mod finish;
+mod hammer;
 
 /// The one stream of everything that happens to a service.
 #[derive(Debug)]
@@ -302,6 +303,7 @@ impl Driver {
             Ok((link, pidfd)) if self.is_current(id) => {
                 let watcher = self.tasks.spawn(watch::next(id, Arc::clone(&link), pidfd, self.inputs.clone()));
                 info!(
+                    message_id = events::SPAWNED,
                     generation = self.generation,
                     handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
                     old_pid = self.pid,
@@ -348,21 +350,14 @@ impl Driver {
             let after = self.machine.state();
             if before != after {
                 debug!(generation = self.generation, ?before, ?after, event = shown, "state");
-            }
-            if after == State::Reloading(Phase::Ready) && before != after {
-                if let Some(reload) = &mut self.reload {
+                let ready = after == State::Reloading(Phase::Ready);
+                if ready && let Some(reload) = &mut self.reload {
                     reload.ready = Some(now());
                 }
-                info!(
-                    generation = self.generation,
-                    handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
-                    old_pid = self.pid,
-                    new_pid = self.next_pid(),
-                    ready_ms = self.reload.as_ref().map(|r| millis(r.began)),
-                    "generation {} is ready",
-                    self.generation + 1
-                );
-                self.tell(What::Ready);
+                self.tell_progress(after);
+                if ready {
+                    self.tell(What::Ready);
+                }
             }
             self.perform_all(actions);
         }

@@ -5,6 +5,7 @@ pub(crate) mod builder;
 mod clock;
 mod datagrams;
 mod driver;
+pub mod events;
 mod handle;
 pub mod hooks;
 mod jobs;
@@ -202,7 +203,8 @@ impl Service {
             // If it cannot be told, it sees our end.
             let _ = inherited.link.send(&Frame::failed(&reason.to_string()), &[]);
         }
-        tracing::error!(generation = self.generation, "generation {} failed: {reason}", self.generation);
+        let generation = self.generation;
+        tracing::error!(message_id = events::FAILED, generation, "generation {generation} failed: {reason}");
     }
 
     /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or SIGINT → stop (twice:

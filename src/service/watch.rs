@@ -15,6 +15,7 @@ use crate::generation::Link;
 use crate::generation::program::Process;
 use crate::lifecycle::Event;
 use crate::service::driver::Input;
+use crate::service::events;
 use crate::service::settings::END_TIMEOUT;
 use crate::service::status::Asking;
 use crate::sys::pidfd::{self, Ended};
@@ -75,7 +76,7 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>)
             Ok(Some((Frame::Switch, _))) => _ = inputs.send(Input::Event(Event::Switch)),
             Ok(Some((Frame::Main { reload, stop }, _))) => break Event::Main { reload, stop },
             Ok(Some((Frame::Dismissed { reason }, _))) => {
-                warn!(%reason, "dismissed by the previous generation");
+                warn!(message_id = events::DISMISSED, %reason, "dismissed by the previous generation");
                 break Event::Dismissed;
             }
             Ok(Some(_)) => {}
@@ -127,7 +128,12 @@ async fn gone(link: &Link, inputs: &UnboundedSender<Input>) {
 
 /// Its link is open, so the pid still is its own.
 fn kill(generation: u64, pid: u32) {
-    warn!(generation, old_pid = pid, "generation {generation} hangs beyond its drain timeout: killing it");
+    warn!(
+        message_id = events::DRAINER_KILLED,
+        generation,
+        old_pid = pid,
+        "generation {generation} hangs beyond its drain timeout: killing it"
+    );
     if let Err(error) = pidfd::open(pid).and_then(|fd| pidfd::send_signal(fd.as_fd(), Signal::SIGKILL)) {
         warn!(%error, "generation {generation} cannot be killed");
     }
@@ -153,7 +159,7 @@ pub(crate) async fn end(generation: u64, process: Process, link: Option<Arc<Link
             end_of(&pidfd).await
         }
     };
-    info!(generation, new_pid = pid, "rolled-back generation {generation} {how}");
+    info!(message_id = events::NEXT_ENDED, generation, new_pid = pid, "rolled-back generation {generation} {how}");
 }
 
 /// # Cancel safety

@@ -13,6 +13,7 @@ mod out;
 mod reload;
 mod status;
 mod target;
+mod timeline;
 // The demo runs exactly the published example, from this binary alone.
 #[path = "../../../examples/web.rs"]
 #[expect(dead_code, reason = "the example's own main is not called here")]
@@ -38,6 +39,8 @@ enum Command {
     Check(check::Options),
     /// Write the .socket and .service units of a service, and with --rust a program
     Init(init::Options),
+    /// Show the reloads of a unit as the journal has them: what each took, which failed and why
+    Timeline(timeline::Options),
     /// Reload an example service under load, break it and kill it, and count what its clients lost
     Demo(demo::Options),
     /// The example service itself
@@ -70,6 +73,7 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Status(options) => status::run(options).await,
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,
+        Command::Timeline(options) => timeline::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Web { arguments } => {
             let name = OsString::from("handover web");

@@ -21,6 +21,7 @@ mod store;
 mod storm;
 mod streams;
 mod survival;
+mod timeline;
 mod tls;
 mod upgrade;
 mod user_manager;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        timeline::SCENARIOS,
         runner::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,
