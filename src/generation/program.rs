@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::sys::pidfd;
 use crate::sys::socket::wait;
 use crate::sys::spawn::{Parent, Spawn, Spawned};
+use crate::sys::stat::stat;
 
 /// Variables that name the process that they are meant for, or that only we may set.
 const OWN_VARIABLES: [&str; 8] = [
@@ -215,7 +216,8 @@ impl Process {
     /// Whether a service manager would refuse it as its main process: ended, or ending. The pidfd alone tells only when the last of
     /// its threads is gone; systemd asks for the state of the first, which is a zombie before.
     pub(crate) fn has_ended(&self) -> bool {
-        wait(self.pidfd.as_fd(), PollFlags::POLLIN, Instant::now()).unwrap_or(false) || is_zombie(self.pid)
+        wait(self.pidfd.as_fd(), PollFlags::POLLIN, Instant::now()).unwrap_or(false)
+            || stat(self.pid).is_some_and(|process| process.dead)
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -225,12 +227,6 @@ impl Process {
     pub(crate) fn try_clone_pidfd(&self) -> io::Result<OwnedFd> {
         self.pidfd.try_clone()
     }
-}
-
-/// See proc_pid_stat(5); the name may have blanks and brackets. Of a process that is not to be seen nothing is said.
-fn is_zombie(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 fn c_string(text: &OsStr) -> Result<CString> {
