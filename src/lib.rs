@@ -58,6 +58,7 @@
 //! | `control` | `Builder::control`: status, reload and events over Varlink, for `handover reload` and `varlinkctl` |
 //! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
+//! | `supervise` | the module `supervise`: programs of any language, reloaded in the same way; what `handover run` is made of |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
 //! # Requirements
@@ -95,6 +96,9 @@ pub mod admin;
 
 #[cfg(feature = "control")]
 pub mod control;
+#[cfg(feature = "supervise")]
+pub mod supervise;
+
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]

@@ -37,10 +37,13 @@ use tracing::{info, warn};
 
 pub use client::{Answer, Client, Failed};
 
-use crate::drain::{Connection, DrainSignal, Peer, Stream, StreamOptions, serve_stream};
+use crate::drain::{Connection, Drain, DrainSignal, Peer, Stream, StreamOptions, serve_stream};
 use crate::error::{Error, Result};
 use crate::service::builder::Extra;
 use crate::service::{Builder, Handle, Reloaded, Service};
+use crate::systemd::activation::Listener;
+#[cfg(feature = "supervise")]
+use crate::systemd::activation::bind;
 use wire::{Call, MAX_CALL, Reply, Wire};
 
 /// The name of the socket, as `FileDescriptorName=` in a .socket unit would have it.
@@ -90,19 +93,25 @@ impl Builder {
     /// As [`control`](Self::control), at this path or `@name`; `handover reload --socket` takes paths.
     pub fn control_at(self, path: impl AsRef<Path>) -> Self {
         let address = path.as_ref().display().to_string();
-        self.listen(SOCKET_NAME, address).with_extra(|service| {
-            let handle = service.handle();
-            let options = StreamOptions::new().max_connections(MAX_CLIENTS);
-            serve_stream(service.drain(), SOCKET_NAME, service.listeners(SOCKET_NAME)?, options, move |connection| {
-                converse(connection, handle.clone())
-            })
-        })
+        self.listen(SOCKET_NAME, address)
+            .with_extra(|service| serve(service.drain(), service.listeners(SOCKET_NAME)?, service.handle()))
     }
 
     fn with_extra(mut self, extra: impl FnOnce(&Service) -> Result<()> + Send + Sync + 'static) -> Self {
         self.extras.push(Extra(Box::new(extra)));
         self
     }
+}
+
+/// Of something that is no [`Service`], and has a handle all the same.
+#[cfg(feature = "supervise")]
+pub(crate) fn serve_at(drain: &Drain, path: &Path, handle: Handle) -> Result<()> {
+    serve(drain, bind(&path.display().to_string())?, handle)
+}
+
+fn serve(drain: &Drain, listeners: Vec<Listener>, handle: Handle) -> Result<()> {
+    let options = StreamOptions::new().max_connections(MAX_CLIENTS);
+    serve_stream(drain, SOCKET_NAME, listeners, options, move |connection| converse(connection, handle.clone()))
 }
 
 /// Of the value of `RUNTIME_DIRECTORY`, which may name several.

@@ -13,11 +13,11 @@ use nix::sys::signal::Signal;
 use crate::error::{Error, Kind, Result};
 use crate::sys::pidfd;
 use crate::sys::socket::wait;
-use crate::sys::spawn::{Parent, Spawn, Spawned};
+use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, Spawned};
 use crate::sys::stat::stat;
 
 /// Variables that name the process that they are meant for, or that only we may set.
-const OWN_VARIABLES: [&str; 8] = [
+pub(crate) const OWN_VARIABLES: [&str; 8] = [
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
     "LISTEN_PID",
@@ -157,8 +157,11 @@ impl Program {
             pid_variables: &pid_variables,
             directory: self.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
             fds,
+            first_fd: LISTEN_FDS_START,
             parent: self.parent,
             ignored: &self.ignored,
+            session: false,
+            death_signal: None,
         };
         match spawn.start() {
             Ok(Spawned { pid, pidfd }) => Ok(Process { pid, pidfd }),
@@ -186,7 +189,7 @@ impl Program {
         env.push(c_string(OsStr::new(&format!("LISTEN_FDS={}", names.len())))?);
         env.push(c_string(OsStr::new(&format!("LISTEN_FDNAMES={}", names.join(":"))))?);
         if self.link.is_some() {
-            let fd = crate::sys::spawn::LISTEN_FDS_START as usize + names.len();
+            let fd = LISTEN_FDS_START as usize + names.len();
             env.push(c_string(OsStr::new(&format!("HANDOVER_FD={fd}")))?);
         }
         Ok(env)
@@ -229,12 +232,12 @@ impl Process {
     }
 }
 
-fn c_string(text: &OsStr) -> Result<CString> {
+pub(crate) fn c_string(text: &OsStr) -> Result<CString> {
     CString::new(text.as_bytes().to_vec())
         .map_err(|_| Error::new(Kind::Invalid, format!("{:?} has a NUL byte, which no argument or variable can", text)))
 }
 
-fn explain(program: &str, directory: Option<&Path>, error: io::Error) -> Error {
+pub(crate) fn explain(program: &str, directory: Option<&Path>, error: io::Error) -> Error {
     let what = match error.raw_os_error() {
         Some(libc::ENOENT) if directory.is_some_and(|d| !d.is_dir()) => {
             format!(

@@ -52,6 +52,14 @@ impl Machine {
         self.deadline
     }
 
+    /// The next generation asks for more time to get ready.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn extend(&mut self, until: Instant) {
+        if self.state == State::Reloading(Phase::Spawned) {
+            self.deadline = self.deadline.map(|at| at.max(until));
+        }
+    }
+
     #[must_use]
     pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
@@ -239,7 +247,8 @@ impl Machine {
 
     fn reclaim(&mut self, now: Instant, out: &mut Vec<Action>) {
         out.push(Action::TellReclaim);
-        self.contested_until = Some(now + CONTESTED_FOR);
+        // Without a manager nobody restarts us.
+        self.contested_until = self.config.managed.then(|| now + CONTESTED_FOR);
     }
 
     fn next_reload(&mut self, now: Instant, out: &mut Vec<Action>) {

@@ -389,7 +389,7 @@ async fn extend_timeout(outbox: crate::service::tell::Sender, until: Tick) {
 }
 
 /// 128 random bits, as systemd writes its own ids.
-fn handover_id() -> String {
+pub(crate) fn handover_id() -> String {
     use std::io::Read as _;
     let mut bytes = [0_u8; 16];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));

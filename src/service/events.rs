@@ -62,6 +62,12 @@ events! {
     FAILED = "b1f80a339fef46878428c127280d9ce0";
     /// The previous generation told this one to go.
     DISMISSED = "82bbdcdd1c4a4a889a3bc94b081c74c3";
+    /// A process of a supervised program has ended that nobody had told to; it is started again.
+    CRASHED = "154c3ce1154b4556a1cee0f527395a8c";
+    /// After a loop of crashes a supervised program's last good version is started instead of what is at its path.
+    WENT_BACK = "071f3419f47a4f6fb2660d6dc7782089";
+    /// A supervisor goes on as a new version of itself.
+    RENEWED = "8c5d975b6ae349578e0349fbc89a9e47";
 }
 
 #[cfg(test)]
@@ -104,9 +110,9 @@ mod tests {
 
     #[test]
     fn each_is_logged_somewhere() {
-        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service");
-        let files =
-            [directory.join("driver"), directory].into_iter().flat_map(|d| std::fs::read_dir(d).unwrap().flatten());
+        let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let directories = ["service/driver", "service", "supervise"].map(|d| top.join(d));
+        let files = directories.into_iter().flat_map(|d| std::fs::read_dir(d).unwrap().flatten());
         let sources: String = files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect();
         for (name, _) in ALL {
             assert!(sources.contains(&format!("message_id = events::{name},")), "{name}");

@@ -1,10 +1,10 @@
 //! The driver: the one event loop that feeds the lifecycle and performs what it says.
 
-mod actions;
+pub(crate) mod actions;
 pub(crate) mod builder;
-mod clock;
+pub(crate) mod clock;
 mod datagrams;
-mod driver;
+pub(crate) mod driver;
 pub mod events;
 mod handle;
 pub mod hooks;
@@ -13,17 +13,17 @@ mod keeper;
 mod measure;
 mod parties;
 mod pidfile;
-mod reap;
+pub(crate) mod reap;
 mod runner;
 pub mod settings;
 pub mod signals;
 mod sockets;
-mod status;
+pub(crate) mod status;
 pub mod steps;
 mod streams;
 mod tell;
-mod watch;
-mod watchdog;
+pub(crate) mod watch;
+pub(crate) mod watchdog;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 
 pub use builder::Builder;
 pub use handle::{Handle, Reloaded};
-pub use status::{ASK_TIMEOUT, MAX_WORK, Older, Open, SocketStatus, Status, StoreEntry};
+pub use status::{ASK_TIMEOUT, MAX_WORK, Older, Open, SocketStatus, Status, StoreEntry, Supervising};
 
 use crate::drain::Drain;
 use crate::error::Result;

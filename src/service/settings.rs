@@ -3,7 +3,7 @@
 //! The precedence: what the [`Builder`](crate::Builder) is told by a call, then what [`Builder::settings`](crate::Builder::settings) was
 //! given (let the environment win over a file), then these defaults. The settings that hold are logged when they begin to.
 
-mod duration;
+pub(crate) mod duration;
 mod file;
 #[cfg(feature = "settings")]
 mod toml;

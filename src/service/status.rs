@@ -1,7 +1,7 @@
 //! What a service is doing just now: from what the main generation knows, and what the older ones tell it.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::service::driver::{Driver, Input};
 use crate::service::lock;
 use crate::service::steps::Past;
 use crate::sys::queue;
-use crate::systemd::activation::Socket;
+use crate::systemd::activation::{Socket, SocketKind};
 use crate::systemd::fdstore::Kept;
 use crate::wire::frame::Frame;
 
@@ -60,6 +60,29 @@ pub struct Status {
     pub past: Vec<Past>,
     /// The version of this crate.
     pub version: &'static str,
+    /// Of a program that does not know handover, and is run by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<Supervising>,
+}
+
+/// What a supervisor says beyond that; `generation` and `pid` are those of the newest process of the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Supervising {
+    /// The pid that the service manager knows. It never changes.
+    pub pid: u32,
+    /// What is started.
+    pub program: String,
+    /// For how long the supervisor is there, in milliseconds.
+    pub age_ms: u64,
+    /// The processes that serve, one for each worker.
+    pub workers: Vec<u32>,
+    /// How often a process of the program ended that nobody had told to.
+    pub crashes: u64,
+    /// After a loop of crashes an older version runs than the one at the path.
+    pub went_back: bool,
+    /// The program's own `STATUS=`.
+    pub says: Option<String>,
 }
 
 /// Open connections of one listener that speak one protocol.
@@ -140,11 +163,16 @@ pub(crate) struct Asked {
 
 impl SocketStatus {
     pub(crate) fn of(name: &str, socket: &Socket) -> Self {
-        let queue = queue::tcp_backlog(socket.as_fd()).filter(|_| socket.check_listener().is_ok());
+        Self::of_fd(name, socket.kind(), socket.as_fd())
+    }
+
+    pub(crate) fn of_fd(name: &str, kind: SocketKind, fd: BorrowedFd<'_>) -> Self {
+        let listens = matches!(kind, SocketKind::TcpListener | SocketKind::UnixListener);
+        let queue = queue::tcp_backlog(fd).filter(|_| listens);
         Self {
             name: name.to_owned(),
-            kind: socket.kind().to_string(),
-            address: queue::bound_to(socket.as_fd()),
+            kind: kind.to_string(),
+            address: queue::bound_to(fd),
             waiting: queue.map(|(waiting, _)| waiting),
             backlog: queue.map(|(_, backlog)| backlog),
         }
@@ -253,6 +281,7 @@ impl Driver {
             settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             past: self.chronicle.past.clone(),
             version: env!("CARGO_PKG_VERSION"),
+            supervisor: None,
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum What {
     Stopping,
     /// What was left has been cut.
     Hammered,
+    /// A process of a supervised program has ended that nobody had told to: [`Step::reason`].
+    Crashed,
     /// This generation is over.
     Exits,
 }
@@ -63,6 +65,9 @@ pub struct Step {
     /// Of the next generation, once it is started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_pid: Option<u32>,
+    /// Its number, where that is not one more: of a supervised program with several workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
     /// Of the reload, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handover_id: Option<String>,
@@ -145,6 +150,7 @@ impl Driver {
             generation: self.generation,
             pid: self.pid,
             next_pid: self.next_pid().or_else(|| self.reload.as_ref()?.new_pid),
+            next: None,
             handover_id: id,
             reload_ms: ms,
             reason: reason.map(str::to_owned),

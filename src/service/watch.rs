@@ -164,7 +164,7 @@ pub(crate) async fn end(generation: u64, process: Process, link: Option<Arc<Link
 
 /// # Cancel safety
 /// Nothing is lost.
-async fn end_of(pidfd: &AsyncFd<OwnedFd>) -> Ended {
+pub(crate) async fn end_of(pidfd: &AsyncFd<OwnedFd>) -> Ended {
     if pidfd.readable().await.is_err() {
         return Ended::Unknown;
     }

@@ -2,9 +2,13 @@
 #![expect(unsafe_code, reason = "fds by number and syscalls that nix has no call for; nowhere else in the crate")]
 
 pub(crate) mod child;
+#[cfg(feature = "supervise")]
+pub(crate) mod diag;
 pub(crate) mod link;
 #[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) mod look;
+#[cfg(feature = "supervise")]
+pub(crate) mod mailbox;
 pub(crate) mod memfd;
 pub(crate) mod message;
 pub(crate) mod peer;

@@ -9,8 +9,9 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+
+use crate::sys::socket::duplicate_above;
 
 /// The first fd that sd_listen_fds(3) looks at.
 pub(crate) const LISTEN_FDS_START: RawFd = 3;
@@ -42,9 +43,15 @@ pub(crate) struct Spawn<'a> {
     pub(crate) directory: Option<CString>,
     /// They become 3, 4, 5…; everything else of ours must be close-on-exec.
     pub(crate) fds: Vec<BorrowedFd<'a>>,
+    /// The number that the first of them becomes instead of 3.
+    pub(crate) first_fd: RawFd,
     pub(crate) parent: Parent,
     /// Signals that it ignores until it installs handlers.
     pub(crate) ignored: &'a [Signal],
+    /// It leads a session and a process group of its own.
+    pub(crate) session: bool,
+    /// Sent to it when the *thread* that starts it ends.
+    pub(crate) death_signal: Option<Signal>,
 }
 
 /// A process that was started.
@@ -62,12 +69,12 @@ impl Spawn<'_> {
     /// rather than blocked: a program installs its handler over both, but only few programs unblock.
     pub(crate) fn start(&self) -> io::Result<Spawned> {
         // Sources above all targets, or placing one could overwrite the next.
-        let above = LISTEN_FDS_START + RawFd::try_from(self.fds.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let count = RawFd::try_from(self.fds.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let beyond = self.first_fd.checked_add(count).ok_or(io::ErrorKind::InvalidInput)?;
+        let above = beyond.max(LISTEN_FDS_START);
         let mut sources = Vec::with_capacity(self.fds.len());
         for fd in &self.fds {
-            let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
-            // SAFETY: F_DUPFD_CLOEXEC just returned this fd; nobody else knows it.
-            sources.push(unsafe { OwnedFd::from_raw_fd(copy) });
+            sources.push(duplicate_above(*fd, above)?);
         }
         let targets: Vec<RawFd> = sources.iter().map(|fd| fd.as_raw_fd()).collect();
 
@@ -91,10 +98,13 @@ impl Spawn<'_> {
             env: env.as_ptr(),
             directory: self.directory.as_ref().map_or(ptr::null(), |d| d.as_ptr()),
             fds: targets.as_ptr(),
-            fd_count: above - LISTEN_FDS_START,
+            first_fd: self.first_fd,
+            fd_count: count,
             pid_slots: pid_slots.as_ptr(),
             pid_slot_count: pid_slots.len(),
             ignored: self.ignored.iter().fold(0, |set, signal| set | bit(*signal as c_int)),
+            session: self.session,
+            death_signal: self.death_signal.map_or(0, |signal| signal as c_int),
             errno: 0,
         };
 
@@ -134,11 +144,15 @@ struct Child {
     env: *const *const c_char,
     directory: *const c_char,
     fds: *const RawFd,
+    first_fd: RawFd,
     fd_count: RawFd,
     pid_slots: *const *mut c_char,
     pid_slot_count: usize,
     /// A bit for each signal.
     ignored: u64,
+    session: bool,
+    /// 0: none.
+    death_signal: c_int,
     errno: c_int,
 }
 
@@ -211,8 +225,14 @@ unsafe fn prepare(child: &Child) -> Result<(), ()> {
             // EINVAL for the two that the C library keeps for itself.
             libc::sigaction(signal, &raw const action, ptr::null_mut());
         }
-        let mut target = LISTEN_FDS_START;
-        let beyond = LISTEN_FDS_START + child.fd_count;
+        if child.session && libc::setsid() < 0 {
+            return Err(());
+        }
+        if child.death_signal != 0 && libc::prctl(libc::PR_SET_PDEATHSIG, child.death_signal) < 0 {
+            return Err(());
+        }
+        let mut target = child.first_fd;
+        let beyond = child.first_fd + child.fd_count;
         let mut source = child.fds;
         while target < beyond {
             if libc::dup2(*source, target) < 0 {
@@ -221,8 +241,10 @@ unsafe fn prepare(child: &Child) -> Result<(), ()> {
             source = source.add(1);
             target += 1;
         }
-        // What some library opened without close-on-exec would be handed on for ever. Before Linux 5.9: as it is.
-        libc::syscall(libc::SYS_close_range, beyond.cast_unsigned(), u32::MAX, 0_u32);
+        // What some library opened without close-on-exec would be handed on for ever. Closed by the exec, not now: the program itself may
+        // be named by an fd of ours. Before Linux 5.11: as it is.
+        let from = beyond.max(LISTEN_FDS_START).cast_unsigned();
+        libc::syscall(libc::SYS_close_range, from, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         let pid = libc::getpid().cast_unsigned();
         for i in 0..child.pid_slot_count {
             write_decimal(*child.pid_slots.add(i), pid);

@@ -10,6 +10,7 @@ pub(crate) struct Stat {
     pub(crate) dead: bool,
     pub(crate) parent: u32,
     pub(crate) group: u32,
+    pub(crate) session: u32,
     /// In clock ticks since the boot; with the pid it names one process for good.
     pub(crate) started: u64,
 }
@@ -34,6 +35,7 @@ fn parse(pid: u32, text: &str) -> Option<Stat> {
         dead: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
 }
@@ -45,7 +47,7 @@ mod tests {
     #[test]
     fn the_stat_of_a_zombie_is_read() {
         let text = "77 (a) b) Z 42 1 1 0 -1 4227084 0 0 0 0 0 0 0 0 20 0 1 0 8675309 0 0 18446744073709551615";
-        let zombie = Stat { pid: 77, dead: true, parent: 42, group: 1, started: 8_675_309 };
+        let zombie = Stat { pid: 77, dead: true, parent: 42, group: 1, session: 1, started: 8_675_309 };
         assert_eq!(parse(77, text), Some(zombie));
         assert_eq!(parse(77, &text.replace(") Z", ") S")), Some(Stat { dead: false, ..zombie }));
         assert_eq!(parse(77, ""), None);

@@ -11,6 +11,7 @@ mod failure;
 mod init;
 mod out;
 mod reload;
+mod run;
 mod status;
 mod target;
 mod timeline;
@@ -35,6 +36,8 @@ enum Command {
     Reload(reload::Options),
     /// Show the generations of a service, what they hold, and the last reloads
     Status(status::Options),
+    /// Run any program with sockets that outlive it, and swap it for its next version on a reload
+    Run(run::Options),
     /// Say what in unit files would break a rolling reload, why, and what to write instead
     Check(check::Options),
     /// Write the .socket and .service units of a service, and with --rust a program
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
         Command::Reload(options) => reload::run(options).await,
+        Command::Run(options) => run::run(options).await,
         Command::Status(options) => status::run(options).await,
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,

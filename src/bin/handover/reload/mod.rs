@@ -152,7 +152,8 @@ async fn check_pid(target: &Target) -> Result<(), Failure> {
     let Some(pid) = target.pid else { return Ok(()) };
     let status = status(target).await?;
     let older = status["draining"].as_array().into_iter().flatten().map(|older| &older["pid"]);
-    let known = older.chain([&status["pid"]]).any(|known| *known == pid);
+    // Of a program that handover runs, systemd knows the supervisor.
+    let known = older.chain([&status["pid"], &status["supervisor"]["pid"]]).any(|known| *known == pid);
     // One that is not main yet does not know the one that is.
     if known || status["main_ms"].is_null() {
         return Ok(());
@@ -209,9 +210,10 @@ pub(crate) async fn status(target: &Target) -> Result<Value, Failure> {
 /// A phase of a reload, for people; of other steps nothing.
 fn line_of(step: &Value) -> Option<String> {
     let (number, pid) = (step["generation"].as_u64()?, step["pid"].as_u64()?);
+    let next = step["next"].as_u64().unwrap_or(number + 1);
     let next = match step["next_pid"].as_u64() {
-        Some(pid) => format!("generation {} (pid {pid})", number + 1),
-        None => format!("generation {}", number + 1),
+        Some(pid) => format!("generation {next} (pid {pid})"),
+        None => format!("generation {next}"),
     };
     let own = format!("generation {number} (pid {pid})");
     let text = match step["what"].as_str()? {

@@ -54,6 +54,7 @@ pub(super) fn text(name: &str, status: &Value, paint: Paint) -> String {
             let _ = write!(text, "\n{}\n{lines}", paint.with(Style::new().bold(), title));
         }
     };
+    section("Supervisor", supervisor(status));
     section("Open", open(status));
     section("Draining", draining(status));
     section("Sockets", sockets(status));
@@ -61,6 +62,21 @@ pub(super) fn text(name: &str, status: &Value, paint: Paint) -> String {
     section("Last reloads", past(status));
     section("Settings", settings(status));
     text
+}
+
+fn supervisor(status: &Value) -> Option<String> {
+    let of = status["supervisor"].as_object()?;
+    let number = |key: &str| of.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let workers: Vec<String> = of.get("workers")?.as_array()?.iter().map(ToString::to_string).collect();
+    let mut text = format!("  handover run, pid {} for {}\n", number("pid"), time(number("age_ms")));
+    let _ = writeln!(text, "  {}, pids {}, crashes: {}", shown(&of["program"]), workers.join(" "), number("crashes"));
+    if of.get("went_back").is_some_and(|back| *back == true) {
+        let _ = writeln!(text, "  after a loop of crashes the last good version runs, not what is at the path");
+    }
+    if let Some(says) = of.get("says").and_then(Value::as_str) {
+        let _ = writeln!(text, "  says: {}", clean(says));
+    }
+    Some(text)
 }
 
 fn open(status: &Value) -> Option<String> {

@@ -1,0 +1,305 @@
+//! What a supervisor is told before it starts.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::control;
+use crate::drain::Drain;
+use crate::error::{Error, Kind, Result};
+use crate::service::Handle;
+use crate::service::settings::{Effective, Settings};
+use crate::supervise::child::Recipe;
+use crate::supervise::driver::{Driver, Parts};
+use crate::supervise::estate::{Estate, Wanted};
+use crate::supervise::passing::Passing;
+use crate::supervise::ready::{Probe, Ready};
+use crate::supervise::stop::StopSignals;
+use crate::sys::mailbox;
+use crate::sys::spawn::LISTEN_FDS_START;
+use crate::systemd::bind::Form;
+use crate::systemd::environment::Environment;
+use crate::systemd::notify::Notifier;
+use crate::systemd::watchdog::Watchdog;
+
+/// What happens when a program ends that was not told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnCrash {
+    /// It is started again, after a pause that grows with each crash. Connections wait in the backlog of the sockets meanwhile.
+    #[default]
+    Restart,
+    /// The supervisor ends with an error, so that `Restart=` of the unit rules.
+    Exit,
+}
+
+/// Whose notifications count, as `NotifyAccess=` says it of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Senders {
+    /// Those of the process that was started.
+    #[default]
+    Main,
+    /// Those of all processes that came from it, too.
+    All,
+}
+
+/// What a program is to be started with, and how it is reloaded. See the [module](crate::supervise).
+#[derive(Debug, Clone)]
+#[must_use = "nothing is supervised before start()"]
+pub struct Supervisor {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    directory: Option<PathBuf>,
+    wanted: Vec<Wanted>,
+    ways: Vec<Passing>,
+    first_fd: RawFd,
+    ready: Ready,
+    senders: Senders,
+    stop_signals: StopSignals,
+    on_crash: OnCrash,
+    workers: usize,
+    at_a_time: usize,
+    settings: Settings,
+    control: Option<Option<PathBuf>>,
+}
+
+impl Supervisor {
+    /// The program at this path; a name without a slash is looked for in `PATH`, each time that it is started.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            arguments: Vec::new(),
+            directory: None,
+            wanted: Vec::new(),
+            ways: vec![Passing::Listen],
+            first_fd: LISTEN_FDS_START,
+            ready: Ready::default(),
+            senders: Senders::default(),
+            stop_signals: StopSignals::default(),
+            on_crash: OnCrash::default(),
+            workers: 1,
+            at_a_time: 1,
+            settings: Settings::default(),
+            control: None,
+        }
+    }
+
+    /// One more argument. `{fd}` in it becomes the number of the first socket, `{fd:NAME}` that of a socket by name, `{generation}` the
+    /// number of the generation, `{{` a brace.
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// More arguments, see [`arg`](Self::arg).
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Where the program works: looked up at each start, so that a symbolic link such as `/srv/web/current` means the newest release.
+    /// Default: where the supervisor does.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// The program gets the listening sockets of this name, `FileDescriptorName=` in the .socket unit. The address is bound only when nobody
+    /// passes such a socket; see [`bind`](crate::systemd::activation::bind) for its forms. Without any socket, the program gets all that was passed.
+    pub fn listen(self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.want(name.into(), Some((Form::Stream, address.into())))
+    }
+
+    /// As [`listen`](Self::listen), for datagrams; see [`bind_datagram`](crate::systemd::activation::bind_datagram).
+    pub fn listen_datagram(self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.want(name.into(), Some((Form::Datagram, address.into())))
+    }
+
+    /// As [`listen`](Self::listen), for a Unix socket that keeps packets apart.
+    pub fn listen_seqpacket(self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.want(name.into(), Some((Form::Seqpacket, address.into())))
+    }
+
+    /// Sockets, or other fds, that must be passed in.
+    pub fn socket(self, name: impl Into<String>) -> Self {
+        self.want(name.into(), None)
+    }
+
+    fn want(mut self, name: String, address: Option<(Form, String)>) -> Self {
+        self.wanted.push(Wanted { name, address });
+        self
+    }
+
+    /// How the program is told of its sockets. Default: [`Passing::Listen`] alone.
+    pub fn passing(mut self, ways: impl IntoIterator<Item = Passing>) -> Self {
+        self.ways = ways.into_iter().collect();
+        self
+    }
+
+    /// The number of the first fd; the others follow it. Default 3. 0 is for one socket as standard input. With another one than 3
+    /// there is no `LISTEN_FDS`, whose readers look from 3 on.
+    pub fn first_fd(mut self, number: u16) -> Self {
+        self.first_fd = number.into();
+        self
+    }
+
+    /// When a generation is ready. Default [`Ready::Notify`].
+    pub fn ready(mut self, ready: Ready) -> Self {
+        self.ready = ready;
+        self
+    }
+
+    /// Whose `READY=1` and other notifications count. Default [`Senders::Main`].
+    pub fn senders(mut self, senders: Senders) -> Self {
+        self.senders = senders;
+        self
+    }
+
+    /// How a generation is told to go. Default SIGTERM.
+    pub fn stop_signals(mut self, signals: StopSignals) -> Self {
+        self.stop_signals = signals;
+        self
+    }
+
+    /// What happens when the program ends by itself. Default [`OnCrash::Restart`].
+    pub fn on_crash(mut self, on_crash: OnCrash) -> Self {
+        self.on_crash = on_crash;
+        self
+    }
+
+    /// So many processes of the program on the same sockets, replaced `at_a_time` of them at once. Default 1. Each is a generation of its
+    /// own; a reload has succeeded when all are replaced, and if one fails, those that were replaced go back.
+    pub fn workers(mut self, workers: NonZeroUsize, at_a_time: NonZeroUsize) -> Self {
+        (self.workers, self.at_a_time) = (workers.get(), at_a_time.get());
+        self
+    }
+
+    /// `ready_timeout`, `drain_timeout`, `probation` and `max_draining` count; what a program cannot be told of by a signal does not.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, if the variable is set.
+    pub fn control(mut self) -> Self {
+        self.control = Some(None);
+        self
+    }
+
+    /// As [`control`](Self::control), at this path.
+    pub fn control_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control = Some(Some(path.into()));
+        self
+    }
+
+    /// Takes the sockets, and nothing else yet.
+    ///
+    /// # Errors
+    /// With [`Error::is_socket`]: one was not passed, or cannot be bound. With [`Error::is_invalid`]: something cannot work as it was said.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time.
+    pub fn start(self) -> Result<Supervised> {
+        self.start_in(&Environment::capture())
+    }
+
+    pub(crate) fn start_in(self, environment: &Environment) -> Result<Supervised> {
+        let settings = Effective::of(self.settings)?;
+        self.ready.check()?;
+        let estate = Estate::open(environment, &self.wanted)?;
+        if self.first_fd < LISTEN_FDS_START && (self.first_fd != 0 || estate.items.len() != 1) {
+            let why = "the fds begin at 3 or above; 0 is for exactly one socket";
+            return Err(Error::new(Kind::Invalid, format!("first fd {}: {why}", self.first_fd)));
+        }
+        let probe = Probe::of(&self.ready, &estate.items)?;
+        let notifier = Notifier::from_env(environment)?;
+        let (mail, notify) =
+            mailbox::open().map_err(|e| Error::os("no socket for the notifications of the program", e))?;
+        let watchdog = Watchdog::from_env(environment)?;
+        let recipe = Recipe {
+            program: self.program,
+            arguments: self.arguments,
+            directory: self.directory,
+            env: environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            ways: self.ways,
+            first_fd: self.first_fd,
+            notify,
+            watchdog: watchdog.map(|watchdog| watchdog.timeout()),
+            run: crate::service::actions::handover_id(),
+        };
+        let drain = Drain::new();
+        let driver = Driver::new(Parts {
+            recipe,
+            estate,
+            ready: self.ready,
+            probe,
+            senders: self.senders,
+            stop_signals: self.stop_signals,
+            on_crash: self.on_crash,
+            workers: self.workers,
+            at_a_time: self.at_a_time.min(self.workers),
+            settings,
+            notifier,
+            watchdog,
+            mail,
+            drain: drain.clone(),
+        })?;
+        let path = match self.control {
+            Some(Some(path)) => Some(path),
+            Some(None) => environment.get("RUNTIME_DIRECTORY").and_then(|all| control::socket_in(all.to_str()?)),
+            None => None,
+        };
+        let supervised = Supervised { driver, drain };
+        if let Some(path) = path {
+            control::serve_at(&supervised.drain, &path, supervised.handle())?;
+        }
+        Ok(supervised)
+    }
+}
+
+/// A supervisor that has its sockets, and has started nothing yet.
+#[derive(Debug)]
+pub struct Supervised {
+    driver: Driver,
+    drain: Drain,
+}
+
+impl Supervised {
+    /// To reload, stop and watch it: the same as that of a [`Service`](crate::Service). The outcome of [`Handle::reload`] is that of the
+    /// next generation, and [`Handle::steps`] tells of all generations for as long as the supervisor runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.driver.handle()
+    }
+
+    /// Starts the program and keeps it running. Returns when the service has been stopped and no process of it is left.
+    ///
+    /// # Errors
+    /// With [`Error::is_generation`]: the program never came to be ready, or ended and was not to be started again.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: dropping it leaves the program running, without anybody who looks after it.
+    pub async fn run(self) -> Result<()> {
+        self.drain.accept(true);
+        self.driver.run().await
+    }
+}
+
+impl Ready {
+    fn check(&self) -> Result<()> {
+        let wrong = match self {
+            Self::Http { path, .. }
+                if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) =>
+            {
+                "the path of a probe begins with / and has no blanks"
+            }
+            Self::Command(command) if command.is_empty() => "a command has a program at least",
+            Self::Delay(time) if *time > Duration::from_secs(3600) => "a delay above an hour is none",
+            _ => return Ok(()),
+        };
+        Err(Error::new(Kind::Invalid, format!("{wrong}: {self:?}")))
+    }
+}

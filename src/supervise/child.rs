@@ -1,0 +1,162 @@
+//! Starting a program of somebody else's.
+
+use std::collections::HashSet;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::error::{Error, Kind, Result};
+use crate::generation::program::{OWN_VARIABLES, c_string, explain};
+use crate::supervise::estate::Item;
+use crate::supervise::image::Image;
+use crate::supervise::passing::{self, Passing};
+use crate::supervise::tree::{Family, TAG};
+use crate::sys::pidfd;
+use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, Spawned};
+
+/// Variables of ours, or of another supervisor around us: not for the program.
+const NOT_PASSED: [&str; 10] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "FDSTORE",
+    "HANDOVER_GENERATION",
+    "HANDOVER_RUN_RESUME",
+    TAG,
+    "SERVER_STARTER_PORT",
+    "SERVER_STARTER_GENERATION",
+    "EINHORN_FDS",
+    "NGINX",
+];
+/// Between the targets of the fds and the one that names the program.
+const APART: RawFd = 16;
+
+/// What is started, each time anew.
+#[derive(Debug, Clone)]
+pub(crate) struct Recipe {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) ways: Vec<Passing>,
+    pub(crate) first_fd: RawFd,
+    /// Of the socket for its notifications.
+    pub(crate) notify: String,
+    pub(crate) watchdog: Option<Duration>,
+    /// Of this service, in the tags of its processes.
+    pub(crate) run: String,
+}
+
+/// A process that was started, and will have to be waited for.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) family: Family,
+    /// What it was started from, if that can be started again.
+    pub(crate) image: Option<Image>,
+}
+
+impl Recipe {
+    /// Blocks for about a millisecond. `image`: that version, instead of what is at the path now.
+    pub(crate) fn start(&self, generation: u64, items: &[Item], image: Option<&Image>) -> Result<Child> {
+        let path = self.find()?;
+        let told = passing::tell(&self.ways, self.first_fd, items, &self.arguments, generation)?;
+        let tag = format!("{TAG}={}-{generation}", self.run);
+        let count = RawFd::try_from(items.len()).map_err(|_| Error::new(Kind::Invalid, "too many sockets"))?;
+        let kept = match image {
+            Some(image) => {
+                let fd = image.fd_above(self.first_fd.max(LISTEN_FDS_START) + count + APART);
+                Some(fd.map_err(|e| Error::os("the last good version cannot be opened", e))?)
+            }
+            None => None,
+        };
+        let now = if image.is_none() { Image::at(&path) } else { image.cloned() };
+        let program = kept.as_ref().map_or_else(|| path.clone().into_os_string(), |fd| Image::path_of(fd).into());
+        let mut arguments = vec![c_string(self.program.as_os_str())?];
+        for argument in &told.arguments {
+            arguments.push(c_string(argument)?);
+        }
+        let mut pid_variables = told.pid_variables;
+        if self.watchdog.is_some() {
+            pid_variables.push("WATCHDOG_PID");
+        }
+        let spawn = Spawn {
+            program: c_string(&program)?,
+            args: arguments,
+            env: self.environment(told.variables, &tag)?,
+            pid_variables: &pid_variables,
+            directory: self.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
+            fds: items.iter().map(|item| item.fd.as_fd()).collect::<Vec<BorrowedFd<'_>>>(),
+            first_fd: self.first_fd,
+            parent: Parent::Us,
+            // As systemd starts programs (IgnoreSIGPIPE=).
+            ignored: &[Signal::SIGPIPE],
+            session: true,
+            death_signal: on_main_thread().then_some(Signal::SIGTERM),
+        };
+        let Spawned { pid, pidfd } =
+            spawn.start().map_err(|e| explain(&path.display().to_string(), self.directory.as_deref(), e))?;
+        // What runs is what was looked at, and no script: there the kernel runs the interpreter.
+        let running = File::open(format!("/proc/{pid}/exe")).ok().and_then(Image::of);
+        let image = now.filter(|image| running.is_some_and(|running| running.is(image)));
+        Ok(Child { pid, pidfd, family: Family { leader: pid, tag }, image })
+    }
+
+    /// Looked for at each start, as execvp(3) does.
+    fn find(&self) -> Result<PathBuf> {
+        if self.program.as_os_str().as_bytes().contains(&b'/') {
+            return Ok(self.program.clone());
+        }
+        let search = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+        let search = search.unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
+        let found = std::env::split_paths(search).map(|dir| dir.join(&self.program)).find(|path| is_program(path));
+        found.ok_or_else(|| {
+            Error::new(Kind::Generation, format!("{} is in no directory of PATH", self.program.display()))
+        })
+    }
+
+    fn environment(&self, told: Vec<(String, String)>, tag: &str) -> Result<Vec<CString>> {
+        let ours: HashSet<&str> = NOT_PASSED.into_iter().chain(OWN_VARIABLES).collect();
+        let passed = self.env.iter().filter(|(name, _)| {
+            name.to_str().is_none_or(|name| !ours.contains(name) && !name.starts_with("EINHORN_FD_"))
+        });
+        let mut lines: Vec<OsString> = passed.map(|(name, value)| line(name, value)).collect();
+        lines.extend(told.into_iter().map(|(name, value)| line(OsStr::new(&name), OsStr::new(&value))));
+        lines.push(tag.into());
+        lines.push(format!("NOTIFY_SOCKET={}", self.notify).into());
+        if let Some(watchdog) = self.watchdog {
+            lines.push(format!("WATCHDOG_USEC={}", watchdog.as_micros()).into());
+        }
+        lines.iter().map(|line| c_string(line)).collect()
+    }
+}
+
+impl Child {
+    pub(crate) fn signal(&self, signal: Signal) {
+        // It may have ended, which is told elsewhere.
+        let _ = pidfd::send_signal(self.pidfd.as_fd(), signal);
+    }
+}
+
+fn line(name: &OsStr, value: &OsStr) -> OsString {
+    let mut line = name.to_owned();
+    line.push("=");
+    line.push(value);
+    line
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0)
+}
+
+/// The kernel sends a death signal when the thread that started the process ends: only this one ends with the process, and not before
+/// an exec.
+fn on_main_thread() -> bool {
+    nix::unistd::gettid() == nix::unistd::getpid()
+}

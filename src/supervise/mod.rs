@@ -1,0 +1,49 @@
+//! Any program, reloaded without its clients noticing: what `handover run` is made of.
+//!
+//! A [`Supervisor`] is a small process whose pid never changes. It holds the listening sockets, starts a program that was written in
+//! whatever language with them, and on a reload starts it anew, from the file that is at its path then: *spawn → ready → handover → the
+//! old one is told to go, and drains*. Each process of the program is a generation with the same
+//! [lifecycle](crate::docs::lifecycle) as one of a [`Service`](crate::Service), where the supervisor speaks for it: what the library says on
+//! the link between two generations, a program says by `READY=1`, by answering a probe, or by its end.
+//!
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> handover::Result<()> {
+//! use handover::supervise::{Ready, Supervisor};
+//!
+//! let supervised = Supervisor::new("/usr/bin/web")
+//!     .arg("--verbose")
+//!     .listen("http", "127.0.0.1:8080") // the name in the .socket unit; the address only without systemd
+//!     .ready(Ready::Http { socket: None, path: "/health".into() })
+//!     .start()?;
+//! let handle = supervised.handle(); // handle.reload().await: what became of the next generation
+//! supervised.run().await // READY=1 when the program is ready, SIGHUP → reload, SIGTERM → stop
+//! # }
+//! ```
+//!
+//! The chapter [`docs::run`](crate::docs::run) has recipes, and what cannot be promised for a program that knows nothing of it.
+
+mod builder;
+mod child;
+mod crash;
+mod driver;
+mod estate;
+mod generation;
+mod image;
+mod letters;
+mod manager;
+mod notified;
+mod passing;
+mod perform;
+mod ready;
+mod rolling;
+mod status;
+mod stop;
+mod timers;
+mod tree;
+
+pub use builder::{OnCrash, Senders, Supervised, Supervisor};
+pub use crash::{CRASH_LOOP, GOOD_AFTER, MAX_PAUSE, MIN_PAUSE};
+pub use passing::Passing;
+pub use ready::{PROBE_INTERVAL, PROBE_TIMEOUT, Ready};
+pub use stop::StopSignals;

@@ -1,0 +1,98 @@
+//! By which signals a generation is told to end.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::error::{Error, Kind, Result};
+use crate::service::settings::duration;
+
+/// Signals, and how long to wait after each: `TERM`, or `TERM,10s,QUIT,5s,KILL`. Whatever is left when the drain timeout is over is
+/// killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopSignals {
+    steps: Vec<(Signal, Duration)>,
+}
+
+impl StopSignals {
+    /// The signal of step `n`, and how long until the next one; `None`: there is no more.
+    pub(crate) fn step(&self, n: usize) -> Option<(Signal, Option<Duration>)> {
+        let (signal, wait) = *self.steps.get(n)?;
+        Some((signal, (n + 1 < self.steps.len()).then_some(wait)))
+    }
+}
+
+impl Default for StopSignals {
+    /// SIGTERM.
+    fn default() -> Self {
+        Self { steps: vec![(Signal::SIGTERM, Duration::ZERO)] }
+    }
+}
+
+impl FromStr for StopSignals {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |why: String| Error::new(Kind::Invalid, format!("stop signals {text:?}: {why}"));
+        let mut steps = Vec::new();
+        let mut parts = text.split(',').map(str::trim).peekable();
+        while let Some(part) = parts.next() {
+            let signal = signal(part).ok_or_else(|| wrong(format!("{part:?} is no signal; write TERM, QUIT, INT…")))?;
+            let mut wait = Duration::ZERO;
+            if let Some(next) = parts.peek().filter(|next| next.starts_with(|c: char| c.is_ascii_digit())) {
+                wait = duration::parse(next).map_err(|why| wrong(format!("{next:?}: {why}")))?;
+                parts.next();
+                if parts.peek().is_none() {
+                    return Err(wrong("a time comes before another signal; at the end the drain timeout holds".into()));
+                }
+            }
+            steps.push((signal, wait));
+        }
+        Ok(Self { steps })
+    }
+}
+
+impl fmt::Display for StopSignals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (signal, wait)) in self.steps.iter().enumerate() {
+            let comma = if n > 0 { "," } else { "" };
+            write!(f, "{comma}{}", signal.as_str().trim_start_matches("SIG"))?;
+            if !wait.is_zero() {
+                write!(f, ",{}ms", wait.as_millis())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// With or without `SIG`, in any case.
+pub(crate) fn signal(name: &str) -> Option<Signal> {
+    let name = name.to_ascii_uppercase();
+    format!("SIG{}", name.trim_start_matches("SIG")).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_read() {
+        let stop: StopSignals = "TERM,10s,sigquit, 500ms,KILL".parse().unwrap();
+        assert_eq!(stop.step(0), Some((Signal::SIGTERM, Some(Duration::from_secs(10)))));
+        assert_eq!(stop.step(1), Some((Signal::SIGQUIT, Some(Duration::from_millis(500)))));
+        assert_eq!(stop.step(2), Some((Signal::SIGKILL, None)));
+        assert_eq!(stop.step(3), None);
+        assert_eq!(stop.to_string().parse::<StopSignals>().unwrap(), stop);
+        assert_eq!(StopSignals::default().to_string(), "TERM");
+    }
+
+    #[test]
+    fn what_is_none_is_said() {
+        for bad in ["", "TERM,", "10s", "TERM,10s", "TERM,10,KILL", "TERM,x", "TERM,10y,KILL", "TERM,5s,5s,KILL"] {
+            let error = bad.parse::<StopSignals>().unwrap_err();
+            assert!(error.is_invalid() && error.to_string().contains(bad), "{error}");
+        }
+    }
+}

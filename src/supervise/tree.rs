@@ -1,0 +1,113 @@
+//! The processes of a generation: the one that was started, and all that came from it.
+//!
+//! Each is found by its session, by its ancestors, or, where it has left both, by a variable in the environment that it was born with. A
+//! process that clears its environment, leaves the session and loses its parent is found by none of these: systemd ends it with the unit.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use crate::service::settings::END_TIMEOUT;
+use crate::sys::stat::{self, Stat};
+use crate::sys::{pidfd, stat::stat};
+
+/// The variable by which a process that left its family is known.
+pub(crate) const TAG: &str = "HANDOVER_RUN_TAG";
+
+/// Between two looks at whether they are gone.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What makes a process one of a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Family {
+    /// The pid of the first one, which is the session of all that did not leave it. Nobody else gets the number while one is left.
+    pub(crate) leader: u32,
+    /// `HANDOVER_RUN_TAG=…`
+    pub(crate) tag: String,
+}
+
+impl Family {
+    /// Those that are alive.
+    pub(crate) fn members(&self) -> Vec<Stat> {
+        let all: Vec<Stat> = stat::all().filter(|process| !process.dead).collect();
+        let own = std::process::id();
+        let mut pids: BTreeSet<u32> = all
+            .iter()
+            .filter(|p| p.pid == self.leader || p.session == self.leader || (p.parent == own && self.is_tagged(p.pid)))
+            .map(|p| p.pid)
+            .collect();
+        loop {
+            let before = pids.len();
+            pids.extend(all.iter().filter(|p| pids.contains(&p.parent)).map(|p| p.pid).collect::<Vec<_>>());
+            if pids.len() == before {
+                break;
+            }
+        }
+        all.into_iter().filter(|p| p.pid != own && pids.contains(&p.pid)).collect()
+    }
+
+    /// Whether a process is one of them, without a look at all others.
+    pub(crate) fn has(&self, pid: u32) -> bool {
+        let mut at = pid;
+        // A loop is not possible, but a tree can change under our eyes.
+        for _ in 0..64 {
+            match stat(at) {
+                Some(process) if at == self.leader || process.session == self.leader => return true,
+                Some(process) if process.parent == std::process::id() => return self.is_tagged(at),
+                Some(process) if process.parent > 1 => at = process.parent,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// Whether one of them has that socket open.
+    pub(crate) fn holds_socket(&self, inode: u64) -> bool {
+        let wanted = format!("socket:[{inode}]");
+        self.members().iter().any(|member| {
+            let fds = std::fs::read_dir(format!("/proc/{}/fd", member.pid)).into_iter().flatten().flatten();
+            fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| to.as_os_str() == wanted.as_str())
+        })
+    }
+
+    fn is_tagged(&self, pid: u32) -> bool {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|b| *b == 0).any(|variable| variable == self.tag.as_bytes())
+    }
+
+    /// How many are left that were signalled.
+    pub(crate) fn signal(&self, signal: Signal) -> usize {
+        let members = self.members();
+        for member in &members {
+            let Ok(fd) = pidfd::open(member.pid) else { continue };
+            // The fd is of whoever has the pid now: still the one that was looked at?
+            if stat(member.pid).is_some_and(|now| now.started == member.started) {
+                let _ = pidfd::send_signal(fd.as_fd(), signal);
+            }
+        }
+        members.len()
+    }
+
+    /// After the first one has ended: the rest is told to, and killed if it does not. Returns when nobody is left.
+    pub(crate) async fn end(&self, generation: u64, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        let mut left = self.signal(Signal::SIGTERM);
+        while left > 0 && Instant::now() < deadline {
+            sleep(LOOK).await;
+            left = self.members().len();
+        }
+        if left > 0 {
+            warn!(generation, "generation {generation} left {left} processes behind that do not end: killing them");
+        }
+        // New ones can be born while the others are killed.
+        let hopeless = Instant::now() + END_TIMEOUT;
+        while left > 0 && Instant::now() < hopeless {
+            left = self.signal(Signal::SIGKILL);
+            sleep(LOOK).await;
+        }
+    }
+}

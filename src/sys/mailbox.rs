@@ -1,0 +1,96 @@
+//! A socket that processes send sd_notify(3) messages to, with who each is from and the fds that come along.
+//!
+//! # References
+//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; an address of no length makes the kernel choose an abstract name.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind, getsockname,
+    recvmsg, socket,
+};
+
+use crate::sys::peer::pass_credentials;
+
+/// As many fds as the kernel lets a message have (`SCM_MAX_FD`).
+const MAX_FDS: usize = 253;
+
+/// A message, and its sender as the kernel vouches for it.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) bytes: Vec<u8>,
+    /// `None`: of a PID namespace that ours cannot see.
+    pub(crate) pid: Option<u32>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// Nonblocking, close-on-exec, of an abstract name that nobody else has: the name, as `NOTIFY_SOCKET` has it.
+pub(crate) fn open() -> io::Result<(OwnedFd, String)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    bind(fd.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    pass_credentials(fd.as_fd())?;
+    let name = name(fd.as_fd())?;
+    Ok((fd, name))
+}
+
+/// Of a socket that [`open`] made.
+pub(crate) fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
+    let address: UnixAddr = getsockname(fd.as_raw_fd())?;
+    let name = address.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
+    Ok(format!("@{}", name.ok_or(io::ErrorKind::InvalidData)?))
+}
+
+/// The next one. `limit`: a longer one is an error, and gone.
+pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Letter> {
+    let mut bytes = vec![0; limit + 1];
+    let mut space = nix::cmsg_space!([RawFd; MAX_FDS], UnixCredentials);
+    let (length, truncated, pid, fds) = {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let (mut pid, mut fds) = (None, Vec::new());
+        for control in message.cmsgs()? {
+            match control {
+                // SAFETY: the kernel just installed these fds for us; nobody else knows them.
+                ControlMessageOwned::ScmRights(all) => {
+                    fds.extend(all.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                }
+                ControlMessageOwned::ScmCredentials(of) => pid = u32::try_from(of.pid()).ok().filter(|pid| *pid > 0),
+                _ => {}
+            }
+        }
+        let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+        (message.bytes, truncated, pid, fds)
+    };
+    if truncated || length > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long, or has too many fds"));
+    }
+    bytes.truncate(length);
+    Ok(Letter { bytes, pid, fds })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    use super::*;
+
+    #[test]
+    fn it_tells_who_has_sent_what() {
+        let (fd, name) = open().unwrap();
+        assert_ne!(open().unwrap().1, name, "a name of its own");
+        let address = SocketAddr::from_abstract_name(name.strip_prefix('@').unwrap()).unwrap();
+        let client = UnixDatagram::unbound().unwrap();
+        client.connect_addr(&address).unwrap();
+        client.send(b"READY=1").unwrap();
+        let letter = receive(fd.as_fd(), 4096).unwrap();
+        assert_eq!((letter.bytes.as_slice(), letter.pid), (&b"READY=1"[..], Some(std::process::id())));
+        crate::sys::scm::send(client.as_fd(), b"FDSTORE=1", &[client.as_fd()]).unwrap();
+        assert_eq!(receive(fd.as_fd(), 4096).unwrap().fds.len(), 1);
+        client.send(&[b'x'; 100]).unwrap();
+        assert_eq!(receive(fd.as_fd(), 99).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(receive(fd.as_fd(), 99).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}
