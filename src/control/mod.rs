@@ -58,6 +58,9 @@ pub const INTERFACE: &str = "io.handover.Service";
 /// How many clients there may be at a time; more of them wait.
 pub const MAX_CLIENTS: usize = 64;
 
+/// A variable of programs that `handover run` has started.
+pub(crate) const SUPERVISED: &str = "HANDOVER_RUN_TAG";
+
 const DESCRIPTION: &str = include_str!("io.handover.Service.varlink");
 
 const VARLINK: &str = "org.varlink.service";
@@ -78,10 +81,13 @@ error ExpectedMore ()
 
 impl Builder {
     /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, where `handover reload` finds it. systemd
-    /// sets the variable for `RuntimeDirectory=`; without it there is no control interface, and a line in the log says so.
+    /// sets the variable for `RuntimeDirectory=`; without it there is no control interface, and a line in the log says so. Under `handover run`
+    /// there is none either: that has one.
     pub fn control(self) -> Self {
         let directory = std::env::var_os("RUNTIME_DIRECTORY").and_then(|all| socket_in(all.to_str()?));
         match directory {
+            // One for each generation would be in the way of the others; the supervisor has one for them all.
+            Some(_) if std::env::var_os(SUPERVISED).is_some() => self,
             Some(path) => self.control_at(path),
             None => self.with_extra(|_| {
                 info!("no control interface: RuntimeDirectory= is not set in the unit");

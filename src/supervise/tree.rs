@@ -11,12 +11,13 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+use crate::control::SUPERVISED;
 use crate::service::settings::END_TIMEOUT;
 use crate::sys::stat::{self, Stat};
 use crate::sys::{pidfd, stat::stat};
 
 /// The variable by which a process that left its family is known.
-pub(crate) const TAG: &str = "HANDOVER_RUN_TAG";
+pub(crate) const TAG: &str = SUPERVISED;
 
 /// Between two looks at whether they are gone.
 const LOOK: Duration = Duration::from_millis(20);

@@ -15,6 +15,7 @@ mod probation;
 mod protocols;
 mod reload;
 mod requests;
+mod run;
 mod runner;
 mod stops;
 mod store;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         timeline::SCENARIOS,
+        run::SCENARIOS,
         runner::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,

@@ -1,0 +1,8 @@
+//! `handover run`: programs that know nothing of handover, under the packaged template unit.
+
+mod promises;
+mod served;
+
+use crate::lab::Scenario;
+
+pub(super) const SCENARIOS: &[Scenario] = promises::SCENARIOS;

@@ -1,0 +1,81 @@
+//! A program under `handover run`, by the packaged units.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::lab::{Container, Outcome, handover};
+
+/// Everything that is waited for comes sooner than this, also on a slow machine.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const UNIT: &str = "handover-run@web.service";
+const SOCKET: &str = "handover-run@web.socket";
+const PORT: u16 = 8080;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Served<'a> {
+    pub(super) lab: &'a Container,
+    pub(super) address: SocketAddr,
+}
+
+impl<'a> Served<'a> {
+    /// `arguments`: of `handover run`; `{dir}` is the directory of the case. `lines`: more for `[Service]`.
+    pub(super) fn start(lab: &'a Container, arguments: &str, lines: &str) -> Outcome<Self> {
+        let handover = lab.install(handover(), "handover")?;
+        let dir = lab.dir().display().to_string();
+        let port = lab.port(PORT)?;
+        let service = include_str!("../../../../packaging/systemd/handover-run@.service");
+        let socket = include_str!("../../../../packaging/systemd/handover-run@.socket");
+        let runtime = if lab.manager_pid() == 1 { "handover-run/%i".to_owned() } else { format!("handover-run-{port}") };
+        let service = service
+            .replace("/usr/bin/handover ", &format!("{handover} "))
+            .replace("/etc/handover/%i.conf", &format!("{dir}/%i.conf"))
+            .replace("RuntimeDirectory=handover-run/%i", &format!("RuntimeDirectory={runtime}"))
+            .replace("\n[Install]", &format!("{lines}\n[Install]"));
+        let socket = socket.replace("/run/handover-run-%i.sock", &format!("127.0.0.1:{port}"));
+        lab.write_file(&format!("{dir}/web.conf"), &format!("RUN={}\n", arguments.replace("{dir}", &dir)))?;
+        lab.write_unit("handover-run@.service", &service)?;
+        lab.write_unit("handover-run@.socket", &socket)?;
+        lab.daemon_reload()?;
+        lab.systemctl_ok(&["start", SOCKET, UNIT])?;
+        Ok(Self { lab, address: SocketAddr::from(([127, 0, 0, 1], port)) })
+    }
+
+    pub(super) fn reload(&self) -> Outcome<u32> {
+        let old = self.pid()?;
+        self.lab.systemctl_ok(&["reload", UNIT])?;
+        let new = self.pid()?;
+        assert_ne!(old, new, "systemctl reload has returned");
+        Ok(new)
+    }
+
+    /// By the control interface.
+    pub(super) fn status(&self) -> Outcome<Value> {
+        let main = self.lab.main_pid(UNIT)?;
+        // It exits with 1 while no generation serves.
+        let output = self.lab.sh(&format!("{}/handover status --json {main}", self.lab.dir().display()))?;
+        Ok(serde_json::from_str(&output.stdout)?)
+    }
+
+    /// Of the program.
+    pub(super) fn pid(&self) -> Outcome<u32> {
+        let status = self.status()?;
+        Ok(status["pid"].as_u64().ok_or("no pid")?.try_into()?)
+    }
+
+    /// Waits until no process is left but the supervisor and the newest generation.
+    pub(super) fn until_alone(&self) -> Outcome {
+        let mut wanted = vec![self.lab.main_pid(UNIT)?, self.pid()?];
+        wanted.sort_unstable();
+        self.lab.wait_until(DEADLINE, "only the supervisor and one generation", || {
+            let mut pids = self.lab.pids(UNIT)?;
+            pids.sort_unstable();
+            Ok((pids == wanted).then_some(()))
+        })
+    }
+
+    pub(super) fn logged(&self, text: &str) -> Outcome<bool> {
+        Ok(self.lab.journal_json(UNIT)?.iter().any(|e| e.message().contains(text)))
+    }
+}
