@@ -228,6 +228,7 @@ impl Supervisor {
             first_fd: self.first_fd,
             notify,
             watchdog: watchdog.map(|watchdog| watchdog.timeout()),
+            managed: notifier.has_manager(),
             run: crate::service::actions::handover_id(),
         };
         let drain = Drain::new();

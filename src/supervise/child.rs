@@ -47,6 +47,8 @@ pub(crate) struct Recipe {
     /// Of the socket for its notifications.
     pub(crate) notify: String,
     pub(crate) watchdog: Option<Duration>,
+    /// Whether somebody else ends what is left behind when this process dies.
+    pub(crate) managed: bool,
     /// Of this service, in the tags of its processes.
     pub(crate) run: String,
 }
@@ -97,7 +99,8 @@ impl Recipe {
             // As systemd starts programs (IgnoreSIGPIPE=).
             ignored: &[Signal::SIGPIPE],
             session: true,
-            death_signal: on_main_thread().then_some(Signal::SIGTERM),
+            // systemd tells it by itself, and a second SIGTERM means "at once" to many programs.
+            death_signal: (!self.managed && on_main_thread()).then_some(Signal::SIGTERM),
         };
         let Spawned { pid, pidfd } =
             spawn.start().map_err(|e| explain(&path.display().to_string(), self.directory.as_deref(), e))?;

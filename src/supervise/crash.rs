@@ -17,8 +17,8 @@ use crate::systemd::notify::Message;
 pub const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// The pause before a generation is started again that was not good. It doubles each time.
 pub const MIN_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause.
-pub const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause: connections wait for it.
+pub const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// After so many crashes in a row the last good version is started instead of what is at the path.
 pub const CRASH_LOOP: u32 = 3;
 
