@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::lab::{Container, Outcome};
 pub(crate) use random::Random;
-pub(crate) use stats::{Kill, Kind, Stats, Summary};
+pub(crate) use stats::{Cause, Kill, Kind, Stats, Summary};
 
 /// How many clients of which kind.
 pub(crate) type Clients = [(Kind, usize)];

@@ -63,8 +63,13 @@ fn main() -> ExitCode {
 fn trial(target: &Target, scenario: Scenario, ignored: &Ignored) -> Trial {
     let name = format!("{}::{}", target.label, scenario.name);
     let (target, ignored) = (target.clone(), Arc::clone(ignored));
-    Trial::ignorable_test(name, move || match &target.backend {
-        Ok(_) => lab::run(&target, scenario).map(|()| Completion::Completed),
+    let missing = scenario.apps && lab::apps().is_none();
+    let backend = match &target.backend {
+        Ok(_) if missing => Err("the root of programs is not made yet: run tests/lab/rootfs apps".to_owned()),
+        backend => backend.clone().map(drop),
+    };
+    Trial::ignorable_test(name, move || match &backend {
+        Ok(()) => lab::run(&target, scenario).map(|()| Completion::Completed),
         // On a machine that is there to test, a scenario that cannot run has not passed.
         Err(reason) if ci() => Err(Failed::from(format!("could not run, and CI is set: {reason}"))),
         Err(reason) => {

@@ -1,11 +1,18 @@
-"""The program of the scenarios in Python: the stdlib's server on fd 3, READY=1, and shutdown() on SIGTERM."""
+"""The program of the scenarios in Python: the stdlib's server on its fd, READY=1, and shutdown() on SIGTERM."""
 import http.server
 import os
 import signal
 import socket
 import threading
+import time
 
-assert os.environ["LISTEN_PID"] == str(os.getpid()), "LISTEN_PID is not this process"
+if "SERVER_STARTER_PORT" in os.environ:
+    fd = int(os.environ["SERVER_STARTER_PORT"].rpartition("=")[2])
+else:
+    assert os.environ["LISTEN_PID"] == str(os.getpid()), "LISTEN_PID is not this process"
+    fd = 3
+if os.path.exists(os.environ.get("HANG", "")):
+    time.sleep(1000)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -28,12 +35,13 @@ class Server(http.server.ThreadingHTTPServer):
 
 server = Server(("", 0), Handler, bind_and_activate=False)
 server.socket.close()
-server.socket = socket.socket(fileno=3)
+server.socket = socket.socket(fileno=fd)
 # Two generations wait for the same connections: who comes second must not hang in accept(2).
 server.socket.setblocking(False)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-notify.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
-notify.send(b"READY=1\nSTATUS=Python serves")
+if "NOTIFY_SOCKET" in os.environ:
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+    notify.send(b"READY=1\nSTATUS=Python serves")
 server.serve_forever(poll_interval=0.05)
 server.server_close()

@@ -24,7 +24,7 @@ pub(crate) use self::inspect::Entry;
 use self::nspawn::{Netns, Nspawn};
 pub(crate) use self::program::{example, handover};
 use self::target::Source;
-pub(crate) use self::target::{Target, targets};
+pub(crate) use self::target::{Target, apps, targets};
 use self::user::User;
 
 /// For a command in the container; above it the command is stuck.
@@ -42,12 +42,14 @@ pub(crate) struct Scenario {
     pub(crate) min_version: u32,
     /// Needs a PID 1 of its own: there is no case for a user manager.
     pub(crate) system_only: bool,
+    /// Needs the root of programs.
+    pub(crate) apps: bool,
     pub(crate) run: fn(&Container) -> Outcome,
 }
 
 impl Scenario {
     pub(crate) const fn new(name: &'static str, run: fn(&Container) -> Outcome) -> Self {
-        Self { name, min_version: 0, system_only: false, run }
+        Self { name, min_version: 0, system_only: false, apps: false, run }
     }
 
     pub(crate) const fn since(self, min_version: u32) -> Self {
@@ -56,6 +58,11 @@ impl Scenario {
 
     pub(crate) const fn system_only(self) -> Self {
         Self { system_only: true, ..self }
+    }
+
+    /// With the programs in `/apps`, which only a container can have.
+    pub(crate) const fn with_apps(self) -> Self {
+        Self { system_only: true, apps: true, ..self }
     }
 }
 

@@ -166,12 +166,20 @@ fn command(name: &str, root: Option<&Path>, scratch: &Path, cgroup: Option<&Cgro
         arg.push(to);
         arg
     };
+    let mut programs = Vec::new();
+    if let Some(apps) = super::target::apps() {
+        let mut arg = OsString::from("--bind-ro=");
+        arg.push(apps);
+        arg.push(":/apps");
+        programs = vec![arg, bind("--bind=", "lab", "/apps/lab")];
+    }
     command
         .args(["--machine", name, "--private-network"])
         .arg(bind("--bind=", "lab", "/lab"))
         .arg(bind("--bind=", "units", "/etc/systemd/system"))
         .arg(bind("--bind-ro=", "journald", "/etc/systemd/journald.conf.d"))
         .arg(bind("--bind-ro=", "machine-id", "/etc/machine-id"))
+        .args(programs)
         .args(["-b", "--", "--unit=lab.target"])
         .env_clear()
         .env("PATH", super::PATH)

@@ -53,6 +53,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         journal::SCENARIOS,
         timeline::SCENARIOS,
         run::SCENARIOS,
+        run::LANGUAGES,
         runner::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,

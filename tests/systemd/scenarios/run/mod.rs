@@ -1,8 +1,10 @@
 //! `handover run`: programs that know nothing of handover, under the packaged template unit.
 
+mod languages;
 mod promises;
 mod served;
 
 use crate::lab::Scenario;
 
 pub(super) const SCENARIOS: &[Scenario] = promises::SCENARIOS;
+pub(super) const LANGUAGES: &[Scenario] = languages::SCENARIOS;

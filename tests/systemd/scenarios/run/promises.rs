@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use super::served::{DEADLINE, Served, UNIT};
+use super::served::{DEADLINE, Instance};
 use crate::lab::{Container, Outcome, Scenario, example};
 use crate::load::{self, Clients, Kill, Kind, Stats};
 
@@ -20,9 +20,9 @@ const RELOADS: usize = 20;
 /// A program that drains well loses nothing, the main pid stays, and `systemctl reload` tells the truth.
 fn run_reloads(lab: &Container) -> Outcome {
     lab.install(&example("web")?, "web")?;
-    let served = Served::start(lab, "-- {dir}/web", "")?;
-    let main = lab.main_pid(UNIT)?;
-    assert!(lab.show(UNIT, "StatusText")?.starts_with("generation 1 serves"), "{}", lab.show(UNIT, "StatusText")?);
+    let served = Instance::alone(lab, "-- {dir}/web")?;
+    let main = lab.main_pid(&served.unit)?;
+    assert!(lab.show(&served.unit, "StatusText")?.starts_with("generation 1 serves"), "{}", lab.show(&served.unit, "StatusText")?);
     let ((), stats) = load::under(lab, served.address, CLIENTS, |_| {
         for _ in 0..RELOADS {
             served.reload()?;
@@ -30,13 +30,13 @@ fn run_reloads(lab: &Container) -> Outcome {
         Ok(())
     })?;
     let summary = load::lost_nothing(&stats)?;
-    assert_eq!(lab.main_pid(UNIT)?, main);
-    assert_eq!(lab.show(UNIT, "NRestarts")?, "0");
+    assert_eq!(lab.main_pid(&served.unit)?, main);
+    assert_eq!(lab.show(&served.unit, "NRestarts")?, "0");
     served.until_alone()?;
     println!("systemd {}: {RELOADS} reloads, lost 0 of {}", lab.version(), summary.total.answered);
-    lab.systemctl_ok(&["stop", UNIT])?;
-    assert_eq!(lab.show(UNIT, "Result")?, "success");
-    assert!(lab.pids(UNIT)?.is_empty());
+    lab.systemctl_ok(&["stop", &served.unit])?;
+    assert_eq!(lab.show(&served.unit, "Result")?, "success");
+    assert!(lab.pids(&served.unit)?.is_empty());
     Ok(())
 }
 
@@ -45,7 +45,7 @@ fn run_bad_versions(lab: &Container) -> Outcome {
     lab.install(&example("web")?, "good")?;
     let dir = lab.dir().display().to_string();
     lab.sh_ok(&format!("cp {dir}/good {dir}/web"))?;
-    let served = Served::start(lab, "--ready-timeout 2s --probation 1s -- {dir}/web", "")?;
+    let served = Instance::alone(lab, "--ready-timeout 2s --probation 1s -- {dir}/web")?;
     let pid = served.pid()?;
     // Another machine's: e_machine, at 18, says S/390.
     let foreign = format!("cp {dir}/good {dir}/new && printf '\\026' | dd of={dir}/new bs=1 seek=18 conv=notrunc status=none");
@@ -63,11 +63,11 @@ fn run_bad_versions(lab: &Container) -> Outcome {
         for (what, make, reason) in &bad {
             lab.sh_ok(make)?;
             lab.sh_ok(&format!("if [ -e {dir}/new ]; then mv {dir}/new {dir}/web; fi"))?;
-            let reload = lab.systemctl(&["reload", UNIT])?;
+            let reload = lab.systemctl(&["reload", &served.unit])?;
             assert!(!reload.success(), "the next version {what}, and systemctl reload returns 0");
-            let status = lab.show(UNIT, "StatusText")?;
+            let status = lab.show(&served.unit, "StatusText")?;
             assert!(status.contains("reload failed") && status.contains(reason), "{what}: {status}");
-            assert_eq!((served.pid()?, lab.show(UNIT, "ActiveState")?.as_str()), (pid, "active"), "{what}");
+            assert_eq!((served.pid()?, lab.show(&served.unit, "ActiveState")?.as_str()), (pid, "active"), "{what}");
         }
         lab.sh_ok(&format!("cp {dir}/good {dir}/new && mv {dir}/new {dir}/web"))?;
         served.reload()?;
@@ -80,30 +80,30 @@ fn run_bad_versions(lab: &Container) -> Outcome {
 /// Of the program 100 times, of the supervisor once: connections wait, and none is refused.
 fn run_killed(lab: &Container) -> Outcome {
     lab.install(&example("web")?, "web")?;
-    let served = Served::start(lab, "-- {dir}/web", "")?;
-    let main = lab.main_pid(UNIT)?;
+    let served = Instance::alone(lab, "-- {dir}/web")?;
+    let main = lab.main_pid(&served.unit)?;
     let times = std::env::var("HANDOVER_SOAK").map_or(10, |_| 100);
     let ((), stats) = load::under(lab, served.address, CLIENTS, |stats| {
         let since = Instant::now();
         for _ in 0..times {
             kill(&served, stats, served.pid()?, since)?;
         }
-        assert_eq!(lab.main_pid(UNIT)?, main, "the supervisor is the same");
+        assert_eq!(lab.main_pid(&served.unit)?, main, "the supervisor is the same");
         // systemd tells the program to go, which finishes what it has.
         lab.signal_now(main, Signal::SIGKILL)?;
         lab.wait_until(DEADLINE, "another supervisor", || {
-            Ok(lab.main_pid(UNIT).ok().filter(|pid| *pid != main && *pid != 0))
+            Ok(lab.main_pid(&served.unit).ok().filter(|pid| *pid != main && *pid != 0))
         })?;
         Ok(())
     })?;
     load::lost_only_to_kill(&stats)?;
-    lab.wait_until(DEADLINE, "systemd has restarted it", || Ok((lab.show(UNIT, "ActiveState")? == "active").then_some(())))?;
-    assert_eq!(lab.show(UNIT, "NRestarts")?, "1");
+    lab.wait_until(DEADLINE, "systemd has restarted it", || Ok((lab.show(&served.unit, "ActiveState")? == "active").then_some(())))?;
+    assert_eq!(lab.show(&served.unit, "NRestarts")?, "1");
     served.reload().map(drop)
 }
 
 /// As the promise is: what was in flight in it is lost, and nothing else.
-fn kill(served: &Served<'_>, stats: &Stats, pid: u32, main_since: Instant) -> Outcome {
+fn kill(served: &Instance<'_>, stats: &Stats, pid: u32, main_since: Instant) -> Outcome {
     let at = Instant::now();
     served.lab.signal_now(pid, Signal::SIGKILL)?;
     served.lab.wait_until(DEADLINE, "it is dead", || Ok(served.lab.proc_status(pid, "State").is_err().then_some(())))?;

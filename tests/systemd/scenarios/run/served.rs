@@ -9,24 +9,29 @@ use crate::lab::{Container, Outcome, handover};
 
 /// Everything that is waited for comes sooner than this, also on a slow machine.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
-pub(super) const UNIT: &str = "handover-run@web.service";
-const SOCKET: &str = "handover-run@web.socket";
 const PORT: u16 = 8080;
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Served<'a> {
+/// An instance of the template unit.
+#[derive(Debug, Clone)]
+pub(super) struct Instance<'a> {
     pub(super) lab: &'a Container,
+    pub(super) unit: String,
     pub(super) address: SocketAddr,
 }
 
-impl<'a> Served<'a> {
-    /// `arguments`: of `handover run`; `{dir}` is the directory of the case. `lines`: more for `[Service]`.
-    pub(super) fn start(lab: &'a Container, arguments: &str, lines: &str) -> Outcome<Self> {
+impl<'a> Instance<'a> {
+    /// The only one of its case; `{dir}` in the arguments is the directory of the case.
+    pub(super) fn alone(lab: &'a Container, arguments: &str) -> Outcome<Self> {
+        Self::start(lab, "web", lab.port(PORT)?, arguments, "")
+    }
+
+    /// `arguments`: of `handover run`. `lines`: more for `[Service]`.
+    pub(super) fn start(lab: &'a Container, name: &str, port: u16, arguments: &str, lines: &str) -> Outcome<Self> {
         let handover = lab.install(handover(), "handover")?;
         let dir = lab.dir().display().to_string();
-        let port = lab.port(PORT)?;
         let service = include_str!("../../../../packaging/systemd/handover-run@.service");
         let socket = include_str!("../../../../packaging/systemd/handover-run@.socket");
+        let unit = format!("handover-run@{name}.service");
         let runtime = if lab.manager_pid() == 1 { "handover-run/%i".to_owned() } else { format!("handover-run-{port}") };
         let service = service
             .replace("/usr/bin/handover ", &format!("{handover} "))
@@ -34,17 +39,18 @@ impl<'a> Served<'a> {
             .replace("RuntimeDirectory=handover-run/%i", &format!("RuntimeDirectory={runtime}"))
             .replace("\n[Install]", &format!("{lines}\n[Install]"));
         let socket = socket.replace("/run/handover-run-%i.sock", &format!("127.0.0.1:{port}"));
-        lab.write_file(&format!("{dir}/web.conf"), &format!("RUN={}\n", arguments.replace("{dir}", &dir)))?;
-        lab.write_unit("handover-run@.service", &service)?;
-        lab.write_unit("handover-run@.socket", &socket)?;
+        let socket_unit = format!("handover-run@{name}.socket");
+        lab.write_file(&format!("{dir}/{name}.conf"), &format!("RUN={}\n", arguments.replace("{dir}", &dir)))?;
+        lab.write_unit(&unit, &service)?;
+        lab.write_unit(&socket_unit, &socket)?;
         lab.daemon_reload()?;
-        lab.systemctl_ok(&["start", SOCKET, UNIT])?;
-        Ok(Self { lab, address: SocketAddr::from(([127, 0, 0, 1], port)) })
+        lab.systemctl_ok(&["start", &socket_unit, &unit])?;
+        Ok(Self { lab, unit, address: SocketAddr::from(([127, 0, 0, 1], port)) })
     }
 
     pub(super) fn reload(&self) -> Outcome<u32> {
         let old = self.pid()?;
-        self.lab.systemctl_ok(&["reload", UNIT])?;
+        self.lab.systemctl_ok(&["reload", &self.unit])?;
         let new = self.pid()?;
         assert_ne!(old, new, "systemctl reload has returned");
         Ok(new)
@@ -52,7 +58,7 @@ impl<'a> Served<'a> {
 
     /// By the control interface.
     pub(super) fn status(&self) -> Outcome<Value> {
-        let main = self.lab.main_pid(UNIT)?;
+        let main = self.lab.main_pid(&self.unit)?;
         // It exits with 1 while no generation serves.
         let output = self.lab.sh(&format!("{}/handover status --json {main}", self.lab.dir().display()))?;
         Ok(serde_json::from_str(&output.stdout)?)
@@ -66,16 +72,12 @@ impl<'a> Served<'a> {
 
     /// Waits until no process is left but the supervisor and the newest generation.
     pub(super) fn until_alone(&self) -> Outcome {
-        let mut wanted = vec![self.lab.main_pid(UNIT)?, self.pid()?];
+        let mut wanted = vec![self.lab.main_pid(&self.unit)?, self.pid()?];
         wanted.sort_unstable();
         self.lab.wait_until(DEADLINE, "only the supervisor and one generation", || {
-            let mut pids = self.lab.pids(UNIT)?;
+            let mut pids = self.lab.pids(&self.unit)?;
             pids.sort_unstable();
             Ok((pids == wanted).then_some(()))
         })
-    }
-
-    pub(super) fn logged(&self, text: &str) -> Outcome<bool> {
-        Ok(self.lab.journal_json(UNIT)?.iter().any(|e| e.message().contains(text)))
     }
 }
