@@ -42,8 +42,6 @@ use crate::error::{Error, Result};
 use crate::service::builder::Extra;
 use crate::service::{Builder, Handle, Reloaded, Service};
 use crate::systemd::activation::Listener;
-#[cfg(feature = "supervise")]
-use crate::systemd::activation::bind;
 use wire::{Call, MAX_CALL, Reply, Wire};
 
 /// The name of the socket, as `FileDescriptorName=` in a .socket unit would have it.
@@ -109,13 +107,8 @@ impl Builder {
     }
 }
 
-/// Of something that is no [`Service`], and has a handle all the same.
-#[cfg(feature = "supervise")]
-pub(crate) fn serve_at(drain: &Drain, path: &Path, handle: Handle) -> Result<()> {
-    serve(drain, bind(&path.display().to_string())?, handle)
-}
-
-fn serve(drain: &Drain, listeners: Vec<Listener>, handle: Handle) -> Result<()> {
+/// Also for what is no [`Service`], and has a handle all the same.
+pub(crate) fn serve(drain: &Drain, listeners: Vec<Listener>, handle: Handle) -> Result<()> {
     let options = StreamOptions::new().max_connections(MAX_CLIENTS);
     serve_stream(drain, SOCKET_NAME, listeners, options, move |connection| converse(connection, handle.clone()))
 }

@@ -43,6 +43,12 @@ impl Machine {
         }
     }
 
+    /// One that was in that state in another process, by the same events.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn resumed(config: Config, state: State, deadline: Option<Instant>) -> Self {
+        Self { state, deadline: deadline.filter(|_| state != State::Serving), ..Self::new(config) }
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state
     }

@@ -79,6 +79,8 @@ pub struct Supervising {
     pub workers: Vec<u32>,
     /// How often a process of the program ended that nobody had told to.
     pub crashes: u64,
+    /// How often the supervisor has gone on as a newer version of itself.
+    pub renewals: u64,
     /// After a loop of crashes an older version runs than the one at the path.
     pub went_back: bool,
     /// The program's own `STATUS=`.

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd as _, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::control;
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
+use crate::generation::program::own_path;
 use crate::service::Handle;
 use crate::service::settings::{Effective, Settings};
 use crate::supervise::child::Recipe;
@@ -16,9 +17,11 @@ use crate::supervise::driver::{Driver, Parts};
 use crate::supervise::estate::{Estate, Wanted};
 use crate::supervise::passing::Passing;
 use crate::supervise::ready::{Probe, Ready};
+use crate::supervise::renew::{Own, Resumed};
 use crate::supervise::stop::StopSignals;
 use crate::sys::mailbox;
 use crate::sys::spawn::LISTEN_FDS_START;
+use crate::systemd::activation::{self, Listener};
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::notify::Notifier;
@@ -209,15 +212,23 @@ impl Supervisor {
     pub(crate) fn start_in(self, environment: &Environment) -> Result<Supervised> {
         let settings = Effective::of(self.settings)?;
         self.ready.check()?;
-        let estate = Estate::open(environment, &self.wanted)?;
+        let mut resumed = Resumed::from_env(environment)?;
+        let estate = match &mut resumed {
+            Some(resumed) => std::mem::take(&mut resumed.estate),
+            None => Estate::open(environment, &self.wanted)?,
+        };
         if self.first_fd < LISTEN_FDS_START && (self.first_fd != 0 || estate.items.len() != 1) {
             let why = "the fds begin at 3 or above; 0 is for exactly one socket";
             return Err(Error::new(Kind::Invalid, format!("first fd {}: {why}", self.first_fd)));
         }
         let probe = Probe::of(&self.ready, &estate.items)?;
         let notifier = Notifier::from_env(environment)?;
-        let (mail, notify) =
-            mailbox::open().map_err(|e| Error::os("no socket for the notifications of the program", e))?;
+        let (mail, run) = match &mut resumed {
+            Some(resumed) => (resumed.mail.try_clone(), resumed.known.run.clone()),
+            None => (mailbox::open(), crate::service::actions::handover_id()),
+        };
+        let mailed = mail.and_then(|mail| mailbox::name(mail.as_fd()).map(|name| (mail, name)));
+        let (mail, notify) = mailed.map_err(|e| Error::os("no socket for the notifications of the program", e))?;
         let watchdog = Watchdog::from_env(environment)?;
         let recipe = Recipe {
             program: self.program,
@@ -229,8 +240,19 @@ impl Supervisor {
             notify,
             watchdog: watchdog.map(|watchdog| watchdog.timeout()),
             managed: notifier.has_manager(),
-            run: crate::service::actions::handover_id(),
+            run,
         };
+        let path = match self.control {
+            Some(Some(path)) => Some(path),
+            Some(None) => environment.get("RUNTIME_DIRECTORY").and_then(|all| control::socket_in(all.to_str()?)),
+            None => None,
+        };
+        let listener = match (path, resumed.as_mut().and_then(|resumed| resumed.control.take())) {
+            (Some(_), Some(fd)) => Some(Listener::Unix(fd.into())),
+            (Some(path), None) => activation::bind(&path.display().to_string())?.pop(),
+            (None, _) => None,
+        };
+        let listening = listener.as_ref().map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
         let drain = Drain::new();
         let driver = Driver::new(Parts {
             recipe,
@@ -246,19 +268,25 @@ impl Supervisor {
             notifier,
             watchdog,
             mail,
+            control: listening.map_err(|e| Error::os("the control interface cannot be kept", e))?,
+            own: own(environment),
+            resumed,
             drain: drain.clone(),
         })?;
-        let path = match self.control {
-            Some(Some(path)) => Some(path),
-            Some(None) => environment.get("RUNTIME_DIRECTORY").and_then(|all| control::socket_in(all.to_str()?)),
-            None => None,
-        };
         let supervised = Supervised { driver, drain };
-        if let Some(path) = path {
-            control::serve_at(&supervised.drain, &path, supervised.handle())?;
+        if let Some(listener) = listener {
+            control::serve(&supervised.drain, vec![listener], supervised.handle())?;
         }
         Ok(supervised)
     }
+}
+
+/// The program that we are, for when it is to be started anew in place.
+fn own(environment: &Environment) -> Result<Own, String> {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let directory = std::env::current_dir().map_err(|e| format!("the working directory is gone: {e}"))?;
+    let path = own_path(argv.first().map(OsString::as_os_str), environment.get("PATH"), &directory);
+    Ok(Own { path: path.map_err(|e| e.to_string())?, argv })
 }
 
 /// A supervisor that has its sockets, and has started nothing yet.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal as Arrivals, SignalKind, signal};
@@ -30,13 +30,14 @@ use crate::supervise::generation::Generation;
 use crate::supervise::image::Image;
 use crate::supervise::manager::Manager;
 use crate::supervise::ready::{Probe, Ready};
+use crate::supervise::renew::{Own, Resumed};
 use crate::supervise::rolling::{Asker, Rolling};
 use crate::supervise::stop::StopSignals;
 use crate::supervise::tree::Family;
 use crate::sys::mailbox::{self, Letter};
 use crate::sys::pidfd::Ended;
 use crate::sys::socket::register;
-use crate::systemd::notify::{NOTIFY_TIMEOUT, Notifier};
+use crate::systemd::notify::{Message, NOTIFY_TIMEOUT, Notifier};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::notify::{MAX_DATAGRAM, store};
 
@@ -62,6 +63,9 @@ pub(crate) struct Parts {
     pub(crate) notifier: Notifier,
     pub(crate) watchdog: Option<Watchdog>,
     pub(crate) mail: OwnedFd,
+    pub(crate) control: Option<OwnedFd>,
+    pub(crate) own: Result<Own, String>,
+    pub(crate) resumed: Option<Resumed>,
     pub(crate) drain: Drain,
 }
 
@@ -104,7 +108,15 @@ pub(crate) struct Driver {
     notifier: Notifier,
     watchdog: Option<Watchdog>,
     pub(crate) manager: Manager,
-    mail: AsyncFd<OwnedFd>,
+    pub(crate) mail: AsyncFd<OwnedFd>,
+    /// The listener of the control interface.
+    pub(crate) control: Option<OwnedFd>,
+    /// Our own program, or why it cannot be started anew.
+    pub(crate) own: Result<Own, String>,
+    /// It shall be, as soon as it can.
+    pub(crate) renewing: bool,
+    pub(crate) renewals: u64,
+    resumed: Option<Resumed>,
     pub(crate) drain: Drain,
     pub(crate) generations: BTreeMap<u64, Generation>,
     pub(crate) slots: Vec<Slot>,
@@ -145,6 +157,7 @@ struct Signals {
     interrupt: Arrivals,
     quit: Arrivals,
     passed: Arrivals,
+    renew: Arrivals,
 }
 
 impl Driver {
@@ -167,6 +180,11 @@ impl Driver {
             notifier: parts.notifier,
             watchdog: parts.watchdog,
             mail,
+            control: parts.control,
+            own: parts.own,
+            renewing: false,
+            renewals: 0,
+            resumed: parts.resumed,
             drain: parts.drain,
             generations: BTreeMap::new(),
             slots: (0..parts.workers).map(|_| Slot::default()).collect(),
@@ -207,14 +225,21 @@ impl Driver {
             warn!(%error, "processes that lose their parent cannot be followed");
         }
         self.tasks.spawn(reap::reap(REAP_AFTER));
-        for (name, fd) in self.estate.bound()? {
+        signals.unblock();
+        let resumed = self.resumed.take();
+        let first = resumed.is_none();
+        if let Some(resumed) = resumed {
+            resumed.restore(&mut self);
+            self.manager.tell(&Message::new().status(self.serves()));
+        }
+        for (name, fd) in self.estate.bound()?.into_iter().filter(|_| first) {
             self.manager.pass(store(&name, false).into_bytes(), vec![fd]);
         }
         if let Some(watchdog) = self.watchdog {
             let (notifier, metrics) = (self.notifier.clone(), self.drain.metrics().clone());
             self.tasks.spawn(watchdog::ping(0, watchdog, notifier, None, metrics, self.inputs.clone()));
         }
-        for slot in 0..self.slots.len() {
+        for slot in (0..self.slots.len()).filter(|_| first) {
             if let Err(reason) = self.launch(slot, None, false) {
                 self.failed = Some(format!("the program did not start: {reason}"));
                 self.stop_all(Event::Stop);
@@ -225,6 +250,10 @@ impl Driver {
             self.settle();
             if self.stopping && self.generations.is_empty() {
                 break;
+            }
+            if self.renewing && self.may_renew() {
+                self.renewing = false;
+                self.renew().await;
             }
             let deadline = self.deadline();
             tokio::select! {
@@ -307,6 +336,10 @@ impl Driver {
         if let Some(generation) = self.generations.get_mut(&number) {
             generation.waiting = ready;
         }
+        self.watch_end(number, pidfd);
+    }
+
+    pub(crate) fn watch_end(&mut self, number: u64, pidfd: OwnedFd) {
         let happenings = self.happenings.clone();
         self.tasks.spawn(async move {
             let how = match register(pidfd, Interest::READABLE) {
@@ -352,6 +385,7 @@ impl Driver {
                 self.stop_all(Event::Quit);
             }
             Signal::SIGHUP => self.ask_for_reload(None),
+            Signal::SIGUSR2 => self.renewing = true,
             // Logs are reopened on it by custom.
             Signal::SIGUSR1 => self.generations.values().filter(|g| g.is_main()).for_each(|g| g.child.signal(signal)),
             stop => self.on_stop(stop.as_str()),
@@ -402,7 +436,13 @@ impl Signals {
             interrupt: on(SignalKind::interrupt(), "SIGINT")?,
             quit: on(SignalKind::quit(), "SIGQUIT")?,
             passed: on(SignalKind::user_defined1(), "SIGUSR1")?,
+            renew: on(SignalKind::user_defined2(), "SIGUSR2")?,
         })
+    }
+
+    /// They were blocked if this is the program after another one in the same process.
+    fn unblock(&self) {
+        let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::all()), None);
     }
 
     /// # Cancel safety
@@ -415,6 +455,7 @@ impl Signals {
             Some(()) = self.interrupt.recv() => Signal::SIGINT,
             Some(()) = self.reload.recv() => Signal::SIGHUP,
             Some(()) = self.passed.recv() => Signal::SIGUSR1,
+            Some(()) = self.renew.recv() => Signal::SIGUSR2,
         }
     }
 }

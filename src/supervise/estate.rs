@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use nix::poll::PollFlags;
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::error::{Error, Kind, Result};
@@ -36,7 +37,7 @@ pub(crate) struct Item {
 }
 
 /// Where an fd came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum From {
     /// The service manager.
     Passed,

@@ -55,7 +55,8 @@ pub(crate) struct Generation {
 /// The signals that tell it to go.
 #[derive(Debug)]
 pub(crate) struct Telling {
-    step: usize,
+    /// The next one's place in the sequence.
+    pub(crate) step: usize,
     /// When the next one is due.
     pub(crate) next: Option<Instant>,
     /// When it is over at the latest.

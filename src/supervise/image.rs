@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -57,6 +57,9 @@ impl Image {
         duplicate_above(self.file.as_fd(), above)
     }
 
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
     pub(crate) fn path_of(fd: &OwnedFd) -> String {
         format!("/proc/self/fd/{}", fd.as_raw_fd())
     }

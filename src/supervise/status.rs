@@ -111,6 +111,7 @@ impl Driver {
                     .filter_map(|slot| Some(self.generations.get(&slot.main?)?.child.pid))
                     .collect(),
                 crashes: self.crashes,
+                renewals: self.renewals,
                 went_back: main.is_some_and(|g| g.went_back),
                 says: main.and_then(|g| g.status.clone()),
             }),

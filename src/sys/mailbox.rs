@@ -25,17 +25,16 @@ pub(crate) struct Letter {
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-/// Nonblocking, close-on-exec, of an abstract name that nobody else has: the name, as `NOTIFY_SOCKET` has it.
-pub(crate) fn open() -> io::Result<(OwnedFd, String)> {
+/// Nonblocking, close-on-exec, of an abstract [name] that nobody else has.
+pub(crate) fn open() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
     bind(fd.as_raw_fd(), &UnixAddr::new_unnamed())?;
     pass_credentials(fd.as_fd())?;
-    let name = name(fd.as_fd())?;
-    Ok((fd, name))
+    Ok(fd)
 }
 
-/// Of a socket that [`open`] made.
+/// Of a socket that [`open`] made, as `NOTIFY_SOCKET` has it.
 pub(crate) fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
     let address: UnixAddr = getsockname(fd.as_raw_fd())?;
     let name = address.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
@@ -79,8 +78,9 @@ mod tests {
 
     #[test]
     fn it_tells_who_has_sent_what() {
-        let (fd, name) = open().unwrap();
-        assert_ne!(open().unwrap().1, name, "a name of its own");
+        let (fd, other) = (open().unwrap(), open().unwrap());
+        let name = name(fd.as_fd()).unwrap();
+        assert_ne!(super::name(other.as_fd()).unwrap(), name, "a name of its own");
         let address = SocketAddr::from_abstract_name(name.strip_prefix('@').unwrap()).unwrap();
         let client = UnixDatagram::unbound().unwrap();
         client.connect_addr(&address).unwrap();

@@ -118,6 +118,25 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether it stays open over an exec(2).
+#[cfg(feature = "supervise")]
+pub(crate) fn set_inherited(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(if on { FdFlag::empty() } else { FdFlag::FD_CLOEXEC }))?;
+    Ok(())
+}
+
+/// Takes an fd that an earlier program of this process left open for us; close-on-exec from now on.
+#[cfg(feature = "supervise")]
+pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 3 || !is_open(number) {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: it is open, and the caller, who was told of it, takes each once.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    set_cloexec(fd.as_fd())?;
+    Ok(fd)
+}
+
 /// For all who share the open file description.
 #[cfg(feature = "supervise")]
 pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use handover::supervise::{OnCrash, Passing, Ready, Senders, StopSignals, Supervised, Supervisor};
+use handover::supervise::{OnCrash, Passing, Ready, Senders, StopSignals, Supervised, Supervisor, asked_to_go_on};
 use handover::{Error, Settings};
 
 use crate::failure::{Failure, Outcome};
+use crate::out;
 use parse::SocketSpec;
 
 /// Runs a program with sockets that outlive it, and swaps it for its next version on SIGHUP or `handover reload`.
@@ -104,7 +105,8 @@ Addresses are 127.0.0.1:8080, [::1]:8080, :8080, /run/web.sock, @name, and with
 udp:, datagram: or seqpacket: before them for other sockets than streams.
 
 Signals: HUP reloads; TERM and INT stop, a second one cuts what is left; QUIT
-cuts at once; USR1 is passed on.
+cuts at once; USR1 is passed on; USR2 makes this go on as a new version of
+handover, in place.
 
 Exit codes:
   0    it was stopped
@@ -113,6 +115,10 @@ Exit codes:
   3    it cannot be done here: a socket cannot be bound, no permission";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
+    if let Some(answer) = asked_to_go_on() {
+        out::line(answer);
+        return Ok(Outcome::Success);
+    }
     if let Err(error) = handover::logging::init() {
         return Err(Failure::cannot_run(error.to_string()));
     }

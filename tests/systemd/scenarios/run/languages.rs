@@ -151,10 +151,11 @@ fn run_and_start_server(lab: &Container) -> Outcome {
         Ok(())
     })?;
     load::lost_nothing(&stats)?;
-        assert!(answers(lab, starter)?, "start_server serves");
+    assert!(answers(lab, starter)?, "start_server serves");
     lab.systemctl_ok(&["reload", "starter.service"])?;
     // Its interval, and then it has told the only version that works to go.
-    let silent = lab.wait_until(DEADLINE, "start_server serves no more", || Ok((!answers(lab, starter)?).then_some(())));
+    let silent =
+        lab.wait_until(DEADLINE, "start_server serves no more", || Ok((!answers(lab, starter)?).then_some(())));
     println!(
         "systemd {}: a version that hangs: handover run lost 0 of {} and says why; start_server, which took it for good, serves \
          no more: {}",

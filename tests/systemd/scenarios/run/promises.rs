@@ -22,7 +22,11 @@ fn run_reloads(lab: &Container) -> Outcome {
     lab.install(&example("web")?, "web")?;
     let served = Instance::alone(lab, "-- {dir}/web")?;
     let main = lab.main_pid(&served.unit)?;
-    assert!(lab.show(&served.unit, "StatusText")?.starts_with("generation 1 serves"), "{}", lab.show(&served.unit, "StatusText")?);
+    assert!(
+        lab.show(&served.unit, "StatusText")?.starts_with("generation 1 serves"),
+        "{}",
+        lab.show(&served.unit, "StatusText")?
+    );
     let ((), stats) = load::under(lab, served.address, CLIENTS, |_| {
         for _ in 0..RELOADS {
             served.reload()?;
@@ -48,7 +52,8 @@ fn run_bad_versions(lab: &Container) -> Outcome {
     let served = Instance::alone(lab, "--ready-timeout 2s --probation 1s -- {dir}/web")?;
     let pid = served.pid()?;
     // Another machine's: e_machine, at 18, says S/390.
-    let foreign = format!("cp {dir}/good {dir}/new && printf '\\026' | dd of={dir}/new bs=1 seek=18 conv=notrunc status=none");
+    let foreign =
+        format!("cp {dir}/good {dir}/new && printf '\\026' | dd of={dir}/new bs=1 seek=18 conv=notrunc status=none");
     let script = |text: &str| format!("printf '#!/bin/sh\\n{text}\\n' >{dir}/new && chmod +x {dir}/new");
     let bad = [
         ("missing", format!("rm -f {dir}/web"), "missing"),
@@ -97,7 +102,9 @@ fn run_killed(lab: &Container) -> Outcome {
         Ok(())
     })?;
     load::lost_only_to_kill(&stats)?;
-    lab.wait_until(DEADLINE, "systemd has restarted it", || Ok((lab.show(&served.unit, "ActiveState")? == "active").then_some(())))?;
+    lab.wait_until(DEADLINE, "systemd has restarted it", || {
+        Ok((lab.show(&served.unit, "ActiveState")? == "active").then_some(()))
+    })?;
     assert_eq!(lab.show(&served.unit, "NRestarts")?, "1");
     served.reload().map(drop)
 }
@@ -106,7 +113,9 @@ fn run_killed(lab: &Container) -> Outcome {
 fn kill(served: &Instance<'_>, stats: &Stats, pid: u32, main_since: Instant) -> Outcome {
     let at = Instant::now();
     served.lab.signal_now(pid, Signal::SIGKILL)?;
-    served.lab.wait_until(DEADLINE, "it is dead", || Ok(served.lab.proc_status(pid, "State").is_err().then_some(())))?;
+    served
+        .lab
+        .wait_until(DEADLINE, "it is dead", || Ok(served.lab.proc_status(pid, "State").is_err().then_some(())))?;
     stats.killed(Kill { pid, main_since, at, dead: Instant::now(), over: None });
     served.lab.wait_until(DEADLINE, "another process of the program", || {
         let status = served.status()?;

@@ -32,7 +32,8 @@ impl<'a> Instance<'a> {
         let service = include_str!("../../../../packaging/systemd/handover-run@.service");
         let socket = include_str!("../../../../packaging/systemd/handover-run@.socket");
         let unit = format!("handover-run@{name}.service");
-        let runtime = if lab.manager_pid() == 1 { "handover-run/%i".to_owned() } else { format!("handover-run-{port}") };
+        let runtime =
+            if lab.manager_pid() == 1 { "handover-run/%i".to_owned() } else { format!("handover-run-{port}") };
         let service = service
             .replace("/usr/bin/handover ", &format!("{handover} "))
             .replace("/etc/handover/%i.conf", &format!("{dir}/%i.conf"))
