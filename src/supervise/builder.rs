@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::control;
-use crate::drain::Drain;
+use crate::drain::{Drain, FAR};
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::own_path;
 use crate::service::Handle;
 use crate::service::settings::{Effective, Settings};
 use crate::supervise::child::Recipe;
+use crate::supervise::crash::GOOD_AFTER;
 use crate::supervise::driver::{Driver, Parts};
 use crate::supervise::estate::{Estate, Wanted};
 use crate::supervise::passing::Passing;
@@ -63,6 +64,7 @@ pub struct Supervisor {
     senders: Senders,
     stop_signals: StopSignals,
     on_crash: OnCrash,
+    good_after: Duration,
     workers: usize,
     at_a_time: usize,
     settings: Settings,
@@ -83,6 +85,7 @@ impl Supervisor {
             senders: Senders::default(),
             stop_signals: StopSignals::default(),
             on_crash: OnCrash::default(),
+            good_after: GOOD_AFTER,
             workers: 1,
             at_a_time: 1,
             settings: Settings::default(),
@@ -170,6 +173,12 @@ impl Supervisor {
     /// What happens when the program ends by itself. Default [`OnCrash::Restart`].
     pub fn on_crash(mut self, on_crash: OnCrash) -> Self {
         self.on_crash = on_crash;
+        self
+    }
+
+    /// How long a version must serve until it is one to go back to after a loop of crashes. Default [`GOOD_AFTER`].
+    pub fn good_after(mut self, time: Duration) -> Self {
+        self.good_after = time;
         self
     }
 
@@ -262,6 +271,7 @@ impl Supervisor {
             senders: self.senders,
             stop_signals: self.stop_signals,
             on_crash: self.on_crash,
+            good_after: self.good_after.min(FAR),
             workers: self.workers,
             at_a_time: self.at_a_time.min(self.workers),
             settings,

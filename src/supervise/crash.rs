@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::lifecycle::{Event, State};
-use crate::service::clock::{millis, now};
+use crate::service::clock::now;
 use crate::service::events;
 use crate::service::steps::What;
 use crate::supervise::builder::OnCrash;
@@ -90,7 +90,7 @@ impl Driver {
         self.crashes += 1;
         self.tell_step(What::Crashed, number, Some(&how.to_string()));
         self.slots[slot].main = None;
-        if served >= GOOD_AFTER {
+        if served >= self.good_after {
             self.slots[slot].crashes = 0;
         }
         if self.on_crash == OnCrash::Exit {
@@ -145,27 +145,28 @@ impl Driver {
         if asked {
             self.slots[slot].crashes = 0;
         }
-        let loops = self.slots[slot].crashes >= CRASH_LOOP;
-        let good = self.good.clone().filter(|image| loops && image.is_intact());
-        if let (true, Some(good)) = (loops, &good)
-            && self.slots[slot].crashes == CRASH_LOOP
-            && !self.slots[slot].last_image.as_ref().is_some_and(|last| last.is(good))
-        {
-            warn!(
-                message_id = events::WENT_BACK,
-                "{CRASH_LOOP} crashes in a row: going back to the last version that was good"
-            );
+        let crashes = self.slots[slot].crashes;
+        let back = !asked && (crashes >= CRASH_LOOP || self.slots[slot].stays_back);
+        let good = self.good.clone().filter(|image| back && image.is_intact());
+        if crashes == CRASH_LOOP && !self.slots[slot].stays_back {
+            match &good {
+                Some(good) if self.slots[slot].last_image.as_ref().is_some_and(|last| last.is(good)) => {}
+                Some(_) => {
+                    warn!(
+                        message_id = events::WENT_BACK,
+                        "{CRASH_LOOP} crashes in a row: going back to the last version that was good"
+                    );
+                    self.slots[slot].stays_back = true;
+                }
+                None => warn!(
+                    "{CRASH_LOOP} crashes in a row, and no version to go back to: none served for {:?}, or it is a script",
+                    self.good_after
+                ),
+            }
         }
-        if loops && good.is_none() && self.slots[slot].crashes == CRASH_LOOP {
-            warn!(
-                "{CRASH_LOOP} crashes in a row, and no version to go back to: none served for {GOOD_AFTER:?}, or it is a script"
-            );
-        }
-        let began = now();
         if let Err(reason) = self.launch(slot, good.as_ref(), false) {
             let number = self.last_number;
             self.start_failed(slot, number, format!("did not start: {reason}"));
-            tracing::debug!("failed after {} ms", millis(began));
         }
     }
 }

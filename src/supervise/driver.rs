@@ -57,6 +57,7 @@ pub(crate) struct Parts {
     pub(crate) senders: Senders,
     pub(crate) stop_signals: StopSignals,
     pub(crate) on_crash: OnCrash,
+    pub(crate) good_after: Duration,
     pub(crate) workers: usize,
     pub(crate) at_a_time: usize,
     pub(crate) settings: Effective,
@@ -90,6 +91,8 @@ pub(crate) struct Slot {
     /// In a row.
     pub(crate) crashes: u32,
     pub(crate) last_image: Option<Image>,
+    /// It went back to the last good version, and takes no other before a reload asks for one.
+    pub(crate) stays_back: bool,
     /// The newest generation that was tried.
     pub(crate) newest: u64,
 }
@@ -103,6 +106,7 @@ pub(crate) struct Driver {
     pub(crate) senders: Senders,
     pub(crate) stop_signals: StopSignals,
     pub(crate) on_crash: OnCrash,
+    pub(crate) good_after: Duration,
     pub(crate) at_a_time: usize,
     pub(crate) settings: Effective,
     notifier: Notifier,
@@ -174,6 +178,7 @@ impl Driver {
             senders: parts.senders,
             stop_signals: parts.stop_signals,
             on_crash: parts.on_crash,
+            good_after: parts.good_after,
             at_a_time: parts.at_a_time,
             settings: parts.settings,
             manager: Manager::open(parts.notifier.clone()),

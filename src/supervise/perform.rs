@@ -145,11 +145,12 @@ impl Driver {
         generation.ready_by = None;
         let reloads_again = generation.state() != State::Serving;
         let staged = std::mem::take(&mut generation.staged);
-        let came_with = generation.handover_id.is_some();
+        let (came_with, went_back) = (generation.handover_id.is_some(), generation.went_back);
         let (pid, handover_id) = (generation.child.pid, generation.handover_id.clone());
         let old = self.slots[slot].main.replace(number);
         self.slots[slot].next = None;
         self.slots[slot].pause = None;
+        self.slots[slot].stays_back &= went_back;
         if came_with {
             info!(
                 message_id = events::MAIN,

@@ -9,7 +9,6 @@ use nix::sys::signal::Signal;
 use crate::lifecycle::State;
 use crate::service::events;
 use crate::service::settings::END_TIMEOUT;
-use crate::supervise::crash::GOOD_AFTER;
 use crate::supervise::driver::Driver;
 use crate::supervise::generation::Generation;
 use crate::supervise::ready::Ready;
@@ -91,7 +90,7 @@ impl Driver {
 
     fn good_at(&self, generation: &Generation) -> Option<Instant> {
         let since = generation.main_since.filter(|_| !generation.good && generation.is_main())?;
-        Some(since + GOOD_AFTER)
+        Some(since + self.good_after)
     }
 
     fn not_ready(&self) -> String {

@@ -57,6 +57,9 @@ pub(crate) struct Options {
     /// When it ends by itself: restart it, with pauses that grow, or exit, so that Restart= of the unit rules
     #[arg(long, value_enum, default_value_t = Crash::Restart)]
     on_crash: Crash,
+    /// How long a version must serve to be gone back to after a loop of crashes
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    good_after: Duration,
     /// So many processes of it on the same sockets
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     workers: NonZeroUsize,
@@ -153,6 +156,7 @@ fn supervisor(options: Options) -> Result<Supervisor, Failure> {
             Crash::Restart => OnCrash::Restart,
             Crash::Exit => OnCrash::Exit,
         })
+        .good_after(options.good_after)
         .workers(options.workers, options.at_a_time)
         .settings(settings);
     for socket in options.socket {
