@@ -55,7 +55,7 @@ impl Driver {
             State::Serving | State::Reloading(_) | State::HandingOver => {
                 if says_stopping && how == Ended::Exited(0) {
                     info!(generation = number, "generation {number} has stopped by itself: so does the service");
-                    return self.stop_all(Event::Stop);
+                    return self.stop_all(&Event::Stop);
                 }
                 self.crashed(slot, number, how);
             }
@@ -72,7 +72,7 @@ impl Driver {
                 generation.dismissed = true;
                 generation.kill();
                 self.slots[slot].next = None;
-                self.start_failed(slot, number, reason);
+                self.start_failed(slot, number, &reason);
             }
         }
     }
@@ -95,7 +95,7 @@ impl Driver {
         }
         if self.on_crash == OnCrash::Exit {
             self.failed = Some(format!("generation {number} {how}"));
-            return self.stop_all(Event::Stop);
+            return self.stop_all(&Event::Stop);
         }
         match self.slots[slot].next {
             // It is on its way already, and starts as if it were the first, or accepts already.
@@ -105,17 +105,17 @@ impl Driver {
     }
 
     /// No generation was there to fall back to.
-    pub(crate) fn start_failed(&mut self, slot: usize, number: u64, reason: String) {
+    pub(crate) fn start_failed(&mut self, slot: usize, number: u64, reason: &str) {
         if !self.served {
             error!(message_id = events::FAILED, generation = number, "generation {number} {reason}");
             self.failed = Some(format!("generation {number} {reason}"));
-            return self.stop_all(Event::Stop);
+            return self.stop_all(&Event::Stop);
         }
         error!(message_id = events::CRASHED, generation = number, "generation {number} {reason}, and no other serves");
         self.crashes += 1;
-        self.tell_step(What::Crashed, number, Some(&reason));
+        self.tell_step(What::Crashed, number, Some(reason));
         self.slot_done(slot, Err(format!("generation {number} {reason}")));
-        self.pause(slot, number, &reason);
+        self.pause(slot, number, reason);
     }
 
     fn pause(&mut self, slot: usize, number: u64, why: &str) {
@@ -166,7 +166,7 @@ impl Driver {
         }
         if let Err(reason) = self.launch(slot, good.as_ref(), false) {
             let number = self.last_number;
-            self.start_failed(slot, number, format!("did not start: {reason}"));
+            self.start_failed(slot, number, &format!("did not start: {reason}"));
         }
     }
 }

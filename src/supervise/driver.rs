@@ -71,7 +71,7 @@ pub(crate) struct Parts {
 }
 
 /// From the tasks that watch the generations.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Happening {
     Ready(u64),
     /// The first process of a generation has ended.
@@ -247,7 +247,7 @@ impl Driver {
         for slot in (0..self.slots.len()).filter(|_| first) {
             if let Err(reason) = self.launch(slot, None, false) {
                 self.failed = Some(format!("the program did not start: {reason}"));
-                self.stop_all(Event::Stop);
+                self.stop_all(&Event::Stop);
                 break;
             }
         }
@@ -387,7 +387,7 @@ impl Driver {
         match signal {
             Signal::SIGQUIT => {
                 info!(message_id = events::STOP, generation = self.newest_main(), "SIGQUIT: cutting what is left");
-                self.stop_all(Event::Quit);
+                self.stop_all(&Event::Quit);
             }
             Signal::SIGHUP => self.ask_for_reload(None),
             Signal::SIGUSR2 => self.renewing = true,
@@ -399,11 +399,11 @@ impl Driver {
 
     fn on_stop(&mut self, cause: &str) {
         info!(message_id = events::STOP, generation = self.newest_main(), "{cause}");
-        self.stop_all(Event::Stop);
+        self.stop_all(&Event::Stop);
     }
 
     /// Of all generations, each as far as it is.
-    pub(crate) fn stop_all(&mut self, event: Event) {
+    pub(crate) fn stop_all(&mut self, event: &Event) {
         self.stopping = true;
         self.refuse_reloads();
         for slot in &mut self.slots {

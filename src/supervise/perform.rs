@@ -18,9 +18,9 @@ impl Driver {
     pub(crate) fn perform(&mut self, number: u64, action: Action) {
         match action {
             Action::Spawn => self.spawn_next(number),
-            Action::SayReady => self.to_previous(number, Event::NextReady),
-            Action::SaySwitched => self.to_previous(number, Event::NextSwitched),
-            Action::SendSwitch => self.to_next(number, Event::Switch),
+            Action::SayReady => self.tell_previous(number, Event::NextReady),
+            Action::SaySwitched => self.tell_previous(number, Event::NextSwitched),
+            Action::SendSwitch => self.tell_next(number, Event::Switch),
             Action::SendMain { stop, .. } => self.send_main(number, stop),
             // The sockets are shared, and a program that knows nothing of gates has none: it accepts as soon as it can, and until it is
             // told to go.
@@ -106,14 +106,14 @@ impl Driver {
         self.push(number, Event::Started);
     }
 
-    fn to_previous(&mut self, number: u64, event: Event) {
+    fn tell_previous(&mut self, number: u64, event: Event) {
         let main = self.generations.get(&number).and_then(|g| self.slots[g.slot].main);
         if let Some(main) = main {
             self.push(main, event);
         }
     }
 
-    fn to_next(&mut self, number: u64, event: Event) {
+    fn tell_next(&mut self, number: u64, event: Event) {
         let next = self.generations.get(&number).and_then(|g| self.slots[g.slot].next);
         if let Some(next) = next {
             self.push(next, event);
@@ -121,7 +121,7 @@ impl Driver {
     }
 
     fn send_main(&mut self, number: u64, stop: bool) {
-        self.to_next(number, Event::Main { reload: false, stop });
+        self.tell_next(number, Event::Main { reload: false, stop });
         let Some(generation) = self.generations.get(&number) else { return };
         let next = self.slots[generation.slot].next;
         let rolling = self.rolling.as_ref();

@@ -256,7 +256,7 @@ impl Driver {
             [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
         let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked.into_iter().collect()), Some(&mut before));
         let open = |on: bool| -> std::io::Result<()> {
-            fds.iter().map(|fd| *fd).chain([memory.as_fd()]).try_for_each(|fd| sys::set_inherited(fd, on))
+            fds.iter().copied().chain([memory.as_fd()]).try_for_each(|fd| sys::set_inherited(fd, on))
         };
         let failed = match open(true) {
             Ok(()) => match nix::unistd::execve(&path, &argv, &env) {

@@ -20,6 +20,11 @@ const HEADER: usize = 16;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
+// As the requests have them; of libc they are ints.
+const AF_UNIX: u8 = 1;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE_WAIT: u8 = 8;
 const UDIAG_SHOW_PEER: u32 = 4;
@@ -31,8 +36,8 @@ const NO_COOKIE: [u8; 8] = [0xff; 8];
 /// accepted it yet.
 pub(crate) fn tcp_acceptor(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u64>> {
     let mut request = Vec::with_capacity(56);
-    request.push(if remote.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8);
-    request.extend([libc::IPPROTO_TCP as u8, 0, 0]);
+    request.push(if remote.is_ipv4() { AF_INET } else { AF_INET6 });
+    request.extend([IPPROTO_TCP, 0, 0]);
     request.extend(u32::MAX.to_ne_bytes());
     request.extend(remote.port().to_be_bytes());
     request.extend(local.port().to_be_bytes());
@@ -52,7 +57,7 @@ pub(crate) fn tcp_acceptor(local: SocketAddr, remote: SocketAddr) -> io::Result<
 pub(crate) fn unix_acceptor(client: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     let own = u32::try_from(fstat(client)?.st_ino).map_err(|_| io::ErrorKind::InvalidData)?;
     let mut request = Vec::with_capacity(24);
-    request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
+    request.extend([AF_UNIX, 0, 0, 0]);
     request.extend(u32::MAX.to_ne_bytes());
     request.extend(own.to_ne_bytes());
     request.extend(UDIAG_SHOW_PEER.to_ne_bytes());

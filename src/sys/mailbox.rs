@@ -51,8 +51,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Letter
         let (mut pid, mut fds) = (None, Vec::new());
         for control in message.cmsgs()? {
             match control {
-                // SAFETY: the kernel just installed these fds for us; nobody else knows them.
                 ControlMessageOwned::ScmRights(all) => {
+                    // SAFETY: the kernel just installed these fds for us; nobody else knows them.
                     fds.extend(all.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                 }
                 ControlMessageOwned::ScmCredentials(of) => pid = u32::try_from(of.pid()).ok().filter(|pid| *pid > 0),

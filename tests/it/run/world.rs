@@ -23,6 +23,7 @@ pub(crate) struct World {
 }
 
 /// What to run beside the defaults.
+#[derive(Clone, Copy)]
 pub(crate) struct Setup<'a> {
     pub(crate) mode: &'a str,
     /// Of `handover run`.

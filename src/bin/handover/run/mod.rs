@@ -171,8 +171,6 @@ fn supervisor(options: Options) -> Result<Supervisor, Failure> {
     })
 }
 
-// By value: for `map_err`.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failure(error: Error) -> Failure {
     match error {
         error if error.is_generation() => Failure::failed(error.to_string()),
