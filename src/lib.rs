@@ -148,6 +148,9 @@ pub mod docs {
     #[doc = include_str!("docs/operate.md")]
     pub mod operate {}
 
+    #[doc = include_str!("docs/run.md")]
+    pub mod run {}
+
     #[doc = include_str!("docs/check.md")]
     pub mod check {}
 

@@ -81,6 +81,10 @@ pub struct Supervising {
     pub crashes: u64,
     /// How often the supervisor has gone on as a newer version of itself.
     pub renewals: u64,
+    /// How often that could not be; and why, the last time.
+    pub renewals_failed: u64,
+    /// See there.
+    pub renewal_failed: Option<String>,
     /// After a loop of crashes an older version runs than the one at the path.
     pub went_back: bool,
     /// The program's own `STATUS=`.

@@ -120,6 +120,8 @@ pub(crate) struct Driver {
     /// It shall be, as soon as it can.
     pub(crate) renewing: bool,
     pub(crate) renewals: u64,
+    /// How often it could not be, and why the last time.
+    pub(crate) not_renewed: (u64, Option<String>),
     resumed: Option<Resumed>,
     pub(crate) drain: Drain,
     pub(crate) generations: BTreeMap<u64, Generation>,
@@ -189,6 +191,7 @@ impl Driver {
             own: parts.own,
             renewing: false,
             renewals: 0,
+            not_renewed: (0, None),
             resumed: parts.resumed,
             drain: parts.drain,
             generations: BTreeMap::new(),
@@ -310,6 +313,7 @@ impl Driver {
                 self.push(number, Event::Drained);
                 self.settle();
                 self.generations.remove(&number);
+                self.measure();
             }
         }
     }

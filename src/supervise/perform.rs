@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use crate::lifecycle::{Action, End, Event, Machine, Outcome, Phase, State};
+use crate::metrics::{DRAINING, GENERATION};
 use crate::service::clock::{millis, now};
 use crate::service::events;
 use crate::service::settings::END_TIMEOUT;
@@ -70,15 +71,17 @@ impl Driver {
         let handover_id = generation.handover_id.clone();
         self.generations.insert(number, generation);
         self.slots[slot].next = Some(number);
-        info!(
-            message_id = events::SPAWNED,
-            generation = number,
-            handover_id,
-            new_pid = pid,
-            "started generation {number}"
-        );
         // A step of the reload is the previous generation's.
         let teller = self.slots[slot].main.filter(|_| successor).unwrap_or(number);
+        info!(
+            message_id = events::SPAWNED,
+            generation = teller,
+            handover_id,
+            old_pid = self.generations.get(&teller).map(|g| g.child.pid).filter(|_| teller != number),
+            new_pid = pid,
+            spawn_ms = self.rolling.as_ref().map(|r| millis(r.began)),
+            "started generation {number}"
+        );
         self.tell_step(What::Started, teller, None);
         match pidfd {
             Ok(pidfd) => self.watch(number, pidfd, family),
@@ -165,6 +168,7 @@ impl Driver {
         for said in staged {
             self.keep(said);
         }
+        self.measure();
         if !reloads_again {
             self.slot_done(slot, Ok(()));
         }
@@ -172,6 +176,12 @@ impl Driver {
             self.manager.tell(&Message::new().status(self.serves()));
         }
         self.all_ready();
+    }
+
+    pub(crate) fn measure(&self) {
+        let draining = self.generations.values().filter(|g| g.drains_since.is_some()).count();
+        self.drain.metrics().set_gauge(DRAINING, draining as f64);
+        self.drain.metrics().set_gauge(GENERATION, self.newest_main().unwrap_or(0) as f64);
     }
 
     /// The first time that each worker has a main generation.
@@ -199,6 +209,10 @@ impl Driver {
         let (limit, signals) = (self.settings.drain_timeout, self.stop_signals.clone());
         let Some(generation) = self.generations.get_mut(&number) else { return };
         generation.drains_since = Some(now());
+        // As with the library: the reload that it left by.
+        if let Some(rolling) = &self.rolling {
+            generation.handover_id = Some(rolling.handover_id.clone());
+        }
         let (silently, state) = (generation.says_stopping, generation.state());
         generation.tell_to_go(&signals, now(), None, silently);
         info!(
@@ -208,6 +222,7 @@ impl Driver {
             old_pid = generation.child.pid,
             "generation {number} was told to go by {signals}, and drains within {limit:?}"
         );
+        self.measure();
         self.tell_step(if state == State::Stopping { What::Stopping } else { What::Draining }, number, None);
         self.keep_drainers_in_bounds();
     }

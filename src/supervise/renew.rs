@@ -224,6 +224,7 @@ impl Driver {
     pub(crate) async fn renew(&mut self) {
         if let Err(error) = self.try_renew().await {
             error!(generation = self.newest_main(), "handover run stays as it is: {error}");
+            self.not_renewed = (self.not_renewed.0 + 1, Some(error.to_string()));
         }
     }
 

@@ -112,6 +112,8 @@ impl Driver {
                     .collect(),
                 crashes: self.crashes,
                 renewals: self.renewals,
+                renewals_failed: self.not_renewed.0,
+                renewal_failed: self.not_renewed.1.clone(),
                 went_back: main.is_some_and(|g| g.went_back),
                 says: main.and_then(|g| g.status.clone()),
             }),

@@ -74,9 +74,12 @@ fn a_new_version_that_is_none_changes_nothing() {
         assert!(world.log().lines().rev().any(|line| line.contains(said)), "{}", world.log());
         assert_eq!(world.who(), who);
     }
+    let asked = world.handover(&["reload", "--self"]);
+    let said = String::from_utf8(asked.stderr).unwrap();
+    assert!(asked.status.code() == Some(1) && said.contains("stays as it is"), "{said}");
     install(Path::new(HANDOVER), &binary);
-    world.signal(Signal::SIGUSR2);
-    world.until_status("the good one", |s| s["supervisor"]["renewals"] == 1);
+    assert!(world.handover(&["reload", "--self"]).status.success(), "{}", world.log());
+    assert_eq!(world.status()["supervisor"]["renewals"], 1);
     assert_eq!(world.reloaded(), 2);
     world.stop();
 }

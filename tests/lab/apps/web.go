@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,15 +33,23 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	http.HandleFunc("/pid", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, os.Getpid()) })
+	var draining atomic.Bool
+	http.HandleFunc("/pid", func(w http.ResponseWriter, r *http.Request) {
+		if draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		fmt.Fprintln(w, os.Getpid())
+	})
 	server := &http.Server{}
 	stopped := make(chan os.Signal, 1)
 	signal.Notify(stopped, syscall.SIGTERM)
 	done := make(chan struct{})
 	go func() {
 		<-stopped
-		// Shutdown closes idle keep-alive connections at once; told first to close after the answer, clients see it coming.
-		server.SetKeepAlivesEnabled(false)
+		// Shutdown closes idle connections at once, and so does SetKeepAlivesEnabled(false): whoever is just sending loses the request. For
+		// a while they are answered once more, and told.
+		draining.Store(true)
+		time.Sleep(time.Second)
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		server.Shutdown(ctx)

@@ -1,5 +1,6 @@
 //! `handover reload`: asks a service for a reload, and waits for the outcome.
 
+mod renew;
 mod watch;
 
 use std::time::Duration;
@@ -27,6 +28,9 @@ pub(crate) struct Options {
     /// How long to wait for the outcome; the reload itself goes on. Keep it below TimeoutStartSec= of the unit
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
+    /// Of a program under `handover run`: reload the supervisor itself, in place, to the version of handover that is installed
+    #[arg(long = "self")]
+    supervisor: bool,
 }
 
 // Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
@@ -52,6 +56,9 @@ Exit codes:
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let target = options.place.find().await?;
     let reloading = async {
+        if options.supervisor {
+            return renew::run(&target).await;
+        }
         match target.connect().await? {
             Some(client) => by_control(&target, client).await,
             None => without_control(&target).await,

@@ -12,6 +12,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("run_reloads", run_reloads),
     Scenario::new("run_bad_versions", run_bad_versions),
     Scenario::new("run_killed", run_killed),
+    Scenario::new("run_keeps_what_it_bound", run_keeps_what_it_bound),
 ];
 
 const CLIENTS: &Clients = &[(Kind::KeepAlive, 8), (Kind::Fresh, 8)];
@@ -88,7 +89,7 @@ fn run_killed(lab: &Container) -> Outcome {
     lab.install(&example("web")?, "web")?;
     let served = Instance::alone(lab, "-- {dir}/web")?;
     let main = lab.main_pid(&served.unit)?;
-    let times = std::env::var("HANDOVER_SOAK").map_or(10, |_| 100);
+    let times = std::env::var("HANDOVER_SOAK").map_or(6, |_| 100);
     let ((), stats) = load::under(lab, served.address, CLIENTS, |stats| {
         let since = Instant::now();
         for _ in 0..times {
@@ -108,6 +109,31 @@ fn run_killed(lab: &Container) -> Outcome {
     })?;
     assert_eq!(lab.show(&served.unit, "NRestarts")?, "1");
     served.reload().map(drop)
+}
+
+/// Without a .socket unit: the socket is in the fd store, and with it its queue.
+fn run_keeps_what_it_bound(lab: &Container) -> Outcome {
+    lab.install(&example("web")?, "web")?;
+    let served = Instance::bound(lab, "--socket http={address} -- {dir}/web")?;
+    let stored = || lab.show(&served.unit, "NFileDescriptorStore");
+    lab.wait_until(DEADLINE, "the socket in the fd store", || Ok((stored()? == "1").then_some(())))?;
+    let ((), stats) = load::under(lab, served.address, CLIENTS, |_| {
+        served.reload()?;
+        let main = lab.main_pid(&served.unit)?;
+        lab.signal_now(main, Signal::SIGKILL)?;
+        lab.wait_until(DEADLINE, "another supervisor that serves", || {
+            let new = lab.main_pid(&served.unit).ok().filter(|pid| *pid != main);
+            Ok(new.filter(|_| served.status().is_ok_and(|s| s["state"] == "serving")).map(drop))
+        })?;
+        served.reload()?;
+        lab.systemctl_ok(&["restart", &served.unit])?;
+        Ok(())
+    })?;
+    load::lost_nothing(&stats)?;
+    assert_eq!(stored()?, "1");
+    let timeline = lab.sh_ok(&format!("{}/handover timeline {}", lab.dir().display(), served.unit))?;
+    assert!(timeline.contains("handed over"), "{timeline}");
+    Ok(())
 }
 
 /// As the promise is: what was in flight in it is lost, and nothing else.

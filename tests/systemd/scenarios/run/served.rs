@@ -25,8 +25,19 @@ impl<'a> Instance<'a> {
         Self::start(lab, "web", lab.port(PORT)?, arguments, "")
     }
 
+    /// Without a .socket unit; `{address}` is where it shall listen.
+    pub(super) fn bound(lab: &'a Container, arguments: &str) -> Outcome<Self> {
+        let port = lab.port(PORT)?;
+        let arguments = arguments.replace("{address}", &format!("127.0.0.1:{port}"));
+        Self::make(lab, "web", port, &arguments, "", true)
+    }
+
     /// `arguments`: of `handover run`. `lines`: more for `[Service]`.
     pub(super) fn start(lab: &'a Container, name: &str, port: u16, arguments: &str, lines: &str) -> Outcome<Self> {
+        Self::make(lab, name, port, arguments, lines, false)
+    }
+
+    fn make(lab: &'a Container, name: &str, port: u16, arguments: &str, lines: &str, binds: bool) -> Outcome<Self> {
         let handover = lab.install(handover(), "handover")?;
         let dir = lab.dir().display().to_string();
         let service = include_str!("../../../../packaging/systemd/handover-run@.service");
@@ -42,10 +53,17 @@ impl<'a> Instance<'a> {
         let socket = socket.replace("/run/handover-run-%i.sock", &format!("127.0.0.1:{port}"));
         let socket_unit = format!("handover-run@{name}.socket");
         lab.write_file(&format!("{dir}/{name}.conf"), &format!("RUN={}\n", arguments.replace("{dir}", &dir)))?;
+        let service = match binds {
+            true => service.lines().filter(|line| !line.ends_with("@%i.socket")).collect::<Vec<_>>().join("\n") + "\n",
+            false => service,
+        };
         lab.write_unit(&unit, &service)?;
-        lab.write_unit(&socket_unit, &socket)?;
+        if !binds {
+            lab.write_unit(&socket_unit, &socket)?;
+        }
         lab.daemon_reload()?;
-        lab.systemctl_ok(&["start", &socket_unit, &unit])?;
+        let units = if binds { vec![unit.as_str()] } else { vec![socket_unit.as_str(), unit.as_str()] };
+        lab.systemctl_ok(&[&["start"], &units[..]].concat())?;
         Ok(Self { lab, unit, address: SocketAddr::from(([127, 0, 0, 1], port)) })
     }
 
