@@ -145,6 +145,8 @@ pub(crate) struct Driver {
     pub(crate) stop_told: bool,
     pub(crate) extend_at: Option<Instant>,
     pub(crate) failed: Option<String>,
+    /// Notifications of processes that may send none.
+    pub(crate) strangers: u64,
     pub(crate) began: Instant,
     pub(crate) past: Vec<Past>,
     pub(crate) steps: broadcast::Sender<Step>,
@@ -210,6 +212,7 @@ impl Driver {
             stop_told: false,
             extend_at: None,
             failed: None,
+            strangers: 0,
             began: now(),
             past: Vec::new(),
             steps: broadcast::Sender::new(STEPS_KEPT),
@@ -264,8 +267,8 @@ impl Driver {
                 self.renew().await;
             }
             let deadline = self.deadline();
+            // In no order: a program that says a lot, or a client that asks a lot, must not keep the rest waiting.
             tokio::select! {
-                biased;
                 asked = signals.next() => self.on_signal(asked),
                 Some(happening) = self.happened.recv() => self.on_happening(happening),
                 letter = next_letter(&self.mail) => self.on_letter(letter),

@@ -3,10 +3,10 @@
 //! Kept by an open fd, which a file that is renamed over it does not end. That works for what the kernel loads itself (ELF). Of a script it
 //! would keep the first file and not what that reads, so there is none.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ struct Id {
 impl Image {
     /// `None`: a script, or nothing that can be read.
     pub(crate) fn at(path: &Path) -> Option<Self> {
-        Self::of(File::open(path).ok()?)
+        // Whatever is there: to open a FIFO would wait for a writer.
+        Self::of(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?)
     }
 
     pub(crate) fn of(mut file: File) -> Option<Self> {

@@ -35,10 +35,16 @@ impl Driver {
             Err(error) => return debug!(%error, "a notification cannot be read"),
         };
         let Some(number) = letter.pid.and_then(|pid| self.sender(pid)) else {
-            return warn!(
-                pid = letter.pid,
-                "a notification of a process that may not send any is ignored (--notify-access)"
-            );
+            self.strangers += 1;
+            if self.strangers.is_power_of_two() {
+                let pid = letter.pid;
+                warn!(
+                    pid,
+                    "notifications of processes that may not send any are ignored (--notify-access): {}",
+                    self.strangers
+                );
+            }
+            return;
         };
         for said in read(&letter.bytes, letter.fds) {
             self.on_said(number, said);
@@ -64,11 +70,11 @@ impl Driver {
                 let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
                 generation.status = Some(clean.take(STATUS_KEPT).collect());
                 if main && self.rolling.is_none() {
-                    self.manager.tell(&Message::new().status(self.serves()));
+                    self.manager.tell_if_room(&Message::new().status(self.serves()));
                 } else if !served {
                     let text =
                         format!("generation {number} starts: {}", text.chars().take(STATUS_KEPT).collect::<String>());
-                    self.manager.tell(&Message::new().status(text));
+                    self.manager.tell_if_room(&Message::new().status(text));
                 }
             }
             Said::Watchdog if generation.watchdog.is_some() => generation.pinged = Some(now()),
@@ -108,7 +114,7 @@ impl Driver {
             State::Serving | State::Reloading(_) | State::Stopping => {}
             _ => return,
         }
-        self.manager.tell(&Message::new().extend_timeout(by));
+        self.manager.tell_if_room(&Message::new().extend_timeout(by));
     }
 
     /// In the store of the service manager, which outlives us, and in ours, for the generations to come.
@@ -117,14 +123,14 @@ impl Driver {
             Said::Store { name, poll, fds } => {
                 let copies: io::Result<Vec<_>> = fds.iter().map(|fd| fd.try_clone()).collect();
                 match copies {
-                    Ok(copies) => self.manager.pass(store(&name, poll).into_bytes(), copies),
+                    Ok(copies) => self.manager.pass_if_room(store(&name, poll).into_bytes(), copies),
                     Err(error) => warn!(%error, "{name:?} cannot be stored"),
                 }
                 self.estate.store(&name, poll, fds);
             }
             Said::Unstore(name) => {
                 self.estate.unstore(&name);
-                self.manager.pass(store_remove(&name).into_bytes(), Vec::new());
+                self.manager.pass_if_room(store_remove(&name).into_bytes(), Vec::new());
             }
             _ => {}
         }
