@@ -5,13 +5,11 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{Signal as Arrivals, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
@@ -21,7 +19,7 @@ use crate::service::driver::Input;
 use crate::service::settings::{END_TIMEOUT, Effective, REAP_AFTER};
 use crate::service::status::Asking;
 use crate::service::steps::{Past, STEPS_KEPT, Step};
-use crate::service::{Handle, events, reap, watch, watchdog};
+use crate::service::{Handle, reap, watch, watchdog};
 use crate::supervise::builder::{OnCrash, Senders};
 use crate::supervise::child::Recipe;
 use crate::supervise::crash::Pause;
@@ -32,6 +30,7 @@ use crate::supervise::manager::Manager;
 use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::renew::{Own, Resumed};
 use crate::supervise::rolling::{Asker, Rolling};
+use crate::supervise::signals::Signals;
 use crate::supervise::stop::StopSignals;
 use crate::supervise::tree::Family;
 use crate::sys::mailbox::{self, Letter};
@@ -156,16 +155,6 @@ pub(crate) struct Driver {
     pub(crate) happenings: mpsc::UnboundedSender<Happening>,
     happened: mpsc::UnboundedReceiver<Happening>,
     pub(crate) tasks: JoinSet<()>,
-}
-
-/// The signals that are the supervisor's own.
-struct Signals {
-    reload: Arrivals,
-    stop: Arrivals,
-    interrupt: Arrivals,
-    quit: Arrivals,
-    passed: Arrivals,
-    renew: Arrivals,
 }
 
 impl Driver {
@@ -390,25 +379,6 @@ impl Driver {
         }
     }
 
-    fn on_signal(&mut self, signal: Signal) {
-        match signal {
-            Signal::SIGQUIT => {
-                info!(message_id = events::STOP, generation = self.newest_main(), "SIGQUIT: cutting what is left");
-                self.stop_all(&Event::Quit);
-            }
-            Signal::SIGHUP => self.ask_for_reload(None),
-            Signal::SIGUSR2 => self.renewing = true,
-            // Logs are reopened on it by custom.
-            Signal::SIGUSR1 => self.generations.values().filter(|g| g.is_main()).for_each(|g| g.child.signal(signal)),
-            stop => self.on_stop(stop.as_str()),
-        }
-    }
-
-    fn on_stop(&mut self, cause: &str) {
-        info!(message_id = events::STOP, generation = self.newest_main(), "{cause}");
-        self.stop_all(&Event::Stop);
-    }
-
     /// Of all generations, each as far as it is.
     pub(crate) fn stop_all(&mut self, event: &Event) {
         self.stopping = true;
@@ -433,41 +403,6 @@ impl Driver {
         match self.failed {
             Some(why) => Err(Error::new(Kind::Generation, why)),
             None => Ok(()),
-        }
-    }
-}
-
-impl Signals {
-    fn install() -> Result<Self> {
-        let on = |kind, name: &str| {
-            signal(kind).map_err(|e| Error::os(format!("no handler for {name} can be installed"), e))
-        };
-        Ok(Self {
-            reload: on(SignalKind::hangup(), "SIGHUP")?,
-            stop: on(SignalKind::terminate(), "SIGTERM")?,
-            interrupt: on(SignalKind::interrupt(), "SIGINT")?,
-            quit: on(SignalKind::quit(), "SIGQUIT")?,
-            passed: on(SignalKind::user_defined1(), "SIGUSR1")?,
-            renew: on(SignalKind::user_defined2(), "SIGUSR2")?,
-        })
-    }
-
-    /// They were blocked if this is the program after another one in the same process.
-    fn unblock(&self) {
-        let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::all()), None);
-    }
-
-    /// # Cancel safety
-    /// None is lost.
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            biased;
-            Some(()) = self.quit.recv() => Signal::SIGQUIT,
-            Some(()) = self.stop.recv() => Signal::SIGTERM,
-            Some(()) = self.interrupt.recv() => Signal::SIGINT,
-            Some(()) = self.reload.recv() => Signal::SIGHUP,
-            Some(()) = self.passed.recv() => Signal::SIGUSR1,
-            Some(()) = self.renew.recv() => Signal::SIGUSR2,
         }
     }
 }

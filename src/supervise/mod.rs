@@ -38,6 +38,7 @@ mod perform;
 mod ready;
 mod renew;
 mod rolling;
+mod signals;
 mod status;
 mod stop;
 mod timers;
