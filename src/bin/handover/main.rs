@@ -9,8 +9,11 @@ mod check;
 mod demo;
 mod failure;
 mod init;
+mod load;
 mod out;
+mod prove;
 mod reload;
+mod safe;
 mod status;
 mod target;
 mod timeline;
@@ -41,6 +44,8 @@ enum Command {
     Init(init::Options),
     /// Show the reloads of a unit as the journal has them: what each took, which failed and why
     Timeline(timeline::Options),
+    /// Drive any HTTP server through reloads under load, and say what its clients lost and what each reload cost
+    Prove(Box<prove::Options>),
     /// Reload an example service under load, break it and kill it, and count what its clients lost
     Demo(demo::Options),
     /// The example service itself
@@ -74,6 +79,7 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,
         Command::Timeline(options) => timeline::run(options).await,
+        Command::Prove(options) => prove::run(*options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Web { arguments } => {
             let name = OsString::from("handover web");

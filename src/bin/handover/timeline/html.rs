@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::model::{DrainEnd, PhaseName, Reload, Row, Teller};
-use super::safe::markup;
 use super::svg;
 use super::view::{View, generations, remarks};
 use super::when::duration;
+use crate::safe::markup;
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,'Segoe UI','DejaVu Sans',sans-serif;color:#1f2430;background:#fff;max-width:1050px;margin:2em auto;padding:0 1em}\
