@@ -13,6 +13,7 @@ mod journal;
 mod metrics;
 mod probation;
 mod protocols;
+mod prove;
 mod reload;
 mod requests;
 mod runner;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         tls::SCENARIOS,
         init::SCENARIOS,
         control::SCENARIOS,
+        prove::SCENARIOS,
     ]
     .concat()
 }

@@ -15,7 +15,7 @@ mod probe;
 mod random;
 mod stats;
 mod target;
-mod until;
+pub(crate) mod until;
 mod websocket;
 
 pub(crate) use client::{Ask, Client};
@@ -28,3 +28,6 @@ pub(crate) use random::Random;
 pub(crate) use stats::{Cause, Count, Kill, Kind, Loss, Stats, Summary};
 pub(crate) use target::{Address, Stream, Target, Tls};
 pub(crate) use until::Conductor;
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,9 @@
 
 mod assemble;
 mod family;
+mod html;
 mod options;
+mod plot;
 mod preflight;
 mod prober;
 mod progress;
@@ -41,6 +43,10 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     progress.finish();
     // Whatever keeps it from being measured is one thing to whoever asks: not an answer.
     let report = report.map_err(Failure::as_usage)?;
+    if let Some(path) = &options.html {
+        std::fs::write(path, html::render(&report))
+            .map_err(|e| Failure::usage(format!("--html {}: {e}", path.display())))?;
+    }
     if options.json {
         out::line(report.json());
     } else {

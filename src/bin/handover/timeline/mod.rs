@@ -23,6 +23,7 @@ use nix::unistd::{Group, Uid, getegid, getgroups};
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use history::{History, unit_of};
+pub(crate) use html::whole as page;
 use text::{NARROWEST, Style};
 use view::View;
 use when::Moment;
