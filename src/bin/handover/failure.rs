@@ -42,7 +42,7 @@ impl Failure {
     }
 
     /// The same with the exit code of a wrong command line, but for an interruption.
-    pub(crate) fn as_usage(mut self) -> Self {
+    pub(crate) fn into_usage(mut self) -> Self {
         if self.code != Self::INTERRUPTED {
             self.code = 2;
         }

@@ -111,7 +111,7 @@ async fn refuses_for_5_ms() {
         let (mut listener, mut generation) = (listener, 1);
         loop {
             tokio::select! {
-                accepted = listener.accept() => _ = tokio::spawn(generations(accepted.unwrap().0, generation)),
+                accepted = listener.accept() => drop(tokio::spawn(generations(accepted.unwrap().0, generation))),
                 read = told.read_u8() => {
                     read.unwrap();
                     drop(listener);
@@ -199,7 +199,8 @@ async fn nothing_from_a_server_reaches_the_terminal() {
             let (evil, length) = (evil.clone(), evil.len());
             tokio::spawn(async move {
                 let _ = stream.read(&mut [0; 1024]).await;
-                let head = format!("HTTP/1.1 {status}\r\nx-g: {n} {evil}\r\ncontent-length: {length}\r\n\r\n");
+                let head =
+                    format!("HTTP/1.1 {status}\r\nx-g: {n} \u{202e}<script>\r\ncontent-length: {length}\r\n\r\n");
                 drop(stream.write_all((head + &evil).as_bytes()).await);
             });
         }

@@ -1,6 +1,5 @@
 //! A server that answers, but for what a test has it do.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,7 +32,6 @@ pub(crate) type Decide = dyn Fn(u64, u64) -> Act + Send + Sync;
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) url: String,
-    pub(crate) address: SocketAddr,
     /// How often it did something else than to answer.
     acts: Arc<AtomicU64>,
     task: JoinHandle<()>,
@@ -52,7 +50,7 @@ impl Server {
                 tokio::spawn(connection(stream, Arc::clone(&shared)));
             }
         });
-        Self { url: format!("http://{address}/"), address, acts, task }
+        Self { url: format!("http://{address}/"), acts, task }
     }
 
     pub(crate) fn acts(&self) -> u64 {

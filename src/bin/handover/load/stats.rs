@@ -167,6 +167,10 @@ impl Serialize for Cause {
     }
 }
 
+/// Names of generations that are kept: a server may have a new one for each answer. All others are one.
+const MOST_NAMES: usize = 4096;
+const OTHERS: u32 = u32::MAX / 2;
+
 /// One lost request.
 #[derive(Debug, Clone)]
 pub(crate) struct Loss {
@@ -335,11 +339,17 @@ impl Stats {
         let mut inner = self.lock();
         // Above every pid, which are below 2^22.
         let next = u32::MAX - u32::try_from(inner.names.len()).unwrap_or(0);
+        if inner.names.len() >= MOST_NAMES && !inner.names.contains_key(&name) {
+            return Some(OTHERS);
+        }
         Some(*inner.names.entry(name).or_insert(next))
     }
 
     /// What `tag` was given.
     pub(crate) fn name(&self, tag: u32) -> String {
+        if tag == OTHERS {
+            return "others".to_owned();
+        }
         let inner = self.lock();
         inner.names.iter().find(|(_, t)| **t == tag).map_or_else(|| tag.to_string(), |(name, _)| name.clone())
     }

@@ -14,6 +14,9 @@ use super::run::{Record, Reloaded};
 use super::usage::Point;
 use crate::load::{Cause, Finished, Flow, Kind, Loss, Percentiles, Stats, Step, When};
 
+/// Generations with a line of their own; those that answered least are one line, "others".
+const MOST_GENERATIONS: usize = 2048;
+
 /// What is taken from the preparation before the run consumes it.
 pub(super) struct Header {
     target: TargetRow,
@@ -203,11 +206,19 @@ fn spreads(rows: &[ReloadRow]) -> Summary {
 }
 
 fn series(flow: &Flowed, stats: &Stats) -> Series {
+    let mut most: BTreeMap<u32, u64> = BTreeMap::new();
+    for (tag, count) in flow.steps.iter().flat_map(|step| &step.answered) {
+        *most.entry(*tag).or_default() += count;
+    }
+    let mut most: Vec<(u32, u64)> = most.into_iter().collect();
+    most.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let name = |tag: u32| if tag == 0 { "unknown".to_owned() } else { stats.name(tag) };
+    let shown: BTreeMap<u32, String> = most.iter().take(MOST_GENERATIONS).map(|(tag, _)| (*tag, name(*tag))).collect();
     let mut answers: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for (n, step) in flow.steps.iter().enumerate() {
         for (tag, count) in &step.answered {
-            let name = if *tag == 0 { "unknown".to_owned() } else { stats.name(*tag) };
-            answers.entry(name).or_insert_with(|| vec![0; flow.steps.len()])[n] = *count;
+            let name = shown.get(tag).map_or("others", String::as_str).to_owned();
+            answers.entry(name).or_insert_with(|| vec![0; flow.steps.len()])[n] += *count;
         }
     }
     let each = |value: fn(&Percentiles) -> Duration| flow.steps.iter().map(|step| ms(value(&step.waits))).collect();

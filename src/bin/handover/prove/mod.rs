@@ -42,7 +42,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     };
     progress.finish();
     // Whatever keeps it from being measured is one thing to whoever asks: not an answer.
-    let report = report.map_err(Failure::as_usage)?;
+    let report = report.map_err(Failure::into_usage)?;
     if let Some(path) = &options.html {
         std::fs::write(path, html::render(&report))
             .map_err(|e| Failure::usage(format!("--html {}: {e}", path.display())))?;
