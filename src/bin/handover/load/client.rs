@@ -224,6 +224,8 @@ impl Client {
     async fn last_look(&mut self) {
         let idle = match &mut self.connection {
             None => return,
+            // It has something to say on this very connection: one that is closed without a word before that is not served.
+            Some(_) if self.kind == Kind::Late => return,
             Some(Connection::One(one)) => one.look(),
             Some(Connection::Two(two)) => two.ready().await,
         };

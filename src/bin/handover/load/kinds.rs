@@ -18,8 +18,10 @@ use super::websocket::WebSocket;
 const SPLIT_HEADS: usize = 8;
 /// Requests in one write.
 const PIPELINED: usize = 4;
-/// Idle connections that are being opened at a time.
-const OPENING: Duration = Duration::from_millis(2);
+/// Between the openings of two idle connections.
+const OPENING: Duration = Duration::from_micros(200);
+/// Servers wait 30 s and more for a request, reload or not.
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
 /// An idle connection is looked after that often; its close is seen at once all the same.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -51,7 +53,7 @@ pub(crate) fn start(
             Kind::Pipelined => clients.spawn(one.pipelined()),
             Kind::Late => clients.spawn(one.late()),
             Kind::HalfHead => clients.spawn(one.half_head()),
-            Kind::Idle => clients.spawn(one.idle(OPENING * u32::try_from(n).unwrap_or(u32::MAX) / 10)),
+            Kind::Idle => clients.spawn(one.idle(OPENING * u32::try_from(n).unwrap_or(u32::MAX))),
             Kind::WebSocket => {
                 let socket = WebSocket::new(Arc::clone(target), Arc::clone(stats), Arc::clone(plan));
                 clients.spawn(socket.run(one.random, one.signals))
@@ -178,7 +180,7 @@ impl One {
     }
 
     fn over_a_reload(&mut self) -> Hold {
-        let (after, most) = (self.random.time(1..400), self.plan.every * 2);
+        let (after, most) = (self.random.time(1..400), LONGEST_HOLD.min(self.plan.every * 2));
         Hold::Reload { after, most, signals: self.signals.clone() }
     }
 
