@@ -243,6 +243,7 @@ impl Drain {
         self.core.count(&mut state, work)
     }
 
+    #[inline]
     pub(crate) fn phase(&self) -> Phase {
         self.core.phase()
     }
@@ -284,6 +285,7 @@ impl Drain {
 }
 
 impl Core {
+    #[inline]
     fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Open,

@@ -4,7 +4,7 @@
 //! by the connection's own task, one after the other; so plain atomics do. Only the hammer looks
 //! from outside.
 
-use super::active::{Active, Requests};
+use super::active::Requests;
 use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
 use crate::metrics::{Counted, Protocol};
@@ -121,10 +121,12 @@ impl Conn {
         self.opened
     }
 
+    #[inline]
     pub(super) fn stage(&self) -> Stage {
         STAGES[usize::from(self.stage.load(Relaxed))]
     }
 
+    #[inline]
     pub(super) fn set_stage(&self, stage: Stage) {
         self.stage.store(stage as u8, Relaxed);
         if stage == Stage::Http2 {
@@ -132,29 +134,35 @@ impl Conn {
         }
     }
 
+    #[inline]
     pub(super) fn is_draining(&self) -> bool {
         self.drain.phase() != Phase::Open
     }
 
+    #[inline]
     pub(super) fn is_hammered(&self) -> bool {
         self.drain.phase() == Phase::Hammered
     }
 
     /// Requests so far.
+    #[inline]
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
     /// Bytes are held back that hyper has not asked for.
+    #[inline]
     pub(super) fn has_held(&self) -> bool {
         self.held.load(Relaxed)
     }
 
+    #[inline]
     pub(super) fn set_held(&self, held: bool) {
         self.held.store(held, Relaxed);
     }
 
     /// Seen while draining: nothing has been received behind the current request.
+    #[inline]
     pub(super) fn set_last(&self, last: bool) {
         self.last.store(last, Relaxed);
     }
@@ -165,10 +173,12 @@ impl Conn {
     }
 
     /// The connection should close if a last look finds nothing.
+    #[inline]
     pub(super) fn closes_idle(&self) -> bool {
         self.close_idle.load(Relaxed)
     }
 
+    #[inline]
     pub(super) fn close_idle(&self, close: bool) {
         self.close_idle.store(close, Relaxed);
     }
@@ -179,6 +189,7 @@ impl Conn {
     }
 
     /// The body of the request that the service was called with last.
+    #[inline]
     pub(super) fn length(&self) -> Length {
         match self.length.load(Relaxed) {
             u64::MAX => Length::Chunked,
@@ -199,10 +210,11 @@ impl Conn {
             let agreed = self.stage() == Stage::Head;
             self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
         }
-        self.active().begin(Active::new(number, request))
+        self.active().begin(number, request)
     }
 
     /// The service has answered; returns whether the reply must carry `Connection: close`.
+    #[inline]
     pub(super) fn answered(&self, upgrade: bool) -> bool {
         if self.http2.load(Relaxed) {
             self.tunnels.fetch_or(upgrade, Relaxed);
@@ -238,14 +250,14 @@ impl Conn {
     }
 
     /// hyper has let go of the reply's body.
+    #[inline]
     pub(super) fn ended(&self, slot: usize) {
         match self.stage() {
             Stage::Upgraded => return, // the request lives on in the stream
             Stage::Called | Stage::Replying => self.set_stage(Stage::Replied),
             _ => {}
         }
-        let ended = self.active().end(slot);
-        drop(ended); // without the lock
+        self.active().end(slot);
     }
 
     pub(super) fn set_task(&self, waker: Waker) {
@@ -265,6 +277,7 @@ impl Conn {
         }
     }
 
+    #[inline]
     fn active(&self) -> MutexGuard<'_, Requests> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }

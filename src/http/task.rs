@@ -225,6 +225,7 @@ impl<'a> Clock<'a> {
     }
 
     /// Lets the drain and the timer wake this task.
+    #[inline]
     fn register(&mut self, cx: &mut Context<'_>) {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
