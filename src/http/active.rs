@@ -77,6 +77,13 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    /// HTTP/1: in slot 0, in place of the one before.
+    #[inline]
+    pub(super) fn only<B>(&mut self, number: u64, request: &Request<B>) -> usize {
+        self.first.begin(number, request);
+        0
+    }
+
     /// Returns its slot.
     #[inline]
     pub(super) fn begin<B>(&mut self, number: u64, request: &Request<B>) -> usize {

@@ -74,6 +74,8 @@ pub(super) struct Conn {
     http2: AtomicBool,
     /// HTTP/2: some streams were upgraded. hyper does not tell when they close.
     tunnels: AtomicBool,
+    /// HTTP/1: the request in `active` is not over yet. Saves a lock per request.
+    answering: AtomicBool,
     active: Mutex<Requests>,
     wakers: Mutex<Wakers>,
 }
@@ -112,6 +114,7 @@ impl Conn {
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             tunnels: AtomicBool::new(false),
+            answering: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
         }
@@ -202,15 +205,18 @@ impl Conn {
         let http2 = self.http2.load(Relaxed);
         let number = self.requests.load(Relaxed) + 1;
         self.requests.store(number, Relaxed);
-        if !http2 {
-            let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
-            self.length.store(length, Relaxed);
-            self.body.store(length != 0, Relaxed);
-            self.last.store(false, Relaxed);
-            let agreed = self.stage() == Stage::Head;
-            self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
+        if http2 {
+            return self.active().begin(number, request);
         }
-        self.active().begin(number, request)
+        let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
+        self.length.store(length, Relaxed);
+        self.body.store(length != 0, Relaxed);
+        self.last.store(false, Relaxed);
+        let agreed = self.stage() == Stage::Head;
+        self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
+        let slot = self.active().only(number, request);
+        self.answering.store(true, Relaxed);
+        slot
     }
 
     /// The service has answered; returns whether the reply must carry `Connection: close`.
@@ -257,7 +263,11 @@ impl Conn {
             Stage::Called | Stage::Replying => self.set_stage(Stage::Replied),
             _ => {}
         }
-        self.active().end(slot);
+        if self.http2.load(Relaxed) {
+            self.active().end(slot);
+        } else {
+            self.answering.store(false, Relaxed);
+        }
     }
 
     pub(super) fn set_task(&self, waker: Waker) {
@@ -313,8 +323,10 @@ impl Work for Conn {
             since(self.opened)
         );
         let active = self.active();
+        // of HTTP/1 the last one stays there when it is over
+        let some = self.http2.load(Relaxed) || self.answering.load(Relaxed);
         // writing to a String cannot fail
-        let _ = match (active.oldest(), stage) {
+        let _ = match (active.oldest().filter(|_| some), stage) {
             (Some(oldest), _) => write!(text, "{oldest}"),
             (None, Stage::Half) => write!(text, "half a request head"),
             (None, Stage::Head) => write!(text, "a request head"),
