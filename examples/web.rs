@@ -61,6 +61,7 @@ pub(crate) async fn main_with(args: impl IntoIterator<Item = OsString>) -> Resul
         .linger(options.linger)
         .ready_timeout(options.ready_timeout)
         .probation(options.probation)
+        .control() // for `handover reload` and `handover status`; needs RuntimeDirectory= in the unit
         .start()?;
 
     let generation = service.generation();

@@ -55,6 +55,7 @@
 //! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
 //! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
+//! | `control` | `Builder::control`: status, reload and events over Varlink, for `handover reload` and `varlinkctl` |
 //! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `cli` | the tool `handover`; not needed by a library user |
@@ -92,6 +93,8 @@ pub mod tls;
 #[cfg(feature = "admin")]
 pub mod admin;
 
+#[cfg(feature = "control")]
+pub mod control;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]
@@ -138,8 +141,14 @@ pub mod docs {
     #[doc = include_str!("docs/traps.md")]
     pub mod traps {}
 
+    #[doc = include_str!("docs/operate.md")]
+    pub mod operate {}
+
     #[doc = include_str!("docs/check.md")]
     pub mod check {}
+
+    #[doc = include_str!("docs/timeline.md")]
+    pub mod timeline {}
 
     #[doc = include_str!("docs/habits.md")]
     pub mod habits {}

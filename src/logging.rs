@@ -4,14 +4,19 @@
 //! [`init`] in `main`.
 //!
 //! Under systemd each event of a reload carries the fields `GENERATION`, `HANDOVER_ID`, `OLD_PID`, `NEW_PID` and its
-//! durations in milliseconds (`SPAWN_MS`, `READY_MS`, `HANDOVER_MS`, `DRAIN_MS`, …):
+//! durations in milliseconds (`SPAWN_MS`, `READY_MS`, `HANDOVER_MS`, `DRAIN_MS`, …), and a `MESSAGE_ID` of
+//! [`service::events`](crate::service::events), by which `journalctl -x` explains it. In readable text the id is left out.
 //!
 //! ```sh
 //! journalctl -u web.service -o json HANDOVER_ID=07e6aa55fc8e4dd4e046436619305fdf
 //! ```
 
+use std::fmt::Debug;
 use std::os::unix::fs::MetadataExt as _;
 
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::{RecordFields, VisitOutput as _};
+use tracing_subscriber::fmt::format::{DefaultVisitor, FormatFields, Writer};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -52,7 +57,7 @@ where
     }
     use std::io::IsTerminal as _;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false).boxed()
+    fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false).fmt_fields(WithoutIds).boxed()
 }
 
 /// Installs [`layer`] as the program's subscriber, filtered by `RUST_LOG`, by default at `info`.
@@ -70,4 +75,34 @@ pub fn init() -> Result<()> {
         .with(filter)
         .try_init()
         .map_err(|e| Error::new(Kind::State, format!("logging is set up already: {e}")))
+}
+
+/// As text is formatted by default, less the field `message_id`: it is for machines.
+#[derive(Debug)]
+struct WithoutIds;
+
+impl<'writer> FormatFields<'writer> for WithoutIds {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        let mut visitor = Skipping(DefaultVisitor::new(writer, true));
+        fields.record(&mut visitor);
+        visitor.0.finish()
+    }
+}
+
+struct Skipping<'writer>(DefaultVisitor<'writer>);
+
+impl Visit for Skipping<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() != "message_id" {
+            self.0.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.0.record_error(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.record_debug(field, value);
+    }
 }

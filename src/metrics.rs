@@ -227,6 +227,11 @@ impl Counted {
         self.count_once();
     }
 
+    /// Its listener and its protocol, as the labels have them.
+    pub(crate) fn kind(&self) -> (String, &'static str) {
+        (self.listener.to_string(), PROTOCOLS[usize::from(self.protocol.load(Relaxed))].1)
+    }
+
     /// It ended by itself in a drain.
     pub(crate) fn drained(&self) {
         self.count(DRAINED);

@@ -84,6 +84,14 @@ pub(crate) trait Work: Send + Sync {
     fn connection(&self) -> Option<&Counted> {
         None
     }
+    /// What there is to lose just now; other than [`doing`](Self::doing) it changes nothing.
+    fn held(&self) -> Option<String> {
+        self.doing()
+    }
+    /// Of which listener, and which protocol it speaks.
+    fn kind(&self) -> (String, &'static str) {
+        self.connection().map_or((String::new(), "job"), Counted::kind)
+    }
 }
 
 pub(crate) struct Core {
@@ -209,6 +217,23 @@ impl Drain {
     #[must_use]
     pub fn active(&self) -> usize {
         self.core.lock().open.len()
+    }
+
+    /// How many are open of each listener and protocol.
+    pub(crate) fn open(&self) -> Vec<(String, &'static str, usize)> {
+        let mut counts = std::collections::BTreeMap::new();
+        for entry in self.core.lock().open.values() {
+            *counts.entry(entry.work.kind()).or_insert(0) += 1;
+        }
+        counts.into_iter().map(|((listener, protocol), count)| (listener, protocol, count)).collect()
+    }
+
+    /// What a cut would break off now, in words: the oldest, at most so many.
+    pub(crate) fn work(&self, most: usize) -> Vec<String> {
+        let state = self.core.lock();
+        let mut open: Vec<_> = state.open.iter().collect();
+        open.sort_unstable_by_key(|(id, _)| **id);
+        open.into_iter().filter_map(|(_, entry)| entry.work.held()).take(most).collect()
     }
 
     /// Resolves once a drain has begun and nothing is left, not even a connection that an accept

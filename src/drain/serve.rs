@@ -246,6 +246,10 @@ impl<P: fmt::Display + Send + Sync> Work for Handled<P> {
         let name = self.listener.escape_debug();
         Some(format!("{name}: {}, open for {:?}", self.peer, since(self.since)))
     }
+
+    fn kind(&self) -> (String, &'static str) {
+        (self.listener.to_string(), if self.counted.is_some() { "stream" } else { "datagram" })
+    }
 }
 
 /// The future's outcome, or what it panicked with.

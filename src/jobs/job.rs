@@ -220,6 +220,10 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
+    fn words(&self) -> String {
+        format!("job {}, running for {:?}", self.name.escape_debug(), since(self.since))
+    }
+
     fn is_running(&self) -> bool {
         self.state.load(Ordering::Acquire) == RUNNING
     }
@@ -262,8 +266,12 @@ impl Work for Tracked {
     fn doing(&self) -> Option<String> {
         (self.leave(CUT) && !self.part).then(|| {
             self.counts.lock().cut.push(self.name.to_string());
-            format!("job {}, running for {:?}", self.name.escape_debug(), since(self.since))
+            self.words()
         })
+    }
+
+    fn held(&self) -> Option<String> {
+        (self.is_running() && !self.part).then(|| self.words())
     }
 }
 

@@ -8,14 +8,15 @@ use tracing::{error, info, warn};
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Estate, Origin};
-use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
+use crate::lifecycle::{Action, Event, Outcome, RequestId, State};
 use crate::service::clock::{millis, now};
 use crate::service::driver::{Coming, Draining, Driver, Input, Reload};
 use crate::service::handle::Reloaded;
 use crate::service::hooks::When;
 use crate::service::keeper::restore;
 use crate::service::settings::END_TIMEOUT;
-use crate::service::{lock, watch, watchdog};
+use crate::service::steps::What;
+use crate::service::{events, lock, watch, watchdog};
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -29,14 +30,12 @@ const EXTEND_EVERY: Duration = Duration::from_secs(5);
 /// Whoever is third from the cap is told to hurry, so that it has only requests in flight left when it is hammered.
 const HURRY_BEFORE_CAP: usize = 2;
 
-/// The hammer names so many connections, one a line; of more it gives the number.
-const MAX_CUT_LINES: usize = 100;
-
 impl Driver {
     pub(crate) fn perform(&mut self, action: Action) {
         match action {
             Action::TellReady => {
                 info!(
+                    message_id = events::SERVES,
                     generation = self.generation,
                     new_pid = self.pid,
                     start_ms = millis(self.began),
@@ -45,6 +44,7 @@ impl Driver {
                 );
                 self.outbox.send(Message::new().status(self.serves()).ready());
                 self.fire(When::Ready, |_| {});
+                self.tell(What::Serves);
             }
             Action::TellReloading => {
                 let text = match self.hooks.is_in_place() {
@@ -58,8 +58,11 @@ impl Driver {
             Action::TellHandover => self.tell_handover(),
             Action::TellReclaim => {
                 warn!(
+                    message_id = events::RECLAIMED,
                     generation = self.generation,
-                    "the other generation is gone: generation {} serves", self.generation
+                    handover_id = self.own_handover(),
+                    "the other generation is gone: generation {} serves",
+                    self.generation
                 );
                 self.outbox.send(Message::new().status(self.serves()).main_pid(self.pid).ready());
                 self.start_pinging();
@@ -86,6 +89,7 @@ impl Driver {
                 self.follow_ups.push_back(Event::GateShut);
                 if matches!(self.state(), State::Reloading(_)) {
                     self.fire(When::Switch, |_| {});
+                    self.tell(What::Switched);
                 }
             }
             Action::BecomeMain => self.become_main(),
@@ -119,6 +123,7 @@ impl Driver {
             prepared: None,
             stray: Vec::new(),
         });
+        self.tell(What::Reloading);
         self.ask_hooks(id, &handover_id);
     }
 
@@ -148,6 +153,8 @@ impl Driver {
                 drainers: self.drainers.iter().map(Draining::to_wire).collect(),
                 state: false,
                 told: false,
+                asked_usec: self.asked_usec(),
+                past: self.chronicle.past.clone(),
             },
         })
     }
@@ -193,9 +200,11 @@ impl Driver {
         self.send_next(&Frame::Main { reload, stop });
         self.pidfile = None; // The next one's to write and to remove.
         self.fire(When::HandedOver, |_| {});
+        self.tell(What::HandedOver);
         let Some(reload) = &mut self.reload else { return };
         if let Some(coming) = &reload.coming {
             info!(
+                message_id = events::HANDED_OVER,
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 old_pid = self.pid,
@@ -212,13 +221,16 @@ impl Driver {
         let next = self.generation + 1;
         self.drain.metrics().reload("rolled_back");
         self.fire(When::RolledBack, |event| event.reason = Some(reason.to_owned()));
+        self.tell_why(What::RolledBack, Some(reason));
         if let Some(reload) = self.reload.take() {
             error!(
+                message_id = events::RELOAD_FAILED,
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 old_pid = self.pid,
                 new_pid = reload.new_pid,
                 reload_ms = millis(reload.began),
+                reason,
                 "reload failed: generation {next} {reason}; generation {} serves on", self.generation
             );
         }
@@ -260,6 +272,7 @@ impl Driver {
 
     fn take_over_from(&mut self, previous: Draining) {
         info!(
+            message_id = events::MAIN,
             generation = self.generation,
             handover_id = self.handover_id,
             old_pid = previous.pid,
@@ -269,6 +282,7 @@ impl Driver {
             self.generation
         );
         self.outbox.send(Message::new().status(self.serves()));
+        self.tell(What::Main);
         self.drainers.push(Draining { since: now(), ..previous });
     }
 
@@ -284,6 +298,7 @@ impl Driver {
         for (age, Draining { generation, pid, link, .. }) in self.drainers.iter().rev().enumerate() {
             if age >= cap {
                 warn!(
+                    message_id = events::TOO_MANY_DRAIN,
                     generation,
                     old_pid = pid,
                     "more than {cap} generations drain: hammering generation {generation}"
@@ -299,6 +314,7 @@ impl Driver {
         let text = format!("stopping; connections to finish: {}", self.drain.active());
         self.outbox.send(Message::new().status(text).stopping());
         self.stopping = true;
+        self.tell(What::Stopping);
     }
 
     fn begin_drain(&mut self, linger: Duration) {
@@ -306,6 +322,7 @@ impl Driver {
         let (state, open) = (self.state(), self.drain.active());
         let limit = self.settings.drain_timeout;
         info!(
+            message_id = events::DRAIN_STARTED,
             generation = self.generation,
             handover_id = self.own_handover(),
             old_pid = self.pid,
@@ -317,6 +334,7 @@ impl Driver {
         self.fire(When::DrainStarted, |event| event.connections = open);
         self.began = now();
         if state == State::Draining {
+            self.tell(What::Draining);
             // The new main holds the links to older drainers. They must see its end, not ours.
             self.drainers.clear();
             self.drainer_watchers.drain(..).for_each(|watcher| watcher.abort());
@@ -333,59 +351,6 @@ impl Driver {
     /// The one that this generation left the main role with; of a stop, the one that it came with.
     pub(crate) fn own_handover(&self) -> Option<&str> {
         self.reload.as_ref().map(|r| r.handover_id.as_str()).or(self.handover_id.as_deref())
-    }
-
-    fn hammer(&mut self) {
-        let cut = self.drain.hammer();
-        for what in cut.iter().take(MAX_CUT_LINES) {
-            warn!(generation = self.generation, handover_id = self.own_handover(), "cut {what}");
-        }
-        if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
-            warn!(generation = self.generation, "cut {more} more like these");
-        }
-        warn!(
-            generation = self.generation,
-            handover_id = self.own_handover(),
-            old_pid = self.pid,
-            new_pid = self.next_pid(),
-            cut = cut.len(),
-            drain_ms = millis(self.began),
-            "hammered; connections cut: {}",
-            cut.len()
-        );
-        self.fire(When::Hammered, |event| event.cut = cut.iter().map(ToString::to_string).collect());
-        for older in &self.drainers {
-            let _ = older.link.send(&Frame::Hammer);
-        }
-        // Programs of jobs get SIGTERM, and time for it.
-        let grace = self.jobs.programs_end_within();
-        let is_main = self.reload.as_ref().is_none_or(|r| r.ended);
-        if is_main && !grace.is_zero() {
-            self.outbox.send(Message::new().extend_timeout(grace + Duration::from_secs(1)));
-        }
-    }
-
-    fn exit(&mut self, end: End) {
-        self.pass_last_counts();
-        if self.stopping {
-            lock(&self.sockets).remove_paths();
-        }
-        match &end {
-            End::Done => {
-                info!(
-                    generation = self.generation,
-                    handover_id = self.own_handover(),
-                    old_pid = self.pid,
-                    new_pid = self.next_pid(),
-                    drain_ms = millis(self.began),
-                    "generation {} has drained and exits",
-                    self.generation
-                );
-            }
-            End::Hammered => {}
-            End::Failed(why) => warn!(generation = self.generation, "generation {} exits: {why}", self.generation),
-        }
-        self.end = Some(end);
     }
 
     fn answer(&mut self, ids: &[RequestId], outcome: &Outcome) {

@@ -19,6 +19,7 @@ use crate::service::pidfile::Pidfile;
 use crate::service::settings::{Effective, Settings};
 use crate::service::signals::{SignalMap, Signals};
 use crate::service::sockets::{Sockets, Wanted};
+use crate::service::steps::Chronicle;
 use crate::service::watchdog::Check;
 use crate::state::States;
 use crate::sys::spawn::Parent;
@@ -45,6 +46,19 @@ pub struct Builder {
     check: Option<Check>,
     state: Option<StateFn>,
     names: Names,
+    /// What else is served, once the service is there.
+    pub(crate) extras: Vec<Extra>,
+}
+
+/// Part of [`Builder::start`].
+pub(crate) struct Extra(pub(crate) Box<ExtraFn>);
+
+type ExtraFn = dyn FnOnce(&Service) -> Result<()> + Send + Sync;
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Extra")
+    }
 }
 
 /// The application's bytes for the next generation.
@@ -212,7 +226,7 @@ impl Builder {
     ///
     /// # Panics
     /// If the runtime was built without I/O or time (`enable_all` has both).
-    pub fn start(self) -> Result<Service> {
+    pub fn start(mut self) -> Result<Service> {
         if runtime::Handle::try_current().is_err() {
             return Err(Error::new(Kind::State, "start() needs a tokio runtime: call it in an async main"));
         }
@@ -221,7 +235,12 @@ impl Builder {
         let installed = Signals::install(map.unwrap_or_default());
         let environment = Environment::capture();
         let inherited = Inherited::from_env(&environment, std::process::id())?;
+        let extras = std::mem::take(&mut self.extras);
         let assembled = installed.and_then(|signals| self.assemble(&environment, &said, signals, inherited.as_ref()));
+        let assembled = assembled.and_then(|service| {
+            extras.into_iter().try_for_each(|extra| (extra.0)(&service))?;
+            Ok(service)
+        });
         match assembled {
             Ok(service) => Ok(Service { inherited, ..service }),
             Err(error) => {
@@ -258,10 +277,11 @@ impl Builder {
             environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
         let sibling = inherited.map_or(ours, |i| i.hello.managed);
         let managed = notifier.has_manager();
-        let odd = settings.oddities(said, watchdog.map(|w| w.timeout()));
-        said.warnings.iter().chain(&odd).for_each(|warning| tracing::warn!("settings: {warning}"));
+        said.warnings.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
         let shown = settings.to_string();
         if inherited.is_none_or(|i| i.hello.settings.as_deref() != Some(&*shown)) {
+            let odd = settings.oddities(said, watchdog.map(|w| w.timeout()));
+            odd.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
             tracing::info!(generation = inherited.map_or(1, |i| i.hello.generation), "settings: {shown}");
         }
         let pidfile = settings.pidfile.clone().map(|path| Pidfile::new(path, managed));
@@ -282,6 +302,7 @@ impl Builder {
             watchdog,
             check,
             state,
+            chronicle: Chronicle::open(inherited.map(|i| &i.hello)),
             inherited: None,
             origin,
             parent: if managed && sibling { Parent::Manager } else { Parent::Us },

@@ -11,23 +11,25 @@ use tracing::{debug, info, warn};
 
 use crate::drain::{Drain, FAR};
 use crate::error::{Error, Result};
-use crate::generation::program::Process;
-use crate::generation::{Link, Next, Origin};
+use crate::generation::{Next, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{Action, End, Event, Machine, Phase, RequestId, State};
 use crate::metrics::Carried;
 use crate::service::builder::StateFn;
 use crate::service::clock::{at, millis, now};
-use crate::service::handle::{Reloaded, Status};
+use crate::service::handle::Reloaded;
 use crate::service::keeper::{Keeper, Prepared};
+pub(crate) use crate::service::parties::{Coming, Draining, Reload};
 use crate::service::pidfile::Pidfile;
 use crate::service::runner::{Decision, Runner};
 use crate::service::settings::{END_TIMEOUT, Effective, REAP_AFTER};
 use crate::service::signals::{Response, Signal, Signals};
 use crate::service::sockets::Sockets;
+use crate::service::status::{Asked, Asking};
+use crate::service::steps::{Chronicle, What};
 use crate::service::tell::Outbox;
 use crate::service::watchdog::Check;
-use crate::service::{Service, lock, reap, watch};
+use crate::service::{Service, events, lock, reap, watch};
 use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::Snapshot;
@@ -36,6 +38,7 @@ use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
 
 mod finish;
+mod hammer;
 
 /// The one stream of everything that happens to a service.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub(crate) enum Input {
     Event(Event),
     Reload(Option<oneshot::Sender<Result<Reloaded>>>),
     Stop,
-    Status(oneshot::Sender<Status>),
+    Status(Asking),
     /// A signal, whose hooks have been called.
     Signal(Signal, Response),
     /// What the hooks of a reload say.
@@ -64,52 +67,6 @@ pub(crate) enum Input {
     OwnDrainDone,
     /// The watchdog asks whether the driver is alive.
     Alive(oneshot::Sender<()>),
-}
-
-/// A next generation on its way.
-#[derive(Debug)]
-pub(crate) struct Coming {
-    pub(crate) process: Process,
-    pub(crate) link: Arc<Link>,
-    pub(crate) watcher: AbortHandle,
-    /// It has called the library.
-    pub(crate) started: bool,
-}
-
-/// An older generation that drains.
-#[derive(Debug)]
-pub(crate) struct Draining {
-    pub(crate) generation: u64,
-    pub(crate) pid: u32,
-    /// Since when; of the predecessor, since before it was told to.
-    pub(crate) since: Instant,
-    /// Its own drain timeout.
-    pub(crate) limit: Duration,
-    pub(crate) link: Arc<Link>,
-}
-
-/// The reload that is running, for the log and for its answers.
-#[derive(Debug)]
-pub(crate) struct Reload {
-    /// Tells messages about this one from messages about those before.
-    pub(crate) id: u64,
-    pub(crate) handover_id: String,
-    pub(crate) began: Instant,
-    /// When the next generation was ready.
-    pub(crate) ready: Option<Instant>,
-    pub(crate) coming: Option<Coming>,
-    /// Of the next generation, once it is started.
-    pub(crate) new_pid: Option<u32>,
-    /// Rolled back or stopped: what still comes of it is too late.
-    pub(crate) ended: bool,
-    /// What of the fd store it was started with.
-    pub(crate) snapshot: Snapshot,
-    /// What it has put there itself.
-    pub(crate) additions: Vec<(String, OwnedFd)>,
-    /// The fd store is frozen for it.
-    pub(crate) prepared: Option<Prepared>,
-    /// In the store for one that failed before, to be removed.
-    pub(crate) stray: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -142,6 +99,8 @@ pub(crate) struct Driver {
     pub(crate) drainer_watchers: Vec<AbortHandle>,
     pub(crate) reload: Option<Reload>,
     pub(crate) reloads: u64,
+    pub(crate) chronicle: Chronicle,
+    pub(crate) asked: Asked,
     /// Next generations that are being started just now.
     pub(crate) starting: usize,
     pub(crate) requests: RequestId,
@@ -210,6 +169,8 @@ impl Driver {
             drainer_watchers: Vec::new(),
             reload: None,
             reloads: 0,
+            chronicle: service.chronicle,
+            asked: Asked::default(),
             starting: 0,
             requests: 0,
             answers: HashMap::new(),
@@ -284,7 +245,7 @@ impl Driver {
                 self.feed(Event::Reload(self.requests));
             }
             Input::Stop => self.on_stop("stop"),
-            Input::Status(answer) => _ = answer.send(self.status()),
+            Input::Status(asking) => self.on_asking(asking),
             Input::Signal(signal, response) => self.respond(signal, response),
             Input::Decided(id, decided) => self.on_decided(id, decided),
             Input::Spawned(id, result) => self.on_spawned(id, result),
@@ -342,6 +303,7 @@ impl Driver {
             Ok((link, pidfd)) if self.is_current(id) => {
                 let watcher = self.tasks.spawn(watch::next(id, Arc::clone(&link), pidfd, self.inputs.clone()));
                 info!(
+                    message_id = events::SPAWNED,
                     generation = self.generation,
                     handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
                     old_pid = self.pid,
@@ -354,6 +316,7 @@ impl Driver {
                     reload.snapshot = snapshot;
                     reload.coming = Some(Coming { process, link, watcher, started: false });
                 }
+                self.tell(What::Started);
             }
             // Rolled back or stopped while it was being started: it holds no clients.
             Ok((link, _)) => _ = self.enders.spawn(watch::end(generation, process, Some(link), END_TIMEOUT)),
@@ -387,20 +350,14 @@ impl Driver {
             let after = self.machine.state();
             if before != after {
                 debug!(generation = self.generation, ?before, ?after, event = shown, "state");
-            }
-            if after == State::Reloading(Phase::Ready) && before != after {
-                if let Some(reload) = &mut self.reload {
+                let ready = after == State::Reloading(Phase::Ready);
+                if ready && let Some(reload) = &mut self.reload {
                     reload.ready = Some(now());
                 }
-                info!(
-                    generation = self.generation,
-                    handover_id = self.reload.as_ref().map(|r| r.handover_id.as_str()),
-                    old_pid = self.pid,
-                    new_pid = self.next_pid(),
-                    ready_ms = self.reload.as_ref().map(|r| millis(r.began)),
-                    "generation {} is ready",
-                    self.generation + 1
-                );
+                self.tell_progress(after);
+                if ready {
+                    self.tell(What::Ready);
+                }
             }
             self.perform_all(actions);
         }

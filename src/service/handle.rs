@@ -1,17 +1,17 @@
 //! Asking a running service for things.
 
-use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::error::{Error, Kind, Result};
-use crate::lifecycle::State;
-use crate::service::clock::millis;
-use crate::service::driver::{Driver, Input};
+use crate::service::driver::Input;
+use crate::service::status::{Asking, Status};
+use crate::service::steps::Step;
 
 /// Asks a running [`Service`](crate::Service) for things from elsewhere in the program. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) steps: broadcast::Sender<Step>,
 }
 
 /// How a reload came out.
@@ -31,38 +31,6 @@ pub enum Reloaded {
     PassedOn,
 }
 
-/// What a service is doing just now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Status {
-    /// The number of this generation.
-    pub generation: u64,
-    /// Its pid.
-    pub pid: u32,
-    /// Where it is in its life, as in [`docs::lifecycle`](crate::docs::lifecycle): `serving`, `reloading`, `draining`, …
-    pub state: &'static str,
-    /// How many connections are open, and how much other work is counted.
-    pub connections: usize,
-    /// How many reloads this generation has begun.
-    pub reloads: u64,
-    /// Of the last of them; before it, of the reload that it came with.
-    pub handover_id: Option<String>,
-    /// The older generations that drain, oldest first.
-    pub draining: Vec<Older>,
-}
-
-/// An older generation that drains.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Older {
-    /// Its number.
-    pub generation: u64,
-    /// Its pid.
-    pub pid: u32,
-    /// For how long it drains, in milliseconds.
-    pub draining_ms: u64,
-}
-
 impl Handle {
     /// What the service is doing just now.
     ///
@@ -71,7 +39,7 @@ impl Handle {
     pub async fn status(&self) -> Result<Status> {
         let (answer, status) = oneshot::channel();
         let over = || Error::new(Kind::State, "the service is over");
-        self.inputs.send(Input::Status(answer)).map_err(|_| over())?;
+        self.inputs.send(Input::Status(Asking::Answer(answer))).map_err(|_| over())?;
         status.await.map_err(|_| over())
     }
 
@@ -86,10 +54,22 @@ impl Handle {
     /// # Cancel safety
     /// The reload goes on if this future is dropped.
     pub async fn reload(&self) -> Result<Reloaded> {
+        self.ask_for_reload()?.await.map_err(|_| Error::new(Kind::State, "the service is over"))?
+    }
+
+    /// The request is made when this returns.
+    pub(crate) fn ask_for_reload(&self) -> Result<oneshot::Receiver<Result<Reloaded>>> {
         let (answer, outcome) = oneshot::channel();
-        let over = || Error::new(Kind::State, "the service is over");
-        self.inputs.send(Input::Reload(Some(answer))).map_err(|_| over())?;
-        outcome.await.map_err(|_| over())?
+        let asked = self.inputs.send(Input::Reload(Some(answer)));
+        asked.map(|()| outcome).map_err(|_| Error::new(Kind::State, "the service is over"))
+    }
+
+    /// Every [`Step`] of this generation from now on. It ends with the generation; the next one has steps of its own.
+    ///
+    /// Who reads them too slowly misses some ([`STEPS_KEPT`](crate::service::steps::STEPS_KEPT)), and is told how many.
+    #[must_use]
+    pub fn steps(&self) -> broadcast::Receiver<Step> {
+        self.steps.subscribe()
     }
 
     /// Stops the service, as SIGTERM does; a second call cuts what is left.
@@ -98,33 +78,5 @@ impl Handle {
     /// With [`Error::is_state`]: the service is over.
     pub fn stop(&self) -> Result<()> {
         self.inputs.send(Input::Stop).map_err(|_| Error::new(Kind::State, "the service is over"))
-    }
-}
-
-impl Driver {
-    pub(crate) fn status(&self) -> Status {
-        Status {
-            generation: self.generation,
-            pid: self.pid,
-            state: match self.state() {
-                State::Starting => "starting",
-                State::Standby => "standby",
-                State::Trial => "trial",
-                State::Serving => "serving",
-                State::Reloading(_) => "reloading",
-                State::HandingOver => "handing over",
-                State::Draining => "draining",
-                State::Stopping => "stopping",
-                State::Exited => "exited",
-            },
-            connections: self.drain.active(),
-            reloads: self.reloads,
-            handover_id: self.own_handover().map(str::to_owned),
-            draining: self
-                .drainers
-                .iter()
-                .map(|d| Older { generation: d.generation, pid: d.pid, draining_ms: millis(d.since) })
-                .collect(),
-        }
     }
 }

@@ -1,21 +1,25 @@
 //! The driver: the one event loop that feeds the lifecycle and performs what it says.
 
 mod actions;
-mod builder;
+pub(crate) mod builder;
 mod clock;
 mod datagrams;
 mod driver;
+pub mod events;
 mod handle;
 pub mod hooks;
 mod jobs;
 mod keeper;
 mod measure;
+mod parties;
 mod pidfile;
 mod reap;
 mod runner;
 pub mod settings;
 pub mod signals;
 mod sockets;
+mod status;
+pub mod steps;
 mod streams;
 mod tell;
 mod watch;
@@ -27,7 +31,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 pub use builder::Builder;
-pub use handle::{Handle, Older, Reloaded, Status};
+pub use handle::{Handle, Reloaded};
+pub use status::{ASK_TIMEOUT, MAX_WORK, Older, Open, SocketStatus, Status, StoreEntry};
 
 use crate::drain::Drain;
 use crate::error::Result;
@@ -40,6 +45,7 @@ use crate::service::pidfile::Pidfile;
 use crate::service::settings::Effective;
 use crate::service::signals::Signals;
 use crate::service::sockets::Sockets;
+use crate::service::steps::Chronicle;
 use crate::service::watchdog::Check;
 use crate::state::{State, States};
 use crate::sys::spawn::Parent;
@@ -84,6 +90,7 @@ pub struct Service {
     watchdog: Option<Watchdog>,
     check: Option<Check>,
     state: Option<StateFn>,
+    chronicle: Chronicle,
     inherited: Option<Inherited>,
     origin: Origin,
     /// Whose child the next generation becomes.
@@ -186,7 +193,7 @@ impl Service {
     /// To reload or stop from elsewhere in the program.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { inputs: self.inputs.clone() }
+        Handle { inputs: self.inputs.clone(), steps: self.chronicle.listeners.clone() }
     }
 
     /// Gives up before [`Service::run`]: if this is the next generation of a running service, the reload is rolled back
@@ -196,7 +203,8 @@ impl Service {
             // If it cannot be told, it sees our end.
             let _ = inherited.link.send(&Frame::failed(&reason.to_string()), &[]);
         }
-        tracing::error!(generation = self.generation, "generation {} failed: {reason}", self.generation);
+        let generation = self.generation;
+        tracing::error!(message_id = events::FAILED, generation, "generation {generation} failed: {reason}");
     }
 
     /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or SIGINT → stop (twice:

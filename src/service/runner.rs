@@ -9,12 +9,13 @@ use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use crate::error::{Error, Kind, Result};
-use crate::lifecycle;
+use crate::lifecycle::{self, Phase, State};
 use crate::service::clock::millis;
 use crate::service::driver::{Driver, Input};
 use crate::service::hooks::{Event, Hooks, InPlace, Launch, When};
-use crate::service::lock;
 use crate::service::signals::Signal;
+use crate::service::steps::What;
+use crate::service::{events, lock};
 use crate::systemd::notify::Message;
 
 /// What the hooks of a reload say, taken together.
@@ -189,6 +190,7 @@ impl Driver {
     pub(crate) fn start_next(&mut self, id: u64, Launch { origin }: Launch) {
         let Some(handover_id) = self.reload.as_ref().map(|r| r.handover_id.clone()) else { return };
         info!(
+            message_id = events::RELOAD_STARTED,
             generation = self.generation,
             handover_id = %handover_id,
             old_pid = self.pid,
@@ -256,10 +258,40 @@ impl Driver {
         }
     }
 
+    /// How far the next generation has come.
+    pub(crate) fn tell_progress(&self, state: State) {
+        let Some(reload) = &self.reload else { return };
+        let (old_pid, new_pid, ms) = (self.pid, self.next_pid(), millis(reload.began));
+        let (generation, next, handover_id) = (self.generation, self.generation + 1, &*reload.handover_id);
+        match state {
+            State::Reloading(Phase::Ready) => info!(
+                message_id = events::READY,
+                generation,
+                handover_id,
+                old_pid,
+                new_pid,
+                ready_ms = ms,
+                "generation {next} is ready"
+            ),
+            State::Reloading(Phase::Switched) => info!(
+                message_id = events::SWITCHED,
+                generation,
+                handover_id,
+                old_pid,
+                new_pid,
+                switch_ms = ms,
+                "generation {next} accepts"
+            ),
+            _ => {}
+        }
+    }
+
     pub(crate) fn tell_reloaded_in_place(&mut self) {
+        self.tell(What::InPlace);
         self.drain.metrics().reload("in_place");
         if let Some(reload) = self.reload.take() {
             info!(
+                message_id = events::RELOADED_IN_PLACE,
                 generation = self.generation,
                 handover_id = %reload.handover_id,
                 reload_ms = millis(reload.began),

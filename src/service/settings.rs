@@ -141,6 +141,16 @@ impl Effective {
         Ok(self)
     }
 
+    /// By name, as they are written in a file.
+    pub(crate) fn named(&self) -> Vec<(&'static str, String)> {
+        let shown = |time| if time == FAR { "for ever".into() } else { duration::show(time) };
+        let mut named: Vec<_> = self.times().into_iter().map(|(key, time)| (key, shown(time))).collect();
+        named.push(("max_draining", self.max_draining.to_string()));
+        named.extend(self.signals.clone().map(|name| ("signals", name)));
+        named.extend(self.pidfile.as_ref().map(|path| ("pidfile", path.display().to_string())));
+        named
+    }
+
     fn times(&self) -> [(&'static str, Duration); 10] {
         [
             ("ready_timeout", self.ready_timeout),

@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use crate::error::{Error, Kind, Result};
 use crate::lifecycle::{Event, State};
 use crate::service::driver::{Driver, Input};
+use crate::service::events;
 use crate::service::hooks::When;
 use crate::wire::frame::Frame;
 
@@ -322,7 +323,8 @@ impl Driver {
     }
 
     pub(crate) fn on_stop(&mut self, cause: &str) {
-        info!(generation = self.generation, "{cause}; connections open: {}", self.drain.active());
+        let generation = self.generation;
+        info!(message_id = events::STOP, generation, "{cause}; connections open: {}", self.drain.active());
         self.feed(Event::Stop);
     }
 

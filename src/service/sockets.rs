@@ -6,6 +6,7 @@ use tracing::{debug, warn};
 
 use crate::drain::FlowLinks;
 use crate::error::{Error, Kind, Result};
+use crate::service::status::SocketStatus;
 use crate::sys::unix_path;
 use crate::systemd::activation::{Activation, PassedConnection, Socket};
 use crate::systemd::bind::{self, Form};
@@ -109,6 +110,12 @@ impl Sockets {
     /// What we bound ourselves, as the fd store calls it.
     pub(crate) fn entries(&self) -> Vec<String> {
         self.kept.iter().filter_map(|k| k.entry.clone()).collect()
+    }
+
+    /// What each of them is and waits with.
+    pub(crate) fn listed(&self) -> Vec<SocketStatus> {
+        let kept = self.kept.iter().flat_map(|k| k.sockets.iter().map(move |socket| (k, socket)));
+        kept.map(|(kept, socket)| SocketStatus::of(&kept.name, socket)).collect()
     }
 
     /// Copies for the next generation, of what the store does not have.

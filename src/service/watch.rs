@@ -15,7 +15,9 @@ use crate::generation::Link;
 use crate::generation::program::Process;
 use crate::lifecycle::Event;
 use crate::service::driver::Input;
+use crate::service::events;
 use crate::service::settings::END_TIMEOUT;
+use crate::service::status::Asking;
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::socket::register;
 use crate::wire::frame::Frame;
@@ -52,6 +54,10 @@ pub(crate) async fn successors(link: Arc<Link>, inputs: UnboundedSender<Input>) 
         let event = match link.receive().await {
             Ok(Some((Frame::Hurry, _))) => Event::Hurry,
             Ok(Some((Frame::Hammer, _))) => Event::Quit,
+            Ok(Some((Frame::Ask, _))) => {
+                let _ = inputs.send(Input::Status(Asking::ByMain));
+                continue;
+            }
             Ok(Some(_)) => continue,
             Ok(None) | Err(_) => break Event::SuccessorGone,
         };
@@ -70,7 +76,7 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>)
             Ok(Some((Frame::Switch, _))) => _ = inputs.send(Input::Event(Event::Switch)),
             Ok(Some((Frame::Main { reload, stop }, _))) => break Event::Main { reload, stop },
             Ok(Some((Frame::Dismissed { reason }, _))) => {
-                warn!(%reason, "dismissed by the previous generation");
+                warn!(message_id = events::DISMISSED, %reason, "dismissed by the previous generation");
                 break Event::Dismissed;
             }
             Ok(Some(_)) => {}
@@ -110,15 +116,24 @@ pub(crate) async fn hammer(generation: u64, pid: u32, link: Arc<Link>, inputs: U
 
 async fn gone(link: &Link, inputs: &UnboundedSender<Input>) {
     while let Ok(Some((frame, _))) = link.receive().await {
-        if let Frame::Counted(carried) = frame {
-            let _ = inputs.send(Input::Counted(carried));
-        }
+        let _ = match frame {
+            Frame::Counted(carried) => inputs.send(Input::Counted(carried)),
+            Frame::Holds { generation, connections, work } => {
+                inputs.send(Input::Status(Asking::Told(generation, connections, work)))
+            }
+            _ => continue,
+        };
     }
 }
 
 /// Its link is open, so the pid still is its own.
 fn kill(generation: u64, pid: u32) {
-    warn!(generation, old_pid = pid, "generation {generation} hangs beyond its drain timeout: killing it");
+    warn!(
+        message_id = events::DRAINER_KILLED,
+        generation,
+        old_pid = pid,
+        "generation {generation} hangs beyond its drain timeout: killing it"
+    );
     if let Err(error) = pidfd::open(pid).and_then(|fd| pidfd::send_signal(fd.as_fd(), Signal::SIGKILL)) {
         warn!(%error, "generation {generation} cannot be killed");
     }
@@ -144,7 +159,7 @@ pub(crate) async fn end(generation: u64, process: Process, link: Option<Arc<Link
             end_of(&pidfd).await
         }
     };
-    info!(generation, new_pid = pid, "rolled-back generation {generation} {how}");
+    info!(message_id = events::NEXT_ENDED, generation, new_pid = pid, "rolled-back generation {generation} {how}");
 }
 
 /// # Cancel safety

@@ -11,6 +11,7 @@ use tracing::{error, info};
 
 use crate::metrics::Metrics;
 use crate::service::driver::Input;
+use crate::service::events;
 use crate::systemd::notify::{Message, Notifier};
 use crate::systemd::watchdog::Watchdog;
 
@@ -50,7 +51,7 @@ pub(crate) async fn ping(
         match verdict {
             Ok(()) => {
                 if !std::mem::replace(&mut healthy, true) {
-                    info!("healthy again");
+                    info!(message_id = events::HEALTHY, generation, "healthy again");
                     let _ = notifier
                         .send_async(&Message::new().status(format!("generation {generation} serves; healthy again")))
                         .await;
@@ -60,7 +61,11 @@ pub(crate) async fn ping(
                 }
             }
             Err(reason) if std::mem::take(&mut healthy) => {
-                error!(%reason, "unhealthy: no watchdog pings until that is over, or the service manager ends us");
+                error!(
+                    message_id = events::UNHEALTHY,
+                    generation,
+                    %reason, "unhealthy: no watchdog pings until that is over, or the service manager ends us"
+                );
                 let _ = notifier.send_async(&Message::new().status(format!("unhealthy: {reason}"))).await;
             }
             Err(_) => {}

@@ -9,6 +9,7 @@ pub(crate) mod memfd;
 pub(crate) mod message;
 pub(crate) mod peer;
 pub(crate) mod pidfd;
+pub(crate) mod queue;
 pub(crate) mod scm;
 pub(crate) mod seqpacket;
 pub(crate) mod socket;

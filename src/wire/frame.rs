@@ -18,6 +18,9 @@ pub(crate) const MAX_FRAME: usize = 64 * 1024;
 /// The most fds beside one frame (the kernel's SCM_MAX_FD).
 pub(crate) const MAX_FDS: usize = 253;
 
+/// How many reloads that are over a generation remembers, and tells the next one of.
+pub(crate) const HISTORY: usize = 10;
+
 /// The most names in one frame: with the longest names it stays below [`MAX_FRAME`].
 pub(crate) const MAX_NAMES: usize = 100;
 
@@ -48,6 +51,10 @@ pub(crate) enum Frame {
     Main { reload: bool, stop: bool },
     /// Old to new: not you.
     Dismissed { reason: String },
+    /// Main to a drainer: what is still open?
+    Ask,
+    /// The answer: how much there is, and some of it in words.
+    Holds { generation: u64, connections: usize, work: Vec<String> },
     /// Main to a drainer: end your linger.
     Hurry,
     /// Main to a drainer: too many drain at once, cut what is left.
@@ -88,6 +95,31 @@ pub(crate) struct Hello {
     /// Its settings, as it has logged them.
     #[serde(default)]
     pub(crate) settings: Option<String>,
+    /// When this reload was asked for, in microseconds of CLOCK_MONOTONIC.
+    #[serde(default)]
+    pub(crate) asked_usec: u64,
+    /// The reloads before this one, the oldest first.
+    #[serde(default)]
+    pub(crate) past: Vec<Past>,
+}
+
+/// A reload that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Past {
+    /// Its id.
+    pub handover_id: String,
+    /// The generation that it was asked of.
+    pub generation: u64,
+    /// `handed_over`, `rolled_back` or `in_place`.
+    pub outcome: String,
+    /// Of a rollback, the beginning of the reason; the journal has all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// From the request to the outcome, in milliseconds.
+    pub took_ms: u64,
+    /// When it was over, in milliseconds since 1970.
+    pub ended_unix_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +187,8 @@ mod tests {
             state: false,
             told: true,
             settings: None,
+            asked_usec: 1,
+            past: Vec::new(),
         })
     }
 

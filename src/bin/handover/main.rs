@@ -10,6 +10,10 @@ mod demo;
 mod failure;
 mod init;
 mod out;
+mod reload;
+mod status;
+mod target;
+mod timeline;
 // The demo runs exactly the published example, from this binary alone.
 #[path = "../../../examples/web.rs"]
 #[expect(dead_code, reason = "the example's own main is not called here")]
@@ -27,10 +31,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Reload a service, wait for the outcome, and fail with the reason if it failed
+    Reload(reload::Options),
+    /// Show the generations of a service, what they hold, and the last reloads
+    Status(status::Options),
     /// Say what in unit files would break a rolling reload, why, and what to write instead
     Check(check::Options),
     /// Write the .socket and .service units of a service, and with --rust a program
     Init(init::Options),
+    /// Show the reloads of a unit as the journal has them: what each took, which failed and why
+    Timeline(timeline::Options),
     /// Reload an example service under load, break it and kill it, and count what its clients lost
     Demo(demo::Options),
     /// The example service itself
@@ -59,8 +69,11 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
+        Command::Reload(options) => reload::run(options).await,
+        Command::Status(options) => status::run(options).await,
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,
+        Command::Timeline(options) => timeline::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Web { arguments } => {
             let name = OsString::from("handover web");

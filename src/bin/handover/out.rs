@@ -14,3 +14,15 @@ pub(crate) fn line(text: impl fmt::Display) {
 pub(crate) fn error(text: &impl fmt::Display) {
     drop(writeln!(io::stderr().lock(), "handover: {text}"));
 }
+
+/// What somebody else wrote, without anything that a terminal would obey.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().fold(String::new(), |mut clean, c| {
+        if c.is_control() {
+            clean.extend(c.escape_default())
+        } else {
+            clean.push(c)
+        }
+        clean
+    })
+}

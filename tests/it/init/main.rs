@@ -17,7 +17,7 @@ fn init(directory: &Path, arguments: &[&str]) {
 }
 
 /// Every choice once, most of them together with others.
-const CHOICES: [&[&str]; 11] = [
+const CHOICES: [&[&str]; 14] = [
     &["web"],
     &["web", "--notify-reload"],
     &["web", "--user"],
@@ -29,6 +29,9 @@ const CHOICES: [&[&str]; 11] = [
     &["web", "--udp", "127.0.0.1:5353", "--socket-name", "dns"],
     &["web", "--drain-timeout", "10m", "--warm-up", "2500ms"],
     &["web", "--template", "--user", "--rust"],
+    &["web", "--wait"],
+    &["web", "--wait", "--template", "--no-hardening"],
+    &["web", "--wait", "--user", "--rust"],
 ];
 
 fn units(choice: &[&str]) -> [String; 2] {
@@ -61,8 +64,10 @@ fn systemd_finds_no_fault_in_what_is_written() {
     let version: u32 = String::from_utf8_lossy(&version.stdout).split_whitespace().nth(1).unwrap().parse().unwrap();
     for choice in CHOICES.into_iter().filter(|c| version >= 253 || !c.contains(&"--notify-reload")) {
         let dir = tempfile::tempdir().unwrap();
-        init(dir.path(), &[choice, &["--exec", "/bin/true"]].concat());
-        let [socket, service] = units(choice).map(|unit| unit.replace("@.", "@8081."));
+        // Of ours there is none at its place.
+        let choice: Vec<_> = choice.iter().map(|a| if *a == "--wait" { "--wait=/bin/true" } else { a }).collect();
+        init(dir.path(), &[&choice[..], &["--exec", "/bin/true"]].concat());
+        let [socket, service] = units(&choice).map(|unit| unit.replace("@.", "@8081."));
         let mut command = Command::new("systemd-analyze");
         if choice.contains(&"--user") {
             command.arg("--user").env("XDG_RUNTIME_DIR", dir.path());
@@ -100,7 +105,9 @@ fn nothing_is_replaced_unless_told_so() {
 #[test]
 fn wrong_choices_are_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 12] = [
+        (&["web", "--wait=handover"], "an absolute path"),
+        (&["web", "--wait", "--notify-reload"], "cannot be used with"),
         (&["a b"], "no name for a unit"),
         (&["web.service"], "without its type"),
         (&["web", "--tcp", "localhost:80"], "systemd looks up no names"),
@@ -141,6 +148,10 @@ fn the_program_fits_the_units() {
     assert!(program.contains(".listen(\"main\", \"/run/web.sock\") // the name in web.socket"), "{program}");
     assert!(program.contains(".drain_timeout(Duration::from_millis(1500))"), "{program}");
     assert!(program.contains("service.serve_http(\"main\", router)?"), "{program}");
+    assert!(!program.contains(".control()"), "{program}");
+    init(dir.path(), &["web", "--rust", "--wait", "--force"]);
+    let program = fs::read_to_string(dir.path().join("src/main.rs")).unwrap();
+    assert!(program.contains("        .control() // for `handover reload`"), "{program}");
     init(dir.path(), &["web", "--rust", "--template", "--force"]);
     let program = fs::read_to_string(dir.path().join("src/main.rs")).unwrap();
     assert!(program.contains("\"127.0.0.1:8080\") // the name in web@.socket"), "`%i` is systemd's: {program}");
@@ -150,7 +161,7 @@ fn the_program_fits_the_units() {
 #[test]
 fn the_manifest_is_accepted_by_cargo() {
     let dir = tempfile::tempdir().unwrap();
-    init(dir.path(), &["web", "--rust"]);
+    init(dir.path(), &["web", "--rust", "--wait"]);
     let top = env!("CARGO_MANIFEST_DIR");
     // The versions that are known to be here.
     fs::copy(Path::new(top).join("Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();

@@ -27,6 +27,8 @@ pub(crate) struct Extra {
     pub(crate) settings: Option<String>,
     pub(crate) settings_from_env: bool,
     pub(crate) admin: Option<crate::admin::Admin>,
+    /// The path of the control interface.
+    pub(crate) control: Option<PathBuf>,
     /// Adopts orphans, and starts these.
     pub(crate) family: bool,
 }
@@ -141,6 +143,9 @@ pub(crate) fn extend(mut builder: Builder, directory: &Path, extra: &Value) -> B
     }
     if let Some(admin) = &extra.admin {
         builder = admin.listen(builder);
+    }
+    if let Some(path) = &extra.control {
+        builder = builder.control_at(path);
     }
     if extra.family {
         builder = crate::reap::with_family(builder, directory);

@@ -1,4 +1,4 @@
-//! Hooks, signals, settings, pidfiles, reaping and the admin endpoint, by real processes: the service, the service manager and the
+//! Hooks, signals, settings, pidfiles, reaping, the admin endpoint and the control interface, by real processes: the service, the service manager and the
 //! client of `tests/it/reload`, with what [`extra`] adds to the service.
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@ mod admin;
 #[path = "../reload/client.rs"]
 #[expect(dead_code, reason = "what only the tests of reloads need")]
 mod client;
+mod control;
 mod extra;
 mod habits;
 mod hooks;
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 9] = [
+    let all: [&[Case]; 10] = [
         hooks::CASES,
         in_place::CASES,
         signals::CASES,
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         pidfile::CASES,
         reap::CASES,
         admin::CASES,
+        control::CASES,
         habits::CASES,
     ];
     let trial = |(name, case): &(&'static str, fn())| {

@@ -80,7 +80,7 @@ fn new_main_is_killed_while_the_old_one_drains(lab: &Container) -> Outcome {
         assert!(long.ended_cut(), "the restart would wait for it");
         let last_words = web.logged("hammered; connections cut: 1")?;
         assert_eq!(last_words.get("_PID"), Some(old.to_string().into()));
-        let cut = web.logged("cut ")?;
+        let cut = web.logged("cut http: ")?;
         assert!(cut.message().contains("GET /stream"), "{}", cut.message());
         Ok(())
     })?;

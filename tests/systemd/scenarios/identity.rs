@@ -150,7 +150,7 @@ fn hundred_reloads(lab: &Container) -> Outcome {
     assert_eq!(reloads, 101, "each of them ran");
     let state = web.state()?;
     assert_eq!((state.restarts, state.result.as_str()), (0, "success"));
-    assert_eq!(web.count_logged("cut ")?, 0);
+    assert_eq!(web.count_logged("cut http: ")?, 0);
 
     let after = at_rest(&web)?;
     assert_eq!((before.fds, before.threads), (after.fds, after.threads));

@@ -1,6 +1,7 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod control;
 mod counter;
 mod crashes;
 mod datagrams;
@@ -20,6 +21,7 @@ mod store;
 mod storm;
 mod streams;
 mod survival;
+mod timeline;
 mod tls;
 mod upgrade;
 mod user_manager;
@@ -48,12 +50,14 @@ pub(crate) fn all() -> Vec<Scenario> {
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
+        timeline::SCENARIOS,
         runner::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,
         metrics::SCENARIOS,
         tls::SCENARIOS,
         init::SCENARIOS,
+        control::SCENARIOS,
     ]
     .concat()
 }

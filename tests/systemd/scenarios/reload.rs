@@ -64,6 +64,6 @@ fn reload_under_load(lab: &Container, kind: Type) -> Outcome {
     load::lost_nothing(&stats)?;
     assert_eq!(web.state()?.restarts, 0);
     assert_eq!(web.count_logged("handed over to generation")?, 12);
-    assert_eq!(web.count_logged("cut ")?, 0);
+    assert_eq!(web.count_logged("cut http: ")?, 0);
     Ok(())
 }

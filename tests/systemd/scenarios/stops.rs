@@ -70,7 +70,7 @@ fn stop_during_a_drain(lab: &Container) -> Outcome {
     assert_eq!(web.count_logged("generation 1 has drained and exits")?, 1);
     let last = web.logged("generation 2 has drained and exits")?;
     assert_eq!(last.get("_PID"), Some(new.to_string().into()));
-    assert_eq!(web.count_logged("cut ")?, 0);
+    assert_eq!(web.count_logged("cut http: ")?, 0);
     Ok(())
 }
 
@@ -87,7 +87,7 @@ fn stop_during_a_drain_hammers(lab: &Container) -> Outcome {
     let words = web.logged("hammered; connections cut: 1")?;
     assert_eq!((words.get("_PID"), words.get("CUT").as_deref()), (Some(old.to_string().into()), Some("1")));
     // And whose it was.
-    assert!(web.logged("cut ")?.message().contains("127.0.0.1"), "the peer is named");
+    assert!(web.logged("cut http: ")?.message().contains("127.0.0.1"), "the peer is named");
     Ok(())
 }
 

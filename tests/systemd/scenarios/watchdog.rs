@@ -39,7 +39,7 @@ fn over_reloads(lab: &Container, kind: Type) -> Outcome {
     load::lost_nothing(&stats)?;
     let state = web.state()?;
     assert_eq!((state.restarts, state.result.as_str(), state.status.as_str()), (0, "success", "generation 21 serves"));
-    assert_eq!(web.count_logged("atchdog")?, 0);
+    assert_eq!(web.count_logged("Watchdog timeout")?, 0);
     Ok(())
 }
 

@@ -30,6 +30,11 @@ pub(crate) struct Options {
     /// Type=notify-reload, for systemd 253 and later: `systemctl reload` waits until the new generation is main
     #[arg(long)]
     notify_reload: bool,
+    /// ExecReload=PATH reload $MAINPID: `systemctl reload` waits, and fails with the reason if the reload failed. PATH is this tool on
+    /// the machine that runs the service [default: /usr/bin/handover]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "/usr/bin/handover", require_equals = true,
+          conflicts_with = "notify_reload")]
+    wait: Option<String>,
     /// NAME@.socket and NAME@.service, of which every instance is a service: `%i` stands for what comes after the @
     #[arg(long)]
     template: bool,
@@ -77,6 +82,7 @@ Examples:
   handover init web                       web.socket and web.service, here
   handover init web --rust --dir web      and a program, in its own directory
   handover init web --tcp '[::]:80' --notify-reload      systemd 253 and later
+  handover init web --wait                 systemctl reload tells the outcome
   handover init api --unix /run/api.sock --exec /opt/api/bin/api
   handover init shard --template --tcp '127.0.0.1:%i'
       then: systemctl enable --now shard@8081.socket shard@8081.service
@@ -128,6 +134,7 @@ impl Options {
             prefix,
             user: self.user,
             notify_reload: self.notify_reload,
+            wait: self.wait.clone(),
             template: self.template,
             listen,
             exec: self.exec.clone().unwrap_or(default),

@@ -16,6 +16,8 @@ pub(super) struct Plan {
     pub(super) prefix: String,
     pub(super) user: bool,
     pub(super) notify_reload: bool,
+    /// The tool, if ExecReload= is to wait for the outcome.
+    pub(super) wait: Option<String>,
     pub(super) template: bool,
     pub(super) listen: Listen,
     pub(super) exec: String,
@@ -33,6 +35,11 @@ pub(super) enum Listen {
 }
 
 impl Plan {
+    /// One for each instance.
+    pub(super) fn runtime_directory(&self) -> String {
+        if self.template { format!("{}-%i", self.prefix) } else { self.prefix.clone() }
+    }
+
     /// Itself, if systemd would take it.
     pub(super) fn checked(self) -> Result<Self, String> {
         let named =
@@ -51,6 +58,10 @@ impl Plan {
         }
         if !named(&self.socket_name) {
             return Err(format!("--socket-name {:?}: letters, digits, `-`, `_` and `.`", self.socket_name));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.+".contains(c);
+        if let Some(tool) = self.wait.as_ref().filter(|tool| !tool.starts_with('/') || !tool.chars().all(plain)) {
+            return Err(format!("--wait={tool}: an absolute path of letters, digits and `-_.+`"));
         }
         if !(self.exec.starts_with('/') || self.exec.starts_with("%h/")) {
             return Err(format!("--exec {}: an absolute path, or one that begins with %h/", self.exec));
@@ -144,6 +155,7 @@ mod tests {
             prefix: "web".into(),
             user: false,
             notify_reload: false,
+            wait: None,
             template: false,
             listen,
             exec: "/usr/bin/web".into(),

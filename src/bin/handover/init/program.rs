@@ -26,10 +26,11 @@ edition = \"2024\"
 
 [dependencies]
 axum = \"0.8\"
-handover = {{ version = \"{version}\", features = [\"http\", \"journald\"] }}
+handover = {{ version = \"{version}\", features = [{control}\"http\", \"journald\"] }}
 tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}
 ",
         name = plan.prefix,
+        control = if plan.wait.is_some() { "\"control\", " } else { "" },
     )
 }
 
@@ -53,7 +54,7 @@ async fn main() -> handover::Result<()> {{
         .listen(\"{name}\", \"{address}\") // the name in {unit}; the address only without systemd
         .drain_timeout({drain})
         .ready_timeout({warm_up})
-        .start()?;
+{control}        .start()?;
     service.serve_http(\"{name}\", router)?;
     service.run().await // ready, watchdog, SIGHUP → reload, SIGTERM → stop
 }}
@@ -63,6 +64,11 @@ async fn main() -> handover::Result<()> {{
         unit = plan.unit("socket"),
         drain = duration(plan.drain_timeout),
         warm_up = duration(plan.warm_up),
+        control = if plan.wait.is_some() {
+            "        .control() // for `handover reload` and `handover status`\n"
+        } else {
+            ""
+        },
     )
 }
 

@@ -39,15 +39,18 @@ WantedBy=sockets.target
 }
 
 fn service(plan: &Plan) -> String {
-    let reload = match plan.notify_reload {
-        true => {
-            "# systemd sends SIGHUP itself and waits until the next generation is main (253 and later): no ExecReload=.\nType=notify-reload\n"
-        }
-        false => {
-            "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n"
-        }
+    let reload = match (&plan.wait, plan.notify_reload) {
+        (Some(tool), _) => format!(
+            "Type=notify\n# Waits until the next generation is main, and fails with the reason if it never will be.\n\
+             ExecReload={tool} reload $MAINPID\n\
+             # Where the program's control interface is.\n\
+             RuntimeDirectory={}\nRuntimeDirectoryPreserve=restart\n",
+            plan.runtime_directory()
+        ),
+        (None, true) => "# systemd sends SIGHUP itself and waits until the next generation is main (253 and later): no ExecReload=.\nType=notify-reload\n".to_owned(),
+        (None, false) => "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n".to_owned(),
     };
-    let ignored = match plan.notify_reload {
+    let ignored = match plan.notify_reload || plan.wait.is_some() {
         true => "",
         false => "# The signal is sent and not waited for: see ExecReload= above.\nIgnore=HO132\n",
     };

@@ -1,0 +1,96 @@
+//! What the journal holds was written by anybody: none of it reaches a terminal, an SVG or an HTML page as it is.
+
+use std::fmt::Write as _;
+
+/// For a terminal: one line, no escape sequences, nothing that turns the direction of the text.
+pub(super) fn terminal(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => safe.push(' '),
+            c if is_hostile(c) => _ = write!(safe, "{}", c.escape_unicode()),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// For text and attributes of XML and HTML. Characters that XML cannot hold are replaced.
+pub(super) fn markup(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            '\n' | '\t' => safe.push(' '),
+            c if is_hostile(c) || matches!(c, '\u{fffe}' | '\u{ffff}') => safe.push('\u{fffd}'),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Cut to so many characters, with an ellipsis where something is missing.
+pub(super) fn short(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Lines of at most so many characters, broken at spaces where there are any.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
+    for word in text.split(' ').filter(|w| !w.is_empty()) {
+        let chars: Vec<char> = word.chars().collect();
+        for (part, piece) in chars.chunks(width.max(1)).enumerate() {
+            let space = usize::from(part == 0 && used > 0);
+            if used > 0 && (part > 0 || used + space + piece.len() > width) {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            } else if space > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.extend(piece);
+            used += piece.len();
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+/// Control characters, line separators, and marks that reorder or hide text.
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_reaches_a_terminal() {
+        assert_eq!(terminal("a\u{1b}[31mb\u{9b}c\u{7f}\r\nd"), r"a\u{1b}[31mb\u{9b}c\u{7f}\u{d} d");
+        assert_eq!(terminal("\u{202e}evil\u{2066}"), r"\u{202e}evil\u{2066}");
+        assert_eq!(terminal("später → ✓"), "später → ✓");
+    }
+
+    #[test]
+    fn nothing_is_markup() {
+        assert_eq!(markup("<script>&\"'\u{0}\u{1b}"), "&lt;script&gt;&amp;&quot;&#39;\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn lines_fit() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
+        assert_eq!(wrap("", 4), [""]);
+        assert_eq!(short("abcdef", 4), "abc…");
+        assert_eq!(short("abcd", 4), "abcd");
+    }
+}

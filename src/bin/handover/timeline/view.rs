@@ -1,0 +1,148 @@
+//! What is shown, in whichever form: the rows, their scales, and the words that go with them.
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::model::{Drain, DrainEnd, Outcome, PhaseName, Reload, Row};
+use super::scale;
+use super::when::duration;
+
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    pub(super) unit: String,
+    /// All that were read, of which the last are in `rows`.
+    pub(super) reloads: usize,
+    pub(super) shown: usize,
+    /// The service itself wrote some of it; otherwise it is systemd's account alone.
+    pub(super) uses_handover: bool,
+    pub(super) rows: Vec<Row>,
+    #[serde(skip)]
+    pub(super) zone: TimeZone,
+}
+
+impl View {
+    /// The last so many reloads, and what happened among them; 0: all.
+    pub(super) fn new(unit: String, mut rows: Vec<Row>, last: usize, uses_handover: bool, zone: TimeZone) -> Self {
+        let places: Vec<_> = (0..rows.len()).filter(|i| matches!(rows.get(*i), Some(Row::Reload(_)))).collect();
+        let reloads = places.len();
+        let mut shown = reloads;
+        if last > 0 && reloads > last {
+            rows.drain(..places[reloads - last]);
+            shown = last;
+        }
+        Self { unit, reloads, shown, uses_handover, rows, zone }
+    }
+
+    pub(super) fn each_reload(&self) -> impl Iterator<Item = &Reload> {
+        self.rows.iter().filter_map(|row| match row {
+            Row::Reload(reload) => Some(&**reload),
+            Row::Event(_) => None,
+        })
+    }
+
+    /// `20 reloads (19 handed over, 1 rolled back)`.
+    pub(super) fn counted(&self) -> String {
+        let counts: Vec<_> = Outcome::ALL
+            .into_iter()
+            .map(|outcome| (self.each_reload().filter(|r| r.outcome == outcome).count(), outcome.words()))
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, words)| format!("{count} {words}"))
+            .collect();
+        let number = match (self.shown, self.reloads) {
+            (0, _) => return "no reloads".to_owned(),
+            (1, 1) => "1 reload".to_owned(),
+            (shown, all) if shown == all => format!("{all} reloads"),
+            (shown, all) => format!("the last {shown} of {all} reloads"),
+        };
+        format!("{number} ({})", counts.join(", "))
+    }
+
+    /// From the first row to the last: `2026-11-21 17:20:01 to 17:24:40 UTC`.
+    pub(super) fn span(&self) -> Option<String> {
+        let (first, last) = (self.rows.first()?.began(), self.rows.last()?.began());
+        let (from, to) = (first.zoned(&self.zone), last.zoned(&self.zone));
+        let to =
+            if from.date() == to.date() { to.strftime("%H:%M:%S %Z") } else { to.strftime("%Y-%m-%d %H:%M:%S %Z") };
+        Some(format!("{} to {to}", from.strftime("%Y-%m-%d %H:%M:%S")))
+    }
+
+    /// The typical and the worst, one line each.
+    pub(super) fn summary(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let succeeded = self.each_reload().filter(|r| !r.outcome.is_bad());
+        lines.extend(typical("reload", succeeded.filter_map(|r| Some((r.reload_ms?, r.number))).collect()));
+        lines.extend(typical("drain", self.each_reload().filter_map(|r| Some((r.drain_ms()?, r.number))).collect()));
+        if self.each_reload().any(|r| r.drain.is_some()) {
+            let cut: u64 =
+                self.each_reload().filter_map(|r| r.drain.as_ref()).map(|d| d.cut).fold(0, u64::saturating_add);
+            lines.push(format!("connections cut: {cut}"));
+        }
+        lines
+    }
+
+    pub(super) fn reload_scale(&self) -> u64 {
+        scale::end(self.each_reload().filter_map(|r| r.reload_ms))
+    }
+
+    pub(super) fn drain_scale(&self) -> u64 {
+        scale::end(self.each_reload().filter_map(Reload::drain_ms))
+    }
+
+    pub(super) fn has_drains(&self) -> bool {
+        self.each_reload().any(|r| r.drain.is_some())
+    }
+
+    pub(super) fn has_generations(&self) -> bool {
+        self.each_reload().any(|r| r.new.number.is_some())
+    }
+
+    pub(super) fn has_phase(&self, name: PhaseName) -> bool {
+        self.each_reload().any(|r| r.phases.iter().any(|p| p.name == name))
+    }
+}
+
+fn typical(what: &str, mut values: Vec<(u64, usize)>) -> Option<String> {
+    values.sort_unstable();
+    let (median, _) = *values.get(values.len() / 2)?;
+    let (longest, number) = *values.last()?;
+    Some(format!("{what}: median {}, longest {} (#{number})", duration(median), duration(longest)))
+}
+
+/// `7→8`
+pub(super) fn generations(reload: &Reload, arrow: &str) -> String {
+    match (reload.old.number, reload.new.number) {
+        (Some(old), Some(new)) if old == new => format!("{old}"),
+        (Some(old), Some(new)) => format!("{old}{arrow}{new}"),
+        _ => String::new(),
+    }
+}
+
+/// What is to be said of a reload besides its times: why it failed, what was cut.
+pub(super) fn remarks(reload: &Reload) -> Vec<(bool, String)> {
+    let mut all = Vec::new();
+    let place = reload.phases.iter().find(|p| p.failed && p.name != PhaseName::Reload);
+    let place = place.map(|p| format!(" in {}", p.name.word())).unwrap_or_default();
+    match (reload.outcome, &reload.reason) {
+        (outcome, Some(reason)) if outcome.is_bad() => {
+            all.push((true, format!("{}{place}: {reason}", outcome.words())))
+        }
+        (Outcome::Interrupted, None) => all.push((true, "interrupted: the service ended meanwhile".into())),
+        (outcome @ (Outcome::RolledBack | Outcome::Failed), None) => all.push((true, outcome.words().into())),
+        (outcome @ (Outcome::UnderWay | Outcome::InPlace), _) => all.push((false, outcome.words().into())),
+        _ => {}
+    }
+    if let Some(job) = reload.job.as_ref().filter(|_| reload.outcome != Outcome::Failed)
+        && let Some(result) = job.result.as_ref().filter(|result| *result != "done")
+    {
+        all.push((true, format!("systemd's job ended with: {result}")));
+    }
+    if let Some(Drain { cut, end, .. }) = reload.drain {
+        match end {
+            DrainEnd::Hammered => all.push((cut > 0, format!("drain timeout over, connections cut: {cut}"))),
+            DrainEnd::Killed => all.push((true, "the old generation hung in its drain, and was killed".into())),
+            DrainEnd::Unknown => all.push((false, "the end of its drain was not logged".into())),
+            DrainEnd::Drained | DrainEnd::Draining => {}
+        }
+    }
+    all
+}

@@ -1,0 +1,319 @@
+//! A service's control interface: status, reload and lifecycle events over [Varlink](https://varlink.org), off unless asked for by
+//! [`Builder::control`].
+//!
+//! It is what `handover reload` and `handover status` talk to; `varlinkctl` of systemd 257 and later can, too:
+//!
+//! ```sh
+//! varlinkctl introspect /run/web/handover.sock io.handover.Service
+//! varlinkctl call /run/web/handover.sock io.handover.Service.Status '{}'
+//! varlinkctl call --more /run/web/handover.sock io.handover.Service.Reload '{}'
+//! ```
+//!
+//! The kernel tells who asks: the service's own user and root are let in, nobody else. The socket is one of the service's own: it
+//! is handed over in a reload as the others are, and its connections are counted and drained, so that who waits for the outcome of
+//! a reload gets it from the generation that was asked.
+//!
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> handover::Result<()> {
+//! let service = handover::Service::builder()
+//!     .listen("http", "127.0.0.1:8080")
+//!     .control() // with RuntimeDirectory= in the unit
+//!     .start()?;
+//! # service.run().await
+//! # }
+//! ```
+
+mod client;
+mod wire;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tracing::{info, warn};
+
+pub use client::{Answer, Client, Failed};
+
+use crate::drain::{Connection, DrainSignal, Peer, Stream, StreamOptions, serve_stream};
+use crate::error::{Error, Result};
+use crate::service::builder::Extra;
+use crate::service::{Builder, Handle, Reloaded, Service};
+use wire::{Call, MAX_CALL, Reply, Wire};
+
+/// The name of the socket, as `FileDescriptorName=` in a .socket unit would have it.
+pub const SOCKET_NAME: &str = "control";
+
+/// The file in the runtime directory.
+pub const SOCKET_FILE: &str = "handover.sock";
+
+/// The Varlink interface.
+pub const INTERFACE: &str = "io.handover.Service";
+
+/// How many clients there may be at a time; more of them wait.
+pub const MAX_CLIENTS: usize = 64;
+
+const DESCRIPTION: &str = include_str!("io.handover.Service.varlink");
+
+const VARLINK: &str = "org.varlink.service";
+const VARLINK_DESCRIPTION: &str = "\
+interface org.varlink.service
+
+method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: []string)
+
+method GetInterfaceDescription(interface: string) -> (description: string)
+
+error InterfaceNotFound (interface: string)
+error MethodNotFound (method: string)
+error MethodNotImplemented (method: string)
+error InvalidParameter (parameter: string)
+error PermissionDenied ()
+error ExpectedMore ()
+";
+
+impl Builder {
+    /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, where `handover reload` finds it. systemd
+    /// sets the variable for `RuntimeDirectory=`; without it there is no control interface, and a line in the log says so.
+    pub fn control(self) -> Self {
+        let directory = std::env::var_os("RUNTIME_DIRECTORY").and_then(|all| socket_in(all.to_str()?));
+        match directory {
+            Some(path) => self.control_at(path),
+            None => self.with_extra(|_| {
+                info!("no control interface: RuntimeDirectory= is not set in the unit");
+                Ok(())
+            }),
+        }
+    }
+
+    /// As [`control`](Self::control), at this path or `@name`; `handover reload --socket` takes paths.
+    pub fn control_at(self, path: impl AsRef<Path>) -> Self {
+        let address = path.as_ref().display().to_string();
+        self.listen(SOCKET_NAME, address).with_extra(|service| {
+            let handle = service.handle();
+            let options = StreamOptions::new().max_connections(MAX_CLIENTS);
+            serve_stream(service.drain(), SOCKET_NAME, service.listeners(SOCKET_NAME)?, options, move |connection| {
+                converse(connection, handle.clone())
+            })
+        })
+    }
+
+    fn with_extra(mut self, extra: impl FnOnce(&Service) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.extras.push(Extra(Box::new(extra)));
+        self
+    }
+}
+
+/// Of the value of `RUNTIME_DIRECTORY`, which may name several.
+#[must_use]
+pub fn socket_in(runtime_directory: &str) -> Option<PathBuf> {
+    let first = runtime_directory.split(':').next().filter(|first| first.starts_with('/'))?;
+    Some(Path::new(first).join(SOCKET_FILE))
+}
+
+async fn converse(connection: Connection, handle: Handle) -> io::Result<()> {
+    let Connection { stream, peer, mut drain, .. } = connection;
+    let allowed = lets_in(&peer);
+    let mut wire = Wire::new(stream, MAX_CALL);
+    loop {
+        let call: Call = tokio::select! {
+            // What was asked before the drain is answered.
+            biased;
+            call = wire.receive() => match call? {
+                Some(call) => call,
+                None => return Ok(()),
+            },
+            () = &mut drain => return Ok(()),
+        };
+        let oneway = call.oneway;
+        let last = match &allowed {
+            Ok(()) => answer(&mut wire, &call, &handle, &mut drain).await?,
+            Err(why) => {
+                warn!(%peer, "control: {} refused: {why}", call.method.escape_debug());
+                refusal("org.varlink.service.PermissionDenied", &json!({}))
+            }
+        };
+        if !oneway {
+            wire.send(&last).await?;
+        }
+    }
+}
+
+fn lets_in(peer: &Peer) -> std::result::Result<(), String> {
+    match peer {
+        Peer::Unix { uid: Some(uid), .. } => {
+            let own = nix::unistd::geteuid().as_raw();
+            if *uid == 0 || *uid == own { Ok(()) } else { Err(format!("uid {uid} may not; uid {own} and root may")) }
+        }
+        _ => Err("the kernel does not tell who asks".into()),
+    }
+}
+
+/// The last reply; those before it are sent.
+async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &mut DrainSignal) -> io::Result<Reply> {
+    let nothing = Map::new();
+    let parameters = call.parameters.as_ref().unwrap_or(&nothing);
+    let (interface, method) = call.method.rsplit_once('.').unwrap_or(("", &call.method));
+    // Nobody hears about a `oneway`, so nothing is said on the way.
+    let more = call.more && !call.oneway;
+    Ok(match (interface, method) {
+        _ if call.upgrade => refusal("org.varlink.service.MethodNotImplemented", &json!({ "method": call.method })),
+        (VARLINK, "GetInfo") => done(&json!({
+            "vendor": "handover",
+            "product": INTERFACE,
+            "version": env!("CARGO_PKG_VERSION"),
+            "url": "https://docs.rs/handover",
+            "interfaces": [VARLINK, INTERFACE],
+        })),
+        (VARLINK, "GetInterfaceDescription") => match parameters.get("interface").and_then(Value::as_str) {
+            Some(VARLINK) => done(&json!({ "description": VARLINK_DESCRIPTION })),
+            Some(INTERFACE) => done(&json!({ "description": DESCRIPTION })),
+            Some(other) => refusal("org.varlink.service.InterfaceNotFound", &json!({ "interface": other })),
+            None => refusal("org.varlink.service.InvalidParameter", &json!({ "parameter": "interface" })),
+        },
+        (INTERFACE, "Status") => match handle.status().await {
+            Ok(status) => done(&json!({ "status": status })),
+            Err(error) => not_possible(&error),
+        },
+        (INTERFACE, "Reload") => reload(wire, handle, more).await?,
+        (INTERFACE, "Drain") => match handle.stop() {
+            Ok(()) => done(&json!({})),
+            Err(error) => not_possible(&error),
+        },
+        (INTERFACE, "Subscribe") if !more => refusal("org.varlink.service.ExpectedMore", &json!({})),
+        (INTERFACE, "Subscribe") => subscribe(wire, handle, drain).await?,
+        (VARLINK | INTERFACE, _) => refusal("org.varlink.service.MethodNotFound", &json!({ "method": call.method })),
+        _ => refusal("org.varlink.service.InterfaceNotFound", &json!({ "interface": interface })),
+    })
+}
+
+async fn reload(wire: &mut Wire<Stream>, handle: &Handle, more: bool) -> io::Result<Reply> {
+    let mut steps = handle.steps();
+    let mut outcome = match handle.ask_for_reload() {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(not_possible(&error)),
+    };
+    if more {
+        wire.send(&step(&json!({}))).await?;
+    }
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut outcome => break outcome,
+            told = steps.recv(), if more => if let Ok(told) = told {
+                wire.send(&step(&json!({ "step": told }))).await?;
+            },
+        }
+    };
+    // What was told before the outcome was known.
+    let mut rest = more.then_some(steps);
+    while let Some(steps) = &mut rest {
+        match steps.try_recv() {
+            Ok(told) => wire.send(&step(&json!({ "step": told }))).await?,
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => rest = None,
+        }
+    }
+    Ok(match outcome {
+        Ok(Ok(Reloaded::HandedOver { generation, pid })) => {
+            done(&json!({ "outcome": "handed_over", "generation": generation, "pid": pid }))
+        }
+        Ok(Ok(Reloaded::InPlace)) => done(&json!({ "outcome": "in_place" })),
+        Ok(Ok(Reloaded::PassedOn)) => {
+            let next = handle.status().await.map(|status| status.generation + 1).ok();
+            done(&json!({ "outcome": "passed_on", "generation": next }))
+        }
+        Ok(Err(error)) if error.is_generation() => {
+            let own = handle.status().await.map(|status| (status.generation, status.pid)).unwrap_or_default();
+            let reason = error.to_string();
+            refusal("io.handover.Service.ReloadFailed", &json!({ "reason": reason, "generation": own.0, "pid": own.1 }))
+        }
+        Ok(Err(error)) => not_possible(&error),
+        Err(_) => refusal("io.handover.Service.NotPossible", &json!({ "reason": "the service is over" })),
+    })
+}
+
+async fn subscribe(wire: &mut Wire<Stream>, handle: &Handle, drain: &mut DrainSignal) -> io::Result<Reply> {
+    let mut steps = handle.steps();
+    match handle.status().await {
+        Ok(status) => wire.send(&step(&json!({ "status": status }))).await?,
+        Err(error) => return Ok(not_possible(&error)),
+    }
+    loop {
+        let told = tokio::select! {
+            biased;
+            told = steps.recv() => told,
+            () = &mut *drain => break,
+            () = wire.closed() => return Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        match told {
+            Ok(told) => wire.send(&step(&json!({ "step": told }))).await?,
+            Err(RecvError::Lagged(missed)) => wire.send(&step(&json!({ "missed": missed }))).await?,
+            Err(RecvError::Closed) => break,
+        }
+    }
+    Ok(done(&json!({})))
+}
+
+fn done(parameters: &impl Serialize) -> Reply {
+    Reply { parameters: without_nulls(serde_json::to_value(parameters).unwrap_or_default()), ..Reply::default() }
+}
+
+fn step(parameters: &impl Serialize) -> Reply {
+    Reply { continues: true, ..done(parameters) }
+}
+
+fn refusal(error: &str, parameters: &Value) -> Reply {
+    Reply { error: Some(error.to_owned()), parameters: parameters.clone(), continues: false }
+}
+
+fn not_possible(error: &Error) -> Reply {
+    refusal("io.handover.Service.NotPossible", &json!({ "reason": error.to_string() }))
+}
+
+/// In Varlink what is not there is left out.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => Value::Object(
+            fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
+        ),
+        Value::Array(values) => Value::Array(values.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_runtime_directory_is_it() {
+        assert_eq!(socket_in("/run/web:/run/more"), Some("/run/web/handover.sock".into()));
+        assert_eq!(socket_in(""), None);
+        assert_eq!(socket_in("run/web"), None);
+    }
+
+    #[test]
+    fn whom_the_kernel_does_not_vouch_for_stays_out() {
+        let own = nix::unistd::geteuid().as_raw();
+        let unix = |uid| Peer::Unix { pid: None, uid, gid: None };
+        assert!(lets_in(&unix(Some(own))).is_ok() && lets_in(&unix(Some(0))).is_ok());
+        for peer in [unix(Some(own + 77)), unix(None), Peer::Tcp(([127, 0, 0, 1], 1).into())] {
+            assert!(lets_in(&peer).is_err(), "{peer:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_null_on_the_wire() {
+        assert_eq!(without_nulls(json!({"a": null, "b": [{"c": null, "d": 1}]})), json!({"b": [{"d": 1}]}));
+    }
+
+    /// Every field that a status or a step can have is in the description, so that `varlinkctl` shows it.
+    #[test]
+    fn the_description_names_every_method_that_there_is() {
+        for method in ["Status", "Reload", "Drain", "Subscribe"] {
+            assert!(DESCRIPTION.contains(&format!("method {method}(")), "{method}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! `handover timeline` from outside: journals as a machine would export them, and what is made of them.
+#![expect(clippy::unwrap_used, reason = "tests fail by panics")]
+
+mod hostile;
+mod input;
+mod journal;
+mod looks;
+mod rows;
+mod tool;
