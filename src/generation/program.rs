@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::sys::pidfd;
 use crate::sys::socket::wait;
 use crate::sys::spawn::{Parent, Spawn, Spawned};
+use crate::sys::stat::stat;
 
 /// Variables that name the process that they are meant for, or that only we may set.
 const OWN_VARIABLES: [&str; 8] = [
@@ -212,9 +213,11 @@ impl Process {
         self.pidfd.as_fd()
     }
 
-    /// Also if nobody has collected its exit status yet.
+    /// Whether a service manager would refuse it as its main process: ended, or ending. The pidfd alone tells only when the last of
+    /// its threads is gone; systemd asks for the state of the first, which is a zombie before.
     pub(crate) fn has_ended(&self) -> bool {
         wait(self.pidfd.as_fd(), PollFlags::POLLIN, Instant::now()).unwrap_or(false)
+            || stat(self.pid).is_some_and(|process| process.dead)
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {

@@ -6,7 +6,6 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -17,6 +16,7 @@ use super::program::{Program, Reaped};
 use super::{Core, JobCommand};
 use crate::drain::FAR;
 use crate::error::{Error, Kind, Result};
+use crate::sys::pidfd::Ended;
 
 /// How long a program may take from SIGTERM until SIGKILL, once its time is over.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -66,11 +66,8 @@ pub enum End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exited(code) => write!(f, "exited with status {code}"),
-            Self::Killed(number) => match Signal::try_from(*number) {
-                Ok(signal) => write!(f, "was killed by {signal}"),
-                Err(_) => write!(f, "was killed by signal {number}"),
-            },
+            Self::Exited(code) => Ended::Exited(*code).fmt(f),
+            Self::Killed(number) => Ended::Killed(*number).fmt(f),
             Self::TimedOut(limit) => write!(f, "ran longer than its timeout of {limit:?}, and was ended"),
             Self::Unknown => f.write_str("ended, and somebody else took its status"),
             Self::Stuck => f.write_str("hangs in the kernel, and cannot be killed"),

@@ -1,10 +1,7 @@
 //! A process of ours, by its pidfd and its process group.
 
-use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -24,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::sys::child::{Setup, set_up};
 use crate::sys::pidfd;
 use crate::sys::socket::register;
+use crate::sys::stat;
 
 /// How often it is looked whether the group of an ended program is empty, within its grace.
 const GROUP_POLL: Duration = Duration::from_millis(50);
@@ -133,15 +131,7 @@ impl Program {
 
 /// Whether a process of the group runs. kill(2) with signal 0 does not tell: it finds the leader, too, which is not reaped yet.
 fn group_lives(group: u32) -> bool {
-    let lives = |pid: &OsStr| {
-        let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).ok()?;
-        // "pid (name) state ppid group …", and the name may hold anything
-        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-        let state = fields.next()?;
-        Some(!matches!(state, "Z" | "X") && fields.nth(1)? == group.to_string())
-    };
-    let Ok(processes) = fs::read_dir("/proc") else { return false };
-    processes.flatten().any(|process| lives(&process.file_name()).unwrap_or(false))
+    stat::all().any(|process| !process.dead && process.group == group)
 }
 
 pub(super) async fn plain(core: &Core, mut command: JobCommand) -> io::Result<Child> {

@@ -37,6 +37,23 @@ pub(crate) enum State {
     Exited,
 }
 
+impl State {
+    /// As a status says it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Standby => "standby",
+            Self::Trial => "trial",
+            Self::Serving => "serving",
+            Self::Reloading(_) => "reloading",
+            Self::HandingOver => "handing over",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Exited => "exited",
+        }
+    }
+}
+
 /// How far a reload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {

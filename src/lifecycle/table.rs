@@ -84,20 +84,14 @@ fn states() -> Vec<(&'static str, Config, Vec<Event>)> {
     ]
 }
 
+/// With the phase of a reload.
 fn name(state: State) -> &'static str {
     match state {
-        State::Starting => "starting",
-        State::Standby => "standby",
-        State::Trial => "trial",
-        State::Serving => "serving",
         State::Reloading(Phase::Spawned) => "reloading: spawned",
         State::Reloading(Phase::Ready) => "reloading: ready",
         State::Reloading(Phase::Switched) => "reloading: switched",
         State::Reloading(Phase::Probation) => "reloading: probation",
-        State::HandingOver => "handing over",
-        State::Draining => "draining",
-        State::Stopping => "stopping",
-        State::Exited => "exited",
+        other => other.name(),
     }
 }
 

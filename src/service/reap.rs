@@ -10,7 +10,6 @@
 //! would lose its status; [`Builder::reap`](crate::Builder::reap) turns this off.
 
 use std::collections::HashMap;
-use std::fs;
 use std::time::Duration;
 
 use nix::sys::prctl;
@@ -19,6 +18,8 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
+
+use crate::sys::stat;
 
 /// How often it is looked for zombies in that time. Not at each SIGCHLD: a service may start a thousand children a second.
 const LOOKS: u32 = 20;
@@ -59,33 +60,7 @@ pub(crate) async fn reap(after: Duration) {
 
 /// Children of ours that have ended, with their start times.
 fn zombies() -> Vec<(i32, u64)> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        zombie(&stat, std::process::id()).map(|start| (pid, start))
-    })
-    .collect()
-}
-
-/// Its start time, if it is a zombie and a child of `parent`. See proc_pid_stat(5); the name may have blanks and brackets.
-fn zombie(stat: &str, parent: u32) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let is = fields.first() == Some(&"Z") && fields.get(1)?.parse() == Ok(parent);
-    if is { fields.get(19)?.parse().ok() } else { None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_stat_of_a_zombie_is_read() {
-        let stat = "77 (a) b) Z 42 1 1 0 -1 4227084 0 0 0 0 0 0 0 0 20 0 1 0 8675309 0 0 18446744073709551615";
-        assert_eq!(zombie(stat, 42), Some(8_675_309));
-        assert_eq!(zombie(stat, 43), None);
-        assert_eq!(zombie(&stat.replace(") Z", ") S"), 42), None);
-        assert_eq!(zombie("", 42), None);
-    }
+    let own = std::process::id();
+    let ended = stat::all().filter(|process| process.dead && process.parent == own);
+    ended.map(|process| (process.pid.cast_signed(), process.started)).collect()
 }

@@ -219,7 +219,7 @@ impl Driver {
         Status {
             generation: self.generation,
             pid: self.pid,
-            state: name(self.state()),
+            state: self.state().name(),
             age_ms: millis(self.chronicle.launched),
             main_ms: self.chronicle.main_since.filter(|_| self.state() != State::Draining).map(millis),
             connections: self.drain.active(),
@@ -254,19 +254,5 @@ impl Driver {
             past: self.chronicle.past.clone(),
             version: env!("CARGO_PKG_VERSION"),
         }
-    }
-}
-
-fn name(state: State) -> &'static str {
-    match state {
-        State::Starting => "starting",
-        State::Standby => "standby",
-        State::Trial => "trial",
-        State::Serving => "serving",
-        State::Reloading(_) => "reloading",
-        State::HandingOver => "handing over",
-        State::Draining => "draining",
-        State::Stopping => "stopping",
-        State::Exited => "exited",
     }
 }

@@ -14,4 +14,5 @@ pub(crate) mod scm;
 pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+pub(crate) mod stat;
 pub(crate) mod unix_path;

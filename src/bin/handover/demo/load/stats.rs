@@ -102,6 +102,9 @@ pub(crate) struct Loss {
     pub(crate) served_by: Option<u32>,
 }
 
+/// On a busy machine a client hears so late that its connection has ended, and may have written to it meanwhile.
+const LATE_NEWS: Duration = Duration::from_millis(100);
+
 /// The main process was killed on purpose.
 #[derive(Debug, Clone)]
 pub(crate) struct Kill {
@@ -118,11 +121,11 @@ pub(crate) struct Kill {
 
 impl Loss {
     /// Whether this request was in flight in the killed process: written to an established connection of that very process
-    /// before it was dead. Whatever else goes wrong around a kill, a refused connection above all, is an ordinary loss.
+    /// before the client could know that it was dead. Whatever else goes wrong around a kill, a refused connection above all, is an ordinary loss.
     fn was_in_flight_in(&self, kill: &Kill) -> bool {
         let cut = matches!(self.cause, Cause::Closed | Cause::Reset | Cause::Truncated);
         let (Some(connected), Some(sent)) = (self.connected, self.sent) else { return false };
-        let under_way = connected <= kill.dead && sent <= kill.dead && self.failed >= kill.at;
+        let under_way = connected <= kill.dead && sent <= kill.dead + LATE_NEWS && self.failed >= kill.at;
         let served_there = match self.served_by {
             Some(pid) => pid == kill.pid,
             None => connected >= kill.main_since,
@@ -307,7 +310,7 @@ mod tests {
             ("timed out", Loss { cause: Cause::Timeout, ..loss() }),
             ("answered wrongly", Loss { cause: Cause::WrongBody, ..loss() }),
             ("lost before the kill", Loss { failed: at(999), ..loss() }),
-            ("sent when it was dead", Loss { sent: Some(at(1011)), failed: at(1012), ..loss() }),
+            ("sent when it was known to be dead", Loss { sent: Some(at(1111)), failed: at(1112), ..loss() }),
             ("connected when it was dead", Loss { connected: Some(at(1011)), ..loss() }),
             ("served by a draining generation", Loss { served_by: Some(6), ..loss() }),
             ("perhaps accepted by an older one", Loss { served_by: None, connected: Some(at(99)), ..loss() }),

@@ -1,0 +1,59 @@
+//! What `/proc/PID/stat` says of a process.
+
+use std::fs;
+
+/// See proc_pid_stat(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) pid: u32,
+    /// Its first thread has ended: a zombie, or just being removed. Other threads may still be ending.
+    pub(crate) dead: bool,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    /// In clock ticks since the boot; with the pid it names one process for good.
+    pub(crate) started: u64,
+}
+
+/// `None`: there is none of that pid, or /proc does not show it.
+pub(crate) fn stat(pid: u32) -> Option<Stat> {
+    parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// All processes that /proc shows.
+pub(crate) fn all() -> impl Iterator<Item = Stat> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// "pid (name) state ppid group …"; the name may have blanks and brackets.
+fn parse(pid: u32, text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(Stat {
+        pid,
+        dead: matches!(*fields.first()?, "Z" | "X"),
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stat_of_a_zombie_is_read() {
+        let text = "77 (a) b) Z 42 1 1 0 -1 4227084 0 0 0 0 0 0 0 0 20 0 1 0 8675309 0 0 18446744073709551615";
+        let zombie = Stat { pid: 77, dead: true, parent: 42, group: 1, started: 8_675_309 };
+        assert_eq!(parse(77, text), Some(zombie));
+        assert_eq!(parse(77, &text.replace(") Z", ") S")), Some(Stat { dead: false, ..zombie }));
+        assert_eq!(parse(77, ""), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_among_all() {
+        let own = stat(std::process::id()).unwrap();
+        assert!(!own.dead && all().any(|one| one == own), "{own:?}");
+    }
+}
