@@ -59,7 +59,7 @@ pub(super) struct Conn {
     pub(super) drain: Drain,
     pub(super) peer: Peer,
     /// Whether there may be a second request.
-    pub(super) keep_alive: bool,
+    keep_alive: bool,
     metrics: Counted,
     listener: Arc<str>,
     opened: Instant,
@@ -95,12 +95,12 @@ pub(super) enum Half {
 }
 
 impl Conn {
-    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer) -> Self {
+    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer, keep_alive: bool) -> Self {
         let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
         Self {
             drain,
             peer,
-            keep_alive: true,
+            keep_alive,
             metrics,
             listener,
             opened: Instant::now(),

@@ -9,12 +9,12 @@
 //! `into_parts` (it has no answer while a request is in progress).
 
 use super::conn::{Conn, Half, Length, Stage};
+use super::info::ConnectInfo;
 use super::scan;
 use super::transport::Transport;
 use crate::drain::Guard;
 use crate::sys::look::Look;
 use bytes::{Buf, BytesMut};
-use http::Extensions;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -80,8 +80,13 @@ impl<T: Transport> Framed<T> {
     }
 
     /// What requests shall know of the connection.
-    pub(super) fn extensions(&self) -> Extensions {
-        self.stream.extensions()
+    pub(super) fn info(&self) -> ConnectInfo {
+        ConnectInfo::new(
+            self.conn.peer,
+            self.conn.drain.signal(),
+            #[cfg(feature = "tls")]
+            self.stream.tls(),
+        )
     }
 
     /// Reads until the protocol is known; `None` if the client closes before. Where it was agreed on beforehand, HTTP/2
