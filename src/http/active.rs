@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// Longest path that a cut is logged with.
 const PATH_SHOWN: usize = 200;
 
+/// A slot's memory for the path of its next request; more is given back, as HTTP/2 may have hundreds of slots.
+const PATH_KEPT: usize = 64;
+
 /// A request from its call to the end of its reply; after that an empty slot for the next.
 #[derive(Debug, Default)]
 pub(super) struct Active {
@@ -110,7 +113,9 @@ impl Requests {
         if let Some(active) = active.filter(|active| active.is_some()) {
             active.number = 0;
             if slot > 0 {
-                active.target = String::new(); // a busy hour's hundreds of them are not kept
+                if active.target.capacity() > PATH_KEPT {
+                    active.target = String::new();
+                }
                 self.free.push(slot);
             }
         }
