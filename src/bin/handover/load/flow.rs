@@ -32,7 +32,11 @@ pub(crate) struct Flow {
 
 /// How long requests waited, in µs.
 #[derive(Debug, Clone)]
-pub(crate) struct Waits(Histogram<u64>);
+pub(crate) struct Waits {
+    waits: Histogram<u64>,
+    /// To the last digit.
+    max: Duration,
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Percentiles {
@@ -83,18 +87,25 @@ pub(crate) struct Finished {
 impl Waits {
     pub(crate) fn new() -> Self {
         // Only a precision above 5 digits is refused.
-        Self(Histogram::new(DIGITS).unwrap_or_else(|_| unreachable!("{DIGITS} digits")))
+        let waits = Histogram::new(DIGITS).unwrap_or_else(|_| unreachable!("{DIGITS} digits"));
+        Self { waits, max: Duration::ZERO }
     }
 
     pub(crate) fn record(&mut self, wait: Duration) {
         let micros = u64::try_from(wait.min(LONGEST).as_micros()).unwrap_or(u64::MAX);
         // It grows as values need it, up to the limit above.
-        let _ = self.0.record(micros);
+        let _ = self.waits.record(micros);
+        self.max = self.max.max(wait);
+    }
+
+    fn reset(&mut self) {
+        self.waits.reset();
+        self.max = Duration::ZERO;
     }
 
     pub(crate) fn percentiles(&self) -> Percentiles {
-        let at = |q: f64| Duration::from_micros(self.0.value_at_quantile(q));
-        let (count, max) = (self.0.len(), Duration::from_micros(self.0.max()));
+        let at = |q: f64| Duration::from_micros(self.waits.value_at_quantile(q));
+        let (count, max) = (self.waits.len(), self.max);
         // The bucket's upper edge may lie above what was ever seen.
         Percentiles { count, p50: at(0.5).min(max), p99: at(0.99).min(max), p999: at(0.999).min(max), max }
     }
@@ -174,7 +185,7 @@ impl Flow {
             if let Some(last) = self.steps.last_mut() {
                 last.waits = self.current.percentiles();
             }
-            self.current.0.reset();
+            self.current.reset();
             self.steps.resize_with(number + 1, Step::default);
         }
         (&mut self.steps[number], &mut self.current)

@@ -38,8 +38,9 @@ impl Conductor {
 }
 
 impl Signals {
+    /// Also when nobody is left to say so.
     pub(super) fn is_stopped(&self) -> bool {
-        *self.stop.borrow()
+        *self.stop.borrow() || self.stop.has_changed().is_err()
     }
 
     /// When clients shall end, or nobody is left to say so.
