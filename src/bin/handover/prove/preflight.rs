@@ -163,7 +163,7 @@ fn unanswered(what: &str, stats: &Stats) -> Failure {
 }
 
 fn raise_limit(clients: u64) -> Result<(), Failure> {
-    let wanted = clients * 2 + SPARE;
+    let wanted = clients + SPARE;
     let bad = |e| Failure::usage(format!("the limit of open files: {e}"));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(bad)?;
     if soft >= wanted {
