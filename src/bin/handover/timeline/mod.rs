@@ -13,7 +13,6 @@ mod view;
 mod when;
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -139,9 +138,7 @@ fn show(options: &Options, view: &View) -> Result<(), Failure> {
     } else if options.svg.is_none() && options.html.is_none() {
         let style = Style {
             width: usize::from(options.width),
-            colours: std::io::stdout().is_terminal()
-                && !is_set("NO_COLOR")
-                && std::env::var("TERM").as_deref() != Ok("dumb"),
+            colours: out::colours(),
             ascii: options.ascii || !locale_is_utf8(),
         };
         out::line(text::render(view, style));
