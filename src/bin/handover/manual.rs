@@ -184,7 +184,8 @@ mod tests {
         assert_eq!(pages.len(), commands.get_subcommands().count() + 1);
         for (name, page) in pages {
             let page = String::from_utf8(page).unwrap();
-            for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "\"EXIT STATUS\"", "EXAMPLES", "\"SEE ALSO\""] {
+            for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "\"EXIT STATUS\"", "EXAMPLES", "\"SEE ALSO\""]
+            {
                 assert!(page.contains(&format!("\n.SH {section}\n")), "{name} has no {section}:\n{page}");
             }
         }

@@ -76,7 +76,7 @@ Examples:
   handover timeline web --since 2h            those of the last two hours
   handover timeline web --svg reloads.svg     a picture
   handover timeline web --html reloads.html   a report: picture and numbers
-  handover timeline web --json | jq '.rows[] | select(.outcome == \"rolled_back\")'
+  handover timeline web --json | jq -c '.rows[] | [.outcome, .reason]'
   handover timeline --user web                a unit of `systemctl --user`
   ssh host journalctl -o json -u web | handover timeline --file -
 
@@ -85,7 +85,7 @@ A reload is measured from the request until the next generation is main:
   ready     until it says that it is ready; the application's own time
   switch    until it accepts in place of the old one
   handover  until systemd knows it as the main process; a probation is in here
-  drain     then the old one finishes what it had accepted, on a scale of its own
+  drain     then the old one finishes what it had accepted; the scale is its own
 
 Colours are for terminals, and not if NO_COLOR is set. Where the journal may
 not be read: `sudo`, or the group systemd-journal (or adm).
