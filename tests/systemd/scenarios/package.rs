@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::web::{Setup, UNIT as WEB, Web};
-use crate::lab::{Container, Outcome, Scenario, handover};
+use crate::lab::{Container, Outcome, Output, Scenario, handover};
 use crate::load;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -21,12 +21,14 @@ const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 /// One of the catalog's.
 const MESSAGE_ID: &str = "b5c8a6b0b0b3469393f9fcced9b0ecce";
 const DOCS: &str = include_str!("../../../src/docs/install.md");
+const REFUSED: &str = "handover-demo.service was not reloaded, its former version serves on";
 /// An installation on a busy machine.
 const APT_DEADLINE: Duration = Duration::from_secs(180);
 
 fn life(lab: &Container) -> Outcome {
     // From the program of this test run: a release build would take minutes, and is the same but for its speed.
     let (first, second) = (build(lab, "0.1.0-1")?, build(lab, "0.1.0-2")?);
+    let broken = broken(lab)?;
     // apt wakes it, and it has directories of its own.
     lab.systemctl_ok(&["start", "systemd-logind.service"])?;
     let before = traces(lab)?;
@@ -42,7 +44,7 @@ fn life(lab: &Container) -> Outcome {
     let checked = lab.sh_ok(&format!("handover check --strict {UNIT} handover-demo.socket"))?;
     assert!(checked.starts_with("0 errors, 0 warnings in 2 units"), "{checked}");
     let started = (lab.main_pid(UNIT)?, lab.show(UNIT, "InvocationID")?);
-    let (said, stats) = load::under(lab, ADDRESS, load::ALL, |_| {
+    let ((), stats) = load::under(lab, ADDRESS, load::ALL, |_| {
         lab.systemctl_ok(&["reload", UNIT])?;
         let reloaded = lab.main_pid(UNIT)?;
         assert_ne!(reloaded, started.0, "another generation is main as soon as systemctl has returned");
@@ -50,11 +52,17 @@ fn life(lab: &Container) -> Outcome {
         let upgraded = lab.main_pid(UNIT)?;
         assert_ne!(upgraded, reloaded, "another generation is main as soon as apt has returned: {said}");
         lab.sh_ok(&format!("test /usr/bin/handover -ef /proc/{upgraded}/exe"))?;
-        Ok(said)
+        // A version that does not come up: apt says so and goes on, and so does the service.
+        let refused = apt_get(lab, &format!("install {broken}"))?;
+        assert!(refused.success() && refused.stdout.contains(REFUSED), "{}", refused.stdout);
+        assert_eq!(lab.main_pid(UNIT)?, upgraded, "it serves on");
+        Ok(())
     })?;
     let summary = load::lost_nothing(&stats)?;
-    println!("systemd {}: reload and upgrade: lost 0 of {} requests", lab.version(), summary.total.answered);
-    assert_eq!(lab.sh_ok("dpkg-query -W -f '${Version}' handover")?, "0.1.0-2", "{said}");
+    println!("systemd {}: reload and two upgrades: lost 0 of {} requests", lab.version(), summary.total.answered);
+    assert_eq!(lab.sh_ok("dpkg-query -W -f '${Version}' handover")?, "0.1.0-3");
+    let why = lab.sh_ok(&format!("journalctl -o cat -u {UNIT}"))?;
+    assert!(why.contains("reload failed: generation 4 exited with status 7"), "{why}");
     assert_eq!(lab.show(UNIT, "InvocationID")?, started.1, "reloaded, not restarted");
     let status = lab.sh_ok("handover status handover-demo")?;
     assert!(status.contains("generation 3"), "{status}");
@@ -84,10 +92,25 @@ fn build(lab: &Container, version: &str) -> Outcome<String> {
     Ok(lab.dir().join(name).display().to_string())
 }
 
+/// The third version: all of it works but the service.
+fn broken(lab: &Container) -> Outcome<String> {
+    let script = "set -eu; dpkg-deb -R ./handover_0.1.0-2_*.deb broken; sed -i s/^Version:.*/Version:\\ 0.1.0-3/ broken/DEBIAN/control
+        mkdir -p broken/usr/libexec; mv broken/usr/bin/handover broken/usr/libexec/handover
+        printf '#!/bin/sh\\n[ \"$1\" != web ] || exit 7\\nexec /usr/libexec/handover \"$@\"\\n' >broken/usr/bin/handover
+        chmod 755 broken/usr/bin/handover; dpkg-deb --root-owner-group -Znone -b broken broken.deb; rm -r broken";
+    let output = Command::new("sh").args(["-c", script]).current_dir(lab.host_dir()).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(lab.dir().join("broken.deb").display().to_string())
+}
+
 /// There is no network in the container: all that the package depends on must be in the root.
+fn apt_get(lab: &Container, arguments: &str) -> Outcome<Output> {
+    lab.sh_within(APT_DEADLINE, &format!("DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet {arguments} 2>&1"))
+}
+
+/// As [`apt_get`], without a complaint.
 fn apt(lab: &Container, arguments: &str) -> Outcome<String> {
-    let script = format!("DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet {arguments} 2>&1");
-    let output = lab.sh_within(APT_DEADLINE, &script)?;
+    let output = apt_get(lab, arguments)?;
     assert!(output.success(), "apt-get {arguments}: {}\n{}", output.status, output.stdout);
     for word in ["not reloaded", "warning:", "ailed"] {
         assert!(!output.stdout.contains(word), "{}", output.stdout);

@@ -70,7 +70,7 @@ Exit codes:
   0    nothing was lost but what was in flight in the process that was killed
   1    a request was lost, or a reload did not do what it should
   2    the command line is wrong
-  3    it cannot be done here: no systemd, no memory; the message says what to do
+  3    it cannot be done here: no systemd, no memory; the message says more
   130  interrupted; everything that was started has been ended";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
