@@ -144,6 +144,9 @@ pub mod docs {
     #[doc = include_str!("docs/operate.md")]
     pub mod operate {}
 
+    #[doc = include_str!("docs/install.md")]
+    pub mod install {}
+
     #[doc = include_str!("docs/check.md")]
     pub mod check {}
 

@@ -11,6 +11,8 @@ mod identity;
 mod init;
 mod journal;
 mod metrics;
+mod package;
+mod path_unit;
 mod probation;
 mod protocols;
 mod prove;
@@ -60,6 +62,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         init::SCENARIOS,
         control::SCENARIOS,
         prove::SCENARIOS,
+        package::SCENARIOS,
+        path_unit::SCENARIOS,
     ]
     .concat()
 }
