@@ -198,11 +198,11 @@ fn cadence(text: &str) -> Result<Range<Duration>, String> {
 const AFTER_HELP: &str = "\
 Examples:
   handover prove --url http://127.0.0.1:8080/ --unit web
-  handover prove --url http://127.0.0.1:8080/ --signal HUP --pidfile /run/nginx.pid
-  handover prove --url unix:/run/web.sock --reload 'kill -USR2 $(cat web.pid)'
-  handover prove --url https://localhost:8443/ --insecure --http2 --unit web
-  handover prove --url http://127.0.0.1:8080/ --unit web --reloads 20 --every 3s \\
-      --keep-alive 400 --fresh 8 --slow 5 --half-head 5 --late 5 --html prove.html
+  handover prove --url http://[::1]/ --signal HUP --pidfile nginx.pid
+  handover prove --url unix:/run/web.sock --reload ./reload.sh
+  handover prove --url https://localhost/ --insecure --http2 --unit web
+  handover prove --url http://127.0.0.1:8080/ --unit web --reloads 20 \\
+      --keep-alive 400 --fresh 8 --slow 5 --html prove.html
 
 Exit codes:
   0    nothing was lost
