@@ -151,11 +151,17 @@ pub mod docs {
     #[doc = include_str!("docs/run.md")]
     pub mod run {}
 
+    #[doc = include_str!("docs/install.md")]
+    pub mod install {}
+
     #[doc = include_str!("docs/check.md")]
     pub mod check {}
 
     #[doc = include_str!("docs/timeline.md")]
     pub mod timeline {}
+
+    #[doc = include_str!("docs/prove.md")]
+    pub mod prove {}
 
     #[doc = include_str!("docs/habits.md")]
     pub mod habits {}

@@ -97,7 +97,7 @@ mod tests {
         let fd = first.fd_above(50).unwrap();
         assert!(fd.as_raw_fd() >= 50);
         assert_eq!(std::fs::read(Image::path_of(&fd)).unwrap(), b"\x7fELF one");
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"!").unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"!").unwrap();
         assert!(!second.is_intact());
         assert!(Image::at(Path::new("/nonexistent")).is_none());
     }

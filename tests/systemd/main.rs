@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn trial(target: &Target, scenario: Scenario, ignored: &Ignored) -> Trial {
     let name = format!("{}::{}", target.label, scenario.name);
-    let (target, ignored) = (target.clone(), Arc::clone(ignored));
+    let (target, ignored) = (target.for_scenario(&scenario), Arc::clone(ignored));
     let missing = scenario.apps && lab::apps().is_none();
     let backend = match &target.backend {
         Ok(_) if missing => Err("the root of programs is not made yet: run tests/lab/rootfs apps".to_owned()),

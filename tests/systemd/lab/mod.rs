@@ -44,12 +44,14 @@ pub(crate) struct Scenario {
     pub(crate) system_only: bool,
     /// Needs the root of programs.
     pub(crate) apps: bool,
+    /// Needs a whole root, with a package manager and its database: of this machine's own there is only /usr.
+    pub(crate) whole_root: bool,
     pub(crate) run: fn(&Container) -> Outcome,
 }
 
 impl Scenario {
     pub(crate) const fn new(name: &'static str, run: fn(&Container) -> Outcome) -> Self {
-        Self { name, min_version: 0, system_only: false, apps: false, run }
+        Self { name, min_version: 0, system_only: false, whole_root: false, apps: false, run }
     }
 
     pub(crate) const fn since(self, min_version: u32) -> Self {
@@ -63,6 +65,10 @@ impl Scenario {
     /// With the programs in `/apps`, which only a container can have.
     pub(crate) const fn with_apps(self) -> Self {
         Self { system_only: true, apps: true, ..self }
+    }
+
+    pub(crate) const fn whole_root(self) -> Self {
+        Self { system_only: true, whole_root: true, ..self }
     }
 }
 

@@ -11,8 +11,11 @@ mod identity;
 mod init;
 mod journal;
 mod metrics;
+mod package;
+mod path_unit;
 mod probation;
 mod protocols;
+mod prove;
 mod reload;
 mod requests;
 mod run;
@@ -61,6 +64,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         tls::SCENARIOS,
         init::SCENARIOS,
         control::SCENARIOS,
+        prove::SCENARIOS,
+        package::SCENARIOS,
+        path_unit::SCENARIOS,
     ]
     .concat()
 }

@@ -5,7 +5,6 @@ mod html;
 mod journal;
 mod known;
 mod model;
-mod safe;
 mod scale;
 mod svg;
 mod text;
@@ -13,7 +12,6 @@ mod view;
 mod when;
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -24,6 +22,7 @@ use nix::unistd::{Group, Uid, getegid, getgroups};
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use history::{History, unit_of};
+pub(crate) use html::whole as page;
 use text::{NARROWEST, Style};
 use view::View;
 use when::Moment;
@@ -77,7 +76,7 @@ Examples:
   handover timeline web --since 2h            those of the last two hours
   handover timeline web --svg reloads.svg     a picture
   handover timeline web --html reloads.html   a report: picture and numbers
-  handover timeline web --json | jq '.rows[] | select(.outcome == \"rolled_back\")'
+  handover timeline web --json | jq -c '.rows[] | [.outcome, .reason]'
   handover timeline --user web                a unit of `systemctl --user`
   ssh host journalctl -o json -u web | handover timeline --file -
 
@@ -86,7 +85,7 @@ A reload is measured from the request until the next generation is main:
   ready     until it says that it is ready; the application's own time
   switch    until it accepts in place of the old one
   handover  until systemd knows it as the main process; a probation is in here
-  drain     then the old one finishes what it had accepted, on a scale of its own
+  drain     then the old one finishes what it had accepted; the scale is its own
 
 Colours are for terminals, and not if NO_COLOR is set. Where the journal may
 not be read: `sudo`, or the group systemd-journal (or adm).
@@ -139,9 +138,7 @@ fn show(options: &Options, view: &View) -> Result<(), Failure> {
     } else if options.svg.is_none() && options.html.is_none() {
         let style = Style {
             width: usize::from(options.width),
-            colours: std::io::stdout().is_terminal()
-                && !is_set("NO_COLOR")
-                && std::env::var("TERM").as_deref() != Ok("dumb"),
+            colours: out::colours(),
             ascii: options.ascii || !locale_is_utf8(),
         };
         out::line(text::render(view, style));
@@ -185,7 +182,7 @@ fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result
     if unit.is_none() {
         all.retain(|_, history| history.reloads() > 0);
     }
-    let name = safe::terminal(&path.display().to_string());
+    let name = crate::safe::terminal(&path.display().to_string());
     match all.len() {
         0 | 1 => all.pop_first().filter(|(_, history)| !history.is_empty()).ok_or_else(|| {
             let what = unit.map_or_else(|| "about reloads of any unit".to_owned(), |unit| format!("about {unit}"));
@@ -194,7 +191,7 @@ fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result
             ))
         }),
         _ => {
-            let names: Vec<_> = all.keys().map(|unit| safe::short(&safe::terminal(unit), 64)).collect();
+            let names: Vec<_> = all.keys().map(|unit| crate::safe::short(&crate::safe::terminal(unit), 64)).collect();
             Err(Failure::usage(format!("{name} has reloads of several units: name one of {}", names.join(", "))))
         }
     }
