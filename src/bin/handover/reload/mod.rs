@@ -147,7 +147,8 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
         // Another generation is main by now: that one is asked. A service that stops is asked no more.
         tokio::time::sleep(POLL).await;
         let status = status(target).await.ok();
-        client = match (status, target.connect().await?) {
+        // Nobody there any more: then what was said is the answer.
+        client = match (status, target.connect().await.unwrap_or(None)) {
             (Some(status), Some(client)) if status["state"] != "stopping" => client,
             _ => return Err(Failure::failed(format!("{}: {}", target.name(), out::clean(&retry)))),
         };
