@@ -58,6 +58,7 @@
 //! | `control` | `Builder::control`: status, reload and events over Varlink, for `handover reload` and `varlinkctl` |
 //! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
+//! | `upgrade` | the module `upgrade`: new programs fetched, verified, installed, and taken back if the service does not take them |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
 //! # Requirements
@@ -95,6 +96,10 @@ pub mod admin;
 
 #[cfg(feature = "control")]
 pub mod control;
+
+#[cfg(feature = "upgrade")]
+pub mod upgrade;
+
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]
@@ -143,6 +148,10 @@ pub mod docs {
 
     #[doc = include_str!("docs/operate.md")]
     pub mod operate {}
+
+    #[cfg(feature = "upgrade")]
+    #[doc = include_str!("docs/upgrade.md")]
+    pub mod upgrade {}
 
     #[doc = include_str!("docs/check.md")]
     pub mod check {}

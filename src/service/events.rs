@@ -62,6 +62,14 @@ events! {
     FAILED = "b1f80a339fef46878428c127280d9ce0";
     /// The previous generation told this one to go.
     DISMISSED = "82bbdcdd1c4a4a889a3bc94b081c74c3";
+    /// A new program is in place of the running one; the service is asked to reload.
+    UPGRADE_INSTALLED = "2cfa92ad9008405aab6ca2b08ed0b038";
+    /// The service runs its new program.
+    UPGRADED = "4bccadc1652d48c3a04b7606fbb9345d";
+    /// The service does not run its new program; the one of before is back in place.
+    UPGRADE_FAILED = "68d5edbe88484ff482673d3bce6f879f";
+    /// A new program is not what it should be, and was not installed.
+    UPGRADE_REFUSED = "a90fc51967154f9e94679849670ca486";
 }
 
 #[cfg(test)]
@@ -105,8 +113,10 @@ mod tests {
     #[test]
     fn each_is_logged_somewhere() {
         let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service");
-        let files =
-            [directory.join("driver"), directory].into_iter().flat_map(|d| std::fs::read_dir(d).unwrap().flatten());
+        let upgrade = directory.with_file_name("upgrade");
+        let files = [directory.join("driver"), upgrade, directory]
+            .into_iter()
+            .flat_map(|d| std::fs::read_dir(d).unwrap().flatten());
         let sources: String = files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect();
         for (name, _) in ALL {
             assert!(sources.contains(&format!("message_id = events::{name},")), "{name}");

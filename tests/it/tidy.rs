@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["service"],
     &["tls", "logging"],
     &["http"],
-    &["admin", "control"],
+    &["admin", "control", "upgrade"],
 ];
 /// Not counting unit tests. "Rarely over 400", with some room to finish the thought.
 const MAX_LINES: usize = 450;

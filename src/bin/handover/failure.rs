@@ -24,21 +24,36 @@ pub(crate) enum Outcome {
 pub(crate) struct Failure {
     code: u8,
     message: String,
+    rolled_back: bool,
 }
 
 impl Failure {
     const INTERRUPTED: u8 = 130;
 
+    /// With a code that the command's own help explains.
+    pub(crate) fn with_code(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), rolled_back: false }
+    }
+
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self::with_code(1, message)
+    }
+
+    /// As [`failed`](Self::failed), and it is certain that the next generation is to blame and that the service serves on.
+    pub(crate) fn rolled_back(message: impl Into<String>) -> Self {
+        Self { rolled_back: true, ..Self::failed(message) }
+    }
+
+    pub(crate) fn is_rolled_back(&self) -> bool {
+        self.rolled_back
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
+        Self::with_code(2, message)
     }
 
     pub(crate) fn cannot_run(message: impl Into<String>) -> Self {
-        Self { code: 3, message: message.into() }
+        Self::with_code(3, message)
     }
 
     /// Adds what helps to find the reason; not to an interruption, whose reason is known.
@@ -50,7 +65,7 @@ impl Failure {
     }
 
     pub(crate) fn interrupted() -> Self {
-        Self { code: Self::INTERRUPTED, message: "interrupted".into() }
+        Self::with_code(Self::INTERRUPTED, "interrupted")
     }
 }
 

@@ -14,6 +14,7 @@ mod reload;
 mod status;
 mod target;
 mod timeline;
+mod upgrade;
 // The demo runs exactly the published example, from this binary alone.
 #[path = "../../../examples/web.rs"]
 #[expect(dead_code, reason = "the example's own main is not called here")]
@@ -35,6 +36,8 @@ enum Command {
     Reload(reload::Options),
     /// Show the generations of a service, what they hold, and the last reloads
     Status(status::Options),
+    /// Give a service a new program: fetched, verified, installed, reloaded, and put back if the service does not take it
+    Upgrade(Box<upgrade::Options>),
     /// Say what in unit files would break a rolling reload, why, and what to write instead
     Check(check::Options),
     /// Write the .socket and .service units of a service, and with --rust a program
@@ -71,6 +74,7 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
         Command::Reload(options) => reload::run(options).await,
         Command::Status(options) => status::run(options).await,
+        Command::Upgrade(options) => upgrade::run(*options).await,
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,
         Command::Timeline(options) => timeline::run(options).await,

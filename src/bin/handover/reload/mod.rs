@@ -51,21 +51,27 @@ Exit codes:
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let target = options.place.find().await?;
-    let reloading = async {
-        match target.connect().await? {
-            Some(client) => by_control(&target, client).await,
-            None => without_control(&target).await,
-        }
-    };
     tokio::select! {
-        outcome = tokio::time::timeout(options.timeout, reloading) => outcome.unwrap_or_else(|_| {
-            let within = humantime::format_duration(options.timeout);
-            Err(Failure::failed(format!(
-                "{}: no outcome within {within}; the reload goes on: see `handover status` and the journal", target.name()
-            )))
-        }),
+        outcome = of(&target, options.timeout) => outcome,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     }
+}
+
+/// Reloads that service, and tells how it came out. What [is rolled back](Failure::is_rolled_back) is the new program's fault.
+pub(crate) async fn of(target: &Target, timeout: Duration) -> Result<Outcome, Failure> {
+    let reloading = async {
+        match target.connect().await? {
+            Some(client) => by_control(target, client).await,
+            None => without_control(target).await,
+        }
+    };
+    tokio::time::timeout(timeout, reloading).await.unwrap_or_else(|_| {
+        let within = humantime::format_duration(timeout);
+        Err(Failure::failed(format!(
+            "{}: no outcome within {within}; the reload goes on: see `handover status` and the journal",
+            target.name()
+        )))
+    })
 }
 
 async fn without_control(target: &Target) -> Result<Outcome, Failure> {
@@ -119,7 +125,7 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
                 Answer::Failed(failed) if failed.error.ends_with(".ReloadFailed") => {
                     let (number, pid) = (&failed.parameters["generation"], &failed.parameters["pid"]);
                     let reason = out::clean(failed.reason());
-                    return Err(Failure::failed(format!("{reason}; generation {number} (pid {pid}) serves on")));
+                    return Err(Failure::rolled_back(format!("{reason}; generation {number} (pid {pid}) serves on")));
                 }
                 Answer::Failed(failed) if failed.error.ends_with(".NotPossible") => break failed.reason().to_owned(),
                 Answer::Failed(failed) => {
@@ -178,7 +184,7 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
                 Some("rolled_back") => {
                     let reason = own.and_then(|past| past["reason"].as_str()).unwrap_or("failed");
                     let reason = out::clean(reason);
-                    return Err(Failure::failed(format!("reload failed: generation {} {reason}", next + 1)));
+                    return Err(Failure::rolled_back(format!("reload failed: generation {} {reason}", next + 1)));
                 }
                 _ => {}
             }
