@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(crash::DIRECTORY) {
         return crash::main(Path::new(&directory));
     }
-    processes::adopt_orphans();
+    // Not `adopt_orphans`: that reaps every child, and these tests wait for theirs.
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
     let all: [&[Case]; 6] = [fetch::CASES, github::CASES, s3::CASES, verify::CASES, crash::CASES, service::CASES];

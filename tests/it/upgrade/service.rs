@@ -3,10 +3,10 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use handover::Program;
@@ -53,8 +53,7 @@ impl Web {
         for option in options {
             program = program.arg(option);
         }
-        let program =
-            program.env(DIRECTORY, directory.path()).env("RUST_LOG", "error").socket("http", listener);
+        let program = program.env(DIRECTORY, directory.path()).env("RUST_LOG", "error").socket("http", listener);
         let first = program.start().unwrap().pid();
         let load = Load::start(address);
         let web = Self { directory, address, first, load };
@@ -167,8 +166,16 @@ fn tool() -> Command {
     command
 }
 
+/// Without what debuggers need, which is most of it and is hashed and synced again and again.
 fn web() -> Vec<u8> {
-    fs::read(env!("CARGO_BIN_EXE_handover")).unwrap()
+    static STRIPPED: OnceLock<Vec<u8>> = OnceLock::new();
+    let stripped = STRIPPED.get_or_init(|| {
+        let (directory, whole) = (tempfile::tempdir().unwrap(), env!("CARGO_BIN_EXE_handover"));
+        let to = directory.path().join("web");
+        let stripped = Command::new("strip").arg("-o").arg(&to).arg(whole).status();
+        fs::read(if stripped.is_ok_and(|status| status.success()) { &to } else { Path::new(whole) }).unwrap()
+    });
+    stripped.clone()
 }
 
 /// Another version of it.

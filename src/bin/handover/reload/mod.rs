@@ -87,7 +87,7 @@ async fn without_control(target: &Target) -> Result<Outcome, Failure> {
         return Err(Failure::cannot_run(format!("{unit} is not running ({}): start it", before.active)));
     }
     if before.uses_handover() {
-        out::line(format_args!("{}: sending SIGHUP and watching what systemd says of {unit}", target.no_control()));
+        out::note(format_args!("{}: sending SIGHUP and watching what systemd says of {unit}", target.no_control()));
         return watch::by_signal(target, unit, before).await;
     }
     if is_within(unit) {
@@ -97,7 +97,7 @@ async fn without_control(target: &Target) -> Result<Outcome, Failure> {
             target.no_control()
         )));
     }
-    out::line(format_args!("{unit} does not say that it uses handover: systemctl reload {unit}"));
+    out::note(format_args!("{unit} does not say that it uses handover: systemctl reload {unit}"));
     watch::by_systemctl(target, unit).await
 }
 
@@ -111,7 +111,7 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
                 Answer::Step(parameters) => {
                     taken = true;
                     if let Some(line) = parameters.get("step").and_then(line_of) {
-                        out::line(line);
+                        out::note(line);
                     }
                 }
                 Answer::Done(parameters) => {
@@ -168,7 +168,7 @@ async fn check_pid(target: &Target) -> Result<(), Failure> {
 
 /// Another reload was running, and `next`, which it made main, runs ours.
 async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
-    out::line(format_args!("another reload was running: generation {next} is main, and runs this one"));
+    out::note(format_args!("another reload was running: generation {next} is main, and runs this one"));
     loop {
         // Whom we asked may be leaving just then.
         if let Ok(status) = status(target).await {
@@ -176,7 +176,7 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
             let last = status["past"].as_array().and_then(|past| past.last());
             let own = last.filter(|past| past["generation"] == next);
             if number > next && is_main {
-                out::line(format_args!("generation {number} (pid {}) is main", status["pid"]));
+                out::note(format_args!("generation {number} (pid {}) is main", status["pid"]));
                 return Ok(Outcome::Success);
             }
             match own.and_then(|past| past["outcome"].as_str()) {

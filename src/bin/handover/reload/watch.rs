@@ -27,7 +27,7 @@ pub(super) async fn by_signal(target: &Target, unit: &str, before: Unit) -> Resu
         if let Some(outcome) = judge(&before, &now, moved) {
             return match outcome {
                 Ok(text) => {
-                    out::line(text);
+                    out::note(text);
                     Ok(Outcome::Success)
                 }
                 // That the service is gone need not be the new program's fault.

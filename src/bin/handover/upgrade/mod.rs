@@ -207,13 +207,14 @@ fn upgrade(options: &Arc<Options>, program: PathBuf, quiet: bool) -> Result<Upgr
         builder = builder.retry();
     }
     builder = options.more.add_to(builder);
-    if !quiet && !options.json {
-        builder = builder.on_step(|step| {
-            if let Some(line) = line_of(step) {
-                out::line(line);
-            }
-        });
+    if options.json || quiet {
+        out::hide_notes();
     }
+    builder = builder.on_step(|step| {
+        if let Some(line) = line_of(step) {
+            out::note(line);
+        }
+    });
     if options.no_reload {
         return builder.install_only().map_err(invalid);
     }
