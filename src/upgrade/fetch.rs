@@ -57,7 +57,7 @@ pub(crate) struct Fetcher {
 pub(crate) enum Fetched {
     /// What it had.
     Unchanged,
-    Program(Fresh),
+    Program(Box<Fresh>),
 }
 
 #[derive(Debug)]
@@ -166,11 +166,11 @@ impl Fetcher {
                     return Err(Error::new(Kind::Candidate, format!("{source}: {what}")));
                 }
                 let beside = Beside::Release(github.clone(), release, asset.name);
-                return Ok(Fetched::Program(Fresh { seen: fresh, beside }));
+                return Ok(Fetched::Program(Box::new(Fresh { seen: fresh, beside })));
             }
         };
         fresh.sha256 = sink.end().await?;
-        Ok(Fetched::Program(Fresh { seen: fresh, beside }))
+        Ok(Fetched::Program(Box::new(Fresh { seen: fresh, beside })))
     }
 
     /// What has the program's name and this ending.

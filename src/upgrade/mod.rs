@@ -251,7 +251,7 @@ impl Upgrade {
     }
 
     /// Runs again and again, this often (at least [`MIN_POLL`]) with some [`JITTER`], and less often while it fails, down to
-    /// [`MAX_BACK_OFF`]. Each outcome is told, and logged if something happened.
+    /// [`MAX_BACK_OFF`]. Each outcome is told; what came of a new program is logged, too.
     ///
     /// # Cancel safety
     /// As [`run`](Self::run).

@@ -32,11 +32,11 @@ impl S3 {
 
     /// Takes what is set of `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` or `AWS_DEFAULT_REGION`,
     /// and `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as Amazon's own tools do.
-    pub fn from_env(self) -> Self {
-        self.from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    pub fn with_env(self) -> Self {
+        self.with_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
-    fn from_variables(mut self, get: impl Fn(&str) -> Option<String>) -> Self {
+    fn with_variables(mut self, get: impl Fn(&str) -> Option<String>) -> Self {
         if let Some(region) = get("AWS_REGION").or_else(|| get("AWS_DEFAULT_REGION")) {
             self.region = region;
         }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_environment_is_that_of_amazons_tools() {
-        let s3 = S3::new("b", "web").from_variables(|name| match name {
+        let s3 = S3::new("b", "web").with_variables(|name| match name {
             "AWS_ACCESS_KEY_ID" => Some("me".into()),
             "AWS_SECRET_ACCESS_KEY" => Some("hush".into()),
             "AWS_SESSION_TOKEN" => Some("today".into()),

@@ -1,11 +1,12 @@
 //! Upgrades: fetched from real servers on loopback, killed at each step, and taken or refused by real services.
 //!
-//! Started with [`crash::DIRECTORY`] in its environment it is an upgrade that kills itself at one step; otherwise it runs the tests.
+//! Started with [`crash::DIRECTORY`] in its environment it is an upgrade that kills itself at one step, with [`own::OWN`] a service; otherwise it runs the tests.
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod crash;
 mod fetch;
 mod github;
+mod own;
 mod parts;
 #[path = "../reload/processes.rs"]
 #[expect(dead_code, reason = "what only the tests of reloads need")]
@@ -41,10 +42,14 @@ fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(crash::DIRECTORY) {
         return crash::main(Path::new(&directory));
     }
+    if std::env::var_os(own::OWN).is_some() {
+        return own::main();
+    }
     // Not `adopt_orphans`: that reaps every child, and these tests wait for theirs.
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 6] = [fetch::CASES, github::CASES, s3::CASES, verify::CASES, crash::CASES, service::CASES];
+    let all: [&[Case]; 7] =
+        [fetch::CASES, github::CASES, s3::CASES, verify::CASES, crash::CASES, service::CASES, own::CASES];
     let trials = all.into_iter().flatten().map(|(name, case)| {
         let case = *case;
         Trial::test(name.trim_start_matches("upgrade::"), move || {

@@ -94,7 +94,7 @@ impl Web {
     }
 
     fn pid(&self) -> u32 {
-        get(self.address).unwrap()
+        ask(self.address).unwrap()
     }
 
     /// The file is that, and so is what the one that answers runs.
@@ -117,19 +117,19 @@ impl Drop for Web {
 }
 
 /// Requests on new connections, all of which must be answered.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     client: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Load {
-    fn start(address: SocketAddr) -> Self {
+    pub(crate) fn start(address: SocketAddr) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&answered));
         let client = thread::spawn(move || {
             while !stopped.load(Ordering::SeqCst) {
-                get(address)?;
+                ask(address)?;
                 counted.fetch_add(1, Ordering::SeqCst);
                 thread::sleep(std::time::Duration::from_millis(2));
             }
@@ -139,14 +139,14 @@ impl Load {
     }
 
     #[track_caller]
-    fn lost_nothing(&mut self) {
+    pub(crate) fn lost_nothing(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         self.client.take().unwrap().join().unwrap().unwrap();
         assert!(self.answered.load(Ordering::SeqCst) > 0);
     }
 }
 
-fn get(address: SocketAddr) -> std::io::Result<u32> {
+pub(crate) fn ask(address: SocketAddr) -> std::io::Result<u32> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET /pid HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n")?;
@@ -166,16 +166,17 @@ fn tool() -> Command {
     command
 }
 
-/// Without what debuggers need, which is most of it and is hashed and synced again and again.
 fn web() -> Vec<u8> {
-    static STRIPPED: OnceLock<Vec<u8>> = OnceLock::new();
-    let stripped = STRIPPED.get_or_init(|| {
-        let (directory, whole) = (tempfile::tempdir().unwrap(), env!("CARGO_BIN_EXE_handover"));
-        let to = directory.path().join("web");
-        let stripped = Command::new("strip").arg("-o").arg(&to).arg(whole).status();
-        fs::read(if stripped.is_ok_and(|status| status.success()) { &to } else { Path::new(whole) }).unwrap()
-    });
-    stripped.clone()
+    static WEB: OnceLock<Vec<u8>> = OnceLock::new();
+    WEB.get_or_init(|| stripped(Path::new(env!("CARGO_BIN_EXE_handover")))).clone()
+}
+
+/// Without what debuggers need, which is most of it and is hashed and synced again and again.
+pub(crate) fn stripped(program: &Path) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let to = directory.path().join("stripped");
+    let done = Command::new("strip").arg("-o").arg(&to).arg(program).status();
+    fs::read(if done.is_ok_and(|status| status.success()) { &to } else { program }).unwrap()
 }
 
 /// Another version of it.

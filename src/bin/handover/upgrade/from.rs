@@ -61,7 +61,7 @@ impl More {
                 .split_once('/')
                 .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
                 .ok_or("write s3://BUCKET/KEY")?;
-            let mut s3 = S3::new(bucket, key).from_env();
+            let mut s3 = S3::new(bucket, key).with_env();
             if let Some(endpoint) = &self.s3_endpoint {
                 s3 = s3.endpoint(endpoint);
             }

@@ -157,7 +157,14 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 async fn go(options: &Options, upgrade: &Upgrade) -> Result<Outcome, Failure> {
     if let Some(every) = options.poll {
+        let mut last = None;
         let told = |outcome: &Result<Done, Error>| {
+            let known = last == outcome.as_ref().ok().cloned() && last.is_some();
+            last = outcome.as_ref().ok().cloned();
+            // That nothing is new is said once.
+            if known {
+                return;
+            }
             if let Err(failure) = tell(options, upgrade, outcome) {
                 out::error(&failure);
             }
