@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use handover::upgrade::{Done, Source, Trust, Upgrade, Verdict};
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +12,8 @@ use nix::unistd::Pid;
 use crate::parts::{Place, block_on, program, run, sha256};
 use crate::{Case, cases};
 
-pub(crate) const CASES: &[Case] = cases![killed_where_it_is_taken, killed_where_it_is_refused, killed_on_the_way_back];
+pub(crate) const CASES: &[Case] =
+    cases![killed_where_it_is_taken, killed_where_it_is_refused, killed_on_the_way_back, killed_at_any_time];
 
 /// Of the child, which is this binary: where it upgrades.
 pub(crate) const DIRECTORY: &str = "HANDOVER_TEST_UPGRADE";
@@ -42,14 +44,18 @@ fn verdict(refused: bool) -> Verdict {
     if refused { Verdict::Refused("bad".into()) } else { Verdict::Taken }
 }
 
+fn child(place: &Place, step: usize, refused: bool, back: bool) -> Command {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.env(DIRECTORY, place.path("")).env(STEP, step.to_string());
+    child.env(REFUSED, if refused { "1" } else { "" }).env(BACK, if back { "1" } else { "" });
+    child
+}
+
 /// How many steps it has.
 fn killed(place: &dyn Fn() -> Place, refused: bool, back: bool, check: impl Fn(&Place, usize)) -> usize {
     for step in 0.. {
         let place = place();
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child.env(DIRECTORY, place.path("")).env(STEP, step.to_string());
-        child.env(REFUSED, if refused { "1" } else { "" }).env(BACK, if back { "1" } else { "" });
-        let status = child.status().unwrap();
+        let status = child(&place, step, refused, back).status().unwrap();
         if status.success() {
             return step;
         }
@@ -81,7 +87,7 @@ fn killed_where_it_is_taken() {
         let mut kept = [sha256(&program("1")), sha256(&program("old"))];
         kept.sort();
         assert_eq!(place.kept(), kept, "step {step}");
-        crate::parts::upgraded(block_on(place.taken(place.unsigned(Source::file(place.path("new")))).back()));
+        crate::parts::upgraded(&block_on(place.taken(place.unsigned(Source::file(place.path("new")))).back()));
         place.is("old");
     });
     assert!(steps >= 10, "{steps}");
@@ -101,7 +107,7 @@ fn killed_where_it_is_refused() {
         place.is("old");
         assert!(matches!(run(&build()), Ok(Done::KnownBad { .. })), "step {step}");
         place.write("new", &program("2"));
-        crate::parts::upgraded(run(&place.taken(place.unsigned(Source::file(place.path("new"))))));
+        crate::parts::upgraded(&run(&place.taken(place.unsigned(Source::file(place.path("new"))))));
         place.is("2");
     });
     assert!(steps >= 10, "{steps}");
@@ -110,7 +116,7 @@ fn killed_where_it_is_refused() {
 fn killed_on_the_way_back() {
     let installed = || {
         let place = fresh();
-        crate::parts::upgraded(run(&place.taken(place.unsigned(Source::file(place.path("new"))))));
+        crate::parts::upgraded(&run(&place.taken(place.unsigned(Source::file(place.path("new"))))));
         place
     };
     let steps = killed(&installed, false, true, |place, step| {
@@ -124,4 +130,29 @@ fn killed_on_the_way_back() {
         place.is(if still { "1" } else { "old" });
     });
     assert!(steps >= 7, "{steps}");
+}
+
+/// Again and again in one place, between the steps too. `HANDOVER_SOAK` is how many times.
+fn killed_at_any_time() {
+    let place = fresh();
+    let times = std::env::var("HANDOVER_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(25_u64);
+    let (mut old, mut ended) = (program("old"), 0);
+    for n in 0..times {
+        let new = program(&n.to_string());
+        place.write("part", &new);
+        std::fs::rename(place.path("part"), place.path("new")).unwrap();
+        let mut running = child(&place, usize::MAX, n % 3 == 0, false).spawn().unwrap();
+        // Whenever it comes, it is right; that it comes at many moments is what makes the test good.
+        std::thread::sleep(Duration::from_micros(n * 7919 % 60_000));
+        running.kill().unwrap();
+        ended += u64::from(running.wait().unwrap().success());
+        let found = std::fs::read(&place.program).unwrap();
+        assert!(found == old || found == new, "after {n}");
+        assert!(Command::new(&place.program).status().unwrap().success());
+        old = found;
+    }
+    assert!(times < 25 || ended < times, "none was killed");
+    place.write("new", &program("last"));
+    crate::parts::upgraded(&run(&place.taken(place.unsigned(Source::file(place.path("new"))))));
+    place.is("last");
 }

@@ -33,12 +33,12 @@ fn a_file() {
     let place = Place::new();
     let from = place.write("new", &program("1"));
     let upgrade = place.taken(place.unsigned(Source::file(&from)));
-    upgraded(run(&upgrade));
+    upgraded(&run(&upgrade));
     place.is("1");
-    up_to_date(run(&upgrade));
+    up_to_date(&run(&upgrade));
     for version in ["2", "3", "4", "5"] {
         place.write("new", &program(version));
-        upgraded(run(&upgrade));
+        upgraded(&run(&upgrade));
         place.is(version);
     }
     let mut kept: Vec<_> = ["2", "3", "4", "5"].iter().map(|version| sha256(&program(version))).collect();
@@ -49,11 +49,11 @@ fn a_file() {
     place.is("5");
     // And back, from what is kept; not to be taken again.
     place.write("new", &program("5"));
-    upgraded(block_on(upgrade.back()));
+    upgraded(&block_on(upgrade.back()));
     place.is("4");
     assert!(matches!(run(&upgrade), Ok(Done::KnownBad { .. })));
-    upgraded(block_on(upgrade.back()));
-    upgraded(block_on(upgrade.back()));
+    upgraded(&block_on(upgrade.back()));
+    upgraded(&block_on(upgrade.back()));
     place.is("2");
     assert!(block_on(upgrade.back()).unwrap_err().is_state(), "there is no other");
 }
@@ -65,7 +65,7 @@ fn over_tls() {
     server
         .put("/dl/SUMS?v=1%202", Answer::file(format!("{}  other\n{}  web\n", "0".repeat(64), sha256(&program("1")))));
     let builder = place.unsigned(source(&server, "/dl/web?v=1%202")).ca_file(place.path("ca.pem"));
-    upgraded(run(&place.taken(builder.sha256_in("SUMS"))));
+    upgraded(&run(&place.taken(builder.sha256_in("SUMS"))));
     place.is("1");
 }
 
@@ -77,27 +77,27 @@ fn etags_save_the_download() {
     };
     put("1", "\"one\"");
     let upgrade = place.taken(place.unsigned(source(&server, "/web")).ca_file(place.path("ca.pem")));
-    upgraded(run(&upgrade));
+    upgraded(&run(&upgrade));
     for _ in 0..2 {
-        up_to_date(run(&upgrade));
+        up_to_date(&run(&upgrade));
     }
     let statuses = |server: &Server| server.asked().iter().map(|asked| asked.status).collect::<Vec<_>>();
     assert_eq!(statuses(&server), [200, 304, 304]);
     put("2", "\"two\"");
-    upgraded(run(&upgrade));
-    up_to_date(run(&upgrade));
+    upgraded(&run(&upgrade));
+    up_to_date(&run(&upgrade));
     assert_eq!(statuses(&server), [200, 304]);
     // The file was replaced by hand: what the server has is wanted again, whole.
     std::fs::write(place.path("by-hand"), program("0")).unwrap();
     std::fs::set_permissions(place.path("by-hand"), std::fs::metadata(&place.program).unwrap().permissions()).unwrap();
     std::fs::rename(place.path("by-hand"), &place.program).unwrap();
-    upgraded(run(&upgrade));
+    upgraded(&run(&upgrade));
     place.is("2");
     assert_eq!(statuses(&server), [200]);
     // Another version with the bytes of this one: downloaded once more, and remembered.
     put("2", "\"three\"");
-    up_to_date(run(&upgrade));
-    up_to_date(run(&upgrade));
+    up_to_date(&run(&upgrade));
+    up_to_date(&run(&upgrade));
     assert_eq!(statuses(&server), [200, 304]);
 }
 
@@ -106,8 +106,8 @@ fn modification_times_do_too() {
     let server = Server::tls(&place.path("ca.pem"));
     server.put("/web", Answer::File(program("1"), None, Some("Mon, 01 Jan 2026 00:00:00 GMT")));
     let upgrade = place.taken(place.unsigned(source(&server, "/web")).ca_file(place.path("ca.pem")));
-    upgraded(run(&upgrade));
-    up_to_date(run(&upgrade));
+    upgraded(&run(&upgrade));
+    up_to_date(&run(&upgrade));
     assert_eq!(server.asked().iter().map(|asked| asked.status).collect::<Vec<_>>(), [200, 304]);
 }
 
@@ -120,7 +120,7 @@ fn fails(answer: Answer, why: &str) {
     not_fetched(run(&upgrade), why);
     place.is_untouched();
     server.put("/web", Answer::file(program("1")));
-    upgraded(run(&upgrade));
+    upgraded(&run(&upgrade));
     place.is("1");
 }
 
@@ -189,7 +189,7 @@ fn redirects() {
         server.put(&format!("/{n}"), Answer::Redirect(format!("/{}", n + 1)));
     }
     server.put("/10", Answer::file(program("1")));
-    upgraded(run(&place.taken(builder("/0"))));
+    upgraded(&run(&place.taken(builder("/0"))));
 }
 
 fn an_unknown_certificate() {
@@ -214,7 +214,7 @@ fn secrets_stay_where_they_belong() {
     server.put("/away", Answer::Status(500));
     let url = server.url("/web?key=hush").replace("://", "://me:hush@");
     let http = Http::new(&url).unwrap();
-    upgraded(run(&place.taken(place.unsigned(http).ca_file(place.path("ca.pem")))));
+    upgraded(&run(&place.taken(place.unsigned(http).ca_file(place.path("ca.pem")))));
     assert!(server.asked()[0].headers["authorization"].starts_with("Basic "));
     // On to another host, the header does not go.
     let http = Http::new(&other.url("/away?key=hush")).unwrap().header("authorization", "Bearer hush").unwrap();
@@ -262,7 +262,7 @@ fn one_at_a_time() {
         let _ = running.await;
     });
     place.is_untouched();
-    upgraded(run(&other));
+    upgraded(&run(&other));
 }
 
 fn polling() {

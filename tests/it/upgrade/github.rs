@@ -50,7 +50,7 @@ fn latest() {
     let github = GitHub::new("acme/web", "web-*-x86_64").api(api.url("/")).token("hush");
     let builder = place.builder(github, signer.trust()).ca_file(place.path("ca.pem")).sha256_in("SHA256SUMS");
     let upgrade = place.taken(builder);
-    upgraded(run(&upgrade));
+    upgraded(&run(&upgrade));
     place.is("1");
     let asked = api.asked();
     assert!(
@@ -58,7 +58,7 @@ fn latest() {
     );
     assert_eq!(asked[0].headers["accept"], "application/vnd.github+json");
     assert!(asked.iter().any(|a| a.path.contains("/assets/") && a.headers["accept"] == "application/octet-stream"));
-    up_to_date(run(&upgrade));
+    up_to_date(&run(&upgrade));
     assert_eq!(
         api.asked().iter().map(|a| a.status).collect::<Vec<_>>(),
         [304],
@@ -66,10 +66,10 @@ fn latest() {
     );
     // Another text about the same release.
     release(&api, "latest", "\"b\"", "v1", &files(&signer, "1"), false);
-    up_to_date(run(&upgrade));
+    up_to_date(&run(&upgrade));
     assert_eq!(api.asked().len(), 1, "the asset is the one that was seen");
     release(&api, "latest", "\"c\"", "v2", &files(&signer, "2"), false);
-    upgraded(run(&upgrade));
+    upgraded(&run(&upgrade));
     place.is("2");
 }
 
@@ -80,7 +80,7 @@ fn a_tag() {
     release(&api, "tags/v1", "\"b\"", "v1", &files(&signer, "1"), false);
     let github = |tag: &str| GitHub::new("acme/web", "web-?-x86_64").api(api.url("")).tag(tag);
     let build = |tag: &str| place.taken(place.builder(github(tag), signer.trust()).ca_file(place.path("ca.pem")));
-    upgraded(run(&build("v1")));
+    upgraded(&run(&build("v1")));
     place.is("1");
     assert!(api.asked().iter().all(|a| !a.headers.contains_key("authorization")));
     not_fetched(run(&build("v9")), "404");

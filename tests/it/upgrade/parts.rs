@@ -123,12 +123,12 @@ pub(crate) fn run(upgrade: &Upgrade) -> Result<Done> {
 }
 
 #[track_caller]
-pub(crate) fn upgraded(outcome: Result<Done>) {
+pub(crate) fn upgraded(outcome: &Result<Done>) {
     assert!(matches!(outcome, Ok(Done::Upgraded { .. })), "{outcome:?}");
 }
 
 #[track_caller]
-pub(crate) fn up_to_date(outcome: Result<Done>) {
+pub(crate) fn up_to_date(outcome: &Result<Done>) {
     assert!(matches!(outcome, Ok(Done::UpToDate { .. })), "{outcome:?}");
 }
 

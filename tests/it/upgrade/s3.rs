@@ -72,11 +72,11 @@ fn by_path() {
     let s3 = S3::new("releases", "web/stable/web").endpoint(format!("http://{}", storage.address));
     let s3 = s3.region("eu-central-1").credentials("me", "hush", None);
     let upgrade = place.taken(place.builder(s3, signer.trust()));
-    upgraded(run(&upgrade));
+    upgraded(&run(&upgrade));
     place.is("1");
-    up_to_date(run(&upgrade));
+    up_to_date(&run(&upgrade));
     put(&place, &signer, "2");
-    upgraded(run(&upgrade));
+    upgraded(&run(&upgrade));
     place.is("2");
 }
 
@@ -86,7 +86,7 @@ fn by_host_name() {
     let s3 = S3::new("releases", "web/stable/web").endpoint(format!("http://s3.test:{}", storage.address.port()));
     let s3 = s3.path_style(false).credentials("me", "hush", None);
     let builder = place.builder(s3, signer.trust()).resolve("releases.s3.test", storage.address);
-    upgraded(run(&place.taken(builder)));
+    upgraded(&run(&place.taken(builder)));
     place.is("1");
 }
 

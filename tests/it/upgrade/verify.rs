@@ -31,7 +31,7 @@ fn signatures() {
     refused(try_it(signer.trust()), "is not good");
     place.is_untouched();
     signed(&good);
-    upgraded(try_it(other.trust().and(signer.trust())));
+    upgraded(&try_it(other.trust().and(signer.trust())));
     place.is("1");
 }
 
@@ -46,7 +46,7 @@ fn checksums() {
     place.write("SUMS", format!("{}  new\n", sha256(&program("2"))).as_bytes());
     refused(run(&place.taken(builder().sha256_in("SUMS"))), "its SHA-256 is");
     place.is_untouched();
-    upgraded(run(&place.taken(builder().sha256(&sha256(&program("1")).to_uppercase()).unwrap())));
+    upgraded(&run(&place.taken(builder().sha256(&sha256(&program("1")).to_uppercase()).unwrap())));
     // Nobody could tell who is at the other end.
     let plain = || place.unsigned(Source::url("http://127.0.0.1:1/web").unwrap());
     assert!(plain().install_only().unwrap_err().is_invalid());
@@ -72,7 +72,7 @@ fn formats() {
         place.is_untouched();
     }
     fs::write(&from, "#!/bin/sh\nexit 0\n").unwrap();
-    upgraded(run(&place.taken(builder().any_format())));
+    upgraded(&run(&place.taken(builder().any_format())));
     assert!(std::process::Command::new(&place.program).status().unwrap().success());
 }
 
@@ -88,7 +88,7 @@ fn checks() {
     );
     place.is_untouched();
     let seen = place.path("seen");
-    upgraded(run(&place.taken(builder().check(format!("{{}} && stat -c %a {{}} >{}", seen.display())))));
+    upgraded(&run(&place.taken(builder().check(format!("{{}} && stat -c %a {{}} >{}", seen.display())))));
     assert_eq!(fs::read_to_string(seen).unwrap(), "755\n", "as it will be run");
 }
 
@@ -113,15 +113,15 @@ fn refusals_are_remembered() {
     let copy = place.write("copy", &program("bad"));
     assert!(matches!(run(&place.taken(place.unsigned(Source::file(copy)))), Ok(Done::KnownBad { .. })));
     fs::write(&from, program("good")).unwrap();
-    upgraded(run(&upgrade(|| Verdict::Taken, false)));
+    upgraded(&run(&upgrade(|| Verdict::Taken, false)));
     place.is("good");
     fs::write(&from, program("bad")).unwrap();
     assert!(run(&upgrade(refusing, true)).unwrap_err().is_generation());
     place.is("good");
-    upgraded(run(&upgrade(|| Verdict::Taken, true)));
+    upgraded(&run(&upgrade(|| Verdict::Taken, true)));
     place.is("bad");
     let upgrade = upgrade(|| Verdict::Taken, false);
-    crate::parts::up_to_date(run(&upgrade));
+    crate::parts::up_to_date(&run(&upgrade));
 }
 
 fn silence_is_not_remembered() {
@@ -136,7 +136,7 @@ fn silence_is_not_remembered() {
         assert!(error.is_timeout() && error.to_string().contains("nobody answers"), "{error}");
         place.is("old");
     }
-    upgraded(run(&place.taken(place.unsigned(Source::file(&from)))));
+    upgraded(&run(&place.taken(place.unsigned(Source::file(&from)))));
 }
 
 /// A package manager, or a person, in between.
