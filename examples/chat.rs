@@ -14,6 +14,7 @@ use axum::routing::{any, get};
 use axum::{Extension, Router};
 use futures_util::{Stream, StreamExt, stream};
 use handover::DrainSignal;
+use handover::http::ConnectInfo;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -39,9 +40,9 @@ async fn main() -> handover::Result<()> {
     service.run().await
 }
 
-async fn socket(upgrade: WebSocketUpgrade, Extension(drain): Extension<DrainSignal>, room: State<Room>) -> Response {
+async fn socket(upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectInfo>, room: State<Room>) -> Response {
     // it counts as a connection until it is closed, and the drain waits for it, up to the drain timeout
-    upgrade.on_upgrade(|socket| chat(socket, drain, room.0))
+    upgrade.on_upgrade(move |socket| chat(socket, info.drain(), room.0))
 }
 
 async fn chat(mut socket: WebSocket, mut drain: DrainSignal, room: Room) {
@@ -76,9 +77,9 @@ async fn chat(mut socket: WebSocket, mut drain: DrainSignal, room: Room) {
     }
 }
 
-async fn events(Extension(drain): Extension<DrainSignal>, room: State<Room>) -> impl IntoResponse {
+async fn events(Extension(info): Extension<ConnectInfo>, room: State<Room>) -> impl IntoResponse {
     // ended, not cut: an EventSource connects again by itself, to the next generation
-    Sse::new(said(room.subscribe()).take_until(drain)).keep_alive(KeepAlive::default())
+    Sse::new(said(room.subscribe()).take_until(info.drain())).keep_alive(KeepAlive::default())
 }
 
 fn said(messages: broadcast::Receiver<String>) -> impl Stream<Item = Result<Event, Infallible>> {

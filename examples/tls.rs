@@ -15,8 +15,9 @@ use axum::Router;
 use axum::extract::Extension;
 use axum::routing::get;
 use clap::Parser;
+use handover::http::ConnectInfo;
 use handover::service::hooks::{Hook, InPlace};
-use handover::tls::{Tls, TlsInfo, TlsOptions};
+use handover::tls::{Tls, TlsOptions};
 
 /// An HTTPS service that is reloaded without its clients noticing.
 #[derive(Debug, Parser)]
@@ -75,7 +76,8 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-async fn info(Extension(info): Extension<TlsInfo>) -> String {
+async fn info(Extension(info): Extension<ConnectInfo>) -> String {
+    let Some(info) = info.tls() else { return "no TLS\n".into() };
     let resumed = if info.is_resumed() { "resumed" } else { "full handshake" };
     format!("{:?}, {resumed}\n", info.version())
 }

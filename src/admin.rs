@@ -32,13 +32,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, ORIGIN};
-use ::http::{HeaderValue, Method, Request, Response, StatusCode};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body::Frame;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
-use crate::http::{HttpOptions, Peer, serve_hyper};
+use crate::http::{ConnectInfo, HttpOptions, Peer, serve_hyper};
 use crate::service::{Handle, Reloaded, Service};
 use crate::systemd::activation::Listener;
 
@@ -100,22 +100,22 @@ impl AdminOptions {
         Ok(())
     }
 
-    fn lets_in(&self, request: &Request<impl Sized>) -> Result<(), (StatusCode, String)> {
+    fn lets_in(&self, peer: Option<Peer>, headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
         // Only browsers send it, for a page that somebody else may have written.
-        if request.headers().contains_key(ORIGIN) {
+        if headers.contains_key(ORIGIN) {
             return Err((StatusCode::FORBIDDEN, "not for browsers".into()));
         }
-        match request.extensions().get::<Peer>() {
+        match peer {
             Some(Peer::Unix { uid: Some(uid), .. }) => {
                 let own = nix::unistd::geteuid().as_raw();
-                if *uid == 0 || *uid == own || self.uids.contains(uid) {
+                if uid == 0 || uid == own || self.uids.contains(&uid) {
                     return Ok(());
                 }
                 Err((StatusCode::FORBIDDEN, format!("uid {uid} may not; uid {own} and root may")))
             }
             Some(Peer::Tcp(_)) if self.token.is_none() && self.open => Ok(()),
             Some(Peer::Tcp(_)) => {
-                let given = request.headers().get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
+                let given = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
                 match (&self.token, given) {
                     (Some(token), Some(given)) if same(token.as_bytes(), given) => Ok(()),
                     _ => Err((StatusCode::UNAUTHORIZED, "needs the header Authorization: Bearer and the token".into())),
@@ -157,8 +157,9 @@ impl Service {
 }
 
 async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions, handle: &Handle) -> Response<Text> {
-    if let Err((status, why)) = options.lets_in(request) {
-        tracing::warn!(peer = ?request.extensions().get::<Peer>(), "admin: {} refused: {why}", request.uri().path());
+    let peer = request.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
+    if let Err((status, why)) = options.lets_in(peer, request.headers()) {
+        tracing::warn!(?peer, "admin: {} refused: {why}", request.uri().path());
         return reply(status, &json!({ "error": why }));
     }
     let over = |error: &Error| reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() }));
@@ -235,6 +236,7 @@ impl http_body::Body for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::http::HeaderName;
 
     #[test]
     fn tokens_are_compared_whole() {
@@ -247,14 +249,9 @@ mod tests {
     #[test]
     fn whom_nobody_vouches_for_stays_out() {
         let asked = |options: &AdminOptions, peer: Option<Peer>, headers: &[(&'static str, &str)]| {
-            let mut request = Request::new(());
-            if let Some(peer) = peer {
-                request.extensions_mut().insert(peer);
-            }
-            for (name, value) in headers {
-                request.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
-            }
-            options.lets_in(&request).map_err(|(status, _)| status.as_u16())
+            let value = |value: &str| HeaderValue::from_str(value).unwrap();
+            let headers = headers.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect();
+            options.lets_in(peer, &headers).map_err(|(status, _)| status.as_u16())
         };
         let own = nix::unistd::geteuid().as_raw();
         let unix = |uid| Some(Peer::Unix { pid: None, uid, gid: None });

@@ -74,6 +74,10 @@ impl Child {
         Self { process, address: line.trim().parse().unwrap() }
     }
 
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.process.id().cast_signed())
+    }
+
     fn proc(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.process.id())).unwrap()
     }

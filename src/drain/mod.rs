@@ -268,6 +268,7 @@ impl Drain {
         self.core.count(&mut state, work)
     }
 
+    #[inline]
     pub(crate) fn phase(&self) -> Phase {
         self.core.phase()
     }
@@ -309,6 +310,7 @@ impl Drain {
 }
 
 impl Core {
+    #[inline]
     fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Open,

@@ -1,99 +1,133 @@
 //! The requests of a connection that are not answered yet, for whoever must say what a cut broke off.
 
 use crate::drain::since;
-use http::uri::PathAndQuery;
-use http::{Method, Request, Uri};
+use http::{Method, Request};
 use std::fmt;
 use tokio::time::Instant;
 
 /// Longest path that a cut is logged with.
 const PATH_SHOWN: usize = 200;
 
-/// A request from its call to the end of its reply.
-#[derive(Debug)]
+/// A slot's memory for the path of its next request; more is given back, as HTTP/2 may have hundreds of slots.
+const PATH_KEPT: usize = 64;
+
+/// A request from its call to the end of its reply; after that an empty slot for the next.
+#[derive(Debug, Default)]
 pub(super) struct Active {
+    /// 0: none.
     number: u64,
     method: Method,
-    target: Target,
-    since: Instant,
-}
-
-/// Only what is shown is kept: each part of a `Uri` costs a clone.
-#[derive(Debug)]
-enum Target {
-    Path(PathAndQuery),
-    /// CONNECT names no path, but an authority.
-    Whole(Box<Uri>),
+    /// What is shown of it. A copy: a share in the request's own path would hold hyper's read buffer, and cost more.
+    target: String,
+    since: Option<Instant>,
 }
 
 impl Active {
-    pub(super) fn new<B>(number: u64, request: &Request<B>) -> Self {
-        let (method, uri) = (request.method(), request.uri());
-        let target = match uri.path_and_query() {
-            Some(path) if method != Method::CONNECT => Target::Path(path.clone()),
-            _ => Target::Whole(Box::new(uri.clone())),
-        };
-        Self { number, method: method.clone(), target, since: Instant::now() }
+    #[inline]
+    fn begin<B>(&mut self, number: u64, request: &Request<B>) {
+        self.number = number;
+        self.method.clone_from(request.method());
+        self.since = Some(Instant::now());
+        self.target.clear();
+        match request.uri().path_and_query() {
+            Some(path) if request.method() != Method::CONNECT => self.target.push_str(shown(path.as_str())),
+            // CONNECT names no path, but an authority
+            _ => self.target.push_str(shown(&request.uri().to_string())),
+        }
     }
+
+    fn is_some(&self) -> bool {
+        self.number != 0
+    }
+}
+
+/// One character more than is shown, which tells that there are more.
+#[inline]
+fn shown(target: &str) -> &str {
+    if target.len() <= PATH_SHOWN {
+        return target;
+    }
+    let end = target.char_indices().nth(PATH_SHOWN + 1).map_or(target.len(), |(at, _)| at);
+    &target[..end]
 }
 
 impl fmt::Display for Active {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole;
-        let path = match &self.target {
-            Target::Path(path) => path.as_str(),
-            Target::Whole(uri) => {
-                whole = uri.to_string();
-                &whole
-            }
-        };
         write!(f, "{} ", self.method)?;
-        for (at, c) in path.chars().enumerate() {
+        for (at, c) in self.target.chars().enumerate() {
             if at == PATH_SHOWN {
                 f.write_str("…")?;
                 break;
             }
             write!(f, "{}", c.escape_debug())?;
         }
-        write!(f, " for {:?}", since(self.since))
+        match self.since {
+            Some(began) => write!(f, " for {:?}", since(began)),
+            None => Ok(()),
+        }
     }
 }
 
 /// Each in a slot, so that its end finds it at once among HTTP/2's hundreds.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    slots: Vec<Option<Active>>,
+    /// Slot 0, all that HTTP/1 needs: not on the heap, which would be one more cache line to fetch for each request.
+    first: Active,
+    /// Slots from 1 on.
+    more: Vec<Active>,
+    /// Of `more`.
     free: Vec<usize>,
 }
 
 impl Requests {
-    /// Returns its slot.
-    pub(super) fn begin(&mut self, active: Active) -> usize {
-        if let Some(slot) = self.free.pop() {
-            self.slots[slot] = Some(active);
-            return slot;
-        }
-        if self.slots.is_empty() {
-            self.slots.reserve_exact(1); // more than enough for HTTP/1
-        }
-        self.slots.push(Some(active));
-        self.slots.len() - 1
+    /// HTTP/1: in slot 0, in place of the one before.
+    #[inline]
+    pub(super) fn only<B>(&mut self, number: u64, request: &Request<B>) -> usize {
+        self.first.begin(number, request);
+        0
     }
 
-    pub(super) fn end(&mut self, slot: usize) -> Option<Active> {
-        let ended = self.slots.get_mut(slot)?.take();
-        if ended.is_some() {
-            self.free.push(slot);
+    /// Returns its slot.
+    #[inline]
+    pub(super) fn begin<B>(&mut self, number: u64, request: &Request<B>) -> usize {
+        if !self.first.is_some() {
+            self.first.begin(number, request);
+            return 0;
         }
-        ended
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.more.push(Active::default());
+            self.more.len()
+        });
+        if let Some(active) = self.more.get_mut(slot - 1) {
+            active.begin(number, request);
+        }
+        slot
+    }
+
+    #[inline]
+    pub(super) fn end(&mut self, slot: usize) {
+        let active = match slot {
+            0 => Some(&mut self.first),
+            more => self.more.get_mut(more - 1),
+        };
+        if let Some(active) = active.filter(|active| active.is_some()) {
+            active.number = 0;
+            if slot > 0 {
+                if active.target.capacity() > PATH_KEPT {
+                    active.target = String::new();
+                }
+                self.free.push(slot);
+            }
+        }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.slots.len() - self.free.len()
+        usize::from(self.first.is_some()) + self.more.len() - self.free.len()
     }
 
     pub(super) fn oldest(&self) -> Option<&Active> {
-        self.slots.iter().flatten().min_by_key(|active| active.number)
+        let all = std::iter::once(&self.first).chain(&self.more);
+        all.filter(|active| active.is_some()).min_by_key(|active| active.number)
     }
 }
 
@@ -101,27 +135,52 @@ impl Requests {
 mod tests {
     use super::*;
 
-    fn active(number: u64, method: Method, uri: &str) -> Active {
-        Active::new(number, &Request::builder().method(method).uri(uri).body(()).unwrap())
+    fn request(method: Method, uri: &str) -> Request<()> {
+        Request::builder().method(method).uri(uri).body(()).unwrap()
+    }
+
+    fn shown(method: Method, uri: &str) -> String {
+        let mut requests = Requests::default();
+        requests.begin(1, &request(method, uri));
+        requests.oldest().unwrap().to_string()
     }
 
     #[tokio::test]
     async fn slots_are_used_again_and_the_oldest_is_named() {
         let mut requests = Requests::default();
-        let slots: Vec<_> = (1..=3).map(|n| requests.begin(active(n, Method::GET, "/"))).collect();
+        let get = request(Method::GET, "/");
+        let slots: Vec<_> = (1..=3).map(|n| requests.begin(n, &get)).collect();
         assert_eq!((slots.as_slice(), requests.count()), ([0, 1, 2].as_slice(), 3));
-        assert!(requests.end(0).is_some() && requests.end(0).is_none() && requests.end(9).is_none());
-        assert_eq!(requests.oldest().unwrap().number, 2);
-        assert_eq!(requests.begin(active(4, Method::GET, "/")), 0);
+        requests.end(0);
+        requests.end(0);
+        requests.end(9);
+        assert_eq!((requests.oldest().unwrap().number, requests.count()), (2, 2));
+        assert_eq!(requests.begin(4, &get), 0);
         assert_eq!((requests.oldest().unwrap().number, requests.count()), (2, 3));
+        requests.end(1);
+        requests.end(1);
+        assert_eq!((requests.oldest().unwrap().number, requests.count()), (3, 2));
+        assert_eq!((requests.begin(5, &get), requests.begin(6, &get), requests.count()), (1, 3, 4));
+        (0..4).for_each(|slot| requests.end(slot));
+        assert!(requests.oldest().is_none() && requests.count() == 0);
+    }
+
+    #[tokio::test]
+    async fn a_slot_shows_nothing_of_the_request_before() {
+        let mut requests = Requests::default();
+        let slot = requests.begin(1, &request(Method::POST, "/a-long-one"));
+        requests.end(slot);
+        requests.begin(2, &request(Method::GET, "/"));
+        assert!(requests.oldest().unwrap().to_string().starts_with("GET / for "));
     }
 
     #[tokio::test]
     async fn what_is_shown_is_short_and_harmless() {
-        let long = format!("/{}", "x".repeat(500));
-        let shown = active(1, Method::GET, &long).to_string();
-        assert!(shown.starts_with("GET /xxx") && shown.contains("x… for ") && shown.len() < 250, "{shown}");
-        assert!(active(1, Method::CONNECT, "host:443").to_string().starts_with("CONNECT host:443 for "));
-        assert!(active(1, Method::OPTIONS, "*").to_string().starts_with("OPTIONS * for "));
+        let long = shown(Method::GET, &format!("/{}", "x".repeat(500)));
+        assert!(long.starts_with("GET /xxx") && long.contains("x… for ") && long.len() < 250, "{long}");
+        let fits = shown(Method::GET, &format!("/{}", "x".repeat(PATH_SHOWN - 1)));
+        assert!(fits.contains("x for "), "{fits}");
+        assert!(shown(Method::CONNECT, "host:443").starts_with("CONNECT host:443 for "));
+        assert!(shown(Method::OPTIONS, "*").starts_with("OPTIONS * for "));
     }
 }

@@ -4,7 +4,7 @@
 //! by the connection's own task, one after the other; so plain atomics do. Only the hammer looks
 //! from outside.
 
-use super::active::{Active, Requests};
+use super::active::Requests;
 use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
 use crate::metrics::{Counted, Protocol};
@@ -59,7 +59,7 @@ pub(super) struct Conn {
     pub(super) drain: Drain,
     pub(super) peer: Peer,
     /// Whether there may be a second request.
-    pub(super) keep_alive: bool,
+    keep_alive: bool,
     metrics: Counted,
     listener: Arc<str>,
     opened: Instant,
@@ -74,6 +74,8 @@ pub(super) struct Conn {
     http2: AtomicBool,
     /// HTTP/2: some streams were upgraded. hyper does not tell when they close.
     tunnels: AtomicBool,
+    /// HTTP/1: the request in `active` is not over yet. Saves a lock per request.
+    answering: AtomicBool,
     active: Mutex<Requests>,
     wakers: Mutex<Wakers>,
 }
@@ -93,12 +95,12 @@ pub(super) enum Half {
 }
 
 impl Conn {
-    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer) -> Self {
+    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer, keep_alive: bool) -> Self {
         let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
         Self {
             drain,
             peer,
-            keep_alive: true,
+            keep_alive,
             metrics,
             listener,
             opened: Instant::now(),
@@ -112,6 +114,7 @@ impl Conn {
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             tunnels: AtomicBool::new(false),
+            answering: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
         }
@@ -121,10 +124,12 @@ impl Conn {
         self.opened
     }
 
+    #[inline]
     pub(super) fn stage(&self) -> Stage {
         STAGES[usize::from(self.stage.load(Relaxed))]
     }
 
+    #[inline]
     pub(super) fn set_stage(&self, stage: Stage) {
         self.stage.store(stage as u8, Relaxed);
         if stage == Stage::Http2 {
@@ -132,29 +137,35 @@ impl Conn {
         }
     }
 
+    #[inline]
     pub(super) fn is_draining(&self) -> bool {
         self.drain.phase() != Phase::Open
     }
 
+    #[inline]
     pub(super) fn is_hammered(&self) -> bool {
         self.drain.phase() == Phase::Hammered
     }
 
     /// Requests so far.
+    #[inline]
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
     /// Bytes are held back that hyper has not asked for.
+    #[inline]
     pub(super) fn has_held(&self) -> bool {
         self.held.load(Relaxed)
     }
 
+    #[inline]
     pub(super) fn set_held(&self, held: bool) {
         self.held.store(held, Relaxed);
     }
 
     /// Seen while draining: nothing has been received behind the current request.
+    #[inline]
     pub(super) fn set_last(&self, last: bool) {
         self.last.store(last, Relaxed);
     }
@@ -165,10 +176,12 @@ impl Conn {
     }
 
     /// The connection should close if a last look finds nothing.
+    #[inline]
     pub(super) fn closes_idle(&self) -> bool {
         self.close_idle.load(Relaxed)
     }
 
+    #[inline]
     pub(super) fn close_idle(&self, close: bool) {
         self.close_idle.store(close, Relaxed);
     }
@@ -179,6 +192,7 @@ impl Conn {
     }
 
     /// The body of the request that the service was called with last.
+    #[inline]
     pub(super) fn length(&self) -> Length {
         match self.length.load(Relaxed) {
             u64::MAX => Length::Chunked,
@@ -191,18 +205,22 @@ impl Conn {
         let http2 = self.http2.load(Relaxed);
         let number = self.requests.load(Relaxed) + 1;
         self.requests.store(number, Relaxed);
-        if !http2 {
-            let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
-            self.length.store(length, Relaxed);
-            self.body.store(length != 0, Relaxed);
-            self.last.store(false, Relaxed);
-            let agreed = self.stage() == Stage::Head;
-            self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
+        if http2 {
+            return self.active().begin(number, request);
         }
-        self.active().begin(Active::new(number, request))
+        let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
+        self.length.store(length, Relaxed);
+        self.body.store(length != 0, Relaxed);
+        self.last.store(false, Relaxed);
+        let agreed = self.stage() == Stage::Head;
+        self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
+        let slot = self.active().only(number, request);
+        self.answering.store(true, Relaxed);
+        slot
     }
 
     /// The service has answered; returns whether the reply must carry `Connection: close`.
+    #[inline]
     pub(super) fn answered(&self, upgrade: bool) -> bool {
         if self.http2.load(Relaxed) {
             self.tunnels.fetch_or(upgrade, Relaxed);
@@ -238,14 +256,18 @@ impl Conn {
     }
 
     /// hyper has let go of the reply's body.
+    #[inline]
     pub(super) fn ended(&self, slot: usize) {
         match self.stage() {
             Stage::Upgraded => return, // the request lives on in the stream
             Stage::Called | Stage::Replying => self.set_stage(Stage::Replied),
             _ => {}
         }
-        let ended = self.active().end(slot);
-        drop(ended); // without the lock
+        if self.http2.load(Relaxed) {
+            self.active().end(slot);
+        } else {
+            self.answering.store(false, Relaxed);
+        }
     }
 
     pub(super) fn set_task(&self, waker: Waker) {
@@ -265,6 +287,7 @@ impl Conn {
         }
     }
 
+    #[inline]
     fn active(&self) -> MutexGuard<'_, Requests> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -300,8 +323,10 @@ impl Work for Conn {
             since(self.opened)
         );
         let active = self.active();
+        // of HTTP/1 the last one stays there when it is over
+        let some = self.http2.load(Relaxed) || self.answering.load(Relaxed);
         // writing to a String cannot fail
-        let _ = match (active.oldest(), stage) {
+        let _ = match (active.oldest().filter(|_| some), stage) {
             (Some(oldest), _) => write!(text, "{oldest}"),
             (None, Stage::Half) => write!(text, "half a request head"),
             (None, Stage::Head) => write!(text, "a request head"),

@@ -9,12 +9,12 @@
 //! `into_parts` (it has no answer while a request is in progress).
 
 use super::conn::{Conn, Half, Length, Stage};
+use super::info::ConnectInfo;
 use super::scan;
 use super::transport::Transport;
 use crate::drain::Guard;
 use crate::sys::look::Look;
 use bytes::{Buf, BytesMut};
-use http::Extensions;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// After the last reply, at most this much of what the client still sends is read and dropped, so
 /// that no reset overtakes the reply. With [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
 const CLOSE_DISCARD: usize = 16 << 20;
+
+/// Pieces of a reply of no more than this are written as one: to copy them costs less than writev(2) does over send(2).
+const GATHERED: usize = 1024;
 
 pub(super) struct Framed<T: Transport> {
     stream: T,
@@ -80,8 +83,13 @@ impl<T: Transport> Framed<T> {
     }
 
     /// What requests shall know of the connection.
-    pub(super) fn extensions(&self) -> Extensions {
-        self.stream.extensions()
+    pub(super) fn info(&self) -> ConnectInfo {
+        ConnectInfo::new(
+            self.conn.peer,
+            self.conn.drain.signal(),
+            #[cfg(feature = "tls")]
+            self.stream.tls(),
+        )
     }
 
     /// Reads until the protocol is known; `None` if the client closes before. Where it was agreed on beforehand, HTTP/2
@@ -328,7 +336,14 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_upgraded(cx, Half::Writer)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        if let [one] = bufs {
+            return Pin::new(&mut self.stream).poll_write(cx, one);
+        }
+        let mut space = [0; GATHERED];
+        match gather(bufs, &mut space) {
+            Some(all) => Pin::new(&mut self.stream).poll_write(cx, all),
+            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -370,6 +385,16 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// `None`: they are too large.
+fn gather<'a>(bufs: &[IoSlice<'_>], space: &'a mut [u8; GATHERED]) -> Option<&'a [u8]> {
+    let mut end = 0;
+    for buf in bufs {
+        space.get_mut(end..end + buf.len())?.copy_from_slice(buf);
+        end += buf.len();
+    }
+    Some(&space[..end])
 }
 
 /// Closed where no answer is due: the header timeout, or the hammer on an idle one.

@@ -6,11 +6,12 @@
 //! the last reply says `close`; HTTP/2 gets a GOAWAY and finishes its streams; an upgraded stream
 //! counts until it is dropped. The chapter [`docs::http`](crate::docs::http) has more.
 //!
-//! Handlers find [`Peer`] and [`DrainSignal`](crate::DrainSignal) in the request's extensions.
+//! Handlers find a [`ConnectInfo`] in the request's extensions.
 
 mod active;
 mod conn;
 mod framed;
+mod info;
 mod observe;
 mod scan;
 mod task;
@@ -18,6 +19,7 @@ mod task;
 mod tls;
 mod transport;
 
+pub use self::info::ConnectInfo;
 #[cfg(feature = "tls")]
 pub use self::tls::{serve_hyper_tls, serve_tls};
 pub use crate::drain::Peer;
@@ -270,21 +272,32 @@ where
     B::Error: Into<BoxError>,
 {
     let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
-    let services = std::iter::repeat_n(service, acceptors.len());
-    for (mut acceptor, service) in acceptors.into_iter().zip(services) {
-        let drain = drain.clone();
+    let drain = drain.clone();
+    accept(&runtime, acceptors, move |Accepted { stream, peer, entering }, name| {
+        let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive));
+        let guard = entering.track(Arc::clone(&conn) as _);
+        let framed = Framed::new(stream, Arc::clone(&conn), guard);
+        task::connection(framed, conn, service.clone(), options)
+    });
+    Ok(())
+}
+
+/// Each connection in a task of its own.
+fn accept<F>(
+    runtime: &tokio::runtime::Handle,
+    acceptors: Vec<Acceptor>,
+    serve: impl Fn(Accepted, Arc<str>) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    for mut acceptor in acceptors {
+        let serve = serve.clone();
         runtime.spawn(async move {
-            while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
-                let mut conn = Conn::new(drain.clone(), Arc::clone(acceptor.name()), peer);
-                conn.keep_alive = options.keep_alive;
-                let conn = Arc::new(conn);
-                let guard = entering.track(Arc::clone(&conn) as _);
-                let framed = Framed::new(stream, Arc::clone(&conn), guard);
-                tokio::spawn(task::connection(framed, conn, service.clone(), options));
+            while let Some(accepted) = acceptor.accept().await {
+                tokio::spawn(serve(accepted, Arc::clone(acceptor.name())));
             }
         });
     }
-    Ok(())
 }
 
 fn prepare(

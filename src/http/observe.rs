@@ -1,6 +1,7 @@
 //! The service as hyper sees it: each request is known from its call to the end of its reply.
 
 use super::conn::Conn;
+use super::info::ConnectInfo;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -20,10 +21,10 @@ pub(super) struct Observed<S> {
 }
 
 impl<S> Observed<S> {
-    /// `extensions`: what each request gets besides.
-    pub(super) fn new(service: S, conn: Arc<Conn>, mut extensions: Extensions) -> Self {
-        extensions.insert(conn.peer);
-        extensions.insert(conn.drain.signal());
+    /// `info`: what each request gets besides.
+    pub(super) fn new(service: S, conn: Arc<Conn>, info: ConnectInfo) -> Self {
+        let mut extensions = Extensions::new();
+        extensions.insert(info);
         Self { service, conn, extensions }
     }
 }

@@ -52,7 +52,7 @@ where
         Ok(Some(Protocol::Http2)) => conn.speaks(Speaks::Http2),
         Ok(None) | Err(_) => {}
     }
-    let service = Observed::new(service, Arc::clone(&conn), framed.extensions());
+    let service = Observed::new(service, Arc::clone(&conn), framed.info());
     let result = match protocol {
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),
@@ -225,6 +225,7 @@ impl<'a> Clock<'a> {
     }
 
     /// Lets the drain and the timer wake this task.
+    #[inline]
     fn register(&mut self, cx: &mut Context<'_>) {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());

@@ -3,14 +3,14 @@
 use super::conn::Conn;
 use super::framed::{Framed, Protocol};
 use super::transport::Transport;
-use super::{BoxError, HttpOptions, prepare, task};
+use super::{BoxError, HttpOptions, accept, prepare, task};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::service::Service;
 use crate::sys::look::Look;
 use crate::systemd::activation::Listener;
-use crate::tls::{Tls, TlsStream};
-use http::{Extensions, Request, Response};
+use crate::tls::{Tls, TlsInfo, TlsStream};
+use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
@@ -21,7 +21,8 @@ impl Service {
     /// the client wants it (ALPN).
     ///
     /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets) with the generations to
-    /// come, unless clients are [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself. Handlers find [`TlsInfo`](crate::tls::TlsInfo) in the request's extensions.
+    /// come, unless clients are [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself.
+    /// Handlers find [`TlsInfo`] in the request's [`ConnectInfo`](super::ConnectInfo::tls).
     ///
     /// ```no_run
     /// use axum::{Router, routing::get};
@@ -120,32 +121,24 @@ where
 {
     let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
     tls.serves_for(drain);
-    let services = std::iter::repeat_n(service, acceptors.len());
-    for (mut acceptor, service) in acceptors.into_iter().zip(services) {
-        let (drain, tls) = (drain.clone(), tls.clone());
-        runtime.spawn(async move {
-            while let Some(accepted) = acceptor.accept().await {
-                let (drain, tls, service) = (drain.clone(), tls.clone(), service.clone());
-                let name = Arc::clone(acceptor.name());
-                tokio::spawn(async move {
-                    let peer = accepted.peer();
-                    let what = format!("{name}: {peer}");
-                    match tls.enter(accepted, &what, tls.http_config()).await {
-                        Ok((stream, handshake)) => {
-                            // fresh from now on
-                            let mut conn = Conn::new(drain.clone(), name, peer);
-                            conn.keep_alive = options.keep_alive;
-                            let conn = Arc::new(conn);
-                            let guard = handshake.continues_as(drain.track(Arc::clone(&conn) as _));
-                            let framed = Framed::new(stream, Arc::clone(&conn), guard);
-                            task::connection(framed, conn, service, options).await;
-                        }
-                        Err(error) => tracing::debug!(listener = &*name, %peer, %error, "no connection"),
-                    }
-                });
+    let (drain, tls) = (drain.clone(), tls.clone());
+    accept(&runtime, acceptors, move |accepted, name| {
+        let (drain, tls, service) = (drain.clone(), tls.clone(), service.clone());
+        async move {
+            let peer = accepted.peer();
+            let what = format!("{name}: {peer}");
+            match tls.enter(accepted, &what, tls.http_config()).await {
+                Ok((stream, handshake)) => {
+                    // fresh from now on
+                    let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive));
+                    let guard = handshake.continues_as(drain.track(Arc::clone(&conn) as _));
+                    let framed = Framed::new(stream, Arc::clone(&conn), guard);
+                    task::connection(framed, conn, service, options).await;
+                }
+                Err(error) => tracing::debug!(listener = &*name, %peer, %error, "no connection"),
             }
-        });
-    }
+        }
+    });
     Ok(())
 }
 
@@ -172,9 +165,7 @@ impl Transport for TlsStream {
         TlsStream::last_word(self);
     }
 
-    fn extensions(&self) -> Extensions {
-        let mut extensions = Extensions::new();
-        extensions.insert(self.info().clone());
-        extensions
+    fn tls(&self) -> Option<TlsInfo> {
+        Some(self.info().clone())
     }
 }

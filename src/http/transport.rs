@@ -3,7 +3,6 @@
 use super::framed::Protocol;
 use crate::drain::Stream;
 use crate::sys::look::{Look, look};
-use http::Extensions;
 use std::os::fd::AsFd as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -27,9 +26,9 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Says that this end is meant to be one, if that can be said at once.
     fn last_word(&mut self) {}
 
-    /// What requests shall know of it.
-    fn extensions(&self) -> Extensions {
-        Extensions::new()
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<crate::tls::TlsInfo> {
+        None
     }
 }
 

@@ -56,7 +56,7 @@ impl TlsStream {
     }
 }
 
-/// What was agreed on in the handshake. HTTP handlers find it in the request's extensions. Cheap to clone.
+/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectInfo`. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TlsInfo {
     agreed: Arc<Agreed>,

@@ -11,4 +11,6 @@ mod linger;
 mod messages;
 mod support;
 mod table;
+#[path = "../waiting.rs"]
+mod waiting;
 mod websocket;

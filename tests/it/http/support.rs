@@ -19,29 +19,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-/// A test that waits longer than this for anything has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) use crate::waiting::{DEADLINE, until, within};
+
 /// Longer than any test that does not wait for its end.
 pub(crate) const LINGER: Duration = Duration::from_secs(60);
 /// For tests that wait for the end of linger.
 pub(crate) const SHORT: Duration = Duration::from_millis(150);
-
-pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(DEADLINE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited too long: {what}"),
-    }
-}
-
-/// Waits, without a fixed sleep, for something that has no event of its own.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    within(what, async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-}
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -100,9 +83,8 @@ impl Service {
                     .unwrap()
             }
             "/peer" => {
-                let peer = request.extensions().get::<handover::http::Peer>().unwrap();
-                let signal = request.extensions().get::<handover::DrainSignal>().unwrap();
-                text(format!("{peer:?} {}", signal.has_begun()))
+                let info = request.extensions().get::<handover::http::ConnectInfo>().unwrap();
+                text(format!("{:?} {}", info.peer(), info.drain().has_begun()))
             }
             _ => text(path),
         }

@@ -5,9 +5,9 @@ use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade, close_code};
 use axum::routing::any;
 use axum::{Extension, Router};
 use futures_util::{SinkExt, StreamExt};
-use handover::http::HttpOptions;
+use handover::Drain;
+use handover::http::{ConnectInfo, HttpOptions};
 use handover::systemd::activation::Listener;
-use handover::{Drain, DrainSignal};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -19,7 +19,8 @@ use tokio_tungstenite::tungstenite;
 
 /// Echoes; says goodbye when a drain begins, or never.
 fn router() -> Router {
-    let echo = |upgrade: WebSocketUpgrade, Extension(mut drain): Extension<DrainSignal>, polite: bool| async move {
+    let echo = |upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectInfo>, polite: bool| async move {
+        let mut drain = info.drain();
         upgrade.on_upgrade(async move |mut socket| {
             loop {
                 tokio::select! {

@@ -8,3 +8,5 @@ mod seqpacket;
 mod serve;
 mod special;
 mod support;
+#[path = "../waiting.rs"]
+mod waiting;

@@ -1,6 +1,5 @@
 //! Waiting, and what several tests set up.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,27 +8,10 @@ use handover::systemd::activation::{Listener, LocalAddr, bind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A test that waits longer than this for anything has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) use crate::waiting::{until, within};
+
 /// Long enough that what must not happen would have happened.
 pub(crate) const MOMENT: Duration = Duration::from_millis(100);
-
-pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(DEADLINE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited too long: {what}"),
-    }
-}
-
-/// Waits, without a fixed sleep, for something that has no event of its own.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    within(what, async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-}
 
 pub(crate) fn tcp() -> (Vec<Listener>, SocketAddr) {
     let listeners = bind("127.0.0.1:0").unwrap();

@@ -125,6 +125,21 @@ async fn one_that_fails_is_told_why_and_counts_no_more() {
 }
 
 #[tokio::test]
+async fn beyond_max_connections_not_even_a_handshake_begins() {
+    let pair = pair();
+    let tls = Tls::from_pem(&pair.chain, &pair.key).unwrap();
+    let server = Server::with(&tls, HttpOptions::new().max_connections(1));
+    let mut first = server.client(&client(&VERSIONS, &[])).await;
+    assert_eq!(first.reply_to("/1").await, Reply::ok("/1"));
+    let mut second = Client::connect(server.address, &client(&VERSIONS, &[])).await;
+    assert_eq!(first.reply_to("/2").await, Reply::ok("/2"));
+    assert_eq!(server.drain.active(), 1);
+    drop(first);
+    second.handshake().await;
+    assert_eq!(second.reply_to("/3").await, Reply::ok("/3"));
+}
+
+#[tokio::test]
 async fn what_is_no_tls_is_refused() {
     let server = Server::new();
     let mut client = server.connected(&client(&VERSIONS, &[])).await;

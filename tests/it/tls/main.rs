@@ -9,3 +9,5 @@ mod support;
 mod table;
 mod tickets;
 mod tools;
+#[path = "../waiting.rs"]
+mod waiting;

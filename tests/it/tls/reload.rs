@@ -323,20 +323,21 @@ fn settings_that_cannot_work() {
 fn nothing_is_left_of_it() {
     let files = Files::of(&pair());
     // the kernel cuts a thread's name to 15 bytes; the tests beside this one have some, too
-    let named = |tls: &[Tls]| {
+    let watchers = || {
         let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-        let watchers =
-            tasks.filter(|t| fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.trim() == "handover-tls"));
-        (watchers.count(), tls.len())
+        tasks.filter(|t| fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c.trim() == "handover-tls")).count()
     };
     let before = Instant::now();
     let many: Vec<_> = (0..200).map(|_| files.tls(Some(TlsOptions::POLL)).unwrap()).collect();
-    assert!(named(&many).0 >= 200);
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(before.elapsed() < DEADLINE, "{what}");
+            std::thread::sleep(SHORT / 10);
+        }
+    };
+    until("threads have not come", &|| watchers() >= 200); // each names itself
     drop(many);
-    while named(&[]).0 >= 150 {
-        assert!(before.elapsed() < DEADLINE, "threads are left");
-        std::thread::sleep(SHORT / 10);
-    }
+    until("threads are left", &|| watchers() < 150);
 }
 
 /// What was logged about files in this directory.

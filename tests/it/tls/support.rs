@@ -5,13 +5,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use handover::http::{HttpOptions, serve_tls};
+use handover::Drain;
+use handover::http::{ConnectInfo, HttpOptions, serve_tls};
 use handover::systemd::activation::Listener;
-use handover::tls::{Tls, TlsInfo};
-use handover::{Drain, DrainSignal};
+use handover::tls::Tls;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,29 +20,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind};
 
-/// A test that waits longer than this for anything has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) use crate::waiting::{DEADLINE, until, within};
+
 /// Longer than any test that does not wait for its end.
 pub(crate) const LINGER: Duration = Duration::from_secs(60);
 /// For tests that wait for the end of linger.
 pub(crate) const SHORT: Duration = Duration::from_millis(150);
-
-pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(DEADLINE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited too long: {what}"),
-    }
-}
-
-/// Waits, without a fixed sleep, for something that has no event of its own.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    within(what, async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-}
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -153,8 +135,7 @@ impl App {
                 (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "raw")]).into_response()
             }
             "/tls" => {
-                let info = request.extensions().get::<TlsInfo>().unwrap();
-                assert!(request.extensions().get::<DrainSignal>().is_some());
+                let info = request.extensions().get::<ConnectInfo>().and_then(ConnectInfo::tls).unwrap();
                 format!("{:?} {:?} {}", info.version().unwrap(), info.server_name(), info.is_resumed()).into_response()
             }
             _ => path.into_response(),
