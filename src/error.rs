@@ -34,10 +34,8 @@ pub(crate) enum Kind {
     /// The call came too late or in the wrong state: the service is stopping, or another generation is main.
     State,
     /// A new program could not be fetched.
-    #[cfg_attr(not(feature = "upgrade"), expect(dead_code, reason = "only upgrades fetch"))]
     Fetch,
     /// A new program is not what it should be.
-    #[cfg_attr(not(feature = "upgrade"), expect(dead_code, reason = "only upgrades have candidates"))]
     Candidate,
     /// The operating system refused.
     Os,
