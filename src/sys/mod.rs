@@ -2,6 +2,8 @@
 #![expect(unsafe_code, reason = "fds by number and syscalls that nix has no call for; nowhere else in the crate")]
 
 pub(crate) mod child;
+#[cfg(feature = "upgrade")]
+pub(crate) mod lease;
 pub(crate) mod link;
 #[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) mod look;

@@ -8,14 +8,20 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::lease::is_written;
 use crate::upgrade::source::hex;
 use crate::upgrade::trust::each_chunk;
+
+/// How long somebody may still have a candidate open for writing.
+const WRITERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 const CANDIDATE: &str = "candidate";
 const LINK: &str = "link";
@@ -120,6 +126,15 @@ impl Place {
     /// Gives it the rights of the one that it shall replace, and puts it on the disk. Not set-user-id and the like.
     pub(crate) fn ready(&self, candidate: &Path, like: &Program) -> Result<()> {
         let failed = |e| cannot("prepared", candidate, e);
+        let file = File::open(candidate).map_err(failed)?;
+        let deadline = Instant::now() + WRITERS_TIMEOUT;
+        // A child that another thread has just started has a copy of our fd until it executes its program.
+        while is_written(&file) {
+            if Instant::now() >= deadline {
+                return Err(failed(io::ErrorKind::ExecutableFileBusy.into()));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
         let (uid, gid) = like.owner;
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         if (uid, gid) != own {
@@ -130,7 +145,7 @@ impl Place {
             }
         }
         fs::set_permissions(candidate, Permissions::from_mode(like.mode)).map_err(failed)?;
-        File::open(candidate).and_then(|file| file.sync_all()).map_err(failed)
+        file.sync_all().map_err(failed)
     }
 
     /// The candidate among the versions.

@@ -23,7 +23,7 @@ pub const GITHUB_API: &str = "https://api.github.com";
 /// let github: Source = GitHub::new("acme/web", "web-*-x86_64").into();
 /// let s3: Source = S3::new("releases", "web/stable/web").region("eu-central-1").into();
 /// assert_eq!(s3.to_string(), "s3://releases/web/stable/web");
-/// # handover::Result::Ok(())
+/// # Ok::<(), handover::Error>(())
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::parts::{Place, block_on, program, run, sha256};
+use crate::parts::{Place, block_on, program, run, sha256, succeeds};
 use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] =
@@ -153,7 +153,7 @@ fn killed_at_any_time() {
         let found = std::fs::read(&place.program).unwrap();
         let before = state["pending"]["previous"] == sha256(&found);
         assert!(found == old || found == new || before, "after {n}");
-        assert!(Command::new(&place.program).status().unwrap().success());
+        assert!(succeeds(&place.program));
         old = found;
     }
     assert!(times < 25 || ended < times, "none was killed");

@@ -247,7 +247,7 @@ fn looking_changes_nothing() {
 fn one_at_a_time() {
     let place = Place::new();
     let server = Server::tls(&place.path("ca.pem"));
-    server.put("/web", Answer::Stalls(Vec::new()));
+    server.put("/web", Answer::Stalls(program("1")));
     let slow = place.taken(place.unsigned(source(&server, "/web")).ca_file(place.path("ca.pem")));
     let other = place.taken(place.unsigned(Source::file(place.write("new", &program("1")))));
     block_on(async {

@@ -10,7 +10,7 @@ use crate::{Case, cases};
 pub(crate) const CASES: &[Case] = cases![latest, a_tag, assets_that_do_not_fit, a_digest_that_is_wrong];
 
 /// A release, as the API tells of it, with its assets at a storage elsewhere.
-fn release(api: &Server, path: &str, etag: &'static str, tag: &str, files: &[(&str, Vec<u8>)], wrong: bool) {
+pub(crate) fn release(api: &Server, path: &str, etag: &'static str, tag: &str, files: &[(&str, Vec<u8>)], wrong: bool) {
     let assets = files.iter().enumerate().map(|(n, (name, bytes))| {
         let id = format!("{tag}{n}");
         api.put(
@@ -32,7 +32,7 @@ fn release(api: &Server, path: &str, etag: &'static str, tag: &str, files: &[(&s
     api.put(&format!("/repos/acme/web/releases/{path}"), Answer::File(text.into_bytes(), Some(etag), None));
 }
 
-fn files(signer: &Signer, version: &str) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn files(signer: &Signer, version: &str) -> Vec<(&'static str, Vec<u8>)> {
     let bytes = program(version);
     let sums = format!("{}  web-1-x86_64\n", sha256(&bytes)).into_bytes();
     vec![

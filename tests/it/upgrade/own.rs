@@ -13,7 +13,7 @@ use handover::upgrade::{Source, Trust, Upgrade};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::parts::{executable, program, sha256};
+use crate::parts::{executable, program, sha256, unless_busy};
 use crate::processes::{self, until};
 use crate::service::{Load, ask, stripped};
 use crate::{Case, cases};
@@ -57,8 +57,9 @@ fn it_upgrades_itself() {
     executable(&here("web"), &own);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let service = Program::new(here("web")).env(OWN, "1").env(DIRECTORY, directory.path()).socket("http", listener);
-    let first = service.start().unwrap().pid();
+    let service = || Program::new(here("web")).env(OWN, "1").env(DIRECTORY, directory.path());
+    let first = unless_busy(|| service().socket("http", listener.try_clone().unwrap()).start()).pid();
+    drop(listener);
     let mut load = Load::start(address);
     let put = |bytes: &[u8]| {
         fs::write(here("part"), bytes).unwrap();

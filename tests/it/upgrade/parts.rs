@@ -72,7 +72,7 @@ impl Place {
         let found = fs::read(&self.program).unwrap();
         assert!(found == program(version), "the program is not {version}");
         assert_eq!(fs::metadata(&self.program).unwrap().permissions().mode() & 0o7777, 0o755);
-        assert!(Command::new(&self.program).status().unwrap().success());
+        assert!(succeeds(&self.program));
     }
 
     /// Nothing has changed, and nothing is left.
@@ -144,6 +144,18 @@ pub(crate) fn not_fetched(outcome: Result<Done>, why: &str) {
 pub(crate) fn refused(outcome: Result<Done>, why: &str) {
     let error: Error = outcome.expect_err("what is not good");
     assert!(error.is_candidate() && error.to_string().contains(why), "{why}: {error}");
+}
+
+/// Another test's child may have the file open for writing, for the moment until it executes its program.
+pub(crate) fn unless_busy<T, E: std::error::Error>(mut start: impl FnMut() -> std::result::Result<T, E>) -> T {
+    crate::processes::until("nobody writes the program", || match start() {
+        Err(e) if format!("{e:?}").contains("ExecutableFileBusy") => None,
+        other => Some(other.unwrap()),
+    })
+}
+
+pub(crate) fn succeeds(program: &Path) -> bool {
+    unless_busy(|| Command::new(program).status()).success()
 }
 
 /// Written and closed before anybody could want to run it.

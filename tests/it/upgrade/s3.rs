@@ -20,13 +20,13 @@ use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![by_path, by_host_name, bad_credentials];
 
-struct Storage {
-    address: SocketAddr,
+pub(crate) struct Storage {
+    pub(crate) address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
 
 /// The buckets are directories in there.
-fn storage(root: &Path) -> Storage {
+pub(crate) fn storage(root: &Path) -> Storage {
     let files = FileSystem::new(root).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let (bound, address) = mpsc::channel();
@@ -58,7 +58,7 @@ fn storage(root: &Path) -> Storage {
 }
 
 /// Beside the program, with a bucket `releases`.
-fn put(place: &Place, signer: &Signer, version: &str) -> std::path::PathBuf {
+pub(crate) fn put(place: &Place, signer: &Signer, version: &str) -> std::path::PathBuf {
     let folder = place.path("s3/releases/web/stable");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("web"), program(version)).unwrap();

@@ -14,9 +14,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::parts::{Signer, executable};
+use crate::parts::{Place, Signer, executable, unless_busy};
 use crate::processes::{self, until};
-use crate::{Case, PATIENCE, cases};
+use crate::serve::Server;
+use crate::{Case, PATIENCE, cases, github, s3};
 
 pub(crate) const CASES: &[Case] = cases![
     bad_ones_and_good_ones,
@@ -24,6 +25,7 @@ pub(crate) const CASES: &[Case] = cases![
     it_dies_in_probation,
     interrupted_while_it_reloads,
     nobody_is_there,
+    secrets_of_the_environment,
     what_the_command_line_says,
 ];
 
@@ -31,7 +33,7 @@ pub(crate) const CASES: &[Case] = cases![
 pub(crate) const DIRECTORY: &str = "RUNTIME_DIRECTORY";
 
 /// More than a generation needs on the slowest machine, and what one that hangs costs.
-const READY_TIMEOUT: &str = "8s";
+const READY_TIMEOUT: &str = "12s";
 
 /// The service, with clients.
 struct Web {
@@ -48,13 +50,14 @@ impl Web {
         executable(&path, &web());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut program =
-            Program::new(&path).arg("web").arg("--ready-timeout").arg(READY_TIMEOUT).arg("--linger").arg("200ms");
-        for option in options {
-            program = program.arg(option);
-        }
-        let program = program.env(DIRECTORY, directory.path()).env("RUST_LOG", "error").socket("http", listener);
-        let first = program.start().unwrap().pid();
+        let service = || {
+            let program = options.iter().fold(Program::new(&path).arg("web"), |program, option| program.arg(option));
+            let program = program.arg("--ready-timeout").arg(READY_TIMEOUT).arg("--linger").arg("200ms");
+            let program = program.env(DIRECTORY, directory.path()).env("RUST_LOG", "error");
+            program.socket("http", listener.try_clone().unwrap()).start()
+        };
+        let first = unless_busy(service).pid();
+        drop(listener);
         let load = Load::start(address);
         let web = Self { directory, address, first, load };
         until("the control interface", || web.path("handover.sock").exists().then_some(()));
@@ -247,7 +250,7 @@ fn bad_ones_and_good_ones() {
 fn it_hangs() {
     let mut web = Web::start(&[]);
     let hangs = web.put("new", b"#!/bin/sh\nexec sleep 1000\n");
-    web.ends(&["--from", &hangs, "--no-signature", "--any-format"], 1, "was not ready within 8s");
+    web.ends(&["--from", &hangs, "--no-signature", "--any-format"], 1, "was not ready within 12s");
     assert_eq!(web.runs(&self::web()), web.first);
     let good = web.put("new", &version("1"));
     web.ends(&["--from", &good, "--no-signature"], 0, "the service runs it");
@@ -312,6 +315,52 @@ fn nobody_is_there() {
         "{output:?}"
     );
     assert_eq!(fs::read(&path).unwrap(), new);
+}
+
+/// The tool itself, from a storage and a release, with what it needs in variables and nowhere else.
+fn secrets_of_the_environment() {
+    let (place, signer) = (Place::new(), Signer::new());
+    let storage = s3::storage(&s3::put(&place, &signer, "1"));
+    let api = Server::tls(&place.path("ca.pem"));
+    github::release(&api, "latest", "\"a\"", "v2", &github::files(&signer, "2"), false);
+    let run = |from: &str, more: &[&str], variables: &[(&str, &str)]| {
+        let mut command = tool();
+        command.args([
+            "upgrade",
+            "--no-reload",
+            "--socket",
+            "/none",
+            "--from",
+            from,
+            "--key",
+            &signer.line(),
+            "--program",
+        ]);
+        let output = command.arg(&place.program).args(more).envs(variables.iter().copied()).output().unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!text.contains("hush"), "{text}");
+        (output.status.code(), text)
+    };
+    let endpoint = format!("http://{}", storage.address);
+    let from_s3 = |secret: &str| {
+        let variables =
+            [("AWS_ACCESS_KEY_ID", "me"), ("AWS_SECRET_ACCESS_KEY", secret), ("AWS_ENDPOINT_URL_S3", &endpoint)];
+        run("s3://releases/web/stable/web", &[], &variables)
+    };
+    let (code, text) = from_s3("hush-hush");
+    assert!(code == Some(3) && text.contains("403"), "{text}");
+    let (code, text) = from_s3("hush");
+    assert!(code == Some(0), "{text}");
+    place.is("1");
+    let (ca, url) = (place.path("ca.pem").display().to_string(), api.url(""));
+    let more = ["--asset", "web-*-x86_64", "--github-api", &url, "--ca-file", &ca, "--sha256-in"];
+    let (code, text) = run("github:acme/web", &more, &[("GITHUB_TOKEN", "hush")]);
+    assert!(code == Some(0) && text.contains("it is verified"), "{text}");
+    place.is("2");
+    assert_eq!(api.asked()[0].headers["authorization"], "Bearer hush");
+    let (code, text) = run(&api.url("/none"), &["--ca-file", &ca], &[("HANDOVER_AUTHORIZATION", "Bearer hush")]);
+    assert!(code == Some(3) && text.contains("404"), "{text}");
+    assert_eq!(api.asked()[0].headers["authorization"], "Bearer hush");
 }
 
 fn what_the_command_line_says() {
