@@ -152,6 +152,8 @@ pub mod docs {
     #[cfg(feature = "upgrade")]
     #[doc = include_str!("docs/upgrade.md")]
     pub mod upgrade {}
+    #[doc = include_str!("docs/install.md")]
+    pub mod install {}
 
     #[doc = include_str!("docs/check.md")]
     pub mod check {}

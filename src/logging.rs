@@ -56,7 +56,7 @@ where
         return journald.with_field_prefix(None).boxed();
     }
     use std::io::IsTerminal as _;
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false).fmt_fields(WithoutIds).boxed()
 }
 

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn trial(target: &Target, scenario: Scenario, ignored: &Ignored) -> Trial {
     let name = format!("{}::{}", target.label, scenario.name);
-    let (target, ignored) = (target.clone(), Arc::clone(ignored));
+    let (target, ignored) = (target.for_scenario(&scenario), Arc::clone(ignored));
     Trial::ignorable_test(name, move || match &target.backend {
         Ok(_) => lab::run(&target, scenario).map(|()| Completion::Completed),
         // On a machine that is there to test, a scenario that cannot run has not passed.

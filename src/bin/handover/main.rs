@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod check;
+mod completions;
 mod demo;
 mod failure;
 mod init;
+mod manual;
 mod out;
 mod reload;
 mod status;
@@ -24,28 +26,24 @@ use failure::{Failure, Outcome};
 
 /// Reloads services under systemd without their clients noticing.
 #[derive(Debug, Parser)]
-#[command(name = "handover", version, max_term_width = 100, after_help = failure::EXIT_CODES)]
+#[command(name = "handover", version, max_term_width = 100, after_help = format!("{EXAMPLES}\n\n{}", failure::EXIT_CODES))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+// What each is for is said where its options are.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Reload a service, wait for the outcome, and fail with the reason if it failed
     Reload(reload::Options),
-    /// Show the generations of a service, what they hold, and the last reloads
     Status(status::Options),
-    /// Give a service a new program: fetched, verified, installed, reloaded, and put back if the service does not take it
     Upgrade(Box<upgrade::Options>),
-    /// Say what in unit files would break a rolling reload, why, and what to write instead
     Check(check::Options),
-    /// Write the .socket and .service units of a service, and with --rust a program
     Init(init::Options),
-    /// Show the reloads of a unit as the journal has them: what each took, which failed and why
     Timeline(timeline::Options),
-    /// Reload an example service under load, break it and kill it, and count what its clients lost
     Demo(demo::Options),
+    Completions(completions::Options),
+    Man(manual::Options),
     /// The example service itself
     #[command(name = demo::SERVICE_COMMAND, hide = true, disable_help_flag = true)]
     Web {
@@ -53,6 +51,16 @@ enum Command {
         arguments: Vec<OsString>,
     },
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  handover demo                      what a reload is, and what it costs
+  handover init web --wait           the units of a service
+  handover check web.service         what in them would break a reload
+  handover reload web                reload it, and know how that went
+  handover upgrade web --from /srv/web --key web.pub      a new program
+  handover status web                what runs, what drains, and why
+  handover timeline web --since 2h   how the last reloads went";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -79,12 +87,24 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Init(options) => init::run(options).await,
         Command::Timeline(options) => timeline::run(options).await,
         Command::Demo(options) => demo::run(options).await,
+        Command::Completions(options) => completions::run(options).await,
+        Command::Man(options) => manual::run(options).await,
         Command::Web { arguments } => {
             let name = OsString::from("handover web");
             web::main_with(std::iter::once(name).chain(arguments)).await.map_err(|e| Failure::failed(e.to_string()))?;
             Ok(Outcome::Success)
         }
     }
+}
+
+/// The command line as it is documented: without what is hidden.
+fn published() -> clap::Command {
+    let all = Cli::command();
+    let shown: Vec<_> = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    // A command cannot be taken away, so all is built anew but the commands.
+    let root = clap::Command::new("handover").version(env!("CARGO_PKG_VERSION")).subcommand_required(true);
+    let root = root.about(all.get_about().cloned().unwrap_or_default());
+    root.after_help(all.get_after_help().cloned().unwrap_or_default()).subcommands(shown)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Writing to stdout and stderr. Nothing is coloured here; clap honours `NO_COLOR` for its own messages.
+//! Writing to stdout and stderr, and whether in colour; clap decides the same way for its own messages.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One line, or a block of them, to stdout. A reader that went away (`handover … | head`) is no reason to
@@ -28,6 +28,13 @@ pub(crate) fn hide_notes() {
 /// One message to stderr.
 pub(crate) fn error(text: &impl fmt::Display) {
     drop(writeln!(io::stderr().lock(), "handover: {text}"));
+}
+
+/// Whether stdout takes colours: only a terminal that has them, and not with `NO_COLOR` (<https://no-color.org>).
+pub(crate) fn colours() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
+    io::stdout().is_terminal() && !refused && !dumb
 }
 
 /// What somebody else wrote, without anything that a terminal would obey.

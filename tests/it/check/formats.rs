@@ -1,8 +1,5 @@
 //! Text, JSON, SARIF, `--list` and `--explain`.
 
-use std::io::Read;
-use std::process::{Command, Stdio};
-
 use serde_json::Value;
 
 use crate::tool::{check, json};
@@ -29,51 +26,6 @@ fn text_names_the_place_the_reason_and_the_fix() {
     assert!(run.stdout.ends_with("\n1 error, 1 warning in 1 unit\n"), "{}", run.stdout);
     assert!(!run.stdout.contains('\u{1b}'), "colours are for terminals");
     assert_eq!(run.stderr, "");
-}
-
-/// What the tool writes to a terminal, with this in its environment.
-fn on_a_terminal(arguments: &[&str], variable: (&str, &str)) -> String {
-    let pty = nix::pty::openpty(None, None).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
-    // All of them have a say: in CI, for one, clap takes any terminal for one with colours.
-    for other in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
-        command.env_remove(other);
-    }
-    command.args(arguments).env("TERM", "xterm").env(variable.0, variable.1);
-    let mut child = command.stdin(Stdio::null()).stdout(pty.slave).stderr(Stdio::null()).spawn().unwrap();
-    // It holds the other end; when nobody does, reading from this one fails.
-    drop(command);
-    let (mut terminal, mut written) = (std::fs::File::from(pty.master), Vec::new());
-    let _ = terminal.read_to_end(&mut written);
-    child.wait().unwrap();
-    String::from_utf8(written).unwrap()
-}
-
-#[test]
-fn colours_are_for_terminals_and_not_for_no_color() {
-    let dir = tempfile::tempdir().unwrap();
-    let unit = dir.path().join("web.service");
-    std::fs::write(&unit, BAD).unwrap();
-    let check = ["check", unit.to_str().unwrap()];
-    for arguments in [&check[..], &["check", "--help"], &["init", "--help"]] {
-        let plain = on_a_terminal(arguments, ("NO_COLOR", "1"));
-        assert!(!plain.is_empty() && !plain.contains('\u{1b}'), "{plain}");
-        assert!(!on_a_terminal(arguments, ("TERM", "dumb")).contains('\u{1b}'), "{arguments:?}");
-        let coloured = on_a_terminal(arguments, ("NO_COLOR", ""));
-        assert!(coloured.contains("\u{1b}["), "{coloured:?}");
-    }
-}
-
-#[test]
-fn help_has_examples_and_fits_eighty_columns() {
-    for command in ["check", "init"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_handover")).args([command, "--help"]).output().unwrap();
-        let help = String::from_utf8(output.stdout).unwrap();
-        let (_, after) = help.split_once("\nExamples:\n").unwrap();
-        assert!(after.contains(&format!("  handover {command} ")) && after.contains("\nExit codes:\n  0  "), "{help}");
-        let wide: Vec<_> = after.lines().filter(|l| l.chars().count() > 80).collect();
-        assert!(wide.is_empty(), "{wide:#?}");
-    }
 }
 
 #[test]

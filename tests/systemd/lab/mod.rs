@@ -42,12 +42,14 @@ pub(crate) struct Scenario {
     pub(crate) min_version: u32,
     /// Needs a PID 1 of its own: there is no case for a user manager.
     pub(crate) system_only: bool,
+    /// Needs a whole root, with a package manager and its database: of this machine's own there is only /usr.
+    pub(crate) whole_root: bool,
     pub(crate) run: fn(&Container) -> Outcome,
 }
 
 impl Scenario {
     pub(crate) const fn new(name: &'static str, run: fn(&Container) -> Outcome) -> Self {
-        Self { name, min_version: 0, system_only: false, run }
+        Self { name, min_version: 0, system_only: false, whole_root: false, run }
     }
 
     pub(crate) const fn since(self, min_version: u32) -> Self {
@@ -56,6 +58,10 @@ impl Scenario {
 
     pub(crate) const fn system_only(self) -> Self {
         Self { system_only: true, ..self }
+    }
+
+    pub(crate) const fn whole_root(self) -> Self {
+        Self { system_only: true, whole_root: true, ..self }
     }
 }
 

@@ -34,6 +34,14 @@ impl Target {
         matches!(self.backend, Ok(Source::User))
     }
 
+    /// Itself; or, in place of this machine's own /usr, a root of the same systemd.
+    pub(crate) fn for_scenario(&self, scenario: &Scenario) -> Self {
+        match (&self.backend, SUITES.iter().find(|(version, _)| *version == self.version)) {
+            (Ok(Source::Host), Some((version, suite))) if scenario.whole_root => from_root(*version, suite),
+            _ => self.clone(),
+        }
+    }
+
     /// Whether that scenario means anything to this systemd.
     pub(crate) fn suits(&self, scenario: &Scenario) -> bool {
         self.version >= scenario.min_version && !(self.is_shared() && scenario.system_only)
@@ -44,10 +52,13 @@ impl Target {
     }
 }
 
+/// What each of Debian's releases has.
+const SUITES: [(u32, &str); 3] = [(252, "bookworm"), (257, "trixie"), (262, "sid")];
+
 /// 252, 257 and 262; and, without root, the user manager's version.
 pub(crate) fn targets() -> Vec<Target> {
     let container = containers_work();
-    let mut targets: Vec<_> = [(252, "bookworm"), (257, "trixie"), (262, "sid")]
+    let mut targets: Vec<_> = SUITES
         .into_iter()
         .map(|(version, suite)| match &container {
             Err(reason) => Target::new(version, Err(reason.clone())),

@@ -11,6 +11,8 @@ mod identity;
 mod init;
 mod journal;
 mod metrics;
+mod package;
+mod path_unit;
 mod probation;
 mod protocols;
 mod reload;
@@ -58,6 +60,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         tls::SCENARIOS,
         init::SCENARIOS,
         control::SCENARIOS,
+        package::SCENARIOS,
+        path_unit::SCENARIOS,
     ]
     .concat()
 }

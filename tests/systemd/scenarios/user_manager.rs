@@ -10,14 +10,15 @@ use crate::lab::{Container, Outcome, Scenario, example, handover};
 pub(super) const SCENARIOS: &[Scenario] =
     &[Scenario::new("lab_on_a_user_manager", lab_on_a_user_manager).system_only()];
 
-/// What is run there: the lab itself, a reload, and what `handover init --user` writes.
-const CASES: [&str; 6] = [
+/// What is run there: the lab itself, a reload, and what `handover init --user` writes, and the recipe of a .path unit.
+const CASES: [&str; 7] = [
     "socket_activation_smoke",
     "notify_smoke",
     "install_smoke",
     "socket_activation",
     "environment_of_the_next",
     "init_boots",
+    "path_unit_recipe",
 ];
 
 /// The harness runs itself: its own scenarios on `systemctl --user`.

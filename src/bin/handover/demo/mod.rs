@@ -39,6 +39,7 @@ const SERVICE_SETTINGS: [&str; 6] = ["--ready-timeout", "2s", "--drain-timeout",
 /// Needs no systemd: a built-in receiver plays its part, unless --systemd asks for a real one. Everything happens on 127.0.0.1
 /// and in a temporary directory, and is gone afterwards.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
     /// How many reloads; one of them meets a version that exits at start, one a version that hangs
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(3..=10_000))]
@@ -56,6 +57,21 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
 }
+
+// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
+const AFTER_HELP: &str = "\
+Examples:
+  handover demo                                half a minute, no systemd needed
+  handover demo --systemd                      supervised by the real one
+  handover demo --reloads 200 --duration 4m    a soak
+  handover demo --json | jq .lost
+
+Exit codes:
+  0    nothing was lost but what was in flight in the process that was killed
+  1    a request was lost, or a reload did not do what it should
+  2    the command line is wrong
+  3    it cannot be done here: no systemd, no memory; the message says more
+  130  interrupted; everything that was started has been ended";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let versions = Versions::new()?;

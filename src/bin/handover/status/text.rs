@@ -1,14 +1,13 @@
 //! For people.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use crate::out::clean;
+use crate::out::{self, clean};
 
 /// Whether there are colours: only on a terminal that has them, and not with `NO_COLOR`.
 #[derive(Debug, Clone, Copy)]
@@ -16,9 +15,7 @@ pub(super) struct Paint(bool);
 
 impl Paint {
     pub(super) fn detect() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
-        Self(std::io::stdout().is_terminal() && !refused && !dumb)
+        Self(out::colours())
     }
 
     fn with(self, style: Style, text: &str) -> String {

@@ -13,7 +13,6 @@ mod view;
 mod when;
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -77,7 +76,7 @@ Examples:
   handover timeline web --since 2h            those of the last two hours
   handover timeline web --svg reloads.svg     a picture
   handover timeline web --html reloads.html   a report: picture and numbers
-  handover timeline web --json | jq '.rows[] | select(.outcome == \"rolled_back\")'
+  handover timeline web --json | jq -c '.rows[] | [.outcome, .reason]'
   handover timeline --user web                a unit of `systemctl --user`
   ssh host journalctl -o json -u web | handover timeline --file -
 
@@ -86,7 +85,7 @@ A reload is measured from the request until the next generation is main:
   ready     until it says that it is ready; the application's own time
   switch    until it accepts in place of the old one
   handover  until systemd knows it as the main process; a probation is in here
-  drain     then the old one finishes what it had accepted, on a scale of its own
+  drain     then the old one finishes what it had accepted; the scale is its own
 
 Colours are for terminals, and not if NO_COLOR is set. Where the journal may
 not be read: `sudo`, or the group systemd-journal (or adm).
@@ -139,9 +138,7 @@ fn show(options: &Options, view: &View) -> Result<(), Failure> {
     } else if options.svg.is_none() && options.html.is_none() {
         let style = Style {
             width: usize::from(options.width),
-            colours: std::io::stdout().is_terminal()
-                && !is_set("NO_COLOR")
-                && std::env::var("TERM").as_deref() != Ok("dumb"),
+            colours: out::colours(),
             ascii: options.ascii || !locale_is_utf8(),
         };
         out::line(text::render(view, style));

@@ -1,13 +1,13 @@
 //! For people.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 
 use clap::builder::styling::{AnsiColor, Style};
 
 use crate::check::finding::{Fix, Severity};
 use crate::check::lint::{Checked, Judged, Report};
 use crate::check::pair::Claim;
+use crate::out;
 
 /// Whether there are colours.
 #[derive(Debug, Clone, Copy)]
@@ -16,9 +16,7 @@ pub(in crate::check) struct Paint(bool);
 impl Paint {
     /// Only on a terminal that has colours, and not with `NO_COLOR`.
     pub(in crate::check) fn detect() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
-        Self(std::io::stdout().is_terminal() && !refused && !dumb)
+        Self(out::colours())
     }
 
     #[cfg(test)]

@@ -1,0 +1,13 @@
+//! SIGHUP: the next generation.
+
+use hyper::service::service_fn;
+
+fn main() -> handover::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let builder = handover::Service::builder().listen("http", peers::address());
+        let service = builder.drain_timeout(peers::DRAIN).start()?;
+        service.serve_hyper("http", service_fn(peers::answer))?;
+        service.run().await
+    })
+}

@@ -1,0 +1,166 @@
+//! The points that are measured, each by `handover prove`.
+
+use crate::peer::{Peer, Server};
+use serde_json::Value;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Reloads of which the median is taken.
+const RELOADS: usize = 7;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// So many idle connections.
+    Idle(u32),
+    /// So many MiB of touched heap in who is reloaded.
+    Heap(u32),
+    /// Requests lost by all kinds of clients.
+    Mixed,
+    /// Requests lost by keep-alive clients whose next request crosses the close.
+    Race,
+}
+
+impl Point {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Idle(0),
+        Self::Idle(1_000),
+        Self::Idle(10_000),
+        Self::Heap(2_048),
+        Self::Heap(8_192),
+        Self::Mixed,
+        Self::Race,
+    ];
+
+    pub(crate) fn title(self) -> String {
+        match self {
+            Self::Idle(0) => "nothing open".into(),
+            Self::Idle(connections) => format!("{connections} idle"),
+            Self::Heap(mib) => format!("{} GiB heap", mib / 1024),
+            Self::Mixed => "mixed".into(),
+            Self::Race => "race".into(),
+        }
+    }
+
+    /// By which it is asked for on the command line.
+    pub(crate) fn word(self) -> String {
+        match self {
+            Self::Idle(connections) => format!("idle{connections}"),
+            Self::Heap(mib) => format!("heap{}", mib / 1024),
+            Self::Mixed | Self::Race => self.title(),
+        }
+    }
+
+    pub(crate) fn is_time(self) -> bool {
+        matches!(self, Self::Idle(_) | Self::Heap(_))
+    }
+}
+
+/// What one peer did at one point.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Sample {
+    pub(crate) first_new_ms: Vec<f64>,
+    pub(crate) longest_gap_ms: Vec<f64>,
+    pub(crate) gap_before_ms: Vec<f64>,
+    pub(crate) resolution_ms: Vec<f64>,
+    pub(crate) sent: u64,
+    pub(crate) lost: u64,
+    pub(crate) reloads: u64,
+    /// No new process answered, or the reload was refused.
+    pub(crate) failed: u64,
+    /// Of old and new together, beside the old one alone and the new one alone.
+    pub(crate) memory: Vec<[f64; 3]>,
+    pub(crate) causes: Vec<String>,
+}
+
+pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::Result<Sample> {
+    let mut sample = Sample::default();
+    let server = peer.start()?;
+    let mut prove = |options: &[&str], seed| sample.add(&prove(tool, &server, options, seed)?);
+    match point {
+        Point::Idle(connections) => {
+            // after linger and reopening, all are with who is reloaded
+            let every = if connections == 0 { "1s" } else { "8s" };
+            prove(&["--idle", &connections.to_string(), "--reloads", &RELOADS.to_string(), "--every", every], seed)?;
+        }
+        Point::Heap(mib) => {
+            for round in 0..RELOADS {
+                server.get(&format!("/ballast?mib={mib}"))?;
+                prove(&["--idle", "0", "--reloads", "1", "--every", "1s"], seed + round as u64)?;
+            }
+        }
+        Point::Mixed => {
+            for round in 0..3 {
+                let clients =
+                    ["--fresh", "8", "--keep-alive", "200", "--slow", "5", "--reloads", "20", "--every", "1s"];
+                prove(&clients, seed + round)?;
+            }
+        }
+        Point::Race => prove(&["--keep-alive", "400", "--reloads", "20", "--every", "1s"], seed)?,
+    }
+    if sample.failed > 0 {
+        let log = std::fs::read_to_string(server.log()).unwrap_or_default();
+        eprintln!("{}: {} reloads failed\n{log}", peer.name(), sample.failed);
+    }
+    Ok(sample)
+}
+
+fn prove(tool: &Path, server: &Server, options: &[&str], seed: u64) -> io::Result<Value> {
+    let mut command = Command::new(tool);
+    command.args(["prove", "--json", "--url", &server.url(), "--seed", &seed.to_string()]);
+    let output = command.args(server.reload()?).args(options).stderr(Stdio::piped()).output()?;
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        io::Error::other(format!("{command:?} said: {stderr}"))
+    })
+}
+
+impl Sample {
+    fn add(&mut self, result: &Value) -> io::Result<()> {
+        let total = &result["total"];
+        let number = |value: &Value| value.as_u64().ok_or_else(|| io::Error::other(format!("no number: {value}")));
+        self.sent += number(&total["sent"])?;
+        self.lost += number(&total["lost"])?;
+        for loss in result["losses"].as_array().into_iter().flatten() {
+            self.causes.push(format!("{} {} {}", loss["count"], loss["kind"], loss["cause"]).replace('"', ""));
+        }
+        for reload in result["reloads"].as_array().into_iter().flatten() {
+            self.reloads += 1;
+            match reload["first_new_ms"].as_f64() {
+                Some(ms) => self.first_new_ms.push(ms),
+                None => self.failed += 1,
+            }
+            let push = |of: &str, to: &mut Vec<f64>| to.extend(reload[of].as_f64());
+            push("longest_gap_ms", &mut self.longest_gap_ms);
+            push("gap_before_ms", &mut self.gap_before_ms);
+            push("resolution_ms", &mut self.resolution_ms);
+            let rss = |when: &str| reload["usage"][when]["rss"].as_f64();
+            if let (Some(peak), Some(before), Some(new)) = (rss("peak"), rss("before"), rss("new")) {
+                self.memory.push([peak, before, new]);
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
+}
+
+/// From starting the least program to its first byte, in ms.
+pub(crate) fn floor() -> io::Result<Vec<f64>> {
+    let program = std::env::current_exe()?.with_file_name("floor");
+    let once = || {
+        let began = Instant::now();
+        let mut child = Command::new(&program).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut byte = [0];
+        child.stdout.take().map_or(Ok(()), |mut out| out.read_exact(&mut byte))?;
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        child.wait()?;
+        Ok(took)
+    };
+    (0..200).map(|_| once()).collect()
+}
