@@ -30,8 +30,7 @@ pub(crate) struct Failure {
 impl Failure {
     const INTERRUPTED: u8 = 130;
 
-    /// With a code that the command's own help explains.
-    pub(crate) fn with_code(code: u8, message: impl Into<String>) -> Self {
+    fn with_code(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), rolled_back: false }
     }
 

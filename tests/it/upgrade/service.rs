@@ -200,31 +200,31 @@ fn bad_ones_and_good_ones() {
         assert_eq!(pid, web.first, "nobody was asked");
     };
     signed(b"something else");
-    web.ends(&arguments, 4, "not of this file");
+    web.ends(&arguments, 1, "not of this file");
     untouched();
     let wrong = "0".repeat(64);
     signed(&good);
-    web.ends(&["--from", &from, "--key", &key, "--sha256", &wrong], 4, "its SHA-256 is");
+    web.ends(&["--from", &from, "--key", &key, "--sha256", &wrong], 1, "its SHA-256 is");
     for (bytes, why) in [(&good[..good.len() / 2], "cut off"), (b"#!/bin/sh\n", "script"), (b"\x7fELF", "")] {
         web.put("new", bytes);
         signed(bytes);
-        web.ends(&arguments, 4, why);
+        web.ends(&arguments, 1, why);
     }
     let mut foreign = good.clone();
     foreign[18] = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
     web.put("new", &foreign);
     signed(&foreign);
-    web.ends(&arguments, 4, "another architecture");
+    web.ends(&arguments, 1, "another architecture");
     untouched();
     // Good as a file, bad as this service: it exits.
     let exits = [fs::read("/bin/false").unwrap(), b"!".to_vec()].concat();
     web.put("new", &exits);
     signed(&exits);
-    web.ends(&["--from", &from, "--key", &key, "--check", "{}"], 4, "the check `{}` fails");
+    web.ends(&["--from", &from, "--key", &key, "--check", "{}"], 1, "the check `{}` fails");
     untouched();
     web.ends(&arguments, 1, "exited with status 1");
     untouched();
-    web.ends(&arguments, 4, "known to be bad: reload failed: generation 2 exited with status 1");
+    web.ends(&arguments, 1, "known to be bad: reload failed: generation 2 exited with status 1");
     web.ends(&[&arguments[..], &["--retry"]].concat(), 1, "exited with status 1");
     untouched();
     web.put("new", &good);
@@ -243,7 +243,7 @@ fn bad_ones_and_good_ones() {
     web.ends(&["--back"], 0, "and the service runs it");
     let third = web.runs(&self::web());
     assert_ne!(third, second);
-    web.ends(&arguments, 4, "taken back by hand");
+    web.ends(&arguments, 1, "taken back by hand");
     web.load.lost_nothing();
 }
 
@@ -270,7 +270,7 @@ fn it_dies_in_probation() {
     let output = upgrading.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(web.runs(&self::web()), web.first);
-    web.ends(&["--from", &from, "--no-signature"], 4, "known to be bad");
+    web.ends(&["--from", &from, "--no-signature"], 1, "known to be bad");
 }
 
 fn interrupted_while_it_reloads() {
@@ -278,13 +278,13 @@ fn interrupted_while_it_reloads() {
     let hangs = web.put("new", b"#!/bin/sh\nexec sleep 1000\n");
     let upgrading = spawn(&mut web.command(&["--from", &hangs, "--no-signature", "--any-format"]));
     until("the install", || fs::read(web.path("web")).unwrap().starts_with(b"#!").then_some(()));
-    let busy = web.ends(&["--from", &hangs, "--no-signature", "--any-format"], 5, "another upgrade");
+    let busy = web.ends(&["--from", &hangs, "--no-signature", "--any-format"], 3, "another upgrade");
     assert!(String::from_utf8_lossy(&busy.stderr).contains(&upgrading.id().to_string()), "{busy:?}");
     processes::signal(upgrading.id(), Signal::SIGTERM);
     let output = upgrading.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     assert_eq!(web.runs(&self::web()), web.first, "and the outcome was waited for");
-    web.ends(&["--from", &hangs, "--no-signature", "--any-format"], 4, "known to be bad");
+    web.ends(&["--from", &hangs, "--no-signature", "--any-format"], 1, "known to be bad");
     web.load.lost_nothing();
 }
 

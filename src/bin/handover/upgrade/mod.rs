@@ -117,11 +117,11 @@ what is known to be bad. Secrets are taken from the environment:
 
 Exit codes:
   0    the service runs the new program, or has it already
-  1    the service did not take it, or did not say; the old one is back
+  1    what was fetched is not good, or known to be bad, or the service did not
+       take it; the old program is in place; --json tells which
   2    the command line is wrong
-  3    it cannot be done: no such unit, not permitted, not to be fetched
-  4    what was fetched is not good, or known to be bad; nothing has changed
-  5    another upgrade is running, or somebody else replaced the program
+  3    it cannot be done: no such unit, not permitted, not to be fetched,
+       another upgrade is running
   130  interrupted; once installed, the outcome is waited for";
 
 fn keep(text: &str) -> Result<usize, String> {
@@ -315,7 +315,7 @@ fn tell(options: &Options, upgrade: &Upgrade, outcome: &Result<Done, Error>) -> 
         }
         Ok(Done::KnownBad { sha256, reason }) => {
             let text = format!("{} is known to be bad: {}; --retry tries it again", short(sha256), out::clean(reason));
-            return Err(Failure::with_code(4, text));
+            return Err(Failure::failed(text));
         }
         Ok(_) => {}
         Err(error) => return Err(failure(error)),
@@ -326,9 +326,7 @@ fn tell(options: &Options, upgrade: &Upgrade, outcome: &Result<Done, Error>) -> 
 fn failure(error: &Error) -> Failure {
     let text = out::clean(&error.to_string());
     match word(error) {
-        "not_taken" | "unknown" => Failure::failed(text),
-        "refused" => Failure::with_code(4, text),
-        "busy" => Failure::with_code(5, text),
+        "not_taken" | "unknown" | "refused" => Failure::failed(text),
         _ => Failure::cannot_run(text),
     }
 }
