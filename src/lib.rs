@@ -161,6 +161,9 @@ pub mod docs {
     #[doc = include_str!("docs/timeline.md")]
     pub mod timeline {}
 
+    #[doc = include_str!("docs/prove.md")]
+    pub mod prove {}
+
     #[doc = include_str!("docs/habits.md")]
     pub mod habits {}
 

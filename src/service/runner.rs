@@ -152,6 +152,9 @@ impl Runner {
     async fn close(&mut self) {
         let limit = self.exit_allowance().min(crate::drain::FAR);
         self.events = mpsc::unbounded_channel().0;
+        if limit.is_zero() {
+            return; // there are none
+        }
         if tokio::time::timeout(limit, &mut self.caller).await.is_err() {
             error!("hooks were not over within {limit:?}: exiting without them");
         }

@@ -1,18 +1,9 @@
-//! The demo's load clients, so that there is one client that says what a loss is; only how many of them run is decided
+//! The tool's load clients, so that there is one client that says what a loss is; only how many of them run is decided
 //! here. They live on a runtime in the container's network.
 
-#[path = "../../src/bin/handover/demo/load/client.rs"]
-mod client;
-#[expect(dead_code, reason = "the demo uses the rest")]
-#[path = "../../src/bin/handover/demo/load/http1.rs"]
-mod http1;
-#[path = "../../src/bin/handover/demo/load/kinds.rs"]
-mod kinds;
-#[path = "../../src/bin/handover/demo/load/random.rs"]
-mod random;
-#[expect(dead_code, reason = "the demo reports more")]
-#[path = "../../src/bin/handover/demo/load/stats.rs"]
-mod stats;
+#[expect(dead_code, unused_imports, reason = "the tool uses the rest")]
+#[path = "../../src/bin/handover/load/mod.rs"]
+mod engine;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,11 +11,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::lab::{Container, Outcome};
-pub(crate) use random::Random;
-pub(crate) use stats::{Kill, Kind, Stats, Summary};
+use engine::until::Signals;
+use engine::{Conductor, Plan, Target};
+pub(crate) use engine::{Kill, Kind, Random, Stats, Summary};
 
 /// How many clients of which kind.
 pub(crate) type Clients = [(Kind, usize)];
@@ -45,14 +35,6 @@ pub(crate) fn seed() -> u64 {
     std::env::var("HANDOVER_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_260_727)
 }
 
-struct StopOnDrop(watch::Sender<bool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.send_replace(true);
-    }
-}
-
 /// Clients ask while `f` runs; it begins when each kind has had an answer. Afterwards every request is finished.
 pub(crate) fn under<T>(
     lab: &Container,
@@ -61,18 +43,19 @@ pub(crate) fn under<T>(
     f: impl FnOnce(&Stats) -> Outcome<T>,
 ) -> Outcome<(T, Arc<Stats>)> {
     let stats = Arc::new(Stats::default());
-    let (stop, stopped) = watch::channel(false);
+    let conductor = Conductor::new();
+    let signals = conductor.signals();
     let (ended, end) = mpsc::channel();
     let result = thread::scope(|scope| {
-        // Also when `f` panics: the scope waits for the clients.
-        let stop = StopOnDrop(stop);
+        // Dropped also when `f` panics: the scope waits for the clients.
+        let conductor = conductor;
         let clients = scope.spawn(|| {
-            let outcome = lab.in_netns(|| run(address, kinds, &stats, &stopped));
+            let outcome = lab.in_netns(|| run(address, kinds, &stats, signals));
             let _ = ended.send(());
             outcome
         });
         let outcome = first_answers(lab, kinds, &stats, &end).and_then(|()| f(&stats));
-        drop(stop);
+        drop(conductor);
         match clients.join() {
             Ok(ran) => outcome.and_then(|value| ran?.map(|()| value)),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -91,12 +74,12 @@ fn first_answers(lab: &Container, kinds: &Clients, stats: &Stats, end: &mpsc::Re
     })
 }
 
-fn run(address: SocketAddr, counts: &Clients, stats: &Arc<Stats>, stopped: &watch::Receiver<bool>) -> Outcome {
+fn run(address: SocketAddr, counts: &Clients, stats: &Arc<Stats>, mut signals: Signals) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut clients = kinds::start(counts, address, stats, seed(), stopped);
-        let mut stopped = stopped.clone();
-        let _ = stopped.wait_for(|stop| *stop).await;
+        let (target, plan) = (Target::tcp(address), Arc::new(Plan::example()));
+        let mut clients = engine::start(counts, &target, &plan, stats, seed(), &signals);
+        signals.stopped().await;
         let all = async { while clients.join_next().await.is_some() {} };
         match tokio::time::timeout(STOP_LIMIT, all).await {
             Ok(()) => Ok(()),

@@ -55,6 +55,14 @@ impl Failure {
         Self::with_code(3, message)
     }
 
+    /// The same with the exit code of a wrong command line, but for an interruption.
+    pub(crate) fn into_usage(mut self) -> Self {
+        if self.code != Self::INTERRUPTED {
+            self.code = 2;
+        }
+        self
+    }
+
     /// Adds what helps to find the reason; not to an interruption, whose reason is known.
     pub(crate) fn with(mut self, text: &str) -> Self {
         if self.code != Self::INTERRUPTED {

@@ -10,9 +10,12 @@ mod completions;
 mod demo;
 mod failure;
 mod init;
+mod load;
 mod manual;
 mod out;
+mod prove;
 mod reload;
+mod safe;
 mod status;
 mod target;
 mod timeline;
@@ -41,6 +44,7 @@ enum Command {
     Check(check::Options),
     Init(init::Options),
     Timeline(timeline::Options),
+    Prove(Box<prove::Options>),
     Demo(demo::Options),
     Completions(completions::Options),
     Man(manual::Options),
@@ -86,6 +90,7 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,
         Command::Timeline(options) => timeline::run(options).await,
+        Command::Prove(options) => prove::run(*options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Completions(options) => completions::run(options).await,
         Command::Man(options) => manual::run(options).await,

@@ -173,6 +173,19 @@ pub(crate) async fn show(unit: &str, user: bool) -> Result<Unit, Failure> {
     })
 }
 
+/// Where the processes of a unit are, below the cgroups' root.
+pub(crate) struct ControlGroup(pub(crate) String);
+
+/// Of a unit that runs.
+pub(crate) async fn control_group(unit: &str, user: bool) -> Result<ControlGroup, Failure> {
+    let shown = show(unit, user).await?;
+    if shown.main == 0 {
+        return Err(Failure::cannot_run(format!("{unit} has no main process ({}): start it", shown.active)));
+    }
+    let path = systemctl(user, &["show", "-p", "ControlGroup", "--value", "--", unit]).await?;
+    Ok(ControlGroup(path.trim().to_owned()))
+}
+
 async fn systemctl(user: bool, arguments: &[&str]) -> Result<String, Failure> {
     let mut command = Command::new("systemctl");
     command.args(user.then_some("--user")).args(arguments).kill_on_drop(true);
@@ -192,7 +205,7 @@ pub(crate) fn is_within(unit: &str) -> bool {
     unit_of("self").is_ok_and(|(own, _)| own.as_deref() == Some(unit))
 }
 
-fn unit_name(said: &str) -> String {
+pub(crate) fn unit_name(said: &str) -> String {
     if said.ends_with(".service") { said.to_owned() } else { format!("{said}.service") }
 }
 

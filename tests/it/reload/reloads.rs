@@ -55,6 +55,8 @@ fn by_signal() {
         !manager.all().iter().any(|d| d.pid == first.pid && d.has("STOPPING=1")),
         "a drainer does not stop the unit"
     );
+    let oddities: Vec<_> = world.log().lines().filter(|line| line.contains("ERROR")).map(str::to_owned).collect();
+    assert!(oddities.is_empty(), "{oddities:#?}");
     world.stop();
 }
 

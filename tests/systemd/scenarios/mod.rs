@@ -15,6 +15,7 @@ mod package;
 mod path_unit;
 mod probation;
 mod protocols;
+mod prove;
 mod reload;
 mod requests;
 mod runner;
@@ -60,6 +61,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         tls::SCENARIOS,
         init::SCENARIOS,
         control::SCENARIOS,
+        prove::SCENARIOS,
         package::SCENARIOS,
         path_unit::SCENARIOS,
     ]

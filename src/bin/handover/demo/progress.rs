@@ -6,9 +6,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Options;
-use super::load::Summary;
 use super::report::{KillRow, ReloadRow, milliseconds};
 use super::versions::Version;
+use crate::load::Summary;
 use crate::out;
 
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Serialize, Serializer};
 
-use super::load::{Cause, Count, Kind, Summary};
 use super::versions::Version;
+use crate::load::{Cause, Count, Kind, Summary};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {

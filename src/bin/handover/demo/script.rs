@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::Options;
-use super::load::{Kind, Load, Random};
+use super::load::Load;
 use super::progress::Progress;
 use super::report::{KillRow, ReloadRow, Report};
 use super::supervisor::Supervisor;
 use super::versions::{Version, Versions};
 use crate::failure::Failure;
+use crate::load::{Kind, Random};
 
 /// The longest until every kind of client has had its first answer.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(20);

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::load::Kill;
 use super::manager::Manager;
 use super::systemd::Systemd;
 use super::unit::{State, Unit};
 use super::versions::Versions;
 use crate::failure::Failure;
+use crate::load::Kill;
 
 /// The longest that the service may take to be ready after a start or a restart, drainers included.
 const START_LIMIT: Duration = Duration::from_secs(30);

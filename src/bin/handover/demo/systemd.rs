@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_gettime};
 use tokio::process::Command;
 
-use super::load::Kill;
 use super::processes;
 use super::supervisor::Reloaded;
 use crate::failure::Failure;
+use crate::load::Kill;
 
 /// No systemctl call takes longer, but for starts and stops, whose own timeouts are shorter.
 const CALL_LIMIT: Duration = Duration::from_secs(60);

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::model::{DrainEnd, PhaseName, Reload, Row, Teller};
-use super::safe::markup;
 use super::svg;
 use super::view::{View, generations, remarks};
 use super::when::duration;
+use crate::safe::markup;
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,'Segoe UI','DejaVu Sans',sans-serif;color:#1f2430;background:#fff;max-width:1050px;margin:2em auto;padding:0 1em}\
@@ -16,13 +16,7 @@ th:last-child,td:last-child{text-align:left;white-space:normal;overflow-wrap:any
 
 pub(super) fn render(view: &View) -> String {
     let title = markup(&format!("{}: {}", view.unit, view.counted()));
-    let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"script-src 'none'; object-src 'none'; img-src 'none'; connect-src 'none'\">\
-         <title>{title}</title><style>{STYLE}</style></head>\n<body>\n{}\n",
-        svg::render(view)
-    );
+    let mut page = format!("{}\n", svg::render(view));
     if view.shown > 0 {
         page += "<table><thead><tr><th>#<th>began<th>generation";
         let names: Vec<_> = PhaseName::ALL.into_iter().filter(|name| view.has_phase(*name)).collect();
@@ -51,8 +45,19 @@ pub(super) fn render(view: &View) -> String {
     if !view.uses_handover && view.shown > 0 {
         page += "<p>This service does not tell its phases: what is shown is systemd's account.</p>\n";
     }
-    let _ = write!(page, "<footer>handover {}</footer>\n</body></html>", env!("CARGO_PKG_VERSION"));
-    page
+    whole(&title, &page)
+}
+
+/// A page of its own around that. Both are markup already.
+pub(crate) fn whole(title: &str, body: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"script-src 'none'; object-src 'none'; img-src 'none'; connect-src 'none'\">\
+         <title>{title}</title><style>{STYLE}</style></head>\n<body>\n{body}\
+         <footer>handover {}</footer>\n</body></html>",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 fn table_row(page: &mut String, reload: &Reload, names: &[PhaseName], view: &View) {

@@ -131,7 +131,7 @@ pub(super) async fn ask(
             if words.trim().is_empty() || words.contains("No journal files were found") {
                 return Ok(words);
             }
-            Err(Failure::cannot_run(format!("journalctl failed, {status}: {}", super::safe::terminal(words.trim()))))
+            Err(Failure::cannot_run(format!("journalctl failed, {status}: {}", crate::safe::terminal(words.trim()))))
         }
         Ok(Err(e)) => Err(Failure::cannot_run(format!("journalctl: {e}"))),
         Err(_) => Err(Failure::cannot_run(format!(

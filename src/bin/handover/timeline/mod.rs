@@ -5,7 +5,6 @@ mod html;
 mod journal;
 mod known;
 mod model;
-mod safe;
 mod scale;
 mod svg;
 mod text;
@@ -23,6 +22,7 @@ use nix::unistd::{Group, Uid, getegid, getgroups};
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use history::{History, unit_of};
+pub(crate) use html::whole as page;
 use text::{NARROWEST, Style};
 use view::View;
 use when::Moment;
@@ -182,7 +182,7 @@ fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result
     if unit.is_none() {
         all.retain(|_, history| history.reloads() > 0);
     }
-    let name = safe::terminal(&path.display().to_string());
+    let name = crate::safe::terminal(&path.display().to_string());
     match all.len() {
         0 | 1 => all.pop_first().filter(|(_, history)| !history.is_empty()).ok_or_else(|| {
             let what = unit.map_or_else(|| "about reloads of any unit".to_owned(), |unit| format!("about {unit}"));
@@ -191,7 +191,7 @@ fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result
             ))
         }),
         _ => {
-            let names: Vec<_> = all.keys().map(|unit| safe::short(&safe::terminal(unit), 64)).collect();
+            let names: Vec<_> = all.keys().map(|unit| crate::safe::short(&crate::safe::terminal(unit), 64)).collect();
             Err(Failure::usage(format!("{name} has reloads of several units: name one of {}", names.join(", "))))
         }
     }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::model::{Drain, DrainEnd, Outcome, PhaseName, Reload, Row};
-use super::safe::{markup, wrap};
 use super::view::{View, generations, remarks};
 use super::when::duration;
+use crate::safe::{markup, wrap};
 
 const WIDTH: f64 = 1000.0;
 const ROW: f64 = 21.0;
@@ -118,7 +118,7 @@ pub(super) fn render(view: &View) -> String {
 
 /// Title and legend; where they end.
 fn head(body: &mut String, view: &View) -> f64 {
-    let title = super::safe::short(&view.unit, 80);
+    let title = crate::safe::short(&view.unit, 80);
     text(body, 24.0, 38.0, "t", "start", &title);
     let facts: Vec<_> = [Some(view.counted()), view.span()].into_iter().flatten().collect();
     text(body, 24.0, 62.0, "s", "start", &facts.join("   ·   "));

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::model::{DrainEnd, Mark, Outcome, PhaseName, Reload, Row};
-use super::safe::{terminal, wrap};
 use super::scale::cells;
 use super::view::{View, generations, remarks};
 use super::when::duration;
+use crate::safe::{terminal, wrap};
 
 /// How it looks.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// For a terminal: one line, no escape sequences, nothing that turns the direction of the text.
-pub(super) fn terminal(text: &str) -> String {
+pub(crate) fn terminal(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -16,7 +16,7 @@ pub(super) fn terminal(text: &str) -> String {
 }
 
 /// For text and attributes of XML and HTML. Characters that XML cannot hold are replaced.
-pub(super) fn markup(text: &str) -> String {
+pub(crate) fn markup(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -34,7 +34,7 @@ pub(super) fn markup(text: &str) -> String {
 }
 
 /// Cut to so many characters, with an ellipsis where something is missing.
-pub(super) fn short(text: &str, most: usize) -> String {
+pub(crate) fn short(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
@@ -42,7 +42,7 @@ pub(super) fn short(text: &str, most: usize) -> String {
 }
 
 /// Lines of at most so many characters, broken at spaces where there are any.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
     for word in text.split(' ').filter(|w| !w.is_empty()) {
         let chars: Vec<char> = word.chars().collect();

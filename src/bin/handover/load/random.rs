@@ -33,6 +33,13 @@ impl Random {
         Duration::from_micros(milliseconds.start * 1000 + self.next() % width)
     }
 
+    /// A time in the range; its beginning where it is empty.
+    pub(crate) fn between(&mut self, range: &Range<Duration>) -> Duration {
+        let width = range.end.saturating_sub(range.start).as_micros();
+        let width = u64::try_from(width).unwrap_or(u64::MAX).max(1);
+        range.start + Duration::from_micros(self.next() % width)
+    }
+
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {

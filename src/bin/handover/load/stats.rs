@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
+use super::flow::Flow;
+
 /// What kind of client sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
@@ -15,12 +17,50 @@ pub(crate) enum Kind {
     Slow,
     Upload,
     Stream,
+    Pipelined,
+    Late,
+    HalfHead,
+    WebSocket,
+    Idle,
     Probe,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::KeepAlive, Self::Fresh, Self::Slow, Self::Upload, Self::Stream, Self::Probe];
+    pub(crate) const ALL: [Self; 11] = [
+        Self::KeepAlive,
+        Self::Fresh,
+        Self::Slow,
+        Self::Upload,
+        Self::Stream,
+        Self::Pipelined,
+        Self::Late,
+        Self::HalfHead,
+        Self::WebSocket,
+        Self::Idle,
+        Self::Probe,
+    ];
+
+    /// For programs.
+    pub(crate) fn slug(self) -> &'static str {
+        match self {
+            Self::KeepAlive => "keep-alive",
+            Self::Fresh => "fresh",
+            Self::Slow => "slow",
+            Self::Upload => "upload",
+            Self::Stream => "download",
+            Self::Pipelined => "pipelined",
+            Self::Late => "late",
+            Self::HalfHead => "half-head",
+            Self::WebSocket => "websocket",
+            Self::Idle => "idle",
+            Self::Probe => "prober",
+        }
+    }
+
+    /// Whether its waits say how fast the server answers: its requests are short and begin when they are meant to.
+    pub(super) fn tells_latency(self) -> bool {
+        matches!(self, Self::KeepAlive | Self::Fresh)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -31,7 +71,12 @@ impl fmt::Display for Kind {
             Self::Slow => "slow requests",
             Self::Upload => "uploads",
             Self::Stream => "streamed downloads",
-            Self::Probe => "probes after reloads",
+            Self::Pipelined => "pipelined",
+            Self::Late => "connected early, sent late",
+            Self::HalfHead => "half a head",
+            Self::WebSocket => "WebSocket echoes",
+            Self::Idle => "idle connections",
+            Self::Probe => "probes",
         })
     }
 }
@@ -59,10 +104,44 @@ pub(crate) enum Cause {
     Timeout,
     /// Not a well-formed response.
     Malformed,
-    /// A response with another status than 200.
+    /// A response with another status than 2xx.
     Status,
     /// A whole response with the wrong content.
     WrongBody,
+    /// Bytes that belong to no request, as when one is answered twice.
+    Unasked,
+}
+
+impl Cause {
+    /// In the order of a request's life.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Refused,
+        Self::Connect,
+        Self::Reset,
+        Self::Closed,
+        Self::Truncated,
+        Self::Timeout,
+        Self::Malformed,
+        Self::Status,
+        Self::WrongBody,
+        Self::Unasked,
+    ];
+
+    /// For programs.
+    pub(crate) fn slug(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Closed => "eof",
+            Self::Truncated => "truncated",
+            Self::Timeout => "timeout",
+            Self::Malformed => "malformed",
+            Self::Status => "status",
+            Self::WrongBody => "wrong_body",
+            Self::Unasked => "unasked",
+        }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -75,8 +154,9 @@ impl fmt::Display for Cause {
             Self::Truncated => "answer cut off",
             Self::Timeout => "no answer in time",
             Self::Malformed => "malformed answer",
-            Self::Status => "status other than 200",
+            Self::Status => "status other than 2xx",
             Self::WrongBody => "wrong content",
+            Self::Unasked => "an answer nobody asked for",
         })
     }
 }
@@ -86,6 +166,10 @@ impl Serialize for Cause {
         serializer.collect_str(self)
     }
 }
+
+/// Names of generations that are kept: a server may have a new one for each answer. All others are one.
+const MOST_NAMES: usize = 4096;
+const OTHERS: u32 = u32::MAX / 2;
 
 /// One lost request.
 #[derive(Debug, Clone)]
@@ -136,7 +220,7 @@ impl Loss {
 
 impl Loss {
     /// What helps to find the reason: whose connection it was, and when it broke.
-    fn describe(&self, kills: &[Kill]) -> String {
+    pub(crate) fn describe(&self, kills: &[Kill]) -> String {
         let mut text = self.detail.clone();
         if let Some(pid) = self.served_by {
             let _ = write!(text, ", on a connection of pid {pid}");
@@ -163,6 +247,16 @@ pub(crate) struct Count {
     pub(crate) lost_to_kill: u64,
     /// Idle connections that the server closed without having announced it. No loss: nothing was under way.
     pub(crate) idle_closed: u64,
+    /// Begun. Each one ends answered, lost or handed back; bytes that nobody asked for are a loss without a request.
+    #[serde(skip)]
+    pub(crate) sent: u64,
+    /// The server announced that it will not have acted on them: pipelined behind a `Connection: close`, above the last stream of a
+    /// GOAWAY, or refused by REFUSED_STREAM. No loss: the client knows that it may send them again.
+    #[serde(skip)]
+    pub(crate) handed_back: u64,
+    /// Connections that the server closed as it had announced.
+    #[serde(skip)]
+    pub(crate) announced: u64,
     /// The longest wait beyond what the request itself takes, but for those that met the kill.
     #[serde(serialize_with = "as_seconds")]
     pub(crate) longest: Duration,
@@ -181,6 +275,9 @@ impl Count {
         self.lost += other.lost;
         self.lost_to_kill += other.lost_to_kill;
         self.idle_closed += other.idle_closed;
+        self.sent += other.sent;
+        self.handed_back += other.handed_back;
+        self.announced += other.announced;
         self.longest = self.longest.max(other.longest);
         self.longest_over_kill = self.longest_over_kill.max(other.longest_over_kill);
     }
@@ -202,6 +299,8 @@ struct Inner {
     losses: Vec<Loss>,
     kills: Vec<Kill>,
     first_answer: HashMap<u32, Instant>,
+    flow: Option<Flow>,
+    names: HashMap<String, u32>,
 }
 
 /// The counts at one moment, losses sorted by whose they are.
@@ -214,21 +313,80 @@ pub(crate) struct Summary {
 }
 
 impl Stats {
+    /// Which also keeps what happened over time.
+    pub(crate) fn with_flow(flow: Flow) -> Self {
+        Self { inner: Mutex::new(Inner { flow: Some(flow), ..Inner::default() }) }
+    }
+
+    pub(crate) fn sent(&self, kind: Kind) {
+        self.lock().counts.entry(kind).or_default().sent += 1;
+    }
+
+    pub(super) fn handed_back(&self, kind: Kind) {
+        self.lock().counts.entry(kind).or_default().handed_back += 1;
+    }
+
+    pub(super) fn announced(&self, kind: Kind) {
+        self.lock().counts.entry(kind).or_default().announced += 1;
+    }
+
+    /// The number for a generation's name: the name itself where it is a number.
+    pub(crate) fn tag(&self, name: Option<String>) -> Option<u32> {
+        let name = name?;
+        if let Ok(number) = name.parse() {
+            return Some(number);
+        }
+        let mut inner = self.lock();
+        // Above every pid, which are below 2^22.
+        let next = u32::MAX - u32::try_from(inner.names.len()).unwrap_or(0);
+        if inner.names.len() >= MOST_NAMES && !inner.names.contains_key(&name) {
+            return Some(OTHERS);
+        }
+        Some(*inner.names.entry(name).or_insert(next))
+    }
+
+    /// What `tag` was given.
+    pub(crate) fn name(&self, tag: u32) -> String {
+        if tag == OTHERS {
+            return "others".to_owned();
+        }
+        let inner = self.lock();
+        inner.names.iter().find(|(_, t)| **t == tag).map_or_else(|| tag.to_string(), |(name, _)| name.clone())
+    }
+
+    /// What happens over time, if that is kept.
+    pub(crate) fn flow<T>(&self, ask: impl FnOnce(&mut Flow) -> T) -> Option<T> {
+        self.lock().flow.as_mut().map(ask)
+    }
+
+    /// All losses so far.
+    pub(crate) fn losses(&self) -> Vec<Loss> {
+        self.lock().losses.clone()
+    }
+
     /// A request that began at `begun` and by itself takes that long was answered right now.
-    pub(super) fn answered(&self, kind: Kind, begun: Instant, takes: Duration, by: Option<u32>) {
+    pub(crate) fn answered(&self, kind: Kind, begun: Instant, takes: Duration, by: Option<u32>) {
         let mut inner = self.lock();
         let met_kill = inner.kills.iter().any(|kill| kill.over.is_none_or(|over| begun <= over));
         let count = inner.counts.entry(kind).or_default();
         count.answered += 1;
         let longest = if met_kill { &mut count.longest_over_kill } else { &mut count.longest };
-        *longest = begun.elapsed().saturating_sub(takes).max(*longest);
+        let wait = begun.elapsed().saturating_sub(takes);
+        *longest = wait.max(*longest);
+        if let Some(flow) = &mut inner.flow {
+            flow.answered(kind, by, begun, wait);
+        }
         if let Some(pid) = by {
             inner.first_answer.entry(pid).or_insert_with(Instant::now);
         }
     }
 
-    pub(super) fn lost(&self, loss: Loss) {
-        self.lock().losses.push(loss);
+    pub(crate) fn lost(&self, loss: Loss) {
+        let mut inner = self.lock();
+        if let Some(flow) = &mut inner.flow {
+            flow.lost();
+        }
+        inner.losses.push(loss);
     }
 
     pub(super) fn idle_closed(&self, kind: Kind) {

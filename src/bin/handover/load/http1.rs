@@ -3,21 +3,23 @@
 //! It never retries and never guesses: what a response needs to be complete is either stated by the server or missing.
 
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use super::client::Ask;
 use super::stats::Cause;
+use super::target::{Stream, Target};
 
 /// The longest head and the longest line of chunked framing that is read.
 const MAX_HEAD: usize = 16 * 1024;
-/// The longest body that is read: far above what the demo asks for.
-const MAX_BODY: usize = 16 * 1024 * 1024;
+/// The longest body that is read: it is kept whole, to be compared.
+pub(super) const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// A request that got no proper answer, and why.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Broken {
     pub(super) cause: Cause,
     pub(super) detail: String,
@@ -33,6 +35,8 @@ pub(super) struct Response {
     /// The server announced that it closes the connection after this response.
     pub(super) close: bool,
     pub(super) body: Vec<u8>,
+    /// What the header that names the generation says.
+    pub(super) generation: Option<String>,
 }
 
 /// What an idle connection did while the client had nothing to say.
@@ -40,61 +44,132 @@ pub(super) struct Response {
 pub(super) enum Idle {
     Open,
     Closed,
+    /// Closed, or about to be, as HTTP/2 announces it.
+    Announced,
     /// Bytes that nobody asked for.
     Spoke,
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     received: Vec<u8>,
     pub(super) opened: Instant,
     /// The pid that answered on this connection before, so that a later loss can be laid at its door.
     pub(super) served_by: Option<u32>,
+    generation_header: Option<String>,
+}
+
+/// Makes a connection, and says why there is none.
+pub(super) async fn connect(target: &Target, limit: Duration) -> Result<Stream, Broken> {
+    match tokio::time::timeout(limit, target.connect()).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Err(broken(Cause::Refused, e.to_string())),
+        // The backlog of a Unix socket is full: what TCP would hide in a timeout.
+        Ok(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => Err(broken(Cause::Refused, "the backlog is full")),
+        Ok(Err(e)) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            Err(broken(Cause::Reset, format!("connecting: {e}")))
+        }
+        Ok(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(broken(Cause::Closed, format!("connecting: {e}")))
+        }
+        Ok(Err(e)) => Err(broken(Cause::Connect, e.to_string())),
+        Err(_) => Err(broken(Cause::Timeout, "connecting")),
+    }
 }
 
 impl Connection {
-    pub(super) async fn open(address: SocketAddr, limit: Duration) -> Result<Self, Broken> {
-        let connecting = tokio::time::timeout(limit, TcpStream::connect(address)).await;
-        let stream = match connecting {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                return Err(broken(Cause::Refused, e.to_string()));
-            }
-            Ok(Err(e)) => return Err(broken(Cause::Connect, e.to_string())),
-            Err(_) => return Err(broken(Cause::Timeout, "connecting")),
-        };
-        // Requests written in pieces are meant to arrive in pieces.
-        stream.set_nodelay(true).map_err(|e| broken(Cause::Connect, e.to_string()))?;
-        Ok(Self { stream, received: Vec::new(), opened: Instant::now(), served_by: None })
+    pub(super) async fn open(target: &Target, limit: Duration) -> Result<Self, Broken> {
+        let stream = connect(target, limit).await?;
+        let generation_header = target.generation_header.clone();
+        Ok(Self { stream, received: Vec::new(), opened: Instant::now(), served_by: None, generation_header })
+    }
+
+    /// For those who want to know who has the other end.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Nothing more is wanted of it.
+    pub(super) fn end(self) {
+        self.stream.end();
     }
 
     /// Waits that long with nothing under way, and ends early when the server closes.
     pub(super) async fn idle(&mut self, time: Duration) -> Idle {
         let until = tokio::time::Instant::now() + time;
+        match tokio::time::timeout_at(until, self.stream.read_buf(&mut self.received)).await {
+            Err(_) => self.look(),
+            Ok(Ok(0) | Err(_)) => Idle::Closed,
+            Ok(Ok(_)) => Idle::Spoke,
+        }
+    }
+
+    /// A last look before writing, as any client does: the close may have come together with the end of the wait, or wait in the
+    /// kernel because this machine is busy. A request written afterwards crossed the close on its way.
+    pub(super) fn look(&self) -> Idle {
         let mut byte = [0; 1];
-        let seen = match tokio::time::timeout_at(until, self.stream.peek(&mut byte)).await {
-            Ok(seen) => seen,
-            // A last look, as any client does: the close may have come together with the end of the wait.
-            Err(_) => match self.stream.try_read(&mut byte) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Idle::Open,
-                seen => seen,
-            },
-        };
-        match seen {
+        match recv(self.stream.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Err(nix::errno::Errno::EAGAIN) => Idle::Open,
             Ok(0) | Err(_) => Idle::Closed,
+            // TLS says things of its own.
+            Ok(_) if matches!(self.stream, Stream::Tls(_)) => Idle::Open,
             Ok(_) => Idle::Spoke,
         }
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        self.stream.write_all(bytes).await.map_err(|e| broken(Cause::Reset, format!("writing: {e}")))
+        let written = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        written.await.map_err(|e| broken(Cause::Reset, format!("writing: {e}")))
     }
 
-    /// Reads one response with its body, and no byte more than that may have come.
+    /// No byte may have come that belongs to no response.
+    pub(super) fn nothing_more(&self) -> Result<(), Broken> {
+        match self.received.len() {
+            0 => Ok(()),
+            n => Err(broken(Cause::Unasked, format!("{n} bytes after the response"))),
+        }
+    }
+
+    /// Writes the request with all its pauses, and reads the response. `held` grows by the time of the pauses.
+    pub(super) async fn exchange(&mut self, ask: &Ask, host: &str, held: &mut Duration) -> Result<Response, Broken> {
+        let written = self.request(ask, host, held).await;
+        let response = self.response().await;
+        match (written, response) {
+            // A server may answer before it has read everything.
+            (_, Ok(response)) => Ok(response),
+            (Err(broken), Err(Broken { cause: Cause::Closed, .. })) => Err(broken),
+            (_, Err(broken)) => Err(broken),
+        }
+    }
+
+    async fn request(&mut self, ask: &Ask, host: &str, held: &mut Duration) -> Result<(), Broken> {
+        let mut head = ask.head(host);
+        if let Some((thousandths, hold)) = &ask.split {
+            let rest = head.split_off((head.len() * thousandths / 1000).clamp(1, head.len() - 1));
+            self.write(&head).await?;
+            let waits = Instant::now();
+            hold.wait().await;
+            *held += waits.elapsed();
+            head = rest;
+        }
+        self.write(&head).await?;
+        for piece in &ask.body {
+            let waits = Instant::now();
+            tokio::time::sleep(ask.pause).await;
+            *held += waits.elapsed();
+            self.write(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads one response with its body.
     pub(super) async fn response(&mut self) -> Result<Response, Broken> {
         let head = loop {
-            match parse_head(&self.received)? {
+            match parse_head(&self.received, self.generation_header.as_deref())? {
                 // An interim response: the real one follows.
                 Some(head) if (100..200).contains(&head.status) => drop(self.received.drain(..head.length)),
                 Some(head) => break head,
@@ -112,10 +187,7 @@ impl Connection {
             Framing::Length(length) => self.take(length).await?,
             Framing::Chunked => self.chunks().await?,
         };
-        if !self.received.is_empty() {
-            return Err(broken(Cause::Malformed, format!("{} bytes after the response", self.received.len())));
-        }
-        Ok(Response { status: head.status, close: head.close, body })
+        Ok(Response { status: head.status, close: head.close, body, generation: head.generation })
     }
 
     async fn chunks(&mut self) -> Result<Vec<u8>, Broken> {
@@ -185,11 +257,12 @@ struct Head {
     status: u16,
     close: bool,
     framing: Framing,
+    generation: Option<String>,
     /// Bytes of the head itself.
     length: usize,
 }
 
-fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
+fn parse_head(bytes: &[u8], generation_header: Option<&str>) -> Result<Option<Head>, Broken> {
     let malformed = |detail: String| broken(Cause::Malformed, detail);
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
@@ -202,8 +275,12 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
     let mut close = response.version == Some(0);
     // 1xx, 204 and 304 have no body, whatever their head says (RFC 9112, 6.3).
     let mut framing = (status < 200 || status == 204 || status == 304).then_some(Framing::Length(0));
+    let mut generation = None;
     for header in response.headers.iter() {
         let value = String::from_utf8_lossy(header.value);
+        if generation_header.is_some_and(|name| header.name.eq_ignore_ascii_case(name)) {
+            generation = Some(value.trim().to_owned());
+        }
         if header.name.eq_ignore_ascii_case("connection") {
             close |= value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"));
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") && value.trim().eq_ignore_ascii_case("chunked")
@@ -216,7 +293,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
     }
     // A body that only the close ends could be cut without anyone seeing it: such an answer proves nothing here.
     let framing = framing.ok_or_else(|| malformed("neither Content-Length nor chunked".into()))?;
-    Ok(Some(Head { status, close, framing, length }))
+    Ok(Some(Head { status, close, framing, generation, length }))
 }
 
 #[cfg(test)]
@@ -226,14 +303,15 @@ mod tests {
 
     #[test]
     fn heads() {
-        let head = |text: &str| parse_head(text.as_bytes());
+        let head = |text: &str| parse_head(text.as_bytes(), Some("x-g"));
         assert_eq!(head("HTTP/1.1 200 OK\r\ncontent-le").unwrap(), None);
         let plain = head("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").unwrap().unwrap();
         assert_eq!((plain.status, plain.close, plain.framing, plain.length), (200, false, Framing::Length(5), 38));
-        let last = head("HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nTransfer-Encoding: chunked\r\n\r\n")
-            .unwrap()
-            .unwrap();
-        assert_eq!((last.close, last.framing), (true, Framing::Chunked));
+        let last =
+            head("HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nX-G: 7\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .unwrap()
+                .unwrap();
+        assert_eq!((last.close, last.framing, last.generation.as_deref()), (true, Framing::Chunked, Some("7")));
         let empty = head("HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
         assert_eq!(empty.framing, Framing::Length(0));
         for bad in ["HTTP/1.1 200 OK\r\n\r\n", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: five\r\n\r\n"] {
@@ -253,7 +331,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let mut connection = Connection::open(address, Duration::from_secs(10)).await.unwrap();
+        let mut connection = Connection::open(&Target::tcp(address), Duration::from_secs(10)).await.unwrap();
         let response = connection.response().await;
         server.await.unwrap();
         response

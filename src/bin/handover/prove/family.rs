@@ -1,0 +1,122 @@
+//! The processes of the server: its cgroup, or those that come from its main process.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where cgroups are mounted, in the order in which they are tried.
+const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
+
+#[derive(Debug, Clone)]
+pub(super) enum Family {
+    /// A unit's cgroup, and those below it.
+    Cgroup(PathBuf),
+    Tree(Tree),
+    /// Not on this machine, or not known.
+    Unknown,
+}
+
+/// A process, its descendants, and those that its parent started from the same program: a generation may be a child of the one before, or
+/// of the service manager.
+#[derive(Debug, Clone)]
+pub(super) struct Tree {
+    members: BTreeSet<u32>,
+    /// Looked at and found to be others, this program and what it starts among them.
+    others: BTreeSet<u32>,
+    parent: Option<u32>,
+    program: Option<PathBuf>,
+}
+
+impl Family {
+    /// `path` is what systemd calls `ControlGroup`.
+    pub(super) fn of_cgroup(path: &str) -> Self {
+        let path = path.trim_start_matches('/');
+        let found = CGROUPS.iter().map(|root| Path::new(root).join(path)).find(|p| p.join("cgroup.procs").exists());
+        found.filter(|_| !path.is_empty()).map_or(Self::Unknown, Self::Cgroup)
+    }
+
+    pub(super) fn of(pid: u32) -> Self {
+        let own = std::process::id();
+        let mut tree = Tree {
+            members: BTreeSet::from([pid]),
+            others: BTreeSet::from([own]),
+            parent: parent(pid),
+            program: program(pid),
+        };
+        // Ancestors first: whoever is not of the family by then is looked at once only.
+        tree.look();
+        Self::Tree(tree)
+    }
+
+    /// Those that are alive.
+    pub(super) fn members(&mut self) -> BTreeSet<u32> {
+        match self {
+            Self::Cgroup(path) => {
+                let mut pids = BTreeSet::new();
+                processes(path, &mut pids);
+                pids
+            }
+            Self::Tree(tree) => {
+                tree.look();
+                tree.members.clone()
+            }
+            Self::Unknown => BTreeSet::new(),
+        }
+    }
+}
+
+impl Tree {
+    fn look(&mut self) {
+        let alive = pids();
+        self.members.retain(|pid| alive.contains(pid));
+        self.others.retain(|pid| alive.contains(pid));
+        let mut new: BTreeSet<u32> =
+            alive.into_iter().filter(|pid| !self.members.contains(pid) && !self.others.contains(pid)).collect();
+        // A child may have a lower pid than its parent, once they wrap around: until nothing changes.
+        loop {
+            let (members, rest): (BTreeSet<u32>, _) = new.iter().copied().partition(|pid| self.belongs(*pid));
+            if members.is_empty() {
+                self.others.extend(rest);
+                return;
+            }
+            self.members.extend(members);
+            new = rest;
+        }
+    }
+
+    fn belongs(&self, pid: u32) -> bool {
+        let Some(parent) = parent(pid) else { return false };
+        if self.members.contains(&parent) {
+            return true;
+        }
+        Some(parent) == self.parent && program(pid).is_some_and(|p| Some(p) == self.program)
+    }
+}
+
+fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            processes(&entry.path(), pids);
+        }
+    }
+}
+
+pub(super) fn pids() -> BTreeSet<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// proc_pid_stat(5): the name is in parentheses and may hold anything.
+fn parent(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// A program that was replaced is the same one.
+fn program(pid: u32) -> Option<PathBuf> {
+    let link = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let text = link.to_str()?;
+    Some(text.strip_suffix(" (deleted)").unwrap_or(text).into())
+}

@@ -1,0 +1,152 @@
+//! What all generations of the server hold together: resident memory and file descriptors, sampled.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::family::Family;
+
+/// Between two samples.
+const EVERY: Duration = Duration::from_millis(10);
+/// Between two points of the plots.
+const POINT: Duration = Duration::from_millis(100);
+/// The kernel walks all pages for PSS and the server waits meanwhile: of more than that it is not asked.
+const PSS_LIMIT: u64 = 256 << 20;
+
+/// Sums over processes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Usage {
+    pub(super) processes: u64,
+    /// Bytes; pages that several processes share count in each.
+    pub(super) rss: u64,
+    pub(super) fds: u64,
+}
+
+/// What the processes held at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Point {
+    pub(super) at: Instant,
+    pub(super) by_process: BTreeMap<u32, Usage>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    points: Vec<Point>,
+    last: BTreeMap<u32, Usage>,
+    /// The highest of each since the last call of `turn`.
+    peak: Usage,
+}
+
+#[derive(Debug)]
+pub(super) struct Sampler {
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sampler {
+    pub(super) fn start(family: Family) -> std::io::Result<Self> {
+        let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
+        let thread = {
+            let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
+            std::thread::Builder::new().name("sampler".into()).spawn(move || sample(family, &state, &stop))?
+        };
+        Ok(Self { state, stop, thread: Some(thread) })
+    }
+
+    /// The sums now, and the highest since the last call.
+    pub(super) fn turn(&self) -> (Usage, Usage) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = sum(&state.last);
+        (now, std::mem::replace(&mut state.peak, now))
+    }
+
+    /// What that process held when last seen.
+    pub(super) fn of(&self, pid: u32) -> Option<Usage> {
+        usage(pid)
+    }
+
+    pub(super) fn stop(mut self) -> Vec<Point> {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has lost samples, nothing else.
+            let _ = thread.join();
+        }
+        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).points)
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Proportional set sizes: shared pages count once in all. `None`: not to be had, or it would stall the server.
+pub(super) fn pss(family: &mut Family) -> Option<u64> {
+    let members = family.members();
+    let rss: u64 = members.iter().filter_map(|pid| usage(*pid)).map(|usage| usage.rss).sum();
+    if members.is_empty() || rss > PSS_LIMIT {
+        return None;
+    }
+    let pss = members.iter().map(|pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    });
+    // Those that ended meanwhile hold nothing.
+    let known: Vec<u64> = pss.flatten().collect();
+    (!known.is_empty()).then(|| known.iter().sum::<u64>() * 1024)
+}
+
+fn sample(mut family: Family, state: &Mutex<State>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let by_process: BTreeMap<u32, Usage> =
+            family.members().into_iter().filter_map(|pid| Some((pid, usage(pid)?))).collect();
+        let (now, at) = (sum(&by_process), Instant::now());
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let peak = &mut state.peak;
+        *peak = Usage {
+            processes: peak.processes.max(now.processes),
+            rss: peak.rss.max(now.rss),
+            fds: peak.fds.max(now.fds),
+        };
+        if state.points.last().is_none_or(|point| at - point.at >= POINT) {
+            state.points.push(Point { at, by_process: by_process.clone() });
+        }
+        state.last = by_process;
+        drop(state);
+        std::thread::sleep(EVERY);
+    }
+}
+
+fn sum(by_process: &BTreeMap<u32, Usage>) -> Usage {
+    by_process.values().fold(Usage::default(), |sum, one| Usage {
+        processes: sum.processes + one.processes,
+        rss: sum.rss + one.rss,
+        fds: sum.fds + one.fds,
+    })
+}
+
+fn usage(pid: u32) -> Option<Usage> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    let size = size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096);
+    Some(Usage { processes: 1, rss: pages * size, fds: fds(pid).unwrap_or(0) })
+}
+
+/// Since Linux 6.2 the directory's size says how many there are.
+fn fds(pid: u32) -> Option<u64> {
+    let path = format!("/proc/{pid}/fd");
+    match fs::metadata(&path).ok()?.size() {
+        0 => fs::read_dir(&path).ok().and_then(|entries| u64::try_from(entries.count()).ok()),
+        n => Some(n),
+    }
+}

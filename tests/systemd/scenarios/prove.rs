@@ -1,0 +1,49 @@
+//! `handover prove`, on the example's own unit: what must be 0 is 0, and where a setting makes it lose requests it says so.
+
+use serde_json::Value;
+
+use super::web::{Setup, UNIT, Web};
+use crate::lab::{Container, Outcome, Scenario, handover};
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new("prove_unit", prove_unit).system_only()];
+
+fn prove_unit(lab: &Container) -> Outcome {
+    let program = lab.install(handover(), "handover")?;
+    let web = Web::start(lab, Setup::default())?;
+    let report =
+        prove(&web, &program, "--reloads 5 --every 1s --keep-alive 40 --fresh 4 --slow 2 --late 4 --half-head 4", 0)?;
+    assert_eq!((&report["verdict"], &report["total"]["lost"]), (&"nothing_lost".into(), &0.into()), "{report}");
+    assert_eq!(report["generation_told_by"], "process");
+    let reloads = report["reloads"].as_array().ok_or("no reloads")?;
+    assert_eq!(reloads.len(), 5);
+    for (n, reload) in reloads.iter().enumerate() {
+        assert!(reload["first_new_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{reload}");
+        assert_eq!(reload["new"], reload["main_pid"].to_string(), "{reload}");
+        assert!(reload["usage"]["peak"]["processes"].as_u64() >= Some(2), "{reload}");
+        if let Some(next) = reloads.get(n + 1) {
+            assert_eq!(reload["new"], next["old"]);
+        }
+    }
+    assert_eq!(reloads[4]["main_pid"], lab.main_pid(UNIT)?);
+
+    // Without a linger a connection that has said nothing yet is closed: what is said on it then is lost.
+    let web = Web::install(lab, Setup { command: "{dir}/web --linger 0s", ..Setup::default() })?;
+    lab.systemctl_ok(&["restart", UNIT])?;
+    let report = prove(&web, &program, "--reloads 3 --every 1s --keep-alive 20 --late 20", 1)?;
+    assert_eq!(report["verdict"], "lost", "{report}");
+    let by = &report["total"]["lost_by"];
+    let crossed = ["eof", "reset"].iter().filter_map(|cause| by[*cause].as_u64()).sum::<u64>();
+    assert_eq!(Some(crossed), report["total"]["lost"].as_u64(), "nothing is lost in another way: {by}");
+    let reloads = report["reloads"].as_array().ok_or("no reloads")?;
+    assert!(reloads.iter().all(|reload| reload["lost"].as_u64() > Some(0)), "{report}");
+    Ok(())
+}
+
+fn prove(web: &Web<'_>, program: &str, options: &str, code: i32) -> Outcome<Value> {
+    let output =
+        web.lab.sh(&format!("{program} prove --url http://{}/ --unit {UNIT} --json {options}", web.address))?;
+    if output.status.code() != Some(code) {
+        return Err(format!("exit {:?}, not {code}: {} {}", output.status.code(), output.stdout, output.stderr).into());
+    }
+    Ok(serde_json::from_str(&output.stdout)?)
+}
