@@ -33,6 +33,10 @@ pub(crate) enum Kind {
     Timeout,
     /// The call came too late or in the wrong state: the service is stopping, or another generation is main.
     State,
+    /// A new program could not be fetched.
+    Fetch,
+    /// A new program is not what it should be.
+    Candidate,
     /// The operating system refused.
     Os,
 }
@@ -97,6 +101,18 @@ impl Error {
     #[must_use]
     pub fn is_state(&self) -> bool {
         self.kind == Kind::State
+    }
+
+    /// A new program could not be fetched: nothing has changed.
+    #[must_use]
+    pub fn is_fetch(&self) -> bool {
+        self.kind == Kind::Fetch
+    }
+
+    /// A new program is not what it should be (its signature, checksum, size, format, or its own check): nothing has changed.
+    #[must_use]
+    pub fn is_candidate(&self) -> bool {
+        self.kind == Kind::Candidate
     }
 }
 

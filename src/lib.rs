@@ -59,6 +59,7 @@
 //! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `supervise` | the module `supervise`: programs of any language, reloaded in the same way; what `handover run` is made of |
+//! | `upgrade` | the module `upgrade`: new programs fetched, verified, installed, and taken back if the service does not take them |
 //! | `cli` | the tool `handover`; not needed by a library user |
 //!
 //! # Requirements
@@ -98,6 +99,9 @@ pub mod admin;
 pub mod control;
 #[cfg(feature = "supervise")]
 pub mod supervise;
+
+#[cfg(feature = "upgrade")]
+pub mod upgrade;
 
 #[cfg(feature = "metrics")]
 pub mod metrics;
@@ -151,6 +155,9 @@ pub mod docs {
     #[doc = include_str!("docs/run.md")]
     pub mod run {}
 
+    #[cfg(feature = "upgrade")]
+    #[doc = include_str!("docs/upgrade.md")]
+    pub mod upgrade {}
     #[doc = include_str!("docs/install.md")]
     pub mod install {}
 

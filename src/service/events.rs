@@ -68,6 +68,14 @@ events! {
     WENT_BACK = "071f3419f47a4f6fb2660d6dc7782089";
     /// A supervisor goes on as a new version of itself.
     RENEWED = "8c5d975b6ae349578e0349fbc89a9e47";
+    /// A new program is in place of the running one; the service is asked to reload.
+    UPGRADE_INSTALLED = "2cfa92ad9008405aab6ca2b08ed0b038";
+    /// The service runs its new program.
+    UPGRADED = "4bccadc1652d48c3a04b7606fbb9345d";
+    /// The service does not run its new program; the one of before is back in place.
+    UPGRADE_FAILED = "68d5edbe88484ff482673d3bce6f879f";
+    /// A new program is not what it should be, and was not installed.
+    UPGRADE_REFUSED = "a90fc51967154f9e94679849670ca486";
 }
 
 #[cfg(test)]
@@ -111,7 +119,7 @@ mod tests {
     #[test]
     fn each_is_logged_somewhere() {
         let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let directories = ["service/driver", "service", "supervise"].map(|d| top.join(d));
+        let directories = ["service/driver", "service", "supervise", "upgrade"].map(|d| top.join(d));
         let files = directories.into_iter().flat_map(|d| std::fs::read_dir(d).unwrap().flatten());
         let sources: String = files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect();
         for (name, _) in ALL {

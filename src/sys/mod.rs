@@ -4,6 +4,8 @@
 pub(crate) mod child;
 #[cfg(feature = "supervise")]
 pub(crate) mod diag;
+#[cfg(feature = "upgrade")]
+pub(crate) mod lease;
 pub(crate) mod link;
 #[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) mod look;

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["service"],
     &["tls", "logging"],
     &["http"],
-    &["admin", "control"],
+    &["admin", "control", "upgrade"],
     &["supervise"],
 ];
 /// Not counting unit tests. "Rarely over 400", with some room to finish the thought.

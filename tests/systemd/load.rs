@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use crate::lab::{Container, Outcome};
 use engine::until::Signals;
-use engine::{Conductor, Plan, Target};
 pub(crate) use engine::{Cause, Kill, Kind, Random, Stats, Summary};
+use engine::{Conductor, Plan, Target};
 
 /// How many clients of which kind.
 pub(crate) type Clients = [(Kind, usize)];

@@ -24,21 +24,35 @@ pub(crate) enum Outcome {
 pub(crate) struct Failure {
     code: u8,
     message: String,
+    rolled_back: bool,
 }
 
 impl Failure {
     const INTERRUPTED: u8 = 130;
 
+    fn with_code(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), rolled_back: false }
+    }
+
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self::with_code(1, message)
+    }
+
+    /// As [`failed`](Self::failed), and it is certain that the next generation is to blame and that the service serves on.
+    pub(crate) fn rolled_back(message: impl Into<String>) -> Self {
+        Self { rolled_back: true, ..Self::failed(message) }
+    }
+
+    pub(crate) fn is_rolled_back(&self) -> bool {
+        self.rolled_back
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
+        Self::with_code(2, message)
     }
 
     pub(crate) fn cannot_run(message: impl Into<String>) -> Self {
-        Self { code: 3, message: message.into() }
+        Self::with_code(3, message)
     }
 
     /// The same with the exit code of a wrong command line, but for an interruption.
@@ -58,7 +72,7 @@ impl Failure {
     }
 
     pub(crate) fn interrupted() -> Self {
-        Self { code: Self::INTERRUPTED, message: "interrupted".into() }
+        Self::with_code(Self::INTERRUPTED, "interrupted")
     }
 }
 

@@ -20,6 +20,7 @@ mod safe;
 mod status;
 mod target;
 mod timeline;
+mod upgrade;
 // The demo runs exactly the published example, from this binary alone.
 #[path = "../../../examples/web.rs"]
 #[expect(dead_code, reason = "the example's own main is not called here")]
@@ -41,6 +42,7 @@ enum Command {
     Reload(reload::Options),
     Status(status::Options),
     Run(run::Options),
+    Upgrade(Box<upgrade::Options>),
     Check(check::Options),
     Init(init::Options),
     Timeline(timeline::Options),
@@ -62,6 +64,7 @@ Examples:
   handover init web --wait           the units of a service
   handover check web.service         what in them would break a reload
   handover reload web                reload it, and know how that went
+  handover upgrade web --from /srv/web --key web.pub      a new program
   handover status web                what runs, what drains, and why
   handover timeline web --since 2h   how the last reloads went";
 
@@ -86,6 +89,7 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Reload(options) => reload::run(options).await,
         Command::Run(options) => run::run(options).await,
         Command::Status(options) => status::run(options).await,
+        Command::Upgrade(options) => upgrade::run(*options).await,
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,
         Command::Timeline(options) => timeline::run(options).await,

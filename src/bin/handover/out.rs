@@ -2,12 +2,27 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One line, or a block of them, to stdout. A reader that went away (`handover … | head`) is no reason to
 /// stop what was begun and leave it half done: the rest is written to nobody.
 pub(crate) fn line(text: impl fmt::Display) {
     let mut stdout = io::stdout().lock();
     drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+}
+
+static NOTES: AtomicBool = AtomicBool::new(true);
+
+/// As [`line`]: how far a thing has come. Nothing after [`hide_notes`].
+pub(crate) fn note(text: impl fmt::Display) {
+    if NOTES.load(Ordering::Relaxed) {
+        line(text);
+    }
+}
+
+/// For output that a program reads.
+pub(crate) fn hide_notes() {
+    NOTES.store(false, Ordering::Relaxed);
 }
 
 /// One message to stderr.

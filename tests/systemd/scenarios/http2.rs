@@ -32,6 +32,8 @@ fn http2_reqwest_and_curl(lab: &Container) -> Outcome {
     reloads_under(&web, 12, |stop| async move {
         let mut tasks = JoinSet::new();
         for _ in 0..CONNECTIONS {
+            // Without a provider of its own it asks for the process's.
+            let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
             let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build();
             let client = client.expect("a client needs no files");
             for _ in 0..STREAMS {

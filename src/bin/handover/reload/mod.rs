@@ -55,24 +55,28 @@ Exit codes:
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let target = options.place.find().await?;
-    let reloading = async {
-        if options.supervisor {
-            return renew::run(&target).await;
-        }
-        match target.connect().await? {
-            Some(client) => by_control(&target, client).await,
-            None => without_control(&target).await,
-        }
-    };
     tokio::select! {
-        outcome = tokio::time::timeout(options.timeout, reloading) => outcome.unwrap_or_else(|_| {
-            let within = humantime::format_duration(options.timeout);
-            Err(Failure::failed(format!(
-                "{}: no outcome within {within}; the reload goes on: see `handover status` and the journal", target.name()
-            )))
-        }),
+        outcome = of(&target, options.timeout), if !options.supervisor => outcome,
+        outcome = renew::run(&target, options.timeout), if options.supervisor => outcome,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     }
+}
+
+/// Reloads that service, and tells how it came out. What [is rolled back](Failure::is_rolled_back) is the new program's fault.
+pub(crate) async fn of(target: &Target, timeout: Duration) -> Result<Outcome, Failure> {
+    let reloading = async {
+        match target.connect().await? {
+            Some(client) => by_control(target, client).await,
+            None => without_control(target).await,
+        }
+    };
+    tokio::time::timeout(timeout, reloading).await.unwrap_or_else(|_| {
+        let within = humantime::format_duration(timeout);
+        Err(Failure::failed(format!(
+            "{}: no outcome within {within}; the reload goes on: see `handover status` and the journal",
+            target.name()
+        )))
+    })
 }
 
 async fn without_control(target: &Target) -> Result<Outcome, Failure> {
@@ -88,7 +92,7 @@ async fn without_control(target: &Target) -> Result<Outcome, Failure> {
         return Err(Failure::cannot_run(format!("{unit} is not running ({}): start it", before.active)));
     }
     if before.uses_handover() {
-        out::line(format_args!("{}: sending SIGHUP and watching what systemd says of {unit}", target.no_control()));
+        out::note(format_args!("{}: sending SIGHUP and watching what systemd says of {unit}", target.no_control()));
         return watch::by_signal(target, unit, before).await;
     }
     if is_within(unit) {
@@ -98,7 +102,7 @@ async fn without_control(target: &Target) -> Result<Outcome, Failure> {
             target.no_control()
         )));
     }
-    out::line(format_args!("{unit} does not say that it uses handover: systemctl reload {unit}"));
+    out::note(format_args!("{unit} does not say that it uses handover: systemctl reload {unit}"));
     watch::by_systemctl(target, unit).await
 }
 
@@ -112,7 +116,7 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
                 Answer::Step(parameters) => {
                     taken = true;
                     if let Some(line) = parameters.get("step").and_then(line_of) {
-                        out::line(line);
+                        out::note(line);
                     }
                 }
                 Answer::Done(parameters) => {
@@ -126,7 +130,7 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
                 Answer::Failed(failed) if failed.error.ends_with(".ReloadFailed") => {
                     let (number, pid) = (&failed.parameters["generation"], &failed.parameters["pid"]);
                     let reason = out::clean(failed.reason());
-                    return Err(Failure::failed(format!("{reason}; generation {number} (pid {pid}) serves on")));
+                    return Err(Failure::rolled_back(format!("{reason}; generation {number} (pid {pid}) serves on")));
                 }
                 Answer::Failed(failed) if failed.error.ends_with(".NotPossible") => break failed.reason().to_owned(),
                 Answer::Failed(failed) => {
@@ -171,7 +175,7 @@ async fn check_pid(target: &Target) -> Result<(), Failure> {
 
 /// Another reload was running, and `next`, which it made main, runs ours.
 async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
-    out::line(format_args!("another reload was running: generation {next} is main, and runs this one"));
+    out::note(format_args!("another reload was running: generation {next} is main, and runs this one"));
     loop {
         // Whom we asked may be leaving just then.
         if let Ok(status) = status(target).await {
@@ -179,7 +183,7 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
             let last = status["past"].as_array().and_then(|past| past.last());
             let own = last.filter(|past| past["generation"] == next);
             if number > next && is_main {
-                out::line(format_args!("generation {number} (pid {}) is main", status["pid"]));
+                out::note(format_args!("generation {number} (pid {}) is main", status["pid"]));
                 return Ok(Outcome::Success);
             }
             match own.and_then(|past| past["outcome"].as_str()) {
@@ -187,7 +191,7 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
                 Some("rolled_back") => {
                     let reason = own.and_then(|past| past["reason"].as_str()).unwrap_or("failed");
                     let reason = out::clean(reason);
-                    return Err(Failure::failed(format!("reload failed: generation {} {reason}", next + 1)));
+                    return Err(Failure::rolled_back(format!("reload failed: generation {} {reason}", next + 1)));
                 }
                 _ => {}
             }

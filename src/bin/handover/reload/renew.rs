@@ -1,5 +1,7 @@
 //! `handover reload --self`: the supervisor goes on as the version of handover that is installed.
 
+use std::time::Duration;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -9,7 +11,14 @@ use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::target::Target;
 
-pub(super) async fn run(target: &Target) -> Result<Outcome, Failure> {
+pub(super) async fn run(target: &Target, timeout: Duration) -> Result<Outcome, Failure> {
+    tokio::time::timeout(timeout, renew(target)).await.unwrap_or_else(|_| {
+        let within = humantime::format_duration(timeout);
+        Err(Failure::failed(format!("{}: no outcome within {within}; it waits for a reload to end", target.name())))
+    })
+}
+
+async fn renew(target: &Target) -> Result<Outcome, Failure> {
     let before = status(target).await?;
     let of = |status: &Value, key: &str| status["supervisor"][key].as_u64().unwrap_or_default();
     let pid = i32::try_from(of(&before, "pid")).ok().filter(|pid| *pid > 0);

@@ -27,9 +27,11 @@ pub(super) async fn by_signal(target: &Target, unit: &str, before: Unit) -> Resu
         if let Some(outcome) = judge(&before, &now, moved) {
             return match outcome {
                 Ok(text) => {
-                    out::line(text);
+                    out::note(text);
                     Ok(Outcome::Success)
                 }
+                // That the service is gone need not be the new program's fault.
+                Err(reason) if reason.starts_with("reload failed: ") => Err(Failure::rolled_back(out::clean(&reason))),
                 Err(reason) => Err(Failure::failed(out::clean(&reason))),
             };
         }
@@ -61,7 +63,9 @@ pub(super) async fn by_systemctl(target: &Target, unit: &str) -> Result<Outcome,
     if status.success() {
         return Ok(Outcome::Success);
     }
-    Err(Failure::failed(format!("systemctl reload {unit}: {status}")))
+    let text = format!("systemctl reload {unit}: {status}");
+    // 1: the job failed. Others: no such unit, not running, not permitted.
+    Err(if status.code() == Some(1) { Failure::rolled_back(text) } else { Failure::failed(text) })
 }
 
 #[cfg(test)]

@@ -1,0 +1,176 @@
+//! What is remembered of a program's upgrades, from one to the next.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::upgrade::place;
+
+/// So many bad ones are remembered; of more, the oldest is forgotten.
+pub const BAD_KEPT: usize = 100;
+
+/// A reason is remembered up to here; the journal has all of it.
+const REASON_KEPT: usize = 300;
+
+const FORMAT: u32 = 1;
+
+/// The file `state.json`, which is only ever replaced as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) format: u32,
+    /// An upgrade that is under way, or was cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pending: Option<Pending>,
+    /// The programs before this one, the newest first.
+    #[serde(default)]
+    pub(crate) previous: Vec<String>,
+    #[serde(default)]
+    pub(crate) bad: Vec<Bad>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<Seen>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    pub(crate) sha256: String,
+    pub(crate) previous: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<Seen>,
+    /// Asked for by hand: the one that it replaces shall not come back.
+    #[serde(default)]
+    pub(crate) back: bool,
+}
+
+/// A program that the service would not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bad {
+    pub(crate) sha256: String,
+    pub(crate) reason: String,
+    pub(crate) unix_s: u64,
+}
+
+/// What a source had, and how to ask whether it still has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) source: String,
+    #[serde(default)]
+    pub(crate) sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) etag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) modified: Option<String>,
+    /// Of an asset of a release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
+}
+
+impl Record {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self { format: FORMAT, ..Self::default() });
+            }
+            Err(e) => return Err(Error::os(format!("{} cannot be read", path.display()), e)),
+        };
+        let bad = |why: String| {
+            let text = format!("{} cannot be used: {why}; remove it to forget what is known to be bad", path.display());
+            Error::new(Kind::Invalid, text)
+        };
+        let record: Self = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        if record.format != FORMAT {
+            return Err(bad(format!("format {} is of another version of handover", record.format)));
+        }
+        Ok(record)
+    }
+
+    /// On the disk when this returns.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::os("the record cannot be written", e))?;
+        place::replace(path, &text)
+    }
+
+    pub(crate) fn why_bad(&self, sha256: &str) -> Option<&str> {
+        self.bad.iter().find(|bad| bad.sha256 == sha256).map(|bad| bad.reason.as_str())
+    }
+
+    pub(crate) fn add_bad(&mut self, sha256: &str, reason: &str) {
+        self.forgive(sha256);
+        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let reason = reason.chars().take(REASON_KEPT).collect();
+        self.bad.push(Bad { sha256: sha256.to_owned(), reason, unix_s });
+        let over = self.bad.len().saturating_sub(BAD_KEPT);
+        self.bad.drain(..over);
+    }
+
+    pub(crate) fn forgive(&mut self, sha256: &str) {
+        self.bad.retain(|bad| bad.sha256 != sha256);
+    }
+
+    /// `sha256` is the program now, in place of `previous`.
+    pub(crate) fn took(&mut self, pending: Pending, keep: usize) {
+        let Pending { sha256, previous, seen, back } = pending;
+        self.forgive(&sha256);
+        self.previous.retain(|kept| *kept != sha256 && *kept != previous);
+        if back {
+            self.add_bad(&previous, "it was taken back by hand");
+        } else {
+            self.previous.insert(0, previous);
+            self.previous.truncate(keep);
+            self.seen = seen;
+        }
+        self.pending = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(sha256: &str, previous: &str) -> Pending {
+        Pending { sha256: sha256.into(), previous: previous.into(), seen: None, back: false }
+    }
+
+    #[test]
+    fn so_many_are_kept_the_newest_first() {
+        let mut record = Record::default();
+        for (new, old) in [("b", "a"), ("c", "b"), ("d", "c"), ("a", "d")] {
+            record.took(pending(new, old), 2);
+        }
+        assert_eq!(record.previous, ["d", "c"]);
+        record.took(Pending { back: true, ..pending("d", "a") }, 2);
+        assert_eq!(record.previous, ["c"]);
+        assert_eq!(record.why_bad("a"), Some("it was taken back by hand"));
+        record.took(pending("a", "d"), 0);
+        assert_eq!((record.why_bad("a"), record.previous.len()), (None, 0), "tried again, and good");
+    }
+
+    #[test]
+    fn bad_ones_are_remembered_and_not_without_end() {
+        let mut record = Record::default();
+        for n in 0..BAD_KEPT + 5 {
+            record.add_bad(&n.to_string(), &"x".repeat(1000));
+            record.add_bad(&n.to_string(), "again");
+        }
+        assert_eq!(record.bad.len(), BAD_KEPT);
+        assert_eq!((record.why_bad("4"), record.why_bad("5")), (None, Some("again")));
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let mut record = Record::read(&path).unwrap();
+        record.add_bad("x", "y");
+        record.pending = Some(pending("n", "p"));
+        record.write(&path).unwrap();
+        assert_eq!(Record::read(&path).unwrap(), record);
+        for text in ["", "{", "[]", "{\"format\":2}"] {
+            std::fs::write(&path, text).unwrap();
+            let error = Record::read(&path).unwrap_err();
+            assert!(error.is_invalid() && error.to_string().contains("state.json"), "{error}");
+        }
+    }
+}
