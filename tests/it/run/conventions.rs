@@ -55,3 +55,17 @@ fn what_cannot_work_is_said_before_anything_starts() {
         assert!(world.log().contains(what), "{options:?}: {}", world.log());
     }
 }
+
+/// A script's process is its interpreter: nobody wants that replaced.
+#[test]
+fn an_upgrade_asks_which_program_is_meant() {
+    let world = World::start(Setup::default());
+    let new = world.path("new");
+    std::fs::write(&new, "print()\n").unwrap();
+    let from = new.display().to_string();
+    let output = world.handover(&["upgrade", "--dry-run", "--no-signature", "--any-format", "--from", &from]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("python3") && said.contains("--program PATH"), "{said}");
+    world.stop();
+}

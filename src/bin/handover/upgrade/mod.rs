@@ -249,7 +249,7 @@ async fn program(options: &Options) -> Result<PathBuf, Failure> {
         return std::path::absolute(program).map_err(|e| Failure::usage(format!("{}: {e}", program.display())));
     }
     let target = options.place.find().await?;
-    let pid = main_pid(&target).await?;
+    let (pid, started) = main_pid(&target).await?;
     let link = std::fs::read_link(format!("/proc/{pid}/exe")).map_err(|e| {
         Failure::cannot_run(format!(
             "what pid {pid} runs cannot be seen ({e}): be its user or root, or say --program PATH"
@@ -263,23 +263,36 @@ async fn program(options: &Options) -> Result<PathBuf, Failure> {
         let why = "that is this tool, which runs the service's program: say --program PATH";
         return Err(Failure::usage(format!("{}: its main process runs {}; {why}", target.name(), program.display())));
     }
+    if let Some(started) = started
+        && std::fs::canonicalize(&started).ok().as_ref() != Some(&program)
+    {
+        // a script runs its interpreter, which serves others, too
+        let why = "which of them is to be replaced? Say --program PATH";
+        let name = target.name();
+        return Err(Failure::usage(format!(
+            "{name}: {} was started, and it runs {}; {why}",
+            started,
+            program.display()
+        )));
+    }
     Ok(program)
 }
 
-async fn main_pid(target: &Target) -> Result<u32, Failure> {
-    if let Some(pid) = target.pid {
-        return Ok(pid);
-    }
+/// With what `handover run` says that it has started.
+async fn main_pid(target: &Target) -> Result<(u32, Option<String>), Failure> {
     if let Ok(status) = crate::reload::status(target).await
         && let Some(pid) = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
     {
-        return Ok(pid);
+        return Ok((pid, status["supervisor"]["program"].as_str().map(str::to_owned)));
+    }
+    if let Some(pid) = target.pid {
+        return Ok((pid, None));
     }
     let Some(unit) = &target.unit else {
         return Err(Failure::cannot_run(format!("{}: what it runs is not known: say --program PATH", target.name())));
     };
     match crate::target::show(unit, target.user).await? {
-        shown if shown.main != 0 => Ok(shown.main),
+        shown if shown.main != 0 => Ok((shown.main, None)),
         shown => Err(Failure::cannot_run(format!(
             "{unit} is not running ({}): start it, or say --program PATH and --no-reload",
             shown.active
