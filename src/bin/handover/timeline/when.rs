@@ -89,7 +89,9 @@ pub(super) fn duration(ms: u64) -> String {
         1_000..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
         10_000..100_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         100_000..3_600_000 => format!("{}m {:02}s", ms / 60_000, ms / 1000 % 60),
-        _ => format!("{}h {:02}m", ms / 3_600_000, ms / 60_000 % 60),
+        3_600_000..360_000_000 => format!("{}h {:02}m", ms / 3_600_000, ms / 60_000 % 60),
+        360_000_000..86_400_000_000 => format!("{} d", ms / 86_400_000),
+        _ => "> 999 d".to_owned(), // nobody has waited that long: a field says what it likes
     }
 }
 
@@ -99,8 +101,9 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        let all = [0, 999, 1_000, 1_249, 59_990, 125_000, 3_600_000, 90_061_000].map(duration);
-        assert_eq!(all, ["0 ms", "999 ms", "1.00 s", "1.24 s", "59.9 s", "2m 05s", "1h 00m", "25h 01m"]);
+        let all = [0, 999, 1_000, 1_249, 59_990, 125_000, 3_600_000, 90_061_000, 360_000_000, u64::MAX].map(duration);
+        let short = ["0 ms", "999 ms", "1.00 s", "1.24 s", "59.9 s", "2m 05s", "1h 00m", "25h 01m", "4 d", "> 999 d"];
+        assert_eq!(all, short);
     }
 
     #[test]
