@@ -9,21 +9,33 @@ use crate::load;
 pub(super) const SCENARIOS: &[Scenario] =
     &[Scenario::new("five_hups", five_hups), Scenario::new("hup_to_all", hup_to_all)];
 
+/// What five requests are, in one moment. A machine that stops for longer between two of them has sent them one by one.
+const BURST: f64 = 0.015;
+const BURSTS: usize = 20;
+
 fn five_hups(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup::default())?;
-    let old = lab.main_pid(UNIT)?;
-    let ((), stats) = load::under(lab, web.address, load::SHORT, |_| {
-        // The shell's own kill: five of them take microseconds, and the date tells.
-        let took = lab.sh_ok(&format!(
-            "read begun _ </proc/uptime; for i in 1 2 3 4 5; do kill -HUP {old}; done; read ended _ </proc/uptime; echo \"$begun $ended\""
-        ))?;
-        let (begun, ended) = took.split_once(' ').ok_or("no times")?;
-        assert!(ended.parse::<f64>()? - begun.parse::<f64>()? < 0.015, "{took} (in steps of 10 ms)");
-        settled(&web, old)
+    let (reloads, stats) = load::under(lab, web.address, load::SHORT, |_| {
+        for _ in 0..BURSTS {
+            let (before, old) = (web.count_logged("handed over to")?, lab.main_pid(UNIT)?);
+            // The shell's own kill: five of them take microseconds, and the date tells.
+            let took = lab.sh_ok(&format!(
+                "read begun _ </proc/uptime; for i in 1 2 3 4 5; do kill -HUP {old}; done; read ended _ </proc/uptime; echo \"$begun $ended\""
+            ))?;
+            let (begun, ended) = took.split_once(' ').ok_or("no times")?;
+            settled(&web, old)?;
+            let reloads = web.count_logged("handed over to")? - before;
+            assert!((1..=5).contains(&reloads), "{reloads} reloads for five requests");
+            if ended.parse::<f64>()? - begun.parse::<f64>()? < BURST {
+                return Ok(reloads);
+            }
+        }
+        Err(format!("none of {BURSTS} bursts was sent within {BURST} s").into())
     })?;
     load::lost_nothing(&stats)?;
+    assert!((1..=2).contains(&reloads), "{reloads} reloads for five requests in one moment");
     let (began, done) = (web.count_logged("reload: starting")?, web.count_logged("handed over to")?);
-    assert!((1..=2).contains(&began) && began == done, "{began} reloads began, {done} are done");
+    assert_eq!(began, done, "every reload that began is done");
     assert_eq!(web.state()?.status, format!("generation {} serves", 1 + began));
     assert_eq!(web.pid()?, lab.main_pid(UNIT)?);
     Ok(())
