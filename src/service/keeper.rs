@@ -5,6 +5,8 @@
 //! `switch`. The next one pushes everything once more when it is main, and removes what nobody asks for any more.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -21,11 +23,17 @@ type Job = Box<dyn FnOnce(&FdStore) -> Option<Input> + Send>;
 
 /// Changes the fd store, one thing after the other, where the driver need not wait.
 #[derive(Debug, Clone)]
-pub(crate) struct Keeper(mpsc::UnboundedSender<Job>);
+pub(crate) struct Keeper {
+    jobs: mpsc::UnboundedSender<Job>,
+    /// That are waiting or running.
+    unfinished: Arc<AtomicUsize>,
+}
 
 impl Keeper {
     pub(crate) fn open(store: FdStore, inputs: mpsc::UnboundedSender<Input>) -> Self {
         let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
+        let unfinished = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&unfinished);
         tokio::spawn(async move {
             while let Some(job) = waiting.recv().await {
                 let store = store.clone();
@@ -33,13 +41,20 @@ impl Keeper {
                 if let Ok(Some(input)) = tokio::task::spawn_blocking(move || job(&store)).await {
                     let _ = inputs.send(input);
                 }
+                left.fetch_sub(1, Ordering::Relaxed);
             }
         });
-        Self(jobs)
+        Self { jobs, unfinished }
     }
 
     fn run(&self, job: impl FnOnce(&FdStore) -> Option<Input> + Send + 'static) {
-        let _ = self.0.send(Box::new(job));
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+        let _ = self.jobs.send(Box::new(job));
+    }
+
+    /// Nothing that was asked for is still to come.
+    fn is_idle(&self) -> bool {
+        self.unfinished.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -57,6 +72,9 @@ impl Driver {
     pub(crate) async fn make_ready(&self) {
         let (store, states, first) =
             (lock(&self.sockets).store().clone(), self.states.clone(), self.predecessor.is_none());
+        if !first && states.is_empty() {
+            return;
+        }
         let offered = tokio::task::spawn_blocking(move || {
             states.prepare()?;
             if first { store.offer() } else { Ok(()) }
@@ -90,6 +108,13 @@ impl Driver {
     pub(crate) fn prepare_switch(&mut self) {
         let Some(reload) = &mut self.reload else { return };
         let (id, additions, since) = (reload.id, std::mem::take(&mut reload.additions), reload.snapshot.clone());
+        // Most services add nothing. A thread for that is a wait for a processor, which the next one needs, too.
+        if additions.is_empty() && self.keeper.is_idle() {
+            let handed = lock(&self.sockets).store().try_hand_over(&since);
+            if let Some(prepared) = handed {
+                return self.on_prepared(id, prepared.map(|(changes, added)| Prepared { changes, added }));
+            }
+        }
         self.keeper.run(move |store| {
             let prepared = store.hand_over(additions, &since);
             Some(Input::Prepared(id, prepared.map(|(changes, added)| Prepared { changes, added })))

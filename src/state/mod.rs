@@ -185,6 +185,11 @@ impl States {
         State::new(self.target(name, known))
     }
 
+    /// There is no handle of any.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Makes an empty memory for each state of which there is a handle and no value yet, so that the next generation and
     /// this one have the same. To be called before the next generation gets the [entries](FdStore::entries) of the store.
     ///

@@ -35,14 +35,13 @@ impl FdStore {
         additions: Vec<(String, OwnedFd)>,
         since: &Snapshot,
     ) -> Result<(Changes, Vec<String>)> {
-        let mut table = self.lock();
-        let added = table.add_for_next(additions);
-        table.freeze();
-        table.prune();
-        let same = |name: &str, number, fds: &Vec<Held>| since.0.get(name) == Some(&(number, fds.len()));
-        let entries = table.entries(|name, group| !same(name, group.number, &group.fds))?;
-        let gone = since.0.keys().filter(|name| !table.groups.contains_key(*name)).cloned().collect();
-        Ok((Changes { entries, gone }, added))
+        handed_over(&mut self.lock(), additions, since)
+    }
+
+    /// As [`hand_over`](Self::hand_over) of a next generation that adds nothing: the manager need not be asked, so it does not block. `None`: it
+    /// would, for somebody is changing the store.
+    pub(crate) fn try_hand_over(&self, since: &Snapshot) -> Option<Result<(Changes, Vec<String>)>> {
+        self.table.try_lock().map(|mut table| handed_over(&mut table, Vec::new(), since))
     }
 
     /// What this process has put and the store does not have.
@@ -139,6 +138,20 @@ pub(crate) fn zip(names: Vec<String>, fds: Vec<OwnedFd>) -> Result<Vec<(String, 
         return Err(Error::new(Kind::Protocol, why));
     }
     Ok(names.into_iter().zip(fds).collect())
+}
+
+fn handed_over(
+    table: &mut Table,
+    additions: Vec<(String, OwnedFd)>,
+    since: &Snapshot,
+) -> Result<(Changes, Vec<String>)> {
+    let added = table.add_for_next(additions);
+    table.freeze();
+    table.prune();
+    let same = |name: &str, number, fds: &Vec<Held>| since.0.get(name) == Some(&(number, fds.len()));
+    let entries = table.entries(|name, group| !same(name, group.number, &group.fds))?;
+    let gone = since.0.keys().filter(|name| !table.groups.contains_key(*name)).cloned().collect();
+    Ok((Changes { entries, gone }, added))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::systemd::fdstore::{FdStore, Kept, copies};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -17,6 +17,16 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(table: Table) -> Self {
         Self { table: Mutex::new(table), changes: AtomicU64::new(0) }
+    }
+
+    /// `None`: somebody has it, for as long as the manager may take.
+    pub(super) fn try_lock(&self) -> Option<Locked<'_>> {
+        let table = match self.table.try_lock() {
+            Ok(table) => table,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Locked { table, changes: &self.changes, changed: false })
     }
 
     pub(super) fn lock(&self) -> Locked<'_> {
