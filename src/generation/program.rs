@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::sys::pidfd;
 use crate::sys::socket::wait;
 use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, Spawned};
-use crate::sys::stat::stat;
+use crate::sys::stat::{self, stat};
 
 /// Variables that name the process that they are meant for, or that only we may set.
 pub(crate) const OWN_VARIABLES: [&str; 8] = [
@@ -282,13 +282,9 @@ pub(crate) fn own_path(argv0: Option<&OsStr>, search: Option<&OsStr>, directory:
             return Ok(found);
         }
     }
-    let link = std::fs::read_link("/proc/self/exe").map_err(|e| {
+    stat::program("self").map_err(|e| {
         Error::io(Kind::Generation, "/proc/self/exe cannot be read: name the program with Builder::program", e)
-    })?;
-    // The kernel marks a file that was replaced meanwhile; the path before the mark is where the new one is.
-    let bytes = link.into_os_string().into_vec();
-    let bytes = bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes);
-    Ok(PathBuf::from(OsString::from_vec(bytes)))
+    })
 }
 
 #[cfg(test)]

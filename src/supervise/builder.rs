@@ -14,7 +14,7 @@ use crate::service::Handle;
 use crate::service::settings::{Effective, Settings};
 use crate::supervise::child::Recipe;
 use crate::supervise::crash::GOOD_AFTER;
-use crate::supervise::driver::{Driver, Parts};
+use crate::supervise::driver::{Driver, Parts, Plan};
 use crate::supervise::estate::{Estate, Wanted};
 use crate::supervise::passing::Passing;
 use crate::supervise::ready::{Probe, Ready};
@@ -263,23 +263,26 @@ impl Supervisor {
         };
         let listening = listener.as_ref().map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
         let drain = Drain::new();
-        let driver = Driver::new(Parts {
+        let plan = Plan {
             recipe,
-            estate,
             ready: self.ready,
             probe,
             senders: self.senders,
             stop_signals: self.stop_signals,
             on_crash: self.on_crash,
             good_after: self.good_after.min(FAR),
-            workers: self.workers,
             at_a_time: self.at_a_time.min(self.workers),
             settings,
-            notifier,
             watchdog,
+            own: own(environment),
+        };
+        let driver = Driver::new(Parts {
+            plan,
+            estate,
+            workers: self.workers,
+            notifier,
             mail,
             control: listening.map_err(|e| Error::os("the control interface cannot be kept", e))?,
-            own: own(environment),
             resumed,
             drain: drain.clone(),
         })?;

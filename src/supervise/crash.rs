@@ -90,10 +90,10 @@ impl Driver {
         self.crashes += 1;
         self.tell_step(What::Crashed, number, Some(&how.to_string()));
         self.slots[slot].main = None;
-        if served >= self.good_after {
+        if served >= self.plan.good_after {
             self.slots[slot].crashes = 0;
         }
-        if self.on_crash == OnCrash::Exit {
+        if self.plan.on_crash == OnCrash::Exit {
             self.failed = Some(format!("generation {number} {how}"));
             return self.stop_all(&Event::Stop);
         }
@@ -160,7 +160,7 @@ impl Driver {
                 }
                 None => warn!(
                     "{CRASH_LOOP} crashes in a row, and no version to go back to: none served for {:?}, or it is a script",
-                    self.good_after
+                    self.plan.good_after
                 ),
             }
         }

@@ -46,25 +46,33 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// So many notifications at most are read before the end of a process is dealt with.
 const LAST_LETTERS: usize = 64;
 
-/// What a driver is made of.
+/// What it was told, which does not change.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct Plan {
     pub(crate) recipe: Recipe,
-    pub(crate) estate: Estate,
     pub(crate) ready: Ready,
     pub(crate) probe: Option<Probe>,
     pub(crate) senders: Senders,
     pub(crate) stop_signals: StopSignals,
     pub(crate) on_crash: OnCrash,
     pub(crate) good_after: Duration,
-    pub(crate) workers: usize,
     pub(crate) at_a_time: usize,
     pub(crate) settings: Effective,
-    pub(crate) notifier: Notifier,
     pub(crate) watchdog: Option<Watchdog>,
-    pub(crate) mail: OwnedFd,
-    pub(crate) control: Option<OwnedFd>,
+    /// Our own program, or why it cannot be started anew.
     pub(crate) own: Result<Own, String>,
+}
+
+/// What a driver is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) plan: Plan,
+    pub(crate) estate: Estate,
+    pub(crate) workers: usize,
+    pub(crate) notifier: Notifier,
+    pub(crate) mail: OwnedFd,
+    /// The listener of the control interface.
+    pub(crate) control: Option<OwnedFd>,
     pub(crate) resumed: Option<Resumed>,
     pub(crate) drain: Drain,
 }
@@ -98,24 +106,13 @@ pub(crate) struct Slot {
 
 #[derive(Debug)]
 pub(crate) struct Driver {
-    pub(crate) recipe: Recipe,
+    pub(crate) plan: Plan,
     pub(crate) estate: Estate,
-    pub(crate) ready: Ready,
-    pub(crate) probe: Option<Probe>,
-    pub(crate) senders: Senders,
-    pub(crate) stop_signals: StopSignals,
-    pub(crate) on_crash: OnCrash,
-    pub(crate) good_after: Duration,
-    pub(crate) at_a_time: usize,
-    pub(crate) settings: Effective,
     notifier: Notifier,
-    watchdog: Option<Watchdog>,
     pub(crate) manager: Manager,
     pub(crate) mail: AsyncFd<OwnedFd>,
     /// The listener of the control interface.
     pub(crate) control: Option<OwnedFd>,
-    /// Our own program, or why it cannot be started anew.
-    pub(crate) own: Result<Own, String>,
     /// It shall be, as soon as it can.
     pub(crate) renewing: bool,
     pub(crate) renewals: u64,
@@ -164,22 +161,12 @@ impl Driver {
         let mail = register(parts.mail, Interest::READABLE)
             .map_err(|e| Error::os("the notifications of the program cannot be watched", e))?;
         Ok(Self {
-            recipe: parts.recipe,
+            plan: parts.plan,
             estate: parts.estate,
-            ready: parts.ready,
-            probe: parts.probe,
-            senders: parts.senders,
-            stop_signals: parts.stop_signals,
-            on_crash: parts.on_crash,
-            good_after: parts.good_after,
-            at_a_time: parts.at_a_time,
-            settings: parts.settings,
             manager: Manager::open(parts.notifier.clone()),
             notifier: parts.notifier,
-            watchdog: parts.watchdog,
             mail,
             control: parts.control,
-            own: parts.own,
             renewing: false,
             renewals: 0,
             not_renewed: (0, None),
@@ -235,7 +222,7 @@ impl Driver {
         for (name, fd) in self.estate.bound()?.into_iter().filter(|_| first) {
             self.manager.pass(store(&name, false).into_bytes(), vec![fd]);
         }
-        if let Some(watchdog) = self.watchdog {
+        if let Some(watchdog) = self.plan.watchdog {
             let (notifier, metrics) = (self.notifier.clone(), self.drain.metrics().clone());
             self.tasks.spawn(watchdog::ping(0, watchdog, notifier, None, metrics, self.inputs.clone()));
         }
@@ -313,7 +300,7 @@ impl Driver {
     /// Until it is ready it is not main, and until it has ended it is watched.
     pub(crate) fn watch(&mut self, number: u64, pidfd: OwnedFd, family: Family) {
         let happenings = self.happenings.clone();
-        let ready = match (&self.ready, self.probe.clone()) {
+        let ready = match (&self.plan.ready, self.plan.probe.clone()) {
             (Ready::Notify, _) | (Ready::Accept(_) | Ready::Http { .. }, None) => None,
             (Ready::Delay(time), _) => {
                 let time = *time;

@@ -53,7 +53,7 @@ impl Driver {
 
     fn sender(&self, pid: u32) -> Option<u64> {
         let own = self.generations.values().find(|g| g.child.pid == pid && !g.ended);
-        let any = || self.generations.values().find(|g| self.senders == Senders::All && g.child.family.has(pid));
+        let any = || self.generations.values().find(|g| self.plan.senders == Senders::All && g.child.family.has(pid));
         own.or_else(any).map(|g| g.number)
     }
 
@@ -63,7 +63,7 @@ impl Driver {
         let (main, state) = (generation.is_main(), generation.state());
         let coming = matches!(state, State::Starting | State::Standby | State::Trial);
         match said {
-            Said::Ready if state == State::Starting && self.ready == Ready::Notify => {
+            Said::Ready if state == State::Starting && self.plan.ready == Ready::Notify => {
                 let _ = self.happenings.send(Happening::Ready(number));
             }
             Said::Status(text) => {

@@ -56,16 +56,16 @@ impl Driver {
         let number = self.last_number;
         self.slots[slot].newest = number;
         let items = self.estate.for_generation().map_err(|e| e.to_string())?;
-        let child = self.recipe.start(number, &items, image).map_err(|e| e.to_string())?;
+        let child = self.plan.recipe.start(number, &items, image).map_err(|e| e.to_string())?;
         let pidfd = child.pidfd.try_clone().map_err(|e| e.to_string());
         let (pid, family) = (child.pid, child.family.clone());
         self.slots[slot].last_image.clone_from(&child.image);
         // Nobody restarts a generation but us: it is never too late for it to take over.
-        let machine = Machine::new(self.settings.machine(false, successor));
+        let machine = Machine::new(self.plan.settings.machine(false, successor));
         let mut generation = Generation::new(number, slot, machine, child, now());
-        generation.watchdog = self.recipe.watchdog;
+        generation.watchdog = self.plan.recipe.watchdog;
         generation.went_back = image.is_some();
-        generation.ready_by = (!successor).then(|| now() + self.settings.ready_timeout);
+        generation.ready_by = (!successor).then(|| now() + self.plan.settings.ready_timeout);
         generation.handover_id =
             self.rolling.as_ref().filter(|_| self.is_rolling(slot)).map(|rolling| rolling.handover_id.clone());
         let handover_id = generation.handover_id.clone();
@@ -206,7 +206,7 @@ impl Driver {
     }
 
     fn begin_drain(&mut self, number: u64) {
-        let (limit, signals) = (self.settings.drain_timeout, self.stop_signals.clone());
+        let (limit, signals) = (self.plan.settings.drain_timeout, self.plan.stop_signals.clone());
         let Some(generation) = self.generations.get_mut(&number) else { return };
         generation.drains_since = Some(now());
         // As with the library: the reload that it left by.
@@ -228,7 +228,7 @@ impl Driver {
     }
 
     fn keep_drainers_in_bounds(&mut self) {
-        let cap = self.settings.max_draining.saturating_mul(self.slots.len());
+        let cap = self.plan.settings.max_draining.saturating_mul(self.slots.len());
         let draining: Vec<u64> =
             self.generations.values().filter(|g| g.state() == State::Draining).map(|g| g.number).collect();
         for number in draining.iter().take(draining.len().saturating_sub(cap)) {
@@ -263,7 +263,7 @@ impl Driver {
     }
 
     fn dismiss(&mut self, number: u64, grace: Duration) {
-        let signals = self.stop_signals.clone();
+        let signals = self.plan.stop_signals.clone();
         let Some(generation) = self.generations.get_mut(&number) else { return };
         generation.dismissed = true;
         generation.ready_by = None;

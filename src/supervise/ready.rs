@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::SocketAddr as UnixAddress;
 use std::time::Duration;
 
+use nix::sys::stat::fstat;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -15,7 +16,7 @@ use tracing::debug;
 use crate::error::{Error, Kind, Result};
 use crate::supervise::estate::Item;
 use crate::supervise::tree::Family;
-use crate::sys::{diag, queue};
+use crate::sys::{diag::Diag, queue};
 
 /// From one attempt of a probe to the next.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(50);
@@ -125,14 +126,18 @@ impl Probe {
             Target::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-                let ours = self.accepted_by(family, || diag::tcp_acceptor(local, remote)).await?;
+                let diag = Diag::open()?;
+                // The listener itself is found where there is no connection of that address yet.
+                let acceptor = || Ok(diag.tcp(remote, local)?.filter(|found| found.sends).map(|found| found.inode));
+                let ours = self.accepted_by(family, acceptor).await?;
                 Ok(ours && self.answered(stream).await?)
             }
             Target::Unix(address) => {
                 let stream = std::os::unix::net::UnixStream::connect_addr(address)?;
                 stream.set_nonblocking(true)?;
                 let stream = UnixStream::from_std(stream)?;
-                let ours = self.accepted_by(family, || diag::unix_acceptor(stream.as_fd())).await?;
+                let (diag, own) = (Diag::open()?, fstat(&stream)?.st_ino);
+                let ours = self.accepted_by(family, || diag.unix_peer(own)).await?;
                 Ok(ours && self.answered(stream).await?)
             }
         }

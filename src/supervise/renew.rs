@@ -163,7 +163,7 @@ impl Resumed {
         driver.good = self.good;
         driver.served = true;
         for (of, child) in self.generations {
-            let machine = driver.settings.machine(false, false);
+            let machine = driver.plan.settings.machine(false, false);
             let left = of.left_ms.map(ahead);
             let state = if of.draining_ms.is_some() { State::Draining } else { State::Serving };
             let mut generation =
@@ -229,7 +229,7 @@ impl Driver {
     }
 
     async fn try_renew(&mut self) -> Result<()> {
-        let own = self.own.clone().map_err(|why| Error::new(Kind::Generation, why))?;
+        let own = self.plan.own.clone().map_err(|why| Error::new(Kind::Generation, why))?;
         ask(&own).await?;
         // What came meanwhile comes first; it will be asked for again.
         self.settle();
@@ -243,6 +243,7 @@ impl Driver {
             memfd::sealed(c"handover-run", &bytes).map_err(|e| Error::os("no memfd for what goes along", e))?;
         let argv = own.argv.iter().map(|arg| c_string(arg)).collect::<Result<Vec<CString>>>()?;
         let passed = self
+            .plan
             .recipe
             .env
             .iter()
@@ -314,7 +315,7 @@ impl Driver {
         let known = Known {
             format: FORMAT,
             pid: std::process::id(),
-            run: self.recipe.run.clone(),
+            run: self.plan.recipe.run.clone(),
             mail: mail.as_raw_fd(),
             control: self.control.as_ref().map(|fd| fd.as_raw_fd()),
             items,

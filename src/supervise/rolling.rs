@@ -67,7 +67,7 @@ impl Driver {
             old_pid = main.and_then(|main| Some(self.generations.get(&main)?.child.pid)),
             "reload: starting generation {} from {}",
             self.last_number + 1,
-            self.recipe.program.display()
+            self.plan.recipe.program.display()
         );
         let text = format!("{}; starting generation {}", self.serves(), self.last_number + 1);
         self.manager.tell(&Message::new().status(text).reloading(monotonic_usec()));
@@ -88,7 +88,7 @@ impl Driver {
     /// As many workers at a time as may be.
     fn roll_on(&mut self) {
         loop {
-            let at_a_time = self.at_a_time;
+            let at_a_time = self.plan.at_a_time;
             let Some(rolling) = &mut self.rolling else { return };
             if rolling.failed.is_some() || rolling.running.len() >= at_a_time {
                 break;

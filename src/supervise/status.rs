@@ -103,7 +103,7 @@ impl Driver {
             version: env!("CARGO_PKG_VERSION"),
             supervisor: Some(Supervising {
                 pid: std::process::id(),
-                program: self.recipe.program.display().to_string(),
+                program: self.plan.recipe.program.display().to_string(),
                 age_ms: millis(self.began),
                 workers: self
                     .slots
@@ -122,9 +122,9 @@ impl Driver {
 
     fn named(&self) -> std::collections::BTreeMap<String, String> {
         let counts = ["ready_timeout", "probation", "drain_timeout", "max_draining"];
-        let named = self.settings.named().into_iter().filter(|(key, _)| counts.contains(key));
+        let named = self.plan.settings.named().into_iter().filter(|(key, _)| counts.contains(key));
         let mut all: std::collections::BTreeMap<_, _> = named.map(|(key, value)| (key.to_owned(), value)).collect();
-        all.insert("stop_signals".into(), self.stop_signals.to_string());
+        all.insert("stop_signals".into(), self.plan.stop_signals.to_string());
         all.insert("workers".into(), self.slots.len().to_string());
         all
     }

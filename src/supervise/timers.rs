@@ -28,7 +28,7 @@ impl Driver {
     }
 
     pub(crate) fn on_time(&mut self, now: Instant) {
-        let signals = self.stop_signals.clone();
+        let signals = self.plan.stop_signals.clone();
         for number in self.generations.keys().copied().collect::<Vec<_>>() {
             self.on_time_of(number, now, &signals);
         }
@@ -90,12 +90,12 @@ impl Driver {
 
     fn good_at(&self, generation: &Generation) -> Option<Instant> {
         let since = generation.main_since.filter(|_| !generation.good && generation.is_main())?;
-        Some(since + self.good_after)
+        Some(since + self.plan.good_after)
     }
 
     fn not_ready(&self) -> String {
-        let within = self.settings.ready_timeout;
-        let why = match &self.ready {
+        let within = self.plan.settings.ready_timeout;
+        let why = match &self.plan.ready {
             Ready::Notify => {
                 "it never said READY=1 (sd_notify); for a program that does not, choose another --ready, such as accept"
             }

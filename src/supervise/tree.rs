@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::control::SUPERVISED;
 use crate::service::settings::END_TIMEOUT;
 use crate::sys::stat::{self, Stat};
-use crate::sys::{pidfd, stat::stat};
+use crate::sys::{diag, pidfd, stat::stat};
 
 /// The variable by which a process that left its family is known.
 pub(crate) const TAG: &str = SUPERVISED;
@@ -68,11 +68,7 @@ impl Family {
 
     /// Whether one of them has that socket open.
     pub(crate) fn holds_socket(&self, inode: u64) -> bool {
-        let wanted = format!("socket:[{inode}]");
-        self.members().iter().any(|member| {
-            let fds = std::fs::read_dir(format!("/proc/{}/fd", member.pid)).into_iter().flatten().flatten();
-            fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| to.as_os_str() == wanted.as_str())
-        })
+        self.members().iter().any(|member| diag::holds(member.pid, inode))
     }
 
     fn is_tagged(&self, pid: u32) -> bool {

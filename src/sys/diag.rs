@@ -1,21 +1,20 @@
-//! Which socket is at the other end of a connection within this machine: its inode, as `/proc/PID/fd` names it.
+//! Which socket is at the other end of a connection within this machine: its inode, as `/proc/PID/fd` names it. The tool has it, too, so
+//! it stands alone.
 //!
 //! # References
 //! sock_diag(7). An exact lookup, not a dump: its cost does not grow with the number of connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use nix::poll::PollFlags;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
-use nix::sys::stat::fstat;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use crate::sys::socket::wait;
-
-/// The kernel answers at once.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// The kernel has answered by the time that it has taken the question.
+const TIMEOUT_SECS: i64 = 1;
 const HEADER: usize = 16;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
@@ -32,73 +31,94 @@ const UNIX_DIAG_PEER: u16 = 2;
 /// "I have no cookie."
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
-/// The inode of the socket that a process of this machine accepted from the client `local`, which connected to `remote`. `None`: nobody has
-/// accepted it yet.
-pub(crate) fn tcp_acceptor(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u64>> {
-    let mut request = Vec::with_capacity(56);
-    request.push(if remote.is_ipv4() { AF_INET } else { AF_INET6 });
-    request.extend([IPPROTO_TCP, 0, 0]);
-    request.extend(u32::MAX.to_ne_bytes());
-    request.extend(remote.port().to_be_bytes());
-    request.extend(local.port().to_be_bytes());
-    request.extend(address(remote.ip()));
-    request.extend(address(local.ip()));
-    request.extend(0_u32.to_ne_bytes());
-    request.extend(NO_COOKIE);
-    // struct inet_diag_msg: state at 1, inode at 68.
-    let Some(answer) = ask(&request)? else { return Ok(None) };
-    let established = matches!(answer.get(1), Some(&TCP_ESTABLISHED | &TCP_CLOSE_WAIT));
-    let inode = number(&answer, 68)?;
-    // The listener itself is found where there is no connection of that address yet.
-    Ok(Some(u64::from(inode)).filter(|inode| established && *inode != 0))
+/// A socket to ask the kernel by.
+#[derive(Debug)]
+pub(crate) struct Diag(OwnedFd);
+
+/// A TCP socket of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tcp {
+    pub(crate) inode: u64,
+    /// Its peer may still get what is sent to it. False of a listener, too, which is found where there is no connection.
+    pub(crate) sends: bool,
 }
 
-/// The same for a connected Unix socket of ours.
-pub(crate) fn unix_acceptor(client: BorrowedFd<'_>) -> io::Result<Option<u64>> {
-    let own = u32::try_from(fstat(client)?.st_ino).map_err(|_| io::ErrorKind::InvalidData)?;
-    let mut request = Vec::with_capacity(24);
-    request.extend([AF_UNIX, 0, 0, 0]);
-    request.extend(u32::MAX.to_ne_bytes());
-    request.extend(own.to_ne_bytes());
-    request.extend(UDIAG_SHOW_PEER.to_ne_bytes());
-    request.extend(NO_COOKIE);
-    let Some(answer) = ask(&request)? else { return Ok(None) };
-    // struct unix_diag_msg has 16 bytes; attributes follow, each with its length and type.
-    let mut rest = answer.get(16..).unwrap_or_default();
-    while let (Ok(length), Ok(kind)) = (half(rest, 0), half(rest, 2)) {
-        if kind == UNIX_DIAG_PEER {
-            return Ok(Some(u64::from(number(rest, 4)?)).filter(|inode| *inode != 0));
+impl Diag {
+    pub(crate) fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
+        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECS))?;
+        Ok(Self(fd))
+    }
+
+    /// The socket bound to `own` whose peer is `other`. Without one, whatever listens at `own`.
+    pub(crate) fn tcp(&self, own: SocketAddr, other: SocketAddr) -> io::Result<Option<Tcp>> {
+        let mut request = Vec::with_capacity(56);
+        request.push(if own.is_ipv4() { AF_INET } else { AF_INET6 });
+        request.extend([IPPROTO_TCP, 0, 0]);
+        request.extend(u32::MAX.to_ne_bytes());
+        request.extend(own.port().to_be_bytes());
+        request.extend(other.port().to_be_bytes());
+        request.extend(address(own.ip()));
+        request.extend(address(other.ip()));
+        request.extend(0_u32.to_ne_bytes());
+        request.extend(NO_COOKIE);
+        // struct inet_diag_msg: state at 1, inode at 68. Who is in no process any more has inode 0.
+        let Some(answer) = self.ask(&request)? else { return Ok(None) };
+        let sends = matches!(answer.get(1), Some(&TCP_ESTABLISHED | &TCP_CLOSE_WAIT));
+        let inode = u64::from(number(&answer, 68)?);
+        Ok((inode != 0).then_some(Tcp { inode, sends }))
+    }
+
+    /// The inode at the other end of the Unix socket with that inode. `None`: nobody has accepted it, or there is no such socket.
+    pub(crate) fn unix_peer(&self, own: u64) -> io::Result<Option<u64>> {
+        let own = u32::try_from(own).map_err(|_| io::ErrorKind::InvalidData)?;
+        let mut request = Vec::with_capacity(24);
+        request.extend([AF_UNIX, 0, 0, 0]);
+        request.extend(u32::MAX.to_ne_bytes());
+        request.extend(own.to_ne_bytes());
+        request.extend(UDIAG_SHOW_PEER.to_ne_bytes());
+        request.extend(NO_COOKIE);
+        let Some(answer) = self.ask(&request)? else { return Ok(None) };
+        // struct unix_diag_msg has 16 bytes; attributes follow, each with its length and type.
+        let mut rest = answer.get(16..).unwrap_or_default();
+        while let (Ok(length), Ok(kind)) = (half(rest, 0), half(rest, 2)) {
+            if kind == UNIX_DIAG_PEER {
+                return Ok(Some(u64::from(number(rest, 4)?)).filter(|inode| *inode != 0));
+            }
+            rest = rest.get(usize::from(length).max(4).next_multiple_of(4)..).unwrap_or_default();
         }
-        rest = rest.get(usize::from(length).max(4).next_multiple_of(4)..).unwrap_or_default();
+        Ok(None)
     }
-    Ok(None)
+
+    /// The answer without its header. `None`: there is no such socket.
+    fn ask(&self, request: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let length = u32::try_from(HEADER + request.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut message = length.to_ne_bytes().to_vec();
+        message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        message.extend(NLM_F_REQUEST.to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(request);
+        send(self.0.as_raw_fd(), &message, MsgFlags::empty())?;
+        let mut answer = vec![0; 4096];
+        let got = recv(self.0.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        answer.truncate(got);
+        if half(&answer, 4)? != NLMSG_ERROR {
+            answer.drain(..HEADER.min(got));
+            return Ok(Some(answer));
+        }
+        match number(&answer, HEADER)?.cast_signed().wrapping_neg() {
+            libc::ENOENT => Ok(None),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
 }
 
-/// `None`: there is no such socket.
-fn ask(request: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let fd: OwnedFd =
-        socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
-    let length = u32::try_from(HEADER + request.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message.extend(NLM_F_REQUEST.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(request);
-    send(fd.as_raw_fd(), &message, MsgFlags::empty())?;
-    if !wait(std::os::fd::AsFd::as_fd(&fd), PollFlags::POLLIN, Instant::now() + TIMEOUT)? {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let mut answer = vec![0; 4096];
-    let got = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    answer.truncate(got);
-    if half(&answer, 4)? != NLMSG_ERROR {
-        answer.drain(..HEADER.min(got));
-        return Ok(Some(answer));
-    }
-    match number(&answer, HEADER)?.cast_signed().wrapping_neg() {
-        libc::ENOENT => Ok(None),
-        errno => Err(io::Error::from_raw_os_error(errno)),
-    }
+/// Whether that process has that socket open. One whose descriptors may not be read has none that we know of.
+pub(crate) fn holds(pid: u32, inode: u64) -> bool {
+    let wanted = format!("socket:[{inode}]");
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| to.as_os_str() == wanted.as_str())
 }
 
 fn address(ip: IpAddr) -> [u8; 16] {
@@ -128,10 +148,16 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
+    use nix::sys::stat::fstat;
+
     use super::*;
 
     fn inode(fd: impl AsFd) -> u64 {
         fstat(fd).unwrap().st_ino
+    }
+
+    fn acceptor(client: &TcpStream) -> Option<Tcp> {
+        Diag::open().unwrap().tcp(client.peer_addr().unwrap(), client.local_addr().unwrap()).unwrap()
     }
 
     #[test]
@@ -139,10 +165,12 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let asked = || tcp_acceptor(client.local_addr().unwrap(), client.peer_addr().unwrap()).unwrap();
-            assert_eq!(asked(), None);
+            assert!(acceptor(&client).is_none_or(|found| !found.sends), "{address}");
             let (server, _) = listener.accept().unwrap();
-            assert_eq!(asked(), Some(inode(&server)), "{address}");
+            assert_eq!(acceptor(&client), Some(Tcp { inode: inode(&server), sends: true }), "{address}");
+            assert!(holds(std::process::id(), inode(&server)));
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(acceptor(&client), Some(Tcp { inode: inode(&server), sends: true }), "{address}, half closed");
         }
     }
 
@@ -152,8 +180,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (server, _) = listener.accept().unwrap();
-        let asked = tcp_acceptor(client.local_addr().unwrap(), client.peer_addr().unwrap()).unwrap();
-        assert_eq!(asked, Some(inode(&server)));
+        assert_eq!(acceptor(&client), Some(Tcp { inode: inode(&server), sends: true }));
     }
 
     #[test]
@@ -162,8 +189,20 @@ mod tests {
         let path = directory.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
         let client = UnixStream::connect(&path).unwrap();
-        assert_eq!(unix_acceptor(client.as_fd()).unwrap(), None);
+        let diag = Diag::open().unwrap();
+        assert_eq!(diag.unix_peer(inode(&client)).unwrap(), None);
         let (server, _) = listener.accept().unwrap();
-        assert_eq!(unix_acceptor(client.as_fd()).unwrap(), Some(inode(&server)));
+        assert_eq!(diag.unix_peer(inode(&client)).unwrap(), Some(inode(&server)));
+    }
+
+    #[test]
+    fn a_socket_that_is_not_there_is_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let diag = Diag::open().unwrap();
+        assert_eq!(diag.tcp(address, address).unwrap(), None);
+        assert_eq!(diag.unix_peer(1).unwrap(), None);
+        assert!(!holds(0, 1));
     }
 }

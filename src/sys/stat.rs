@@ -1,6 +1,11 @@
-//! What `/proc/PID/stat` says of a process.
+//! What `/proc` says of a process. The tool has it, too, so it stands alone.
 
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
 /// See proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +29,12 @@ pub(crate) fn stat(pid: u32) -> Option<Stat> {
 pub(crate) fn all() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// The path of its program (`self`: of this one), or of what has replaced that: the kernel marks a file that is no longer there.
+pub(crate) fn program(pid: impl Display) -> io::Result<PathBuf> {
+    let bytes = fs::read_link(format!("/proc/{pid}/exe"))?.into_os_string().into_vec();
+    Ok(OsString::from_vec(bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes)).into())
 }
 
 /// "pid (name) state ppid group …"; the name may have blanks and brackets.
@@ -51,11 +62,14 @@ mod tests {
         assert_eq!(parse(77, text), Some(zombie));
         assert_eq!(parse(77, &text.replace(") Z", ") S")), Some(Stat { dead: false, ..zombie }));
         assert_eq!(parse(77, ""), None);
+        assert_eq!(parse(77, "nonsense"), None);
     }
 
     #[test]
     fn this_process_is_alive_and_among_all() {
         let own = stat(std::process::id()).unwrap();
         assert!(!own.dead && all().any(|one| one == own), "{own:?}");
+        assert_eq!(program(own.pid).unwrap(), program("self").unwrap());
+        assert_eq!(program("self").unwrap(), std::env::current_exe().unwrap());
     }
 }

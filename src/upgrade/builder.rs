@@ -54,29 +54,36 @@ impl fmt::Debug for OnStep {
     }
 }
 
+/// What the upgrade was told, which does not change.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) program: PathBuf,
+    pub(crate) source: Source,
+    pub(crate) trust: Trust,
+    pub(crate) sum: Option<Sum>,
+    pub(crate) check: Option<String>,
+    pub(crate) check_timeout: Duration,
+    pub(crate) keep: usize,
+    pub(crate) any_format: bool,
+    pub(crate) retry: bool,
+    /// None: what is installed is not asked for.
+    pub(crate) reload: Option<Reload>,
+    pub(crate) on_step: Option<OnStep>,
+}
+
 /// Makes an [`Upgrade`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Builder {
-    program: PathBuf,
-    source: Source,
-    trust: Trust,
-    sum: Option<Sum>,
-    check: Option<String>,
-    check_timeout: Duration,
-    keep: usize,
-    any_format: bool,
-    retry: bool,
+    plan: Plan,
     limits: Limits,
     ca: Option<PathBuf>,
     resolve: Vec<(String, SocketAddr)>,
-    reload: Option<Reload>,
-    on_step: Option<OnStep>,
 }
 
 impl Builder {
     pub(crate) fn new(program: PathBuf, source: Source, trust: Trust) -> Self {
-        Self {
+        let plan = Plan {
             program,
             source,
             trust,
@@ -86,12 +93,10 @@ impl Builder {
             keep: KEEP,
             any_format: false,
             retry: false,
-            limits: Limits::default(),
-            ca: None,
-            resolve: Vec::new(),
             reload: None,
             on_step: None,
-        }
+        };
+        Self { plan, limits: Limits::default(), ca: None, resolve: Vec::new() }
     }
 
     /// The SHA-256 that the candidate must have, as 64 hexadecimal digits.
@@ -99,44 +104,44 @@ impl Builder {
     /// # Errors
     /// With [`Error::is_invalid`]: it is none.
     pub fn sha256(mut self, digits: &str) -> Result<Self> {
-        self.sum = Some(Sum::Given(checked_hex(digits)?));
+        self.plan.sum = Some(Sum::Given(checked_hex(digits)?));
         Ok(self)
     }
 
     /// The SHA-256 stands in a list of this name, such as `SHA256SUMS`, which lies where the candidate does.
     pub fn sha256_in(mut self, name: impl Into<String>) -> Self {
-        self.sum = Some(Sum::In(name.into()));
+        self.plan.sum = Some(Sum::In(name.into()));
         self
     }
 
     /// A command of the shell that the candidate must pass; `{}` in it, or `"$CANDIDATE"`, is the candidate's path. It runs as this
     /// process's user, outside the service. Default: none.
     pub fn check(mut self, command: impl Into<String>) -> Self {
-        self.check = Some(command.into());
+        self.plan.check = Some(command.into());
         self
     }
 
     /// Default [`CHECK_TIMEOUT`].
     pub fn check_timeout(mut self, timeout: Duration) -> Self {
-        self.check_timeout = timeout;
+        self.plan.check_timeout = timeout;
         self
     }
 
     /// How many programs before the running one are kept; at least the last one is. Default [`KEEP`].
     pub fn keep(mut self, programs: usize) -> Self {
-        self.keep = programs.max(1);
+        self.plan.keep = programs.max(1);
         self
     }
 
     /// Takes files that are no ELF programs of this machine, such as scripts.
     pub fn any_format(mut self) -> Self {
-        self.any_format = true;
+        self.plan.any_format = true;
         self
     }
 
     /// Tries again what is known to be bad.
     pub fn retry(mut self) -> Self {
-        self.retry = true;
+        self.plan.retry = true;
         self
     }
 
@@ -178,7 +183,7 @@ impl Builder {
 
     /// Told of each [`Step`] as it is done, in the upgrade's own task: it must not block.
     pub fn on_step(mut self, told: impl Fn(&Step) + Send + Sync + 'static) -> Self {
-        self.on_step = Some(OnStep(Arc::new(told)));
+        self.plan.on_step = Some(OnStep(Arc::new(told)));
         self
     }
 
@@ -187,13 +192,21 @@ impl Builder {
     /// # Errors
     /// As [`reload_with`](Self::reload_with).
     pub fn service(self, service: &Service) -> Result<Upgrade> {
-        let (handle, drain) = (service.handle(), service.drain().clone());
-        let mut upgrade = self.reload_with(move || {
-            let handle = handle.clone();
-            async move { verdict(&handle).await }
-        })?;
+        let drain = service.drain().clone();
+        let mut upgrade = self.handle(service.handle())?;
         upgrade.hold(drain);
         Ok(upgrade)
+    }
+
+    /// For the program of a [`Supervisor`](crate::supervise::Supervisor) in this process, or whatever else this reloads.
+    ///
+    /// # Errors
+    /// As [`reload_with`](Self::reload_with).
+    pub fn handle(self, handle: Handle) -> Result<Upgrade> {
+        self.reload_with(move || {
+            let handle = handle.clone();
+            async move { verdict(&handle).await }
+        })
     }
 
     /// For another process's service: `ask` asks it for a reload, and tells the outcome. It needs a deadline of its own.
@@ -205,7 +218,7 @@ impl Builder {
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
-        self.reload = Some(Reload(Arc::new(move || Box::pin(ask()))));
+        self.plan.reload = Some(Reload(Arc::new(move || Box::pin(ask()))));
         self.build()
     }
 
@@ -218,34 +231,24 @@ impl Builder {
     }
 
     fn build(self) -> Result<Upgrade> {
-        if !self.program.is_absolute() {
-            return Err(Error::new(Kind::Invalid, format!("{} is not absolute", self.program.display())));
+        if !self.plan.program.is_absolute() {
+            return Err(Error::new(Kind::Invalid, format!("{} is not absolute", self.plan.program.display())));
         }
-        let pinned = matches!(self.sum, Some(Sum::Given(_)));
-        if self.trust.is_unsigned() && !pinned && self.source.is_plain_http() {
+        let pinned = matches!(self.plan.sum, Some(Sum::Given(_)));
+        if self.plan.trust.is_unsigned() && !pinned && self.plan.source.is_plain_http() {
             let why = "neither signed nor encrypted: trust a key, give the SHA-256, or use https";
-            return Err(Error::new(Kind::Invalid, format!("{}: {why}", self.source)));
+            return Err(Error::new(Kind::Invalid, format!("{}: {why}", self.plan.source)));
         }
-        if self.source.file_name().is_empty() && !matches!(self.source, Source::GitHub(_)) {
-            return Err(Error::new(Kind::Invalid, format!("{} names no file", self.source)));
+        if self.plan.source.file_name().is_empty() && !matches!(self.plan.source, Source::GitHub(_)) {
+            return Err(Error::new(Kind::Invalid, format!("{} names no file", self.plan.source)));
         }
-        if let Source::GitHub(github) = &self.source {
+        if let Source::GitHub(github) = &self.plan.source {
             github.release()?;
         }
         let fetcher = Fetcher::new(self.limits, self.ca.as_deref(), &self.resolve)?;
         Ok(Upgrade::new(Inner {
-            program: self.program,
-            source: self.source,
-            trust: self.trust,
-            sum: self.sum,
-            check: self.check,
-            check_timeout: self.check_timeout,
-            keep: self.keep,
-            any_format: self.any_format,
-            retry: self.retry,
+            plan: self.plan,
             fetcher,
-            reload: self.reload,
-            on_step: self.on_step,
             drain: None,
             committing: tokio::sync::watch::Sender::new(0),
         }))

@@ -64,9 +64,8 @@ pub use trust::Trust;
 
 use crate::drain::Drain;
 use crate::error::Result;
-use builder::{OnStep, Reload};
+use builder::Plan;
 use fetch::Fetcher;
-use trust::Sum;
 
 /// Upgrades one program from one source. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,19 +75,8 @@ pub struct Upgrade {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    program: PathBuf,
-    source: Source,
-    trust: Trust,
-    sum: Option<Sum>,
-    check: Option<String>,
-    check_timeout: Duration,
-    keep: usize,
-    any_format: bool,
-    retry: bool,
+    plan: Plan,
     fetcher: Fetcher,
-    /// None: what is installed is not asked for.
-    reload: Option<Reload>,
-    on_step: Option<OnStep>,
     /// Of the service that upgrades itself.
     drain: Option<Drain>,
     /// How many of the parts that must not be cut short are under way.
@@ -198,7 +186,7 @@ impl Upgrade {
     /// The program's path.
     #[must_use]
     pub fn program(&self) -> &Path {
-        &self.inner.program
+        &self.inner.plan.program
     }
 
     /// Looks for a new program, and upgrades to it if there is one. First an upgrade that was cut short is brought to its end.

@@ -24,11 +24,11 @@ struct Start {
 pub(crate) async fn run(inner: &Arc<Inner>, only_look: bool) -> Result<Done> {
     let Start { place, mut record, current } = start(inner, only_look).await?;
     let seen = record.seen.clone().filter(|seen| {
-        let known = seen.sha256 == current.sha256 || (record.why_bad(&seen.sha256).is_some() && !inner.retry);
-        known && seen.source == inner.source.identity()
+        let known = seen.sha256 == current.sha256 || (record.why_bad(&seen.sha256).is_some() && !inner.plan.retry);
+        known && seen.source == inner.plan.source.identity()
     });
     let (candidate, path) = blocking(&place, |place| place.candidate()).await?;
-    let fetched = inner.fetcher.program(&inner.source, seen.as_ref(), (candidate, path.clone())).await?;
+    let fetched = inner.fetcher.program(&inner.plan.source, seen.as_ref(), (candidate, path.clone())).await?;
     let sha256 = match (&fetched, seen) {
         (Fetched::Program(fresh), _) => fresh.seen.sha256.clone(),
         (Fetched::Unchanged, Some(seen)) => seen.sha256,
@@ -37,7 +37,7 @@ pub(crate) async fn run(inner: &Arc<Inner>, only_look: bool) -> Result<Done> {
     let known = if sha256 == current.sha256 {
         Some(Done::UpToDate { sha256: sha256.clone() })
     } else {
-        let bad = record.why_bad(&sha256).filter(|_| !inner.retry);
+        let bad = record.why_bad(&sha256).filter(|_| !inner.plan.retry);
         bad.map(|reason| Done::KnownBad { sha256: sha256.clone(), reason: reason.to_owned() })
     };
     let fresh = match (known, fetched) {
@@ -57,8 +57,8 @@ pub(crate) async fn run(inner: &Arc<Inner>, only_look: bool) -> Result<Done> {
         if error.is_candidate() {
             warn!(
                 message_id = events::UPGRADE_REFUSED,
-                program = %inner.program.display(),
-                source = %inner.source,
+                program = %inner.plan.program.display(),
+                source = %inner.plan.source,
                 sha256,
                 reason = %error,
                 "a new program is not taken"
@@ -76,7 +76,7 @@ pub(crate) async fn run(inner: &Arc<Inner>, only_look: bool) -> Result<Done> {
 pub(crate) async fn back(inner: &Arc<Inner>) -> Result<Done> {
     let Start { place, record, current } = start(inner, false).await?;
     let Some(sha256) = record.previous.first().cloned() else {
-        return Err(Error::new(Kind::State, format!("{}: no program of before is kept", inner.program.display())));
+        return Err(Error::new(Kind::State, format!("{}: no program of before is kept", inner.plan.program.display())));
     };
     let pending = Pending { sha256, previous: current.sha256.clone(), seen: None, back: true };
     commit(inner, place, record, pending, Install::Kept(current)).await
@@ -84,7 +84,7 @@ pub(crate) async fn back(inner: &Arc<Inner>) -> Result<Done> {
 
 /// Takes the lock, and brings to its end what was cut short.
 async fn start(inner: &Arc<Inner>, only_look: bool) -> Result<Start> {
-    let program = inner.program.clone();
+    let program = inner.plan.program.clone();
     let (place, mut record, mut current) = blocking(&(), move |()| {
         let place = Place::open(&program)?;
         let record = Record::read(&place.record())?;
@@ -98,7 +98,7 @@ async fn start(inner: &Arc<Inner>, only_look: bool) -> Result<Start> {
     };
     if pending.sha256 == current.sha256 {
         inner.tell(&Step::Resumed { sha256: pending.sha256.clone() });
-        info!(program = %inner.program.display(), sha256 = pending.sha256, "an upgrade was cut short: asking again for a reload");
+        info!(program = %inner.plan.program.display(), sha256 = pending.sha256, "an upgrade was cut short: asking again for a reload");
         // What comes of it is told below; the source is read in any case.
         match commit(inner, Arc::clone(&place), record, pending, Install::Done).await {
             Err(error) if !error.is_generation() => return Err(error),
@@ -115,9 +115,9 @@ async fn start(inner: &Arc<Inner>, only_look: bool) -> Result<Start> {
 
 /// Everything that can be known of a candidate without running the service with it.
 async fn examine(inner: &Inner, place: &Arc<Place>, path: &Path, current: &Program, fresh: &Fresh) -> Result<()> {
-    let bad = |why: String| Error::new(Kind::Candidate, format!("{}: {why}", inner.source));
+    let bad = |why: String| Error::new(Kind::Candidate, format!("{}: {why}", inner.plan.source));
     let name = Fetcher::name_of(fresh);
-    let expected = match &inner.sum {
+    let expected = match &inner.plan.sum {
         None => None,
         Some(Sum::Given(sum)) => Some(sum.clone()),
         Some(Sum::In(list)) => {
@@ -130,13 +130,13 @@ async fn examine(inner: &Inner, place: &Arc<Place>, path: &Path, current: &Progr
     if let Some(expected) = expected.filter(|expected| expected != sha256) {
         return Err(bad(format!("its SHA-256 is {sha256}, not {expected}")));
     }
-    let signature = match inner.trust.is_unsigned() {
+    let signature = match inner.plan.trust.is_unsigned() {
         true => None,
         false => Some(inner.fetcher.side(fresh, ".minisig").await?),
     };
     let (trust, any_format, candidate, like) =
-        (inner.trust.clone(), inner.any_format, path.to_owned(), current.clone());
-    let source = inner.source.to_string();
+        (inner.plan.trust.clone(), inner.plan.any_format, path.to_owned(), current.clone());
+    let source = inner.plan.source.to_string();
     blocking(place, move |place| {
         if let Some(signature) = signature {
             trust.verify(&candidate, &signature, &source)?;
@@ -148,8 +148,8 @@ async fn examine(inner: &Inner, place: &Arc<Place>, path: &Path, current: &Progr
     })
     .await?;
     inner.tell(&Step::Verified);
-    if let Some(command) = &inner.check {
-        check::run(command, path, inner.check_timeout).await?;
+    if let Some(command) = &inner.plan.check {
+        check::run(command, path, inner.plan.check_timeout).await?;
         inner.tell(&Step::Checked);
     }
     Ok(())
@@ -177,7 +177,7 @@ async fn commit(
         // The generation that upgrades itself stays until it is on the disk.
         let _held = inner.drain.as_ref().map(|drain| drain.register("an upgrade"));
         let (record, pending) = prepare(&inner, &place, record, pending, what).await?;
-        let verdict = match &inner.reload {
+        let verdict = match &inner.plan.reload {
             Some(reload) => (reload.0)().await,
             None => Verdict::Taken,
         };
@@ -226,8 +226,8 @@ async fn prepare(
     .await?;
     info!(
         message_id = events::UPGRADE_INSTALLED,
-        program = %inner.program.display(),
-        source = %inner.source,
+        program = %inner.plan.program.display(),
+        source = %inner.plan.source,
         sha256 = pending.sha256,
         previous = pending.previous,
         "a new program is in place"
@@ -246,15 +246,15 @@ async fn settle(
     let (reason, refused) = match verdict {
         Verdict::Taken => {
             inner.tell(&Step::Taken);
-            record.took(pending, inner.keep);
+            record.took(pending, inner.plan.keep);
             write_and_prune(inner, place, record, sha256.clone()).await?;
-            if inner.reload.is_none() {
+            if inner.plan.reload.is_none() {
                 return Ok(Done::Installed { sha256, previous });
             }
             info!(
                 message_id = events::UPGRADED,
-                program = %inner.program.display(),
-                source = %inner.source,
+                program = %inner.plan.program.display(),
+                source = %inner.plan.source,
                 sha256,
                 previous,
                 "the service runs its new program"
@@ -287,8 +287,8 @@ async fn settle(
     };
     error!(
         message_id = events::UPGRADE_FAILED,
-        program = %inner.program.display(),
-        source = %inner.source,
+        program = %inner.plan.program.display(),
+        source = %inner.plan.source,
         sha256,
         previous,
         reason,
@@ -340,7 +340,7 @@ impl Drop for Counted {
 
 impl Inner {
     fn tell(&self, step: &Step) {
-        if let Some(told) = &self.on_step {
+        if let Some(told) = &self.plan.on_step {
             (told.0)(step);
         }
     }

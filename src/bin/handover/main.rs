@@ -13,6 +13,7 @@ mod init;
 mod load;
 mod manual;
 mod out;
+mod progress;
 mod prove;
 mod reload;
 mod run;
@@ -21,6 +22,11 @@ mod status;
 mod target;
 mod timeline;
 mod upgrade;
+// The library has them for itself alone, and they are no part of what it promises.
+#[path = "../../sys/diag.rs"]
+mod diag;
+#[path = "../../sys/stat.rs"]
+mod stat;
 // The demo runs exactly the published example, from this binary alone.
 #[path = "../../../examples/web.rs"]
 #[expect(dead_code, reason = "the example's own main is not called here")]
@@ -41,7 +47,7 @@ struct Cli {
 enum Command {
     Reload(reload::Options),
     Status(status::Options),
-    Run(run::Options),
+    Run(Box<run::Options>),
     Upgrade(Box<upgrade::Options>),
     Check(check::Options),
     Init(init::Options),
@@ -87,7 +93,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
         Command::Reload(options) => reload::run(options).await,
-        Command::Run(options) => run::run(options).await,
+        Command::Run(options) => run::run(*options).await,
         Command::Status(options) => status::run(options).await,
         Command::Upgrade(options) => upgrade::run(*options).await,
         Command::Check(options) => check::run(options).await,

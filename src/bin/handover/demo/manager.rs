@@ -297,7 +297,7 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 fn is_ours(pid: u32) -> bool {
-    processes::descendants(std::process::id()).iter().any(|process| process.pid == pid && !process.zombie)
+    processes::descendants(std::process::id()).iter().any(|process| process.pid == pid && !process.dead)
 }
 
 fn signal_all(name: Signal) {

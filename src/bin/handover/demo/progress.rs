@@ -1,47 +1,32 @@
-//! What is seen while it runs: a bar on a terminal, plain lines elsewhere.
+//! What is told while it runs.
 
-use std::fmt;
 use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Options;
 use super::report::{KillRow, ReloadRow, milliseconds};
 use super::versions::Version;
 use crate::load::Summary;
-use crate::out;
+use crate::progress::Progress as Bar;
 
 #[derive(Debug)]
-pub(super) struct Progress {
-    /// Draws to stderr, and nothing where that is no terminal.
-    bar: ProgressBar,
-    quiet: bool,
-}
+pub(super) struct Progress(Bar);
 
 impl Progress {
     pub(super) const TICK: Duration = Duration::from_millis(100);
 
     pub(super) fn new(options: &Options) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(options.reloads.into()), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} reloads  {msg}") {
-            bar.set_style(style);
-        }
-        Self { bar, quiet: options.json }
+        Self(Bar::new(options.reloads, options.json))
     }
 
-    pub(super) fn line(&self, text: impl fmt::Display) {
-        if self.quiet {
-            return;
-        }
-        self.bar.suspend(|| out::line(text));
+    pub(super) fn line(&self, text: impl std::fmt::Display) {
+        self.0.line(text);
     }
 
     pub(super) fn tick(&self, summary: &Summary) {
-        self.bar.set_message(counts(summary));
+        self.0.message(counts(summary));
     }
 
     pub(super) fn reload(&self, row: &ReloadRow, summary: &Summary) {
-        self.bar.inc(1);
         let what = match row.version {
             Version::Good => format!("pid {} → {}, ready after {}", row.main_before, row.main, milliseconds(row.ready)),
             Version::Exits => format!("a version that exits: pid {} serves on", row.main),
@@ -51,7 +36,7 @@ impl Progress {
                 milliseconds(row.ready)
             ),
         };
-        self.line(format_args!("reload {:>2}  {what:<58} {}", row.n, counts(summary)));
+        self.0.reload(format_args!("reload {:>2}  {what:<58} {}", row.n, counts(summary)));
     }
 
     pub(super) fn kill(&self, row: &KillRow) {
@@ -64,7 +49,7 @@ impl Progress {
     }
 
     pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
+        self.0.finish();
     }
 }
 

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_gettime};
 use tokio::process::Command;
 
-use super::processes;
 use super::supervisor::Reloaded;
 use crate::failure::Failure;
 use crate::load::Kill;
+use crate::stat::stat;
 
 /// No systemctl call takes longer, but for starts and stops, whose own timeouts are shorter.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -122,7 +122,7 @@ impl Systemd {
         self.call(&["kill", "-s", "KILL", whom, &self.units.file("service")]).await?;
         // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while the others still hold
         // the sockets.
-        while processes::find(pid).is_some() {
+        while stat(pid).is_some() {
             if at.elapsed() > limit {
                 return Ok(None);
             }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::stat::{Stat, program, stat};
+
 /// Where cgroups are mounted, in the order in which they are tried.
 const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
 
@@ -40,8 +42,8 @@ impl Family {
         let mut tree = Tree {
             members: BTreeSet::from([pid]),
             others: BTreeSet::from([own]),
-            parent: parent(pid),
-            program: program(pid),
+            parent: stat(pid).map(|own| own.parent),
+            program: program(pid).ok(),
         };
         // Ancestors first: whoever is not of the family by then is looked at once only.
         tree.look();
@@ -85,11 +87,11 @@ impl Tree {
     }
 
     fn belongs(&self, pid: u32) -> bool {
-        let Some(parent) = parent(pid) else { return false };
+        let Some(Stat { parent, .. }) = stat(pid) else { return false };
         if self.members.contains(&parent) {
             return true;
         }
-        Some(parent) == self.parent && program(pid).is_some_and(|p| Some(p) == self.program)
+        Some(parent) == self.parent && program(pid).is_ok_and(|p| Some(p) == self.program)
     }
 }
 
@@ -106,17 +108,4 @@ fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
 pub(super) fn pids() -> BTreeSet<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// proc_pid_stat(5): the name is in parentheses and may hold anything.
-fn parent(pid: u32) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// A program that was replaced is the same one.
-fn program(pid: u32) -> Option<PathBuf> {
-    let link = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let text = link.to_str()?;
-    Some(text.strip_suffix(" (deleted)").unwrap_or(text).into())
 }

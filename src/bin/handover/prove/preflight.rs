@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::family::{Family, pids};
+use super::family::Family;
 use super::options::Options;
 use super::prober::Teller;
 use super::target::target;
 use super::trigger::Trigger;
-use super::who::{Diagnosis, holds};
+use super::who::peer;
+use crate::diag::{Diag, holds};
 use crate::failure::Failure;
 use crate::load::{Ask, Client, Download, Expect, Kind, Plan, Probe, Stats, Target, Template};
 use crate::safe;
+use crate::stat;
 
 /// Descriptors beside those of the clients.
 const SPARE: u64 = 200;
@@ -132,9 +134,11 @@ async fn first_answer(
     let Some(stream) = connection.stream() else {
         return Ok((None, Some("not with HTTP/2".to_owned())));
     };
-    let inode = Diagnosis::open().and_then(|diagnosis| diagnosis.peer(stream));
-    let found = match inode {
-        Ok(inode) => match pids().into_iter().filter(|pid| *pid != std::process::id()).find(|pid| holds(*pid, inode)) {
+    let own = std::process::id();
+    let holder =
+        |inode| stat::all().map(|process| process.pid).filter(|pid| *pid != own).find(|pid| holds(*pid, inode));
+    let found = match Diag::open().and_then(|diag| peer(&diag, stream)) {
+        Ok(inode) => match inode.and_then(holder) {
             Some(pid) => (Some(pid), None),
             None => {
                 (None, Some("no process that may be looked at has the connection; root may look at all".to_owned()))

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::family::Family;
-use super::who::{Diagnosis, holds};
+use super::who::peer;
+use crate::diag::{Diag, holds};
 use crate::load::{Probe, Waits};
 
 /// So many answers of the new one in a row, and nobody looks any more who answers until the next reload.
@@ -87,7 +88,7 @@ impl Prober {
             seen: Mutex::new(Seen::default()),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let diagnosis = if config.teller == Teller::Process { Some(Diagnosis::open()?) } else { None };
+        let diag = if config.teller == Teller::Process { Some(Diag::open()?) } else { None };
         let (started, running) = mpsc::channel();
         let with = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("prober".into()).spawn(move || {
@@ -95,7 +96,7 @@ impl Prober {
             let now = Instant::now();
             let probing = Probing {
                 config,
-                diagnosis,
+                diag,
                 shared: with,
                 answers: VecDeque::new(),
                 last: now,
@@ -135,7 +136,7 @@ impl Drop for Prober {
 
 struct Probing {
     config: Config,
-    diagnosis: Option<Diagnosis>,
+    diag: Option<Diag>,
     shared: Arc<Shared>,
     /// When answers were complete in the last window's time, and how long after the one before.
     answers: VecDeque<(Instant, Duration)>,
@@ -199,11 +200,11 @@ impl Probing {
         while self.answers.front().is_some_and(|(at, _)| answered - *at > self.config.window) {
             self.answers.pop_front();
         }
-        let by = match (named, &self.diagnosis, connection.stream()) {
+        let by = match (named, &self.diag, connection.stream()) {
             (Some(named), ..) => Some(named),
-            (None, Some(diagnosis), Some(stream)) if self.looks() => {
+            (None, Some(diag), Some(stream)) if self.looks() => {
                 let old = self.open.as_ref().map(|w| &w.begin.old);
-                diagnosis.peer(stream).ok().and_then(|inode| holder(&mut self.config.family, inode, old, self.by))
+                peer(diag, stream).ok().flatten().and_then(|inode| holder(&mut self.config.family, inode, old, self.by))
             }
             _ => self.by,
         };

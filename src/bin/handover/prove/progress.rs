@@ -1,46 +1,32 @@
-//! What is seen while it runs: a bar on a terminal, plain lines elsewhere.
+//! What is told while it runs.
 
-use std::fmt;
 use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::options::Options;
 use super::report::ms;
 use super::run::Reloaded;
 use crate::load::{Stats, Summary};
-use crate::out;
+use crate::progress::Progress as Bar;
 
 #[derive(Debug)]
-pub(super) struct Progress {
-    /// Draws to stderr, and nothing where that is no terminal.
-    bar: ProgressBar,
-    quiet: bool,
-}
+pub(super) struct Progress(Bar);
 
 impl Progress {
     pub(super) const TICK: Duration = Duration::from_millis(200);
 
     pub(super) fn new(options: &Options) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(options.reloads.into()), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} reloads  {msg}") {
-            bar.set_style(style);
-        }
-        Self { bar, quiet: options.json }
+        Self(Bar::new(options.reloads, options.json))
     }
 
-    pub(super) fn line(&self, text: impl fmt::Display) {
-        if !self.quiet {
-            self.bar.suspend(|| out::line(text));
-        }
+    pub(super) fn line(&self, text: impl std::fmt::Display) {
+        self.0.line(text);
     }
 
     pub(super) fn tick(&self, summary: &Summary) {
-        self.bar.set_message(counts(summary));
+        self.0.message(counts(summary));
     }
 
     pub(super) fn reload(&self, reloaded: &Reloaded, stats: &Stats) {
-        self.bar.inc(1);
         let seen = &reloaded.seen;
         let first = match (&reloaded.failed, seen.first_new) {
             (Some(why), _) => format!("failed: {why}"),
@@ -51,7 +37,7 @@ impl Progress {
             }
         };
         let gap = ms(seen.longest_gap);
-        self.line(format_args!(
+        self.0.reload(format_args!(
             "reload {:>3}  {first:<34} longest gap {gap:>6.1} ms   {}",
             reloaded.number,
             counts(&stats.summary())
@@ -59,7 +45,7 @@ impl Progress {
     }
 
     pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
+        self.0.finish();
     }
 }
 
