@@ -20,6 +20,10 @@ fn prove_unit(lab: &Container) -> Outcome {
         assert!(reload["first_new_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{reload}");
         assert_eq!(reload["new"], reload["main_pid"].to_string(), "{reload}");
         assert!(reload["usage"]["peak"]["processes"].as_u64() >= Some(2), "{reload}");
+        let journal = &reload["journal"];
+        assert_eq!(journal["outcome"], "handed_over", "{reload}");
+        let [ready, all] = ["ready_ms", "reload_ms"].map(|phase| journal[phase].as_u64());
+        assert!(ready.is_some() && ready <= all, "{reload}");
         if let Some(next) = reloads.get(n + 1) {
             assert_eq!(reload["new"], next["old"]);
         }

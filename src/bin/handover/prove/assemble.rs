@@ -39,7 +39,7 @@ impl Header {
 }
 
 pub(super) fn assemble(options: &Options, header: Header, record: Record) -> Report {
-    let Record { stats, reloads, periods, points, mut problems, took } = record;
+    let Record { stats, reloads, periods, points, mut problems, unread, took } = record;
     let Header { target, teller, mut notes } = header;
     let losses = stats.losses();
     let flow = stats.flow(Flowed::of).unwrap_or_default();
@@ -55,6 +55,7 @@ pub(super) fn assemble(options: &Options, header: Header, record: Record) -> Rep
     if reloads.iter().all(|r| r.pss_before.is_none()) && reloads.iter().any(|r| r.before.rss > 0) {
         notes.push("no PSS: of more than 256 MiB it would stall the server, or it may not be read".to_owned());
     }
+    notes.extend(unread.map(|why| format!("no phases from the journal: {why}")));
     if periods.is_none() {
         problems.push("the prober's thread has panicked: a defect of handover prove, please report it".to_owned());
     }
@@ -168,6 +169,7 @@ fn row(one: &Reloaded, next: Option<Instant>, flow: &Flowed, losses: &[Loss], st
             pss_before: one.pss_before,
             pss_at_first_new: one.pss_at_first_new,
         }),
+        journal: one.journal.clone(),
     }
 }
 

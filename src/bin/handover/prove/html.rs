@@ -8,7 +8,7 @@ use super::plot::{Line, Plot, STYLE};
 use super::report::{Report, Times};
 use super::text::milliseconds;
 use crate::safe::markup;
-use crate::timeline::page;
+use crate::timeline::{Brief, page};
 
 pub(super) fn render(report: &Report) -> String {
     let lost = report.total.lost;
@@ -163,15 +163,20 @@ fn reloads(body: &mut String, report: &Report) {
     if report.reloads.is_empty() {
         return;
     }
-    *body += "<table><thead><tr><th>reload<th>at<th>old<th>new<th>first answer of the new<th>last of the old<th>longest gap<th>before\
-              <th>p99 within<th>p99 before<th>max within<th>throughput<th>resident peak<th>lost<th></tr></thead><tbody>\n";
+    // What the journal says, where it was asked.
+    let told = report.reloads.iter().any(|row| row.journal.is_some());
+    let journal = if told { "<th>journal: ready<th>switch<th>handover<th>all<th>drain" } else { "" };
+    *body += &format!(
+        "<table><thead><tr><th>reload<th>at<th>old<th>new<th>first answer of the new<th>last of the old<th>longest gap<th>before\
+              <th>p99 within<th>p99 before<th>max within<th>throughput<th>resident peak<th>lost{journal}<th></tr></thead><tbody>\n"
+    );
     let time = |value: Option<f64>| value.map(milliseconds).unwrap_or_default();
     for row in &report.reloads {
         let class = if row.lost > 0 || row.failed.is_some() { " class=\"b\"" } else { "" };
         let name = |name: &Option<String>| markup(name.as_deref().unwrap_or_default());
         let _ = writeln!(
             body,
-            "<tr{class}><td>{}<td>{:.3} s<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            "<tr{class}><td>{}<td>{:.3} s<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}{}<td>{}</tr>",
             row.n,
             row.at_s,
             name(&row.old),
@@ -186,8 +191,24 @@ fn reloads(body: &mut String, report: &Report) {
             row.throughput_ratio.map(|ratio| format!("{:.0} %", ratio * 100.0)).unwrap_or_default(),
             row.usage.map(|u| format!("{:.1} MiB", as_f64(u.peak.rss) / 1_048_576.0)).unwrap_or_default(),
             row.lost,
+            if told { phases(row.journal.as_ref()) } else { String::new() },
             markup(row.failed.as_deref().unwrap_or_default()),
         );
     }
     *body += "</tbody></table>\n";
+}
+
+fn phases(brief: Option<&Brief>) -> String {
+    let cell = |value: fn(&Brief) -> Option<u64>| match brief.and_then(value) {
+        Some(ms) => format!("<td>{}", milliseconds(as_f64(ms))),
+        None => "<td>".to_owned(),
+    };
+    [
+        cell(|brief| brief.ready_ms),
+        cell(|brief| brief.switch_ms),
+        cell(|brief| brief.handover_ms),
+        cell(|brief| brief.reload_ms),
+        cell(|brief| brief.drain_ms),
+    ]
+    .concat()
 }

@@ -3,6 +3,7 @@
 mod assemble;
 mod family;
 mod html;
+mod journal;
 mod options;
 mod plot;
 mod preflight;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::prober::Teller;
 use super::usage::Usage;
 use crate::load::{Cause, Count, Percentiles};
+use crate::timeline::Brief;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -140,6 +141,8 @@ pub(super) struct ReloadRow {
     /// Answers per second within over before.
     pub(super) throughput_ratio: Option<f64>,
     pub(super) usage: Option<UsageRow>,
+    /// What the journal says of it, with --unit.
+    pub(super) journal: Option<Brief>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -1,11 +1,12 @@
 //! One run: the load begins, reload after reload is asked for and watched, the load ends.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 
 use super::family::Family;
+use super::journal;
 use super::options::Options;
 use super::preflight::Ready;
 use super::prober::{Begin, Config, Prober, Seen, Teller};
@@ -14,6 +15,7 @@ use super::trigger::{Asked, Trigger};
 use super::usage::{Point, Sampler, Usage, pss};
 use crate::failure::Failure;
 use crate::load::{Conductor, Flow, Kind, Probe, Stats, Waits, When, start};
+use crate::timeline::Brief;
 
 /// One point of the plots.
 pub(super) const STEP: Duration = Duration::from_millis(50);
@@ -30,12 +32,16 @@ pub(super) struct Record {
     pub(super) periods: Option<Waits>,
     pub(super) points: Vec<Point>,
     pub(super) problems: Vec<String>,
+    /// Why there is nothing of the journal, where there could be.
+    pub(super) unread: Option<String>,
     pub(super) took: Duration,
 }
 
 pub(super) struct Reloaded {
     pub(super) number: u32,
     pub(super) at: Instant,
+    /// The same moment, by the clock that the journal goes by.
+    pub(super) wall: SystemTime,
     pub(super) asked: Duration,
     pub(super) failed: Option<String>,
     pub(super) seen: Seen,
@@ -46,6 +52,7 @@ pub(super) struct Reloaded {
     pub(super) main: Option<u32>,
     pub(super) pss_before: Option<u64>,
     pub(super) pss_at_first_new: Option<u64>,
+    pub(super) journal: Option<Brief>,
 }
 
 pub(super) async fn run(options: &Options, ready: Ready, progress: &Progress) -> Result<Record, Failure> {
@@ -88,7 +95,6 @@ pub(super) async fn run(options: &Options, ready: Ready, progress: &Progress) ->
                 .await;
         (reloaded.before, reloaded.pss_before) = (before, pss_before);
         reloaded.main = trigger.main().await;
-        problems.extend(problem(options, &reloaded, teller));
         progress.reload(&reloaded, &stats);
         reloads.push(reloaded);
     }
@@ -107,7 +113,17 @@ pub(super) async fn run(options: &Options, ready: Ready, progress: &Progress) ->
     }
     let periods = tokio::task::spawn_blocking(move || prober.stop()).await.ok().flatten();
     let points = tokio::task::spawn_blocking(move || sampler.stop()).await.unwrap_or_default();
-    Ok(Record { stats, reloads, periods, points, problems, took })
+    let unread = match journal::read(&trigger, &reloads).await {
+        Ok(told) => {
+            for (reloaded, brief) in reloads.iter_mut().zip(told) {
+                reloaded.journal = brief;
+            }
+            None
+        }
+        Err(why) => Some(why),
+    };
+    problems.splice(0..0, reloads.iter().filter_map(|reloaded| problem(options, reloaded, teller)));
+    Ok(Record { stats, reloads, periods, points, problems, unread, took })
 }
 
 #[expect(clippy::too_many_arguments, reason = "one step of the run, set apart to be read")]
@@ -124,7 +140,7 @@ async fn reload(
     teller: Teller,
 ) -> Reloaded {
     let old = family.members();
-    let at = Instant::now();
+    let (at, wall) = (Instant::now(), SystemTime::now());
     prober.begin(Begin { number, at, old });
     stats.flow(|flow| flow.turn(When::Within(number)));
     let asking = async {
@@ -157,16 +173,31 @@ async fn reload(
         trigger.answered(seen.before, new);
     }
     let (before, peak) = (Usage::default(), Usage::default());
-    Reloaded { number, at, asked, failed, seen, before, peak, new, main: None, pss_before: None, pss_at_first_new }
+    Reloaded {
+        number,
+        at,
+        wall,
+        asked,
+        failed,
+        seen,
+        before,
+        peak,
+        new,
+        main: None,
+        pss_before: None,
+        pss_at_first_new,
+        journal: None,
+    }
 }
 
 fn problem(options: &Options, reloaded: &Reloaded, teller: Teller) -> Option<String> {
     let number = reloaded.number;
+    let told = reloaded.journal.as_ref().map(|brief| format!("; the journal: {}", brief.words())).unwrap_or_default();
     match &reloaded.failed {
-        Some(why) => Some(format!("reload {number} failed: {why}")),
+        Some(why) => Some(format!("reload {number} failed: {why}{told}")),
         None if reloaded.seen.first_new.is_none() && teller != Teller::Nothing => {
             let within = options.reload_timeout;
-            Some(format!("reload {number}: no new process answered within {within:?}"))
+            Some(format!("reload {number}: no new process answered within {within:?}{told}"))
         }
         None => None,
     }

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::prober::Teller;
 use super::report::{KindRow, Report, Spread, Verdict};
 use crate::safe::{short, terminal};
+use crate::timeline::Brief;
 
 /// Characters of an example.
 const EXAMPLE: usize = 160;
@@ -123,6 +124,16 @@ fn reloads(report: &Report) -> Table {
     add("open files at the peak", column(|row| row.usage.map(|u| super::assemble::as_f64(u.peak.fds))), |n| {
         format!("{n:.0}")
     });
+    let told = |value: fn(&Brief) -> Option<u64>| {
+        let told = report.reloads.iter().filter_map(|row| value(row.journal.as_ref()?));
+        Spread::of(told.map(super::assemble::as_f64))
+    };
+    add("journal: spawn", told(|brief| brief.spawn_ms), milliseconds);
+    add("journal: until it is ready", told(|brief| brief.ready_ms), milliseconds);
+    add("journal: switch", told(|brief| brief.switch_ms), milliseconds);
+    add("journal: handover", told(|brief| brief.handover_ms), milliseconds);
+    add("journal: the whole reload", told(|brief| brief.reload_ms), milliseconds);
+    add("journal: drain of the old one", told(|brief| brief.drain_ms), milliseconds);
     add("requests lost", summary.lost_per_reload, |n| format!("{n:.0}"));
     right(&mut table, 1);
     table

@@ -1,5 +1,6 @@
 //! `handover timeline`: the reloads of a unit, as the journal has them.
 
+mod brief;
 mod history;
 mod html;
 mod journal;
@@ -21,6 +22,7 @@ use nix::unistd::{Group, Uid, getegid, getgroups};
 
 use crate::failure::{Failure, Outcome};
 use crate::out;
+pub(crate) use brief::{Brief, reloads as briefs};
 use history::{History, unit_of};
 pub(crate) use html::whole as page;
 use text::{NARROWEST, Style};

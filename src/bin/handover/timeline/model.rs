@@ -62,7 +62,7 @@ pub(super) enum Teller {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     HandedOver,
     RolledBack,
     InPlace,
