@@ -10,6 +10,7 @@ mod notified;
 mod probes;
 mod reloads;
 mod renews;
+mod watch;
 mod workers;
 mod world;
 

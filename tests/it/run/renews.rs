@@ -53,6 +53,41 @@ fn sockets_generations_and_the_pid_stay() {
     world.stop();
 }
 
+/// Of the same sources by other features, so nothing lies where it did: what is passed on must not depend on that.
+#[test]
+fn from_one_build_to_another_and_back() {
+    let Some(other) = std::env::var_os("HANDOVER_OTHER_BUILD") else {
+        eprintln!("note: from one build to another: HANDOVER_OTHER_BUILD names no other build (tests/run makes one)");
+        return;
+    };
+    let other = Path::new(&other);
+    assert!(std::fs::read(other).unwrap() != std::fs::read(HANDOVER).unwrap(), "that is the same build");
+    let place = tempfile::tempdir().unwrap();
+    let binary = place.path().join("handover");
+    install(Path::new(HANDOVER), &binary);
+    let world = World::start(Setup {
+        binary: Some(&binary),
+        options: &["--workers", "2", "--probation", "100ms", "--drain-timeout", "50s"],
+        ..Setup::default()
+    });
+    world.ask("store queue");
+    for (round, build) in [(1, other), (2, Path::new(HANDOVER)), (3, other)] {
+        let before = world.status();
+        install(build, &binary);
+        world.signal(Signal::SIGUSR2);
+        let after = world.until_status("it has gone on", |s| s["supervisor"]["renewals"] == round);
+        assert_eq!(after["supervisor"]["pid"], world.pid());
+        for key in ["pid", "generation", "sockets", "store", "reloads"] {
+            assert_eq!(after[key], before[key], "{key} after round {round}");
+        }
+        let runs = std::fs::read(format!("/proc/{}/exe", world.pid())).unwrap();
+        assert!(runs == std::fs::read(build).unwrap(), "round {round} runs the other build");
+        world.reloaded();
+    }
+    assert_eq!(world.ask("stored queue"), "kept");
+    world.stop();
+}
+
 #[test]
 fn a_new_version_that_is_none_changes_nothing() {
     let place = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ use crate::manager::Manager;
 use crate::processes::until;
 
 pub(crate) const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
-const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/run/program.py");
+pub(crate) const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/run/program.py");
 
 pub(crate) struct World {
     pub(crate) directory: tempfile::TempDir,
@@ -26,7 +26,7 @@ pub(crate) struct World {
 #[derive(Clone, Copy)]
 pub(crate) struct Setup<'a> {
     pub(crate) mode: &'a str,
-    /// Of `handover run`.
+    /// Of `handover run`; `{dir}` is the directory.
     pub(crate) options: &'a [&'a str],
     /// Instead of the program in Python; `{dir}` is the directory.
     pub(crate) program: &'a [&'a str],
@@ -64,7 +64,8 @@ impl World {
             None => Command::new(HANDOVER),
         };
         command.args(["run", "--socket", &format!("http=unix:{dir}/http"), "--control", &format!("{dir}/control")]);
-        command.args(setup.options).arg("--").args(setup.program.iter().map(|arg| arg.replace("{dir}", &dir)));
+        let place = |arg: &&str| arg.replace("{dir}", &dir);
+        command.args(setup.options.iter().map(place)).arg("--").args(setup.program.iter().map(place));
         command.env("NOTIFY_SOCKET", directory.path().join("notify")).envs(setup.env.iter().copied());
         for name in ["WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "RUNTIME_DIRECTORY"] {
             if !setup.env.iter().any(|(given, _)| *given == name) {

@@ -1,14 +1,15 @@
 //! `handover run`: any program, reloaded as a service of the library is.
 
 mod parse;
+mod watch;
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use handover::supervise::{OnCrash, Passing, Ready, Senders, StopSignals, Supervised, Supervisor, asked_to_go_on};
+use handover::supervise::{OnCrash, Passing, Ready, Senders, StopSignals, Supervisor, asked_to_go_on};
 use handover::{Error, Settings};
 
 use crate::failure::{Failure, Outcome};
@@ -72,6 +73,8 @@ pub(crate) struct Options {
     /// The socket of the control interface [default: $RUNTIME_DIRECTORY/handover.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "New versions by themselves")]
+    watch: watch::Watching,
     /// The program and its arguments
     #[arg(required = true, last = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
@@ -101,6 +104,8 @@ Examples:
   handover run --socket http=:80 --pass nginx --ready accept \\
       --stop-signal QUIT -- nginx -g 'daemon off;'
   handover run --socket dns=udp:127.0.0.1:53 --ready delay:1s -- ./dns
+  handover run --socket http=:8080 --watch https://example.com/web \\
+      --key web.pub -- /opt/web/web
   ExecStart=/usr/bin/handover run -- /usr/bin/web           in a unit
   ExecReload=/usr/bin/handover reload $MAINPID
 
@@ -125,16 +130,18 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     if let Err(error) = handover::logging::init() {
         return Err(Failure::cannot_run(error.to_string()));
     }
-    let supervised = supervisor(options)?.start().map_err(failure)?;
-    serve(supervised).await
-}
-
-async fn serve(supervised: Supervised) -> Result<Outcome, Failure> {
-    supervised.run().await.map_err(failure)?;
+    let (supervisor, options, program) = supervisor(options)?;
+    let supervised = supervisor.start().map_err(failure)?;
+    let ended = match options.start(program, &supervised)? {
+        Some(watch) => watch.while_it(supervised.run()).await,
+        None => supervised.run().await,
+    };
+    ended.map_err(failure)?;
     Ok(Outcome::Success)
 }
 
-fn supervisor(options: Options) -> Result<Supervisor, Failure> {
+/// The supervisor, and of which file new versions are looked for.
+fn supervisor(options: Options) -> Result<(Supervisor, watch::Watching, Option<PathBuf>), Failure> {
     let mut settings = Settings::from_env().map_err(failure)?;
     settings.ready_timeout = options.ready_timeout.or(settings.ready_timeout);
     settings.drain_timeout = options.drain_timeout.or(settings.drain_timeout);
@@ -142,6 +149,7 @@ fn supervisor(options: Options) -> Result<Supervisor, Failure> {
     settings.max_draining = options.max_draining.or(settings.max_draining);
     let mut program = options.program.into_iter();
     let Some(path) = program.next() else { return Err(Failure::usage("say which program")) };
+    let watched = options.watch.check(Path::new(&path), options.directory.as_deref())?;
     let mut supervisor = Supervisor::new(path)
         .args(program)
         .passing(options.pass)
@@ -165,10 +173,11 @@ fn supervisor(options: Options) -> Result<Supervisor, Failure> {
     if let Some(directory) = options.directory {
         supervisor = supervisor.directory(directory);
     }
-    Ok(match options.control {
+    let supervisor = match options.control {
         Some(path) => supervisor.control_at(path),
         None => supervisor.control(),
-    })
+    };
+    Ok((supervisor, options.watch, watched))
 }
 
 fn failure(error: Error) -> Failure {

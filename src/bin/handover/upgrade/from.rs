@@ -89,6 +89,11 @@ impl More {
         std::path::absolute(from).map(Source::file).map_err(|e| format!("{from}: {e}"))
     }
 
+    pub(super) fn is_said(&self) -> bool {
+        let texts = [&self.tag, &self.asset, &self.github_api, &self.s3_endpoint, &self.s3_region, &self.s3_style];
+        texts.into_iter().any(Option::is_some) || self.ca_file.is_some() || !self.resolve.is_empty()
+    }
+
     pub(super) fn add_to(&self, mut builder: Builder) -> Builder {
         if let Some(path) = &self.ca_file {
             builder = builder.ca_file(path);

@@ -1,21 +1,23 @@
 //! `handover upgrade`: a new program for a service, put back if the service does not take it.
 
+mod candidate;
 mod from;
 
-use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use handover::upgrade::{Builder, Done, Step, Trust, Upgrade, Verdict};
+use handover::upgrade::{Done, Step, Upgrade, Verdict};
 use handover::{Error, logging};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use crate::stat;
 use crate::target::{Target, Where};
+pub(crate) use candidate::{Candidate, invalid};
 
 /// Fetches the program of a service, verifies it, installs it beside the running one, and reloads; if the service does not take it, the old
 /// program is put back and the new one is not tried again.
@@ -30,50 +32,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SOURCE", required_unless_present = "back")]
     from: Option<String>,
     #[command(flatten)]
-    more: from::More,
+    candidate: Candidate,
     /// The file to be replaced [default: the one that the main process runs]
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
-    /// A public key of minisign that the program must be signed by: its line, or its file. May be said again, for one of several
-    #[arg(long, value_name = "KEY|FILE", group = "trust")]
-    key: Vec<String>,
-    /// Take what is not signed
-    #[arg(long, group = "trust", conflicts_with = "key")]
-    no_signature: bool,
     /// The SHA-256 that the program must have
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", conflicts_with = "sha256_in")]
     sha256: Option<String>,
-    /// The list of checksums, beside the program, that its SHA-256 stands in
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "SHA256SUMS", require_equals = true,
-          conflicts_with = "sha256")]
-    sha256_in: Option<String>,
-    /// A command of the shell that the new program must pass before it is installed; {} is its path
-    #[arg(long, value_name = "COMMAND")]
-    check: Option<String>,
-    /// How long that may take
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    check_timeout: Duration,
-    /// Take files that are no ELF program of this machine, such as scripts
-    #[arg(long)]
-    any_format: bool,
-    /// How many programs of before are kept
-    #[arg(long, value_name = "N", default_value_t = handover::upgrade::KEEP, value_parser = keep)]
-    keep: usize,
-    /// Try a program again that the service would not have before
-    #[arg(long)]
-    retry: bool,
-    /// How large a program may be
-    #[arg(long, value_name = "BYTES", default_value_t = handover::upgrade::MAX_SIZE)]
-    max_size: u64,
-    /// How long a connection may take to be made
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    connect_timeout: Duration,
-    /// How long nothing may come
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    read_timeout: Duration,
-    /// How long the program may take to come
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
-    fetch_timeout: Duration,
     /// How long to wait for the outcome of the reload
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -123,10 +88,6 @@ Exit codes:
   3    it cannot be done: no such unit, not permitted, not to be fetched,
        another upgrade is running
   130  interrupted; once installed, the outcome is waited for";
-
-fn keep(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "at least 1, which is what a failure goes back to".to_owned())
-}
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     // In a unit the library's own events are better than lines of text: they have fields.
@@ -180,40 +141,10 @@ async fn go(options: &Options, upgrade: &Upgrade) -> Result<Outcome, Failure> {
 }
 
 fn upgrade(options: &Arc<Options>, program: PathBuf, quiet: bool) -> Result<Upgrade, Failure> {
-    let invalid = |e: Error| Failure::usage(out::clean(&e.to_string()));
-    let source = match &options.from {
-        Some(from) => options.more.source(from).map_err(Failure::usage)?,
-        // Nothing is fetched.
-        None => handover::upgrade::Source::file(&program),
-    };
-    let mut trust = Trust::unsigned();
-    for key in &options.key {
-        let key = if Path::new(key).exists() { Trust::key_file(key) } else { Trust::keys([key.as_str()]) };
-        trust = trust.and(key.map_err(invalid)?);
-    }
-    let mut builder: Builder = Upgrade::builder(program, source, trust)
-        .check_timeout(options.check_timeout)
-        .keep(options.keep)
-        .max_size(options.max_size)
-        .connect_timeout(options.connect_timeout)
-        .read_timeout(options.read_timeout)
-        .fetch_timeout(options.fetch_timeout);
+    let mut builder = options.candidate.builder(program, options.from.as_deref())?;
     if let Some(digits) = &options.sha256 {
-        builder = builder.sha256(digits).map_err(invalid)?;
+        builder = builder.sha256(digits).map_err(|e| invalid(&e))?;
     }
-    if let Some(list) = &options.sha256_in {
-        builder = builder.sha256_in(list);
-    }
-    if let Some(command) = &options.check {
-        builder = builder.check(command);
-    }
-    if options.any_format {
-        builder = builder.any_format();
-    }
-    if options.retry {
-        builder = builder.retry();
-    }
-    builder = options.more.add_to(builder);
     if options.json || quiet {
         out::hide_notes();
     }
@@ -223,14 +154,14 @@ fn upgrade(options: &Arc<Options>, program: PathBuf, quiet: bool) -> Result<Upgr
         }
     });
     if options.no_reload {
-        return builder.install_only().map_err(invalid);
+        return builder.install_only().map_err(|e| invalid(&e));
     }
     let options = Arc::clone(options);
     let built = builder.reload_with(move || {
         let options = Arc::clone(&options);
         async move { reload(&options).await }
     });
-    built.map_err(invalid)
+    built.map_err(|e| invalid(&e))
 }
 
 async fn reload(options: &Options) -> Verdict {
@@ -250,14 +181,11 @@ async fn program(options: &Options) -> Result<PathBuf, Failure> {
     }
     let target = options.place.find().await?;
     let (pid, started) = main_pid(&target).await?;
-    let link = std::fs::read_link(format!("/proc/{pid}/exe")).map_err(|e| {
+    let program = stat::program(pid).map_err(|e| {
         Failure::cannot_run(format!(
             "what pid {pid} runs cannot be seen ({e}): be its user or root, or say --program PATH"
         ))
     })?;
-    let bytes = link.into_os_string().into_vec();
-    let bytes = bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes);
-    let program = PathBuf::from(std::ffi::OsString::from_vec(bytes));
     let own = std::env::current_exe().ok().and_then(|path| path.file_name().map(ToOwned::to_owned));
     if program.file_name().map(ToOwned::to_owned) == own {
         let why = "that is this tool, which runs the service's program: say --program PATH";
