@@ -104,17 +104,17 @@ async fn speed(starts: usize, rounds: usize, slice: Duration, servers_on: Option
         let (speed, cost) = (median(samples, |s| s.per_second), median(samples, |s| s.micros));
         println!("{:34} {speed:>12.0} {cost:>12.2}", kind.title());
     }
-    println!("\n{:34} {:>12} {:>18} {:>12}", "handover / hyper (per round)", "requests/s", "(by start)", "µs/request");
-    for (at, kind) in Kind::ALL.iter().enumerate() {
-        let Some(ours) = kind.compared_with() else { continue };
-        let ours = &samples[Kind::ALL.iter().position(|k| *k == ours).unwrap()];
-        let pairs: Vec<(Sample, Sample)> = ours.iter().copied().zip(samples[at].iter().copied()).collect();
+    println!("\n{:66} {:>12} {:>18} {:>12}", "ratio (per round)", "requests/s", "(by start)", "µs/request");
+    let of = |kind: Kind| &samples[Kind::ALL.iter().position(|k| *k == kind).unwrap()];
+    for (ours, theirs) in Kind::RATIOS {
+        let pairs: Vec<(Sample, Sample)> = of(ours).iter().copied().zip(of(theirs).iter().copied()).collect();
         let speed = |pairs: &[(Sample, Sample)]| median(pairs, |(a, b)| a.per_second / b.per_second);
         let by_start: Vec<f64> = pairs.chunks(rounds).map(speed).collect();
         let (low, high) = by_start.iter().fold((f64::MAX, 0_f64), |(low, high), one| (low.min(*one), high.max(*one)));
         let cost = median(&pairs, |(a, b)| a.micros / b.micros);
         let range = format!("({low:.3}–{high:.3})");
-        println!("{:34} {:>12.3} {range:>18} {cost:>12.3}", kind.title(), speed(&pairs));
+        let title = format!("{} / {}", ours.title(), theirs.title());
+        println!("{title:66} {:>12.3} {range:>18} {cost:>12.3}", speed(&pairs));
     }
 }
 

@@ -21,38 +21,49 @@ pub(crate) const KIND: &str = "HANDOVER_BENCH_SERVER";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     OursHttp1,
+    /// Without a `ConnectInfo` in each request, which bare hyper has not either.
+    PlainHttp1,
     BareHttp1,
     /// Without the header timeout, which hyper sets a timer for at each request.
     UntimedHttp1,
     OursHttp2,
+    PlainHttp2,
     BareHttp2,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::OursHttp1, Self::BareHttp1, Self::UntimedHttp1, Self::OursHttp2, Self::BareHttp2];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::OursHttp1,
+        Self::PlainHttp1,
+        Self::BareHttp1,
+        Self::UntimedHttp1,
+        Self::OursHttp2,
+        Self::PlainHttp2,
+        Self::BareHttp2,
+    ];
+    /// Whose figures are divided by whose.
+    pub(crate) const RATIOS: [(Self, Self); 5] = [
+        (Self::OursHttp1, Self::BareHttp1),
+        (Self::PlainHttp1, Self::BareHttp1),
+        (Self::OursHttp1, Self::UntimedHttp1),
+        (Self::OursHttp2, Self::BareHttp2),
+        (Self::PlainHttp2, Self::BareHttp2),
+    ];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::OursHttp1 => "HTTP/1, handover",
+            Self::PlainHttp1 => "HTTP/1, handover, no ConnectInfo",
             Self::BareHttp1 => "HTTP/1, hyper",
             Self::UntimedHttp1 => "HTTP/1, hyper, no header timeout",
             Self::OursHttp2 => "HTTP/2, handover",
+            Self::PlainHttp2 => "HTTP/2, handover, no ConnectInfo",
             Self::BareHttp2 => "HTTP/2, hyper",
         }
     }
 
     pub(crate) fn is_http2(self) -> bool {
-        matches!(self, Self::OursHttp2 | Self::BareHttp2)
-    }
-
-    /// Whose figures are divided by this one's.
-    pub(crate) fn compared_with(self) -> Option<Self> {
-        match self {
-            Self::OursHttp1 | Self::OursHttp2 => None,
-            Self::BareHttp1 | Self::UntimedHttp1 => Some(Self::OursHttp1),
-            Self::BareHttp2 => Some(Self::OursHttp2),
-        }
+        matches!(self, Self::OursHttp2 | Self::PlainHttp2 | Self::BareHttp2)
     }
 }
 
@@ -117,9 +128,9 @@ pub(crate) fn main(kind: &str) {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        if matches!(kind, Kind::OursHttp1 | Kind::OursHttp2) {
+        if matches!(kind, Kind::OursHttp1 | Kind::PlainHttp1 | Kind::OursHttp2 | Kind::PlainHttp2) {
             let drain = Drain::new();
-            let options = HttpOptions::new();
+            let options = HttpOptions::new().connect_info(matches!(kind, Kind::OursHttp1 | Kind::OursHttp2));
             handover::http::serve_hyper(&drain, "http", vec![Listener::Tcp(listener)], service_fn(answer), options)
                 .unwrap();
             drain.accept(true);

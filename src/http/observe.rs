@@ -22,9 +22,11 @@ pub(super) struct Observed<S> {
 
 impl<S> Observed<S> {
     /// `info`: what each request gets besides.
-    pub(super) fn new(service: S, conn: Arc<Conn>, info: ConnectInfo) -> Self {
+    pub(super) fn new(service: S, conn: Arc<Conn>, info: Option<ConnectInfo>) -> Self {
         let mut extensions = Extensions::new();
-        extensions.insert(info);
+        if let Some(info) = info {
+            extensions.insert(info);
+        }
         Self { service, conn, extensions }
     }
 }
@@ -42,7 +44,9 @@ where
         let connect = request.method() == Method::CONNECT;
         let version = request.version();
         let extensions = request.extensions_mut();
-        if extensions.is_empty() {
+        if self.extensions.is_empty() {
+            // not asked for
+        } else if extensions.is_empty() {
             *extensions = self.extensions.clone();
         } else {
             extensions.extend(self.extensions.clone()); // besides hyper's own, for an upgrade

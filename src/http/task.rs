@@ -52,7 +52,8 @@ where
         Ok(Some(Protocol::Http2)) => conn.speaks(Speaks::Http2),
         Ok(None) | Err(_) => {}
     }
-    let service = Observed::new(service, Arc::clone(&conn), framed.info());
+    let info = options.connect_info.then(|| framed.info());
+    let service = Observed::new(service, Arc::clone(&conn), info);
     let result = match protocol {
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),

@@ -7,6 +7,9 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
+/// Among the kernel's flags of a process.
+const PF_FORKNOEXEC: u64 = 0x40;
+
 /// See proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -16,6 +19,8 @@ pub(crate) struct Stat {
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) session: u32,
+    /// It runs what its parent ran: it has not called execve(2).
+    pub(crate) forked: bool,
     /// In clock ticks since the boot; with the pid it names one process for good.
     pub(crate) started: u64,
 }
@@ -47,6 +52,7 @@ fn parse(pid: u32, text: &str) -> Option<Stat> {
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
+        forked: fields.get(6)?.parse::<u64>().ok()? & PF_FORKNOEXEC != 0,
         started: fields.get(19)?.parse().ok()?,
     })
 }
@@ -57,8 +63,8 @@ mod tests {
 
     #[test]
     fn the_stat_of_a_zombie_is_read() {
-        let text = "77 (a) b) Z 42 1 1 0 -1 4227084 0 0 0 0 0 0 0 0 20 0 1 0 8675309 0 0 18446744073709551615";
-        let zombie = Stat { pid: 77, dead: true, parent: 42, group: 1, session: 1, started: 8_675_309 };
+        let text = "77 (a) b) Z 42 1 1 0 -1 4227148 0 0 0 0 0 0 0 0 20 0 1 0 8675309 0 0 18446744073709551615";
+        let zombie = Stat { pid: 77, dead: true, parent: 42, group: 1, session: 1, forked: true, started: 8_675_309 };
         assert_eq!(parse(77, text), Some(zombie));
         assert_eq!(parse(77, &text.replace(") Z", ") S")), Some(Stat { dead: false, ..zombie }));
         assert_eq!(parse(77, ""), None);

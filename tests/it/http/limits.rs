@@ -42,6 +42,20 @@ async fn without_keep_alive_the_first_reply_is_the_last() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_the_connection_can_be_left_out() {
+    for (options, known) in [(HttpOptions::new(), true), (HttpOptions::new().connect_info(false), false)] {
+        let server = Server::ours_with(options);
+        let (mut sender, _connection) = http2(&server).await;
+        let answer = within("answered", sender.send_request(request("/peer"))).await.unwrap();
+        let over_http2 = answer.into_body().collect().await.unwrap().to_bytes();
+        let mut client = Client::connect(server.address).await;
+        let over_http1 = client.reply_to("/peer").await.unwrap();
+        assert_eq!(over_http2 == "nobody knows", !known, "{over_http2:?}");
+        assert_eq!(over_http1 == Reply::ok("nobody knows"), !known, "{over_http1:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_waits_for_its_turn_is_served_by_who_accepts_next() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

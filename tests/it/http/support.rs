@@ -82,10 +82,10 @@ impl Service {
                     .body(Full::default().boxed_unsync())
                     .unwrap()
             }
-            "/peer" => {
-                let info = request.extensions().get::<handover::http::ConnectInfo>().unwrap();
-                text(format!("{:?} {}", info.peer(), info.drain().has_begun()))
-            }
+            "/peer" => match request.extensions().get::<handover::http::ConnectInfo>() {
+                Some(info) => text(format!("{:?} {}", info.peer(), info.drain().has_begun())),
+                None => text("nobody knows".to_owned()),
+            },
             _ => text(path),
         }
     }

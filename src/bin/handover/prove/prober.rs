@@ -12,6 +12,7 @@ use super::family::Family;
 use super::who::peer;
 use crate::diag::{Diag, holds};
 use crate::load::{Probe, Waits};
+use crate::stat::stat;
 
 /// So many answers of the new one in a row, and nobody looks any more who answers until the next reload.
 const SETTLED: u32 = 200;
@@ -263,7 +264,9 @@ impl Window {
 fn holder(family: &mut Family, inode: u64, old: Option<&BTreeSet<u32>>, before: Option<u32>) -> Option<u32> {
     let members = family.members();
     let is_new = |pid: &u32| old.is_some_and(|old| !old.contains(pid));
-    if let Some(pid) = members.iter().copied().filter(is_new).find(|pid| holds(*pid, inode)) {
+    // Between fork and exec a next generation has copies of all that the old one holds, and answers nothing.
+    let is_copy = |pid| stat(pid).is_none_or(|one| one.forked) && before.is_some_and(|before| holds(before, inode));
+    if let Some(pid) = members.iter().copied().filter(is_new).find(|pid| holds(*pid, inode) && !is_copy(*pid)) {
         return Some(pid);
     }
     if old.is_some() {
