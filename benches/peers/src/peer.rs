@@ -99,7 +99,7 @@ impl Peer {
             }
             Self::Haproxy => {
                 let text = format!(
-                    "global\n  maxconn 30000\n  stats socket {}/stats mode 600 expose-fd listeners\n  hard-stop-after 10s\n\
+                    "global\n  maxconn 30000\n  no strict-limits\n  stats socket {}/stats mode 600 expose-fd listeners\n  hard-stop-after 10s\n\
                      defaults\n  mode http\n  timeout client 75s\n  timeout server 30s\n  timeout connect 5s\n\
                      frontend web\n  bind 127.0.0.1:{port}\n  http-request return status 200 content-type text/plain \
                      lf-string \"pid 1\\n\" if {{ path / }}\n  default_backend slow\n\

@@ -24,7 +24,7 @@ pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &[f64], machine
     let _ = writeln!(text, "## From the reload to the first answer of the new process\n");
     let _ = writeln!(
         text,
-        "Milliseconds, median of 7 reloads; in brackets the longest gap that new connections saw, median.\n"
+        "Milliseconds, median of 7 reloads (of 21 with nothing open); in brackets the longest gap that new connections saw, median.\n"
     );
     heading(&mut text, &times);
     for peer in peers {
