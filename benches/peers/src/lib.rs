@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::hint::black_box;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -18,6 +19,8 @@ use tokio::net::TcpStream;
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// The address to listen on.
 pub const ADDRESS: &str = "PEERS_ADDRESS";
+/// Where a server may put files.
+pub const DIRECTORY: &str = "PEERS_DIRECTORY";
 /// The listening socket, where it is inherited.
 pub const FD: &str = "PEERS_FD";
 
@@ -52,6 +55,12 @@ pub fn serve(stream: TcpStream, graceful: &GracefulShutdown) {
 /// As one ends with hyper by itself.
 pub async fn drain(graceful: GracefulShutdown) {
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+/// Of this server alone, where one needs files.
+#[must_use]
+pub fn directory() -> PathBuf {
+    std::env::var_os(DIRECTORY).unwrap_or_default().into()
 }
 
 #[must_use]

@@ -126,7 +126,8 @@ impl Peer {
             _ => None,
         };
         let mut command = self.command(directory.path(), port, slow)?;
-        let child = spawn(command.env(peers::ADDRESS, format!("127.0.0.1:{port}")), directory.path())?;
+        command.env(peers::ADDRESS, format!("127.0.0.1:{port}")).env(peers::DIRECTORY, directory.path());
+        let child = spawn(&mut command, directory.path())?;
         let server = Server { peer: self, child, backend, port, directory };
         let began = Instant::now();
         while server.get("/").is_err() {
