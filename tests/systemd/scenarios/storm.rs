@@ -18,8 +18,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// Main processes that are killed, and reloads that are handed over, at least.
 const KILLS: u32 = 200;
 const RELOADS: usize = 1000;
-/// Of a service that binds its own port, where only the store differs; all of them with `HANDOVER_SOAK`.
-const SHARE: u32 = 5;
 const CLIENTS: usize = 4;
 /// After a reload was asked for, the kill comes within this time: before the spawn, at the switch, after the handover.
 const KILL_WITHIN_MS: u64 = 15;
@@ -29,21 +27,14 @@ const RESTART: Duration = Duration::from_millis(600);
 const MOST_RELOADS: usize = 10;
 
 fn kills_and_reloads(lab: &Container) -> Outcome {
-    storm(lab, Binds::Systemd, Least { kills: KILLS, reloads: RELOADS })
+    storm(lab, Binds::Systemd)
 }
 
 fn kills_and_reloads_of_own_port(lab: &Container) -> Outcome {
-    let share = if std::env::var_os("HANDOVER_SOAK").is_some() { 1 } else { SHARE };
-    storm(lab, Binds::Service, Least { kills: KILLS / share, reloads: RELOADS / share as usize })
+    storm(lab, Binds::Service)
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Least {
-    kills: u32,
-    reloads: usize,
-}
-
-fn storm(lab: &Container, binds: Binds, least: Least) -> Outcome {
+fn storm(lab: &Container, binds: Binds) -> Outcome {
     let counter = Counter::start(lab, binds, "StartLimitIntervalSec=0", "RestartSec=10ms\nLogRateLimitIntervalSec=0")?;
     assert_eq!(counter.count()?.total, 1);
     // The state, and the socket if systemd did not bind it.
@@ -56,7 +47,7 @@ fn storm(lab: &Container, binds: Binds, least: Least) -> Outcome {
     counter.under_clients(CLIENTS, &memory, || {
         let (mut random, mut restarts) = (Random::new(load::seed(), 0), 0);
         // Distinct processes that answered tell how many reloads there were, at most.
-        while restarts < least.kills || reloads(&memory) < least.reloads + least.reloads / 10 {
+        while restarts < KILLS || reloads(&memory) < RELOADS + RELOADS / 10 {
             for _ in 0..random.within(1..MOST_RELOADS + 1) {
                 reload(&counter, &memory)?;
             }
@@ -67,7 +58,7 @@ fn storm(lab: &Container, binds: Binds, least: Least) -> Outcome {
         Ok(())
     })?;
 
-    judge(&counter, &memory, &kills, least)?;
+    judge(&counter, &memory, &kills)?;
     counter.wait_stored(entries)?;
     assert_eq!(counter.stored_names()?, names);
     Ok(())
@@ -125,7 +116,7 @@ fn kill(counter: &Counter<'_>, memory: &Memory, random: &mut Random) -> Outcome<
     Ok((began, done, restarts))
 }
 
-fn judge(counter: &Counter<'_>, memory: &Memory, kills: &[(Instant, Instant)], least: Least) -> Outcome {
+fn judge(counter: &Counter<'_>, memory: &Memory, kills: &[(Instant, Instant)]) -> Outcome {
     let seed = load::seed();
     let (_, restarts) = main_and_restarts(counter.lab)?;
     let entries = counter.lab.journal_json(UNIT)?;
@@ -150,10 +141,7 @@ fn judge(counter: &Counter<'_>, memory: &Memory, kills: &[(Instant, Instant)], l
     let first = broken.first().map(|lost| lost.why());
     assert!(broken.is_empty(), "lost without a kill (seed {seed}): {} as {first:?}", broken.len());
     assert!(seen.wrong.is_empty(), "forgotten (seed {seed}): {} as {:?}", seen.wrong.len(), seen.wrong.first());
-    assert!(
-        restarts >= least.kills && handed_over >= least.reloads,
-        "{restarts} kills, {handed_over} reloads (seed {seed})"
-    );
+    assert!(restarts >= KILLS && handed_over >= RELOADS, "{restarts} kills, {handed_over} reloads (seed {seed})");
     drop(seen);
     let last = counter.count()?.total;
     assert!(last > memory.acknowledged(), "{last} after {} (seed {seed})", memory.acknowledged());

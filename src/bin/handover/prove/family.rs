@@ -105,7 +105,7 @@ fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
     }
 }
 
-pub(super) fn pids() -> BTreeSet<u32> {
+fn pids() -> BTreeSet<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }
