@@ -29,10 +29,12 @@ pub(crate) enum Kind {
     OursHttp2,
     PlainHttp2,
     BareHttp2,
+    /// Each request gets who the client is, as axum does for hyper.
+    KnowingHttp2,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::OursHttp1,
         Self::PlainHttp1,
         Self::BareHttp1,
@@ -40,14 +42,16 @@ impl Kind {
         Self::OursHttp2,
         Self::PlainHttp2,
         Self::BareHttp2,
+        Self::KnowingHttp2,
     ];
     /// Whose figures are divided by whose.
-    pub(crate) const RATIOS: [(Self, Self); 5] = [
+    pub(crate) const RATIOS: [(Self, Self); 6] = [
         (Self::OursHttp1, Self::BareHttp1),
         (Self::PlainHttp1, Self::BareHttp1),
         (Self::OursHttp1, Self::UntimedHttp1),
         (Self::OursHttp2, Self::BareHttp2),
         (Self::PlainHttp2, Self::BareHttp2),
+        (Self::OursHttp2, Self::KnowingHttp2),
     ];
 
     pub(crate) fn title(self) -> &'static str {
@@ -59,11 +63,12 @@ impl Kind {
             Self::OursHttp2 => "HTTP/2, handover",
             Self::PlainHttp2 => "HTTP/2, handover, no ConnectInfo",
             Self::BareHttp2 => "HTTP/2, hyper",
+            Self::KnowingHttp2 => "HTTP/2, hyper, peer in extensions",
         }
     }
 
     pub(crate) fn is_http2(self) -> bool {
-        matches!(self, Self::OursHttp2 | Self::PlainHttp2 | Self::BareHttp2)
+        matches!(self, Self::OursHttp2 | Self::PlainHttp2 | Self::BareHttp2 | Self::KnowingHttp2)
     }
 }
 
@@ -118,6 +123,10 @@ async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallibl
     Ok(Response::new(Full::new(Bytes::from_static(b"Hello, World!"))))
 }
 
+#[derive(Clone)]
+#[expect(dead_code, reason = "what is measured is that it is there")]
+struct Client(SocketAddr);
+
 pub(crate) fn main(kind: &str) {
     let kind = Kind::ALL.into_iter().find(|k| format!("{k:?}") == kind).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -145,7 +154,7 @@ async fn bare(kind: Kind, listener: std::net::TcpListener) {
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     loop {
-        let (stream, _) = listener.accept().await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
         let io = TokioIo::new(stream);
         match kind {
@@ -161,7 +170,15 @@ async fn bare(kind: Kind, listener: std::net::TcpListener) {
                     .timer(TokioTimer::new())
                     .max_concurrent_streams(HttpOptions::HTTP2_MAX_CONCURRENT_STREAMS)
                     .keep_alive_interval(HttpOptions::HTTP2_KEEP_ALIVE_INTERVAL);
-                tokio::spawn(builder.serve_connection(io, service_fn(answer)));
+                if kind == Kind::BareHttp2 {
+                    tokio::spawn(builder.serve_connection(io, service_fn(answer)));
+                    continue;
+                }
+                let knowing = service_fn(move |mut request| {
+                    request.extensions_mut().insert(Client(peer));
+                    answer(request)
+                });
+                tokio::spawn(builder.serve_connection(io, knowing));
             }
         }
     }

@@ -7,7 +7,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, socketpair,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv, recvmsg, socketpair,
 };
 
 /// A connected pair, close-on-exec and nonblocking.
@@ -22,7 +22,9 @@ pub(crate) fn receive(
     max_bytes: usize,
     max_fds: usize,
 ) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; max_bytes];
+    // as long as it is: to clear the longest for each would be a part of a reload that one can measure
+    let length = recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
+    let mut bytes = vec![0; length.min(max_bytes)];
     let mut space = vec![0; nix::sys::socket::cmsg_space::<RawFd>() + max_fds * size_of::<RawFd>()];
     let (length, truncated, fds) = {
         let mut parts = [IoSliceMut::new(&mut bytes)];

@@ -4,12 +4,13 @@ mod measure;
 mod peer;
 mod report;
 
-use measure::{Point, floor, measure, median};
+use measure::{Floor, PASSES, Point, Sample, measure, median};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use peer::Peer;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use report::{Results, add};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
@@ -43,35 +44,33 @@ fn main() -> io::Result<()> {
     let points: Vec<Point> =
         Point::ALL.into_iter().filter(|point| only.contains(&point.word().to_lowercase())).collect();
     all.retain(|(_, point)| points.is_empty() || points.contains(point));
-    all.shuffle(&mut random);
-    let mut results = Vec::new();
-    let mut floors = floor()?;
-    for (at, (peer, point)) in all.iter().enumerate() {
-        println!("{}/{}: {}, {} (load {})", at + 1, all.len(), peer.name(), point.title(), load());
-        // one that fails is told, and not in the table; the others are
-        let sample = match measure(&tool, *peer, *point, random.random_range(1..1_000_000)) {
-            Ok(sample) => sample,
-            Err(error) => {
-                println!("    not measured: {error}");
-                continue;
+    let total: u64 = all.iter().map(|(_, point)| point.passes()).sum();
+    let (mut results, mut floor, mut done) = (Results::new(), Floor::default(), 0);
+    for pass in 0..PASSES {
+        all.shuffle(&mut random);
+        floor.measure()?;
+        for (peer, point) in all.iter().copied().filter(|(_, point)| pass < point.passes()) {
+            done += 1;
+            println!("{done}/{total}: {}, {} (load {})", peer.name(), point.title(), load());
+            // one that fails is told, and not in the table; the others are
+            match measure(&tool, peer, point, random.random_range(1..1_000_000)) {
+                Ok(sample) => {
+                    let (first, Sample { lost, sent, reloads, failed, .. }) = (median(&sample.first_new_ms), &sample);
+                    println!(
+                        "    first answer {first:?} ms, lost {lost} of {sent}, reloads {reloads} ({failed} failed)"
+                    );
+                    add(&mut results, peer, point, sample);
+                }
+                Err(error) => println!("    not measured: {error}"),
             }
-        };
-        println!(
-            "    first answer {:?} ms, lost {} of {}, reloads {} ({} failed)",
-            median(&sample.first_new_ms),
-            sample.lost,
-            sample.sent,
-            sample.reloads,
-            sample.failed
-        );
-        results.push((*peer, *point, sample));
+        }
     }
-    floors.extend(floor()?); // at the beginning and at the end
+    floor.measure()?;
     let machine = format!("{}, HANDOVER_SEED={seed}", machine());
     fs::create_dir_all("target")?;
     let (markdown, svg) = (Path::new("target/results.md"), Path::new("target/results.svg"));
-    fs::write(markdown, report::markdown(&peers, &results, &floors, &machine))?;
-    fs::write(svg, report::svg(&peers, &results, median(&floors).unwrap_or(1.0)))?;
+    fs::write(markdown, report::markdown(&peers, &results, &floor, &machine))?;
+    fs::write(svg, report::svg(&peers, &results, median(&floor.paced).unwrap_or(1.0)))?;
     println!("\n{}\n{} and {}", fs::read_to_string(markdown)?, markdown.display(), svg.display());
     Ok(())
 }

@@ -5,12 +5,17 @@ use serde_json::Value;
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-/// Reloads of which the median is taken.
-const RELOADS: usize = 7;
+/// Every point is visited so often, at times apart, as a machine is busier at one time than at another.
+pub(crate) const PASSES: u64 = 3;
+/// Reloads of each pass.
+const RELOADS: usize = 3;
 /// As many where they cost little: the machine's own noise is as large as what is measured.
-const MORE: usize = 21;
+const MORE: usize = 7;
+/// Under load, where a loss counts and not a time.
+const LOADED: &str = "20";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
@@ -56,6 +61,11 @@ impl Point {
         }
     }
 
+    /// In how many of the passes.
+    pub(crate) fn passes(self) -> u64 {
+        if self == Self::Race { 1 } else { PASSES }
+    }
+
     pub(crate) fn is_time(self) -> bool {
         matches!(self, Self::Idle(_) | Self::Heap(_))
     }
@@ -89,7 +99,7 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
             prove(&["--idle", &connections.to_string(), "--reloads", &reloads.to_string(), "--every", every], seed)?;
         }
         Point::Heap(mib) => {
-            for round in 0..RELOADS {
+            for round in 0..if mib > 2_048 { RELOADS } else { MORE } {
                 if mib > 0 {
                     server.get(&format!("/ballast?mib={mib}"))?;
                 }
@@ -97,13 +107,10 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
             }
         }
         Point::Mixed => {
-            for round in 0..3 {
-                let clients =
-                    ["--fresh", "8", "--keep-alive", "200", "--slow", "5", "--reloads", "20", "--every", "1s"];
-                prove(&clients, seed + round)?;
-            }
+            let clients = ["--fresh", "8", "--keep-alive", "200", "--slow", "5", "--reloads", LOADED, "--every", "1s"];
+            prove(&clients, seed)?;
         }
-        Point::Race => prove(&["--keep-alive", "400", "--reloads", "20", "--every", "1s"], seed)?,
+        Point::Race => prove(&["--keep-alive", "400", "--reloads", LOADED, "--every", "1s"], seed)?,
     }
     if sample.failed > 0 {
         let log = std::fs::read_to_string(server.log()).unwrap_or_default();
@@ -123,6 +130,19 @@ fn prove(tool: &Path, server: &Server, options: &[&str], seed: u64) -> io::Resul
 }
 
 impl Sample {
+    pub(crate) fn join(&mut self, mut other: Self) {
+        self.first_new_ms.append(&mut other.first_new_ms);
+        self.longest_gap_ms.append(&mut other.longest_gap_ms);
+        self.gap_before_ms.append(&mut other.gap_before_ms);
+        self.resolution_ms.append(&mut other.resolution_ms);
+        self.memory.append(&mut other.memory);
+        self.causes.append(&mut other.causes);
+        self.sent += other.sent;
+        self.lost += other.lost;
+        self.reloads += other.reloads;
+        self.failed += other.failed;
+    }
+
     fn add(&mut self, result: &Value) -> io::Result<()> {
         let total = &result["total"];
         let number = |value: &Value| value.as_u64().ok_or_else(|| io::Error::other(format!("no number: {value}")));
@@ -156,17 +176,32 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     values.get(values.len().checked_sub(1)? / 2).copied()
 }
 
-/// From starting the least program to its first byte, in ms.
-pub(crate) fn floor() -> io::Result<Vec<f64>> {
-    let program = std::env::current_exe()?.with_file_name("floor");
-    let once = || {
-        let began = Instant::now();
-        let mut child = Command::new(&program).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut byte = [0];
-        child.stdout.take().map_or(Ok(()), |mut out| out.read_exact(&mut byte))?;
-        let took = began.elapsed().as_secs_f64() * 1e3;
-        child.wait()?;
-        Ok(took)
-    };
-    (0..200).map(|_| once()).collect()
+/// From starting the least program to its first byte, in ms: at a reload's pace, and one right after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Floor {
+    pub(crate) paced: Vec<f64>,
+    pub(crate) at_once: Vec<f64>,
+}
+
+impl Floor {
+    pub(crate) fn measure(&mut self) -> io::Result<()> {
+        let program = std::env::current_exe()?.with_file_name("floor");
+        let once = || {
+            let began = Instant::now();
+            let mut child = Command::new(&program).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+            let mut byte = [0];
+            child.stdout.take().map_or(Ok(()), |mut out| out.read_exact(&mut byte))?;
+            let took = began.elapsed().as_secs_f64() * 1e3;
+            child.wait()?;
+            Ok::<_, io::Error>(took)
+        };
+        for _ in 0..MORE {
+            sleep(Duration::from_secs(1)); // the caches and the processors are as cold as they are at a reload
+            self.paced.push(once()?);
+        }
+        for _ in 0..50 {
+            self.at_once.push(once()?);
+        }
+        Ok(())
+    }
 }

@@ -1,10 +1,18 @@
 //! The results as Markdown and as a picture.
 
-use crate::measure::{Point, Sample, median};
+use crate::measure::{Floor, Point, Sample, median};
 use crate::peer::Peer;
 use std::fmt::Write;
 
 pub(crate) type Results = Vec<(Peer, Point, Sample)>;
+
+/// To what the passes before have measured of it.
+pub(crate) fn add(results: &mut Results, peer: Peer, point: Point, sample: Sample) {
+    match results.iter_mut().find(|(a, b, _)| (*a, *b) == (peer, point)) {
+        Some((_, _, known)) => known.join(sample),
+        None => results.push((peer, point, sample)),
+    }
+}
 
 fn of(results: &Results, peer: Peer, point: Point) -> Option<&Sample> {
     results.iter().find(|(a, b, _)| (*a, *b) == (peer, point)).map(|(_, _, sample)| sample)
@@ -14,7 +22,17 @@ fn ms(value: Option<f64>) -> String {
     value.map_or_else(|| "–".into(), |ms| if ms < 10.0 { format!("{ms:.1}") } else { format!("{ms:.0}") })
 }
 
-pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &[f64], machine: &str) -> String {
+fn spread(values: &[f64]) -> String {
+    let of = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
+    match median(values) {
+        Some(middle) => {
+            format!("{} ({}–{} of {})", ms(Some(middle)), ms(of(f64::min)), ms(of(f64::max)), values.len())
+        }
+        None => "–".into(),
+    }
+}
+
+pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &Floor, machine: &str) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{machine}\n");
     let versions: Vec<String> = peers.iter().filter_map(|peer| peer.version()).collect();
@@ -24,24 +42,39 @@ pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &[f64], machine
     let _ = writeln!(text, "## From the reload to the first answer of the new process\n");
     let _ = writeln!(
         text,
-        "Milliseconds, median of 7 reloads (of 21 with nothing open); in brackets the longest gap that new connections saw, median.\n"
+        "Milliseconds, median (least to most, of so many reloads). They were made in three passes, each in an order of its own.\n"
     );
     heading(&mut text, &times);
     for peer in peers {
         let cell = |point: &Point| match of(results, *peer, *point) {
-            Some(sample) => format!("{} ({})", ms(median(&sample.first_new_ms)), ms(median(&sample.longest_gap_ms))),
+            Some(sample) => spread(&sample.first_new_ms),
             None => "–".into(),
         };
         row(&mut text, peer.name(), times.iter().map(cell));
     }
-    let resolutions: Vec<f64> = results.iter().flat_map(|(_, _, sample)| sample.resolution_ms.clone()).collect();
     let _ = writeln!(
         text,
-        "\nFloor, a static program from its start to its first byte, median of {}: {:.2} ms. The prober's resolution, median: {} ms.\n",
-        floor.len(),
-        median(floor).unwrap_or(f64::NAN),
-        median(&resolutions).map_or_else(|| "–".into(), |ms| format!("{ms:.2}")),
+        "\nFloor, a static program from its start to its first byte: once a second, as reloads are, {} ms; one right after the \
+         other {} ms. The prober's resolution: {} ms.\n",
+        spread(&floor.paced),
+        spread(&floor.at_once),
+        spread(&results.iter().flat_map(|(_, _, sample)| sample.resolution_ms.clone()).collect::<Vec<_>>()),
     );
+
+    let _ = writeln!(
+        text,
+        "## The longest time without an answer\n\nMilliseconds between two answers that new connections get, around a reload; in \
+         brackets in as long a time before it. Medians.\n"
+    );
+    heading(&mut text, &times);
+    for peer in peers {
+        let cell = |point: &Point| match of(results, *peer, *point) {
+            Some(sample) => format!("{} ({})", ms(median(&sample.longest_gap_ms)), ms(median(&sample.gap_before_ms))),
+            None => "–".into(),
+        };
+        row(&mut text, peer.name(), times.iter().map(cell));
+    }
+    text.push('\n');
 
     let _ = writeln!(text, "## Requests lost\n");
     let _ = writeln!(
