@@ -209,7 +209,9 @@ impl Service {
 
     /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or SIGINT → stop (twice:
     /// cut what is left), SIGQUIT → cut what is left now, or what the [`SignalMap`](signals::SignalMap) says. Returns when this generation is over, because the service
-    /// stopped or because it handed over and has drained; `main` should then return.
+    /// stopped or because it handed over and has drained; `main` should then return. After a handover the threads of this process
+    /// have the scheduling policy `SCHED_IDLE` by then, so that what it does last, and freeing its memory, takes no processor from the new
+    /// one (not in a unit with `SystemCallFilter=`, which might forbid it).
     ///
     /// # Errors
     /// With [`Error::is_generation`](crate::Error::is_generation): this next generation never came to serve, because it

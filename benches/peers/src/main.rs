@@ -44,12 +44,15 @@ fn main() -> io::Result<()> {
     let points: Vec<Point> =
         Point::ALL.into_iter().filter(|point| only.contains(&point.word().to_lowercase())).collect();
     all.retain(|(_, point)| points.is_empty() || points.contains(point));
-    let total: u64 = all.iter().map(|(_, point)| point.passes()).sum();
+    let total: u64 = (0..PASSES).flat_map(|pass| all.iter().map(move |(_, point)| point.times(pass))).sum();
     let (mut results, mut floor, mut done) = (Results::new(), Floor::default(), 0);
     for pass in 0..PASSES {
-        all.shuffle(&mut random);
+        let mut visits = all.clone();
+        visits.extend(all.iter().copied().filter(|(_, point)| point.times(pass) > 1));
+        visits.retain(|(_, point)| point.times(pass) > 0);
+        visits.shuffle(&mut random);
         floor.measure()?;
-        for (peer, point) in all.iter().copied().filter(|(_, point)| pass < point.passes()) {
+        for (peer, point) in visits {
             done += 1;
             println!("{done}/{total}: {}, {} (load {})", peer.name(), point.title(), load());
             // one that fails is told, and not in the table; the others are

@@ -9,9 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Every point is visited so often, at times apart, as a machine is busier at one time than at another.
-pub(crate) const PASSES: u64 = 3;
+pub(crate) const PASSES: u64 = 2;
 /// Reloads of each pass.
-const RELOADS: usize = 3;
+const RELOADS: usize = 4;
 /// As many where they cost little: the machine's own noise is as large as what is measured.
 const MORE: usize = 7;
 /// Under load, where a loss counts and not a time.
@@ -61,9 +61,13 @@ impl Point {
         }
     }
 
-    /// In how many of the passes.
-    pub(crate) fn passes(self) -> u64 {
-        if self == Self::Race { 1 } else { PASSES }
+    /// How often in that pass.
+    pub(crate) fn times(self, pass: u64) -> u64 {
+        match self {
+            Self::Race => u64::from(pass == 0),
+            Self::Mixed => 1 + u64::from(pass == 0),
+            _ => 1,
+        }
     }
 
     pub(crate) fn is_time(self) -> bool {
@@ -95,7 +99,7 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
     match point {
         Point::Idle(connections) => {
             // after linger and reopening, all are with who is reloaded
-            let (reloads, every) = if connections == 0 { (MORE, "1s") } else { (RELOADS, "8s") };
+            let (reloads, every) = if connections == 0 { (MORE, "1s") } else { (RELOADS, "7s") };
             prove(&["--idle", &connections.to_string(), "--reloads", &reloads.to_string(), "--every", every], seed)?;
         }
         Point::Heap(mib) => {

@@ -42,7 +42,7 @@ pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &Floor, machine
     let _ = writeln!(text, "## From the reload to the first answer of the new process\n");
     let _ = writeln!(
         text,
-        "Milliseconds, median (least to most, of so many reloads). They were made in three passes, each in an order of its own.\n"
+        "Milliseconds, median (least to most, of so many reloads). They were made in two passes, each in an order of its own.\n"
     );
     heading(&mut text, &times);
     for peer in peers {

@@ -6,6 +6,7 @@ use super::{Driver, Input};
 use crate::error::{Error, Kind, Result};
 use crate::lifecycle::End;
 use crate::service::settings::END_TIMEOUT;
+use crate::sys::background;
 use crate::systemd::notify::NOTIFY_TIMEOUT;
 
 impl Driver {
@@ -28,7 +29,12 @@ impl Driver {
         self.last_hooks().await;
         // Each has its own deadline, with SIGKILL at its end.
         while self.enders.join_next().await.is_some() {}
+        let replaced = !self.stopping && self.next_pid().is_some();
         self.outbox.close(NOTIFY_TIMEOUT).await;
+        if replaced {
+            // freeing a large heap takes long, and the next one's first clients would wait for a processor meanwhile
+            background::enter();
+        }
         match self.end {
             Some(End::Failed(why)) => {
                 Err(Error::new(Kind::Generation, format!("generation {} never came to serve: {why}", self.generation)))

@@ -11,6 +11,7 @@ use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![
     what_is_held_keeps_a_generation_alive,
+    at_its_end_it_is_in_nobodys_way,
     only_so_many_drain_at_once,
     the_timeout_cuts_what_is_left,
     quit_cuts_at_once,
@@ -48,6 +49,18 @@ fn what_is_held_keeps_a_generation_alive() {
     drop(held);
     assert_eq!(world.end_of(old), End::Exited(0));
     world.wait_for_log("generation 1 has drained and exits");
+    world.stop();
+}
+
+fn at_its_end_it_is_in_nobodys_way() {
+    let world = World::new();
+    let first = world.start();
+    world.reload_to(2);
+    assert_eq!(world.end_of(first.pid), End::Exited(0));
+    // not in a container's seccomp filter: it may kill who asks for another policy
+    let free = std::fs::read_to_string("/proc/self/status").unwrap().lines().any(|line| line == "Seccomp:\t0");
+    let idle = if free { 5 } else { 0 };
+    assert_eq!(std::fs::read_to_string(world.path("policies")).unwrap(), format!("{} {idle}\n", first.pid));
     world.stop();
 }
 

@@ -190,7 +190,15 @@ async fn serve(directory: &Path) -> Result<(), String> {
         async move { Ok::<_, Infallible>(Response::new(about.answer(request.uri().path()))) }
     });
     service.serve_hyper("http", answer).map_err(|e| e.to_string())?;
-    service.run().await.map_err(|e| e.to_string())
+    let result = service.run().await.map_err(|e| e.to_string());
+    writeln!(append(directory, "policies"), "{} {}", std::process::id(), policy()).unwrap();
+    result
+}
+
+/// By which the kernel schedules this thread; the 41st in proc_pid_stat(5), where the third follows the name.
+fn policy() -> u32 {
+    let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(41 - 3).unwrap().parse().unwrap()
 }
 
 /// Gives the service back if it is to be run.
