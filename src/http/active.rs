@@ -24,10 +24,10 @@ pub(super) struct Active {
 
 impl Active {
     #[inline]
-    fn begin<B>(&mut self, number: u64, request: &Request<B>, now: Option<Instant>) {
+    fn begin<B>(&mut self, number: u64, request: &Request<B>) {
         self.number = number;
         self.method.clone_from(request.method());
-        self.since = now;
+        self.since = Some(Instant::now());
         self.target.clear();
         match request.uri().path_and_query() {
             Some(path) if request.method() != Method::CONNECT => self.target.push_str(shown(path.as_str())),
@@ -77,25 +77,21 @@ pub(super) struct Requests {
     more: Vec<Active>,
     /// Of `more`.
     free: Vec<usize>,
-    /// When the last one that was told its time began.
-    now: Option<Instant>,
 }
 
 impl Requests {
-    /// HTTP/1: in slot 0, in place of the one before. `now`: as in [`begin`](Self::begin).
+    /// HTTP/1: in slot 0, in place of the one before.
     #[inline]
-    pub(super) fn only<B>(&mut self, number: u64, request: &Request<B>, now: Option<Instant>) -> usize {
-        self.now = now.or(self.now);
-        self.first.begin(number, request, self.now);
+    pub(super) fn only<B>(&mut self, number: u64, request: &Request<B>) -> usize {
+        self.first.begin(number, request);
         0
     }
 
-    /// Returns its slot. `now`: `None` is the time of the one before.
+    /// Returns its slot.
     #[inline]
-    pub(super) fn begin<B>(&mut self, number: u64, request: &Request<B>, now: Option<Instant>) -> usize {
-        self.now = now.or(self.now);
+    pub(super) fn begin<B>(&mut self, number: u64, request: &Request<B>) -> usize {
         if !self.first.is_some() {
-            self.first.begin(number, request, self.now);
+            self.first.begin(number, request);
             return 0;
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -103,7 +99,7 @@ impl Requests {
             self.more.len()
         });
         if let Some(active) = self.more.get_mut(slot - 1) {
-            active.begin(number, request, self.now);
+            active.begin(number, request);
         }
         slot
     }
@@ -145,7 +141,7 @@ mod tests {
 
     fn shown(method: Method, uri: &str) -> String {
         let mut requests = Requests::default();
-        requests.begin(1, &request(method, uri), Some(Instant::now()));
+        requests.begin(1, &request(method, uri));
         requests.oldest().unwrap().to_string()
     }
 
@@ -153,18 +149,18 @@ mod tests {
     async fn slots_are_used_again_and_the_oldest_is_named() {
         let mut requests = Requests::default();
         let get = request(Method::GET, "/");
-        let slots: Vec<_> = (1..=3).map(|n| requests.begin(n, &get, None)).collect();
+        let slots: Vec<_> = (1..=3).map(|n| requests.begin(n, &get)).collect();
         assert_eq!((slots.as_slice(), requests.count()), ([0, 1, 2].as_slice(), 3));
         requests.end(0);
         requests.end(0);
         requests.end(9);
         assert_eq!((requests.oldest().unwrap().number, requests.count()), (2, 2));
-        assert_eq!(requests.begin(4, &get, None), 0);
+        assert_eq!(requests.begin(4, &get), 0);
         assert_eq!((requests.oldest().unwrap().number, requests.count()), (2, 3));
         requests.end(1);
         requests.end(1);
         assert_eq!((requests.oldest().unwrap().number, requests.count()), (3, 2));
-        assert_eq!((requests.begin(5, &get, None), requests.begin(6, &get, None), requests.count()), (1, 3, 4));
+        assert_eq!((requests.begin(5, &get), requests.begin(6, &get), requests.count()), (1, 3, 4));
         (0..4).for_each(|slot| requests.end(slot));
         assert!(requests.oldest().is_none() && requests.count() == 0);
     }
@@ -172,9 +168,9 @@ mod tests {
     #[tokio::test]
     async fn a_slot_shows_nothing_of_the_request_before() {
         let mut requests = Requests::default();
-        let slot = requests.begin(1, &request(Method::POST, "/a-long-one"), Some(Instant::now()));
+        let slot = requests.begin(1, &request(Method::POST, "/a-long-one"));
         requests.end(slot);
-        requests.begin(2, &request(Method::GET, "/"), None);
+        requests.begin(2, &request(Method::GET, "/"));
         assert!(requests.oldest().unwrap().to_string().starts_with("GET / for "));
     }
 

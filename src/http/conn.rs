@@ -76,8 +76,6 @@ pub(super) struct Conn {
     tunnels: AtomicBool,
     /// HTTP/1: the request in `active` is not over yet. Saves a lock per request.
     answering: AtomicBool,
-    /// No request has been called since the task was polled: the clock has not been looked at.
-    polled: AtomicBool,
     active: Mutex<Requests>,
     wakers: Mutex<Wakers>,
 }
@@ -117,7 +115,6 @@ impl Conn {
             http2: AtomicBool::new(false),
             tunnels: AtomicBool::new(false),
             answering: AtomicBool::new(false),
-            polled: AtomicBool::new(true),
             active: Mutex::default(),
             wakers: Mutex::default(),
         }
@@ -203,21 +200,13 @@ impl Conn {
         }
     }
 
-    /// The task is polled: what it calls now begins at one time, as HTTP/2 may have hundreds in one poll.
-    #[inline]
-    pub(super) fn set_polled(&self) {
-        self.polled.store(true, Relaxed);
-    }
-
     /// hyper calls the service.
     pub(super) fn called<B: Body>(&self, request: &Request<B>) -> usize {
         let http2 = self.http2.load(Relaxed);
         let number = self.requests.load(Relaxed) + 1;
         self.requests.store(number, Relaxed);
-        let now = self.polled.load(Relaxed).then(Instant::now);
-        self.polled.store(false, Relaxed);
         if http2 {
-            return self.active().begin(number, request, now);
+            return self.active().begin(number, request);
         }
         let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
         self.length.store(length, Relaxed);
@@ -225,7 +214,7 @@ impl Conn {
         self.last.store(false, Relaxed);
         let agreed = self.stage() == Stage::Head;
         self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
-        let slot = self.active().only(number, request, now);
+        let slot = self.active().only(number, request);
         self.answering.store(true, Relaxed);
         slot
     }
@@ -269,16 +258,16 @@ impl Conn {
     /// hyper has let go of the reply's body.
     #[inline]
     pub(super) fn ended(&self, slot: usize) {
-        if self.http2.load(Relaxed) {
-            self.active().end(slot);
-            return;
-        }
         match self.stage() {
             Stage::Upgraded => return, // the request lives on in the stream
             Stage::Called | Stage::Replying => self.set_stage(Stage::Replied),
             _ => {}
         }
-        self.answering.store(false, Relaxed);
+        if self.http2.load(Relaxed) {
+            self.active().end(slot);
+        } else {
+            self.answering.store(false, Relaxed);
+        }
     }
 
     pub(super) fn set_task(&self, waker: Waker) {

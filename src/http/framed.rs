@@ -306,13 +306,6 @@ impl<T: Transport> AsyncRead for Framed<T> {
             return Poll::Ready(Ok(()));
         }
         let this = &mut *self;
-        if this.conn.stage() == Stage::Http2 && this.held.is_empty() {
-            // hyper asks once per request: nothing here is held back, followed or closed for being idle
-            let before = buf.filled().len();
-            let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
-            this.ended |= matches!(polled, Poll::Ready(Ok(()))) && buf.filled().len() == before;
-            return polled;
-        }
         this.settle();
         match this.framing {
             Framing::Done => this.poll_behind(cx, buf),
@@ -346,12 +339,11 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         if let [one] = bufs {
             return Pin::new(&mut self.stream).poll_write(cx, one);
         }
-        if bufs.iter().map(|buf| buf.len()).sum::<usize>() > GATHERED {
-            return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        }
         let mut space = [0; GATHERED];
-        let all = gather(bufs, &mut space);
-        Pin::new(&mut self.stream).poll_write(cx, all)
+        match gather(bufs, &mut space) {
+            Some(all) => Pin::new(&mut self.stream).poll_write(cx, all),
+            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -395,15 +387,14 @@ impl<T: Transport> AsyncWrite for Framed<T> {
     }
 }
 
-/// As many of them as there is space for: all, as the caller has seen.
-fn gather<'a>(bufs: &[IoSlice<'_>], space: &'a mut [u8; GATHERED]) -> &'a [u8] {
+/// `None`: they are too large.
+fn gather<'a>(bufs: &[IoSlice<'_>], space: &'a mut [u8; GATHERED]) -> Option<&'a [u8]> {
     let mut end = 0;
     for buf in bufs {
-        let Some(room) = space.get_mut(end..end + buf.len()) else { break };
-        room.copy_from_slice(buf);
+        space.get_mut(end..end + buf.len())?.copy_from_slice(buf);
         end += buf.len();
     }
-    &space[..end]
+    Some(&space[..end])
 }
 
 /// Closed where no answer is due: the header timeout, or the hammer on an idle one.

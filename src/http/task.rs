@@ -178,7 +178,6 @@ fn drive(
     mut hyper: impl FnMut(&mut Context<'_>) -> Poll<hyper::Result<()>>,
 ) -> Poll<hyper::Result<()>> {
     clock.register(cx);
-    conn.set_polled();
     for _ in 0..ROUNDS {
         if conn.is_hammered() {
             return Poll::Ready(Ok(()));
