@@ -44,12 +44,13 @@ fn main() -> io::Result<()> {
     let points: Vec<Point> =
         Point::ALL.into_iter().filter(|point| only.contains(&point.word().to_lowercase())).collect();
     all.retain(|(_, point)| points.is_empty() || points.contains(point));
-    let total: u64 = (0..PASSES).flat_map(|pass| all.iter().map(move |(_, point)| point.times(pass))).sum();
+    let visits = |pass| -> Vec<(Peer, Point)> {
+        all.iter().flat_map(|visit| std::iter::repeat_n(*visit, visit.1.times(pass))).collect()
+    };
+    let total: usize = (0..PASSES).map(|pass| visits(pass).len()).sum();
     let (mut results, mut floor, mut done) = (Results::new(), Floor::default(), 0);
     for pass in 0..PASSES {
-        let mut visits = all.clone();
-        visits.extend(all.iter().copied().filter(|(_, point)| point.times(pass) > 1));
-        visits.retain(|(_, point)| point.times(pass) > 0);
+        let mut visits = visits(pass);
         visits.shuffle(&mut random);
         floor.measure()?;
         for (peer, point) in visits {

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Every point is visited so often, at times apart, as a machine is busier at one time than at another.
-pub(crate) const PASSES: u64 = 2;
+pub(crate) const PASSES: usize = 2;
 /// Reloads of each pass.
 const RELOADS: usize = 4;
 /// As many where they cost little: the machine's own noise is as large as what is measured.
@@ -62,10 +62,10 @@ impl Point {
     }
 
     /// How often in that pass.
-    pub(crate) fn times(self, pass: u64) -> u64 {
+    pub(crate) fn times(self, pass: usize) -> usize {
         match self {
-            Self::Race => u64::from(pass == 0),
-            Self::Mixed => 1 + u64::from(pass == 0),
+            Self::Race => usize::from(pass == 0),
+            Self::Mixed => 1 + usize::from(pass == 0),
             _ => 1,
         }
     }
