@@ -11,13 +11,17 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::response::Response;
+use axum::routing::{any, get, post};
+use axum::{Extension, Router};
 use clap::Parser;
 use futures_util::{StreamExt, stream};
+use handover::DrainSignal;
+use handover::http::ConnectInfo;
 use sha2::{Digest, Sha256};
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -35,6 +39,9 @@ struct Options {
     /// How long idle connections of a draining generation are still answered
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = humantime::parse_duration)]
     linger: Duration,
+    /// How many old generations may drain at once before the oldest is ended
+    #[arg(long, default_value_t = handover::service::settings::MAX_DRAINING, value_name = "GENERATIONS")]
+    max_draining: usize,
     /// How long a new generation may take to be ready
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
     ready_timeout: Duration,
@@ -59,6 +66,7 @@ pub(crate) async fn main_with(args: impl IntoIterator<Item = OsString>) -> Resul
         .listen("http", &options.listen) // the name in web.socket; the address only without systemd
         .drain_timeout(options.drain_timeout)
         .linger(options.linger)
+        .max_draining(options.max_draining)
         .ready_timeout(options.ready_timeout)
         .probation(options.probation)
         .control() // for `handover reload` and `handover status`; needs RuntimeDirectory= in the unit
@@ -79,6 +87,7 @@ pub(crate) fn router(generation: u64) -> Router {
         .route("/sleep", get(sleep))
         .route("/stream", get(stream_chunks))
         .route("/upload", post(upload))
+        .route("/ws", any(echo))
         .with_state(generation)
 }
 
@@ -122,6 +131,31 @@ async fn upload(body: Body) -> Result<String, BadRequest> {
         length += piece.len();
     }
     Ok(format!("{:x} {length}\n", hash.finalize()))
+}
+
+/// A WebSocket whose messages come back. At a reload its client is told to come again: close code 1012, "service restart".
+async fn echo(upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectInfo>) -> Response {
+    upgrade.on_upgrade(move |socket| send_back(socket, info.drain()))
+}
+
+async fn send_back(mut socket: WebSocket, mut drain: DrainSignal) {
+    let mut told = false;
+    loop {
+        let message = tokio::select! {
+            () = &mut drain, if !told => {
+                told = true;
+                Message::Close(Some(CloseFrame { code: close_code::RESTART, reason: "reloaded: come again".into() }))
+            }
+            received = socket.recv() => match received {
+                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) if !told => message,
+                Some(Ok(_)) => continue, // after a goodbye nothing can be said; pongs are sent by the library
+                Some(Err(_)) | None => return, // closed by both sides
+            },
+        };
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
 }
 
 type BadRequest = (StatusCode, String);
