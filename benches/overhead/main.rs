@@ -70,7 +70,10 @@ struct Sample {
 
 async fn speed(starts: usize, rounds: usize, slice: Duration, servers_on: Option<usize>) {
     let seed = std::env::var("HANDOVER_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand_seed);
-    println!("{starts} starts, {rounds} rounds of {} slices of {slice:?}, HANDOVER_SEED={seed}", Kind::ALL.len());
+    let (servers, threads) = (Kind::ALL.len(), server::threads());
+    println!(
+        "{starts} starts, {rounds} rounds of {servers} slices of {slice:?}, {threads} threads, HANDOVER_SEED={seed}"
+    );
     let mut random = seed | 1;
     let mut samples = vec![Vec::new(); Kind::ALL.len()];
     for _ in 0..starts {

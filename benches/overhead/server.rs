@@ -18,6 +18,11 @@ use std::time::Duration;
 /// Names the server that this process is to be.
 pub(crate) const KIND: &str = "HANDOVER_BENCH_SERVER";
 
+/// Of each server's runtime.
+pub(crate) fn threads() -> usize {
+    std::env::var("HANDOVER_THREADS").ok().and_then(|threads| threads.parse().ok()).unwrap_or(1)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     OursHttp1,
@@ -98,10 +103,14 @@ impl Child {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.process.id())).unwrap()
     }
 
-    /// Of its one thread, so far.
+    /// Of its threads, so far.
     pub(crate) fn processor_time(&self) -> Duration {
-        let stat = self.proc("schedstat");
-        Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let of = |thread: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+            stat.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        Duration::from_nanos(threads.map(of).sum())
     }
 
     /// Bytes of memory.
@@ -135,7 +144,11 @@ pub(crate) fn main(kind: &str) {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut runtime = match threads() {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.worker_threads(threads()).enable_all().build().unwrap();
     runtime.block_on(async {
         if matches!(kind, Kind::OursHttp1 | Kind::PlainHttp1 | Kind::OursHttp2 | Kind::PlainHttp2) {
             let drain = Drain::new();

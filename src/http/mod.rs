@@ -10,6 +10,7 @@
 
 mod active;
 mod conn;
+mod executor;
 mod framed;
 mod info;
 mod observe;

@@ -2,6 +2,7 @@
 
 use super::HttpOptions;
 use super::conn::{Conn, Stage};
+use super::executor::Streams;
 use super::framed::{Framed, Protocol};
 use super::observe::Observed;
 use super::transport::Transport;
@@ -12,7 +13,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -113,7 +114,8 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let hyper = http2::Builder::new(TokioExecutor::new())
+    let streams = Streams::default();
+    let hyper = http2::Builder::new(streams.executor())
         .timer(TokioTimer::new())
         .enable_connect_protocol() // WebSockets over HTTP/2
         .max_concurrent_streams(clock.options.http2_max_concurrent_streams)
@@ -124,14 +126,14 @@ where
     let driven = poll_fn(|cx| {
         drive(conn, clock, cx, |cx| {
             // a fresh one lingers, too: told before its first request it could not send it
-            let result = hyper.as_mut().poll(cx);
+            let result = streams.poll(|| hyper.as_mut().poll(cx));
             let due = conn.closes_idle() || (conn.is_draining() && conn.requests() > 0);
             if told || result.is_ready() || !due {
                 return result;
             }
             told = true;
             hyper.as_mut().graceful_shutdown();
-            hyper.as_mut().poll(cx)
+            streams.poll(|| hyper.as_mut().poll(cx))
         })
     });
     driven.await.map_err(BoxError::from)

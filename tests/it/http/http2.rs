@@ -1,17 +1,26 @@
 //! HTTP/2 on the same port.
 
 use crate::support::{Client, LINGER, Reply, SHORT, Server, within};
+use handover::systemd::activation::Listener;
+use handover::{Drain, http::HttpOptions};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper::{Request, Version};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 type Connection = JoinHandle<hyper::Result<()>>;
 
 async fn client(server: &Server) -> (SendRequest<Empty<Bytes>>, Connection) {
-    let stream = server.client().await.stream;
+    handshake(server.client().await.stream).await
+}
+
+async fn handshake(stream: TcpStream) -> (SendRequest<Empty<Bytes>>, Connection) {
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     (sender, tokio::spawn(connection))
 }
@@ -117,4 +126,64 @@ async fn both_versions_on_one_port() {
     let (mut sender, _connection) = client(&server).await;
     assert_eq!(get(&mut sender, "/1").await.unwrap(), "/1");
     assert_eq!(server.client().await.reply_to("/2").await, Some(Reply::ok("/2")));
+}
+
+/// Answers with the task that it is.
+async fn task(request: Request<Incoming>, met: Arc<Barrier>) -> Result<Response<String>, Infallible> {
+    match request.uri().path() {
+        "/wait" => tokio::task::yield_now().await,
+        "/panic" => panic!("as the test wants it"),
+        "/spin" => {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(1) {}
+        }
+        "/meet" => _ = met.wait(), // blocks the thread
+        _ => {}
+    }
+    Ok(Response::new(tokio::task::id().to_string()))
+}
+
+async fn tasks() -> (SendRequest<Empty<Bytes>>, Arc<Barrier>, Drain) {
+    let (drain, barrier) = (Drain::new(), Arc::new(Barrier::new(2)));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let met = Arc::clone(&barrier);
+    let service = hyper::service::service_fn(move |request| task(request, Arc::clone(&met)));
+    handover::http::serve_hyper(&drain, "http", vec![Listener::Tcp(listener)], service, HttpOptions::new()).unwrap();
+    drain.accept(true);
+    (handshake(TcpStream::connect(address).await.unwrap()).await.0, barrier, drain)
+}
+
+#[tokio::test]
+async fn only_who_waits_is_a_task_of_its_own() {
+    // a machine that stops us in the middle of an answer makes it a slow one; not each time
+    for _ in 0..100 {
+        let (mut sender, _, _drain) = tasks().await;
+        let connection = get(&mut sender, "/").await.unwrap();
+        assert_ne!(get(&mut sender, "/wait").await.unwrap(), connection);
+        if get(&mut sender, "/").await.unwrap() == connection {
+            return;
+        }
+    }
+    panic!("each request was a task");
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_request_alone() {
+    let (mut sender, _, _drain) = tasks().await;
+    assert!(within("reset", get(&mut sender, "/panic")).await.is_err());
+    assert!(within("answered", get(&mut sender, "/")).await.is_ok());
+}
+
+/// Who blocks its thread once holds up the others of its connection for that time, and then no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn one_that_blocks_is_a_task_the_next_time() {
+    let (mut sender, barrier, _drain) = tasks().await;
+    get(&mut sender, "/spin").await.unwrap();
+    let mut second = sender.clone();
+    let blocked = tokio::spawn(async move { get(&mut second, "/meet").await });
+    within("beside it", get(&mut sender, "/")).await.unwrap();
+    assert!(!blocked.is_finished());
+    tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
+    within("unblocked", blocked).await.unwrap().unwrap();
 }
