@@ -40,7 +40,7 @@ fn main() -> io::Result<()> {
         wanted && peer.version().is_some()
     });
     let mut all: Vec<(Peer, Point)> = peers.iter().flat_map(|peer| Point::ALL.map(|point| (*peer, point))).collect();
-    all.retain(|(peer, point)| !matches!(point, Point::Heap(_)) || peer.takes_ballast());
+    all.retain(|(peer, point)| !point.takes_ballast() || peer.takes_ballast());
     let points: Vec<Point> =
         Point::ALL.into_iter().filter(|point| only.contains(&point.word().to_lowercase())).collect();
     all.retain(|(_, point)| points.is_empty() || points.contains(point));

@@ -16,6 +16,8 @@ const RELOADS: usize = 4;
 const MORE: usize = 7;
 /// Under load, where a loss counts and not a time.
 const LOADED: &str = "20";
+/// By one client each time.
+const ONE_RELOAD: [&str; 6] = ["--idle", "0", "--reloads", "1", "--every", "1s"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
@@ -23,6 +25,8 @@ pub(crate) enum Point {
     Idle(u32),
     /// So many MiB of touched heap in who is reloaded, by one client each time: to be compared with 0 of them.
     Heap(u32),
+    /// The control: so many MiB of touched heap in a process that nobody reloads.
+    Beside(u32),
     /// Requests lost by all kinds of clients.
     Mixed,
     /// Requests lost by keep-alive clients whose next request crosses the close.
@@ -30,13 +34,14 @@ pub(crate) enum Point {
 }
 
 impl Point {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Idle(0),
         Self::Idle(1_000),
         Self::Idle(10_000),
         Self::Heap(0),
         Self::Heap(2_048),
         Self::Heap(8_192),
+        Self::Beside(8_192),
         Self::Mixed,
         Self::Race,
     ];
@@ -47,6 +52,7 @@ impl Point {
             Self::Idle(connections) => format!("{connections} idle"),
             Self::Heap(0) => "first reload".into(),
             Self::Heap(mib) => format!("{} GiB heap", mib / 1024),
+            Self::Beside(mib) => format!("{} GiB beside", mib / 1024),
             Self::Mixed => "mixed".into(),
             Self::Race => "race".into(),
         }
@@ -57,6 +63,7 @@ impl Point {
         match self {
             Self::Idle(connections) => format!("idle{connections}"),
             Self::Heap(mib) => format!("heap{}", mib / 1024),
+            Self::Beside(mib) => format!("beside{}", mib / 1024),
             Self::Mixed | Self::Race => self.title(),
         }
     }
@@ -71,7 +78,11 @@ impl Point {
     }
 
     pub(crate) fn is_time(self) -> bool {
-        matches!(self, Self::Idle(_) | Self::Heap(_))
+        !matches!(self, Self::Mixed | Self::Race)
+    }
+
+    pub(crate) fn takes_ballast(self) -> bool {
+        matches!(self, Self::Heap(_) | Self::Beside(_))
     }
 }
 
@@ -105,9 +116,16 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
         Point::Heap(mib) => {
             for round in 0..if mib > 2_048 { RELOADS } else { MORE } {
                 if mib > 0 {
-                    server.get(&format!("/ballast?mib={mib}"))?;
+                    server.touch(mib)?;
                 }
-                prove(&["--idle", "0", "--reloads", "1", "--every", "1s"], seed + round as u64)?;
+                prove(&ONE_RELOAD, seed + round as u64)?;
+            }
+        }
+        Point::Beside(mib) => {
+            for round in 0..RELOADS {
+                let beside = peer.start()?; // anew each time, as each time who is reloaded touches it anew
+                beside.touch(mib)?;
+                prove(&ONE_RELOAD, seed + round as u64)?;
             }
         }
         Point::Mixed => {

@@ -192,6 +192,11 @@ impl Server {
         }
     }
 
+    /// Makes the process that answers so many MiB larger.
+    pub(crate) fn touch(&self, mib: u32) -> io::Result<()> {
+        self.get(&format!("/ballast?mib={mib}")).map(drop)
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.path().join("log")
     }
