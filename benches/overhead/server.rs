@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Names the server that this process is to be.
@@ -22,6 +23,9 @@ pub(crate) const KIND: &str = "HANDOVER_BENCH_SERVER";
 pub(crate) fn threads() -> usize {
     std::env::var("HANDOVER_THREADS").ok().and_then(|threads| threads.parse().ok()).unwrap_or(1)
 }
+
+/// Whether each request waits once before it is answered.
+static WAITS: LazyLock<bool> = LazyLock::new(|| std::env::var_os("HANDOVER_WAITS").is_some());
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -129,6 +133,9 @@ impl Drop for Child {
 }
 
 async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if *WAITS {
+        tokio::task::yield_now().await;
+    }
     Ok(Response::new(Full::new(Bytes::from_static(b"Hello, World!"))))
 }
 

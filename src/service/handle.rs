@@ -5,13 +5,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::error::{Error, Kind, Result};
 use crate::service::driver::Input;
 use crate::service::status::{Asking, Status};
-use crate::service::steps::Step;
+use crate::service::steps::{Listeners, Step};
 
 /// Asks a running [`Service`](crate::Service) for things from elsewhere in the program. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
-    pub(crate) steps: broadcast::Sender<Step>,
+    pub(crate) steps: Listeners,
 }
 
 /// How a reload came out.

@@ -1,5 +1,6 @@
 //! What happens to a service, told as it happens, and the reloads that are over.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -81,10 +82,27 @@ pub struct Step {
     pub connections: usize,
 }
 
+/// Who wants to know each step. The channel is made for the first of them: it has room for [`STEPS_KEPT`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listeners(Arc<OnceLock<broadcast::Sender<Step>>>);
+
+impl Listeners {
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Step> {
+        self.0.get_or_init(|| broadcast::Sender::new(STEPS_KEPT)).subscribe()
+    }
+
+    /// Nobody need listen.
+    pub(crate) fn tell(&self, step: Step) {
+        if let Some(listeners) = self.0.get() {
+            let _ = listeners.send(step);
+        }
+    }
+}
+
 /// What a generation remembers, and whom it tells.
 #[derive(Debug)]
 pub(crate) struct Chronicle {
-    pub(crate) listeners: broadcast::Sender<Step>,
+    pub(crate) listeners: Listeners,
     /// The oldest first.
     pub(crate) past: Vec<Past>,
     pub(crate) launched: Instant,
@@ -96,7 +114,7 @@ pub(crate) struct Chronicle {
 impl Chronicle {
     pub(crate) fn open(came_with: Option<&Hello>) -> Self {
         Self {
-            listeners: broadcast::Sender::new(STEPS_KEPT),
+            listeners: Listeners::default(),
             past: came_with.map(|hello| hello.past.clone()).unwrap_or_default(),
             launched: now(),
             main_since: None,
@@ -156,8 +174,7 @@ impl Driver {
             reason: reason.map(str::to_owned),
             connections: self.drain.active(),
         };
-        // Nobody need listen.
-        let _ = self.chronicle.listeners.send(step);
+        self.chronicle.listeners.tell(step);
     }
 
     fn came_in(&self) -> Option<u64> {

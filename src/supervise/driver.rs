@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
@@ -18,7 +18,7 @@ use crate::service::clock::{at, now};
 use crate::service::driver::Input;
 use crate::service::settings::{END_TIMEOUT, Effective, REAP_AFTER};
 use crate::service::status::Asking;
-use crate::service::steps::{Past, STEPS_KEPT, Step};
+use crate::service::steps::{Listeners, Past};
 use crate::service::{Handle, reap, watch, watchdog};
 use crate::supervise::builder::{OnCrash, Senders};
 use crate::supervise::child::Recipe;
@@ -145,7 +145,7 @@ pub(crate) struct Driver {
     pub(crate) strangers: u64,
     pub(crate) began: Instant,
     pub(crate) past: Vec<Past>,
-    pub(crate) steps: broadcast::Sender<Step>,
+    pub(crate) steps: Listeners,
     queue: VecDeque<(u64, Event)>,
     inputs: mpsc::UnboundedSender<Input>,
     waiting: mpsc::UnboundedReceiver<Input>,
@@ -191,7 +191,7 @@ impl Driver {
             strangers: 0,
             began: now(),
             past: Vec::new(),
-            steps: broadcast::Sender::new(STEPS_KEPT),
+            steps: Listeners::default(),
             queue: VecDeque::new(),
             inputs,
             waiting,

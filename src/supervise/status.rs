@@ -48,8 +48,7 @@ impl Driver {
             reason: reason.map(str::to_owned),
             connections: 0,
         };
-        // Nobody need listen.
-        let _ = self.steps.send(step);
+        self.steps.tell(step);
     }
 
     pub(crate) fn remember(&mut self, handover_id: &str, took_ms: u64, failed: Option<&str>) {

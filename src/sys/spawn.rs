@@ -158,7 +158,8 @@ struct Child {
 
 impl Child {
     fn clone(&mut self, parent: Parent) -> io::Result<(u32, OwnedFd)> {
-        let mut stack = vec![0_u128; STACK / size_of::<u128>()];
+        // not cleared: it needs one page or two of it
+        let mut stack = Box::<[u128]>::new_uninit_slice(STACK / size_of::<u128>());
         let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         if parent == Parent::Manager {
             flags |= libc::CLONE_PARENT;
