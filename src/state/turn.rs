@@ -43,8 +43,8 @@ struct Place {
 #[derive(Debug, Default)]
 struct Held {
     opened: Option<Opened>,
-    /// The newest save that is done.
-    saved: u64,
+    /// The newest save that is done, and who keeps what it saved.
+    saved: Option<(u64, Kept)>,
 }
 
 #[derive(Debug)]
@@ -96,8 +96,10 @@ impl Target {
         produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
     ) -> Result<Kept> {
         let mut turn = self.enter()?;
-        if ticket < turn.held.saved {
-            return Ok(turn.kept());
+        if let Some((newest, kept)) = turn.held.saved
+            && ticket < newest
+        {
+            return Ok(kept);
         }
         let locked = match turn.lock(true) {
             Ok(locked) => locked,
@@ -114,7 +116,7 @@ impl Target {
             }
             None => turn.create(form, produce)?,
         };
-        turn.held.saved = ticket;
+        turn.held.saved = Some((ticket, kept));
         Ok(kept)
     }
 

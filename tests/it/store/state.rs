@@ -225,17 +225,19 @@ fn a_full_store_refuses_only_a_new_state() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn saves_at_the_same_time_keep_the_last_one_begun() {
-    let manager = Manager::old(4);
+    let manager = Manager::old(40);
     let states = states(&manager);
-    for round in 0..20 {
-        let (a, b): (State<Sessions>, State<Sessions>) = (states.state("s"), states.state("s"));
+    // Of 40 the first creates the state, with the second at its heels or before it.
+    for round in 0..80 {
+        let name = format!("s{}", round / 2);
+        let (a, b): (State<Sessions>, State<Sessions>) = (states.state(&name), states.state(&name));
         let (first, second) = (sessions(&format!("{round}a")), sessions(&format!("{round}b")));
         // Both are serialized in this order, and then put on two threads.
         let (x, y) = tokio::join!(a.save_async(&first), b.save_async(&second));
         assert_eq!((x.unwrap(), y.unwrap()), (Kept::Stored, Kept::Stored));
         assert_eq!(a.load().unwrap().value(), Some(second));
     }
-    assert_eq!(manager.names().len(), 1);
+    assert_eq!(manager.names().len(), 40);
 }
 
 #[test]
