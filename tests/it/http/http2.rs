@@ -1,8 +1,7 @@
 //! HTTP/2 on the same port.
 
-use crate::support::{Client, LINGER, Reply, SHORT, Server, within};
-use handover::systemd::activation::Listener;
-use handover::{Drain, http::HttpOptions};
+use crate::support::{Client, LINGER, Reply, SHORT, Server, serve_service, within};
+use handover::Drain;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
@@ -144,13 +143,9 @@ async fn task(request: Request<Incoming>, met: Arc<Barrier>) -> Result<Response<
 }
 
 async fn tasks() -> (SendRequest<Empty<Bytes>>, Arc<Barrier>, Drain) {
-    let (drain, barrier) = (Drain::new(), Arc::new(Barrier::new(2)));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let barrier = Arc::new(Barrier::new(2));
     let met = Arc::clone(&barrier);
-    let service = hyper::service::service_fn(move |request| task(request, Arc::clone(&met)));
-    handover::http::serve_hyper(&drain, "http", vec![Listener::Tcp(listener)], service, HttpOptions::new()).unwrap();
-    drain.accept(true);
+    let (drain, address) = serve_service(hyper::service::service_fn(move |request| task(request, Arc::clone(&met))));
     (handshake(TcpStream::connect(address).await.unwrap()).await.0, barrier, drain)
 }
 

@@ -115,6 +115,24 @@ impl hyper::body::Body for Held {
     }
 }
 
+/// Any service, on a port of its own.
+pub(crate) fn serve_service<S, B>(service: S) -> (Drain, SocketAddr)
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: hyper::body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let drain = Drain::new();
+    handover::http::serve_hyper(&drain, "http", vec![Listener::Tcp(listener)], service, HttpOptions::new()).unwrap();
+    drain.accept(true);
+    (drain, address)
+}
+
 /// One of the two servers.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,

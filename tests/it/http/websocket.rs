@@ -1,6 +1,6 @@
 //! WebSockets and CONNECT by clients of others: counted until they close, told of the drain, cut at its end.
 
-use crate::support::{Client, LINGER, Server, within};
+use crate::support::{Client, LINGER, Server, serve_service, within};
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade, close_code};
 use axum::routing::any;
 use axum::{Extension, Router};
@@ -108,7 +108,7 @@ async fn forward(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>
 #[tokio::test]
 async fn curl_gets_through_a_tunnel_while_its_generation_drains() {
     let mut target = Server::ours();
-    let (drain, address) = serve_proxy(hyper::service::service_fn(forward));
+    let (drain, address) = serve_service(hyper::service::service_fn(forward));
     let mut curl = tokio::process::Command::new("curl");
     curl.args(["--silent", "--show-error", "--fail", "--max-time", "20", "--proxytunnel", "--noproxy", ""]);
     curl.args(["--proxy", &format!("http://{address}"), &format!("http://{}/hold", target.address)]);
@@ -137,21 +137,7 @@ async fn tunnel(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>
 }
 
 fn serve_tunnel() -> (Drain, SocketAddr) {
-    serve_proxy(hyper::service::service_fn(tunnel))
-}
-
-fn serve_proxy<S>(service: S) -> (Drain, SocketAddr)
-where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<Empty<Bytes>>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let drain = Drain::new();
-    handover::http::serve_hyper(&drain, "proxy", vec![Listener::Tcp(listener)], service, HttpOptions::new()).unwrap();
-    drain.accept(true);
-    (drain, address)
+    serve_service(hyper::service::service_fn(tunnel))
 }
 
 #[tokio::test]
