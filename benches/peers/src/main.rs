@@ -28,6 +28,7 @@ fn main() -> io::Result<()> {
     }
     let seed = env::var("HANDOVER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand_seed);
     println!("HANDOVER_SEED={seed}");
+    let passes = env::var("PEERS_PASSES").ok().and_then(|passes| passes.parse().ok()).unwrap_or(PASSES);
     let mut random = SmallRng::seed_from_u64(seed);
 
     let mut peers = Peer::ALL.to_vec();
@@ -47,12 +48,15 @@ fn main() -> io::Result<()> {
     let visits = |pass| -> Vec<(Peer, Point)> {
         all.iter().flat_map(|visit| std::iter::repeat_n(*visit, visit.1.times(pass))).collect()
     };
-    let total: usize = (0..PASSES).map(|pass| visits(pass).len()).sum();
+    let total: usize = (0..passes).map(|pass| visits(pass).len()).sum();
     let (mut results, mut floor, mut done) = (Results::new(), Floor::default(), 0);
-    for pass in 0..PASSES {
+    for pass in 0..passes {
         let mut visits = visits(pass);
         visits.shuffle(&mut random);
         floor.measure()?;
+        if all.iter().any(|(_, point)| *point == Point::Beside(8_192)) {
+            floor.measure_beside(8_192)?;
+        }
         for (peer, point) in visits {
             done += 1;
             println!("{done}/{total}: {}, {} (load {})", peer.name(), point.title(), load());
@@ -73,7 +77,7 @@ fn main() -> io::Result<()> {
     let machine = format!("{}, HANDOVER_SEED={seed}", machine());
     fs::create_dir_all("target")?;
     let (markdown, svg) = (Path::new("target/results.md"), Path::new("target/results.svg"));
-    fs::write(markdown, report::markdown(&peers, &results, &floor, &machine))?;
+    fs::write(markdown, report::markdown(&peers, &results, &floor, passes, &machine))?;
     fs::write(svg, report::svg(&peers, &results, median(&floor.paced).unwrap_or(1.0)))?;
     println!("\n{}\n{} and {}", fs::read_to_string(markdown)?, markdown.display(), svg.display());
     Ok(())

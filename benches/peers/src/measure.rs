@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 /// Every point is visited so often, at times apart, as a machine is busier at one time than at another.
 pub(crate) const PASSES: usize = 2;
-/// Reloads of each pass.
-const RELOADS: usize = 4;
-/// As many where they cost little: the machine's own noise is as large as what is measured.
-const MORE: usize = 7;
+/// Reloads of each pass: the machine's own noise is as large as what is measured.
+const RELOADS: usize = 7;
+/// Where all of 8 GiB are touched before each.
+const FEW: usize = 4;
 /// Under load, where a loss counts and not a time.
 const LOADED: &str = "20";
 /// By one client each time.
@@ -110,11 +110,11 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
     match point {
         Point::Idle(connections) => {
             // after linger and reopening, all are with who is reloaded
-            let (reloads, every) = if connections == 0 { (MORE, "1s") } else { (RELOADS, "7s") };
-            prove(&["--idle", &connections.to_string(), "--reloads", &reloads.to_string(), "--every", every], seed)?;
+            let every = if connections == 0 { "1s" } else { "7s" };
+            prove(&["--idle", &connections.to_string(), "--reloads", &RELOADS.to_string(), "--every", every], seed)?;
         }
         Point::Heap(mib) => {
-            for round in 0..if mib > 2_048 { RELOADS } else { MORE } {
+            for round in 0..if mib > 2_048 { FEW } else { RELOADS } {
                 if mib > 0 {
                     server.touch(mib)?;
                 }
@@ -122,7 +122,7 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
             }
         }
         Point::Beside(mib) => {
-            for round in 0..RELOADS {
+            for round in 0..FEW {
                 let beside = peer.start()?; // anew each time, as each time who is reloaded touches it anew
                 beside.touch(mib)?;
                 prove(&ONE_RELOAD, seed + round as u64)?;
@@ -198,32 +198,47 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     values.get(values.len().checked_sub(1)? / 2).copied()
 }
 
-/// From starting the least program to its first byte, in ms: at a reload's pace, and one right after the other.
+/// From starting the least program to its first byte, in ms.
 #[derive(Debug, Default)]
 pub(crate) struct Floor {
+    /// At a reload's pace.
     pub(crate) paced: Vec<f64>,
+    /// One right after the other.
     pub(crate) at_once: Vec<f64>,
+    /// The first one after another process has touched 8 GiB: what such a moment costs anybody.
+    pub(crate) beside: Vec<f64>,
 }
 
 impl Floor {
     pub(crate) fn measure(&mut self) -> io::Result<()> {
-        let program = std::env::current_exe()?.with_file_name("floor");
-        let once = || {
-            let began = Instant::now();
-            let mut child = Command::new(&program).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-            let mut byte = [0];
-            child.stdout.take().map_or(Ok(()), |mut out| out.read_exact(&mut byte))?;
-            let took = began.elapsed().as_secs_f64() * 1e3;
-            child.wait()?;
-            Ok::<_, io::Error>(took)
-        };
-        for _ in 0..MORE {
+        for _ in 0..RELOADS {
             sleep(Duration::from_secs(1)); // the caches and the processors are as cold as they are at a reload
-            self.paced.push(once()?);
+            self.paced.push(start_floor()?);
         }
         for _ in 0..50 {
-            self.at_once.push(once()?);
+            self.at_once.push(start_floor()?);
         }
         Ok(())
     }
+
+    pub(crate) fn measure_beside(&mut self, mib: u32) -> io::Result<()> {
+        for _ in 0..FEW {
+            let beside = Peer::Restart.start()?;
+            beside.touch(mib)?;
+            sleep(Duration::from_secs(1)); // as `prove` waits for its first reload
+            self.beside.push(start_floor()?);
+        }
+        Ok(())
+    }
+}
+
+fn start_floor() -> io::Result<f64> {
+    let program = std::env::current_exe()?.with_file_name("floor");
+    let began = Instant::now();
+    let mut child = Command::new(&program).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut byte = [0];
+    child.stdout.take().map_or(Ok(()), |mut out| out.read_exact(&mut byte))?;
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    child.wait()?;
+    Ok(took)
 }

@@ -32,7 +32,7 @@ fn spread(values: &[f64]) -> String {
     }
 }
 
-pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &Floor, machine: &str) -> String {
+pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &Floor, passes: usize, machine: &str) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{machine}\n");
     let versions: Vec<String> = peers.iter().filter_map(|peer| peer.version()).collect();
@@ -42,7 +42,7 @@ pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &Floor, machine
     let _ = writeln!(text, "## From the reload to the first answer of the new process\n");
     let _ = writeln!(
         text,
-        "Milliseconds, median (least to most, of so many reloads). They were made in two passes, each in an order of its own.\n"
+        "Milliseconds, median (least to most, of so many reloads). They were made in {passes} passes, each in an order of its own.\n"
     );
     heading(&mut text, &times);
     for peer in peers {
@@ -55,9 +55,10 @@ pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &Floor, machine
     let _ = writeln!(
         text,
         "\nFloor, a static program from its start to its first byte: once a second, as reloads are, {} ms; one right after the \
-         other {} ms. The prober's resolution: {} ms.\n",
+         other {} ms; the first one after another process has touched 8 GiB {} ms. The prober's resolution: {} ms.\n",
         spread(&floor.paced),
         spread(&floor.at_once),
+        spread(&floor.beside),
         spread(&results.iter().flat_map(|(_, _, sample)| sample.resolution_ms.clone()).collect::<Vec<_>>()),
     );
 
@@ -79,7 +80,8 @@ pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &Floor, machine
     let _ = writeln!(text, "## Requests lost\n");
     let _ = writeln!(
         text,
-        "| | mixed: 3 × 20 reloads | race: per reload, of 20 | reloads without a new process |\n|---|---|---|---|"
+        "| | mixed: {} × 20 reloads | race: per reload, of 20 | reloads without a new process |\n|---|---|---|---|",
+        (0..passes).map(|pass| Point::Mixed.times(pass)).sum::<usize>()
     );
     for peer in peers {
         let lost = |point, per_reload: bool| match of(results, *peer, point) {
