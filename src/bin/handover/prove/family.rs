@@ -19,13 +19,15 @@ pub(super) enum Family {
 }
 
 /// A process, its descendants, and those that its parent started from the same program: a generation may be a child of the one before, or
-/// of the service manager.
+/// of the service manager. One whose parent has ended before anybody looked is known by its program and by who takes in orphans: an
+/// ancestor.
 #[derive(Debug, Clone)]
 pub(super) struct Tree {
     members: BTreeSet<u32>,
     /// Looked at and found to be others, this program and what it starts among them.
     others: BTreeSet<u32>,
-    parent: Option<u32>,
+    /// Whose children are of the family if they are of its program.
+    parents: Vec<u32>,
     program: Option<PathBuf>,
 }
 
@@ -39,14 +41,17 @@ impl Family {
 
     pub(super) fn of(pid: u32) -> Self {
         let own = std::process::id();
+        let ancestors: Vec<u32> = std::iter::successors(parent(pid), |pid| parent(*pid)).collect();
         let mut tree = Tree {
             members: BTreeSet::from([pid]),
             others: BTreeSet::from([own]),
-            parent: stat(pid).map(|own| own.parent),
+            parents: ancestors.iter().take(1).copied().collect(),
             program: program(pid).ok(),
         };
         // Ancestors first: whoever is not of the family by then is looked at once only.
         tree.look();
+        // Who comes later may be an orphan of it; who was there before may be of another service of that program.
+        tree.parents = ancestors;
         Self::Tree(tree)
     }
 
@@ -91,8 +96,12 @@ impl Tree {
         if self.members.contains(&parent) {
             return true;
         }
-        Some(parent) == self.parent && program(pid).is_ok_and(|p| Some(p) == self.program)
+        self.parents.contains(&parent) && program(pid).is_ok_and(|p| Some(p) == self.program)
     }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    stat(pid).map(|one| one.parent).filter(|parent| *parent != 0)
 }
 
 fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
@@ -108,4 +117,33 @@ fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
 fn pids() -> BTreeSet<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_generation_whose_parent_has_ended_before_anybody_looked_is_of_the_family() {
+        let script = "exec 3<&0; read go; sh -c 'read end <&3; :' & echo $!";
+        let mut old =
+            Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut input, output) = (old.stdin.take().unwrap(), old.stdout.take().unwrap());
+        let mut family = Family::of(old.id());
+        input.write_all(b"go\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let new: u32 = line.trim().parse().unwrap();
+        old.wait().unwrap();
+        assert_ne!(stat(new).map(|new| new.parent), Some(old.id()), "it is an orphan");
+        assert!(family.members().contains(&new));
+        // whose orphan was there before is another's
+        let mut other = Command::new("sh").args(["-c", "read end"]).stdin(Stdio::piped()).spawn().unwrap();
+        assert!(!Family::of(other.id()).members().contains(&new));
+        drop(input);
+        drop(other.stdin.take());
+        other.wait().unwrap();
+    }
 }
