@@ -13,6 +13,7 @@ use super::family::Family;
 use super::options::Reload;
 use crate::failure::Failure;
 use crate::safe;
+use crate::stat::stat;
 use crate::target::{ControlGroup, control_group, show, unit_name};
 
 #[derive(Debug)]
@@ -132,6 +133,10 @@ impl Trigger {
             Receiver::File(file) => read_pid(file).map_err(|e| e.to_string())?,
         };
         let to = i32::try_from(pid).map_err(|_| format!("{pid} is no pid"))?;
+        // the kernel takes a signal for a zombie, too
+        if stat(pid).is_some_and(|one| one.dead) {
+            return Err(format!("{signal} to pid {pid}: it has ended, and none has been seen to answer in its place"));
+        }
         kill(Pid::from_raw(to), signal).map_err(|e| format!("{signal} to pid {pid}: {e}"))
     }
 }
@@ -191,6 +196,22 @@ mod tests {
             assert_eq!(parse(name).unwrap(), Signal::SIGHUP, "{name}");
         }
         assert!(parse("HANGUP").is_err() && parse("99").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_signal_to_who_has_ended_fails() {
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let trigger = Trigger::Signal { signal: Signal::SIGHUP, to: Receiver::Pid(ended.id()) };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !stat(ended.id()).is_some_and(|one| one.dead) {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::task::yield_now().await;
+        }
+        let failed = trigger.ask(Duration::from_secs(1)).await.failed.unwrap();
+        assert!(failed.contains("it has ended"), "{failed}");
+        ended.wait().unwrap();
+        let failed = trigger.ask(Duration::from_secs(1)).await.failed.unwrap();
+        assert!(failed.contains("ESRCH"), "{failed}");
     }
 
     #[test]
