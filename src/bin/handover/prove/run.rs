@@ -89,12 +89,15 @@ pub(super) async fn run(options: &Options, ready: Ready, progress: &Progress) ->
         let pss_before = proportional(&family).await;
         stats.flow(|flow| flow.turn(When::Before(number)));
         wait(at, &stats, progress).await;
+        // Not sooner: the manager may hear of a new main process after clients do.
+        if let Some(last) = reloads.last_mut() {
+            last.main = trigger.main().await;
+        }
 
         let mut reloaded =
             reload(options, number, &mut trigger, &mut family, &prober, &sampler, &stats, &conductor, window, teller)
                 .await;
         (reloaded.before, reloaded.pss_before) = (before, pss_before);
-        reloaded.main = trigger.main().await;
         progress.reload(&reloaded, &stats);
         reloads.push(reloaded);
     }
@@ -102,6 +105,7 @@ pub(super) async fn run(options: &Options, ready: Ready, progress: &Progress) ->
     wait(end.max(Instant::now() + options.every), &stats, progress).await;
     if let Some(last) = reloads.last_mut() {
         last.peak = sampler.turn().1;
+        last.main = trigger.main().await;
     }
 
     conductor.stop();
