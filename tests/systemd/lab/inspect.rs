@@ -38,12 +38,24 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
     })
 }
 
+fn entries(lines: &str) -> Outcome<Vec<Entry>> {
+    lines.lines().map(|line| Ok(Entry(serde_json::from_str(line)?))).collect()
+}
+
 impl Container {
     /// Everything that the unit, and the manager about it, has logged in this case so far.
     pub(crate) fn journal_json(&self, unit: &str) -> Outcome<Vec<Entry>> {
         self.journal_sync()?;
-        let text = self.sh_ok(&format!("journalctl -a -b -o json -u '{unit}'"))?;
-        text.lines().map(|line| Ok(Entry(serde_json::from_str(line)?))).collect()
+        entries(&self.sh_ok(&format!("journalctl -a -b -o json -u '{unit}'"))?)
+    }
+
+    /// And the steps of reloads of which journald cannot say the unit: it looks that up when it comes to read them, and their process had ended.
+    pub(crate) fn journal_and_lost(&self, unit: &str) -> Outcome<Vec<Entry>> {
+        let mut all = self.journal_json(unit)?;
+        let mut lost = entries(&self.sh_ok("journalctl -a -b -o json _TRANSPORT=journal")?)?;
+        lost.retain(|entry| entry.get("_SYSTEMD_UNIT").is_none() && entry.get("HANDOVER_ID").is_some());
+        all.append(&mut lost);
+        Ok(all)
     }
 
     /// What was logged before this call can be read after it.

@@ -158,9 +158,9 @@ impl<'a> Web<'a> {
         })
     }
 
-    /// How many messages have that text.
+    /// How many messages have that text, those of a generation that was gone too soon among them.
     pub(super) fn count_logged(&self, text: &str) -> Outcome<usize> {
-        Ok(self.lab.journal_json(UNIT)?.iter().filter(|e| e.message().contains(text)).count())
+        Ok(self.lab.journal_and_lost(UNIT)?.iter().filter(|e| e.message().contains(text)).count())
     }
 
     /// A client of its own, connected.
