@@ -14,10 +14,11 @@ mod store_service;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::lab::{Scenario, Target};
+use crate::lab::{Machine, Outcome, Scenario, Target};
 
 /// Containers at a time, unless `--test-threads` says otherwise.
 const PARALLEL_CASES: usize = 2;
@@ -40,12 +41,12 @@ fn main() -> ExitCode {
     let parallel = if targets.iter().any(Target::is_shared) { 1 } else { PARALLEL_CASES };
     args.test_threads.get_or_insert(parallel);
 
-    let ignored = Ignored::default();
+    let (ignored, machine) = (Ignored::default(), Machine::watch());
     let scenarios = scenarios::all();
     let trials = targets
         .iter()
         .flat_map(|target| scenarios.iter().filter(|s| target.suits(s)).map(move |s| (target, *s)))
-        .map(|(target, scenario)| trial(target, scenario, &ignored))
+        .map(|(target, scenario)| trial(target, scenario, &ignored, &machine))
         .collect();
     if !args.list {
         for note in targets.iter().filter_map(|t| t.note.as_deref()) {
@@ -60,16 +61,16 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-fn trial(target: &Target, scenario: Scenario, ignored: &Ignored) -> Trial {
+fn trial(target: &Target, scenario: Scenario, ignored: &Ignored, machine: &Machine) -> Trial {
     let name = format!("{}::{}", target.label, scenario.name);
-    let (target, ignored) = (target.for_scenario(&scenario), Arc::clone(ignored));
+    let (target, ignored, machine) = (target.for_scenario(&scenario), Arc::clone(ignored), machine.clone());
     let missing = scenario.apps && lab::apps().is_none();
     let backend = match &target.backend {
         Ok(_) if missing => Err("the root of programs is not made yet: run tests/lab/rootfs apps".to_owned()),
         backend => backend.clone().map(drop),
     };
     Trial::ignorable_test(name, move || match &backend {
-        Ok(()) => lab::run(&target, scenario).map(|()| Completion::Completed),
+        Ok(()) => run(&target, scenario, &machine).map(|()| Completion::Completed),
         // On a machine that is there to test, a scenario that cannot run has not passed.
         Err(reason) if ci() => Err(Failed::from(format!("could not run, and CI is set: {reason}"))),
         Err(reason) => {
@@ -77,6 +78,22 @@ fn trial(target: &Target, scenario: Scenario, ignored: &Ignored) -> Trial {
             Ok(Completion::ignored_with(reason))
         }
     })
+}
+
+/// A failure counts, but for one on a machine that stood still meanwhile: then it is run once more, and said so.
+fn run(target: &Target, scenario: Scenario, machine: &Machine) -> Outcome {
+    let attempt = || {
+        let began = Instant::now();
+        let outcome = lab::run(target, scenario);
+        let still = machine.stood_still(began);
+        (outcome.map_err(|e| format!("{}{}", e.message().unwrap_or_default(), machine.report(began)).into()), still)
+    };
+    let (outcome, still) = attempt();
+    if outcome.is_ok() || still == Duration::ZERO {
+        return outcome;
+    }
+    println!("note: {}::{} is run again: this machine stood still for {still:?} in it", target.label, scenario.name);
+    attempt().0
 }
 
 fn ci() -> bool {

@@ -3,6 +3,7 @@
 mod cgroup;
 mod command;
 mod inspect;
+mod machine;
 mod nspawn;
 mod program;
 mod target;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 
 pub(crate) use self::command::Output;
 pub(crate) use self::inspect::Entry;
+pub(crate) use self::machine::Machine;
 use self::nspawn::{Netns, Nspawn};
 pub(crate) use self::program::{example, handover};
 use self::target::Source;
