@@ -34,8 +34,9 @@ const UNIT: &str = "tls.service";
 const RELOADS: usize = 20;
 const IDLE: usize = 1000;
 const LINGER: Duration = Duration::from_secs(2);
-/// No more processes than this at a time: the cap on drains would hammer the oldest, which is another scenario.
-const PROCESSES: usize = 7;
+/// No more processes than this when a reload begins: with seven that drain, two below the cap, the oldest would be told to hurry, which is
+/// another scenario.
+const PROCESSES: usize = 6;
 
 /// Whoever asks more often than linger ends gets an answer to each request, whoever is silent an announced end; both come
 /// back with a ticket, which the next generation takes. After a SIGKILL the restarted one does as well.
