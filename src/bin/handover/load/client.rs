@@ -89,15 +89,20 @@ impl Client {
     /// Waits with nothing under way. When the server closes in that time, nothing is lost: the next request connects anew.
     pub(super) async fn idle(&mut self, time: Duration) {
         let until = Instant::now() + time;
+        self.idle_until_closed(time).await;
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    /// The same, but no longer than the server keeps the connection.
+    pub(super) async fn idle_until_closed(&mut self, time: Duration) {
         let idle = match &mut self.connection {
-            None => Idle::Open,
+            None => return,
             Some(Connection::One(one)) => one.idle(time).await,
             Some(Connection::Two(two)) => two.idle(time).await,
         };
         if idle != Idle::Open {
             self.closed(&idle);
         }
-        tokio::time::sleep_until(until.into()).await;
     }
 
     /// Whether there is a connection on which the next request can go.

@@ -89,6 +89,28 @@ async fn an_announced_close_is_no_loss() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_that_the_server_closed_is_there_again_at_the_next_reload() {
+    let address = server(async |mut stream, _| {
+        if read_head(&mut stream).await {
+            stream.write_all(OK).await.unwrap();
+        }
+    })
+    .await;
+    let (stats, conductor) = (Arc::new(Stats::default()), Conductor::new());
+    let (target, plan) = (Target::tcp(address), Arc::new(Plan::example()));
+    let mut clients = start(&[(Kind::Idle, 1)], &target, &plan, &stats, 1, &conductor.signals());
+    let closed = async {
+        while stats.summary().total.idle_closed < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        conductor.stop();
+        while clients.join_next().await.is_some() {}
+    };
+    tokio::time::timeout(Duration::from_secs(30), closed).await.unwrap();
+    assert_eq!(stats.summary().total.lost, 0);
+}
+
+#[tokio::test]
 async fn an_idle_close_that_the_client_saw_is_no_loss_but_is_counted() {
     let address = server(async |mut stream, _| {
         assert!(read_head(&mut stream).await);
