@@ -86,7 +86,7 @@ fn run(target: &Target, scenario: Scenario, machine: &Machine) -> Outcome {
         let began = Instant::now();
         let outcome = lab::run(target, scenario);
         let still = machine.stood_still(began);
-        (outcome.map_err(|e| format!("{}{}", e.message().unwrap_or_default(), machine.report(began)).into()), still)
+        (outcome.map_err(|e| format!("{}{}", e.message().unwrap_or_default(), Machine::report(still)).into()), still)
     };
     let (outcome, still) = attempt();
     if outcome.is_ok() || still == Duration::ZERO {

@@ -109,7 +109,7 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
     let mut prove = |options: &[&str], seed| sample.add(&prove(tool, &server, options, seed)?);
     match point {
         Point::Idle(connections) => {
-            // after 5 s of linger and 2 s of reopening, all are with who is reloaded
+            // after 5 s of linger and 2.5 s of reopening, all are with who is reloaded
             let every = if connections == 0 { "1s" } else { "9s" };
             prove(&["--idle", &connections.to_string(), "--reloads", &RELOADS.to_string(), "--every", every], seed)?;
         }

@@ -1,4 +1,5 @@
-//! Whether this machine itself stood still: deadlines are of the clock on the wall, and a virtual machine that its host stops for seconds proves nothing about what runs in it.
+//! Whether this machine itself stood still: deadlines are of the clock on the wall, and a virtual machine that its host stops for seconds
+//! proves nothing about what runs in it.
 
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,9 +40,9 @@ impl Machine {
         stops.iter().filter(|(end, _)| *end >= since).map(|(_, late)| *late).sum()
     }
 
-    /// For the reader of a failure.
-    pub(crate) fn report(&self, since: Instant) -> String {
-        let mut report = format!("--- this machine\nstood still for {:?}\n", self.stood_still(since));
+    /// For the reader of a failure in which it stood still for so long.
+    pub(crate) fn report(still: Duration) -> String {
+        let mut report = format!("--- this machine\nstood still for {still:?}\n");
         for file in ["/proc/loadavg", "/proc/pressure/cpu", "/proc/pressure/memory", "/proc/pressure/io"] {
             let text = fs::read_to_string(file).unwrap_or_else(|e| e.to_string());
             report.push_str(&format!("{file}: {}\n", text.trim_end().replace('\n', "; ")));
