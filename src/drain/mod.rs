@@ -30,6 +30,7 @@ mod seqpacket;
 mod serve;
 mod stream;
 mod turn;
+mod waking;
 
 pub use self::accept::{Accepted, Acceptor, Listening};
 pub use self::datagram::{
@@ -48,7 +49,7 @@ pub(crate) use self::serve::serve_passed;
 
 use self::guard::Job;
 use crate::metrics::{Counted, Metrics};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -120,7 +121,8 @@ struct State {
     /// Accept loops inside accept(2): what they return is not in `open` yet, but counts.
     accepting: usize,
     next: u64,
-    open: HashMap<u64, Entry>,
+    /// By age.
+    open: BTreeMap<u64, Entry>,
 }
 
 struct Entry {
@@ -166,6 +168,7 @@ impl Drain {
         drop(state);
         if stepped {
             self.tell_step();
+            self.core.wake_in_turn();
         }
         tracing::debug!(active = self.active(), ?linger, "drain begun");
     }
@@ -207,9 +210,8 @@ impl Drain {
         }
         if stepped {
             self.tell_step();
-        } else {
-            self.core.wake_all();
         }
+        self.core.wake_all();
         cuts
     }
 
@@ -221,7 +223,7 @@ impl Drain {
 
     /// How many are open of each listener and protocol.
     pub(crate) fn open(&self) -> Vec<(String, &'static str, usize)> {
-        let mut counts = std::collections::BTreeMap::new();
+        let mut counts = BTreeMap::new();
         for entry in self.core.lock().open.values() {
             *counts.entry(entry.work.kind()).or_insert(0) += 1;
         }
@@ -230,10 +232,7 @@ impl Drain {
 
     /// What a cut would break off now, in words: the oldest, at most so many.
     pub(crate) fn work(&self, most: usize) -> Vec<String> {
-        let state = self.core.lock();
-        let mut open: Vec<_> = state.open.iter().collect();
-        open.sort_unstable_by_key(|(id, _)| **id);
-        open.into_iter().filter_map(|(_, entry)| entry.work.held()).take(most).collect()
+        self.core.lock().open.values().filter_map(|entry| entry.work.held()).take(most).collect()
     }
 
     /// Resolves once a drain has begun and nothing is left, not even a connection that an accept
@@ -305,7 +304,6 @@ impl Drain {
         self.core.gate.send_replace(false);
         self.core.stepped.notify_waiters();
         self.core.emptied.notify_waiters();
-        self.core.wake_all();
     }
 }
 
@@ -322,14 +320,6 @@ impl Core {
     fn lock(&self) -> MutexGuard<'_, State> {
         // nothing in a critical section can panic half-way
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake_all(&self) {
-        // not under the lock: a waker may drop a task and with it a guard
-        let work: Vec<_> = self.lock().open.values().map(|entry| Arc::clone(&entry.work)).collect();
-        for work in work {
-            work.wake();
-        }
     }
 
     /// It ends by itself, unless it was cut; from here on the hammer does not name it.

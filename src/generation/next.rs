@@ -3,16 +3,21 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::link::Idle;
 use crate::generation::program::{Process, Program, own_path};
+use crate::sys::low::LowFds;
 use crate::sys::memfd;
 use crate::sys::spawn::Parent;
 use crate::systemd::environment::Environment;
-use crate::wire::frame::{Frame, Hello};
+use crate::wire::frame::{Frame, Hello, MAX_FDS};
+
+/// The link, and sockets that the service opens by itself.
+const SPARE_FDS: usize = 8;
 
 /// How this process was started; the next one is started in the same way.
 #[derive(Debug, Clone)]
@@ -23,6 +28,7 @@ pub(crate) struct Origin {
     directory: PathBuf,
     /// Signals that the next one is started with ignored.
     pub(crate) ignored: Vec<Signal>,
+    low: Option<Arc<LowFds>>,
 }
 
 /// What the next generation gets.
@@ -59,7 +65,10 @@ impl Origin {
             .filter(|(name, _)| watchdog || *name != "WATCHDOG_USEC")
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        Ok(Self { program, argv, env, directory, ignored: vec![Signal::SIGHUP] })
+        // now, as the low numbers are free only before there are connections; without them a start takes longer
+        let passed = environment.get("LISTEN_FDS").and_then(|count| count.to_str()?.parse().ok()).unwrap_or(0_usize);
+        let low = LowFds::hold(passed.min(MAX_FDS) + SPARE_FDS).map(Arc::new).ok();
+        Ok(Self { program, argv, env, directory, ignored: vec![Signal::SIGHUP], low })
     }
 
     /// Blocks for about a millisecond.
@@ -79,7 +88,7 @@ impl Origin {
         for (name, fd) in estate.sockets {
             program = program.socket(name, fd);
         }
-        let process = program.link(theirs).parent(parent).ignoring(self.ignored).start()?;
+        let process = program.link(theirs).parent(parent).ignoring(self.ignored).low(self.low).start()?;
         Ok(Next { process, link })
     }
 }

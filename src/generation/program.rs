@@ -5,12 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::low::LowFds;
 use crate::sys::pidfd;
 use crate::sys::socket::wait;
 use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, Spawned};
@@ -59,6 +61,7 @@ pub struct Program {
     link: Option<OwnedFd>,
     parent: Parent,
     ignored: Vec<Signal>,
+    low: Option<Arc<LowFds>>,
 }
 
 impl Program {
@@ -75,6 +78,7 @@ impl Program {
             link: None,
             parent: Parent::Us,
             ignored: vec![Signal::SIGHUP],
+            low: None,
         }
     }
 
@@ -132,6 +136,12 @@ impl Program {
         self
     }
 
+    /// Numbers for its sockets and its link, so that the start costs the same with any number of open fds.
+    pub(crate) fn low(mut self, low: Option<Arc<LowFds>>) -> Self {
+        self.low = low;
+        self
+    }
+
     /// Starts it. Blocks for about a millisecond, until it was executed.
     ///
     /// # Errors
@@ -157,6 +167,8 @@ impl Program {
             pid_variables: &pid_variables,
             directory: self.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
             fds,
+            // at /proc/self/fd it may be an fd that the new process would not have
+            low: self.low.as_deref().filter(|_| !self.path.starts_with("/proc")),
             first_fd: LISTEN_FDS_START,
             parent: self.parent,
             ignored: &self.ignored,

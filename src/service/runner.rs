@@ -125,14 +125,14 @@ impl Runner {
     fn decide(
         &self,
         event: Event,
-        launch: Launch,
-    ) -> Result<impl Future<Output = Result<Decision, String>> + Send + 'static, Launch> {
+        launch: Box<Launch>,
+    ) -> Result<impl Future<Output = Result<Decision, String>> + Send + 'static, Box<Launch>> {
         let asks = self.hooks.at(When::BeforeReload).next().is_some();
         if !asks && self.hooks.in_place.is_none() && self.hooks.before_spawn.is_empty() {
             return Err(launch);
         }
         let (hooks, timeout) = (Arc::clone(&self.hooks), self.timeout);
-        Ok(async move { hooks.decide(event, Box::new(launch), timeout).await })
+        Ok(async move { hooks.decide(event, launch, timeout).await })
     }
 
     /// How long [`Runner::close`] may take: one hook that is running, and then those before the exit.
@@ -178,8 +178,8 @@ impl Driver {
     pub(crate) fn ask_hooks(&mut self, id: u64, handover_id: &str) {
         let event =
             Event { handover_id: Some(handover_id.to_owned()), ..Event::new(When::BeforeReload, self.generation) };
-        match self.hooks.decide(event, Launch { origin: self.origin.clone() }) {
-            Err(launch) => self.start_next(id, launch),
+        match self.hooks.decide(event, Box::new(Launch { origin: self.origin.clone() })) {
+            Err(launch) => self.start_next(id, *launch),
             Ok(decision) => {
                 let inputs = self.inputs.clone();
                 self.tasks.spawn(async move {

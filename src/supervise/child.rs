@@ -94,6 +94,7 @@ impl Recipe {
             pid_variables: &pid_variables,
             directory: self.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
             fds: items.iter().map(|item| item.fd.as_fd()).collect::<Vec<BorrowedFd<'_>>>(),
+            low: None,
             first_fd: self.first_fd,
             parent: Parent::Us,
             // As systemd starts programs (IgnoreSIGPIPE=).

@@ -10,6 +10,7 @@ pub(crate) mod lease;
 pub(crate) mod link;
 #[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) mod look;
+pub(crate) mod low;
 #[cfg(feature = "supervise")]
 pub(crate) mod mailbox;
 pub(crate) mod memfd;

@@ -4,13 +4,14 @@
 //! # References
 //! clone(2), vfork(2), sd_listen_fds(3).
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
+use crate::sys::low::LowFds;
 use crate::sys::socket::duplicate_above;
 
 /// The first fd that sd_listen_fds(3) looks at.
@@ -43,6 +44,9 @@ pub(crate) struct Spawn<'a> {
     pub(crate) directory: Option<CString>,
     /// They become 3, 4, 5…; everything else of ours must be close-on-exec.
     pub(crate) fds: Vec<BorrowedFd<'a>>,
+    /// Numbers that they can be copied at, so that nothing of what is above needs to be copied for the new process. Neither the
+    /// program nor the directory may be named by an fd then.
+    pub(crate) low: Option<&'a LowFds>,
     /// The number that the first of them becomes instead of 3.
     pub(crate) first_fd: RawFd,
     pub(crate) parent: Parent,
@@ -68,16 +72,28 @@ impl Spawn<'_> {
     /// first of all: its default action is death, and a reload request must not kill a generation that has no handler yet. Ignored
     /// rather than blocked: a program installs its handler over both, but only few programs unblock.
     pub(crate) fn start(&self) -> io::Result<Spawned> {
+        if let Some(low) = self.low.filter(|_| self.first_fd == LISTEN_FDS_START)
+            && let Some(placed) = low.place(&self.fds)?
+        {
+            let sources = placed.numbers();
+            let last = sources.iter().copied().max().unwrap_or(0).max(libc::STDERR_FILENO);
+            if let Some(spawned) = self.start_with(&sources, Some(last + 1))? {
+                return Ok(spawned);
+            }
+            // Linux before 5.9, or a seccomp filter that does not know close_range(2)
+        }
         // Sources above all targets, or placing one could overwrite the next.
         let count = RawFd::try_from(self.fds.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let beyond = self.first_fd.checked_add(count).ok_or(io::ErrorKind::InvalidInput)?;
         let above = beyond.max(LISTEN_FDS_START);
-        let mut sources = Vec::with_capacity(self.fds.len());
-        for fd in &self.fds {
-            sources.push(duplicate_above(*fd, above)?);
-        }
-        let targets: Vec<RawFd> = sources.iter().map(|fd| fd.as_raw_fd()).collect();
+        let copies: Vec<OwnedFd> = self.fds.iter().map(|fd| duplicate_above(*fd, above)).collect::<io::Result<_>>()?;
+        let sources: Vec<RawFd> = copies.iter().map(|fd| fd.as_raw_fd()).collect();
+        self.start_with(&sources, None)?.ok_or(io::ErrorKind::Unsupported.into())
+    }
 
+    /// `sources`: the numbers of the fds, all beyond what they become. `split`: from where on the new process needs none of
+    /// ours. `None`: it could not have a table of fds of its own in that way.
+    fn start_with(&self, sources: &[RawFd], split: Option<RawFd>) -> io::Result<Option<Spawned>> {
         let mut pids: Vec<Vec<u8>> = Vec::new();
         for name in self.pid_variables {
             let mut line = format!("{name}=").into_bytes();
@@ -97,9 +113,11 @@ impl Spawn<'_> {
             args: args.as_ptr(),
             env: env.as_ptr(),
             directory: self.directory.as_ref().map_or(ptr::null(), |d| d.as_ptr()),
-            fds: targets.as_ptr(),
+            split: split.map_or(0, RawFd::cast_unsigned),
+            is_split: split.is_none(),
+            fds: sources.as_ptr(),
             first_fd: self.first_fd,
-            fd_count: count,
+            fd_count: RawFd::try_from(sources.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
             pid_slots: pid_slots.as_ptr(),
             pid_slot_count: pid_slots.len(),
             ignored: self.ignored.iter().fold(0, |set, signal| set | bit(*signal as c_int)),
@@ -116,15 +134,15 @@ impl Spawn<'_> {
         let (pid, pidfd) = started?;
         restored?;
         // SAFETY: the child wrote it, and has executed or exited by now; volatile because the compiler saw no write.
-        match unsafe { ptr::read_volatile(&raw const child.errno) } {
-            0 => Ok(Spawned { pid, pidfd }),
-            errno => {
-                if self.parent == Parent::Us {
-                    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.cast_signed()), None);
-                }
-                Err(io::Error::from_raw_os_error(errno))
-            }
+        let (errno, is_split) =
+            unsafe { (ptr::read_volatile(&raw const child.errno), ptr::read_volatile(&raw const child.is_split)) };
+        if errno == 0 {
+            return Ok(Some(Spawned { pid, pidfd }));
         }
+        if self.parent == Parent::Us {
+            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.cast_signed()), None);
+        }
+        if is_split { Err(io::Error::from_raw_os_error(errno)) } else { Ok(None) }
     }
 }
 
@@ -143,6 +161,9 @@ struct Child {
     args: *const *const c_char,
     env: *const *const c_char,
     directory: *const c_char,
+    /// Its table of fds is ours until it has made one of its own, with those below this. 0: it is a copy from the beginning.
+    split: c_uint,
+    is_split: bool,
     fds: *const RawFd,
     first_fd: RawFd,
     fd_count: RawFd,
@@ -163,6 +184,9 @@ impl Child {
         let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         if parent == Parent::Manager {
             flags |= libc::CLONE_PARENT;
+        }
+        if self.split != 0 {
+            flags |= libc::CLONE_FILES;
         }
         let mut pidfd: RawFd = -1;
         // SAFETY: `run` only makes async-signal-safe calls on pointers that live until clone returns (CLONE_VFORK
@@ -192,7 +216,7 @@ extern "C" fn run(child: *mut c_void) -> c_int {
     // SAFETY: the only caller passes its own `Child`, and waits until we are gone. Only system calls follow.
     unsafe {
         let child = child.cast::<Child>();
-        match prepare(&*child) {
+        match split(child).and_then(|()| prepare(&*child)) {
             Ok(()) => {
                 libc::execve((*child).program, (*child).args, (*child).env);
                 fail(child)
@@ -210,6 +234,23 @@ unsafe fn fail(child: *mut Child) -> ! {
         ptr::write_volatile(&raw mut (*child).errno, *libc::__errno_location());
         libc::_exit(127)
     }
+}
+
+/// From here on the fds are its own.
+///
+/// # Safety
+/// In the child of [`Child::clone`] only, before anything else.
+unsafe fn split(child: *mut Child) -> Result<(), ()> {
+    // SAFETY: see above; close_range changes no memory, and no table but the one that it makes.
+    unsafe {
+        if (*child).split != 0 {
+            if libc::syscall(libc::SYS_close_range, (*child).split, u32::MAX, libc::CLOSE_RANGE_UNSHARE) < 0 {
+                return Err(());
+            }
+            ptr::write_volatile(&raw mut (*child).is_split, true);
+        }
+    }
+    Ok(())
 }
 
 /// # Safety

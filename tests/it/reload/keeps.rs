@@ -87,7 +87,7 @@ fn on_its_way(world: &mut World) -> Asked {
     world.next(Step::Go, Step::Wait);
     let asked = world.ask_for_reload();
     world.wait_for_birth(2);
-    until("its first word", || world.path("waits").exists().then_some(()));
+    world.wait_for_a_waiting_one();
     asked
 }
 

@@ -213,6 +213,11 @@ impl World {
         until("another process", || self.born().get(number - 1).copied())
     }
 
+    /// Until one is at [`Step::Wait`](crate::service::Step::Wait).
+    pub(crate) fn wait_for_a_waiting_one(&self) {
+        until("one that waits", || self.path("waits").exists().then_some(()));
+    }
+
     /// What waits goes on.
     pub(crate) fn go(&self) {
         fs::write(self.path("go"), "").unwrap();
