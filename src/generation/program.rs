@@ -167,8 +167,8 @@ impl Program {
             pid_variables: &pid_variables,
             directory: self.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
             fds,
-            // at /proc/self/fd it may be an fd that the new process would not have
-            low: self.low.as_deref().filter(|_| !self.path.starts_with("/proc")),
+            // there it may be an fd, which the new process would not have
+            low: self.low.as_deref().filter(|_| !["/proc", "/dev/fd"].iter().any(|fds| self.path.starts_with(fds))),
             first_fd: LISTEN_FDS_START,
             parent: self.parent,
             ignored: &self.ignored,
