@@ -2,6 +2,7 @@
 
 use crate::peer::{Peer, Server};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -100,7 +101,8 @@ pub(crate) struct Sample {
     pub(crate) failed: u64,
     /// Of old and new together, beside the old one alone and the new one alone.
     pub(crate) memory: Vec<[f64; 3]>,
-    pub(crate) causes: Vec<String>,
+    /// How many were lost, by kind of client and cause.
+    pub(crate) causes: BTreeMap<String, u64>,
 }
 
 pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::Result<Sample> {
@@ -158,7 +160,9 @@ impl Sample {
         self.gap_before_ms.append(&mut other.gap_before_ms);
         self.resolution_ms.append(&mut other.resolution_ms);
         self.memory.append(&mut other.memory);
-        self.causes.append(&mut other.causes);
+        for (cause, count) in other.causes {
+            *self.causes.entry(cause).or_default() += count;
+        }
         self.sent += other.sent;
         self.lost += other.lost;
         self.reloads += other.reloads;
@@ -171,7 +175,8 @@ impl Sample {
         self.sent += number(&total["sent"])?;
         self.lost += number(&total["lost"])?;
         for loss in result["losses"].as_array().into_iter().flatten() {
-            self.causes.push(format!("{} {} {}", loss["count"], loss["kind"], loss["cause"]).replace('"', ""));
+            let cause = format!("{} {}", loss["kind"], loss["cause"]).replace('"', "");
+            *self.causes.entry(cause).or_default() += number(&loss["count"])?;
         }
         for reload in result["reloads"].as_array().into_iter().flatten() {
             self.reloads += 1;

@@ -116,8 +116,11 @@ pub(crate) fn markdown(peers: &[Peer], results: &Results, floor: &Floor, passes:
         row(&mut text, peer.name(), times.iter().map(cell));
     }
     let _ = writeln!(text, "\n## What was lost\n");
-    for (peer, point, sample) in results.iter().filter(|(_, _, sample)| !sample.causes.is_empty()) {
-        let _ = writeln!(text, "- {}, {}: {}", peer.name(), point.title(), sample.causes.join(", "));
+    for peer in peers {
+        for (_, point, sample) in results.iter().filter(|(of, _, sample)| of == peer && !sample.causes.is_empty()) {
+            let causes: Vec<String> = sample.causes.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+            let _ = writeln!(text, "- {}, {}: {}", peer.name(), point.title(), causes.join(", "));
+        }
     }
     text
 }
