@@ -12,6 +12,7 @@ use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::fdtable;
 use crate::sys::low::LowFds;
 use crate::sys::pidfd;
 use crate::sys::socket::wait;
@@ -170,6 +171,7 @@ impl Program {
             // there it may be an fd, which the new process would not have
             low: self.low.as_deref().filter(|_| !["/proc", "/dev/fd"].iter().any(|fds| self.path.starts_with(fds))),
             first_fd: LISTEN_FDS_START,
+            table: fdtable::entries_like(std::process::id()),
             parent: self.parent,
             ignored: &self.ignored,
             session: false,

@@ -22,6 +22,7 @@ use crate::service::sockets::{Sockets, Wanted};
 use crate::service::steps::Chronicle;
 use crate::service::watchdog::Check;
 use crate::state::States;
+use crate::sys::fdtable;
 use crate::sys::spawn::Parent;
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
@@ -283,6 +284,10 @@ impl Builder {
             let odd = settings.oddities(said, watchdog.map(|w| w.timeout()));
             odd.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
             tracing::info!(generation = inherited.map_or(1, |i| i.hello.generation), "settings: {shown}");
+        }
+        if inherited.is_none() {
+            // The next ones get a large table from us. Aside, as others need to wait only if they outgrow the small one meanwhile.
+            drop(tokio::task::spawn_blocking(fdtable::enlarge));
         }
         let pidfile = settings.pidfile.clone().map(|path| Pidfile::new(path, managed));
         let (inputs, waiting) = mpsc::unbounded_channel();

@@ -16,6 +16,7 @@ use crate::supervise::estate::Item;
 use crate::supervise::image::Image;
 use crate::supervise::passing::{self, Passing};
 use crate::supervise::tree::{Family, TAG};
+use crate::sys::fdtable;
 use crate::sys::pidfd;
 use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, Spawned};
 
@@ -64,8 +65,15 @@ pub(crate) struct Child {
 }
 
 impl Recipe {
-    /// Blocks for about a millisecond. `image`: that version, instead of what is at the path now.
-    pub(crate) fn start(&self, generation: u64, items: &[Item], image: Option<&Image>) -> Result<Child> {
+    /// Blocks for about a millisecond. `image`: that version, instead of what is at the path now. `before`: which process it is to
+    /// follow.
+    pub(crate) fn start(
+        &self,
+        generation: u64,
+        items: &[Item],
+        image: Option<&Image>,
+        before: Option<u32>,
+    ) -> Result<Child> {
         let path = self.find()?;
         let told = passing::tell(&self.ways, self.first_fd, items, &self.arguments, generation)?;
         let tag = format!("{TAG}={}-{generation}", self.run);
@@ -96,6 +104,7 @@ impl Recipe {
             fds: items.iter().map(|item| item.fd.as_fd()).collect::<Vec<BorrowedFd<'_>>>(),
             low: None,
             first_fd: self.first_fd,
+            table: fdtable::entries_like(before.unwrap_or_else(std::process::id)),
             parent: Parent::Us,
             // As systemd starts programs (IgnoreSIGPIPE=).
             ignored: &[Signal::SIGPIPE],

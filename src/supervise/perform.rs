@@ -56,7 +56,8 @@ impl Driver {
         let number = self.last_number;
         self.slots[slot].newest = number;
         let items = self.estate.for_generation().map_err(|e| e.to_string())?;
-        let child = self.plan.recipe.start(number, &items, image).map_err(|e| e.to_string())?;
+        let before = self.slots[slot].main.and_then(|main| self.generations.get(&main)).map(|main| main.child.pid);
+        let child = self.plan.recipe.start(number, &items, image, before).map_err(|e| e.to_string())?;
         let pidfd = child.pidfd.try_clone().map_err(|e| e.to_string());
         let (pid, family) = (child.pid, child.family.clone());
         self.slots[slot].last_image.clone_from(&child.image);

@@ -5,14 +5,13 @@
 
 use std::fs;
 
+use crate::sys::status::status;
+
 /// All threads of this process run only when nobody else wants to, from now on. As far as it can be done: nothing depends on it.
 ///
 /// Not in a seccomp filter (`SystemCallFilter=~@resources` is common), which might kill whoever asks.
 pub(crate) fn enter() {
-    let filtered = fs::read_to_string("/proc/self/status").map_or(true, |status| {
-        !status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "0"))
-    });
-    if filtered {
+    if status(std::process::id(), "Seccomp").as_deref() != Some("0") {
         return;
     }
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();

@@ -5,6 +5,7 @@ pub(crate) mod background;
 pub(crate) mod child;
 #[cfg(feature = "supervise")]
 pub(crate) mod diag;
+pub(crate) mod fdtable;
 #[cfg(feature = "upgrade")]
 pub(crate) mod lease;
 pub(crate) mod link;
@@ -23,4 +24,5 @@ pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod stat;
+pub(crate) mod status;
 pub(crate) mod unix_path;

@@ -49,6 +49,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) low: Option<&'a LowFds>,
     /// The number that the first of them becomes instead of 3.
     pub(crate) first_fd: RawFd,
+    /// So many entries its table of fds has from the start, as far as there is memory.
+    pub(crate) table: RawFd,
     pub(crate) parent: Parent,
     /// Signals that it ignores until it installs handlers.
     pub(crate) ignored: &'a [Signal],
@@ -118,6 +120,7 @@ impl Spawn<'_> {
             fds: sources.as_ptr(),
             first_fd: self.first_fd,
             fd_count: RawFd::try_from(sources.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+            table: self.table,
             pid_slots: pid_slots.as_ptr(),
             pid_slot_count: pid_slots.len(),
             ignored: self.ignored.iter().fold(0, |set, signal| set | bit(*signal as c_int)),
@@ -167,6 +170,7 @@ struct Child {
     fds: *const RawFd,
     first_fd: RawFd,
     fd_count: RawFd,
+    table: RawFd,
     pid_slots: *const *mut c_char,
     pid_slot_count: usize,
     /// A bit for each signal.
@@ -283,6 +287,9 @@ unsafe fn prepare(child: &Child) -> Result<(), ()> {
             source = source.add(1);
             target += 1;
         }
+        // Its table is nobody else's now, which makes this cheap, and the exec keeps its size.
+        let open = if child.fd_count > 0 { child.first_fd } else { libc::STDIN_FILENO };
+        libc::fcntl(open, libc::F_DUPFD_CLOEXEC, child.table - 1);
         // What some library opened without close-on-exec would be handed on for ever. Closed by the exec, not now: the program itself may
         // be named by an fd of ours. Before Linux 5.11: as it is.
         let from = beyond.max(LISTEN_FDS_START).cast_unsigned();

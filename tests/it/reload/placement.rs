@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use handover::Program;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -32,6 +33,7 @@ pub(crate) fn main(complaints: &Path) -> ExitCode {
     every_order_of_the_first_numbers();
     random_numbers();
     from_a_thread_among_many_fds();
+    the_table_is_as_large_as_ours();
     what_failed_leaves_nothing();
     ExitCode::SUCCESS
 }
@@ -99,6 +101,25 @@ fn from_a_thread_among_many_fds() {
     let many: Vec<File> = (0..500).map(|_| File::open("/dev/null").unwrap()).collect();
     std::thread::spawn(|| start((0..200).map(|_| unique()).collect())).join().unwrap();
     drop(many);
+}
+
+/// Else it would have to grow, which stops a process with threads for 10 ms and more.
+fn the_table_is_as_large_as_ours() {
+    let entries_of_a_new_one = || {
+        let pid = Program::new("/bin/sleep").arg("1000").start().unwrap().pid();
+        let entries = processes::fd_table(pid);
+        processes::signal(pid, Signal::SIGKILL);
+        waitpid(Pid::from_raw(pid.cast_signed()), None).unwrap();
+        entries
+    };
+    assert_eq!(entries_of_a_new_one(), 1024, "the least");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 4000, hard).unwrap();
+    let high = nix::fcntl::fcntl(unique(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3000)).unwrap();
+    nix::unistd::close(high).unwrap();
+    assert_eq!(entries_of_a_new_one(), processes::fd_table(std::process::id()));
+    setrlimit(Resource::RLIMIT_NOFILE, 600, hard).unwrap();
+    assert!(entries_of_a_new_one() >= 600, "up to the limit");
 }
 
 fn what_failed_leaves_nothing() {

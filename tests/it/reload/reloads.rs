@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 
 use nix::sys::signal::Signal;
 
-use crate::processes::{End, look, open_fds, signal, until};
+use crate::processes::{End, fd_table, look, open_fds, signal, until};
 use crate::service::{State, Step};
 use crate::world::World;
 use crate::{Case, cases};
@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = cases![
     by_call,
     without_a_manager,
     again_and_again,
+    no_generation_has_to_enlarge_its_table_of_fds,
     a_hangup_never_kills_who_cannot_handle_it_yet,
     a_file_that_was_replaced_is_the_upgrade,
     a_link_that_was_switched_is_the_upgrade,
@@ -101,6 +102,15 @@ fn again_and_again() {
     let next = world.reload_to(21);
     assert_eq!(world.end_of(main.pid), End::Exited(0));
     until("as many fds as before", || (open_fds(next.pid) <= now).then_some(()));
+    world.stop();
+}
+
+fn no_generation_has_to_enlarge_its_table_of_fds() {
+    let world = World::new();
+    let first = world.start();
+    until("the first one does so aside", || (fd_table(first.pid) >= 1024).then_some(()));
+    let second = world.reload_to(2);
+    assert!(fd_table(second.pid) >= 1024, "from its beginning");
     world.stop();
 }
 

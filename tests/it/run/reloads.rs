@@ -18,6 +18,8 @@ fn a_reload_swaps_the_program_and_its_request_in_flight_is_answered() {
         assert_eq!(slow.join().unwrap(), format!("{old} 1"), "by the generation that had accepted it");
     });
     until("only the new one answers", || (world.who().1 == 2).then_some(()));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", world.who().0)).unwrap();
+    assert!(status.contains("FDSize:\t1024\n"), "a program with threads need not enlarge it under load: {status}");
     until("the old one is gone", || (!is_alive(old)).then_some(()));
     world.manager.check_states();
     let told = world.manager.all();
