@@ -139,14 +139,24 @@ struct Probing {
     config: Config,
     diag: Option<Diag>,
     shared: Arc<Shared>,
-    /// When answers were complete in the last window's time, and how long after the one before.
-    answers: VecDeque<(Instant, Duration)>,
+    /// Those of the last window's time, and one before.
+    answers: VecDeque<Answer>,
     last: Instant,
     begun: Instant,
     /// Who answers, as far as is known.
     by: Option<u32>,
     open: Option<Window>,
     periods: Waits,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    /// When it was complete.
+    at: Instant,
+    /// How long after the one before.
+    gap: Duration,
+    /// Who answered, as far as is known.
+    by: Option<u32>,
 }
 
 struct Window {
@@ -169,16 +179,7 @@ impl Probing {
     }
 
     fn open(&mut self, begin: Begin) {
-        let gaps = self.answers.iter().filter(|(at, _)| *at <= begin.at).map(|(_, gap)| *gap);
-        let gap_before = gaps.max().unwrap_or_default();
-        let seen = Seen { number: begin.number, before: self.by, gap_before, ..Seen::default() };
-        let mut window = Window { begin, seen, in_a_row: 0 };
-        // What was answered since the signal, before we knew of it, was answered by the old one.
-        for (at, gap) in self.answers.iter().filter(|(at, _)| *at > window.begin.at) {
-            window.seen.longest_gap = window.seen.longest_gap.max(*gap);
-            window.seen.last_old = Some(*at);
-        }
-        self.open = Some(window);
+        self.open = Some(Window::open(begin, self.answers.make_contiguous(), self.config.window));
     }
 
     async fn probe(&mut self) {
@@ -197,10 +198,6 @@ impl Probing {
         };
         let gap = answered - self.last;
         self.last = answered;
-        self.answers.push_back((answered, gap));
-        while self.answers.front().is_some_and(|(at, _)| answered - *at > self.config.window) {
-            self.answers.pop_front();
-        }
         let by = match (named, &self.diag, connection.stream()) {
             (Some(named), ..) => Some(named),
             (None, Some(diag), Some(stream)) if self.looks() => {
@@ -211,10 +208,15 @@ impl Probing {
         };
         connection.end();
         self.config.probe.answered(begun, by);
+        let answer = Answer { at: answered, gap, by };
         if let Some(window) = &mut self.open {
-            window.answered(answered, gap, by);
+            window.answered(answer);
         }
         self.by = by.or(self.by);
+        self.answers.push_back(Answer { by: self.by, ..answer });
+        while self.answers.get(1).is_some_and(|second| answered - second.at > self.config.window) {
+            self.answers.pop_front();
+        }
     }
 
     /// Whether it is worth the time to see who answered.
@@ -239,7 +241,19 @@ impl Probing {
 }
 
 impl Window {
-    fn answered(&mut self, at: Instant, gap: Duration, by: Option<u32>) {
+    /// `answers`: all lately, the last one last. One or two may have come since it began, before the prober knew of it.
+    fn open(begin: Begin, answers: &[Answer], time: Duration) -> Self {
+        let (earlier, since) = answers.split_at(answers.partition_point(|answer| answer.at <= begin.at));
+        let gaps = earlier.iter().filter(|answer| begin.at - answer.at <= time).map(|answer| answer.gap);
+        let gap_before = gaps.max().unwrap_or_default();
+        let before = earlier.last().and_then(|answer| answer.by);
+        let seen = Seen { number: begin.number, before, gap_before, ..Seen::default() };
+        let mut window = Self { begin, seen, in_a_row: 0 };
+        since.iter().for_each(|answer| window.answered(*answer));
+        window
+    }
+
+    fn answered(&mut self, Answer { at, gap, by }: Answer) {
         let before = self.seen.before;
         let new = by.filter(|by| Some(*by) != before && !self.begin.old.contains(by) && before.is_some());
         if !self.seen.over {
@@ -273,4 +287,30 @@ fn holder(family: &mut Family, inode: u64, old: Option<&BTreeSet<u32>>, before: 
         return before;
     }
     members.into_iter().find(|pid| holds(*pid, inode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn an_answer_of_the_new_one_before_the_window_was_opened_is_seen() {
+        let start = Instant::now();
+        let answer =
+            |at, by| Answer { at: start + Duration::from_millis(at), gap: Duration::from_millis(1), by: Some(by) };
+        let begin = Begin { number: 2, at: start + Duration::from_millis(300), old: BTreeSet::from([7]) };
+        let longest = Answer { gap: Duration::from_millis(50), ..answer(50, 7) };
+        let window = Window::open(begin.clone(), &[longest, answer(299, 7), answer(301, 7), answer(307, 8)], TIME);
+        let Seen { before, first_new, last_old, gap_before, .. } = window.seen;
+        assert_eq!((before, first_new), (Some(7), Some((start + Duration::from_millis(307), 8))));
+        assert_eq!(last_old, Some(start + Duration::from_millis(301)));
+        assert_eq!(gap_before, Duration::from_millis(1), "what was longer ago than that does not count");
+        // And so it goes on, if nobody new has answered by then.
+        let mut window = Window::open(begin, &[answer(299, 7)], TIME);
+        assert_eq!(window.seen.first_new, None);
+        window.answered(answer(302, 8));
+        assert!(window.seen.first_new.is_some_and(|(_, by)| by == 8));
+    }
 }

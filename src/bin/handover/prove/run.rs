@@ -1,5 +1,6 @@
 //! One run: the load begins, reload after reload is asked for and watched, the load ends.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -147,8 +148,10 @@ async fn reload(
     let (at, wall) = (Instant::now(), SystemTime::now());
     prober.begin(Begin { number, at, old });
     stats.flow(|flow| flow.turn(When::Within(number)));
+    let refused = Cell::new(false);
     let asking = async {
         let Asked { failed } = trigger.ask(options.reload_timeout).await;
+        refused.set(failed.is_some());
         (at.elapsed(), failed)
     };
     let family = &*family;
@@ -165,7 +168,8 @@ async fn reload(
             if let (Some((_, new)), None) = (seen.first_new, usage) {
                 usage = Some((sampler.of(new), proportional(family).await));
             }
-            let told = seen.first_new.is_some() || teller == Teller::Nothing;
+            // Nobody new is to be waited for after a failure.
+            let told = seen.first_new.is_some() || teller == Teller::Nothing || refused.get();
             let limit = at.elapsed() >= options.reload_timeout;
             if turned && ((seen.over && told) || limit) {
                 break (usage.unwrap_or_default(), seen);
