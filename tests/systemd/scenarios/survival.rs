@@ -99,6 +99,11 @@ impl Case<'_> {
         Ok(matches!(counted, Err(Lost::Refused)))
     }
 
+    /// At once as far as we are concerned, but systemd closes what was in the fd store by a process of its own, which comes when it comes.
+    fn until_refused(&self) -> Outcome {
+        self.counter.lab.wait_until(DEADLINE, "clients are refused", || Ok(self.refused()?.then_some(())))
+    }
+
     fn main(&self) -> Outcome<u32> {
         self.counter.lab.main_pid(UNIT)
     }
@@ -187,14 +192,12 @@ fn not_preserved(case: &Case<'_>) -> Outcome {
     let mut established = case.established()?;
     case.counter.lab.systemctl_ok(&["stop", UNIT])?;
     assert!(!established.answers());
-    assert_eq!(case.refused()?, case.binds == Binds::Service, "a .socket unit starts the service");
+    // Else the .socket unit starts it for the next client.
     if case.binds == Binds::Service {
+        case.until_refused()?;
         case.counter.lab.systemctl_ok(&["start", UNIT])?;
-        return case.begins_anew();
     }
-    // The client above was the first.
-    assert_eq!(case.counter.count()?.total, 2);
-    Ok(())
+    case.begins_anew()
 }
 
 fn undisturbed(case: &Case<'_>, command: &str) -> Outcome {
@@ -251,7 +254,7 @@ fn failure_not_preserved(case: &Case<'_>) -> Outcome {
         }
         Binds::Service => {
             case.wait_for_state("failed")?;
-            assert!(case.refused()?);
+            case.until_refused()?;
             assert!(queued.answer().is_err(), "its queue was closed with the port");
             case.counter.lab.systemctl_ok(&["start", UNIT])?;
             case.begins_anew()?;
@@ -276,7 +279,7 @@ fn start_limit_closes_the_socket(lab: &Container) -> Outcome {
     }
     case.wait_for_state("failed")?;
     // The .socket unit may start it for a client until it fails itself.
-    lab.wait_until(DEADLINE, "clients are refused", || Ok(case.refused()?.then_some(())))?;
+    case.until_refused()?;
     assert_eq!(lab.show(SOCKET, "ActiveState")?, "failed");
     lab.systemctl_ok(&["reset-failed", SOCKET, UNIT])?;
     lab.systemctl_ok(&["start", SOCKET])?;
