@@ -78,7 +78,7 @@ impl Driver {
             message_id = events::SPAWNED,
             generation = teller,
             handover_id,
-            old_pid = self.generations.get(&teller).map(|g| g.child.pid).filter(|_| teller != number),
+            old_pid = before.filter(|_| successor),
             new_pid = pid,
             spawn_ms = self.rolling.as_ref().map(|r| millis(r.began)),
             "started generation {number}"

@@ -123,10 +123,16 @@ pub(crate) fn open_fds(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
+/// A field of `/proc/PID/status`.
+pub(crate) fn status(pid: u32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    value.trim().to_owned()
+}
+
 /// How many entries its table of fds has.
 pub(crate) fn fd_table(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap().trim().parse().unwrap()
+    status(pid, "FDSize").parse().unwrap()
 }
 
 /// Looks again and again, and fails when there is nothing to see for too long.

@@ -12,7 +12,7 @@ use handover::{Error, Program};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
-use crate::processes::{end_of, signal, until};
+use crate::processes::{end_of, signal, status, until};
 use crate::world::{launch, try_launch, write_executable};
 use crate::{Case, cases};
 
@@ -53,9 +53,7 @@ fn own_fd(fd: &impl std::os::fd::AsRawFd) -> String {
 }
 
 fn mask(pid: u32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    u64::from_str_radix(line.trim(), 16).unwrap()
+    u64::from_str_radix(&status(pid, name), 16).unwrap()
 }
 
 fn end(pid: u32) {
