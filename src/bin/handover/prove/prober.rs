@@ -102,7 +102,6 @@ impl Prober {
                 answers: VecDeque::new(),
                 last: now,
                 begun: now,
-                by: None,
                 open: None,
                 periods: Waits::new(),
             };
@@ -143,8 +142,6 @@ struct Probing {
     answers: VecDeque<Answer>,
     last: Instant,
     begun: Instant,
-    /// Who answers, as far as is known.
-    by: Option<u32>,
     open: Option<Window>,
     periods: Waits,
 }
@@ -198,13 +195,14 @@ impl Probing {
         };
         let gap = answered - self.last;
         self.last = answered;
+        let before = self.by();
         let by = match (named, &self.diag, connection.stream()) {
             (Some(named), ..) => Some(named),
             (None, Some(diag), Some(stream)) if self.looks() => {
                 let old = self.open.as_ref().map(|w| &w.begin.old);
-                peer(diag, stream).ok().flatten().and_then(|inode| holder(&mut self.config.family, inode, old, self.by))
+                peer(diag, stream).ok().flatten().and_then(|inode| holder(&mut self.config.family, inode, old, before))
             }
-            _ => self.by,
+            _ => before,
         };
         connection.end();
         self.config.probe.answered(begun, by);
@@ -212,17 +210,21 @@ impl Probing {
         if let Some(window) = &mut self.open {
             window.answered(answer);
         }
-        self.by = by.or(self.by);
-        self.answers.push_back(Answer { by: self.by, ..answer });
+        self.answers.push_back(Answer { by: by.or(before), ..answer });
         while self.answers.get(1).is_some_and(|second| answered - second.at > self.config.window) {
             self.answers.pop_front();
         }
     }
 
+    /// Who answers, as far as is known.
+    fn by(&self) -> Option<u32> {
+        self.answers.back().and_then(|answer| answer.by)
+    }
+
     /// Whether it is worth the time to see who answered.
     fn looks(&self) -> bool {
         match &self.open {
-            None => self.by.is_none(),
+            None => self.by().is_none(),
             Some(window) => window.in_a_row < SETTLED,
         }
     }
