@@ -19,6 +19,7 @@ pub(crate) mod message;
 pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod queue;
+pub(crate) mod random;
 pub(crate) mod scm;
 pub(crate) mod seqpacket;
 pub(crate) mod socket;

@@ -30,7 +30,6 @@ use tokio::time::timeout;
 
 use crate::drain::FAR;
 use crate::generation::Origin;
-use crate::service::Builder;
 use crate::service::signals::Signal;
 
 /// When a hook is called.
@@ -273,46 +272,6 @@ pub(crate) struct Hooks {
     pub(crate) on: Vec<(When, Hook<Event>)>,
     pub(crate) before_spawn: Vec<Hook<Launch, Launch>>,
     pub(crate) in_place: Option<Hook<Event, InPlace>>,
-}
-
-impl Builder {
-    /// Calls this hook at that moment. There may be several; they are called in the order that they were given.
-    pub fn on(mut self, when: When, hook: Hook<Event>) -> Self {
-        self.hooks.on.push((when, hook));
-        self
-    }
-
-    /// May change the command that the next generation is started with, its environment included. An error fails the reload.
-    ///
-    /// Called in every generation: what it appends to the arguments comes once more with each reload, if it does not look whether it is
-    /// there.
-    pub fn before_spawn(mut self, hook: Hook<Launch, Launch>) -> Self {
-        self.hooks.before_spawn.push(hook);
-        self
-    }
-
-    /// A reload calls this, and is over if it says [`InPlace::Done`]: no new process, the same connections, the same pid. systemd is told
-    /// of a reload as ever. An error fails the reload, [`Handle::reload`](crate::Handle::reload) included; the old settings hold, so
-    /// it must not have changed any.
-    ///
-    /// In a process that is PID 1, of a container for example, this is the only reload that there can be.
-    ///
-    /// ```
-    /// use handover::service::hooks::{Hook, InPlace};
-    ///
-    /// let builder = handover::Service::builder().on_reload_in_place(Hook::new(|_| async {
-    ///     if std::path::Path::new("/run/web/upgrade").exists() {
-    ///         return Ok(InPlace::NewGeneration);
-    ///     }
-    ///     // Read and check everything, and only then put it into place.
-    ///     Ok(InPlace::Done)
-    /// }));
-    /// # drop(builder);
-    /// ```
-    pub fn on_reload_in_place(mut self, hook: Hook<Event, InPlace>) -> Self {
-        self.hooks.in_place = Some(hook);
-        self
-    }
 }
 
 #[cfg(test)]

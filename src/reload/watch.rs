@@ -7,17 +7,16 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::generation::Link;
 use crate::generation::program::Process;
 use crate::lifecycle::Event;
-use crate::service::driver::Input;
-use crate::service::events;
+use crate::reload::input::{Input, InputSender};
+use crate::reload::inquiry::Holding;
+use crate::reload::moment::{Facts, Moment};
 use crate::service::settings::END_TIMEOUT;
-use crate::service::status::Asking;
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::socket::register;
 use crate::wire::frame::Frame;
@@ -28,7 +27,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const STATUS_RETRY: (Duration, u32) = (Duration::from_millis(5), 20);
 
 /// The next generation, until it is main.
-pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: UnboundedSender<Input>) {
+pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: InputSender) {
     let Ok(pidfd) = register(pidfd, Interest::READABLE) else { return };
     let failed = loop {
         tokio::select! {
@@ -49,13 +48,13 @@ pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: Unbou
 }
 
 /// The generation that we handed over to, and those after it: they hold our link until the last one is gone.
-pub(crate) async fn successors(link: Arc<Link>, inputs: UnboundedSender<Input>) {
+pub(crate) async fn successors(link: Arc<Link>, inputs: InputSender) {
     let last = loop {
         let event = match link.receive().await {
             Ok(Some((Frame::Hurry, _))) => Event::Hurry,
             Ok(Some((Frame::Hammer, _))) => Event::Quit,
             Ok(Some((Frame::Ask, _))) => {
-                let _ = inputs.send(Input::Status(Asking::ByMain));
+                let _ = inputs.send(Input::Asked);
                 continue;
             }
             Ok(Some(_)) => continue,
@@ -67,7 +66,7 @@ pub(crate) async fn successors(link: Arc<Link>, inputs: UnboundedSender<Input>) 
 }
 
 /// The previous generation, until we are main. Afterwards it drains, and is watched as a drainer.
-pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>) {
+pub(crate) async fn predecessor(link: Arc<Link>, inputs: InputSender) {
     let last = loop {
         match link.receive().await {
             Ok(Some((Frame::Entries { names }, fds))) => _ = inputs.send(Input::Entries(names, fds)),
@@ -76,7 +75,7 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: UnboundedSender<Input>)
             Ok(Some((Frame::Switch, _))) => _ = inputs.send(Input::Event(Event::Switch)),
             Ok(Some((Frame::Main { reload, stop }, _))) => break Event::Main { reload, stop },
             Ok(Some((Frame::Dismissed { reason }, _))) => {
-                warn!(message_id = events::DISMISSED, %reason, "dismissed by the previous generation");
+                Moment::Dismissed.log(&Facts { reason: Some(&reason), ..Facts::default() });
                 break Event::Dismissed;
             }
             Ok(Some(_)) => {}
@@ -97,7 +96,7 @@ pub(crate) async fn drainer(
     pid: u32,
     link: Arc<Link>,
     overdue: Instant,
-    inputs: UnboundedSender<Input>,
+    inputs: InputSender,
 ) {
     if timeout_at(overdue, gone(&link, &inputs)).await.is_err() {
         kill(generation, pid);
@@ -107,19 +106,19 @@ pub(crate) async fn drainer(
 }
 
 /// Tells a drainer to cut what is left; ends it if it does not.
-pub(crate) async fn hammer(generation: u64, pid: u32, link: Arc<Link>, inputs: UnboundedSender<Input>) {
+pub(crate) async fn hammer(generation: u64, pid: u32, link: Arc<Link>, inputs: InputSender) {
     let _ = link.send(&Frame::Hammer);
     if timeout(END_TIMEOUT, gone(&link, &inputs)).await.is_err() {
         kill(generation, pid);
     }
 }
 
-async fn gone(link: &Link, inputs: &UnboundedSender<Input>) {
+async fn gone(link: &Link, inputs: &InputSender) {
     while let Ok(Some((frame, _))) = link.receive().await {
         let _ = match frame {
             Frame::Counted(carried) => inputs.send(Input::Counted(carried)),
             Frame::Holds { generation, connections, work } => {
-                inputs.send(Input::Status(Asking::Told(generation, connections, work)))
+                inputs.send(Input::Told(generation, Holding { connections, work }))
             }
             _ => continue,
         };
@@ -128,12 +127,7 @@ async fn gone(link: &Link, inputs: &UnboundedSender<Input>) {
 
 /// Its link is open, so the pid still is its own.
 fn kill(generation: u64, pid: u32) {
-    warn!(
-        message_id = events::DRAINER_KILLED,
-        generation,
-        old_pid = pid,
-        "generation {generation} hangs beyond its drain timeout: killing it"
-    );
+    Moment::DrainerKilled.log(&Facts { generation, old_pid: Some(pid), ..Facts::default() });
     if let Err(error) = pidfd::open(pid).and_then(|fd| pidfd::send_signal(fd.as_fd(), Signal::SIGKILL)) {
         warn!(%error, "generation {generation} cannot be killed");
     }
@@ -159,7 +153,8 @@ pub(crate) async fn end(generation: u64, process: Process, link: Option<Arc<Link
             end_of(&pidfd).await
         }
     };
-    info!(message_id = events::NEXT_ENDED, generation, new_pid = pid, "rolled-back generation {generation} {how}");
+    let detail = &how.to_string();
+    Moment::NextEnded.log(&Facts { generation, new_pid: Some(pid), detail, ..Facts::default() });
 }
 
 /// # Cancel safety

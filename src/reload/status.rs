@@ -1,30 +1,20 @@
-//! What a service is doing just now: from what the main generation knows, and what the older ones tell it.
+//! What a service is doing just now, for programs.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
 
-use crate::lifecycle::State;
-use crate::service::clock::millis;
-use crate::service::driver::{Driver, Input};
-use crate::service::lock;
-use crate::service::steps::Past;
+use crate::reload::steps::Past;
 use crate::sys::queue;
 use crate::systemd::activation::{Socket, SocketKind};
-use crate::systemd::fdstore::Kept;
-use crate::wire::frame::Frame;
 
 /// How long older generations may take to say what they hold.
 pub const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A generation names so many of its open connections; of more it gives the number.
 pub const MAX_WORK: usize = 20;
-
-/// Of what is open, in words.
-const WORK_SHOWN: usize = 300;
 
 /// What a service is doing just now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -147,26 +137,6 @@ pub struct StoreEntry {
     pub stored: bool,
 }
 
-/// About the status.
-#[derive(Debug)]
-pub(crate) enum Asking {
-    /// Somebody wants it.
-    Answer(oneshot::Sender<Status>),
-    /// Who has not told by now does not count.
-    Due,
-    /// The main generation asks us, who drain.
-    ByMain,
-    /// What a drainer holds: its number, how much, and in words.
-    Told(u64, usize, Vec<String>),
-}
-
-/// Who waits for a status, until the older generations have told.
-#[derive(Debug, Default)]
-pub(crate) struct Asked {
-    waiting: Vec<oneshot::Sender<Status>>,
-    told: BTreeMap<u64, (usize, Vec<String>)>,
-}
-
 impl SocketStatus {
     pub(crate) fn of(name: &str, socket: &Socket) -> Self {
         Self::of_fd(name, socket.kind(), socket.as_fd())
@@ -181,113 +151,6 @@ impl SocketStatus {
             address: queue::bound_to(fd),
             waiting: queue.map(|(waiting, _)| waiting),
             backlog: queue.map(|(_, backlog)| backlog),
-        }
-    }
-}
-
-impl Driver {
-    pub(crate) fn on_asking(&mut self, asking: Asking) {
-        match asking {
-            Asking::Answer(answer) => self.asked_for_status(answer),
-            Asking::Due => self.answer_status(),
-            Asking::ByMain => self.tell_main(),
-            Asking::Told(generation, connections, work) => self.on_told(generation, connections, work),
-        }
-    }
-
-    fn asked_for_status(&mut self, answer: oneshot::Sender<Status>) {
-        let first = self.asked.waiting.is_empty();
-        self.asked.waiting.push(answer);
-        if !first {
-            return; // They are being asked already.
-        }
-        self.asked.told.clear();
-        // The watchers of the links, which get the answers, are there only while we are main.
-        let asked = match self.chronicle.main_since {
-            Some(_) => self.drainers.iter().filter(|d| d.link.send(&Frame::Ask).is_ok()).count(),
-            None => 0,
-        };
-        if asked == 0 {
-            return self.answer_status();
-        }
-        let inputs = self.inputs.clone();
-        self.tasks.spawn(async move {
-            tokio::time::sleep(ASK_TIMEOUT).await;
-            let _ = inputs.send(Input::Status(Asking::Due));
-        });
-    }
-
-    fn on_told(&mut self, generation: u64, connections: usize, work: Vec<String>) {
-        self.asked.told.insert(generation, (connections, work));
-        if self.drainers.iter().all(|d| self.asked.told.contains_key(&d.generation)) {
-            self.answer_status();
-        }
-    }
-
-    fn answer_status(&mut self) {
-        if self.asked.waiting.is_empty() {
-            return;
-        }
-        let status = self.status();
-        for answer in std::mem::take(&mut self.asked.waiting) {
-            let _ = answer.send(status.clone());
-        }
-    }
-
-    /// The main generation wants to know what we still hold.
-    fn tell_main(&mut self) {
-        let mut work = self.drain.work(MAX_WORK);
-        for what in &mut work {
-            *what = what.chars().take(WORK_SHOWN).collect();
-        }
-        let frame = Frame::Holds { generation: self.generation, connections: self.drain.active(), work };
-        if let Some(coming) = self.reload.as_ref().and_then(|r| r.coming.as_ref()) {
-            // If it cannot be told, nobody waits for long.
-            let _ = coming.link.send(&frame);
-        }
-    }
-
-    fn status(&self) -> Status {
-        let sockets = lock(&self.sockets);
-        let entries = sockets.store().list();
-        Status {
-            generation: self.generation,
-            pid: self.pid,
-            state: self.state().name(),
-            age_ms: millis(self.chronicle.launched),
-            main_ms: self.chronicle.main_since.filter(|_| self.state() != State::Draining).map(millis),
-            connections: self.drain.active(),
-            open: self
-                .drain
-                .open()
-                .into_iter()
-                .map(|(listener, protocol, count)| Open { listener, protocol, count })
-                .collect(),
-            reloads: self.reloads,
-            handover_id: self.own_handover().map(str::to_owned),
-            draining: self
-                .drainers
-                .iter()
-                .map(|d| {
-                    let told = self.asked.told.get(&d.generation);
-                    Older {
-                        generation: d.generation,
-                        pid: d.pid,
-                        draining_ms: millis(d.since),
-                        connections: told.map(|(connections, _)| *connections),
-                        work: told.map(|(_, work)| work.clone()).unwrap_or_default(),
-                    }
-                })
-                .collect(),
-            sockets: sockets.listed(),
-            store: entries
-                .into_iter()
-                .map(|e| StoreEntry { name: e.name, fds: e.fds, stored: e.kept == Kept::Stored })
-                .collect(),
-            settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-            past: self.chronicle.past.clone(),
-            version: env!("CARGO_PKG_VERSION"),
-            supervisor: None,
         }
     }
 }

@@ -3,15 +3,31 @@
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::error::{Error, Kind, Result};
-use crate::service::driver::Input;
-use crate::service::status::{Asking, Status};
-use crate::service::steps::{Listeners, Step};
+use crate::reload::status::Status;
+use crate::reload::steps::{Listeners, Step};
 
-/// Asks a running [`Service`](crate::Service) for things from elsewhere in the program. Cheap to clone.
+/// Who waits for the outcome of a reload.
+pub(crate) type Asker = oneshot::Sender<Result<Reloaded>>;
+
+/// What a driver is asked for from elsewhere in the program.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Reload(Asker),
+    Stop,
+    Status(oneshot::Sender<Status>),
+    /// Whether the driver is alive, as the watchdog wants to know.
+    Alive(oneshot::Sender<()>),
+}
+
+/// Where requests are left.
+pub(crate) type RequestSender = mpsc::UnboundedSender<Request>;
+
+/// Asks a running [`Service`](crate::Service) for things from elsewhere in the program. It is cheap
+/// to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    pub(crate) inputs: mpsc::UnboundedSender<Input>,
-    pub(crate) steps: Listeners,
+    requests: RequestSender,
+    steps: Listeners,
 }
 
 /// How a reload came out.
@@ -32,14 +48,21 @@ pub enum Reloaded {
 }
 
 impl Handle {
-    /// What the service is doing just now.
+    pub(crate) fn new(requests: RequestSender, steps: Listeners) -> Self {
+        Self { requests, steps }
+    }
+
+    fn ask(&self, request: Request) -> Result<()> {
+        self.requests.send(request).map_err(|_| over())
+    }
+
+    /// Tells what the service is doing just now.
     ///
     /// # Errors
     /// With [`Error::is_state`]: the service is over.
     pub async fn status(&self) -> Result<Status> {
         let (answer, status) = oneshot::channel();
-        let over = || Error::new(Kind::State, "the service is over");
-        self.inputs.send(Input::Status(Asking::Answer(answer))).map_err(|_| over())?;
+        self.ask(Request::Status(answer))?;
         status.await.map_err(|_| over())
     }
 
@@ -54,14 +77,13 @@ impl Handle {
     /// # Cancel safety
     /// The reload goes on if this future is dropped.
     pub async fn reload(&self) -> Result<Reloaded> {
-        self.ask_for_reload()?.await.map_err(|_| Error::new(Kind::State, "the service is over"))?
+        self.ask_for_reload()?.await.map_err(|_| over())?
     }
 
     /// The request is made when this returns.
     pub(crate) fn ask_for_reload(&self) -> Result<oneshot::Receiver<Result<Reloaded>>> {
         let (answer, outcome) = oneshot::channel();
-        let asked = self.inputs.send(Input::Reload(Some(answer)));
-        asked.map(|()| outcome).map_err(|_| Error::new(Kind::State, "the service is over"))
+        self.ask(Request::Reload(answer)).map(|()| outcome)
     }
 
     /// Every [`Step`] of this generation from now on. It ends with the generation; the next one has steps of its own.
@@ -77,6 +99,10 @@ impl Handle {
     /// # Errors
     /// With [`Error::is_state`]: the service is over.
     pub fn stop(&self) -> Result<()> {
-        self.inputs.send(Input::Stop).map_err(|_| Error::new(Kind::State, "the service is over"))
+        self.ask(Request::Stop)
     }
+}
+
+fn over() -> Error {
+    Error::new(Kind::State, "the service is over")
 }

@@ -1,0 +1,53 @@
+//! What a service's own generation hears: events go up, from tasks and other generations.
+
+use std::os::fd::OwnedFd;
+
+use tokio::sync::mpsc;
+
+use crate::error::Result;
+use crate::generation::Next;
+use crate::lifecycle::Event;
+use crate::metrics::Carried;
+use crate::reload::custody::Transfer;
+use crate::reload::handle::Request;
+use crate::reload::hook_runner::Decision;
+use crate::reload::inquiry::Holding;
+use crate::service::signals::{Response, Signal};
+use crate::systemd::fdstore::Snapshot;
+use crate::wire::frame::Frame;
+
+/// Where tasks leave what they have found out.
+pub(crate) type InputSender = mpsc::UnboundedSender<Input>;
+
+/// Everything that happens to a generation, one at a time. The number of an attempt tells what is
+/// heard of the running reload from what still comes of one before it.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Event(Event),
+    Request(Request),
+    Signal(Signal, Response),
+    /// The hooks before a signal are over.
+    SignalReady(Signal, Response),
+    /// What the hooks of a reload say.
+    Decided(u64, Result<Decision, String>),
+    /// The next generation was started, or could not be.
+    Spawned(u64, Result<(Next, Snapshot)>),
+    FromNext(u64, Frame, Vec<OwnedFd>),
+    NextFailed(u64, String),
+    /// The fd store is ready for the switch, or cannot be.
+    Prepared(u64, Result<Transfer>),
+    /// The previous generation passes what it got since we were started.
+    Entries(Vec<String>, Vec<OwnedFd>),
+    /// The previous generation removed what we were started with.
+    Gone(Vec<String>),
+    /// Counts of an older generation.
+    Counted(Carried),
+    /// The main generation asks us, who drain, what is open.
+    Asked,
+    /// An older generation tells what it holds.
+    Told(u64, Holding),
+    /// Who has not told by now does not count.
+    AskedLongEnough,
+    DrainerGone(u64),
+    OwnDrainDone,
+}

@@ -1,0 +1,47 @@
+//! An inquiry: who waits for a status until the older generations have told what they hold.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::oneshot;
+
+use crate::reload::status::Status;
+
+/// What an older generation still has open.
+#[derive(Debug, Clone)]
+pub(crate) struct Holding {
+    pub(crate) connections: usize,
+    pub(crate) work: Vec<String>,
+}
+
+/// Those who wait, and what is known so far.
+#[derive(Debug, Default)]
+pub(crate) struct Inquiry {
+    waiting: Vec<oneshot::Sender<Status>>,
+    told: BTreeMap<u64, Holding>,
+}
+
+impl Inquiry {
+    /// Adds one who waits. True: it is the first, so the older generations must be asked.
+    pub(crate) fn add(&mut self, answer: oneshot::Sender<Status>) -> bool {
+        let first = self.waiting.is_empty();
+        self.waiting.push(answer);
+        if first {
+            self.told.clear();
+        }
+        first
+    }
+
+    pub(crate) fn tell(&mut self, generation: u64, holding: Holding) {
+        self.told.insert(generation, holding);
+    }
+
+    /// What a generation has told.
+    pub(crate) fn told(&self, generation: u64) -> Option<&Holding> {
+        self.told.get(&generation)
+    }
+
+    /// Those to be answered now; the inquiry is over.
+    pub(crate) fn close(&mut self) -> Vec<oneshot::Sender<Status>> {
+        std::mem::take(&mut self.waiting)
+    }
+}

@@ -1,0 +1,506 @@
+//! Every moment that somebody is told of, in one table: the journal's event, the step, the hook, the
+//! metric, the entry in the history, and the text of `systemctl status`.
+//!
+//! A moment is added here, once, and explained in `packaging/handover.catalog`. Tests compare the
+//! catalog and the table in `docs/timeline.md` with this one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::Level;
+
+use crate::reload::clock::millis;
+use crate::reload::history::ReloadOutcome;
+use crate::reload::hooks::When;
+use crate::reload::steps::What;
+
+/// A field of an event in the journal, besides `MESSAGE_ID` and `GENERATION`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    HandoverId,
+    OldPid,
+    NewPid,
+    StartMs,
+    SpawnMs,
+    ReadyMs,
+    SwitchMs,
+    HandoverMs,
+    ReloadMs,
+    DrainMs,
+    ServedMs,
+    Connections,
+    Cut,
+    Reason,
+    Program,
+    Source,
+    Sha256,
+    Previous,
+}
+
+/// What a moment is told with. Which of it reaches the journal, the table says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts<'a> {
+    /// The generation that tells, by its number.
+    pub(crate) generation: u64,
+    /// The pid of that generation.
+    pub(crate) pid: u32,
+    /// The number of the generation that comes after it.
+    pub(crate) next: u64,
+    pub(crate) old_pid: Option<u32>,
+    pub(crate) new_pid: Option<u32>,
+    /// The reload that the moment belongs to.
+    pub(crate) handover_id: Option<Arc<str>>,
+    /// When the request for that reload came.
+    pub(crate) asked: Option<Instant>,
+    /// When that began which the moment ends; its duration is told.
+    pub(crate) since: Option<Instant>,
+    /// How much is open.
+    pub(crate) connections: usize,
+    /// What was cut, one line each.
+    pub(crate) cut: &'a [String],
+    /// Why.
+    pub(crate) reason: Option<&'a str>,
+    /// What the text of the moment goes on with.
+    pub(crate) detail: &'a str,
+    /// What `systemctl status` says as long as nothing happens.
+    pub(crate) serves: String,
+}
+
+/// What is told of a moment, and to whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    /// The constant in `events`, and its `MESSAGE_ID`. `None`: the journal is not told.
+    pub(crate) event: Option<(&'static str, &'static str)>,
+    pub(crate) level: Level,
+    pub(crate) fields: &'static [Field],
+    pub(crate) step: Option<What>,
+    pub(crate) hook: Option<When>,
+    /// The label of the reload that is counted.
+    pub(crate) counts: Option<ReloadOutcome>,
+    /// The outcome of the reload that is remembered.
+    pub(crate) remembers: Option<ReloadOutcome>,
+    pub(crate) says: fn(&Facts<'_>) -> String,
+    pub(crate) status: fn(&Facts<'_>) -> String,
+}
+
+impl Row {
+    const EMPTY: Self = Self {
+        event: None,
+        level: Level::INFO,
+        fields: &[],
+        step: None,
+        hook: None,
+        counts: None,
+        remembers: None,
+        says: |_| String::new(),
+        status: |_| String::new(),
+    };
+}
+
+macro_rules! moments {
+    (
+        journal { $($(#[$doc:meta])+ $name:ident [$constant:ident = $id:literal] { $($key:ident: $value:expr,)* })+ }
+        quiet { $($(#[$quiet_doc:meta])+ $quiet:ident { $($quiet_key:ident: $quiet_value:expr,)* })+ }
+    ) => {
+        /// What can be told.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Moment {
+            $($(#[$doc])+ $name,)+
+            $($(#[$quiet_doc])+ $quiet,)+
+        }
+
+        impl Moment {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$name,)+ $(Self::$quiet,)+];
+
+            pub(crate) fn row(self) -> Row {
+                use Field::*;
+                match self {
+                    $(Self::$name => Row {
+                        event: Some((stringify!($constant), events::$constant)),
+                        $($key: $value,)*
+                        ..Row::EMPTY
+                    },)+
+                    $(Self::$quiet => Row { $($quiet_key: $quiet_value,)* ..Row::EMPTY },)+
+                }
+            }
+        }
+
+        /// The `MESSAGE_ID` of each event of a service's life in the journal.
+        ///
+        /// Each event that the module `logging` (feature `journald`) sends to journald has a field
+        /// `MESSAGE_ID`, by which programs find it and `journalctl -x` explains it, from the message
+        /// catalog `packaging/handover.catalog`. An id never changes its meaning; the text of a message
+        /// may. What fields each has is in [`docs::timeline`](crate::docs::timeline).
+        ///
+        /// ```sh
+        /// journalctl -u web.service MESSAGE_ID=765edeee2c25452b996c5b995d14ff08   # reloads that failed
+        /// ```
+        pub mod events {
+            $($(#[$doc])+ pub const $constant: &str = $id;)+
+
+            /// All of them: what the constant is called, and the id.
+            pub const ALL: &[(&str, &str)] = &[$((stringify!($constant), $id)),+];
+        }
+    };
+}
+
+moments! {
+    journal {
+        /// A first generation serves: a start, or a restart.
+        Serves [SERVES = "b5c8a6b0b0b3469393f9fcced9b0ecce"] {
+            fields: &[NewPid, StartMs],
+            step: Some(What::Serves),
+            hook: Some(When::Ready),
+            says: |f| format!("generation {} serves{}", f.generation, f.detail),
+            status: |f| f.serves.clone(),
+        }
+        /// A reload begins.
+        Starting [RELOAD_STARTED = "b77e0132eb5a4eb89fe2129b8be81ce0"] {
+            fields: &[HandoverId, OldPid],
+            says: |f| format!("reload: starting generation {} from {}", f.next, f.detail),
+        }
+        /// The next generation's process runs.
+        Spawned [SPAWNED = "05f9db0921164003aeca1e40eaf9599a"] {
+            fields: &[HandoverId, OldPid, NewPid, SpawnMs],
+            step: Some(What::Started),
+            says: |f| format!("started generation {}", f.next),
+        }
+        /// The next generation said that it is ready.
+        Ready [READY = "0cd16f60fd6b448499946d9cf63ce9d0"] {
+            fields: &[HandoverId, OldPid, NewPid, ReadyMs],
+            step: Some(What::Ready),
+            says: |f| format!("generation {} is ready", f.next),
+        }
+        /// The next generation accepts; the old one stops accepting.
+        Switched [SWITCHED = "aeb0826c5a3b4a05845a6639ee560eb3"] {
+            fields: &[HandoverId, OldPid, NewPid, SwitchMs],
+            step: Some(What::Switched),
+            hook: Some(When::Switch),
+            says: |f| format!("generation {} accepts", f.next),
+        }
+        /// The old generation has handed over. The reload is a success from here on.
+        HandedOver [HANDED_OVER = "2a755cd75f49413eb21fd6a8a5c9cbd0"] {
+            fields: &[HandoverId, OldPid, NewPid, HandoverMs],
+            step: Some(What::HandedOver),
+            hook: Some(When::HandedOver),
+            counts: Some(ReloadOutcome::HandedOver),
+            says: |f| format!("handed over to generation {}", f.next),
+        }
+        /// The new generation says that it is main.
+        Main [MAIN = "ab8f47e81693431e97a30375cebb1c91"] {
+            fields: &[HandoverId, OldPid, NewPid, StartMs],
+            step: Some(What::Main),
+            remembers: Some(ReloadOutcome::HandedOver),
+            says: |f| format!("generation {} is main", f.generation),
+            status: |f| f.serves.clone(),
+        }
+        /// A generation begins to finish what it accepted.
+        DrainStarted [DRAIN_STARTED = "a3288afcef174c09808237f44af2e8dd"] {
+            fields: &[HandoverId, OldPid, NewPid, Connections],
+            hook: Some(When::DrainStarted),
+            says: |f| format!("generation {} {}", f.generation, f.detail),
+        }
+        /// A generation has finished what it accepted, and exits.
+        Drained [DRAINED = "d36cfa3c9c214d83aef14cebd4f2ac60"] {
+            fields: &[HandoverId, OldPid, NewPid, DrainMs],
+            says: |f| format!("generation {} has drained and exits", f.generation),
+        }
+        /// The drain timeout was over: what was left was cut.
+        Hammered [HAMMERED = "bcf873883b104283811f8e83ed1c9c2a"] {
+            level: Level::WARN,
+            fields: &[HandoverId, OldPid, NewPid, DrainMs, Cut],
+            step: Some(What::Hammered),
+            hook: Some(When::Hammered),
+            says: |f| format!("hammered; {}", f.detail),
+        }
+        /// One of the connections that were cut.
+        Cut [CUT = "c927b3e82a0447abaadae2c4fd14cd0d"] {
+            level: Level::WARN,
+            fields: &[HandoverId],
+            says: |f| format!("cut {}", f.detail),
+        }
+        /// The next generation failed; the old one serves on.
+        RolledBack [RELOAD_FAILED = "765edeee2c25452b996c5b995d14ff08"] {
+            level: Level::ERROR,
+            fields: &[HandoverId, OldPid, NewPid, ReloadMs, Reason],
+            step: Some(What::RolledBack),
+            hook: Some(When::RolledBack),
+            counts: Some(ReloadOutcome::RolledBack),
+            remembers: Some(ReloadOutcome::RolledBack),
+            says: |f| format!("reload failed: {}; {} on", f.detail, f.serves),
+            status: |f| format!("{}; reload failed: {}", f.serves, f.detail),
+        }
+        /// A reload that needed no new generation.
+        InPlace [RELOADED_IN_PLACE = "64f62fc645964613b42612eca1279e29"] {
+            fields: &[HandoverId, ReloadMs],
+            step: Some(What::InPlace),
+            counts: Some(ReloadOutcome::InPlace),
+            remembers: Some(ReloadOutcome::InPlace),
+            says: |f| format!("generation {} was reloaded in place", f.generation),
+            status: |f| format!("{}; reloaded in place", f.serves),
+        }
+        /// The other generation died during the handover; this one serves.
+        Reclaimed [RECLAIMED = "f6b46a1ee7af432c90070037ca54b5a0"] {
+            level: Level::WARN,
+            fields: &[HandoverId],
+            says: |f| format!("the other generation is gone: generation {} serves", f.generation),
+            status: |f| f.serves.clone(),
+        }
+        /// A generation that was rolled back has ended.
+        NextEnded [NEXT_ENDED = "e29b9b04d64b4ec1b0d257e5e33f3832"] {
+            fields: &[NewPid],
+            says: |f| format!("rolled-back generation {} {}", f.generation, f.detail),
+        }
+        /// Too many generations drain; the oldest is hammered.
+        TooManyDrain [TOO_MANY_DRAIN = "960e29f167234334957517c1c64326d8"] {
+            level: Level::WARN,
+            fields: &[OldPid],
+            says: |f| format!("more than {} generations drain: hammering generation {}", f.detail, f.generation),
+        }
+        /// A draining generation hung, and was killed.
+        DrainerKilled [DRAINER_KILLED = "9bcacfbf1c844a95b06fe76e0fcf043b"] {
+            level: Level::WARN,
+            fields: &[OldPid],
+            says: |f| format!("generation {} hangs beyond its drain timeout: killing it", f.generation),
+        }
+        /// The service was told to stop.
+        Stop [STOP = "8b2b91128d8b4f39aa3f958040bb5f26"] {
+            says: |f| f.detail.to_owned(),
+        }
+        /// The application's own check failed, or hung: the watchdog is not fed.
+        Unhealthy [UNHEALTHY = "7fbcf5385a4845c0b60860a81cf5c3c7"] {
+            level: Level::ERROR,
+            fields: &[Reason],
+            says: |f| f.detail.to_owned(),
+            status: |f| format!("unhealthy: {}", f.reason.unwrap_or_default()),
+        }
+        /// It passes again.
+        Healthy [HEALTHY = "1c973c0bae5f46d68d3a486bcd0590ba"] {
+            says: |_| "healthy again".to_owned(),
+            status: |f| format!("generation {} serves; healthy again", f.generation),
+        }
+        /// This generation gave up before it came to serve.
+        Failed [FAILED = "b1f80a339fef46878428c127280d9ce0"] {
+            level: Level::ERROR,
+            says: |f| format!("generation {} {}", f.generation, f.detail),
+        }
+        /// The previous generation told this one to go.
+        Dismissed [DISMISSED = "82bbdcdd1c4a4a889a3bc94b081c74c3"] {
+            level: Level::WARN,
+            fields: &[Reason],
+            says: |_| "dismissed by the previous generation".to_owned(),
+        }
+        /// A process of a supervised program has ended that nobody had told to; it is started again.
+        Crashed [CRASHED = "154c3ce1154b4556a1cee0f527395a8c"] {
+            level: Level::ERROR,
+            fields: &[OldPid, ServedMs],
+            step: Some(What::Crashed),
+            says: |f| format!("generation {} {}", f.generation, f.detail),
+        }
+        /// After a loop of crashes a supervised program's last good version is started instead of what is at its path.
+        WentBack [WENT_BACK = "071f3419f47a4f6fb2660d6dc7782089"] {
+            level: Level::WARN,
+            says: |f| f.detail.to_owned(),
+        }
+        /// A supervisor goes on as a new version of itself.
+        Renewed [RENEWED = "8c5d975b6ae349578e0349fbc89a9e47"] {
+            fields: &[NewPid],
+            says: |f| f.detail.to_owned(),
+        }
+        /// A new program is in place of the running one; the service is asked to reload.
+        UpgradeInstalled [UPGRADE_INSTALLED = "2cfa92ad9008405aab6ca2b08ed0b038"] {
+            fields: &[Program, Source, Sha256, Previous],
+        }
+        /// The service runs its new program.
+        Upgraded [UPGRADED = "4bccadc1652d48c3a04b7606fbb9345d"] {
+            fields: &[Program, Source, Sha256, Previous],
+        }
+        /// The service does not run its new program; the one of before is back in place.
+        UpgradeFailed [UPGRADE_FAILED = "68d5edbe88484ff482673d3bce6f879f"] {
+            level: Level::ERROR,
+            fields: &[Program, Source, Sha256, Previous, Reason],
+        }
+        /// A new program is not what it should be, and was not installed.
+        UpgradeRefused [UPGRADE_REFUSED = "a90fc51967154f9e94679849670ca486"] {
+            level: Level::ERROR,
+            fields: &[Program, Source, Sha256, Reason],
+        }
+    }
+    quiet {
+        /// A reload begins; hooks may still hold it back.
+        Reloading {
+            step: Some(What::Reloading),
+            status: |f| format!("{}; {}", f.serves, f.detail),
+        }
+        /// This next generation is ready, and has told the previous one.
+        Standby {
+            hook: Some(When::Ready),
+        }
+        /// This next generation accepts.
+        Accepts {
+            hook: Some(When::Switch),
+        }
+        /// The service manager is told of the next generation.
+        TakesOver {
+            status: |f| format!("generation {} takes over", f.next),
+        }
+        /// This generation is main, after a reload or from the start.
+        IsMain {
+            hook: Some(When::Main),
+        }
+        /// This generation, which has handed over, finishes what it accepted.
+        Draining {
+            step: Some(What::Draining),
+        }
+        /// This generation finishes what it accepted, and the service ends with it.
+        Stopping {
+            step: Some(What::Stopping),
+            status: |f| format!("stopping{}", f.detail),
+        }
+        /// This generation is over.
+        Exits {
+            step: Some(What::Exits),
+        }
+        /// The process is about to exit.
+        BeforeExit {
+            hook: Some(When::BeforeExit),
+        }
+    }
+}
+
+/// One event, with the fields of its row; a field that is `None` is not there.
+macro_rules! emit {
+    ($level:ident, $message_id:expr, $facts:expr, $has:expr, $text:expr) => {{
+        let (facts, has) = ($facts, $has);
+        let took = |field| facts.since.filter(|_| has(field)).map(millis);
+        tracing::$level!(
+            message_id = $message_id,
+            generation = Some(facts.generation).filter(|number| *number > 0),
+            handover_id = facts.handover_id.as_deref().filter(|_| has(Field::HandoverId)),
+            old_pid = facts.old_pid.filter(|_| has(Field::OldPid)),
+            new_pid = facts.new_pid.filter(|_| has(Field::NewPid)),
+            start_ms = took(Field::StartMs),
+            spawn_ms = took(Field::SpawnMs),
+            ready_ms = took(Field::ReadyMs),
+            switch_ms = took(Field::SwitchMs),
+            handover_ms = took(Field::HandoverMs),
+            reload_ms = took(Field::ReloadMs),
+            drain_ms = took(Field::DrainMs),
+            served_ms = took(Field::ServedMs),
+            connections = Some(facts.connections).filter(|_| has(Field::Connections)),
+            cut = Some(facts.cut.len()).filter(|_| has(Field::Cut)),
+            reason = facts.reason.filter(|_| has(Field::Reason)),
+            "{}",
+            $text
+        );
+    }};
+}
+
+impl Moment {
+    /// Tells the journal alone. Tasks beside the driver have nobody else to tell.
+    pub(crate) fn log(self, facts: &Facts<'_>) {
+        let row = self.row();
+        let Some((_, id)) = row.event else { return };
+        let (has, text) = (|field: Field| row.fields.contains(&field), (row.says)(facts));
+        match row.level {
+            Level::ERROR => emit!(error, id, facts, has, text),
+            Level::WARN => emit!(warn, id, facts, has, text),
+            _ => emit!(info, id, facts, has, text),
+        }
+    }
+
+    /// What `systemctl status` says at this moment.
+    pub(crate) fn status(self, facts: &Facts<'_>) -> String {
+        (self.row().status)(facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    const CATALOG: &str = include_str!("../../packaging/handover.catalog");
+    const CHAPTER: &str = include_str!("../docs/timeline.md");
+    const MARK: &str = "<!-- the table below is written by HANDOVER_BLESS=1 cargo test --lib moment -->\n";
+
+    #[test]
+    fn ids_are_128_bits_and_unique() {
+        let unique: BTreeSet<_> = events::ALL.iter().map(|(_, id)| id).collect();
+        assert_eq!(unique.len(), events::ALL.len());
+        let is_hex = |id: &str| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        assert!(events::ALL.iter().all(|(_, id)| is_hex(id)));
+    }
+
+    #[test]
+    fn the_catalog_explains_each_and_no_other() {
+        let ours: BTreeSet<_> = events::ALL.iter().map(|(_, id)| *id).collect();
+        let explained: Vec<_> = CATALOG.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+        assert_eq!(explained.len(), ours.len(), "each once");
+        assert_eq!(explained.into_iter().collect::<BTreeSet<_>>(), ours);
+        for entry in CATALOG.split("\n-- ").skip(1) {
+            let (id, rest) = entry.split_once('\n').unwrap();
+            let (head, text) = rest.split_once("\n\n").expect("an empty line ends the head");
+            assert!(head.contains("Subject: ") && head.contains("Defined-By: handover"), "{id}");
+            assert!(!text.trim().is_empty() && !text.contains('\t'), "{id} says nothing");
+        }
+    }
+
+    #[test]
+    fn the_chapter_has_the_table() {
+        let (head, rest) = CHAPTER.split_once(MARK).expect("docs/timeline.md has the mark");
+        let (_, tail) = rest.split_once("\n\n").expect("an empty line ends the table");
+        let table = render();
+        if std::env::var_os("HANDOVER_BLESS").is_some() {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs/timeline.md");
+            std::fs::write(path, format!("{head}{MARK}{table}\n{tail}")).expect("docs/timeline.md can be written");
+            return;
+        }
+        assert!(rest.starts_with(&table), "docs/timeline.md is stale: HANDOVER_BLESS=1 cargo test --lib moment");
+    }
+
+    #[test]
+    fn each_is_told_somewhere() {
+        let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut sources = String::new();
+        let mut open = ["reload", "service", "supervise", "upgrade"].map(|room| top.join(room)).to_vec();
+        while let Some(path) = open.pop() {
+            match path.is_dir() {
+                true => open.extend(std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.path())),
+                false => sources += &std::fs::read_to_string(path).unwrap(),
+            }
+        }
+        for moment in Moment::ALL {
+            let by_event = moment.row().event.is_some_and(|(name, _)| sources.contains(&format!("events::{name},")));
+            assert!(by_event || sources.contains(&format!("Moment::{moment:?}")), "{moment:?}");
+        }
+    }
+
+    fn render() -> String {
+        let mut table = String::from("| event | `MESSAGE_ID` | fields | step | hook | counted, remembered |\n|---|---|---|---|---|---|\n");
+        for moment in Moment::ALL {
+            let row = moment.row();
+            let (event, id) = row.event.map_or((String::new(), ""), |(name, id)| (format!("`{name}`"), id));
+            let fields: Vec<_> = row.fields.iter().map(|field| format!("`{}`", screaming(&format!("{field:?}")))).collect();
+            let step = row.step.map(|step| format!("`{step:?}`")).unwrap_or_default();
+            let hook = row.hook.map(|hook| format!("`{hook:?}`")).unwrap_or_default();
+            let outcome = row.counts.or(row.remembers).map(|outcome| format!("`{}`", outcome.code())).unwrap_or_default();
+            let _ = writeln!(table, "| {event} | {id} | {} | {step} | {hook} | {outcome} |", fields.join(" "));
+        }
+        table
+    }
+
+    fn screaming(name: &str) -> String {
+        let mut out = String::new();
+        for c in name.chars() {
+            if c.is_ascii_uppercase() && !out.is_empty() {
+                out.push('_');
+            }
+            out.push(c.to_ascii_uppercase());
+        }
+        out
+    }
+}

@@ -1,0 +1,114 @@
+//! The narrator: whoever wants to know of a moment is told by it, from the one table of [`moment`].
+//!
+//! [`moment`]: crate::reload::moment
+
+use std::time::Duration;
+
+use crate::metrics::Metrics;
+use crate::reload::clock::millis;
+use crate::reload::history::{Ended, History, ReloadOutcome};
+use crate::reload::hook_runner::HookRunner;
+use crate::reload::hooks;
+use crate::reload::moment::{Facts, Moment};
+use crate::reload::steps::{Listeners, Step, What};
+
+/// Tells the journal, the listeners to steps, the hooks, the metrics and the history.
+#[derive(Debug)]
+pub(crate) struct Narrator {
+    listeners: Listeners,
+    hooks: HookRunner,
+    metrics: Metrics,
+    history: History,
+}
+
+impl Narrator {
+    pub(crate) fn new(listeners: Listeners, hooks: HookRunner, metrics: Metrics, history: History) -> Self {
+        Self { listeners, hooks, metrics, history }
+    }
+
+    /// Tells a moment to all that its row names, and returns what `systemctl status` says of it.
+    pub(crate) fn tell(&mut self, moment: Moment, facts: &Facts<'_>) -> String {
+        let row = moment.row();
+        moment.log(facts);
+        if let Some(outcome) = row.counts {
+            self.metrics.reload(outcome.code());
+        }
+        if let Some(what) = row.step {
+            self.step(what, facts);
+        }
+        if let Some(outcome) = row.remembers {
+            self.remember(outcome, facts);
+        }
+        if let Some(when) = row.hook {
+            self.hooks.fire(hooks::Event {
+                handover_id: facts.handover_id.as_deref().map(str::to_owned),
+                accepts: moment == Moment::Accepts,
+                reason: facts.reason.map(str::to_owned),
+                connections: facts.connections,
+                cut: facts.cut.to_vec(),
+                ..hooks::Event::new(when, facts.generation)
+            });
+        }
+        moment.status(facts)
+    }
+
+    fn step(&mut self, what: What, facts: &Facts<'_>) {
+        if matches!(what, What::Serves | What::Main) {
+            self.history.is_main_now();
+        }
+        self.listeners.tell(Step {
+            what,
+            generation: facts.generation,
+            pid: facts.pid,
+            next_pid: facts.new_pid.filter(|pid| *pid != facts.pid),
+            next: Some(facts.next).filter(|next| *next > facts.generation + 1),
+            handover_id: facts.handover_id.as_deref().map(str::to_owned),
+            reload_ms: facts.asked.map(millis),
+            reason: facts.reason.map(str::to_owned),
+            connections: facts.connections,
+        });
+    }
+
+    fn remember(&mut self, outcome: ReloadOutcome, facts: &Facts<'_>) {
+        let came_with_it = outcome == ReloadOutcome::HandedOver;
+        let took_ms = if came_with_it { self.history.came_in() } else { facts.asked.map(millis) };
+        let Some(took_ms) = took_ms else { return };
+        self.history.remember(&Ended {
+            handover_id: facts.handover_id.as_deref().unwrap_or_default(),
+            generation: facts.generation.saturating_sub(u64::from(came_with_it)),
+            outcome,
+            reason: facts.reason,
+            took_ms,
+        });
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    #[cfg(feature = "supervise")]
+    pub(crate) fn history_mut(&mut self) -> &mut History {
+        &mut self.history
+    }
+
+    pub(crate) fn hooks(&self) -> &HookRunner {
+        &self.hooks
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Lets the hooks end that were called for, within their time.
+    ///
+    /// # Cancel safety
+    /// They go on; nothing new is called.
+    pub(crate) async fn close(&mut self) {
+        self.hooks.close().await;
+    }
+
+    /// How long [`Narrator::close`] may take.
+    pub(crate) fn exit_allowance(&self) -> Duration {
+        self.hooks.exit_allowance()
+    }
+}

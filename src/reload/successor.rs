@@ -1,0 +1,411 @@
+//! The successor: the next generation, from its start until it is main.
+//!
+//! ```text
+//! Spawned ──prepare──► Prepared ──switch──► Switched ──hand_over──► HandedOver
+//! ```
+//!
+//! Each step consumes the stage before it, so another order does not compile. From any of them but
+//! the last, the generation can be ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::error::{Error, Kind, Result};
+use crate::generation::program::Process;
+use crate::generation::{Link, Next};
+use crate::reload::clock::{millis, now};
+use crate::reload::input::InputSender;
+use crate::reload::watch;
+use crate::service::settings::END_TIMEOUT;
+use crate::sys::random;
+use crate::systemd::fdstore::Changes;
+use crate::wire::frame::{Frame, MAX_NAMES};
+
+/// A process that was started, the link to it, and the task that watches both.
+#[derive(Debug)]
+struct Peer {
+    process: Process,
+    link: Arc<Link>,
+    watcher: AbortHandle,
+}
+
+/// It runs, and gets ready.
+#[derive(Debug)]
+#[must_use]
+struct Spawned {
+    peer: Peer,
+    /// It has called the library.
+    started: bool,
+}
+
+/// It is ready, and the fd store is its.
+#[derive(Debug)]
+#[must_use]
+struct Prepared {
+    peer: Peer,
+    changes: Changes,
+}
+
+/// It was told to accept.
+#[derive(Debug)]
+#[must_use]
+struct Switched {
+    peer: Peer,
+}
+
+/// It was told that it is main.
+#[derive(Debug)]
+#[must_use]
+struct HandedOver {
+    process: Process,
+    link: Arc<Link>,
+}
+
+impl Spawned {
+    fn prepare(self, changes: Changes) -> Prepared {
+        Prepared { peer: self.peer, changes }
+    }
+}
+
+impl Prepared {
+    /// Passes on what has come since it was started, and then the word to accept.
+    fn switch(self) -> (Switched, Result<()>) {
+        let Self { peer, changes } = self;
+        let gone = || changes.gone.chunks(MAX_NAMES).map(|names| Frame::Gone { names: names.to_vec() });
+        let told = peer.link.send_entries(&changes.entries);
+        let told = told.and_then(|()| gone().try_for_each(|frame| peer.link.send(&frame)));
+        let told = told.map_err(|e| Error::new(Kind::Generation, format!("could not be given the fd store: {e}")));
+        let told = told.and_then(|()| peer.link.send(&Frame::Switch));
+        (Switched { peer }, told)
+    }
+}
+
+impl Switched {
+    fn hand_over(self, main: &Frame) -> (HandedOver, Result<()>) {
+        let Peer { process, link, watcher } = self.peer;
+        let told = link.send(main);
+        watcher.abort();
+        (HandedOver { process, link }, told)
+    }
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    /// There is no process: hooks are asked, it is being started, or it failed.
+    #[default]
+    Absent,
+    Spawned(Spawned),
+    Prepared(Prepared),
+    Switched(Switched),
+    HandedOver(HandedOver),
+}
+
+impl Stage {
+    /// The process, while it is not main.
+    fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Absent | Self::HandedOver(_) => None,
+            Self::Spawned(Spawned { peer, .. }) | Self::Prepared(Prepared { peer, .. }) => Some(peer),
+            Self::Switched(Switched { peer }) => Some(peer),
+        }
+    }
+
+    fn process(&self) -> Option<(&Process, &Arc<Link>)> {
+        match self {
+            Self::HandedOver(HandedOver { process, link }) => Some((process, link)),
+            other => other.peer().map(|peer| (&peer.process, &peer.link)),
+        }
+    }
+
+    fn into_peer(self) -> Option<Peer> {
+        match self {
+            Self::Absent | Self::HandedOver(_) => None,
+            Self::Spawned(Spawned { peer, .. }) | Self::Prepared(Prepared { peer, .. }) => Some(peer),
+            Self::Switched(Switched { peer }) => Some(peer),
+        }
+    }
+}
+
+/// One reload.
+#[derive(Debug)]
+struct Attempt {
+    handover_id: Arc<str>,
+    began: Instant,
+    /// When the next generation was ready.
+    ready: Option<Instant>,
+    stage: Stage,
+    /// The pid of the next generation, also when it has ended.
+    pid: Option<u32>,
+    /// Rolled back or stopped: what still comes of it is too late.
+    ended: bool,
+}
+
+/// The reload that is running, or that this generation left the main role with.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    generation: u64,
+    /// The number of reloads so far, which is that of the attempt.
+    attempts: u64,
+    attempt: Option<Attempt>,
+    /// Next generations that are being started just now.
+    starting: usize,
+    watchers: JoinSet<()>,
+    /// Next generations that failed, on their way out.
+    enders: JoinSet<()>,
+    inputs: InputSender,
+}
+
+/// What has become of a start.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// It runs.
+    Running,
+    /// There is no process, or it cannot be watched.
+    Failed(String),
+    /// The reload was over before, and it is told to go.
+    TooLate,
+}
+
+/// How long the parts of a reload took.
+#[derive(Debug)]
+pub(crate) struct Times {
+    pub(crate) until_ready: Duration,
+    pub(crate) from_ready: Duration,
+}
+
+impl Successor {
+    /// `generation` is the number that the next one will have.
+    pub(crate) fn new(generation: u64, inputs: InputSender) -> Self {
+        Self { generation, attempts: 0, attempt: None, starting: 0, watchers: JoinSet::new(), enders: JoinSet::new(), inputs }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many reloads have begun.
+    pub(crate) fn attempts(&self) -> u64 {
+        self.attempts
+    }
+
+    /// Begins a reload, and names it.
+    pub(crate) fn begin(&mut self) -> Arc<str> {
+        self.attempts += 1;
+        let handover_id: Arc<str> = random::id().into();
+        self.attempt = Some(Attempt {
+            handover_id: Arc::clone(&handover_id),
+            began: now(),
+            ready: None,
+            stage: Stage::Absent,
+            pid: None,
+            ended: false,
+        });
+        handover_id
+    }
+
+    /// Whether what is heard of that attempt still counts.
+    pub(crate) fn is_current(&self, attempt: u64) -> bool {
+        attempt == self.attempts && self.is_running()
+    }
+
+    /// Whether a reload runs, or has ended in a handover.
+    pub(crate) fn is_running(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| !attempt.ended)
+    }
+
+    pub(crate) fn handover_id(&self) -> Option<Arc<str>> {
+        self.attempt.as_ref().map(|attempt| Arc::clone(&attempt.handover_id))
+    }
+
+    /// When the reload was asked for.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.attempt.as_ref().map(|attempt| attempt.began)
+    }
+
+    /// The pid of the next generation, as long as it may still be there.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let (process, _) = self.attempt.as_ref()?.stage.process()?;
+        Some(process.pid())
+    }
+
+    /// The pid of the next generation, also when that has failed.
+    pub(crate) fn last_pid(&self) -> Option<u32> {
+        self.attempt.as_ref()?.pid
+    }
+
+    /// The next generation is being started; [`Successor::started`] follows.
+    pub(crate) fn starting(&mut self) {
+        self.starting += 1;
+    }
+
+    /// Whether a start has not come to its end yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.starting > 0
+    }
+
+    pub(crate) fn started(&mut self, attempt: u64, next: Result<Next>) -> Start {
+        self.starting -= 1;
+        let current = self.is_current(attempt);
+        let failed = |reason: String| if current { Start::Failed(reason) } else { Start::TooLate };
+        let Next { process, link } = match next {
+            Ok(next) => next,
+            Err(error) => return failed(format!("did not start: {error}")),
+        };
+        let watched = link.into_link().and_then(|link| {
+            let pidfd = process.try_clone_pidfd().map_err(|e| Error::os("a pidfd cannot be duplicated", e))?;
+            Ok((Arc::new(link), pidfd))
+        });
+        match (watched, &mut self.attempt) {
+            (Ok((link, pidfd)), Some(running)) if current => {
+                let watching = watch::next(attempt, Arc::clone(&link), pidfd, self.inputs.clone());
+                let watcher = self.watchers.spawn(watching);
+                running.pid = Some(process.pid());
+                running.stage = Stage::Spawned(Spawned { peer: Peer { process, link, watcher }, started: false });
+                Start::Running
+            }
+            // It holds no clients.
+            (watched, _) => {
+                let (link, error) = match watched {
+                    Ok((link, _)) => (Some(link), None),
+                    Err(error) => (None, Some(error)),
+                };
+                self.enders.spawn(watch::end(self.generation, process, link, END_TIMEOUT));
+                error.map_or(Start::TooLate, |error| failed(error.to_string()))
+            }
+        }
+    }
+
+    /// It has called the library.
+    pub(crate) fn has_started(&mut self) {
+        if let Some(Attempt { stage: Stage::Spawned(spawned), .. }) = &mut self.attempt {
+            spawned.started = true;
+        }
+    }
+
+    /// Whether it runs and has never called the library.
+    pub(crate) fn is_silent(&self) -> bool {
+        let stage = self.attempt.as_ref().map(|attempt| &attempt.stage);
+        matches!(stage, Some(Stage::Spawned(Spawned { started: false, .. })))
+    }
+
+    /// Whether its process has ended, which nobody may have heard of yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        let process = self.attempt.as_ref().and_then(|attempt| attempt.stage.process());
+        process.is_some_and(|(process, _)| process.has_ended())
+    }
+
+    /// It is ready, and gets these changes of the fd store before it accepts.
+    pub(crate) fn prepare(&mut self, changes: Changes) {
+        self.step(|stage| match stage {
+            Stage::Spawned(spawned) => Stage::Prepared(spawned.prepare(changes)),
+            other => other,
+        });
+    }
+
+    /// It has said that it is ready.
+    pub(crate) fn is_ready(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.ready = Some(now());
+        }
+    }
+
+    /// Tells it to accept.
+    pub(crate) fn switch(&mut self) -> Result<()> {
+        let mut told = Err(gone());
+        self.step(|stage| match stage {
+            Stage::Prepared(prepared) => {
+                let (switched, result) = prepared.switch();
+                told = result;
+                Stage::Switched(switched)
+            }
+            other => other,
+        });
+        told
+    }
+
+    /// Tells it that it is main.
+    pub(crate) fn hand_over(&mut self, main: &Frame) -> Result<()> {
+        let mut told = Err(gone());
+        let mut linked = None;
+        self.step(|stage| match stage {
+            Stage::Switched(switched) => {
+                let (handed_over, result) = switched.hand_over(main);
+                linked = Some(Arc::clone(&handed_over.link));
+                told = result;
+                Stage::HandedOver(handed_over)
+            }
+            other => other,
+        });
+        if let Some(link) = linked {
+            self.watchers.spawn(watch::successors(link, self.inputs.clone()));
+        }
+        told
+    }
+
+    fn step(&mut self, change: impl FnOnce(Stage) -> Stage) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.stage = change(std::mem::take(&mut attempt.stage));
+        }
+    }
+
+    /// Tells it something on the way.
+    pub(crate) fn send(&self, frame: &Frame) -> Result<()> {
+        let (_, link) = self.attempt.as_ref().and_then(|attempt| attempt.stage.process()).ok_or_else(gone)?;
+        link.send(frame)
+    }
+
+    /// How long it took, once it is ready.
+    pub(crate) fn times(&self) -> Option<Times> {
+        let Attempt { began, ready, .. } = self.attempt.as_ref()?;
+        let ready = (*ready)?;
+        let until_ready = ready.saturating_duration_since(*began);
+        Some(Times { until_ready, from_ready: now().saturating_duration_since(ready) })
+    }
+
+    /// Ends it: it is dismissed, gets SIGTERM, and after the grace SIGKILL. `then` is called when it is
+    /// gone, where it may block.
+    pub(crate) fn end(&mut self, grace: Duration, then: impl FnOnce() + Send + 'static) {
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.ended = true;
+        let Some(peer) = std::mem::take(&mut attempt.stage).into_peer() else { return };
+        peer.watcher.abort();
+        let generation = self.generation;
+        self.enders.spawn(async move {
+            watch::end(generation, peer.process, Some(peer.link), grace).await;
+            let _ = tokio::task::spawn_blocking(then).await;
+        });
+    }
+
+    /// The reload is over, and this generation is still the main one.
+    pub(crate) fn close(&mut self) {
+        self.attempt = None;
+    }
+
+    /// Waits for those that failed. Each has a deadline of its own, with SIGKILL at its end.
+    pub(crate) async fn all_ended(&mut self) {
+        while self.enders.join_next().await.is_some() {}
+    }
+
+    /// Forgets a task that has ended; returns for each.
+    ///
+    /// # Cancel safety
+    /// None is lost.
+    pub(crate) async fn task_ended(&mut self) {
+        tokio::select! {
+            Some(_) = self.enders.join_next() => {}
+            Some(_) = self.watchers.join_next() => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// For how long the reload runs, in milliseconds.
+    pub(crate) fn ms(&self) -> Option<u64> {
+        self.began().map(millis)
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Generation, "the next generation is gone")
+}

@@ -1,0 +1,366 @@
+//! What the lifecycle asks for, handed to the part whose job it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+use crate::generation::{Estate, Origin};
+use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
+use crate::metrics::{DRAIN_SECONDS, DRAINING, READY_SECONDS, SWITCH_SECONDS};
+use crate::reload::clock::now;
+use crate::reload::driver::Lifecycles;
+use crate::reload::extend;
+use crate::reload::history::shared_usec;
+use crate::reload::hooks::{self, Launch, When};
+use crate::reload::input::Input;
+use crate::reload::moment::{Facts, Moment};
+use crate::reload::requests::Expected;
+use crate::service::own::OwnGeneration;
+use crate::service::sockets::{self, lock};
+use crate::sys::spawn::Parent;
+use crate::systemd::notify::{Message, monotonic_usec};
+use crate::wire::frame::{Frame, Hello, MAX_NAMES};
+
+/// Most connections that the hammer names, one a line; of more it gives the number.
+const MAX_CUT_LINES: usize = 100;
+
+impl OwnGeneration {
+    pub(super) fn carry_out(&mut self, lives: &mut Lifecycles, action: Action) {
+        match action {
+            Action::TellReady => {
+                let status = self.tell_by_new(Moment::Serves, None);
+                self.outbox.send(&Message::new().status(status).ready());
+            }
+            Action::TellReloading => {
+                let next = format!("starting generation {}", self.successor.generation());
+                let detail = if self.narrator.hooks().is_in_place() { "reloading" } else { &next };
+                let status = Moment::Reloading.status(&Facts { detail, ..self.facts() });
+                self.outbox.send(&Message::new().status(status).reloading(monotonic_usec()));
+            }
+            Action::TellRolledBack(reason) => self.tell_rolled_back(&reason),
+            Action::TellReloadedInPlace => {
+                let status = self.tell_since_asked(Moment::InPlace);
+                self.successor.close();
+                self.outbox.send(&Message::new().status(status).ready());
+            }
+            Action::TellHandover => self.tell_handover(),
+            Action::TellReclaim => {
+                let status = self.narrator.tell(Moment::Reclaimed, &self.facts());
+                self.outbox.send(&Message::new().status(status).main_pid(self.pid).ready());
+                self.pinger.start();
+                self.custody.reclaim();
+                self.write_pidfile();
+            }
+            Action::TellStopping => {
+                self.stopping = true;
+                let detail = &format!("; connections to finish: {}", self.drain.active());
+                let status = self.narrator.tell(Moment::Stopping, &Facts { detail, ..self.facts() });
+                self.outbox.send(&Message::new().status(status).stopping());
+            }
+            Action::Spawn => self.spawn_next(),
+            Action::SendSwitch => {
+                let told = self.successor.switch();
+                self.or_next_failed(lives, told);
+            }
+            Action::SendMain { reload, stop } => {
+                self.tell_since_asked(Moment::HandedOver);
+                self.pass_counts();
+                let told = self.successor.hand_over(&Frame::Main { reload, stop });
+                self.pidfile = None; // It is the next one's to write and to remove.
+                self.or_next_failed(lives, told);
+            }
+            Action::EndNext { grace } => {
+                self.custody.reclaim();
+                self.successor.end(grace, self.custody.restorer());
+            }
+            Action::SayReady => {
+                self.say_additions();
+                self.say(&Frame::Ready);
+                self.narrator.tell(Moment::Standby, &self.facts());
+            }
+            Action::SaySwitched => {
+                self.say(&Frame::Switched);
+                self.narrator.tell(Moment::Accepts, &self.facts());
+            }
+            Action::OpenGate => self.drain.accept(true),
+            Action::ShutGate => {
+                self.drain.accept(false);
+                lives.push(self.number, Event::GateShut);
+                if matches!(lives.state(self.number), State::Reloading(_)) {
+                    self.tell_since_asked(Moment::Switched);
+                }
+            }
+            Action::BecomeMain => self.become_main(),
+            Action::BeginDrain { linger } => self.begin_drain(lives.state(self.number), linger),
+            Action::Hurry => self.drain.hurry(),
+            Action::Hammer => self.hammer(),
+            Action::Answer(ids, outcome) => self.answer(&ids, &outcome),
+            Action::Exit(end) => self.exit(end),
+        }
+    }
+
+    /// A moment whose duration counts from the request to reload.
+    fn tell_since_asked(&mut self, moment: Moment) -> String {
+        let facts = Facts { since: self.successor.began(), ..self.facts() };
+        self.narrator.tell(moment, &facts)
+    }
+
+    /// A moment of the new generation, which this one is.
+    fn tell_by_new(&mut self, moment: Moment, old_pid: Option<u32>) -> String {
+        let facts = Facts { old_pid, new_pid: Some(self.pid), since: Some(self.began), ..self.facts() };
+        self.narrator.tell(moment, &facts)
+    }
+
+    fn or_next_failed(&self, lives: &mut Lifecycles, told: Result<()>) {
+        if let Err(error) = told {
+            lives.push(self.number, Event::NextFailed(error.to_string()));
+        }
+    }
+
+    fn answer(&mut self, ids: &[RequestId], outcome: &Outcome) {
+        let (generation, pid) = (self.successor.generation(), self.successor.pid().unwrap_or(0));
+        self.requests.answer(ids, outcome, Expected { generation, pid });
+    }
+}
+
+/// The way to the next generation.
+impl OwnGeneration {
+    /// The hooks first, if there are any: then the next generation, if they say so.
+    fn spawn_next(&mut self) {
+        let handover_id = self.successor.begin();
+        self.custody.begin();
+        self.narrator.tell(Moment::Reloading, &self.facts());
+        let event = hooks::Event {
+            handover_id: Some(handover_id.to_string()),
+            ..hooks::Event::new(When::BeforeReload, self.number)
+        };
+        match self.narrator.hooks().decide(event, Box::new(Launch { origin: self.origin.clone() })) {
+            Err(launch) => self.start_next(launch.origin),
+            Ok(decision) => {
+                let (attempt, inputs) = (self.successor.attempts(), self.inputs.clone());
+                self.tasks.spawn(async move {
+                    let _ = inputs.send(Input::Decided(attempt, decision.await));
+                });
+            }
+        }
+    }
+
+    /// Starts the next generation of the running reload, in this way.
+    pub(super) fn start_next(&mut self, origin: Origin) {
+        let Some(handover_id) = self.successor.handover_id() else { return };
+        let program = origin.program.display().to_string();
+        self.narrator.tell(Moment::Starting, &Facts { detail: &program, ..self.facts() });
+        let (parent, state) = (self.parent, self.state.clone());
+        let estate = self.estate(&handover_id, program);
+        let store = lock(&self.sockets).store().clone();
+        let (attempt, inputs, over) = (self.successor.attempts(), self.inputs.clone(), self.inputs.clone());
+        let starting = tokio::task::spawn_blocking(move || {
+            let mut estate = estate?;
+            let (entries, snapshot) = store.estate()?;
+            estate.sockets.extend(entries);
+            estate.hello.told = store.was_told();
+            estate.state = state.map(|state| (state.0)());
+            if over.is_closed() {
+                return Err(Error::new(Kind::State, "the service is over"));
+            }
+            origin.start(estate, parent).map(|next| (next, snapshot))
+        });
+        self.successor.starting();
+        self.tasks.spawn(async move {
+            let result = starting.await.unwrap_or_else(|e| {
+                Err(Error::new(Kind::Generation, format!("the application's handover state failed: {e}")))
+            });
+            let _ = inputs.send(Input::Spawned(attempt, result));
+        });
+    }
+
+    fn estate(&self, handover_id: &str, program: String) -> Result<Estate> {
+        if self.pid == 1 {
+            return Err(Error::new(
+                Kind::Generation,
+                "this process is PID 1 (PrivatePIDs=yes, or a container without an init): when it ends, all end; \
+                 turn PrivatePIDs= off, start the container with an init, or reload in place \
+                 (Builder::on_reload_in_place)",
+            ));
+        }
+        let around = self.settings.drain_timeout.saturating_add(self.narrator.exit_allowance());
+        Ok(Estate {
+            sockets: lock(&self.sockets).estate()?,
+            links: self.drainers.links()?,
+            state: None,
+            hello: Hello {
+                version: env!("CARGO_PKG_VERSION").into(),
+                generation: self.successor.generation(),
+                handover_id: handover_id.to_owned(),
+                pid: self.pid,
+                program,
+                drain_timeout_ms: u64::try_from(around.as_millis()).ok(),
+                settings: Some(self.settings.to_string()),
+                managed: self.parent == Parent::Manager,
+                drainers: self.drainers.to_wire(),
+                state: false,
+                told: false,
+                asked_usec: shared_usec(self.successor.began()),
+                past: self.narrator.history().past().to_vec(),
+            },
+        })
+    }
+
+    fn tell_handover(&mut self) {
+        // From here on only the new main's pings count; it has what is left of the interval for its first.
+        if self.pinger.stop() {
+            self.outbox.send(&Message::new().watchdog());
+        }
+        if let Some(pid) = self.successor.pid() {
+            let status = Moment::TakesOver.status(&self.facts());
+            self.outbox.send(&Message::new().status(status).main_pid(pid).ready());
+        }
+        self.outbox.barrier();
+    }
+
+    fn tell_rolled_back(&mut self, reason: &str) {
+        let detail = &format!("generation {} {reason}", self.successor.generation());
+        let facts = Facts { since: self.successor.began(), reason: Some(reason), detail, ..self.facts() };
+        let status = self.narrator.tell(Moment::RolledBack, &facts);
+        self.successor.close();
+        self.outbox.send(&Message::new().status(status).ready());
+    }
+
+    /// Before the next generation is told that it is main: from then on it is the one that is asked.
+    fn pass_counts(&self) {
+        if let Some(times) = self.successor.times() {
+            let metrics = self.narrator.metrics();
+            metrics.pass_time(READY_SECONDS, times.until_ready);
+            metrics.pass_time(SWITCH_SECONDS, times.from_ready);
+        }
+        self.send_counts();
+    }
+
+    /// What this generation has counted since it told them last.
+    fn send_counts(&self) {
+        for carried in self.narrator.metrics().take(MAX_NAMES) {
+            if let Err(error) = self.successor.send(&Frame::Counted(carried)) {
+                tracing::debug!(%error, "counts that end with this generation");
+            }
+        }
+    }
+}
+
+/// The previous generation, and the main role.
+impl OwnGeneration {
+    /// To the previous generation. If it is gone, that is an event of its own.
+    fn say(&self, frame: &Frame) {
+        if let Some(previous) = &self.predecessor
+            && let Err(error) = previous.link().send(frame)
+        {
+            tracing::warn!(%error, "the previous generation cannot be told");
+        }
+    }
+
+    /// To the previous generation, before it is told that we are ready.
+    fn say_additions(&self) {
+        let Some(previous) = &self.predecessor else { return };
+        let additions = self.custody.own_additions();
+        if let Err(error) = additions.and_then(|additions| previous.link().send_entries(&additions)) {
+            tracing::warn!(%error, "what this generation adds to the fd store goes there only when it is main");
+        }
+    }
+
+    fn become_main(&mut self) {
+        self.pinger.start();
+        let wanted = lock(&self.sockets).entries();
+        self.custody.keep(self.number, self.came_with.clone(), move |store| sockets::remove_stale(store, &wanted));
+        self.write_pidfile();
+        self.narrator.tell(Moment::IsMain, &self.facts());
+        if let Some(previous) = self.predecessor.take() {
+            let status = self.tell_by_new(Moment::Main, Some(previous.pid()));
+            self.outbox.send(&Message::new().status(status));
+            self.drainers.push(previous);
+        }
+        self.drainers.watch();
+        self.measure_draining();
+        self.drainers.keep_in_bounds(self.settings.max_draining);
+    }
+
+    fn write_pidfile(&mut self) {
+        if let Some(pidfile) = &mut self.pidfile {
+            pidfile.write();
+        }
+    }
+
+    pub(super) fn measure_draining(&self) {
+        self.narrator.metrics().set_gauge(DRAINING, self.drainers.len() as f64);
+    }
+}
+
+/// The drain, and its end.
+impl OwnGeneration {
+    fn begin_drain(&mut self, state: State, linger: Duration) {
+        self.drain.begin(linger);
+        let (limit, open) = (self.settings.drain_timeout, self.drain.active());
+        let detail = &format!("drains within {limit:?}, connections open: {open}");
+        self.narrator.tell(Moment::DrainStarted, &Facts { detail, ..self.facts() });
+        self.began = now();
+        if state == State::Draining {
+            self.narrator.tell(Moment::Draining, &self.facts());
+            self.drainers.leave();
+        } else {
+            self.tasks.spawn(extend::while_stopping(self.outbox.sender(), limit));
+        }
+        let (drained, inputs) = (self.drain.drained(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            drained.await;
+            let _ = inputs.send(Input::OwnDrainDone);
+        });
+    }
+
+    /// A stop is over only when the older generations are gone too: our exit makes systemd hurry them.
+    pub(super) fn all_drained(&self, lives: &mut Lifecycles) {
+        let waits_for_drainers = lives.state(self.number) == State::Stopping && !self.drainers.is_empty();
+        if self.drained && !waits_for_drainers {
+            lives.push(self.number, Event::Drained);
+        }
+    }
+
+    fn hammer(&mut self) {
+        let cut: Vec<String> = self.drain.hammer().iter().map(ToString::to_string).collect();
+        for what in cut.iter().take(MAX_CUT_LINES) {
+            Moment::Cut.log(&Facts { detail: what, ..self.facts() });
+        }
+        if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
+            tracing::warn!(generation = self.number, "cut {more} more like these");
+        }
+        let detail = &format!("connections cut: {}", cut.len());
+        let facts = Facts { since: Some(self.began), cut: &cut, detail, ..self.facts() };
+        self.narrator.tell(Moment::Hammered, &facts);
+        self.drainers.tell(&Frame::Hammer);
+        // Programs of jobs get SIGTERM, and time for it.
+        let grace = self.jobs.programs_end_within();
+        if !self.successor.is_running() && !grace.is_zero() {
+            self.outbox.send(&Message::new().extend_timeout(grace + Duration::from_secs(1)));
+        }
+    }
+
+    fn exit(&mut self, end: End) {
+        if self.successor.pid().is_some() {
+            self.narrator.metrics().pass_time(DRAIN_SECONDS, now().saturating_duration_since(self.began));
+            self.send_counts();
+        }
+        if self.stopping {
+            lock(&self.sockets).remove_paths();
+        }
+        match &end {
+            End::Done => {
+                let facts = Facts { since: Some(self.began), ..self.facts() };
+                self.narrator.tell(Moment::Drained, &facts);
+            }
+            End::Hammered => {}
+            End::Failed(why) => {
+                let detail = &format!("exits: {why}");
+                self.narrator.tell(Moment::Failed, &Facts { detail, ..self.facts() });
+            }
+        }
+        self.narrator.tell(Moment::Exits, &self.facts());
+        self.end = Some(end);
+    }
+}

@@ -1,0 +1,512 @@
+//! This process as one generation of its service: the parts that the driver drives.
+//!
+//! Here inputs become events; in `actions` what the lifecycle asks for is handed to the parts; `end`
+//! is the end of the process.
+
+mod actions;
+mod end;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use crate::drain::Drain;
+use crate::error::Result;
+use crate::generation::{Next, Origin};
+use crate::jobs::Jobs;
+use crate::lifecycle::{End, Event, Machine, Phase, State};
+use crate::metrics::GENERATION;
+use crate::reload::clock::now;
+use crate::reload::custody::{Custody, Transfer};
+use crate::reload::drainers::{Drainers, OlderGeneration};
+use crate::reload::driver::{Driver, Lifecycles, Parts};
+use crate::reload::handle::Request;
+use crate::reload::history::History;
+use crate::reload::hook_runner::{Decision, HookRunner};
+use crate::reload::hooks;
+use crate::reload::hooks::When;
+use crate::reload::input::{Input, InputSender};
+use crate::reload::inquiry::{Holding, Inquiry};
+use crate::reload::moment::{Facts, Moment};
+use crate::reload::narrator::Narrator;
+use crate::reload::outbox::Outbox;
+use crate::reload::requests::Requests;
+use crate::reload::status::{ASK_TIMEOUT, MAX_WORK, Status};
+use crate::reload::successor::{Start, Successor};
+use crate::reload::watch;
+use crate::reload::watchdog::{Pinger, Pings};
+use crate::service::assembly::{Assembly, StateFn};
+use crate::service::handlers::Signals;
+use crate::service::pidfile::Pidfile;
+use crate::service::reap;
+use crate::service::settings::{Effective, REAP_AFTER};
+use crate::service::signals::{Response, Signal};
+use crate::service::sockets::{Sockets, lock};
+use crate::sys::spawn::Parent;
+use crate::systemd::fdstore::{Kept, Snapshot};
+use crate::wire::frame::Frame;
+
+/// Longest description of a piece of work that a drainer sends, in characters.
+const MAX_DESCRIPTION: usize = 300;
+
+/// One generation of a service, as it sees itself.
+#[derive(Debug)]
+pub(crate) struct OwnGeneration {
+    number: u64,
+    pid: u32,
+    /// The reload that it came with.
+    came_with: Option<Arc<str>>,
+    settings: Effective,
+    sockets: Arc<Mutex<Sockets>>,
+    drain: Drain,
+    jobs: Jobs,
+    /// How the next generation is started, whose child it becomes, and what it is given by the
+    /// application.
+    origin: Origin,
+    parent: Parent,
+    state: Option<StateFn>,
+
+    successor: Successor,
+    predecessor: Option<OlderGeneration>,
+    drainers: Drainers,
+    custody: Custody,
+    requests: Requests,
+    inquiry: Inquiry,
+    narrator: Narrator,
+    outbox: Outbox,
+    pinger: Pinger,
+    pidfile: Option<Pidfile>,
+
+    signals: Signals,
+    inputs: InputSender,
+    heard: mpsc::UnboundedReceiver<Input>,
+    asked: mpsc::UnboundedReceiver<Request>,
+    tasks: JoinSet<()>,
+    /// Signals that were responded to, whose hooks are to be called.
+    responded: Vec<Signal>,
+
+    /// When it began to start or, later, to drain.
+    began: Instant,
+    drained: bool,
+    /// The service stops, and no generation comes after this one.
+    stopping: bool,
+    end: Option<End>,
+}
+
+impl OwnGeneration {
+    /// Runs a service until this generation of it is over.
+    pub(crate) async fn run(assembly: Assembly) -> Result<()> {
+        let reaps = assembly.reaps;
+        let config = assembly.settings.machine(assembly.managed, assembly.inherited.is_some());
+        let mut own = Self::new(assembly)?;
+        own.close_unclaimed()?;
+        if reaps && reap::adopts() {
+            own.tasks.spawn(reap::reap(REAP_AFTER));
+        }
+        own.custody.make_ready(own.predecessor.is_none()).await;
+        own.narrator.metrics().set_gauge(GENERATION, own.number as f64);
+        let mut lives = Lifecycles::default();
+        lives.insert(own.number, Machine::new(config));
+        lives.push(own.number, Event::Started);
+        Driver::new(lives, own).run().await.finish().await
+    }
+
+    fn new(assembly: Assembly) -> Result<Self> {
+        let Assembly { settings, inputs, number, notifier, sockets, drain, .. } = assembly;
+        let mut tasks = JoinSet::new();
+        let mut older = Vec::new();
+        let mut predecessor = None;
+        if let Some(inherited) = assembly.inherited {
+            for drainer in inherited.drainers {
+                let limit = drainer.drain_timeout.unwrap_or(settings.drain_timeout);
+                let link = crate::generation::link::Idle::from_fd(drainer.link);
+                older.push(OlderGeneration::new(drainer.generation, drainer.pid, drainer.draining, limit, link)?);
+            }
+            let limit = inherited.hello.drain_timeout_ms.map_or(settings.drain_timeout, Duration::from_millis);
+            let (before, pid) = (number.saturating_sub(1), inherited.hello.pid);
+            let previous = OlderGeneration::new(before, pid, Duration::ZERO, limit, inherited.link)?;
+            tasks.spawn(watch::predecessor(Arc::clone(previous.link()), inputs.clone()));
+            predecessor = Some(previous);
+        }
+        let hooks = HookRunner::open(assembly.hooks, settings.hook_timeout);
+        let metrics = drain.metrics().clone();
+        let pings = assembly.watchdog.map(|watchdog| Pings {
+            generation: number,
+            watchdog,
+            notifier: notifier.clone(),
+            check: assembly.check,
+            metrics: metrics.clone(),
+            driver: assembly.requests,
+        });
+        let confirmed = inputs.clone();
+        Ok(Self {
+            number,
+            pid: std::process::id(),
+            came_with: assembly.handover_id,
+            custody: Custody::open(lock(&sockets).store().clone(), assembly.states, inputs.clone()),
+            successor: Successor::new(number + 1, inputs.clone()),
+            predecessor,
+            drainers: Drainers::new(older, inputs.clone()),
+            requests: Requests::default(),
+            inquiry: Inquiry::default(),
+            narrator: Narrator::new(assembly.listeners, hooks, metrics, assembly.history),
+            outbox: Outbox::open(notifier, move || _ = confirmed.send(Input::Event(Event::Barrier))),
+            pinger: Pinger::new(pings),
+            pidfile: assembly.pidfile,
+            settings,
+            sockets,
+            drain,
+            jobs: assembly.jobs,
+            origin: assembly.origin,
+            parent: assembly.parent,
+            state: assembly.state,
+            signals: assembly.signals,
+            inputs,
+            heard: assembly.heard,
+            asked: assembly.asked,
+            tasks,
+            responded: Vec::new(),
+            began: now(),
+            drained: false,
+            stopping: false,
+            end: None,
+        })
+    }
+
+    fn close_unclaimed(&self) -> Result<()> {
+        let unclaimed = lock(&self.sockets).close_unclaimed()?;
+        if !unclaimed.is_empty() {
+            let names = unclaimed.join(", ");
+            tracing::warn!(generation = self.number, "closed sockets that nobody asked for: {names}");
+        }
+        Ok(())
+    }
+
+    /// What every moment is told with.
+    fn facts(&self) -> Facts<'static> {
+        Facts {
+            generation: self.number,
+            pid: self.pid,
+            next: self.successor.generation(),
+            old_pid: Some(self.pid),
+            new_pid: self.successor.last_pid(),
+            handover_id: self.successor.handover_id().or_else(|| self.came_with.clone()),
+            asked: self.successor.began(),
+            connections: self.drain.active(),
+            serves: format!("generation {} serves", self.number),
+            ..Facts::default()
+        }
+    }
+}
+
+impl Parts for OwnGeneration {
+    type Input = Input;
+
+    async fn next(&mut self) -> Input {
+        loop {
+            tokio::select! {
+                // A stop is seen before everything else.
+                biased;
+                (signal, response) = self.signals.urgent.next() => return Input::Signal(signal, response),
+                // Neither is ever closed: a sender of each is ours.
+                Some(input) = self.heard.recv() => return input,
+                Some(request) = self.asked.recv() => return Input::Request(request),
+                (signal, response) = self.signals.others.next() => return Input::Signal(signal, response),
+                Some(_) = self.tasks.join_next() => {}
+                () = self.successor.task_ended() => {}
+            }
+        }
+    }
+
+    fn take(&mut self, lives: &mut Lifecycles, input: Input) {
+        match input {
+            // A service manager does not accept a main process that is dead already, and would be
+            // without one when we are gone.
+            Input::Event(Event::Barrier) if self.successor.has_ended() => {
+                self.next_failed(lives, "ended while it was handed over to");
+            }
+            Input::Event(event) => lives.push(self.number, event),
+            Input::Request(request) => self.on_request(lives, request),
+            Input::Signal(signal, response) => self.on_signal(lives, signal, response),
+            Input::SignalReady(signal, response) => self.respond(lives, signal, response),
+            // Rolled back or stopped meanwhile: nothing was started.
+            Input::Decided(attempt, decided) if self.successor.is_current(attempt) => match decided {
+                Ok(Decision::Start(launch)) => self.start_next(launch.origin),
+                Ok(Decision::Done) => lives.push(self.number, Event::ReloadedInPlace),
+                Err(reason) => self.next_failed(lives, reason),
+            },
+            Input::Spawned(attempt, started) => self.on_spawned(lives, attempt, started),
+            Input::FromNext(attempt, frame, fds) if self.successor.is_current(attempt) => {
+                self.on_frame(lives, attempt, frame, fds);
+            }
+            Input::NextFailed(attempt, reason) if self.successor.is_current(attempt) => {
+                self.next_failed(lives, reason);
+            }
+            Input::Decided(..) | Input::FromNext(..) | Input::NextFailed(..) => {}
+            Input::Prepared(attempt, transfer) => self.on_prepared(lives, attempt, transfer),
+            Input::Entries(names, fds) => self.custody.adopt(names, fds),
+            Input::Gone(names) => self.custody.forget(&names),
+            Input::Counted(carried) => self.narrator.metrics().adopt(carried),
+            Input::Asked => self.tell_main(),
+            Input::Told(generation, holding) => {
+                self.inquiry.tell(generation, holding);
+                if self.drainers.have_told(&self.inquiry) {
+                    self.answer_status(lives);
+                }
+            }
+            Input::AskedLongEnough => self.answer_status(lives),
+            Input::DrainerGone(generation) => {
+                self.drainers.remove(generation);
+                self.measure_draining();
+                self.all_drained(lives);
+            }
+            Input::OwnDrainDone => {
+                self.drained = true;
+                self.all_drained(lives);
+            }
+        }
+    }
+
+    fn perform(&mut self, lives: &mut Lifecycles, _: u64, action: crate::lifecycle::Action) {
+        self.carry_out(lives, action);
+    }
+
+    fn entered(&mut self, _: u64, state: State) {
+        if state == State::Reloading(Phase::Ready) {
+            self.successor.is_ready();
+            let facts = Facts { since: self.successor.began(), ..self.facts() };
+            self.narrator.tell(Moment::Ready, &facts);
+        }
+    }
+
+    fn overdue(&self, _: u64, state: State) -> Option<Event> {
+        // A program that knows nothing of us, or hangs before it gets to us: a reason of its own for
+        // the operator.
+        let silent = state == State::Reloading(Phase::Spawned) && self.successor.is_silent();
+        let limit = self.settings.ready_timeout;
+        silent.then(|| {
+            Event::NextFailed(format!(
+                "was not ready within {limit:?}: it never took up the handover link; \
+                 does it reach Service::builder().start() in time?"
+            ))
+        })
+    }
+
+    fn settled(&mut self, _: &mut Lifecycles) {
+        for signal in std::mem::take(&mut self.responded) {
+            self.narrator.hooks().fire(self.about_signal(When::AfterSignal, signal));
+        }
+    }
+
+    fn is_over(&self, _: &Lifecycles) -> bool {
+        self.end.is_some()
+    }
+}
+
+/// The next generation, and what it says.
+impl OwnGeneration {
+    fn next_failed(&self, lives: &mut Lifecycles, reason: impl Into<String>) {
+        lives.push(self.number, Event::NextFailed(reason.into()));
+    }
+
+    fn on_spawned(&mut self, lives: &mut Lifecycles, attempt: u64, started: Result<(Next, Snapshot)>) {
+        let (next, snapshot) = match started {
+            Ok((next, snapshot)) => (Ok(next), snapshot),
+            Err(error) => (Err(error), Snapshot::default()),
+        };
+        match self.successor.started(attempt, next) {
+            Start::Running => {
+                self.custody.spawned(snapshot);
+                let facts = Facts { since: self.successor.began(), ..self.facts() };
+                self.narrator.tell(Moment::Spawned, &facts);
+            }
+            Start::Failed(reason) => self.next_failed(lives, reason),
+            Start::TooLate => {}
+        }
+    }
+
+    fn on_frame(&mut self, lives: &mut Lifecycles, attempt: u64, frame: Frame, fds: Vec<OwnedFd>) {
+        match frame {
+            Frame::Started { version } => {
+                debug!(version, "the next generation has started");
+                self.successor.has_started();
+            }
+            Frame::Entries { names } => {
+                if let Err(error) = self.custody.add(names, fds) {
+                    self.next_failed(lives, format!("cannot be understood: {error}"));
+                }
+            }
+            Frame::Ready => {
+                if let Some(transfer) = self.custody.prepare(attempt) {
+                    self.on_prepared(lives, attempt, transfer);
+                }
+            }
+            Frame::Switched => lives.push(self.number, Event::NextSwitched),
+            other => debug!(?other, "a frame that means nothing here"),
+        }
+    }
+
+    fn on_prepared(&mut self, lives: &mut Lifecycles, attempt: u64, transfer: Result<Transfer>) {
+        if !self.successor.is_current(attempt) {
+            return self.custody.lend_too_late(transfer, self.successor.is_running());
+        }
+        match self.custody.lend(transfer) {
+            Ok(changes) => {
+                self.successor.prepare(changes);
+                lives.push(self.number, Event::NextReady);
+            }
+            Err(error) => self.next_failed(lives, format!("could not be given the fd store: {error}")),
+        }
+    }
+}
+
+/// Requests, and signals.
+impl OwnGeneration {
+    fn on_request(&mut self, lives: &mut Lifecycles, request: Request) {
+        match request {
+            Request::Reload(asker) => {
+                let id = self.requests.add(Some(asker));
+                lives.push(self.number, Event::Reload(id));
+            }
+            Request::Stop => self.on_stop(lives, "stop"),
+            Request::Status(answer) => self.asked_for_status(lives, answer),
+            Request::Alive(answer) => _ = answer.send(()),
+        }
+    }
+
+    /// Stops never wait for a hook; everything else waits for those before a signal.
+    fn on_signal(&mut self, lives: &mut Lifecycles, signal: Signal, response: Response) {
+        let before = self.about_signal(When::BeforeSignal, signal);
+        match self.narrator.hooks().before_signal(before, response.is_urgent()) {
+            None => self.respond(lives, signal, response),
+            Some(done) => {
+                let inputs = self.inputs.clone();
+                self.tasks.spawn(async move {
+                    done.await;
+                    let _ = inputs.send(Input::SignalReady(signal, response));
+                });
+            }
+        }
+    }
+
+    fn respond(&mut self, lives: &mut Lifecycles, signal: Signal, response: Response) {
+        let state = lives.state(self.number);
+        let finishes = matches!(state, State::Draining | State::Stopping);
+        match response {
+            Response::Reload if state == State::Draining => {
+                debug!(generation = self.number, "{signal}: another generation is main by now");
+            }
+            Response::Reload => lives.push(self.number, Event::Reload(self.requests.add(None))),
+            Response::Finish if finishes => {
+                debug!(generation = self.number, "{signal}: what was accepted is being finished already");
+            }
+            Response::Stop | Response::Finish => self.on_stop(lives, &signal.to_string()),
+            Response::Hammer => lives.push(self.number, Event::Quit),
+            Response::HammerDrain => {
+                self.on_drain_signal(signal, &Frame::Hammer);
+                if finishes {
+                    lives.push(self.number, Event::Quit);
+                }
+            }
+            Response::HurryDrain => {
+                self.on_drain_signal(signal, &Frame::Hurry);
+                // The lifecycle knows a hurry only of a drain after a handover.
+                if finishes {
+                    self.drain.hurry();
+                }
+            }
+            Response::Hooks => {}
+        }
+        self.responded.push(signal);
+    }
+
+    fn about_signal(&self, when: When, signal: Signal) -> hooks::Event {
+        hooks::Event { signal: Some(signal), ..hooks::Event::new(when, self.number) }
+    }
+
+    fn on_stop(&mut self, lives: &mut Lifecycles, cause: &str) {
+        let detail = &format!("{cause}; connections open: {}", self.drain.active());
+        self.narrator.tell(Moment::Stop, &Facts { detail, ..self.facts() });
+        lives.push(self.number, Event::Stop);
+    }
+
+    fn on_drain_signal(&self, signal: Signal, frame: &Frame) {
+        let drainers = self.drainers.len();
+        info!(generation = self.number, "{signal}; older generations that drain: {drainers}");
+        self.drainers.tell(frame);
+    }
+}
+
+/// The status.
+impl OwnGeneration {
+    fn asked_for_status(&mut self, lives: &Lifecycles, answer: oneshot::Sender<Status>) {
+        if !self.inquiry.add(answer) {
+            return; // They are being asked already.
+        }
+        // Their answers are heard only while we are main.
+        let is_main = self.narrator.history().main_since().is_some();
+        if !is_main || self.drainers.tell(&Frame::Ask) == 0 {
+            return self.answer_status(lives);
+        }
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(ASK_TIMEOUT).await;
+            let _ = inputs.send(Input::AskedLongEnough);
+        });
+    }
+
+    fn answer_status(&mut self, lives: &Lifecycles) {
+        let waiting = self.inquiry.close();
+        if waiting.is_empty() {
+            return;
+        }
+        let status = self.status(lives.state(self.number));
+        for answer in waiting {
+            let _ = answer.send(status.clone());
+        }
+    }
+
+    /// The main generation wants to know what we still hold.
+    fn tell_main(&self) {
+        let mut work = self.drain.work(MAX_WORK);
+        for what in &mut work {
+            *what = what.chars().take(MAX_DESCRIPTION).collect();
+        }
+        let Holding { connections, work } = Holding { connections: self.drain.active(), work };
+        // If it cannot be told, nobody waits for long.
+        let _ = self.successor.send(&Frame::Holds { generation: self.number, connections, work });
+    }
+
+    fn status(&self, state: State) -> Status {
+        use crate::reload::clock::millis;
+        use crate::reload::status::{Open, StoreEntry};
+        let sockets = lock(&self.sockets);
+        let history: &History = self.narrator.history();
+        let open = self.drain.open().into_iter();
+        let store = sockets.store().list().into_iter();
+        Status {
+            generation: self.number,
+            pid: self.pid,
+            state: state.name(),
+            age_ms: millis(history.launched()),
+            main_ms: history.main_since().filter(|_| state != State::Draining).map(millis),
+            connections: self.drain.active(),
+            open: open.map(|(listener, protocol, count)| Open { listener, protocol, count }).collect(),
+            reloads: self.successor.attempts(),
+            handover_id: self.facts().handover_id.as_deref().map(str::to_owned),
+            draining: self.drainers.listed(&self.inquiry),
+            sockets: sockets.listed(),
+            store: store
+                .map(|e| StoreEntry { name: e.name, fds: e.fds, stored: e.kept == Kept::Stored })
+                .collect(),
+            settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            past: history.past().to_vec(),
+            version: env!("CARGO_PKG_VERSION"),
+            supervisor: None,
+        }
+    }
+}
