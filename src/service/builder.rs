@@ -16,11 +16,12 @@ use crate::jobs::Jobs;
 use crate::service::Service;
 use crate::service::hooks::Hooks;
 use crate::service::pidfile::Pidfile;
-use crate::service::settings::{Effective, Settings};
-use crate::service::signals::{SignalMap, Signals};
+use crate::service::signals::Signals;
 use crate::service::sockets::{Sockets, Wanted};
 use crate::service::steps::Chronicle;
 use crate::service::watchdog::Check;
+use crate::settings::signals::SignalMap;
+use crate::settings::{Effective, Settings, each_setting};
 use crate::state::States;
 use crate::sys::fdtable;
 use crate::sys::spawn::Parent;
@@ -72,6 +73,25 @@ impl fmt::Debug for StateFn {
     }
 }
 
+/// Makes a method of each setting that has a default.
+macro_rules! setters {
+    (
+        default {$(
+            $(#[$doc:meta])*
+            $name:ident: $type:ty = $const:ident: $value:expr, $default:literal $(, zero $zero:literal)?;
+        )*}
+        $($others:tt)*
+    ) => {$(
+        $(#[$doc])*
+        ///
+        #[doc = concat!("Default: [`", $default, "`](crate::service::settings::", stringify!($const), ").")]
+        pub fn $name(mut self, value: $type) -> Self {
+            self.settings.$name = Some(value);
+            self
+        }
+    )*};
+}
+
 impl Builder {
     /// The service listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The address is bound
     /// only when nobody passes such a socket: without systemd, or without a .socket unit. See
@@ -113,56 +133,7 @@ impl Builder {
         self
     }
 
-    /// How long a next generation may take until it is ready. Default 30 s.
-    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.ready_timeout = Some(timeout);
-        self
-    }
-
-    /// How long a next generation serves, with this one ready to take over again at once, before it becomes main.
-    /// Default 0: it becomes main when it serves.
-    pub fn probation(mut self, time: Duration) -> Self {
-        self.settings.probation = Some(time);
-        self
-    }
-
-    /// How long accepted work may take to finish after a handover or a stop, before it is cut. Default 30 s.
-    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.drain_timeout = Some(timeout);
-        self
-    }
-
-    /// How long accepted work may take if a new main generation has died: the restart of the service waits for it.
-    /// Default 500 ms.
-    pub fn hurry_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.hurry_timeout = Some(timeout);
-        self
-    }
-
-    /// How long an idle connection is kept for one more request after a handover. Longer than the pauses of most
-    /// clients, or some of their requests are lost. Default 5 s.
-    pub fn linger(mut self, time: Duration) -> Self {
-        self.settings.linger = Some(time);
-        self
-    }
-
-    /// The same when the service stops. Default 1 s, and never longer than [`Builder::linger`].
-    pub fn stop_linger(mut self, time: Duration) -> Self {
-        self.settings.stop_linger = Some(time);
-        self
-    }
-
-    /// How many old generations may drain at once before the oldest is hammered. Default 8.
-    pub fn max_draining(mut self, generations: usize) -> Self {
-        self.settings.max_draining = Some(generations);
-        self
-    }
-
-    /// How long a hook may take that has no [timeout of its own](crate::service::hooks::Hook::timeout). Default 10 s.
-    pub fn hook_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.hook_timeout = Some(timeout);
-        self
-    }
+    each_setting!(setters);
 
     /// Settings that were read, from a file or the environment. What is said by a call of this builder wins, before or after this.
     pub fn settings(mut self, settings: Settings) -> Self {

@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use crate::drain::FAR;
 use crate::generation::Origin;
 use crate::service::Builder;
-use crate::service::signals::Signal;
+use crate::settings::signals::Signal;
 
 /// When a hook is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

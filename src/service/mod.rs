@@ -15,7 +15,6 @@ mod parties;
 mod pidfile;
 pub(crate) mod reap;
 mod runner;
-pub mod settings;
 pub mod signals;
 mod sockets;
 pub(crate) mod status;
@@ -24,6 +23,15 @@ mod streams;
 mod tell;
 pub(crate) mod watch;
 pub(crate) mod watchdog;
+
+/// [`Settings`](crate::Settings), and the constants with the default of each and of every other wait.
+///
+/// The order of precedence: what the [`Builder`] is told by a call, then what [`Builder::settings`] was
+/// given (let the environment win over a file), then these defaults. The settings that hold are logged
+/// when they begin to.
+pub mod settings {
+    pub use crate::settings::*;
+}
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,11 +50,11 @@ use crate::service::builder::StateFn;
 use crate::service::driver::{Driver, Input};
 use crate::service::hooks::Hooks;
 use crate::service::pidfile::Pidfile;
-use crate::service::settings::Effective;
 use crate::service::signals::Signals;
 use crate::service::sockets::Sockets;
 use crate::service::steps::Chronicle;
 use crate::service::watchdog::Check;
+use crate::settings::Effective;
 use crate::state::{State, States};
 use crate::sys::spawn::Parent;
 use crate::systemd::activation::{Listener, Socket};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 use crate::service::hooks::on_thread;
-use crate::service::settings::PIDFILE_TIMEOUT;
+use crate::settings::PIDFILE_TIMEOUT;
 
 /// The file, while this generation is the one to be named in it.
 #[derive(Debug, Clone)]

@@ -13,9 +13,9 @@ use crate::lifecycle::{self, Phase, State};
 use crate::service::clock::millis;
 use crate::service::driver::{Driver, Input};
 use crate::service::hooks::{Event, Hooks, InPlace, Launch, When};
-use crate::service::signals::Signal;
 use crate::service::steps::What;
 use crate::service::{events, lock};
+use crate::settings::signals::Signal;
 use crate::systemd::notify::Message;
 
 /// What the hooks of a reload say, taken together.

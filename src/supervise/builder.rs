@@ -11,7 +11,7 @@ use crate::drain::{Drain, FAR};
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::own_path;
 use crate::service::Handle;
-use crate::service::settings::{Effective, Settings};
+use crate::settings::{Effective, Settings};
 use crate::supervise::child::Recipe;
 use crate::supervise::crash::GOOD_AFTER;
 use crate::supervise::driver::{Driver, Parts, Plan};

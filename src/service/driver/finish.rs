@@ -5,7 +5,7 @@ use tracing::warn;
 use super::{Driver, Input};
 use crate::error::{Error, Kind, Result};
 use crate::lifecycle::End;
-use crate::service::settings::END_TIMEOUT;
+use crate::settings::END_TIMEOUT;
 use crate::sys::background;
 use crate::systemd::notify::NOTIFY_TIMEOUT;
 
