@@ -17,7 +17,7 @@ use crate::service::Service;
 use crate::service::hooks::Hooks;
 use crate::service::pidfile::Pidfile;
 use crate::service::signals::Signals;
-use crate::service::sockets::{Sockets, Wanted};
+use crate::service::sockets::Sockets;
 use crate::service::steps::Chronicle;
 use crate::service::watchdog::Check;
 use crate::settings::signals::SignalMap;
@@ -29,6 +29,7 @@ use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::Names;
 use crate::systemd::notify::Notifier;
+use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
 
@@ -93,36 +94,14 @@ macro_rules! setters {
 }
 
 impl Builder {
-    /// The service listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The address is bound
-    /// only when nobody passes such a socket: without systemd, or without a .socket unit. See
-    /// [`bind`](crate::systemd::activation::bind) for its forms.
-    ///
-    /// The path of a Unix socket that was bound stays as long as a generation or the fd store has the socket, and is removed
-    /// when the service stops for good. With an fd store it stays over a stop, too, as a restart begins with one; what is
-    /// dead then is replaced at the next start.
-    pub fn listen(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Stream, address.into())) });
-        self
-    }
-
-    /// As [`Builder::listen`], for datagrams: UDP or, with a path or `@name`, a Unix socket. See
-    /// [`bind_datagram`](crate::systemd::activation::bind_datagram).
-    pub fn listen_datagram(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Datagram, address.into())) });
-        self
-    }
-
-    /// As [`Builder::listen`], for a Unix socket that keeps packets apart. See
-    /// [`bind_seqpacket`](crate::systemd::activation::bind_seqpacket).
-    pub fn listen_seqpacket(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Seqpacket, address.into())) });
-        self
-    }
-
-    /// Sockets, or other fds, that must be passed in: the service does not start without them.
-    pub fn socket(mut self, name: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: None });
-        self
+    listen_methods! {
+        /// Listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The address
+        /// is bound only when nobody passes such a socket: without systemd, or without a .socket unit.
+        /// See [`bind`](crate::systemd::activation::bind) for its forms.
+        ///
+        /// The path of a Unix socket that was bound stays as long as a generation or the fd store has
+        /// the socket, and is removed when the service stops for good. With an fd store it stays over a
+        /// stop, too, as a restart begins with one; what is dead then is replaced at the next start.
     }
 
     /// Which names [`Service::store`] keeps fds under: what comes in under these names, from systemd or from the previous

@@ -57,7 +57,7 @@ macro_rules! each_setting {
                 /// The name of one of the [presets](crate::service::signals::SignalMap::PRESETS) that
                 /// say which signal does what.
                 signals: String = SIGNALS: "`\"default\"`, of \
-            [`SignalMap::PRESETS`](crate::service::signals::SignalMap::PRESETS)";
+    [`SignalMap::PRESETS`](crate::service::signals::SignalMap::PRESETS)";
                 /// The path of a file with the pid of the main generation, see
                 /// [`Builder::pidfile`](crate::Builder::pidfile).
                 pidfile: PathBuf = PIDFILE: "none";

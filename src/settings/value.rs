@@ -63,12 +63,9 @@ pub(crate) trait Setting {
 impl Setting for Duration {
     fn read(value: Value, row: &Row) -> Result<Self, String> {
         match value {
-            Value::Text(text) => not_zero(duration::parse(&text)?, row),
-            Value::Number(number) if number < 0 => Err("is negative; write a time such as \"30s\"".into()),
-            Value::Number(number) => {
-                Err(format!("has no unit; for seconds write \"{number}s\", for milliseconds \"{number}ms\""))
-            }
             Value::Other(kind) => Err(format!("is {kind}; write a time such as \"30s\"")),
+            // A number is a time without a unit, which is said in the same words.
+            written => not_zero(duration::parse(&written.to_string())?, row),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::settings::{Effective, Settings};
 use crate::supervise::child::Recipe;
 use crate::supervise::crash::GOOD_AFTER;
 use crate::supervise::driver::{Driver, Parts, Plan};
-use crate::supervise::estate::{Estate, Wanted};
+use crate::supervise::estate::Estate;
 use crate::supervise::passing::Passing;
 use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::renew::{Own, Resumed};
@@ -26,6 +26,7 @@ use crate::systemd::activation::{self, Listener};
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::notify::Notifier;
+use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
 
 /// What happens when a program ends that was not told to.
@@ -113,30 +114,11 @@ impl Supervisor {
         self
     }
 
-    /// The program gets the listening sockets of this name, `FileDescriptorName=` in the .socket unit. The address is bound only when nobody
-    /// passes such a socket; see [`bind`](crate::systemd::activation::bind) for its forms. Without any socket, the program gets all that was passed.
-    pub fn listen(self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.want(name.into(), Some((Form::Stream, address.into())))
-    }
-
-    /// As [`listen`](Self::listen), for datagrams; see [`bind_datagram`](crate::systemd::activation::bind_datagram).
-    pub fn listen_datagram(self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.want(name.into(), Some((Form::Datagram, address.into())))
-    }
-
-    /// As [`listen`](Self::listen), for a Unix socket that keeps packets apart.
-    pub fn listen_seqpacket(self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.want(name.into(), Some((Form::Seqpacket, address.into())))
-    }
-
-    /// Sockets, or other fds, that must be passed in.
-    pub fn socket(self, name: impl Into<String>) -> Self {
-        self.want(name.into(), None)
-    }
-
-    fn want(mut self, name: String, address: Option<(Form, String)>) -> Self {
-        self.wanted.push(Wanted { name, address });
-        self
+    listen_methods! {
+        /// Listens for the program on the sockets of this name (`FileDescriptorName=` in the .socket
+        /// unit). The address is bound only when nobody passes such a socket; see
+        /// [`bind`](crate::systemd::activation::bind) for its forms. If no socket is asked for, the
+        /// program gets all that was passed.
     }
 
     /// How the program is told of its sockets. Default: [`Passing::Listen`] alone.
