@@ -33,7 +33,8 @@ use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
 
-/// Settings of a [`Service`]. Every wait has a default, named in [`settings`](crate::service::settings).
+/// Settings of a [`Service`]. Every wait has a default, named in
+/// [`settings`](crate::service::settings).
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Builder {
@@ -95,18 +96,19 @@ macro_rules! setters {
 
 impl Builder {
     listen_methods! {
-        /// Listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The address
-        /// is bound only when nobody passes such a socket: without systemd, or without a .socket unit.
-        /// See [`bind`](crate::systemd::activation::bind) for its forms.
+        /// Listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The
+        /// address is bound only when nobody passes such a socket: without systemd, or without a
+        /// .socket unit. See [`bind`](crate::systemd::activation::bind) for its forms.
         ///
-        /// The path of a Unix socket that was bound stays as long as a generation or the fd store has
-        /// the socket, and is removed when the service stops for good. With an fd store it stays over a
-        /// stop, too, as a restart begins with one; what is dead then is replaced at the next start.
+        /// The path of a Unix socket that was bound stays as long as a generation or the fd store
+        /// has the socket, and is removed when the service stops for good. With an fd store it
+        /// stays over a stop, too, as a restart begins with one; what is dead then is replaced at
+        /// the next start.
     }
 
-    /// Which names [`Service::store`] keeps fds under: what comes in under these names, from systemd or from the previous
-    /// generation, is there again. What comes in under any other name, and is no socket that the service asks for, is closed
-    /// and removed from the store.
+    /// Declares the names under which [`Service::store`] keeps fds. What comes in under these
+    /// names, from systemd or from the previous generation, is there again. What comes in under any
+    /// other name, and is no socket that the service asks for, is closed and removed from the store.
     pub fn store(mut self, names: Names) -> Self {
         self.names = names;
         self
@@ -114,41 +116,45 @@ impl Builder {
 
     each_setting!(setters);
 
-    /// Settings that were read, from a file or the environment. What is said by a call of this builder wins, before or after this.
+    /// Takes settings that were read, from a file or the environment. What is said by a call of
+    /// this builder wins, before or after this.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.read = settings.over(self.read);
         self
     }
 
-    /// Which signal does what. Default: [`SignalMap::default`]. Wins over [`Settings::signals`].
+    /// Says which signal does what. Default: [`SignalMap::default`]. This wins over
+    /// [`Settings::signals`].
     pub fn signals(mut self, map: SignalMap) -> Self {
         self.signals = Some(map);
         self
     }
 
-    /// Writes the pid of the main generation into this file, atomically, and removes it when the service stops. For supervisors that
-    /// know nothing of `NOTIFY_SOCKET`; not for systemd, which has a trap of the name `PIDFile=`. Default: none.
+    /// Writes the pid of the main generation into this file, atomically, and removes it when the
+    /// service stops. This is for supervisors that know nothing of `NOTIFY_SOCKET`, and not for
+    /// systemd, which has a trap of the name `PIDFile=`. Default: none.
     pub fn pidfile(mut self, path: impl Into<PathBuf>) -> Self {
         self.settings.pidfile = Some(path.into());
         self
     }
 
-    /// Whether to wait for adopted processes that ended, as an init does, if this process is PID 1 or a child subreaper. Default: yes.
-    /// See [`REAP_AFTER`](crate::service::settings::REAP_AFTER) for what a program must mind that starts children itself.
+    /// Says whether to wait for adopted processes that ended, as an init does, if this process is
+    /// PID 1 or a child subreaper. Default: yes. A program that starts children itself must wait
+    /// for them within [`REAP_AFTER`](crate::service::settings::REAP_AFTER).
     pub fn reap(mut self, on: bool) -> Self {
         self.no_reaping = !on;
         self
     }
 
-    /// The program to start next generations from. Default: the path that this one was started from, as it is then, so
-    /// that replacing the file is the upgrade.
+    /// Names the program that next generations are started from. Default: the path that this one
+    /// was started from, as it is then, so that replacing the file is the upgrade.
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = Some(path.into());
         self
     }
 
-    /// The watchdog is pinged only while this says `Ok`. It is asked at every ping (at 40 % of `WatchdogSec=`), and must
-    /// answer before the next one. Without a watchdog it is never asked.
+    /// Pings the watchdog only while this check says `Ok`. It is asked at every ping (at 40 % of
+    /// `WatchdogSec=`), and must answer before the next one. Without a watchdog it is never asked.
     pub fn health<F, R>(mut self, check: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
@@ -158,8 +164,9 @@ impl Builder {
         self
     }
 
-    /// Bytes for the next generation's [`Service::inherited_state`], asked for when it is started. It may block: it runs
-    /// on a thread of its own, within the ready timeout.
+    /// Gives the next generation bytes, for its [`Service::inherited_state`]. The function is
+    /// called when that generation is started. It may block: it runs on a thread of its own, within
+    /// the ready timeout.
     pub fn handover_state(mut self, state: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
         self.state = Some(StateFn(Arc::new(state)));
         self

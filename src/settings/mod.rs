@@ -1,4 +1,5 @@
-//! The settings of a service, of which one table says everything, and the defaults of its other waits.
+//! The settings of a service, of which one table says everything, and the defaults of its other
+//! waits.
 //!
 //! All that is public of it is found in [`service::settings`](crate::service::settings).
 
@@ -18,8 +19,8 @@ pub use table::*;
 use crate::lifecycle::Config;
 use value::Value;
 
-/// How long a failed next generation may take from SIGTERM until SIGKILL, beyond the drain of what it
-/// accepted.
+/// How long a failed next generation may take from SIGTERM until SIGKILL, beyond the drain of what
+/// it accepted.
 pub const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a pidfile may take to be written or removed, before the service goes on without it.
 pub const PIDFILE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,8 +28,8 @@ pub const PIDFILE_TIMEOUT: Duration = Duration::from_secs(2);
 /// orphans. After that it is taken for nobody's.
 pub const REAP_AFTER: Duration = Duration::from_secs(10);
 
-/// The shortest watchdog interval that is not odd. The first ping of a new main generation has what is
-/// left of the interval, and a busy machine misses a shorter one.
+/// The shortest watchdog interval that is not odd. The first ping of a new main generation has what
+/// is left of the interval, and a busy machine misses a shorter one.
 const SHORT_WATCHDOG: Duration = Duration::from_secs(1);
 
 impl Effective {
@@ -37,8 +38,8 @@ impl Effective {
         self.all().map(|(row, value)| (row.key, value.shown().to_string())).collect()
     }
 
-    /// Lists what works and is hardly meant. `said` is what these were made of: nobody is to blame for
-    /// a default.
+    /// Lists what works and is hardly meant. `said` is what these were made of: nobody is to blame
+    /// for a default.
     pub(crate) fn oddities(&self, said: &Settings, watchdog: Option<Duration>) -> Vec<String> {
         let show = duration::show;
         let (linger, drain) = (("linger", self.linger), ("drain_timeout", self.drain_timeout));

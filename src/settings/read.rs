@@ -3,8 +3,8 @@
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-use super::table::{Row, Settings};
-use super::value::Value;
+use super::table::Settings;
+use super::value::{Row, Value};
 use crate::error::{Error, Kind, Result};
 use crate::systemd::environment::Environment;
 
@@ -15,8 +15,8 @@ impl Settings {
     /// Reads the variables `HANDOVER_…`.
     ///
     /// # Errors
-    /// With [`Error::is_invalid`]: a variable holds something that cannot be used. The message names
-    /// all such variables.
+    /// With [`Error::is_invalid`]: a variable holds something that cannot be used. The message
+    /// names all such variables.
     pub fn from_env() -> Result<Self> {
         Self::from_environment(&Environment::capture())
     }
@@ -31,30 +31,20 @@ impl Settings {
             let Some(key) = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).map(str::to_ascii_lowercase) else {
                 continue;
             };
-            let name = name.to_string_lossy();
-            if !known(&key) {
+            let (name, written) = (name.to_string_lossy(), value.to_string_lossy());
+            match settings.set(&key, Value::Text(written.clone().into_owned())) {
                 // Other programs have variables that begin so, too. That is no error.
-                if let Some(near) = nearest(&key, 2) {
-                    let near = near.to_ascii_uppercase();
-                    settings.warnings.push(format!("{name} is no setting; is {PREFIX}{near} meant?"));
-                }
-                continue;
-            }
-            let set = match value.to_str() {
-                Some(value) => settings.set(&key, Value::Text(value.to_owned())),
-                None => Err("is not UTF-8".into()),
-            };
-            if let Err(why) = set {
-                mistakes.push(format!("{name}={:?} {why}", value.to_string_lossy()));
+                None => settings.warnings.extend(
+                    nearest(&key, 2)
+                        .map(|near| format!("{name} is no setting; is {PREFIX}{} meant?", near.to_ascii_uppercase())),
+                ),
+                Some(_) if value.to_str().is_none() => mistakes.push(format!("{name}={written:?} is not UTF-8")),
+                Some(Err(why)) => mistakes.push(format!("{name}={written:?} {why}")),
+                Some(Ok(())) => {}
             }
         }
         report("the environment", &mistakes).map(|()| settings)
     }
-}
-
-/// Whether there is a setting of that name.
-pub(super) fn known(key: &str) -> bool {
-    Row::ALL.iter().any(|row| row.key == key)
 }
 
 /// Fails if there are mistakes, with all of them at once: nobody likes to find one after the other.
@@ -133,7 +123,8 @@ impl<'de> Deserialize<'de> for Settings {
                 let mut settings = Settings::default();
                 while let Some(key) = map.next_key::<String>()? {
                     let value = map.next_value::<Value>()?;
-                    settings.set(&key, value).map_err(|why| A::Error::custom(format!("{key} {why}")))?;
+                    let set = settings.set(&key, value).unwrap_or_else(|| Err(unknown(&key)));
+                    set.map_err(|why| A::Error::custom(format!("{key} {why}")))?;
                 }
                 Ok(settings)
             }

@@ -53,20 +53,23 @@ impl fmt::Display for Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Response {
-    /// One reload. A generation that drains takes no notice: another one is main.
+    /// Reloads once. A generation that drains takes no notice: another one is main.
     Reload,
-    /// Finish what was accepted, then exit; a second one cuts what is left.
+    /// Finishes what was accepted, then exits; a second signal cuts what is left.
     Stop,
-    /// As [`Response::Stop`], but however often it comes, nothing is cut before the drain timeout.
+    /// Stops as [`Response::Stop`] does, but however often the signal comes, nothing is cut before
+    /// the drain timeout.
     Finish,
-    /// Cut what is left, and exit.
+    /// Cuts what is left, and exits.
     Hammer,
-    /// Cut what a drain has left: this generation's own, if it drains, and the older ones'. The main generation serves on.
+    /// Cuts what a drain has left: this generation's own, if it drains, and the older ones'. The
+    /// main generation serves on.
     HammerDrain,
-    /// End the linger of a drain, this generation's own and the older ones': idle connections go, requests in flight finish.
-    /// The main generation serves on.
+    /// Ends the linger of a drain, this generation's own and the older ones': idle connections go,
+    /// requests in flight finish. The main generation serves on.
     HurryDrain,
-    /// Nothing but the [hooks](crate::service::hooks::When::BeforeSignal): for example to open log files anew.
+    /// Calls the [hooks](crate::service::hooks::When::BeforeSignal) and does nothing else: for
+    /// example to open log files anew.
     Hooks,
 }
 
@@ -77,7 +80,8 @@ impl Response {
     }
 }
 
-/// Which signal does what. The default: `SIGHUP` reloads, `SIGTERM` and `SIGINT` stop (twice: cut), `SIGQUIT` cuts at once.
+/// Which signal does what. The default: `SIGHUP` reloads, `SIGTERM` and `SIGINT` stop (twice: cut),
+/// `SIGQUIT` cuts at once.
 ///
 /// ```
 /// use handover::service::signals::{Response, Signal, SignalMap};
@@ -104,34 +108,37 @@ impl Default for SignalMap {
     }
 }
 
-/// The presets. In all of them `SIGHUP` reloads, also where the model would die of it: `systemctl reload` of a unit with
-/// `Type=notify-reload` sends it.
+/// In all presets `SIGHUP` reloads, also where the model would die of it: `systemctl reload`
+/// of a unit with `Type=notify-reload` sends it.
 impl SignalMap {
-    /// endless, and beego, which has it built in: `SIGUSR2` cuts what a drain has left, and is ignored by who serves.
+    /// Answers as endless does, and beego, which has it built in: `SIGUSR2` cuts what a drain has
+    /// left, and a generation that serves ignores it.
     pub fn endless() -> Self {
         Self::default().on(Signal::Usr1, Response::Hooks).on(Signal::Usr2, Response::HammerDrain)
     }
 
-    /// facebook's grace: `SIGUSR2` reloads.
+    /// Answers as facebook's grace does: `SIGUSR2` reloads.
     pub fn grace() -> Self {
         Self::default().on(Signal::Usr2, Response::Reload)
     }
 
-    /// overseer: `SIGUSR2` reloads; `SIGUSR1` is for the program's hooks.
+    /// Answers as overseer does: `SIGUSR2` reloads; `SIGUSR1` is for the program's hooks.
     pub fn overseer() -> Self {
         Self::grace().on(Signal::Usr1, Response::Hooks)
     }
 
-    /// goframe: `SIGUSR1` reloads, `SIGQUIT` stops as `SIGTERM` does.
+    /// Answers as goframe does: `SIGUSR1` reloads, `SIGQUIT` stops as `SIGTERM` does.
     pub fn goframe() -> Self {
         Self::default().on(Signal::Usr1, Response::Reload).on(Signal::Quit, Response::Stop)
     }
 
-    /// nginx: `SIGHUP` and `SIGUSR2` reload (a reload always is an upgrade, too), `SIGQUIT` finishes and stops, `SIGTERM` and
-    /// `SIGINT` cut and stop, `SIGUSR1` is for hooks that open log files anew.
+    /// Answers as nginx does: `SIGHUP` and `SIGUSR2` reload (a reload always is an upgrade, too),
+    /// `SIGQUIT` finishes and stops, `SIGTERM` and `SIGINT` cut and stop, `SIGUSR1` is for hooks
+    /// that open log files anew.
     ///
-    /// `SIGWINCH` is sent to an old nginx master after `SIGUSR2`, to end its workers gracefully. Here the old generation drains
-    /// by itself; `SIGWINCH`, to it or to the main one, ends its linger.
+    /// `SIGWINCH` is sent to an old nginx master after `SIGUSR2`, to end its workers gracefully.
+    /// Here the old generation drains by itself; `SIGWINCH`, to it or to the main one, ends its
+    /// linger.
     pub fn nginx() -> Self {
         let responses = vec![
             (Signal::Hup, Response::Reload),
@@ -145,13 +152,14 @@ impl SignalMap {
         Self { responses }
     }
 
-    /// php-fpm: `SIGUSR2` reloads, `SIGQUIT` finishes and stops, `SIGTERM` and `SIGINT` cut and stop, `SIGUSR1` is for hooks
-    /// that open log files anew.
+    /// Answers as php-fpm does: `SIGUSR2` reloads, `SIGQUIT` finishes and stops, `SIGTERM` and
+    /// `SIGINT` cut and stop, `SIGUSR1` is for hooks that open log files anew.
     pub fn php_fpm() -> Self {
         Self::nginx().without(Signal::Winch)
     }
 
-    /// What the preset of that name does: `default`, `endless`, `grace`, `overseer`, `goframe`, `nginx` or `php-fpm`.
+    /// Finds the preset of this name: `default`, `endless`, `grace`, `overseer`, `goframe`, `nginx`
+    /// or `php-fpm`.
     #[must_use]
     pub fn preset(name: &str) -> Option<Self> {
         Some(match name {
@@ -171,14 +179,14 @@ impl SignalMap {
     /// The names of the presets.
     pub const PRESETS: [&str; 7] = ["default", "endless", "grace", "overseer", "goframe", "nginx", "php-fpm"];
 
-    /// This signal does that.
+    /// Gives a signal this response.
     pub fn on(mut self, signal: Signal, response: Response) -> Self {
         self = self.without(signal);
         self.responses.push((signal, response));
         self
     }
 
-    /// This signal does what the system does by default. For most that is death, without a drain.
+    /// Leaves a signal to the system. By default most end the process, without a drain.
     pub fn without(mut self, signal: Signal) -> Self {
         self.responses.retain(|(s, _)| *s != signal);
         self
@@ -195,7 +203,8 @@ impl SignalMap {
         self.responses.iter().copied()
     }
 
-    /// Lists what is ignored by a next generation until it has handlers. A stop must end even one that never comes so far.
+    /// Lists what is ignored by a next generation until it has handlers. A stop must end even one
+    /// that never comes so far.
     pub(crate) fn ignored_at_first(&self) -> Vec<Number> {
         let harmless = |s: &Signal| self.get(*s).is_some_and(|response| !response.is_urgent());
         Signal::ALL.into_iter().filter(harmless).map(Signal::number).collect()

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::read::unknown;
-use super::value::{Setting, Value};
+use super::value::{Row, Setting, Value};
 use crate::error::{Error, Kind, Result};
 
 /// Gives the table to a macro, which makes something of each setting.
@@ -25,22 +24,23 @@ macro_rules! each_setting {
                 /// How long a next generation serves before it becomes main. Until then the old one
                 /// can take over again at once.
                 probation: Duration = PROBATION: Duration::ZERO, "0s";
-                /// How long the service manager may take to read of its new main process, before the
-                /// old one goes on without knowing.
+                /// How long the service manager may take to read of its new main process, before
+                /// the old one goes on without knowing.
                 handover_timeout: Duration = HANDOVER_TIMEOUT: Duration::from_secs(10), "10s",
                     zero "would not wait for systemd at all";
                 /// How long a ready generation waits to be told to accept.
                 standby_timeout: Duration = STANDBY_TIMEOUT: Duration::from_secs(60), "60s",
                     zero "would end every next generation";
-                /// How long accepted work may take to finish after a handover or a stop, before it is
-                /// cut.
+                /// How long accepted work may take to finish after a handover or a stop, before it
+                /// is cut.
                 drain_timeout: Duration = DRAIN_TIMEOUT: Duration::from_secs(30), "30s",
                     zero "would cut every request";
                 /// How long accepted work may take if a new main generation has died: the manager's
                 /// restart of the service waits for it.
                 hurry_timeout: Duration = HURRY_TIMEOUT: Duration::from_millis(500), "500ms";
                 /// How long an idle connection is kept for one more request after a handover. If
-                /// this is shorter than the pauses of most clients, some of their requests are lost.
+                /// this is shorter than the pauses of most clients, some of their requests are
+                /// lost.
                 linger: Duration = LINGER: Duration::from_secs(5), "5s";
                 /// How long an idle connection is kept for one more request when the service stops,
                 /// which a restart waits for. It is never kept longer than `linger`.
@@ -54,10 +54,10 @@ macro_rules! each_setting {
                     zero "the generation that hands over could not finish its requests";
             }
             no_default {
-                /// The name of one of the [presets](crate::service::signals::SignalMap::PRESETS) that
-                /// say which signal does what.
+                /// The name of one of the [presets](crate::service::signals::SignalMap::PRESETS)
+                /// that say which signal does what.
                 signals: String = SIGNALS: "`\"default\"`, of \
-    [`SignalMap::PRESETS`](crate::service::signals::SignalMap::PRESETS)";
+[`SignalMap::PRESETS`](crate::service::signals::SignalMap::PRESETS)";
                 /// The path of a file with the pid of the main generation, see
                 /// [`Builder::pidfile`](crate::Builder::pidfile).
                 pidfile: PathBuf = PIDFILE: "none";
@@ -66,17 +66,6 @@ macro_rules! each_setting {
     };
 }
 pub(crate) use each_setting;
-
-/// What the table says of a setting.
-#[derive(Debug)]
-pub(crate) struct Row {
-    /// The name of the setting.
-    pub(crate) key: &'static str,
-    /// The default as it is written in a file.
-    pub(crate) default: &'static str,
-    /// What would come of a 0. `None`: it may be 0.
-    pub(crate) zero: Option<&'static str>,
-}
 
 macro_rules! define {
     (
@@ -94,24 +83,25 @@ macro_rules! define {
         impl Row {
             $(const $const: Self =
                 Self { key: stringify!($name), default: $default, zero: [$(Some($zero),)? None][0] };)*
-            $(const $more_const: Self = Self { key: stringify!($more), default: $more_default, zero: None };)*
+            $(const $more_const: Self = Self { key: stringify!($more), default: "", zero: None };)*
             /// All settings, in the order in which they are listed everywhere.
             pub(crate) const ALL: &[Self] = &[$(Self::$const,)* $(Self::$more_const,)*];
         }
 
-        /// All timeouts, limits and policies of a service as one value. What is `None` was not said.
+        /// All timeouts, limits and policies of a service as one value. What is `None` was not
+        /// said.
         ///
         /// A call of the [`Builder`](crate::Builder) wins over these, whichever comes first. Of the
         /// environment and a file, let the environment win:
         /// `Settings::from_env()?.over(Settings::from_toml(&text)?)`. Nothing is read unless it is
         /// asked for.
         ///
-        /// Times are written as `"30s"`, `"500ms"` or `"1m 30s"`. A key or value that cannot be meant
-        /// is an error that names it, and the line that it is in. What works and is odd is a warning
-        /// when the service starts. What cannot be seen from inside, such as a `TimeoutStartSec=`
-        /// below `ready_timeout`, is for the unit's linter, `handover check`. A `WatchdogSec=` below
-        /// `ready_timeout` is no mistake: while a next generation gets ready the old one pings, and on
-        /// a first start systemd counts from `READY=1`.
+        /// Times are written as `"30s"`, `"500ms"` or `"1m 30s"`. A key or value that cannot be
+        /// meant is an error that names it, and the line that it is in. What works and is odd is a
+        /// warning when the service starts. What cannot be seen from inside, such as a
+        /// `TimeoutStartSec=` below `ready_timeout`, is for the unit's linter, `handover check`. A
+        /// `WatchdogSec=` below `ready_timeout` is no mistake: while a next generation gets ready
+        /// the old one pings, and on a first start systemd counts from `READY=1`.
         ///
         /// | key | variable | default |
         /// |---|---|---|
@@ -155,14 +145,14 @@ macro_rules! define {
                 }
             }
 
-            /// Sets one by its key. The error goes on from the key and its value.
-            pub(crate) fn set(&mut self, key: &str, value: Value) -> Result<(), String> {
-                match key {
-                    $(stringify!($name) => self.$name = Some(Setting::read(value, &Row::$const)?),)*
-                    $(stringify!($more) => self.$more = Some(Setting::read(value, &Row::$more_const)?),)*
-                    _ => return Err(unknown(key)),
-                }
-                Ok(())
+            /// Sets one by its key. `None`: there is no such setting. The error goes on from the key
+            /// and its value.
+            pub(super) fn set(&mut self, key: &str, value: Value) -> Option<Result<(), String>> {
+                Some(match key {
+                    $(stringify!($name) => value.read_into(&mut self.$name, &Row::$const),)*
+                    $(stringify!($more) => value.read_into(&mut self.$more, &Row::$more_const),)*
+                    _ => return None,
+                })
             }
 
             /// Those that were said.
@@ -183,7 +173,8 @@ macro_rules! define {
         }
 
         impl Effective {
-            /// Refuses what cannot work, and makes "for ever" a time that can be added to any other.
+            /// Refuses what cannot work, and makes "for ever" a time that can be added to any
+            /// other.
             pub(crate) fn of(said: Settings) -> Result<Self> {
                 Ok(Self {
                     $($name: held(said.$name.unwrap_or($const), &Row::$const)?,)*
@@ -217,7 +208,7 @@ mod tests {
         let defaults = Effective::of(Settings::default()).unwrap();
         for (row, value) in defaults.all() {
             let mut written = Settings::default();
-            written.set(row.key, Value::Text(row.default.into())).unwrap();
+            written.set(row.key, Value::Text(row.default.into())).unwrap().unwrap();
             let read: Vec<_> = written.said().map(|(_, read)| read.written()).collect();
             assert_eq!(read, [value.written()], "{}", row.key);
         }

@@ -2,7 +2,7 @@
 
 use ::toml::de::{DeTable, DeValue};
 
-use super::read::{known, mistake, report, unknown};
+use super::read::{mistake, report, unknown};
 use super::table::Settings;
 use super::value::Value;
 use crate::error::Result;
@@ -24,8 +24,8 @@ impl Settings {
     ///
     /// # Errors
     /// With [`Error::is_invalid`](crate::Error::is_invalid): the document cannot be read, has a key
-    /// that is no setting, or a value that cannot be meant. The message has all mistakes, each with its
-    /// line.
+    /// that is no setting, or a value that cannot be meant. The message has all mistakes, each with
+    /// its line.
     pub fn from_toml(text: &str) -> Result<Self> {
         let line_of = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
         let table = DeTable::parse(text).map_err(|error| {
@@ -39,10 +39,6 @@ impl Settings {
             let line = line_of(key.span().start);
             let written = text.get(value.span()).and_then(|v| v.lines().next()).unwrap_or_default().to_owned();
             let key = key.into_inner();
-            if !known(&key) {
-                mistakes.push(format!("line {line}: {key} {}", unknown(&key)));
-                continue;
-            }
             let value = match value.into_inner() {
                 DeValue::String(text) => Value::Text(text.into_owned()),
                 DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
@@ -53,8 +49,10 @@ impl Settings {
                 DeValue::Array(_) => Value::Other("a list"),
                 DeValue::Table(_) => Value::Other("a table"),
             };
-            if let Err(why) = settings.set(&key, value) {
-                mistakes.push(format!("line {line}: {key} = {written} {why}"));
+            match settings.set(&key, value) {
+                None => mistakes.push(format!("line {line}: {key} {}", unknown(&key))),
+                Some(Err(why)) => mistakes.push(format!("line {line}: {key} = {written} {why}")),
+                Some(Ok(())) => {}
             }
         }
         report("TOML", &mistakes).map(|()| settings)

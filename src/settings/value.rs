@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::duration;
 use super::signals::SignalMap;
-use super::table::Row;
 use crate::drain::FAR;
 use crate::error::Result;
 
@@ -15,6 +14,17 @@ const MOST_DRAINING: usize = 128;
 /// A time that is longer than this is odd.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What the table says of a setting.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// The name of the setting.
+    pub(crate) key: &'static str,
+    /// The default as it is written in a file; empty if there is none.
+    pub(crate) default: &'static str,
+    /// What would come of a 0. `None`: it may be 0.
+    pub(crate) zero: Option<&'static str>,
+}
+
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
@@ -22,6 +32,14 @@ pub(crate) enum Value {
     Number(i64),
     /// Something that no setting can be, by name.
     Other(&'static str),
+}
+
+impl Value {
+    /// Reads it as the setting of this row.
+    pub(super) fn read_into<T: Setting>(self, setting: &mut Option<T>, row: &Row) -> Result<(), String> {
+        *setting = Some(T::read(self, row)?);
+        Ok(())
+    }
 }
 
 impl fmt::Display for Value {

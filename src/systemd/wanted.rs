@@ -32,8 +32,8 @@ macro_rules! listen_methods {
             self.want(name.into(), Some((Form::Stream, address.into())))
         }
 
-        /// Listens as [`listen`](Self::listen) does, for datagrams: UDP or, with a path or `@name`, a
-        /// Unix socket. See [`bind_datagram`](crate::systemd::activation::bind_datagram).
+        /// Listens as [`listen`](Self::listen) does, for datagrams: UDP or, with a path or `@name`,
+        /// a Unix socket. See [`bind_datagram`](crate::systemd::activation::bind_datagram).
         pub fn listen_datagram(self, name: impl Into<String>, address: impl Into<String>) -> Self {
             self.want(name.into(), Some((Form::Datagram, address.into())))
         }
