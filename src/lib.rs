@@ -77,7 +77,9 @@ mod error;
 mod generation;
 pub mod jobs;
 mod lifecycle;
+mod reload;
 pub mod service;
+mod settings;
 pub mod state;
 mod sys;
 pub mod systemd;
@@ -117,8 +119,8 @@ pub use crate::drain::{
 pub use crate::error::{Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::jobs::Jobs;
-pub use crate::service::settings::Settings;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
+pub use crate::settings::Settings;
 
 /// Chapters to read; there is no code in here.
 pub mod docs {

@@ -112,8 +112,7 @@ impl Custody {
                 return Some(handed.map(transfer));
             }
         }
-        self.keeper
-            .run(move |store| Some(Input::Prepared(attempt, store.hand_over(additions, &since).map(transfer))));
+        self.keeper.run(move |store| Some(Input::Prepared(attempt, store.hand_over(additions, &since).map(transfer))));
         None
     }
 

@@ -15,7 +15,7 @@ use crate::reload::input::InputSender;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::status::Older;
 use crate::reload::{inquiry::Inquiry, watch};
-use crate::service::settings::END_TIMEOUT;
+use crate::settings::END_TIMEOUT;
 use crate::wire::frame::{Drainer, Frame};
 
 /// Whoever is third from the cap is told to hurry, so that it has only requests in flight left when

@@ -1,7 +1,7 @@
 //! Hooks: functions of the application that are called on the way through a reload and to the end.
 //!
 //! A hook is [asynchronous](Hook::new) or [blocking](Hook::blocking), has a timeout
-//! ([`HOOK_TIMEOUT`](crate::service::settings::HOOK_TIMEOUT), or its [own](Hook::timeout)), and runs beside the event loop of the
+//! ([`HOOK_TIMEOUT`](crate::settings::HOOK_TIMEOUT), or its [own](Hook::timeout)), and runs beside the event loop of the
 //! service. One that fails, panics or hangs is reported in the journal. Which wait for which:
 //!
 //! | hook | what waits for it | its failure |
@@ -30,7 +30,7 @@ use tokio::time::timeout;
 
 use crate::drain::FAR;
 use crate::generation::Origin;
-use crate::service::signals::Signal;
+use crate::settings::signals::Signal;
 
 /// When a hook is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

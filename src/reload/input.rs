@@ -12,7 +12,7 @@ use crate::reload::custody::Transfer;
 use crate::reload::handle::Request;
 use crate::reload::hook_runner::Decision;
 use crate::reload::inquiry::Holding;
-use crate::service::signals::{Response, Signal};
+use crate::settings::signals::{Response, Signal};
 use crate::systemd::fdstore::Snapshot;
 use crate::wire::frame::Frame;
 

@@ -480,14 +480,18 @@ mod tests {
     }
 
     fn render() -> String {
-        let mut table = String::from("| event | `MESSAGE_ID` | fields | step | hook | counted, remembered |\n|---|---|---|---|---|---|\n");
+        let mut table = String::from(
+            "| event | `MESSAGE_ID` | fields | step | hook | counted, remembered |\n|---|---|---|---|---|---|\n",
+        );
         for moment in Moment::ALL {
             let row = moment.row();
             let (event, id) = row.event.map_or((String::new(), ""), |(name, id)| (format!("`{name}`"), id));
-            let fields: Vec<_> = row.fields.iter().map(|field| format!("`{}`", screaming(&format!("{field:?}")))).collect();
+            let fields: Vec<_> =
+                row.fields.iter().map(|field| format!("`{}`", screaming(&format!("{field:?}")))).collect();
             let step = row.step.map(|step| format!("`{step:?}`")).unwrap_or_default();
             let hook = row.hook.map(|hook| format!("`{hook:?}`")).unwrap_or_default();
-            let outcome = row.counts.or(row.remembers).map(|outcome| format!("`{}`", outcome.code())).unwrap_or_default();
+            let outcome =
+                row.counts.or(row.remembers).map(|outcome| format!("`{}`", outcome.code())).unwrap_or_default();
             let _ = writeln!(table, "| {event} | {id} | {} | {step} | {hook} | {outcome} |", fields.join(" "));
         }
         table

@@ -18,7 +18,7 @@ use crate::generation::{Link, Next};
 use crate::reload::clock::{millis, now};
 use crate::reload::input::InputSender;
 use crate::reload::watch;
-use crate::service::settings::END_TIMEOUT;
+use crate::settings::END_TIMEOUT;
 use crate::sys::random;
 use crate::systemd::fdstore::Changes;
 use crate::wire::frame::{Frame, MAX_NAMES};
@@ -178,7 +178,15 @@ pub(crate) struct Times {
 impl Successor {
     /// `generation` is the number that the next one will have.
     pub(crate) fn new(generation: u64, inputs: InputSender) -> Self {
-        Self { generation, attempts: 0, attempt: None, starting: 0, watchers: JoinSet::new(), enders: JoinSet::new(), inputs }
+        Self {
+            generation,
+            attempts: 0,
+            attempt: None,
+            starting: 0,
+            watchers: JoinSet::new(),
+            enders: JoinSet::new(),
+            inputs,
+        }
     }
 
     pub(crate) fn generation(&self) -> u64 {

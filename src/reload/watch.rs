@@ -16,7 +16,7 @@ use crate::lifecycle::Event;
 use crate::reload::input::{Input, InputSender};
 use crate::reload::inquiry::Holding;
 use crate::reload::moment::{Facts, Moment};
-use crate::service::settings::END_TIMEOUT;
+use crate::settings::END_TIMEOUT;
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::socket::register;
 use crate::wire::frame::Frame;
@@ -91,13 +91,7 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: InputSender) {
 
 /// An older generation that drains; it is gone when its end of the link is closed. It has a deadline of its own: if it
 /// is still there when that is `overdue`, it hangs, and nobody else would end it.
-pub(crate) async fn drainer(
-    generation: u64,
-    pid: u32,
-    link: Arc<Link>,
-    overdue: Instant,
-    inputs: InputSender,
-) {
+pub(crate) async fn drainer(generation: u64, pid: u32, link: Arc<Link>, overdue: Instant, inputs: InputSender) {
     if timeout_at(overdue, gone(&link, &inputs)).await.is_err() {
         kill(generation, pid);
         gone(&link, &inputs).await;

@@ -13,14 +13,17 @@ use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Inherited, Origin};
 use crate::jobs::Jobs;
-use crate::service::Service;
-use crate::service::hooks::Hooks;
+use crate::reload::history::History;
+use crate::reload::hooks::{Event, Hook, Hooks, InPlace, Launch, When};
+use crate::reload::steps::Listeners;
+use crate::reload::watchdog::Check;
+use crate::service::api::Service;
+use crate::service::assembly::{Assembly, StateFn};
+use crate::service::handlers::Signals;
 use crate::service::pidfile::Pidfile;
-use crate::service::settings::{Effective, Settings};
-use crate::service::signals::{SignalMap, Signals};
-use crate::service::sockets::{Sockets, Wanted};
-use crate::service::steps::Chronicle;
-use crate::service::watchdog::Check;
+use crate::service::sockets::Sockets;
+use crate::settings::signals::SignalMap;
+use crate::settings::{Effective, Settings, each_setting};
 use crate::state::States;
 use crate::sys::fdtable;
 use crate::sys::spawn::Parent;
@@ -28,10 +31,12 @@ use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::Names;
 use crate::systemd::notify::Notifier;
+use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
 
-/// Settings of a [`Service`]. Every wait has a default, named in [`settings`](crate::service::settings).
+/// Settings of a [`Service`]. Every wait has a default, named in
+/// [`settings`](crate::service::settings).
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Builder {
@@ -41,7 +46,7 @@ pub struct Builder {
     /// What was read by the application.
     read: Settings,
     signals: Option<SignalMap>,
-    pub(crate) hooks: Hooks,
+    hooks: Hooks,
     no_reaping: bool,
     program: Option<PathBuf>,
     check: Option<Check>,
@@ -62,143 +67,93 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// The application's bytes for the next generation.
-#[derive(Clone)]
-pub(crate) struct StateFn(pub(crate) Arc<dyn Fn() -> Vec<u8> + Send + Sync>);
-
-impl fmt::Debug for StateFn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StateFn")
+impl Service {
+    /// Returns a builder with the defaults of [`settings`](crate::service::settings).
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 }
 
+/// Makes a method of each setting that has a default.
+macro_rules! setters {
+    (
+        default {$(
+            $(#[$doc:meta])*
+            $name:ident: $type:ty = $const:ident: $value:expr, $default:literal $(, zero $zero:literal)?;
+        )*}
+        $($others:tt)*
+    ) => {$(
+        $(#[$doc])*
+        ///
+        #[doc = concat!("Default: [`", $default, "`](crate::service::settings::", stringify!($const), ").")]
+        pub fn $name(mut self, value: $type) -> Self {
+            self.settings.$name = Some(value);
+            self
+        }
+    )*};
+}
+
 impl Builder {
-    /// The service listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The address is bound
-    /// only when nobody passes such a socket: without systemd, or without a .socket unit. See
-    /// [`bind`](crate::systemd::activation::bind) for its forms.
-    ///
-    /// The path of a Unix socket that was bound stays as long as a generation or the fd store has the socket, and is removed
-    /// when the service stops for good. With an fd store it stays over a stop, too, as a restart begins with one; what is
-    /// dead then is replaced at the next start.
-    pub fn listen(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Stream, address.into())) });
-        self
+    listen_methods! {
+        /// Listens on the sockets of this name (`FileDescriptorName=` in the .socket unit). The
+        /// address is bound only when nobody passes such a socket: without systemd, or without a
+        /// .socket unit. See [`bind`](crate::systemd::activation::bind) for its forms.
+        ///
+        /// The path of a Unix socket that was bound stays as long as a generation or the fd store
+        /// has the socket, and is removed when the service stops for good. With an fd store it
+        /// stays over a stop, too, as a restart begins with one; what is dead then is replaced at
+        /// the next start.
     }
 
-    /// As [`Builder::listen`], for datagrams: UDP or, with a path or `@name`, a Unix socket. See
-    /// [`bind_datagram`](crate::systemd::activation::bind_datagram).
-    pub fn listen_datagram(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Datagram, address.into())) });
-        self
-    }
-
-    /// As [`Builder::listen`], for a Unix socket that keeps packets apart. See
-    /// [`bind_seqpacket`](crate::systemd::activation::bind_seqpacket).
-    pub fn listen_seqpacket(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: Some((Form::Seqpacket, address.into())) });
-        self
-    }
-
-    /// Sockets, or other fds, that must be passed in: the service does not start without them.
-    pub fn socket(mut self, name: impl Into<String>) -> Self {
-        self.wanted.push(Wanted { name: name.into(), address: None });
-        self
-    }
-
-    /// Which names [`Service::store`] keeps fds under: what comes in under these names, from systemd or from the previous
-    /// generation, is there again. What comes in under any other name, and is no socket that the service asks for, is closed
-    /// and removed from the store.
+    /// Declares the names under which [`Service::store`] keeps fds. What comes in under these
+    /// names, from systemd or from the previous generation, is there again. What comes in under any
+    /// other name, and is no socket that the service asks for, is closed and removed from the store.
     pub fn store(mut self, names: Names) -> Self {
         self.names = names;
         self
     }
 
-    /// How long a next generation may take until it is ready. Default 30 s.
-    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.ready_timeout = Some(timeout);
-        self
-    }
+    each_setting!(setters);
 
-    /// How long a next generation serves, with this one ready to take over again at once, before it becomes main.
-    /// Default 0: it becomes main when it serves.
-    pub fn probation(mut self, time: Duration) -> Self {
-        self.settings.probation = Some(time);
-        self
-    }
-
-    /// How long accepted work may take to finish after a handover or a stop, before it is cut. Default 30 s.
-    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.drain_timeout = Some(timeout);
-        self
-    }
-
-    /// How long accepted work may take if a new main generation has died: the restart of the service waits for it.
-    /// Default 500 ms.
-    pub fn hurry_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.hurry_timeout = Some(timeout);
-        self
-    }
-
-    /// How long an idle connection is kept for one more request after a handover. Longer than the pauses of most
-    /// clients, or some of their requests are lost. Default 5 s.
-    pub fn linger(mut self, time: Duration) -> Self {
-        self.settings.linger = Some(time);
-        self
-    }
-
-    /// The same when the service stops. Default 1 s, and never longer than [`Builder::linger`].
-    pub fn stop_linger(mut self, time: Duration) -> Self {
-        self.settings.stop_linger = Some(time);
-        self
-    }
-
-    /// How many old generations may drain at once before the oldest is hammered. Default 8.
-    pub fn max_draining(mut self, generations: usize) -> Self {
-        self.settings.max_draining = Some(generations);
-        self
-    }
-
-    /// How long a hook may take that has no [timeout of its own](crate::service::hooks::Hook::timeout). Default 10 s.
-    pub fn hook_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.hook_timeout = Some(timeout);
-        self
-    }
-
-    /// Settings that were read, from a file or the environment. What is said by a call of this builder wins, before or after this.
+    /// Takes settings that were read, from a file or the environment. What is said by a call of
+    /// this builder wins, before or after this.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.read = settings.over(self.read);
         self
     }
 
-    /// Which signal does what. Default: [`SignalMap::default`]. Wins over [`Settings::signals`].
+    /// Says which signal does what. Default: [`SignalMap::default`]. This wins over
+    /// [`Settings::signals`].
     pub fn signals(mut self, map: SignalMap) -> Self {
         self.signals = Some(map);
         self
     }
 
-    /// Writes the pid of the main generation into this file, atomically, and removes it when the service stops. For supervisors that
-    /// know nothing of `NOTIFY_SOCKET`; not for systemd, which has a trap of the name `PIDFile=`. Default: none.
+    /// Writes the pid of the main generation into this file, atomically, and removes it when the
+    /// service stops. This is for supervisors that know nothing of `NOTIFY_SOCKET`, and not for
+    /// systemd, which has a trap of the name `PIDFile=`. Default: none.
     pub fn pidfile(mut self, path: impl Into<PathBuf>) -> Self {
         self.settings.pidfile = Some(path.into());
         self
     }
 
-    /// Whether to wait for adopted processes that ended, as an init does, if this process is PID 1 or a child subreaper. Default: yes.
-    /// See [`REAP_AFTER`](crate::service::settings::REAP_AFTER) for what a program must mind that starts children itself.
+    /// Says whether to wait for adopted processes that ended, as an init does, if this process is
+    /// PID 1 or a child subreaper. Default: yes. A program that starts children itself must wait
+    /// for them within [`REAP_AFTER`](crate::service::settings::REAP_AFTER).
     pub fn reap(mut self, on: bool) -> Self {
         self.no_reaping = !on;
         self
     }
 
-    /// The program to start next generations from. Default: the path that this one was started from, as it is then, so
-    /// that replacing the file is the upgrade.
+    /// Names the program that next generations are started from. Default: the path that this one
+    /// was started from, as it is then, so that replacing the file is the upgrade.
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = Some(path.into());
         self
     }
 
-    /// The watchdog is pinged only while this says `Ok`. It is asked at every ping (at 40 % of `WatchdogSec=`), and must
-    /// answer before the next one. Without a watchdog it is never asked.
+    /// Pings the watchdog only while this check says `Ok`. It is asked at every ping (at 40 % of
+    /// `WatchdogSec=`), and must answer before the next one. Without a watchdog it is never asked.
     pub fn health<F, R>(mut self, check: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
@@ -208,8 +163,9 @@ impl Builder {
         self
     }
 
-    /// Bytes for the next generation's [`Service::inherited_state`], asked for when it is started. It may block: it runs
-    /// on a thread of its own, within the ready timeout.
+    /// Gives the next generation bytes, for its [`Service::inherited_state`]. The function is
+    /// called when that generation is started. It may block: it runs on a thread of its own, within
+    /// the ready timeout.
     pub fn handover_state(mut self, state: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
         self.state = Some(StateFn(Arc::new(state)));
         self
@@ -238,12 +194,13 @@ impl Builder {
         let inherited = Inherited::from_env(&environment, std::process::id())?;
         let extras = std::mem::take(&mut self.extras);
         let assembled = installed.and_then(|signals| self.assemble(&environment, &said, signals, inherited.as_ref()));
-        let assembled = assembled.and_then(|service| {
+        let assembled = assembled.and_then(|assembly| {
+            let service = Service::new(assembly);
             extras.into_iter().try_for_each(|extra| (extra.0)(&service))?;
             Ok(service)
         });
         match assembled {
-            Ok(service) => Ok(Service { inherited, ..service }),
+            Ok(service) => Ok(service.inheriting(inherited)),
             Err(error) => {
                 if let Some(inherited) = inherited {
                     let _ = inherited.link.send(&Frame::failed(&error.to_string()), &[]);
@@ -259,7 +216,7 @@ impl Builder {
         said: &Settings,
         signals: Signals,
         inherited: Option<&Inherited>,
-    ) -> Result<Service> {
+    ) -> Result<Assembly> {
         let Self { wanted, program, check, state, names, hooks, no_reaping, .. } = self;
         let settings = Effective::of(said.clone())?;
         let hooks = hooks.checked()?;
@@ -290,11 +247,11 @@ impl Builder {
             drop(tokio::task::spawn_blocking(fdtable::enlarge));
         }
         let pidfile = settings.pidfile.clone().map(|path| Pidfile::new(path, managed));
-        let (inputs, waiting) = mpsc::unbounded_channel();
+        let ((requests, asked), (inputs, heard)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let drain = Drain::new();
-        Ok(Service {
-            generation: inherited.map_or(1, |i| i.hello.generation),
-            handover_id: inherited.map(|i| i.hello.handover_id.clone()),
+        Ok(Assembly {
+            number: inherited.map_or(1, |i| i.hello.generation),
+            handover_id: inherited.map(|i| Arc::from(i.hello.handover_id.as_str())),
             settings,
             hooks,
             pidfile,
@@ -307,15 +264,58 @@ impl Builder {
             watchdog,
             check,
             state,
-            chronicle: Chronicle::open(inherited.map(|i| &i.hello)),
+            listeners: Listeners::default(),
+            history: History::open(inherited.map(|i| &i.hello)),
             inherited: None,
             origin,
             parent: if managed && sibling { Parent::Manager } else { Parent::Us },
             managed,
             signals,
+            requests,
+            asked,
             inputs,
-            waiting,
+            heard,
         })
+    }
+}
+
+impl Builder {
+    /// Calls this hook at that moment. There may be several; they are called in the order that they were given.
+    pub fn on(mut self, when: When, hook: Hook<Event>) -> Self {
+        self.hooks.on.push((when, hook));
+        self
+    }
+
+    /// May change the command that the next generation is started with, its environment included. An error fails the reload.
+    ///
+    /// Called in every generation: what it appends to the arguments comes once more with each reload, if it does not look whether it is
+    /// there.
+    pub fn before_spawn(mut self, hook: Hook<Launch, Launch>) -> Self {
+        self.hooks.before_spawn.push(hook);
+        self
+    }
+
+    /// A reload calls this, and is over if it says [`InPlace::Done`]: no new process, the same connections, the same pid. systemd is told
+    /// of a reload as ever. An error fails the reload, [`Handle::reload`](crate::Handle::reload) included; the old settings hold, so
+    /// it must not have changed any.
+    ///
+    /// In a process that is PID 1, of a container for example, this is the only reload that there can be.
+    ///
+    /// ```
+    /// use handover::service::hooks::{Hook, InPlace};
+    ///
+    /// let builder = handover::Service::builder().on_reload_in_place(Hook::new(|_| async {
+    ///     if std::path::Path::new("/run/web/upgrade").exists() {
+    ///         return Ok(InPlace::NewGeneration);
+    ///     }
+    ///     // Read and check everything, and only then put it into place.
+    ///     Ok(InPlace::Done)
+    /// }));
+    /// # drop(builder);
+    /// ```
+    pub fn on_reload_in_place(mut self, hook: Hook<Event, InPlace>) -> Self {
+        self.hooks.in_place = Some(hook);
+        self
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use crate::drain::{Datagram, DatagramOptions, Datagrams, Flows, serve_datagrams};
 use crate::error::Result;
-use crate::service::{Service, lock};
+use crate::service::api::Service;
 use crate::systemd::activation::Socket;
 
 /// A link to the previous generation's flows is passed under a name that begins so. (Not with `handover.`: those are of the fd
@@ -45,7 +45,7 @@ impl Service {
         H: Fn(Datagram) -> F + Send + Sync + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let sockets = lock(&self.sockets).take(name, Socket::check_received)?;
+        let sockets = self.sockets().take(name, Socket::check_received)?;
         serve_datagrams(self.drain(), name, sockets, options, handler)
     }
 
@@ -56,7 +56,7 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is of another kind, or
     /// the name was taken before.
     pub fn datagrams(&self, name: &str) -> Result<Vec<Datagrams>> {
-        let sockets = lock(&self.sockets).take(name, Socket::check_received)?;
+        let sockets = self.sockets().take(name, Socket::check_received)?;
         sockets.into_iter().map(|socket| Datagrams::new(self.drain(), name, socket)).collect()
     }
 
@@ -69,7 +69,7 @@ impl Service {
     where
         K: Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Clone + Send + Sync + 'static,
     {
-        let mut sockets = lock(&self.sockets);
+        let mut sockets = self.sockets();
         let mut all = Vec::new();
         for (number, socket) in sockets.take(name, Socket::check_received)?.into_iter().enumerate() {
             // The order of the sockets is kept from generation to generation.
@@ -89,6 +89,6 @@ impl Service {
     /// # Errors
     /// With [`Error::is_socket`](crate::Error::is_socket): nothing of that name was passed, or the name was taken before.
     pub fn fds(&self, name: &str) -> Result<Vec<Socket>> {
-        lock(&self.sockets).take(name, Socket::check_nothing)
+        self.sockets().take(name, Socket::check_nothing)
     }
 }

@@ -4,15 +4,20 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::service::hooks::on_thread;
-use crate::service::settings::PIDFILE_TIMEOUT;
+use crate::reload::hooks::on_thread;
+use crate::settings::PIDFILE_TIMEOUT;
 
-/// The file, while this generation is the one to be named in it.
-#[derive(Debug, Clone)]
+/// The file, and what is being done to it.
+#[derive(Debug)]
 pub(crate) struct Pidfile {
     path: PathBuf,
+    /// The last change, which has a deadline of its own.
+    last: Option<JoinHandle<()>>,
+    /// It names this process, or will.
+    ours: bool,
 }
 
 impl Pidfile {
@@ -24,39 +29,56 @@ impl Pidfile {
                 path.display()
             );
         }
-        Self { path }
+        Self { path, last: None, ours: false }
     }
 
-    /// Names us. Whoever reads it finds the old content or the new, never half of it.
-    pub(crate) async fn write(self) {
-        self.aside("written", |path| {
-            let old = read(path);
-            if let Some(old) = old.filter(|pid| *pid != std::process::id()) {
-                note_old(path, old);
+    /// Names this process, aside. Whoever reads the file finds the old content or the new, never half
+    /// of it.
+    pub(crate) fn write(&mut self) {
+        self.ours = true;
+        let (path, before) = (self.path.clone(), self.last.take());
+        self.last = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
             }
-            replace(path)
-        })
-        .await;
+            aside(path, "written", |path| {
+                if let Some(old) = read(path).filter(|pid| *pid != std::process::id()) {
+                    note_old(path, old);
+                }
+                replace(path)
+            })
+            .await;
+        }));
     }
 
-    /// Removes it, if it still names us.
-    pub(crate) async fn remove(self) {
-        self.aside("removed", |path| match read(path) {
-            Some(pid) if pid == std::process::id() => fs::remove_file(path),
-            _ => Ok(()),
-        })
-        .await;
+    /// Leaves the file to the next generation, to write and to remove.
+    pub(crate) fn leave(&mut self) {
+        self.ours = false;
     }
 
-    /// It may be on a file system that hangs.
-    async fn aside(self, what: &str, job: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) {
-        let shown = self.path.display().to_string();
-        let done = on_thread(move || job(&self.path).map_err(|e| e.to_string()));
-        match tokio::time::timeout(PIDFILE_TIMEOUT, done).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!("the pidfile {shown} cannot be {what}: {error}"),
-            Err(_) => warn!("the pidfile {shown} could not be {what} within {PIDFILE_TIMEOUT:?}"),
+    /// Removes the file, if it still names this process.
+    pub(crate) async fn end(mut self) {
+        if let Some(last) = self.last.take() {
+            let _ = last.await;
         }
+        if self.ours {
+            aside(self.path, "removed", |path| match read(path) {
+                Some(pid) if pid == std::process::id() => fs::remove_file(path),
+                _ => Ok(()),
+            })
+            .await;
+        }
+    }
+}
+
+/// The file may be on a file system that hangs.
+async fn aside(path: PathBuf, what: &str, job: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) {
+    let shown = path.display().to_string();
+    let done = on_thread(move || job(&path).map_err(|e| e.to_string()));
+    match tokio::time::timeout(PIDFILE_TIMEOUT, done).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!("the pidfile {shown} cannot be {what}: {error}"),
+        Err(_) => warn!("the pidfile {shown} could not be {what} within {PIDFILE_TIMEOUT:?}"),
     }
 }
 
@@ -97,19 +119,30 @@ mod tests {
     async fn it_names_us_and_is_removed_only_if_it_does() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("web.pid");
-        let pidfile = || Pidfile::new(path.clone(), false);
         let us = format!("{}\n", std::process::id());
+        let mut pidfile = Pidfile::new(path.clone(), false);
         for stale in ["", "4194304\n", "no number", "1"] {
             fs::write(&path, stale).unwrap();
-            pidfile().write().await;
+            pidfile.write();
+            pidfile.last.take().unwrap().await.unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), us);
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing beside it");
-        pidfile().remove().await;
+        pidfile.end().await;
         assert!(!path.exists());
-        fs::write(&path, "1\n").unwrap();
-        pidfile().remove().await;
-        assert!(path.exists(), "another's");
-        Pidfile::new("/nowhere/web.pid".into(), false).write().await;
+        for (content, left) in [("1\n", false), (us.as_str(), true)] {
+            let mut pidfile = Pidfile::new(path.clone(), false);
+            pidfile.write();
+            pidfile.last.take().unwrap().await.unwrap();
+            fs::write(&path, content).unwrap();
+            if left {
+                pidfile.leave();
+            }
+            pidfile.end().await;
+            assert!(path.exists(), "another's");
+        }
+        let mut nowhere = Pidfile::new("/nowhere/web.pid".into(), false);
+        nowhere.write();
+        nowhere.end().await;
     }
 }

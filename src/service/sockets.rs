@@ -1,12 +1,13 @@
 //! The sockets of this generation: what the application uses, what the next generation gets, and what a crash must not lose.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::{debug, warn};
 
 use crate::drain::FlowLinks;
 use crate::error::{Error, Kind, Result};
-use crate::service::status::SocketStatus;
+use crate::reload::status::SocketStatus;
 use crate::sys::unix_path;
 use crate::systemd::activation::{Activation, PassedConnection, Socket};
 use crate::systemd::bind::{self, Form};
@@ -14,17 +15,10 @@ use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::Kept::Stored;
 use crate::systemd::fdstore::{FdStore, Names};
 use crate::systemd::notify::Notifier;
+use crate::systemd::wanted::Wanted;
 
 /// Sockets that we bound ourselves are in the fd store under names that begin so.
 const BOUND: &str = "handover.bound.";
-
-/// A name that the application declared, with an address for when nobody passes a socket of that name.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    pub(crate) name: String,
-    /// `None`: they must be passed in, and may be of any kind.
-    pub(crate) address: Option<(Form, String)>,
-}
 
 #[derive(Debug)]
 struct Kept {
@@ -55,14 +49,12 @@ impl Sockets {
         wanted: &[Wanted],
         names: &Names,
     ) -> Result<Self> {
+        Wanted::check(wanted)?;
         let mut activation = Activation::from_env(environment)?;
         let store = FdStore::open(environment, notifier, &mut activation, names)?;
         store.standby();
         let mut kept: Vec<Kept> = Vec::new();
         for Wanted { name, address } in wanted {
-            if kept.iter().any(|k| k.name == *name) {
-                return Err(Error::new(Kind::Invalid, format!("the socket name {name:?} was declared twice")));
-            }
             let passed = activation.contains(name);
             let (sockets, entry) = match address {
                 Some((form, address)) if !passed => bound(&store, name, *form, address)?,
@@ -238,4 +230,9 @@ pub(crate) fn remove_stale(store: &FdStore, wanted: &[String]) {
             }
         }
     }
+}
+
+/// A panic elsewhere does not make the sockets unusable.
+pub(crate) fn lock(sockets: &Mutex<Sockets>) -> MutexGuard<'_, Sockets> {
+    sockets.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::drain::{Connection, Seqpacket, StreamOptions, serve_passed, serve_stream};
 use crate::error::Result;
-use crate::service::{Service, lock};
+use crate::service::api::Service;
 use crate::systemd::activation::{SeqpacketListener, Socket};
 
 impl Service {
@@ -99,7 +99,7 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is of another kind, or
     /// the name was taken before.
     pub fn seqpacket_listeners(&self, name: &str) -> Result<Vec<SeqpacketListener>> {
-        let sockets = lock(&self.sockets).take(name, Socket::check_seqpacket)?;
+        let sockets = self.sockets().take(name, Socket::check_seqpacket)?;
         sockets.into_iter().map(Socket::into_seqpacket_listener).collect()
     }
 
@@ -130,7 +130,7 @@ impl Service {
         H: FnOnce(Connection) -> F + Send + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let connection = lock(&self.sockets).take_connection(name)?;
+        let connection = self.sockets().take_connection(name)?;
         let served = serve_passed(self.drain(), name, connection, handler)?;
         info!("this process serves the one connection {name:?} (Accept=yes): reloads do not apply to it");
         let handle = self.handle();

@@ -11,11 +11,11 @@ use crate::drain::{Drain, FAR};
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::own_path;
 use crate::service::Handle;
-use crate::service::settings::{Effective, Settings};
+use crate::settings::{Effective, Settings};
 use crate::supervise::child::Recipe;
 use crate::supervise::crash::GOOD_AFTER;
 use crate::supervise::driver::{Driver, Parts, Plan};
-use crate::supervise::estate::{Estate, Wanted};
+use crate::supervise::estate::Estate;
 use crate::supervise::passing::Passing;
 use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::renew::{Own, Resumed};
@@ -26,13 +26,15 @@ use crate::systemd::activation::{self, Listener};
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::notify::Notifier;
+use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
 
 /// What happens when a program ends that was not told to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnCrash {
-    /// It is started again, after a pause that grows with each crash. Connections wait in the backlog of the sockets meanwhile.
+    /// It is started again, after a pause that grows with each crash. Connections wait in the
+    /// backlog of the sockets meanwhile.
     #[default]
     Restart,
     /// The supervisor ends with an error, so that `Restart=` of the unit rules.
@@ -50,7 +52,8 @@ pub enum Senders {
     All,
 }
 
-/// What a program is to be started with, and how it is reloaded. See the [module](crate::supervise).
+/// What a program is to be started with, and how it is reloaded. See the
+/// [module](crate::supervise).
 #[derive(Debug, Clone)]
 #[must_use = "nothing is supervised before start()"]
 pub struct Supervisor {
@@ -72,7 +75,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The program at this path; a name without a slash is looked for in `PATH`, each time that it is started.
+    /// Supervises the program at this path. A name without a slash is looked for in `PATH`, each
+    /// time that the program is started.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -93,109 +97,96 @@ impl Supervisor {
         }
     }
 
-    /// One more argument. `{fd}` in it becomes the number of the first socket, `{fd:NAME}` that of a socket by name, `{generation}` the
-    /// number of the generation, `{{` a brace.
+    /// Adds one argument. `{fd}` in it becomes the number of the first socket, `{fd:NAME}` that of
+    /// a socket by name, `{generation}` the number of the generation, `{{` a brace.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// More arguments, see [`arg`](Self::arg).
+    /// Adds several arguments, see [`arg`](Self::arg).
     pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
-    /// Where the program works: looked up at each start, so that a symbolic link such as `/srv/web/current` means the newest release.
-    /// Default: where the supervisor does.
+    /// Sets the directory in which the program works. It is looked up at each start, so that a
+    /// symbolic link such as `/srv/web/current` means the newest release. Default: that of the
+    /// supervisor.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
     }
 
-    /// The program gets the listening sockets of this name, `FileDescriptorName=` in the .socket unit. The address is bound only when nobody
-    /// passes such a socket; see [`bind`](crate::systemd::activation::bind) for its forms. Without any socket, the program gets all that was passed.
-    pub fn listen(self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.want(name.into(), Some((Form::Stream, address.into())))
+    listen_methods! {
+        /// Listens for the program on the sockets of this name (`FileDescriptorName=` in the
+        /// .socket unit). The address is bound only when nobody passes such a socket; see
+        /// [`bind`](crate::systemd::activation::bind) for its forms. If no socket is asked for, the
+        /// program gets all that was passed.
     }
 
-    /// As [`listen`](Self::listen), for datagrams; see [`bind_datagram`](crate::systemd::activation::bind_datagram).
-    pub fn listen_datagram(self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.want(name.into(), Some((Form::Datagram, address.into())))
-    }
-
-    /// As [`listen`](Self::listen), for a Unix socket that keeps packets apart.
-    pub fn listen_seqpacket(self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.want(name.into(), Some((Form::Seqpacket, address.into())))
-    }
-
-    /// Sockets, or other fds, that must be passed in.
-    pub fn socket(self, name: impl Into<String>) -> Self {
-        self.want(name.into(), None)
-    }
-
-    fn want(mut self, name: String, address: Option<(Form, String)>) -> Self {
-        self.wanted.push(Wanted { name, address });
-        self
-    }
-
-    /// How the program is told of its sockets. Default: [`Passing::Listen`] alone.
+    /// Says how the program is told of its sockets. Default: [`Passing::Listen`] alone.
     pub fn passing(mut self, ways: impl IntoIterator<Item = Passing>) -> Self {
         self.ways = ways.into_iter().collect();
         self
     }
 
-    /// The number of the first fd; the others follow it. Default 3. 0 is for one socket as standard input. With another one than 3
-    /// there is no `LISTEN_FDS`, whose readers look from 3 on.
+    /// Sets the number of the first fd; the others follow it. Default 3. 0 is for one socket as
+    /// standard input. With another number than 3 there is no `LISTEN_FDS`, whose readers look from
+    /// 3 on.
     pub fn first_fd(mut self, number: u16) -> Self {
         self.first_fd = number.into();
         self
     }
 
-    /// When a generation is ready. Default [`Ready::Notify`].
+    /// Says when a generation is ready. Default [`Ready::Notify`].
     pub fn ready(mut self, ready: Ready) -> Self {
         self.ready = ready;
         self
     }
 
-    /// Whose `READY=1` and other notifications count. Default [`Senders::Main`].
+    /// Says whose `READY=1` and other notifications count. Default [`Senders::Main`].
     pub fn senders(mut self, senders: Senders) -> Self {
         self.senders = senders;
         self
     }
 
-    /// How a generation is told to go. Default SIGTERM.
+    /// Says how a generation is told to go. Default SIGTERM.
     pub fn stop_signals(mut self, signals: StopSignals) -> Self {
         self.stop_signals = signals;
         self
     }
 
-    /// What happens when the program ends by itself. Default [`OnCrash::Restart`].
+    /// Says what happens when the program ends by itself. Default [`OnCrash::Restart`].
     pub fn on_crash(mut self, on_crash: OnCrash) -> Self {
         self.on_crash = on_crash;
         self
     }
 
-    /// How long a version must serve until it is one to go back to after a loop of crashes. Default [`GOOD_AFTER`].
+    /// Says how long a version must serve until it is one to go back to after a loop of crashes.
+    /// Default [`GOOD_AFTER`].
     pub fn good_after(mut self, time: Duration) -> Self {
         self.good_after = time;
         self
     }
 
-    /// So many processes of the program on the same sockets, replaced `at_a_time` of them at once. Default 1. Each is a generation of its
-    /// own; a reload has succeeded when all are replaced, and if one fails, those that were replaced go back.
+    /// Runs so many processes of the program on the same sockets, of which a reload replaces
+    /// `at_a_time` at once. Default 1. Each is a generation of its own; a reload has succeeded when
+    /// all are replaced, and if one fails, those that were replaced go back.
     pub fn workers(mut self, workers: NonZeroUsize, at_a_time: NonZeroUsize) -> Self {
         (self.workers, self.at_a_time) = (workers.get(), at_a_time.get());
         self
     }
 
-    /// `ready_timeout`, `drain_timeout`, `probation` and `max_draining` count; what a program cannot be told of by a signal does not.
+    /// Takes settings, of which `ready_timeout`, `drain_timeout`, `probation` and `max_draining`
+    /// count; what a program cannot be told of by a signal does not.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, if the variable is set.
+    /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, if the
+    /// variable is set.
     pub fn control(mut self) -> Self {
         self.control = Some(None);
         self

@@ -7,23 +7,16 @@ use nix::poll::PollFlags;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::service::SocketStatus;
 use crate::sys::{socket as sys, unix_path};
 use crate::systemd::activation::{Activation, Socket, SocketKind};
-use crate::systemd::bind::{self, Form};
+use crate::systemd::bind;
 use crate::systemd::environment::Environment;
+use crate::systemd::wanted::Wanted;
 
 /// systemd's limit of one message, and more than any program wants.
 pub(crate) const MAX_STORED: usize = 253;
-
-/// A socket that the service has.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    pub(crate) name: String,
-    /// `None`: it must be passed.
-    pub(crate) address: Option<(Form, String)>,
-}
 
 /// An fd under a name, as generations get it.
 #[derive(Debug)]
@@ -83,12 +76,10 @@ impl Item {
 impl Estate {
     /// Takes what was passed, and binds what was not. Without `wanted`: all that was passed.
     pub(crate) fn open(environment: &Environment, wanted: &[Wanted]) -> Result<Self> {
+        Wanted::check(wanted)?;
         let mut activation = Activation::from_env(environment)?;
         let mut items: Vec<Item> = Vec::new();
         for Wanted { name, address } in wanted {
-            if items.iter().any(|item| item.name == *name) {
-                return Err(Error::new(Kind::Invalid, format!("the socket name {name:?} was given twice")));
-            }
             let (sockets, from) = match address {
                 Some((form, address)) if !activation.contains(name) => (bind::open(name, *form, address)?, From::Bound),
                 _ => (activation.take(name)?, From::Passed),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
-use crate::service::settings::duration;
+use crate::settings::duration;
 
 /// Signals, and how long to wait after each: `TERM`, or `TERM,10s,QUIT,5s,KILL`. Whatever is left when the drain timeout is over is
 /// killed.

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::lifecycle::State;
 use crate::service::events;
-use crate::service::settings::END_TIMEOUT;
+use crate::settings::END_TIMEOUT;
 use crate::supervise::driver::Driver;
 use crate::supervise::generation::Generation;
 use crate::supervise::ready::Ready;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::control::SUPERVISED;
-use crate::service::settings::END_TIMEOUT;
+use crate::settings::END_TIMEOUT;
 use crate::sys::stat::{self, Stat};
 use crate::sys::{diag, pidfd, stat::stat};
 

@@ -15,3 +15,4 @@ mod barrier;
 pub(crate) mod bind;
 mod socket;
 mod typed;
+pub(crate) mod wanted;

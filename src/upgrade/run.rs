@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use crate::error::{Error, Kind, Result};
-use crate::service::events;
+use crate::reload::moment::events;
 use crate::upgrade::builder::Verdict;
 use crate::upgrade::fetch::{Fetched, Fetcher, Fresh};
 use crate::upgrade::place::{Place, Program};

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["systemd"],
     &["generation", "state"],
     &["drain"],
-    &["jobs"],
+    &["jobs", "settings"],
     &["service"],
     &["tls", "logging"],
     &["http"],

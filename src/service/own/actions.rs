@@ -1,6 +1,5 @@
 //! What the lifecycle asks for, handed to the part whose job it is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
@@ -66,7 +65,9 @@ impl OwnGeneration {
                 self.tell_since_asked(Moment::HandedOver);
                 self.pass_counts();
                 let told = self.successor.hand_over(&Frame::Main { reload, stop });
-                self.pidfile = None; // It is the next one's to write and to remove.
+                if let Some(pidfile) = &mut self.pidfile {
+                    pidfile.leave();
+                }
                 self.or_next_failed(lives, told);
             }
             Action::EndNext { grace } => {

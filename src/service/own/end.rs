@@ -7,7 +7,7 @@ use crate::lifecycle::End;
 use crate::reload::input::Input;
 use crate::reload::moment::Moment;
 use crate::service::own::OwnGeneration;
-use crate::service::settings::END_TIMEOUT;
+use crate::settings::END_TIMEOUT;
 use crate::sys::background;
 use crate::systemd::notify::NOTIFY_TIMEOUT;
 
@@ -74,7 +74,7 @@ impl OwnGeneration {
             }
         }
         if let Some(pidfile) = self.pidfile.take() {
-            pidfile.remove().await;
+            pidfile.end().await;
         }
     }
 }

@@ -43,9 +43,9 @@ use crate::service::assembly::{Assembly, StateFn};
 use crate::service::handlers::Signals;
 use crate::service::pidfile::Pidfile;
 use crate::service::reap;
-use crate::service::settings::{Effective, REAP_AFTER};
-use crate::service::signals::{Response, Signal};
 use crate::service::sockets::{Sockets, lock};
+use crate::settings::signals::{Response, Signal};
+use crate::settings::{Effective, REAP_AFTER};
 use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::{Kept, Snapshot};
 use crate::wire::frame::Frame;
@@ -142,12 +142,12 @@ impl OwnGeneration {
             metrics: metrics.clone(),
             driver: assembly.requests,
         });
-        let confirmed = inputs.clone();
+        let (confirmed, store) = (inputs.clone(), lock(&sockets).store().clone());
         Ok(Self {
             number,
             pid: std::process::id(),
             came_with: assembly.handover_id,
-            custody: Custody::open(lock(&sockets).store().clone(), assembly.states, inputs.clone()),
+            custody: Custody::open(store, assembly.states, inputs.clone()),
             successor: Successor::new(number + 1, inputs.clone()),
             predecessor,
             drainers: Drainers::new(older, inputs.clone()),
@@ -500,9 +500,7 @@ impl OwnGeneration {
             handover_id: self.facts().handover_id.as_deref().map(str::to_owned),
             draining: self.drainers.listed(&self.inquiry),
             sockets: sockets.listed(),
-            store: store
-                .map(|e| StoreEntry { name: e.name, fds: e.fds, stored: e.kept == Kept::Stored })
-                .collect(),
+            store: store.map(|e| StoreEntry { name: e.name, fds: e.fds, stored: e.kept == Kept::Stored }).collect(),
             settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             past: history.past().to_vec(),
             version: env!("CARGO_PKG_VERSION"),

@@ -10,7 +10,7 @@ const UNITS: [(&str, &[&str], u64); 5] = [
     ("ms", &["ms", "msec", "millisecond", "milliseconds"], 1),
 ];
 
-/// The error goes on from "`drain_timeout = "…"`".
+/// Reads a time. The error goes on from "`drain_timeout = "…"`".
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -48,7 +48,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
-/// As [`parse`] reads it; below a millisecond it is rounded.
+/// Writes a time as [`parse`] reads it. What is below a millisecond is cut off.
 pub(crate) fn show(time: Duration) -> String {
     let mut left = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();

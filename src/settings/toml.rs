@@ -2,11 +2,13 @@
 
 use ::toml::de::{DeTable, DeValue};
 
-use super::file::{Settings, Value, report, unknown};
+use super::read::{mistake, report, unknown};
+use super::table::Settings;
+use super::value::Value;
 use crate::error::Result;
 
 impl Settings {
-    /// Those of a TOML document.
+    /// Reads a TOML document.
     ///
     /// ```
     /// use handover::Settings;
@@ -21,33 +23,22 @@ impl Settings {
     /// ```
     ///
     /// # Errors
-    /// With [`Error::is_invalid`](crate::Error::is_invalid): the document cannot be read, has a key that is no setting, or a value that
-    /// cannot be meant. The message has all mistakes, each with its line.
+    /// With [`Error::is_invalid`](crate::Error::is_invalid): the document cannot be read, has a key
+    /// that is no setting, or a value that cannot be meant. The message has all mistakes, each with
+    /// its line.
     pub fn from_toml(text: &str) -> Result<Self> {
         let line_of = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
-        let table = match DeTable::parse(text) {
-            Ok(table) => table.into_inner(),
-            Err(error) => {
-                let line = error.span().map_or(1, |span| line_of(span.start));
-                return Err(report("TOML", &[format!("line {line}: {}", error.message())]).err().unwrap_or_else(
-                    || {
-                        // One mistake always is an error; this keeps the compiler from asking for a panic.
-                        crate::error::Error::new(crate::error::Kind::Invalid, "settings in TOML cannot be read")
-                    },
-                ));
-            }
-        };
-        let mut entries: Vec<_> = table.into_iter().collect();
+        let table = DeTable::parse(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(span.start));
+            mistake("TOML", &[format!("line {line}: {}", error.message())])
+        })?;
+        let mut entries: Vec<_> = table.into_inner().into_iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         let (mut settings, mut mistakes) = (Self::default(), Vec::new());
         for (key, value) in entries {
             let line = line_of(key.span().start);
             let written = text.get(value.span()).and_then(|v| v.lines().next()).unwrap_or_default().to_owned();
             let key = key.into_inner();
-            if !Self::KEYS.contains(&key.as_ref()) {
-                mistakes.push(format!("line {line}: {key} {}", unknown(&key)));
-                continue;
-            }
             let value = match value.into_inner() {
                 DeValue::String(text) => Value::Text(text.into_owned()),
                 DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
@@ -58,8 +49,10 @@ impl Settings {
                 DeValue::Array(_) => Value::Other("a list"),
                 DeValue::Table(_) => Value::Other("a table"),
             };
-            if let Err(why) = settings.set(&key, value) {
-                mistakes.push(format!("line {line}: {key} = {written} {why}"));
+            match settings.set(&key, value) {
+                None => mistakes.push(format!("line {line}: {key} {}", unknown(&key))),
+                Some(Err(why)) => mistakes.push(format!("line {line}: {key} = {written} {why}")),
+                Some(Ok(())) => {}
             }
         }
         report("TOML", &mistakes).map(|()| settings)
