@@ -56,8 +56,7 @@ macro_rules! each_setting {
             no_default {
                 /// The name of one of the [presets](crate::service::signals::SignalMap::PRESETS)
                 /// that say which signal does what.
-                signals: String = SIGNALS: "`\"default\"`, of \
-[`SignalMap::PRESETS`](crate::service::signals::SignalMap::PRESETS)";
+                signals: String = SIGNALS: "`\"default\"`";
                 /// The path of a file with the pid of the main generation, see
                 /// [`Builder::pidfile`](crate::Builder::pidfile).
                 pidfile: PathBuf = PIDFILE: "none";
@@ -107,7 +106,7 @@ macro_rules! define {
         /// |---|---|---|
         $(#[doc = concat!(
             "| `", stringify!($name), "` | `HANDOVER_", stringify!($const), "` | [`", $default,
-            "`](crate::service::settings::", stringify!($const), ") |"
+            "`](", stringify!($const), ") |"
         )])*
         $(#[doc = concat!(
             "| `", stringify!($more), "` | `HANDOVER_", stringify!($more_const), "` | ", $more_default, " |"
