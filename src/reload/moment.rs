@@ -481,18 +481,32 @@ mod tests {
 
     fn render() -> String {
         let mut table = String::from(
-            "| event | `MESSAGE_ID` | fields | step | hook | counted, remembered |\n|---|---|---|---|---|---|\n",
+            "| moment | `MESSAGE_ID` | fields | step | hook | outcome | `STATUS=` |\n|---|---|---|---|---|---|---|\n",
         );
+        let facts = Facts {
+            generation: 1,
+            next: 2,
+            serves: "generation 1 serves".to_owned(),
+            reason: Some("*reason*"),
+            detail: "*detail*",
+            ..Facts::default()
+        };
+        let code = |text: String| format!("`{text}`");
         for moment in Moment::ALL {
             let row = moment.row();
-            let (event, id) = row.event.map_or((String::new(), ""), |(name, id)| (format!("`{name}`"), id));
-            let fields: Vec<_> =
-                row.fields.iter().map(|field| format!("`{}`", screaming(&format!("{field:?}")))).collect();
-            let step = row.step.map(|step| format!("`{step:?}`")).unwrap_or_default();
-            let hook = row.hook.map(|hook| format!("`{hook:?}`")).unwrap_or_default();
-            let outcome =
-                row.counts.or(row.remembers).map(|outcome| format!("`{}`", outcome.code())).unwrap_or_default();
-            let _ = writeln!(table, "| {event} | {id} | {} | {step} | {hook} | {outcome} |", fields.join(" "));
+            let (name, id) = match row.event {
+                Some((name, id)) => (code(name.to_owned()), id),
+                None => (format!("{moment:?}"), "no event"),
+            };
+            let fields: Vec<_> = row.fields.iter().map(|field| code(screaming(&format!("{field:?}")))).collect();
+            let cells = [
+                row.step.map(|step| code(format!("{step:?}"))),
+                row.hook.map(|hook| code(format!("{hook:?}"))),
+                row.counts.or(row.remembers).map(|outcome| code(outcome.code().to_owned())),
+                Some(moment.status(&facts)),
+            ];
+            let cells = cells.map(Option::unwrap_or_default).join(" | ");
+            let _ = writeln!(table, "| {name} | {id} | {} | {cells} |", fields.join(" "));
         }
         table
     }

@@ -407,11 +407,6 @@ impl Successor {
             else => std::future::pending().await,
         }
     }
-
-    /// For how long the reload runs, in milliseconds.
-    pub(crate) fn ms(&self) -> Option<u64> {
-        self.began().map(millis)
-    }
 }
 
 fn gone() -> Error {
