@@ -1,9 +1,9 @@
 //! Which signal does what, with the habits of other tools ready to be used.
 //!
-//! All handlers are installed first thing in [`Builder::start`](crate::Builder::start). A next generation
-//! is started with the signals that mean a reload, or nothing, *ignored*, so that none of them can kill
-//! it before it has come so far. A first start can still be killed by a signal that comes before `start`,
-//! as every process can.
+//! All handlers are installed first thing in [`Builder::start`](crate::Builder::start). A next
+//! generation is started with the signals that mean a reload, or nothing, *ignored*, so that none
+//! of them can kill it before it has come so far. A first start can still be killed by a signal
+//! that comes before `start`, as every process can.
 
 use std::future::poll_fn;
 use std::task::Poll;

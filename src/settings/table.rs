@@ -119,7 +119,8 @@ macro_rules! define {
         /// struct Config {
         ///     handover: handover::Settings,
         /// }
-        /// let config: Config = serde_json::from_str(r#"{"handover": {"drain_timeout": "1m 30s"}}"#).unwrap();
+        /// let json = r#"{"handover": {"drain_timeout": "1m 30s"}}"#;
+        /// let config: Config = serde_json::from_str(json).unwrap();
         /// assert_eq!(config.handover.drain_timeout, Some(std::time::Duration::from_secs(90)));
         /// let builder = handover::Service::builder().settings(config.handover);
         /// # drop(builder);
