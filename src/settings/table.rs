@@ -145,8 +145,8 @@ macro_rules! define {
                 }
             }
 
-            /// Sets one by its key. `None`: there is no such setting. The error goes on from the key
-            /// and its value.
+            /// Sets one by its key. `None`: there is no such setting. The error goes on from the
+            /// key and its value.
             pub(super) fn set(&mut self, key: &str, value: Value) -> Option<Result<(), String>> {
                 Some(match key {
                     $(stringify!($name) => value.read(&mut self.$name, &Row::$const),)*
