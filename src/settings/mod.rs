@@ -16,6 +16,7 @@ use std::time::Duration;
 
 pub use table::*;
 
+use crate::drain::FAR;
 use crate::lifecycle::Config;
 use value::Value;
 
@@ -31,11 +32,13 @@ pub const REAP_AFTER: Duration = Duration::from_secs(10);
 /// The shortest watchdog interval that is not odd. The first ping of a new main generation has what
 /// is left of the interval, and a busy machine misses a shorter one.
 const SHORT_WATCHDOG: Duration = Duration::from_secs(1);
+/// The longest time that is not odd.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Effective {
     /// Gives each by name, as it is written in a file.
     pub(crate) fn named(&self) -> Vec<(&'static str, String)> {
-        self.all().map(|(row, value)| (row.key, value.shown().to_string())).collect()
+        self.all().map(|(row, value)| (row.key, shown(&value))).collect()
     }
 
     /// Lists what works and is hardly meant. `said` is what these were made of: nobody is to blame
@@ -58,7 +61,12 @@ impl Effective {
             }
         }
         for (row, value) in self.all() {
-            odd.extend(value.odd().map(|what| format!("{} {what}", row.key)));
+            if let Value::Time(time) = value
+                && time > A_DAY
+                && time < FAR
+            {
+                odd.push(format!("{} is {}, longer than a day", row.key, show(time)));
+            }
         }
         if let Some(interval) = watchdog.filter(|interval| *interval < SHORT_WATCHDOG) {
             odd.push(format!(
@@ -93,11 +101,16 @@ impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (row, value)) in self.all().enumerate() {
             let space = if at == 0 { "" } else { " " };
-            match value.shown() {
+            match value {
                 Value::Number(number) => write!(f, "{space}{}={number}", row.key)?,
-                other => write!(f, "{space}{}={:?}", row.key, other.to_string())?,
+                value => write!(f, "{space}{}={:?}", row.key, shown(&value))?,
             }
         }
         Ok(())
     }
+}
+
+/// Writes a value for people.
+fn shown(value: &Value) -> String {
+    if *value == Value::Time(FAR) { "for ever".into() } else { value.to_string() }
 }

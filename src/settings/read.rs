@@ -99,10 +99,9 @@ impl Serialize for Settings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.said().count()))?;
         for (Row { key, .. }, value) in self.said() {
-            match value.written() {
-                Value::Text(text) => map.serialize_entry(key, &text)?,
+            match value {
                 Value::Number(number) => map.serialize_entry(key, &number)?,
-                Value::Other(_) => {}
+                value => map.serialize_entry(key, &value.to_string())?,
             }
         }
         map.end()

@@ -119,7 +119,8 @@ macro_rules! define {
         /// struct Config {
         ///     handover: handover::Settings,
         /// }
-        /// let config: Config = serde_json::from_str(r#"{"handover": {"drain_timeout": "1m 30s"}}"#).unwrap();
+        /// let json = r#"{"handover": {"drain_timeout": "1m 30s"}}"#;
+        /// let config: Config = serde_json::from_str(json).unwrap();
         /// assert_eq!(config.handover.drain_timeout, Some(std::time::Duration::from_secs(90)));
         /// let builder = handover::Service::builder().settings(config.handover);
         /// # drop(builder);
@@ -144,21 +145,21 @@ macro_rules! define {
                 }
             }
 
-            /// Sets one by its key. `None`: there is no such setting. The error goes on from the key
-            /// and its value.
+            /// Sets one by its key. `None`: there is no such setting. The error goes on from the
+            /// key and its value.
             pub(super) fn set(&mut self, key: &str, value: Value) -> Option<Result<(), String>> {
                 Some(match key {
-                    $(stringify!($name) => value.read_into(&mut self.$name, &Row::$const),)*
-                    $(stringify!($more) => value.read_into(&mut self.$more, &Row::$more_const),)*
+                    $(stringify!($name) => value.read(&mut self.$name, &Row::$const),)*
+                    $(stringify!($more) => value.read(&mut self.$more, &Row::$more_const),)*
                     _ => return None,
                 })
             }
 
-            /// Those that were said.
-            pub(super) fn said(&self) -> impl Iterator<Item = (&'static Row, &dyn Setting)> {
-                let all: [Option<(&Row, &dyn Setting)>; Row::ALL.len()] = [
-                    $(self.$name.as_ref().map(|value| (&Row::$const, value as _)),)*
-                    $(self.$more.as_ref().map(|value| (&Row::$more_const, value as _)),)*
+            /// Gives those that were said, as they are written.
+            pub(super) fn said(&self) -> impl Iterator<Item = (&'static Row, Value)> {
+                let all = [
+                    $(self.$name.as_ref().map(|setting| (&Row::$const, setting.value())),)*
+                    $(self.$more.as_ref().map(|setting| (&Row::$more_const, setting.value())),)*
                 ];
                 all.into_iter().flatten()
             }
@@ -181,11 +182,11 @@ macro_rules! define {
                 })
             }
 
-            /// All that have a value.
-            pub(super) fn all(&self) -> impl Iterator<Item = (&'static Row, &dyn Setting)> {
-                let all: [Option<(&Row, &dyn Setting)>; Row::ALL.len()] = [
-                    $(Some((&Row::$const, &self.$name)),)*
-                    $(self.$more.as_ref().map(|value| (&Row::$more_const, value as _)),)*
+            /// Gives all that have a value, as they are written.
+            pub(super) fn all(&self) -> impl Iterator<Item = (&'static Row, Value)> {
+                let all = [
+                    $(Some((&Row::$const, self.$name.value())),)*
+                    $(self.$more.as_ref().map(|setting| (&Row::$more_const, setting.value())),)*
                 ];
                 all.into_iter().flatten()
             }
@@ -208,8 +209,7 @@ mod tests {
         for (row, value) in defaults.all() {
             let mut written = Settings::default();
             written.set(row.key, Value::Text(row.default.into())).unwrap().unwrap();
-            let read: Vec<_> = written.said().map(|(_, read)| read.written()).collect();
-            assert_eq!(read, [value.written()], "{}", row.key);
+            assert_eq!(written.said().map(|(_, read)| read).collect::<Vec<_>>(), [value], "{}", row.key);
         }
     }
 }

@@ -17,7 +17,8 @@ impl Settings {
     /// let error = Settings::from_toml("drain_timeout = 60\n").unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "settings in TOML: line 1: drain_timeout = 60 has no unit; for seconds write \"60s\", for milliseconds \"60ms\""
+    ///     "settings in TOML: line 1: drain_timeout = 60 has no unit; \
+    ///      for seconds write \"60s\", for milliseconds \"60ms\""
     /// );
     /// # Ok::<(), handover::Error>(())
     /// ```

@@ -11,8 +11,6 @@ use crate::error::Result;
 
 /// The highest `max_draining`: each is a process, and a link to each comes beside one message.
 const MOST_DRAINING: usize = 128;
-/// A time that is longer than this is odd.
-const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the table says of a setting.
 #[derive(Debug)]
@@ -25,19 +23,28 @@ pub(crate) struct Row {
     pub(crate) zero: Option<&'static str>,
 }
 
-/// A value as it was written.
+/// A value as it was written, or as it is written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Text(String),
     Number(i64),
+    Time(Duration),
     /// Something that no setting can be, by name.
     Other(&'static str),
 }
 
 impl Value {
-    /// Reads it as the setting of this row.
-    pub(super) fn read_into<T: Setting>(self, setting: &mut Option<T>, row: &Row) -> Result<(), String> {
-        *setting = Some(T::read(self, row)?);
+    /// Reads it as the setting of this row. The error goes on from the key and the value.
+    pub(super) fn read<T: Setting>(self, setting: &mut Option<T>, row: &Row) -> Result<(), String> {
+        let wrong = match self {
+            Self::Other(kind) => Some(kind),
+            Self::Number(_) => (!T::NUMBER).then_some("a number"),
+            Self::Text(_) | Self::Time(_) => None,
+        };
+        if let Some(kind) = wrong {
+            return Err(format!("is {kind}; write {}", T::such()));
+        }
+        *setting = Some(T::read(&self.to_string(), row)?);
         Ok(())
     }
 }
@@ -47,79 +54,66 @@ impl fmt::Display for Value {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Number(number) => number.fmt(f),
+            Self::Time(time) => f.write_str(&duration::show(*time)),
             Self::Other(kind) => f.write_str(kind),
         }
     }
 }
 
 /// A type that a setting can have.
-pub(crate) trait Setting {
-    /// Takes what was written. The error goes on from the key and the value.
-    fn read(value: Value, row: &Row) -> Result<Self, String>
-    where
-        Self: Sized;
+pub(crate) trait Setting: Sized {
+    /// Whether it may be written as a number. One without a unit is told so by [`Setting::read`].
+    const NUMBER: bool = false;
 
-    /// Takes what a call or a file said as what holds. The error goes on from the key.
-    fn held(self, row: &Row) -> Result<Self, String>
-    where
-        Self: Sized;
+    /// Gives an example of what can be written.
+    fn such() -> String;
 
-    /// Writes it so that [`Setting::read`] can read it.
-    fn written(&self) -> Value;
+    /// Reads what was written. The error goes on from the key and the value.
+    fn read(text: &str, row: &Row) -> Result<Self, String>;
 
-    /// Writes it for people, once it holds.
-    fn shown(&self) -> Value {
-        self.written()
+    /// Takes what was said as what holds. The error goes on from the key.
+    fn held(self, _: &Row) -> Result<Self, String> {
+        Ok(self)
     }
 
-    /// Says what is odd about it, going on from the key.
-    fn odd(&self) -> Option<String> {
-        None
-    }
+    /// Writes it as [`Setting::read`] reads it.
+    fn value(&self) -> Value;
 }
 
 impl Setting for Duration {
-    fn read(value: Value, row: &Row) -> Result<Self, String> {
-        match value {
-            Value::Other(kind) => Err(format!("is {kind}; write a time such as \"30s\"")),
-            // A number is a time without a unit, which is said in the same words.
-            written => not_zero(duration::parse(&written.to_string())?, row),
+    const NUMBER: bool = true;
+
+    fn such() -> String {
+        "a time such as \"30s\"".into()
+    }
+
+    fn read(text: &str, row: &Row) -> Result<Self, String> {
+        let time = duration::parse(text)?;
+        time.held(row).map(|_| time)
+    }
+
+    /// Makes "for ever" a time that can be added to any other.
+    fn held(self, row: &Row) -> Result<Self, String> {
+        match row.zero {
+            Some(why) if self.is_zero() => Err(format!("is 0, which {why}; write a time such as {:?}", row.default)),
+            _ => Ok(self.min(FAR)),
         }
     }
 
-    fn held(self, row: &Row) -> Result<Self, String> {
-        not_zero(self, row).map(|time| time.min(FAR))
-    }
-
-    fn written(&self) -> Value {
-        Value::Text(duration::show(*self))
-    }
-
-    fn shown(&self) -> Value {
-        if *self == FAR { Value::Text("for ever".into()) } else { self.written() }
-    }
-
-    fn odd(&self) -> Option<String> {
-        (*self > A_DAY && *self < FAR).then(|| format!("is {}, longer than a day", duration::show(*self)))
-    }
-}
-
-fn not_zero(time: Duration, row: &Row) -> Result<Duration, String> {
-    match row.zero {
-        Some(why) if time.is_zero() => Err(format!("is 0, which {why}; write a time such as {:?}", row.default)),
-        _ => Ok(time),
+    fn value(&self) -> Value {
+        Value::Time(*self)
     }
 }
 
 impl Setting for usize {
-    fn read(value: Value, row: &Row) -> Result<Self, String> {
-        let number = match value {
-            Value::Text(text) => {
-                text.trim().parse().map_err(|_| format!("is no whole number; write one such as {}", row.default))?
-            }
-            Value::Number(number) => number,
-            Value::Other(kind) => return Err(format!("is {kind}; write a whole number such as {}", row.default)),
-        };
+    const NUMBER: bool = true;
+
+    fn such() -> String {
+        "a whole number such as 8".into()
+    }
+
+    fn read(text: &str, row: &Row) -> Result<Self, String> {
+        let number: i64 = text.trim().parse().map_err(|_| "is no whole number; write one such as 8")?;
         match (Self::try_from(number), row.zero) {
             (Ok(0), Some(why)) => Err(format!("is 0, and {why}; write 1 or more")),
             (Ok(number), _) if number <= MOST_DRAINING => Ok(number),
@@ -135,50 +129,47 @@ impl Setting for usize {
         }
     }
 
-    fn written(&self) -> Value {
+    fn value(&self) -> Value {
         Value::Number(i64::try_from(*self).unwrap_or(i64::MAX))
     }
 }
 
 /// The name of a preset of signals.
 impl Setting for String {
-    fn read(value: Value, _: &Row) -> Result<Self, String> {
-        let known = SignalMap::PRESETS.join(", ");
-        match value {
-            Value::Text(name) if SignalMap::preset(&name).is_some() => Ok(name),
-            Value::Text(_) => Err(format!("is no preset; there are {known}")),
-            Value::Number(_) => Err(format!("is a number; write one of {known}")),
-            Value::Other(kind) => Err(format!("is {kind}; write one of {known}")),
-        }
+    fn such() -> String {
+        format!("one of {}", SignalMap::PRESETS.join(", "))
+    }
+
+    fn read(name: &str, _: &Row) -> Result<Self, String> {
+        let known = SignalMap::preset(name).map(|_| name.to_owned());
+        known.ok_or_else(|| format!("is no preset; there are {}", SignalMap::PRESETS.join(", ")))
     }
 
     fn held(self, row: &Row) -> Result<Self, String> {
-        Self::read(Value::Text(self.clone()), row).map_err(|why| format!("{self:?} {why}"))
+        Self::read(&self, row).map_err(|why| format!("{self:?} {why}"))
     }
 
-    fn written(&self) -> Value {
+    fn value(&self) -> Value {
         Value::Text(self.clone())
     }
 }
 
 impl Setting for PathBuf {
-    fn read(value: Value, _: &Row) -> Result<Self, String> {
-        let why = match value {
-            Value::Text(text) if text.is_empty() => "is empty".into(),
-            Value::Text(text) if !text.starts_with('/') => "is relative to wherever the service was started".into(),
-            Value::Text(text) if text.ends_with('/') => "is a directory".into(),
-            Value::Text(text) => return Ok(text.into()),
-            Value::Number(_) => "is a number".into(),
-            Value::Other(kind) => format!("is {kind}"),
+    fn such() -> String {
+        "a path such as \"/run/web.pid\"".into()
+    }
+
+    fn read(path: &str, _: &Row) -> Result<Self, String> {
+        let why = match path {
+            "" => "is empty",
+            path if !path.starts_with('/') => "is relative to wherever the service was started",
+            path if path.ends_with('/') => "is a directory",
+            path => return Ok(path.into()),
         };
-        Err(format!("{why}; write a path such as \"/run/web.pid\""))
+        Err(format!("{why}; write {}", Self::such()))
     }
 
-    fn held(self, _: &Row) -> Result<Self, String> {
-        Ok(self)
-    }
-
-    fn written(&self) -> Value {
+    fn value(&self) -> Value {
         Value::Text(self.display().to_string())
     }
 }

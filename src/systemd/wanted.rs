@@ -56,3 +56,19 @@ macro_rules! listen_methods {
     };
 }
 pub(crate) use listen_methods;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_asked_for_once() {
+        let named = |names: &[&str]| -> Vec<_> {
+            names.iter().map(|name| Wanted { name: (*name).to_owned(), address: None }).collect()
+        };
+        assert!(Wanted::check(&named(&["http", "admin"])).is_ok());
+        let error = Wanted::check(&named(&["http", "admin", "http"])).unwrap_err();
+        assert!(error.is_invalid());
+        assert_eq!(error.to_string(), "the socket name \"http\" was declared twice");
+    }
+}
