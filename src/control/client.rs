@@ -5,8 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokio::net::UnixStream;
 
-use super::INTERFACE;
-use super::wire::{Call, MAX_REPLY, Reply, Wire};
+use super::wire::{Call, INTERFACE, MAX_REPLY, Reply, Wire};
 use crate::error::{Error, Kind, Result};
 
 /// A connection to the [control interface](crate::control) of a service. One call at a time; nothing here has a deadline of its own.

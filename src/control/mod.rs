@@ -36,6 +36,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{info, warn};
 
 pub use client::{Answer, Client, Failed};
+pub use wire::INTERFACE;
 
 use crate::drain::{Connection, Drain, DrainSignal, Peer, Stream, StreamOptions, serve_stream};
 use crate::error::{Error, Result};
@@ -49,9 +50,6 @@ pub const SOCKET_NAME: &str = "control";
 
 /// The file in the runtime directory.
 pub const SOCKET_FILE: &str = "handover.sock";
-
-/// The Varlink interface.
-pub const INTERFACE: &str = "io.handover.Service";
 
 /// How many clients there may be at a time; more of them wait.
 pub const MAX_CLIENTS: usize = 64;

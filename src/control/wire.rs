@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+/// The Varlink interface.
+pub const INTERFACE: &str = "io.handover.Service";
+
 /// A call of a client is small.
 pub(crate) const MAX_CALL: usize = 64 * 1024;
 

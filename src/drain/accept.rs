@@ -1,37 +1,21 @@
 //! Taking connections from a listener.
 
-use super::Drain;
-use super::guard::{Entering, Guard};
+use super::entering::Entering;
+use super::guard::Guard;
+use super::handle::Drain;
 use super::limit::Limit;
-use super::stream::Peer;
+use super::listening::Listening;
+use super::peer::Peer;
+use super::stream::Stream;
 use super::turn::Turn;
 use crate::error::{Error, Result};
 use crate::systemd::activation::Listener;
-use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// A listening socket that an [`Acceptor`] takes connections from. Not to be implemented elsewhere.
-pub trait Listening: AsFd + Send + Sync + Sized + 'static {
-    /// An accepted connection.
-    type Stream: AsFd + Send + 'static;
-    #[doc(hidden)]
-    type Registered: Send + Sync;
-
-    /// In the reactor, as long as that lives.
-    #[doc(hidden)]
-    fn registered(&self) -> io::Result<Self::Registered>;
-    #[doc(hidden)]
-    fn poll_accept(listener: &Self::Registered, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Peer)>>;
-    #[doc(hidden)]
-    fn tune(stream: &Self::Stream, nodelay: bool, keepalive: Option<Duration>);
-}
 
 /// A connection that is served in any case, and counted from before accept(2) returned it.
 #[derive(Debug)]
-pub struct Accepted<S = super::Stream> {
+pub struct Accepted<S = Stream> {
     pub(crate) stream: S,
     pub(crate) peer: Peer,
     pub(crate) entering: Entering,

@@ -1,20 +1,19 @@
 //! Datagrams, and what else comes in pieces: one generation reads, none is lost.
 
-use super::Drain;
-use super::guard::{Cutting, Entering, Guard};
+use super::entering::Entering;
+use super::guard::{Cutting, Guard};
+use super::handle::Drain;
 use super::limit::Limit;
+use super::peer::DatagramPeer;
 use super::serve::{Handled, contained, log, runtime};
 use super::turn::Turn;
 use crate::error::{Error, Kind, Result};
 use crate::sys::message::{self, Address, Received};
 use crate::sys::{peer, socket};
 use crate::systemd::activation::{Socket, SocketKind};
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::SocketAddr as UnixSocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -30,75 +29,6 @@ const ASK_MIN: Duration = Duration::from_millis(1);
 const ASK_MAX: Duration = Duration::from_millis(20);
 /// No UDP datagram is longer. Unix ones may be.
 const MAX_DATAGRAM: usize = 65_535;
-
-/// Who sent a datagram.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum DatagramPeer {
-    /// A UDP client.
-    Udp(SocketAddr),
-    /// A client on a Unix socket.
-    Unix {
-        /// Where it can be answered, if it has bound a path or a name.
-        address: Option<UnixSocketAddr>,
-        /// The process that sent it, if the kernel knows it: not one of another PID namespace, nor of what was sent
-        /// before this socket was first read from (unless the .socket unit says `PassCredentials=yes`).
-        pid: Option<i32>,
-        /// Its user, likewise.
-        uid: Option<u32>,
-        /// Its group, likewise.
-        gid: Option<u32>,
-    },
-    /// Of a FIFO, a message queue or a netlink socket: nobody that can be answered.
-    Unknown,
-}
-
-impl DatagramPeer {
-    /// The client's address and port, if it came over UDP.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Udp(address) => Some(*address),
-            _ => None,
-        }
-    }
-
-    fn of(received: &Received, kind: SocketKind) -> Self {
-        let credentials = received.credentials;
-        match (&received.from, kind) {
-            (Some(Address::Inet(address)), _) => Self::Udp(*address),
-            (from, SocketKind::UnixDatagram) => Self::Unix {
-                address: match from {
-                    Some(Address::Unix(address)) => Some(address.clone()),
-                    _ => None,
-                },
-                pid: credentials.and_then(|c| c.pid),
-                uid: credentials.map(|c| c.uid),
-                gid: credentials.map(|c| c.gid),
-            },
-            _ => Self::Unknown,
-        }
-    }
-
-    fn to(&self) -> io::Result<Address> {
-        match self {
-            Self::Udp(address) => Ok(Address::Inet(*address)),
-            Self::Unix { address: Some(address), .. } => Ok(Address::Unix(address.clone())),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the sender has no address to answer at")),
-        }
-    }
-}
-
-impl fmt::Display for DatagramPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Udp(address) => address.fmt(f),
-            Self::Unix { pid: Some(pid), .. } => write!(f, "pid {pid}"),
-            Self::Unix { .. } => f.write_str("unix"),
-            Self::Unknown => f.write_str("unknown"),
-        }
-    }
-}
 
 /// A datagram that was received. It is counted as work in hand, which a drain waits for, until dropped.
 #[derive(Debug)]

@@ -1,29 +1,22 @@
 //! Protocols on UDP that have connections: each flow stays with the generation that has it.
 
 use super::datagram::{Datagram, DatagramSender, Datagrams};
-use super::guard::{Cutting, Guard};
+use super::guard::{Cutting, DrainSignal, Guard};
+use super::handle::Drain;
+use super::open_flows::{Change, OpenFlows};
 use super::relay::Relay;
 use super::router::Router;
-use super::{Drain, DrainSignal};
+use super::serve;
 use crate::error::{Error, Kind, Result};
 use crate::systemd::activation::{Socket, SocketKind};
 use crate::wire::flows::MAX_KEY;
-use std::collections::HashSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// How long a new generation waits for the old one to have told all its flows, before it receives. Then it takes what comes
-/// for flows that it does not know.
-pub const FLOWS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Datagrams that wait for [`Flows::recv`].
 const QUEUE: usize = 64;
-
-/// Which flow a datagram belongs to; `None`: it may begin one.
-pub(super) type KeyFn = Box<dyn Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send + Sync>;
 
 /// UDP for protocols that have connections, as QUIC or DTLS: a datagram goes to the generation that has its flow.
 ///
@@ -75,7 +68,7 @@ pub struct Flows {
     datagrams: mpsc::Receiver<Datagram>,
     links: FlowLinks,
     sender: DatagramSender,
-    shared: Arc<Shared>,
+    shared: Arc<OpenFlows>,
 }
 
 /// Makes the links to next generations. Cheap to clone.
@@ -84,27 +77,12 @@ pub struct FlowLinks {
     links: mpsc::UnboundedSender<OwnedFd>,
 }
 
-/// The flows that this generation has open.
-pub(super) struct Shared {
-    pub(super) name: Arc<str>,
-    pub(super) drain: Drain,
-    own: Mutex<HashSet<Vec<u8>>>,
-    changes: mpsc::UnboundedSender<Change>,
-}
-
-/// Of the flows that are open here.
-#[derive(Debug)]
-pub(super) enum Change {
-    Added(Vec<u8>),
-    Removed(Vec<u8>),
-}
-
 /// An open flow. It is over when dropped.
 #[derive(Debug)]
 #[must_use = "the flow is over when this is dropped"]
 pub struct Flow {
     key: Vec<u8>,
-    shared: Arc<Shared>,
+    shared: Arc<OpenFlows>,
     guard: Guard,
 }
 
@@ -119,7 +97,7 @@ impl Flows {
         K: Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send + Sync + 'static,
     {
         socket.check(&[SocketKind::Udp], "a UDP socket", "ListenDatagram=")?;
-        let runtime = super::serve::runtime(name)?;
+        let runtime = serve::runtime(name)?;
         let unusable =
             |e| Error::os(format!("the link to the previous generation's flows of {name:?} cannot be used"), e);
         let older = older.map(Relay::new).transpose().map_err(unusable)?;
@@ -128,7 +106,7 @@ impl Flows {
         let (changes, changed) = mpsc::unbounded_channel();
         let (links, linked) = mpsc::unbounded_channel();
         let (queue, received) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared { name: name.into(), drain: drain.clone(), own: Mutex::default(), changes });
+        let shared = Arc::new(OpenFlows { name: name.into(), drain: drain.clone(), own: Mutex::default(), changes });
         let router = Router::new(datagrams, Box::new(key), Arc::clone(&shared), older, changed, linked, queue);
         runtime.spawn(router.run());
         Ok(Self { datagrams: received, links: FlowLinks { links }, sender, shared })
@@ -178,7 +156,7 @@ impl Flows {
 /// Begins flows. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FlowOpener {
-    shared: Arc<Shared>,
+    shared: Arc<OpenFlows>,
 }
 
 impl FlowOpener {
@@ -232,7 +210,7 @@ impl Drop for Flow {
     }
 }
 
-fn open(shared: &Arc<Shared>, key: Vec<u8>) -> Result<Flow> {
+fn open(shared: &Arc<OpenFlows>, key: Vec<u8>) -> Result<Flow> {
     if key.len() > MAX_KEY {
         return Err(Error::new(Kind::Invalid, format!("a flow's key has {} bytes, at most {MAX_KEY}", key.len())));
     }
@@ -242,17 +220,4 @@ fn open(shared: &Arc<Shared>, key: Vec<u8>) -> Result<Flow> {
     let guard = shared.drain.register(format!("{}: a flow", shared.name));
     let _ = shared.changes.send(Change::Added(key.clone()));
     Ok(Flow { key, shared: Arc::clone(shared), guard })
-}
-
-impl Shared {
-    pub(super) fn own(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
-        // nothing in a critical section can panic half-way
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flows").field("name", &self.name).field("open", &self.own().len()).finish_non_exhaustive()
-    }
 }

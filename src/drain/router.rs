@@ -1,9 +1,11 @@
 //! Where each datagram of a socket with flows goes: here, or to an older generation. One task, one socket.
 
-use super::Phase;
-use super::datagram::{Datagram, DatagramPeer, Datagrams};
-use super::flows::{Change, FLOWS_TIMEOUT, KeyFn, Shared};
-use super::guard::{Entering, Guard};
+use super::core::Phase;
+use super::datagram::{Datagram, Datagrams};
+use super::entering::Entering;
+use super::guard::Guard;
+use super::open_flows::{Change, KeyFn, OpenFlows};
+use super::peer::DatagramPeer;
 use super::relay::Relay;
 use crate::wire::flows::{self, Message};
 use std::collections::HashSet;
@@ -16,6 +18,9 @@ use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+/// How long a new generation waits for the old one to have told all its flows, before it receives. Then it takes what comes
+/// for flows that it does not know.
+pub const FLOWS_TIMEOUT: Duration = Duration::from_secs(1);
 /// In a drain, a datagram in the application's hands may still open a flow: looked at so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Lost datagrams are counted, and logged so often.
@@ -24,7 +29,7 @@ const TOLD_AGAIN: Duration = Duration::from_secs(10);
 pub(super) struct Router {
     datagrams: Datagrams,
     key: KeyFn,
-    shared: Arc<Shared>,
+    shared: Arc<OpenFlows>,
     gate: watch::Receiver<bool>,
     changes: mpsc::UnboundedReceiver<Change>,
     links: mpsc::UnboundedReceiver<OwnedFd>,
@@ -64,7 +69,7 @@ impl Router {
     pub(super) fn new(
         datagrams: Datagrams,
         key: KeyFn,
-        shared: Arc<Shared>,
+        shared: Arc<OpenFlows>,
         older: Option<Relay>,
         changes: mpsc::UnboundedReceiver<Change>,
         links: mpsc::UnboundedReceiver<OwnedFd>,

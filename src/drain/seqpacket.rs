@@ -1,7 +1,7 @@
 //! Unix sockets that keep packets apart (`SOCK_SEQPACKET`).
 
-use super::accept::Listening;
-use super::stream::Peer;
+use super::listening::Listening;
+use super::peer::Peer;
 use crate::sys::{peer, seqpacket, socket};
 use crate::systemd::activation::SeqpacketListener;
 use std::io;

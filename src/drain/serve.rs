@@ -1,10 +1,13 @@
 //! Serving connections with a function.
 
-use super::accept::{Accepted, Acceptor, Listening};
-use super::guard::since;
+use super::accept::{Accepted, Acceptor};
+use super::core::Work;
+use super::guard::{DrainSignal, since};
+use super::handle::Drain;
 use super::limit::Limit;
-use super::stream::{Peer, Stream};
-use super::{Drain, DrainSignal, Work};
+use super::listening::Listening;
+use super::peer::Peer;
+use super::stream::Stream;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Counted, Protocol};
 use crate::sys::peer::peer_credentials;

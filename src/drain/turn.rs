@@ -1,8 +1,9 @@
 //! Taking from a socket that generations share: at the gate, within a limit, and through a shortage of descriptors.
 
-use super::guard::Entering;
+use super::core::Phase;
+use super::entering::Entering;
+use super::handle::Drain;
 use super::limit::Limit;
-use super::{Drain, Phase};
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;

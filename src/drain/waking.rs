@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::{Core, Phase, Work};
+use super::core::{Core, Phase, Work};
 
 /// So many are told in one go.
 const AT_ONCE: usize = 64;
@@ -66,8 +66,8 @@ impl Core {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use super::super::Drain;
     use super::*;
+    use crate::drain::{Drain, Guard};
 
     struct Counting(Arc<AtomicUsize>);
 
@@ -80,7 +80,7 @@ mod tests {
         }
     }
 
-    fn open(drain: &Drain, count: usize) -> (Arc<AtomicUsize>, Vec<super::super::Guard>) {
+    fn open(drain: &Drain, count: usize) -> (Arc<AtomicUsize>, Vec<Guard>) {
         let woken = Arc::new(AtomicUsize::new(0));
         let guards = (0..count).map(|_| drain.track(Arc::new(Counting(Arc::clone(&woken))))).collect();
         (woken, guards)

@@ -11,7 +11,7 @@
 use super::conn::{Conn, Half, Length, Stage};
 use super::info::ConnectInfo;
 use super::scan;
-use super::transport::Transport;
+use super::transport::{HttpVersion, Transport};
 use crate::drain::Guard;
 use crate::sys::look::Look;
 use bytes::{Buf, BytesMut};
@@ -61,12 +61,6 @@ enum Framing {
     Raw,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-}
-
 impl<T: Transport> Framed<T> {
     pub(super) fn new(stream: T, conn: Arc<Conn>, guard: Guard) -> Self {
         Self {
@@ -94,9 +88,9 @@ impl<T: Transport> Framed<T> {
 
     /// Reads until the protocol is known; `None` if the client closes before. Where it was agreed on beforehand, HTTP/2
     /// is still waited for: its preface may be late.
-    pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Protocol>>> {
+    pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<HttpVersion>>> {
         let agreed = self.stream.protocol();
-        if agreed == Some(Protocol::Http1) {
+        if agreed == Some(HttpVersion::Http1) {
             return Poll::Ready(Ok(agreed));
         }
         loop {
@@ -107,7 +101,7 @@ impl<T: Transport> Framed<T> {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
                 }
                 self.note_held();
-                return Poll::Ready(Ok(Some(Protocol::Http1)));
+                return Poll::Ready(Ok(Some(HttpVersion::Http1)));
             }
             if known > 0 {
                 self.conn.close_idle(false);
@@ -116,7 +110,7 @@ impl<T: Transport> Framed<T> {
             if known == PREFACE.len() {
                 self.framing = Framing::Raw;
                 self.conn.set_stage(Stage::Http2);
-                return Poll::Ready(Ok(Some(Protocol::Http2)));
+                return Poll::Ready(Ok(Some(HttpVersion::Http2)));
             }
             let mut space = [0; 2048];
             let mut buf = ReadBuf::new(&mut space);

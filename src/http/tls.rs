@@ -1,9 +1,11 @@
 //! HTTP over TLS: the handshake first, then the same as without.
 
 use super::conn::Conn;
-use super::framed::{Framed, Protocol};
-use super::transport::Transport;
-use super::{BoxError, HttpOptions, accept, prepare, task};
+use super::framed::Framed;
+use super::options::HttpOptions;
+use super::serve::{accept, prepare};
+use super::task::{self, BoxError};
+use super::transport::{HttpVersion, Transport};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::service::Service;
@@ -153,10 +155,10 @@ impl Transport for TlsStream {
         TlsStream::is_partial(self)
     }
 
-    fn protocol(&self) -> Option<Protocol> {
+    fn protocol(&self) -> Option<HttpVersion> {
         match self.info().protocol() {
-            Some(b"h2") => Some(Protocol::Http2),
-            Some(b"http/1.1" | b"http/1.0") => Some(Protocol::Http1),
+            Some(b"h2") => Some(HttpVersion::Http2),
+            Some(b"http/1.1" | b"http/1.0") => Some(HttpVersion::Http1),
             _ => None,
         }
     }

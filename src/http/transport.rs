@@ -1,10 +1,16 @@
 //! What carries the bytes of a connection: a socket, or TLS over it.
 
-use super::framed::Protocol;
 use crate::drain::Stream;
 use crate::sys::look::{Look, look};
 use std::os::fd::AsFd as _;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Which HTTP a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HttpVersion {
+    Http1,
+    Http2,
+}
 
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// A client that wanted the close itself sends something more when we close.
@@ -19,7 +25,7 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     }
 
     /// What client and server have agreed on.
-    fn protocol(&self) -> Option<Protocol> {
+    fn protocol(&self) -> Option<HttpVersion> {
         None
     }
 

@@ -9,7 +9,9 @@ use nix::fcntl::OFlag;
 use nix::unistd::dup3;
 
 use crate::sys::socket::duplicate_above;
-use crate::sys::spawn::LISTEN_FDS_START;
+
+/// The first fd that sd_listen_fds(3) looks at.
+pub(crate) const LISTEN_FDS_START: RawFd = 3;
 
 /// Numbers that are open with nothing behind them.
 #[derive(Debug)]

@@ -14,8 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use crate::sys::low::LowFds;
 use crate::sys::socket::duplicate_above;
 
-/// The first fd that sd_listen_fds(3) looks at.
-pub(crate) const LISTEN_FDS_START: RawFd = 3;
+pub(crate) use crate::sys::low::LISTEN_FDS_START;
 
 /// Room for the child's few frames: it makes system calls and nothing else.
 const STACK: usize = 64 * 1024;

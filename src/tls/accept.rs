@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::Tls;
+use super::handle::Tls;
 use super::stream::{Records, TlsStream};
 use crate::drain::{Accepted, Drain, Guard, Peer, Phase, Stream, Work, later, since};
 use crate::error::{Error, Kind, Result};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::inner::{Inner, lock, no_random};
 use super::pair::{self, Age, Files, Stamp};
-use super::{Inner, lock, no_random};
 use crate::drain::{FAR, Phase};
 use crate::error::{Error, Kind, Result};
 
