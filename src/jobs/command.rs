@@ -1,35 +1,17 @@
 //! A program as a job: how it is set up.
 
 use std::fmt;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tokio::process::Command;
 
-use super::child::{self, CommandReport, TERM_GRACE};
-use super::job::{JobHandle, Outcome, Refused, Seat};
+use super::child::{self, CommandReport};
+use super::core::Core;
+use super::job::{Job, JobHandle, Outcome, Refused, Seat};
 use super::output::Output;
-use super::{Core, Job};
+use super::spec::ProgramSpec;
 use crate::error::{Error, Kind, Result};
-
-/// Meant for the service itself: a program that took them up would speak for it, or wait for sockets that it does not have.
-const OURS: [&str; 13] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "LISTEN_PID",
-    "LISTEN_PIDFDID",
-    "FDSTORE",
-    "MAINPID",
-    "MANAGERPID",
-    "SYSTEMD_EXEC_PID",
-    "HANDOVER_FD",
-    "HANDOVER_PID",
-];
 
 /// A program to be run as a job; made by [`Jobs::command`](super::Jobs::command) or [`Job::command`].
 ///
@@ -58,57 +40,37 @@ const OURS: [&str; 13] = [
 pub struct JobCommand {
     core: Arc<Core>,
     parent: Option<Job>,
-    pub(super) name: String,
-    pub(super) command: Command,
-    pub(super) stdin: Option<Vec<u8>>,
-    pub(super) output: Output,
-    pub(super) timeout: Option<Duration>,
-    pub(super) term_grace: Duration,
-    pub(super) survives: bool,
-    #[cfg(feature = "scope")]
-    pub(super) scope: Option<crate::systemd::scope::Scope>,
+    spec: ProgramSpec,
 }
 
 impl JobCommand {
     pub(super) fn new(core: Arc<Core>, parent: Option<Job>, name: String, command: Command) -> Self {
-        Self {
-            core,
-            parent,
-            name,
-            command,
-            stdin: None,
-            output: Output::default(),
-            timeout: None,
-            term_grace: TERM_GRACE,
-            survives: false,
-            #[cfg(feature = "scope")]
-            scope: None,
-        }
+        Self { core, parent, spec: ProgramSpec::new(name, command) }
     }
 
     /// How long it may run until it is ended. Default: as long as the service lets it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.spec.timeout = Some(timeout);
         self
     }
 
-    /// How long it may take from SIGTERM until SIGKILL. Default [`TERM_GRACE`]. After the hammer the service waits for so long,
+    /// How long it may take from SIGTERM until SIGKILL. Default [`TERM_GRACE`](super::TERM_GRACE). After the hammer the service waits for so long,
     /// so `TimeoutStopSec=` must have room for it beyond the drain timeout; and a generation that has handed over is killed 5 s
     /// after its drain timeout.
     pub fn term_grace(mut self, grace: Duration) -> Self {
-        self.term_grace = grace;
+        self.spec.term_grace = grace;
         self
     }
 
     /// What it reads from stdin. Default: nothing, stdin is `/dev/null`.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.stdin = Some(bytes.into());
+        self.spec.stdin = Some(bytes.into());
         self
     }
 
     /// Where its stdout and stderr go. Default: the last 64 KiB of each into the report.
     pub fn output(mut self, output: Output) -> Self {
-        self.output = output;
+        self.spec.output = output;
         self
     }
 
@@ -116,14 +78,14 @@ impl JobCommand {
     /// process can account for; with an [`Output`] that does not need us. Default: it is killed (`PR_SET_PDEATHSIG`), for
     /// nobody would know how it ended, and the service that is started next might do its work a second time.
     pub fn survives_us(mut self) -> Self {
-        self.survives = true;
+        self.spec.survives = true;
         self
     }
 
     /// It runs in a transient scope of its own, out of reach of the unit's stop: see [the module](crate::jobs).
     #[cfg(feature = "scope")]
     pub fn scope(mut self, scope: crate::systemd::scope::Scope) -> Self {
-        self.scope = Some(scope);
+        self.spec.scope = Some(scope);
         self
     }
 
@@ -132,8 +94,8 @@ impl JobCommand {
     /// # Errors
     /// A drain has begun, or there is no tokio runtime: [`Refused`] gives the command back.
     pub fn spawn(self) -> Result<JobHandle<Result<CommandReport>>, Refused<Self>> {
-        match Seat::take(&self.core, self.parent.as_ref(), self.name.clone()) {
-            Ok(seat) => Ok(seat.launch(move |job| child::run(Arc::clone(job.core()), self), failure)),
+        match Seat::take(&self.core, self.parent.as_ref(), self.spec.name.clone()) {
+            Ok(seat) => Ok(seat.launch(move |job| child::run(Arc::clone(job.core()), self.spec), failure)),
             Err(error) => Err(Refused::new(error, self)),
         }
     }
@@ -147,31 +109,20 @@ impl JobCommand {
     /// # Cancel safety
     /// The program goes on as a job if this future is dropped; unless this happens because the job around it is cut.
     pub async fn run(self) -> Result<CommandReport> {
-        let name = self.name.clone();
+        let name = self.spec.name.clone();
         match self.spawn()?.await {
             Outcome::Finished(result) => result,
             Outcome::Panicked(why) => Err(Error::new(Kind::State, format!("the job {name:?} panicked: {why}"))),
             Outcome::Cut => Err(Error::new(Kind::State, format!("the job {name:?} was cut"))),
         }
     }
+}
 
-    /// Applies all that is known before the start.
-    pub(super) fn prepare(&mut self) {
-        let given: Vec<_> = self.command.as_std().get_envs().map(|(name, _)| name.to_owned()).collect();
-        for name in OURS.iter().filter(|name| !given.iter().any(|g| g == **name)) {
-            self.command.env_remove(name);
-        }
-        self.command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        let output = match self.output {
-            Output::Capture(_) | Output::Log => Stdio::piped,
-            Output::Inherit => Stdio::inherit,
-            Output::AsGiven => return,
-        };
-        self.command.stdout(output()).stderr(output());
-    }
-
-    pub(super) fn death_signal(&self) -> Option<Signal> {
-        (!self.survives).then_some(Signal::SIGKILL)
+impl Job {
+    /// As [`Jobs::command`](super::Jobs::command), as a part of this job.
+    pub fn command(&self, name: impl AsRef<str>, command: impl Into<Command>) -> JobCommand {
+        let name = self.name_of(name.as_ref());
+        JobCommand::new(Arc::clone(self.core()), Some(self.clone()), name, command.into())
     }
 }
 
@@ -186,6 +137,6 @@ fn failure(result: &Result<CommandReport>) -> Option<String> {
 impl fmt::Debug for JobCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // not the command: its arguments and variables may hold secrets
-        f.debug_struct("JobCommand").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("JobCommand").field("name", &self.spec.name).finish_non_exhaustive()
     }
 }

@@ -15,7 +15,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Core, Counts, JobCommand, runtime};
+use super::core::{Core, runtime};
+use super::report::Counts;
 use crate::drain::{Cutting, DrainSignal, Guard, Phase, Work, since};
 use crate::error::{Error, Kind};
 
@@ -75,17 +76,11 @@ impl Job {
         }
     }
 
-    /// As [`Jobs::command`](super::Jobs::command), as a part of this job.
-    pub fn command(&self, name: impl AsRef<str>, command: impl Into<tokio::process::Command>) -> JobCommand {
-        let name = self.name_of(name.as_ref());
-        JobCommand::new(Arc::clone(&self.core), Some(self.clone()), name, command.into())
-    }
-
     pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
-    fn name_of(&self, child: &str) -> String {
+    pub(super) fn name_of(&self, child: &str) -> String {
         format!("{} > {child}", self.name())
     }
 

@@ -15,8 +15,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::child::KILL_TIMEOUT;
-use super::{Core, JobCommand};
+use super::children::KILL_TIMEOUT;
+use super::core::Core;
+#[cfg(feature = "scope")]
+use super::scoped;
+use super::spec::ProgramSpec;
 use crate::error::{Error, Kind, Result};
 use crate::sys::child::{Setup, set_up};
 use crate::sys::pidfd;
@@ -28,7 +31,7 @@ const GROUP_POLL: Duration = Duration::from_millis(50);
 
 /// Runs. It is not reaped before [`reap`](Self::reap), so until then its number, also as that of its group, is its own.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct RunningProgram {
     pub(super) pid: u32,
     pub(super) child: Child,
     name: String,
@@ -46,8 +49,8 @@ pub(super) enum Reaped {
     Not,
 }
 
-impl Program {
-    pub(super) async fn start(core: &Core, mut command: JobCommand) -> Result<Self> {
+impl RunningProgram {
+    pub(super) async fn start(core: &Core, mut command: ProgramSpec) -> Result<Self> {
         let shown = command.command.as_std().get_program().display().to_string();
         let name = command.name.clone();
         let failed =
@@ -55,7 +58,7 @@ impl Program {
         command.command.kill_on_drop(!command.survives);
         #[cfg(feature = "scope")]
         let (mut child, unit) = match command.scope.take() {
-            Some(scope) => super::scoped::start(core, command, &scope, failed).await?,
+            Some(scope) => scoped::start(core, command, &scope, failed).await?,
             None => (plain(core, command).await.map_err(failed)?, None),
         };
         #[cfg(not(feature = "scope"))]
@@ -134,7 +137,7 @@ fn group_lives(group: u32) -> bool {
     stat::all().any(|process| !process.dead && process.group == group)
 }
 
-pub(super) async fn plain(core: &Core, mut command: JobCommand) -> io::Result<Child> {
+pub(super) async fn plain(core: &Core, mut command: ProgramSpec) -> io::Result<Child> {
     let setup = Setup { death_signal: command.death_signal(), hold: None };
     set_up(&mut command.command, setup);
     core.lanes.spawn(command.command).await

@@ -9,7 +9,8 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 use tracing::warn;
 
-use super::{Core, JobCommand};
+use super::core::Core;
+use super::spec::ProgramSpec;
 use crate::error::{Error, Result};
 use crate::sys::child::{GO, Setup, set_up};
 use crate::systemd::scope::Scope;
@@ -21,7 +22,7 @@ const NO: u8 = b'n';
 /// the meantime, which would stay in our cgroup.
 pub(super) async fn start(
     core: &Core,
-    mut command: JobCommand,
+    mut command: ProgramSpec,
     scope: &Scope,
     failed: impl Fn(io::Error) -> Error,
 ) -> Result<(Child, Option<String>)> {

@@ -13,8 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
-use super::job::{Seat, contained};
-use super::{Job, JobHandle, Jobs, Outcome, runtime};
+use super::core::{Core, runtime};
+use super::job::{Job, JobHandle, Outcome, Seat, contained};
 use crate::drain::{Guard, Phase};
 use crate::error::Result;
 
@@ -31,7 +31,7 @@ type Run<I> = dyn Fn(I, Job) -> Boxed<Result<(), String>> + Send + Sync;
 type NameOf<I> = Box<dyn Fn(&I) -> String + Send>;
 type GiveBack<I> = Box<dyn Fn(I) -> Boxed<Result<(), String>> + Send + Sync>;
 
-/// Fetches items and runs each as a job; made by [`Jobs::worker`].
+/// Fetches items and runs each as a job; made by [`Jobs::worker`](super::Jobs::worker).
 ///
 /// One fetch at a time, and only with room for one more item. It waits for the drain's gate: a next generation does not fetch
 /// before the switch, and an old one does not begin a fetch after it.
@@ -42,7 +42,7 @@ type GiveBack<I> = Box<dyn Fn(I) -> Boxed<Result<(), String>> + Send + Sync>;
 /// next generation to fetch; without a hook this generation runs it.
 #[must_use = "it does nothing until started"]
 pub struct Worker<I> {
-    jobs: Jobs,
+    core: Arc<Core>,
     name: Arc<str>,
     concurrency: usize,
     fetch: Fetch<I>,
@@ -52,12 +52,18 @@ pub struct Worker<I> {
     cancel_safe: bool,
     idle: Duration,
     retry: (Duration, Duration),
-    counts: Arc<Counts>,
+    counts: Arc<ItemCounts>,
     number: u64,
 }
 
 impl<I: Send + 'static> Worker<I> {
-    pub(super) fn new<F, FF, FE, R, RF, RE>(jobs: Jobs, name: String, concurrency: usize, mut fetch: F, run: R) -> Self
+    pub(super) fn new<F, FF, FE, R, RF, RE>(
+        core: Arc<Core>,
+        name: String,
+        concurrency: usize,
+        mut fetch: F,
+        run: R,
+    ) -> Self
     where
         F: FnMut() -> FF + Send + 'static,
         FF: Future<Output = Result<Option<I>, FE>> + Send + 'static,
@@ -67,7 +73,7 @@ impl<I: Send + 'static> Worker<I> {
         RE: fmt::Display,
     {
         Self {
-            jobs,
+            core,
             name: name.into(),
             concurrency: concurrency.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize)),
             fetch: Box::new(move || {
@@ -171,7 +177,7 @@ impl<I: Send + 'static> Worker<I> {
 
     /// There is room for an item, and it is our turn to fetch; `None` for good. The guard holds the drain open meanwhile.
     async fn turn(&mut self, room: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Guard)> {
-        let drain = &self.jobs.core.drain;
+        let drain = &self.core.drain;
         let permit = tokio::select! {
             biased;
             () = drain.signal() => return None,
@@ -192,7 +198,7 @@ impl<I: Send + 'static> Worker<I> {
     }
 
     async fn fetched(&mut self, guard: &Guard) -> Fetched<I> {
-        let mut gate = self.jobs.core.drain.gate();
+        let mut gate = self.core.drain.gate();
         let cancel_safe = self.cancel_safe;
         let fetch = &mut self.fetch;
         let shut = async {
@@ -219,12 +225,12 @@ impl<I: Send + 'static> Worker<I> {
         // its panic must not cost us the item
         let named = self.name_of.as_ref().and_then(|name| catch_unwind(AssertUnwindSafe(|| name(&item))).ok());
         let name = named.unwrap_or_else(|| format!("{} #{}", self.name, self.number));
-        let drain = self.jobs.core.drain.clone();
+        let drain = self.core.drain.clone();
         let entering = drain.enter();
         if let (None, Some(_)) = (&entering, &self.give_back) {
             return self.return_item(item, &name, guard).await;
         }
-        match Seat::take_late(&self.jobs.core, name.clone()) {
+        match Seat::take_late(&self.core, name.clone()) {
             Ok(seat) => {
                 let run = Arc::clone(&self.run);
                 let handle = seat.launch(move |job| run(item, job), |result| result.as_ref().err().cloned());
@@ -254,7 +260,7 @@ impl<I: Send + 'static> Worker<I> {
 
     async fn rest(&mut self, pause: Duration) {
         tokio::select! {
-            () = self.jobs.core.drain.signal() => {}
+            () = self.core.drain.signal() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -311,7 +317,7 @@ pub struct WorkerReport {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ItemCounts {
     fetched: AtomicU64,
     finished: AtomicU64,
     failed: AtomicU64,
@@ -319,7 +325,7 @@ struct Counts {
     given_back: AtomicU64,
 }
 
-impl Counts {
+impl ItemCounts {
     async fn count(&self, handle: JobHandle<Result<(), String>>) {
         let counter = match handle.await {
             Outcome::Finished(Ok(())) => &self.finished,

@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::state::cell::{Form, Locked, Output, Trouble};
+use crate::state::outcome::{Loaded, MigrationError, Updated};
 use crate::state::payload::StateReader;
 use crate::state::turn::{Target, Turn};
-use crate::state::{Loaded, MigrationError, STATE_LIMIT, Updated};
 use crate::systemd::fdstore::Kept;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +14,9 @@ use std::io::{BufReader, Read, Write as _};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::warn;
+
+/// How long a state's JSON may be, unless set otherwise: 4 GiB.
+pub const STATE_LIMIT: u64 = 4 << 30;
 
 type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync>;
 

@@ -1,7 +1,8 @@
 //! Memory that the application maps itself.
 
 use crate::error::{Error, Kind, Result};
-use crate::state::{States, check_name, put_aside};
+use crate::state::naming::{check_name, put_aside};
+use crate::state::states::States;
 use crate::sys::memfd::{self, Seals};
 use crate::wire::store::RESERVED;
 use std::fs::File;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::state::cell::{Cell, Form, Locked, Output, Trouble};
-use crate::state::{check_name, put_aside};
+use crate::state::naming::{check_name, put_aside};
 use crate::systemd::fdstore::{FdStore, Kept};
 use crate::systemd::notify::after;
 use crate::wire::store::RESERVED;
