@@ -1,75 +1,24 @@
 //! What an upgrade is to be.
 
-use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::service::{Handle, Reloaded, Service};
 use crate::upgrade::fetch::{Fetcher, Limits};
+use crate::upgrade::handle::Upgrade;
+use crate::upgrade::plan::{Inner, OnStep, Plan, Reload, Verdict};
+use crate::upgrade::progress::Step;
 use crate::upgrade::source::Source;
 use crate::upgrade::trust::{Sum, Trust, checked_hex};
-use crate::upgrade::{Inner, Step, Upgrade};
 
 /// How many programs before the running one are kept.
 pub const KEEP: usize = 3;
 /// How long the check of a candidate may take.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
-/// The shortest time between two looks of [`Upgrade::poll`].
-pub const MIN_POLL: Duration = Duration::from_secs(1);
-
-/// How a service took its new program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// It runs now.
-    Taken,
-    /// The old one serves on, because of the new one. The old file is put back, and the new one is not tried again.
-    Refused(String),
-    /// Nobody could be asked, or there was no answer in time. The old file is put back; the new one may be tried again.
-    Unknown(String),
-}
-
-type Asked = Pin<Box<dyn Future<Output = Verdict> + Send>>;
-
-#[derive(Clone)]
-pub(crate) struct Reload(pub(crate) Arc<dyn Fn() -> Asked + Send + Sync>);
-
-#[derive(Clone)]
-pub(crate) struct OnStep(pub(crate) Arc<dyn Fn(&Step) + Send + Sync>);
-
-impl fmt::Debug for Reload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reload")
-    }
-}
-
-impl fmt::Debug for OnStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnStep")
-    }
-}
-
-/// What the upgrade was told, which does not change.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) program: PathBuf,
-    pub(crate) source: Source,
-    pub(crate) trust: Trust,
-    pub(crate) sum: Option<Sum>,
-    pub(crate) check: Option<String>,
-    pub(crate) check_timeout: Duration,
-    pub(crate) keep: usize,
-    pub(crate) any_format: bool,
-    pub(crate) retry: bool,
-    /// None: what is installed is not asked for.
-    pub(crate) reload: Option<Reload>,
-    pub(crate) on_step: Option<OnStep>,
-}
 
 /// Makes an [`Upgrade`].
 #[derive(Debug, Clone)]
@@ -81,8 +30,15 @@ pub struct Builder {
     resolve: Vec<(String, SocketAddr)>,
 }
 
+impl Upgrade {
+    /// Of the program at this path, which is absolute and no symbolic link, from there, if it is signed by those.
+    pub fn builder(program: impl Into<PathBuf>, source: Source, trust: Trust) -> Builder {
+        Builder::new(program.into(), source, trust)
+    }
+}
+
 impl Builder {
-    pub(crate) fn new(program: PathBuf, source: Source, trust: Trust) -> Self {
+    fn new(program: PathBuf, source: Source, trust: Trust) -> Self {
         let plan = Plan {
             program,
             source,

@@ -16,8 +16,9 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::error::{Error, Kind, Result};
+use crate::upgrade::http::{Http, shown};
 use crate::upgrade::record::Seen;
-use crate::upgrade::source::{Http, Source, assets, hex, shown};
+use crate::upgrade::source::{GitHub, Source, assets, hex};
 
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,7 +71,7 @@ pub(crate) struct Fresh {
 #[derive(Debug)]
 enum Beside {
     Source(Source),
-    Release(crate::upgrade::source::GitHub, serde_json::Value, String),
+    Release(GitHub, serde_json::Value, String),
 }
 
 impl Fetcher {

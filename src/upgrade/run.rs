@@ -7,12 +7,13 @@ use tracing::{error, info, warn};
 
 use crate::error::{Error, Kind, Result};
 use crate::service::events;
-use crate::upgrade::builder::Verdict;
 use crate::upgrade::fetch::{Fetched, Fetcher, Fresh};
 use crate::upgrade::place::{Place, Program};
+use crate::upgrade::plan::{Inner, Verdict};
+use crate::upgrade::progress::{Done, Step};
 use crate::upgrade::record::{Pending, Record, Seen};
 use crate::upgrade::trust::{Sum, sum_of};
-use crate::upgrade::{Done, Inner, Step, check, elf};
+use crate::upgrade::{check, elf};
 
 /// What is known when the lock is ours.
 struct Start {
@@ -335,14 +336,6 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.committing.send_modify(|count| *count -= 1);
-    }
-}
-
-impl Inner {
-    fn tell(&self, step: &Step) {
-        if let Some(told) = &self.plan.on_step {
-            (told.0)(step);
-        }
     }
 }
 
