@@ -48,7 +48,7 @@ pub(crate) trait Work: Send + Sync {
     }
 }
 
-pub(crate) struct Core {
+pub(crate) struct DrainCore {
     pub(super) phase: AtomicU8,
     pub(super) hurried: AtomicBool,
     pub(super) begun: OnceLock<Begun>,
@@ -75,15 +75,15 @@ pub(super) struct Register {
     pub(super) accepting: usize,
     pub(super) next: u64,
     /// By age.
-    pub(super) open: BTreeMap<u64, Entry>,
+    pub(super) open: BTreeMap<u64, OpenWork>,
 }
 
-pub(super) struct Entry {
+pub(super) struct OpenWork {
     pub(super) work: Arc<dyn Work>,
     pub(super) cut: bool,
 }
 
-impl Core {
+impl DrainCore {
     pub(super) fn new() -> Self {
         Self {
             phase: AtomicU8::new(Phase::Open as u8),

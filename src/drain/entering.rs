@@ -3,7 +3,7 @@
 use super::core::Work;
 use super::guard::{Guard, NamedWork};
 use super::handle::Drain;
-use super::limit::Slot;
+use super::limit::LimitSlot;
 use crate::metrics::Protocol;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Entering {
     drain: Drain,
-    pub(super) slot: Option<Slot>,
+    pub(super) slot: Option<LimitSlot>,
     /// The listener, for the metrics of a connection that is not HTTP.
     pub(super) listener: Option<Arc<str>>,
 }

@@ -1,7 +1,7 @@
 //! What holds a drain open, and what tells its holders.
 
-use super::core::{Core, Entry, Phase, Register, Work};
-use super::limit::Slot;
+use super::core::{DrainCore, OpenWork, Phase, Register, Work};
+use super::limit::LimitSlot;
 use crate::metrics::Counted;
 use std::fmt;
 use std::future::Future;
@@ -15,18 +15,18 @@ use tokio::time::Instant;
 /// Holds a drain open until dropped.
 #[must_use = "it is counted until the guard is dropped"]
 pub struct Guard {
-    core: Arc<Core>,
+    core: Arc<DrainCore>,
     id: u64,
-    _slot: Option<Slot>,
+    _slot: Option<LimitSlot>,
 }
 
 impl Guard {
-    pub(super) fn new(core: Arc<Core>, id: u64) -> Self {
+    pub(super) fn new(core: Arc<DrainCore>, id: u64) -> Self {
         Self { core, id, _slot: None }
     }
 
     /// Holds the slot of a limit, too, until it is dropped.
-    pub(super) fn hold(&mut self, slot: Option<Slot>) {
+    pub(super) fn hold(&mut self, slot: Option<LimitSlot>) {
         self._slot = slot;
     }
 
@@ -59,11 +59,11 @@ impl fmt::Debug for Guard {
     }
 }
 
-impl Core {
+impl DrainCore {
     pub(super) fn count(self: &Arc<Self>, state: &mut Register, work: Arc<dyn Work>) -> Guard {
         let id = state.next;
         state.next += 1;
-        state.open.insert(id, Entry { work, cut: false });
+        state.open.insert(id, OpenWork { work, cut: false });
         Guard::new(Arc::clone(self), id)
     }
 }
@@ -76,7 +76,7 @@ pub struct DrainSignal {
 }
 
 impl DrainSignal {
-    pub(super) fn new(core: Arc<Core>) -> Self {
+    pub(super) fn new(core: Arc<DrainCore>) -> Self {
         Self { step: PhaseWait::new(core, Phase::Draining) }
     }
 
@@ -115,13 +115,13 @@ struct PhaseWait {
     /// In an Arc of its own: a connection clones its signal for each request, and the threads of all connections would
     /// else write to one cache line.
     #[expect(clippy::redundant_allocation, reason = "not for its size, but for its count")]
-    core: Arc<Arc<Core>>,
+    core: Arc<Arc<DrainCore>>,
     phase: Phase,
     waiting: Option<Pin<Box<OwnedNotified>>>,
 }
 
 impl PhaseWait {
-    fn new(core: Arc<Core>, phase: Phase) -> Self {
+    fn new(core: Arc<DrainCore>, phase: Phase) -> Self {
         Self { core: Arc::new(core), phase, waiting: None }
     }
 

@@ -1,6 +1,6 @@
 //! The drain itself: its gate, and the steps that it takes.
 
-use super::core::{Begun, Core, Phase, Register, Work};
+use super::core::{Begun, DrainCore, Phase, Register, Work};
 #[cfg(any(feature = "http", feature = "tls"))]
 use super::core::{HURRY_LINGER, later};
 use super::guard::{Cut, DrainSignal, Guard, NamedWork};
@@ -20,14 +20,14 @@ use tokio::time::Instant;
 /// Cheap to clone; all clones are the same drain.
 #[derive(Clone)]
 pub struct Drain {
-    pub(super) core: Arc<Core>,
+    pub(super) core: Arc<DrainCore>,
 }
 
 impl Drain {
     /// A fresh one: the gate is shut, nothing is counted.
     #[must_use]
     pub fn new() -> Self {
-        Self { core: Arc::new(Core::new()) }
+        Self { core: Arc::new(DrainCore::new()) }
     }
 
     /// Opens or shuts the gate that accept loops wait at. Shut: nobody accepts, listeners stay open.

@@ -17,10 +17,10 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// there may be more in all.
 #[derive(Clone)]
 pub struct Limit {
-    shared: Arc<Shared>,
+    shared: Arc<LimitSlots>,
 }
 
-struct Shared {
+struct LimitSlots {
     max: usize,
     taken: AtomicUsize,
     freed: Notify,
@@ -29,7 +29,7 @@ struct Shared {
 
 /// One of them, until dropped.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct LimitSlot {
     limit: Limit,
 }
 
@@ -38,7 +38,7 @@ impl Limit {
     #[must_use]
     pub fn new(max: usize) -> Self {
         let told = Mutex::default();
-        Self { shared: Arc::new(Shared { max, taken: AtomicUsize::new(0), freed: Notify::new(), told }) }
+        Self { shared: Arc::new(LimitSlots { max, taken: AtomicUsize::new(0), freed: Notify::new(), told }) }
     }
 
     /// How many there are.
@@ -47,10 +47,10 @@ impl Limit {
         self.shared.taken.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn take(&self) -> Option<Slot> {
+    pub(crate) fn take(&self) -> Option<LimitSlot> {
         let less = |taken| (taken < self.shared.max).then_some(taken + 1);
         let taken = self.shared.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        taken.is_ok().then(|| Slot { limit: self.clone() })
+        taken.is_ok().then(|| LimitSlot { limit: self.clone() })
     }
 
     /// Resolves when a slot may be free.
@@ -73,7 +73,7 @@ impl Limit {
     }
 }
 
-impl Drop for Slot {
+impl Drop for LimitSlot {
     fn drop(&mut self) {
         self.limit.shared.taken.fetch_sub(1, Ordering::AcqRel);
         self.limit.shared.freed.notify_waiters();

@@ -1,7 +1,7 @@
 //! The socket between two generations that share datagrams: one end of a pair, with a queue for what must not be lost.
 
 use crate::sys::{link, seqpacket, socket};
-use crate::wire::flows::{MAX_MESSAGE, Message, decode};
+use crate::wire::flows::{FlowMessage, MAX_MESSAGE, decode};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -26,7 +26,7 @@ impl Relay {
     }
 
     /// The next message; `None`: the other end is closed. Cancel-safe.
-    pub(super) async fn receive(&self) -> Option<Message> {
+    pub(super) async fn receive(&self) -> Option<FlowMessage> {
         loop {
             let mut buffer = vec![0; MAX_MESSAGE];
             let read = self.fd.async_io(Interest::READABLE, |fd| seqpacket::receive(fd.as_fd(), &mut buffer)).await;
@@ -34,7 +34,7 @@ impl Relay {
                 Ok(0) | Err(_) => return None,
                 // What cannot be read is somebody else's protocol: the next one, as for unknown messages.
                 Ok(length) => match buffer.get(..length).and_then(decode) {
-                    Some(Message::Unknown) | None => {}
+                    Some(FlowMessage::Unknown) | None => {}
                     Some(message) => return Some(message),
                 },
             }

@@ -7,7 +7,7 @@ use super::guard::Guard;
 use super::open_flows::{Change, KeyFn, OpenFlows};
 use super::peer::DatagramPeer;
 use super::relay::Relay;
-use crate::wire::flows::{self, Message};
+use crate::wire::flows::{self, FlowMessage};
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
@@ -53,12 +53,12 @@ pub(super) struct Router {
 }
 
 /// What happened.
-enum Next {
+enum Happened {
     Look,
     Link(OwnedFd),
     Change(Change),
-    Older(Option<Message>),
-    Newer(Option<Message>),
+    Older(Option<FlowMessage>),
+    Newer(Option<FlowMessage>),
     Flushed(bool),
     Room(Option<OwnedPermit<Datagram>>),
     Taken((Vec<u8>, DatagramPeer), Option<Entering>),
@@ -117,34 +117,34 @@ impl Router {
             // A service that stops, with nobody after it: its flows shall end in order, and nobody else would receive.
             let alone = drains && !self.succeeded && self.newer.is_none() && !self.shared.own().is_empty();
             match self.next(room.is_some(), open && self.told, alone, idle && drains, waiting_since).await {
-                Next::Look => {}
-                Next::Link(fd) => match Relay::new(fd) {
+                Happened::Look => {}
+                Happened::Link(fd) => match Relay::new(fd) {
                     Ok(newer) => (self.newer, self.announced, self.succeeded) = (Some(newer), false, false),
                     Err(error) => {
                         tracing::warn!(name = &*self.shared.name, %error, "the next generation will not know our flows");
                     }
                 },
-                Next::Change(change) => self.tell(change),
-                Next::Older(message) => self.on_older(message),
-                Next::Newer(Some(Message::Datagram { from, bytes })) => {
+                Happened::Change(change) => self.tell(change),
+                Happened::Older(message) => self.on_older(message),
+                Happened::Newer(Some(FlowMessage::Datagram { from, bytes })) => {
                     self.route(bytes, from, None, &mut room);
                 }
-                Next::Newer(Some(_)) | Next::Flushed(true) => {}
-                Next::Newer(None) | Next::Flushed(false) => {
+                Happened::Newer(Some(_)) | Happened::Flushed(true) => {}
+                Happened::Newer(None) | Happened::Flushed(false) => {
                     (self.newer, self.succeeded) = (None, true);
                 }
-                Next::Room(Some(permit)) => room = Some(permit),
+                Happened::Room(Some(permit)) => room = Some(permit),
                 // The application does not receive any more.
-                Next::Room(None) => return,
-                Next::Taken((bytes, DatagramPeer::Udp(from)), entering) => {
+                Happened::Room(None) => return,
+                Happened::Taken((bytes, DatagramPeer::Udp(from)), entering) => {
                     // Alone, only for flows that are open: the service stops.
                     let ours = |key: Vec<u8>| self.shared.own().contains(&key);
                     if entering.is_some() || (self.key)(&bytes, from).is_some_and(ours) {
                         self.route(bytes, from, entering, &mut room);
                     }
                 }
-                Next::Taken(..) => {}
-                Next::Waited => {
+                Happened::Taken(..) => {}
+                Happened::Waited => {
                     self.told = true;
                     tracing::warn!(
                         name = &*self.shared.name,
@@ -162,7 +162,7 @@ impl Router {
         alone: bool,
         lingers: bool,
         waiting_since: Option<Instant>,
-    ) -> Next {
+    ) -> Happened {
         let Self { datagrams, gate, changes, links, queue, older, newer, told, .. } = self;
         let flushes = newer.as_ref().is_some_and(Relay::has_queued);
         // Two borrows of it: it is flushed first, as what it answers comes after that.
@@ -170,16 +170,16 @@ impl Router {
         let waited = waiting_since.filter(|_| !*told).map(|since| since + FLOWS_TIMEOUT);
         tokio::select! {
             biased;
-            _ = gate.changed() => Next::Look,
-            Some(fd) = links.recv() => Next::Link(fd),
-            Some(change) = changes.recv() => Next::Change(change),
-            Some(message) = from(older.as_ref()) => Next::Older(message),
-            Some(sent) = flush(flushed) => Next::Flushed(sent),
-            room = queue.clone().reserve_owned(), if !room => Next::Room(room.ok()),
-            Some(message) = from(newer), if room => Next::Newer(message),
-            Some((taken, entering)) = take(datagrams, receives), if room && (receives || alone) => Next::Taken(taken, entering),
-            () = at(waited) => Next::Waited,
-            () = sleep(LOOK_AGAIN), if lingers => Next::Look,
+            _ = gate.changed() => Happened::Look,
+            Some(fd) = links.recv() => Happened::Link(fd),
+            Some(change) = changes.recv() => Happened::Change(change),
+            Some(message) = from(older.as_ref()) => Happened::Older(message),
+            Some(sent) = flush(flushed) => Happened::Flushed(sent),
+            room = queue.clone().reserve_owned(), if !room => Happened::Room(room.ok()),
+            Some(message) = from(newer), if room => Happened::Newer(message),
+            Some((taken, entering)) = take(datagrams, receives), if room && (receives || alone) => Happened::Taken(taken, entering),
+            () = at(waited) => Happened::Waited,
+            () = sleep(LOOK_AGAIN), if lingers => Happened::Look,
         }
     }
 
@@ -205,17 +205,17 @@ impl Router {
         }
     }
 
-    fn on_older(&mut self, message: Option<Message>) {
+    fn on_older(&mut self, message: Option<FlowMessage>) {
         match message {
-            Some(Message::Added(keys)) => {
+            Some(FlowMessage::Added(keys)) => {
                 self.pass_on(true, &keys);
                 self.routes.extend(keys);
             }
-            Some(Message::Removed(keys)) => {
+            Some(FlowMessage::Removed(keys)) => {
                 self.pass_on(false, &keys);
                 keys.iter().for_each(|key| _ = self.routes.remove(key));
             }
-            Some(Message::Shut) => self.told = true,
+            Some(FlowMessage::Shut) => self.told = true,
             Some(_) => {}
             None => {
                 let keys: Vec<_> = self.routes.drain().collect();
@@ -280,7 +280,7 @@ async fn take(datagrams: &mut Datagrams, gated: bool) -> Option<((Vec<u8>, Datag
     }
 }
 
-async fn from(relay: Option<&Relay>) -> Option<Option<Message>> {
+async fn from(relay: Option<&Relay>) -> Option<Option<FlowMessage>> {
     Some(relay?.receive().await)
 }
 

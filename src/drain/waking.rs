@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::core::{Core, Phase, Work};
+use super::core::{DrainCore, Phase, Work};
 
 /// So many are told in one go.
 const AT_ONCE: usize = 64;
@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// However many there are, they are told in so many goes: a quarter of a second, as each pause is about two milliseconds.
 const GOES: usize = 128;
 
-impl Core {
+impl DrainCore {
     pub(super) fn wake_all(&self) {
         self.wake_some(0, u64::MAX, usize::MAX);
     }

@@ -15,7 +15,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// An older generation that still drains, and the link to it. It is gone when the link is closed.
 #[derive(Debug)]
-pub(crate) struct Drainer {
+pub(crate) struct InheritedDrainer {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
     pub(crate) draining: Duration,
@@ -28,7 +28,7 @@ pub(crate) struct Drainer {
 pub(crate) struct Inherited {
     pub(crate) link: Idle,
     pub(crate) hello: Hello,
-    pub(crate) drainers: Vec<Drainer>,
+    pub(crate) drainers: Vec<InheritedDrainer>,
     pub(crate) state: Option<Vec<u8>>,
 }
 
@@ -62,7 +62,7 @@ impl Inherited {
             let draining = Duration::from_millis(drainer.draining_ms);
             let drain_timeout = drainer.drain_timeout_ms.map(Duration::from_millis);
             let (generation, pid) = (drainer.generation, drainer.pid);
-            drainers.push(Drainer { generation, pid, draining, drain_timeout, link: missing()? });
+            drainers.push(InheritedDrainer { generation, pid, draining, drain_timeout, link: missing()? });
         }
         let state = if hello.state {
             let bytes = memfd::read(missing()?);

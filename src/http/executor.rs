@@ -25,10 +25,10 @@ pub(super) struct Streams {
 
 /// hyper's end of it, also in each request.
 #[derive(Clone, Default)]
-pub(super) struct StreamExecutor(Arc<Mutex<Fresh>>);
+pub(super) struct StreamExecutor(Arc<Mutex<FreshStreams>>);
 
 #[derive(Default)]
-struct Fresh {
+struct FreshStreams {
     /// hyper is being polled by the connection, which looks afterwards.
     accepting: bool,
     /// Accepted, and not looked at yet: looked at by `execute`, each answer would be a write of its own.
@@ -68,7 +68,7 @@ impl Drop for Streams {
 }
 
 impl StreamExecutor {
-    fn fresh(&self) -> MutexGuard<'_, Fresh> {
+    fn fresh(&self) -> MutexGuard<'_, FreshStreams> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -19,11 +19,11 @@ use std::sync::Arc;
 // One value behind one pointer: each more that is inserted by itself costs a request one more allocation, 1 % of a small one.
 #[derive(Debug, Clone)]
 pub struct ConnectInfo {
-    inner: Arc<Inner>,
+    inner: Arc<ConnectInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ConnectInner {
     peer: Peer,
     drain: DrainSignal,
     #[cfg(feature = "tls")]
@@ -32,7 +32,7 @@ struct Inner {
 
 impl ConnectInfo {
     pub(super) fn new(peer: Peer, drain: DrainSignal, #[cfg(feature = "tls")] tls: Option<TlsInfo>) -> Self {
-        let inner = Inner {
+        let inner = ConnectInner {
             peer,
             drain,
             #[cfg(feature = "tls")]

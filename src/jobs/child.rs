@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use super::core::Core;
+use super::core::JobsCore;
 use super::output::{Captured, OUTPUT_GRACE, Output, Reader};
 use super::program::{Reaped, RunningProgram};
 use super::spec::ProgramSpec;
@@ -73,10 +73,10 @@ impl fmt::Display for End {
 
 /// A program that runs. It also keeps the thread that the program is tied to.
 #[derive(Debug)]
-struct Alive(Arc<Core>);
+struct Alive(Arc<JobsCore>);
 
 impl Alive {
-    fn new(core: &Arc<Core>, grace: Duration) -> Self {
+    fn new(core: &Arc<JobsCore>, grace: Duration) -> Self {
         core.children.enter(grace);
         Self(Arc::clone(core))
     }
@@ -89,7 +89,7 @@ impl Drop for Alive {
 }
 
 /// Runs it to its end. If this future is dropped the program is ended, in order: by a task of its own.
-pub(super) async fn run(core: Arc<Core>, command: ProgramSpec) -> Result<CommandReport> {
+pub(super) async fn run(core: Arc<JobsCore>, command: ProgramSpec) -> Result<CommandReport> {
     let alive = Alive::new(&core, command.term_grace);
     let (mut tell, told) = oneshot::channel();
     tokio::spawn(async move {
@@ -102,7 +102,7 @@ pub(super) async fn run(core: Arc<Core>, command: ProgramSpec) -> Result<Command
 
 type Tell = oneshot::Sender<Result<CommandReport>>;
 
-async fn supervise(core: &Arc<Core>, mut command: ProgramSpec, tell: &mut Tell) -> Result<CommandReport> {
+async fn supervise(core: &Arc<JobsCore>, mut command: ProgramSpec, tell: &mut Tell) -> Result<CommandReport> {
     let began = Instant::now();
     command.prepare();
     let stdin = command.stdin.take();

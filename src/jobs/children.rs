@@ -13,10 +13,10 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The programs that run.
 #[derive(Debug, Default)]
-pub(super) struct Children(watch::Sender<Running>);
+pub(super) struct Children(watch::Sender<RunningPrograms>);
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Running {
+struct RunningPrograms {
     number: usize,
     /// The longest grace among them, or among those before: it is a bound, not a wait.
     grace: Duration,
@@ -35,7 +35,7 @@ impl Children {
     }
 
     pub(super) fn end_within(&self) -> Duration {
-        let Running { number, grace } = *self.0.borrow();
+        let RunningPrograms { number, grace } = *self.0.borrow();
         if number == 0 { Duration::ZERO } else { grace + KILL_TIMEOUT + OUTPUT_GRACE }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::child::{self, CommandReport};
-use super::core::Core;
+use super::core::JobsCore;
 use super::job::{Job, JobHandle, Outcome, Refused, Seat};
 use super::output::Output;
 use super::spec::ProgramSpec;
@@ -38,13 +38,13 @@ use crate::error::{Error, Kind, Result};
 /// user (set-uid) loses the tie to our end.
 #[must_use = "it does nothing until spawned or run"]
 pub struct JobCommand {
-    core: Arc<Core>,
+    core: Arc<JobsCore>,
     parent: Option<Job>,
     spec: ProgramSpec,
 }
 
 impl JobCommand {
-    pub(super) fn new(core: Arc<Core>, parent: Option<Job>, name: String, command: Command) -> Self {
+    pub(super) fn new(core: Arc<JobsCore>, parent: Option<Job>, name: String, command: Command) -> Self {
         Self { core, parent, spec: ProgramSpec::new(name, command) }
     }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind};
 
 /// The jobs of a service, as each of them knows it.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(super) struct JobsCore {
     pub(super) drain: Drain,
     pub(super) counts: Arc<Counts>,
     pub(super) children: Children,
@@ -21,7 +21,7 @@ pub(super) struct Core {
     pub(super) scopes: crate::systemd::scope::Scopes,
 }
 
-impl Core {
+impl JobsCore {
     pub(super) fn new(drain: &Drain) -> Self {
         Self {
             drain: drain.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::JobCommand;
-use super::core::Core;
+use super::core::JobsCore;
 use super::job::{Job, JobHandle, Refused, Seat};
 use super::report::JobReport;
 use super::worker::Worker;
@@ -15,7 +15,7 @@ use crate::drain::{Drain, DrainSignal};
 /// Starts jobs, and knows them until they are over. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Jobs {
-    core: Arc<Core>,
+    core: Arc<JobsCore>,
 }
 
 impl Jobs {
@@ -23,7 +23,7 @@ impl Jobs {
     /// cut programs before the process exits.
     #[must_use]
     pub fn new(drain: &Drain) -> Self {
-        Self { core: Arc::new(Core::new(drain)) }
+        Self { core: Arc::new(JobsCore::new(drain)) }
     }
 
     /// Starts a job; `name` names it in the log and if it must be cut.

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::core::{Core, runtime};
+use super::core::{JobsCore, runtime};
 use super::report::Counts;
 use crate::drain::{Cutting, DrainSignal, Guard, Phase, Work, since};
 use crate::error::{Error, Kind};
@@ -26,7 +26,7 @@ use crate::error::{Error, Kind};
 /// when they are, too. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Job {
-    core: Arc<Core>,
+    core: Arc<JobsCore>,
     tracked: Arc<Tracked>,
     /// How many jobs this one has started that are not over.
     nested: Arc<watch::Sender<usize>>,
@@ -76,7 +76,7 @@ impl Job {
         }
     }
 
-    pub(super) fn core(&self) -> &Arc<Core> {
+    pub(super) fn core(&self) -> &Arc<JobsCore> {
         &self.core
     }
 
@@ -295,7 +295,7 @@ impl Drop for Part {
 }
 
 impl Seat {
-    pub(super) fn take(core: &Arc<Core>, parent: Option<&Job>, name: String) -> Result<Self, Error> {
+    pub(super) fn take(core: &Arc<JobsCore>, parent: Option<&Job>, name: String) -> Result<Self, Error> {
         // before the look at the parent, which waits for its parts before it is over
         let part = parent.map(Part::of);
         // of a parent that is over it is none
@@ -305,11 +305,11 @@ impl Seat {
     }
 
     /// For an item that was fetched: it is run even if a drain has begun meanwhile.
-    pub(super) fn take_late(core: &Arc<Core>, name: String) -> Result<Self, Error> {
+    pub(super) fn take_late(core: &Arc<JobsCore>, name: String) -> Result<Self, Error> {
         Self::take_until(core, Phase::Hammered, None, name)
     }
 
-    fn take_until(core: &Arc<Core>, until: Phase, part: Option<Part>, name: String) -> Result<Self, Error> {
+    fn take_until(core: &Arc<JobsCore>, until: Phase, part: Option<Part>, name: String) -> Result<Self, Error> {
         let runtime = runtime()?;
         let name: Arc<str> = name.into();
         let counts = Arc::clone(&core.counts);

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::children::KILL_TIMEOUT;
-use super::core::Core;
+use super::core::JobsCore;
 #[cfg(feature = "scope")]
 use super::scoped;
 use super::spec::ProgramSpec;
@@ -50,7 +50,7 @@ pub(super) enum Reaped {
 }
 
 impl RunningProgram {
-    pub(super) async fn start(core: &Core, mut command: ProgramSpec) -> Result<Self> {
+    pub(super) async fn start(core: &JobsCore, mut command: ProgramSpec) -> Result<Self> {
         let shown = command.command.as_std().get_program().display().to_string();
         let name = command.name.clone();
         let failed =
@@ -108,7 +108,7 @@ impl RunningProgram {
     }
 
     /// Kills what it left behind, and asks how it ended.
-    pub(super) async fn reap(&mut self, core: &Core) -> Reaped {
+    pub(super) async fn reap(&mut self, core: &JobsCore) -> Reaped {
         self.signal(Signal::SIGKILL);
         #[cfg(feature = "scope")]
         if let Some(unit) = &self.unit {
@@ -137,7 +137,7 @@ fn group_lives(group: u32) -> bool {
     stat::all().any(|process| !process.dead && process.group == group)
 }
 
-pub(super) async fn plain(core: &Core, mut command: ProgramSpec) -> io::Result<Child> {
+pub(super) async fn plain(core: &JobsCore, mut command: ProgramSpec) -> io::Result<Child> {
     let setup = Setup { death_signal: command.death_signal(), hold: None };
     set_up(&mut command.command, setup);
     core.lanes.spawn(command.command).await

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 use tracing::warn;
 
-use super::core::Core;
+use super::core::JobsCore;
 use super::spec::ProgramSpec;
 use crate::error::{Error, Result};
 use crate::sys::child::{GO, Setup, set_up};
@@ -21,7 +21,7 @@ const NO: u8 = b'n';
 /// The child stops between fork and exec until the manager has moved it. A program that was executed first could start others in
 /// the meantime, which would stay in our cgroup.
 pub(super) async fn start(
-    core: &Core,
+    core: &JobsCore,
     mut command: ProgramSpec,
     scope: &Scope,
     failed: impl Fn(io::Error) -> Error,

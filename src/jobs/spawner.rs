@@ -17,13 +17,13 @@ use tokio::sync::oneshot;
 /// How many programs may be being started at once: each waits for its exec, and for its scope.
 const LANES: usize = 4;
 
-type Start = Box<dyn FnOnce() + Send>;
+type StartCall = Box<dyn FnOnce() + Send>;
 
 /// They end when this is dropped: whoever has a child that ends with its thread holds on to it.
 #[derive(Default)]
 pub(super) struct Lanes {
     next: AtomicUsize,
-    lanes: [Mutex<Option<mpsc::Sender<Start>>>; LANES],
+    lanes: [Mutex<Option<mpsc::Sender<StartCall>>>; LANES],
 }
 
 impl Lanes {
@@ -42,7 +42,7 @@ impl Lanes {
         told.await.unwrap_or_else(|_| Err(io::Error::other("the thread that starts programs is gone")))
     }
 
-    fn send(&self, mut start: Start) -> io::Result<()> {
+    fn send(&self, mut start: StartCall) -> io::Result<()> {
         let lane = self.next.fetch_add(1, Ordering::Relaxed) % LANES;
         let mut lane = self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = &*lane {
@@ -51,7 +51,7 @@ impl Lanes {
                 Err(mpsc::SendError(back)) => start = back,
             }
         }
-        let (sender, waiting) = mpsc::channel::<Start>();
+        let (sender, waiting) = mpsc::channel::<StartCall>();
         thread::Builder::new().name("job starter".into()).spawn(move || {
             for start in waiting {
                 start();

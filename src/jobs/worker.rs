@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
-use super::core::{Core, runtime};
+use super::core::{JobsCore, runtime};
 use super::job::{Job, JobHandle, Outcome, Seat, contained};
 use crate::drain::{Guard, Phase};
 use crate::error::Result;
@@ -42,7 +42,7 @@ type GiveBack<I> = Box<dyn Fn(I) -> Boxed<Result<(), String>> + Send + Sync>;
 /// next generation to fetch; without a hook this generation runs it.
 #[must_use = "it does nothing until started"]
 pub struct Worker<I> {
-    core: Arc<Core>,
+    core: Arc<JobsCore>,
     name: Arc<str>,
     concurrency: usize,
     fetch: Fetch<I>,
@@ -58,7 +58,7 @@ pub struct Worker<I> {
 
 impl<I: Send + 'static> Worker<I> {
     pub(super) fn new<F, FF, FE, R, RF, RE>(
-        core: Arc<Core>,
+        core: Arc<JobsCore>,
         name: String,
         concurrency: usize,
         mut fetch: F,
@@ -147,25 +147,25 @@ impl<I: Send + 'static> Worker<I> {
         let mut pause = self.retry.0;
         while let Some((permit, guard)) = self.turn(&room).await {
             match self.fetched(&guard).await {
-                Fetched::Item(item) => {
+                FetchEnd::Item(item) => {
                     if std::mem::replace(&mut pause, self.retry.0) > self.retry.0 {
                         info!(worker = &*self.name, "fetching again");
                     }
                     self.counts.fetched.fetch_add(1, Ordering::Relaxed);
                     self.start_item(item, permit, guard).await;
                 }
-                Fetched::Nothing => {
+                FetchEnd::Nothing => {
                     pause = self.retry.0;
                     drop((permit, guard));
                     self.rest(self.idle).await;
                 }
-                Fetched::Failed(why) => {
+                FetchEnd::Failed(why) => {
                     drop((permit, guard));
                     warn!(worker = &*self.name, retry_in = ?pause, "worker {:?} cannot fetch: {why}", self.name);
                     self.rest(pause).await;
                     pause = pause.saturating_mul(2).min(self.retry.1);
                 }
-                Fetched::Dropped => {}
+                FetchEnd::Dropped => {}
             }
         }
         debug!(worker = &*self.name, "stopped fetching");
@@ -197,7 +197,7 @@ impl<I: Send + 'static> Worker<I> {
         }
     }
 
-    async fn fetched(&mut self, guard: &Guard) -> Fetched<I> {
+    async fn fetched(&mut self, guard: &Guard) -> FetchEnd<I> {
         let mut gate = self.core.drain.gate();
         let cancel_safe = self.cancel_safe;
         let fetch = &mut self.fetch;
@@ -211,12 +211,12 @@ impl<I: Send + 'static> Worker<I> {
         tokio::select! {
             biased;
             fetched = contained(async { fetch().await }) => match fetched {
-                Ok(Ok(Some(item))) => Fetched::Item(item),
-                Ok(Ok(None)) => Fetched::Nothing,
-                Ok(Err(why)) => Fetched::Failed(why),
-                Err(panic) => Fetched::Failed(format!("it panicked: {panic}")),
+                Ok(Ok(Some(item))) => FetchEnd::Item(item),
+                Ok(Ok(None)) => FetchEnd::Nothing,
+                Ok(Err(why)) => FetchEnd::Failed(why),
+                Err(panic) => FetchEnd::Failed(format!("it panicked: {panic}")),
             },
-            () = shut => Fetched::Dropped,
+            () = shut => FetchEnd::Dropped,
         }
     }
 
@@ -275,7 +275,7 @@ impl<I> fmt::Debug for Worker<I> {
     }
 }
 
-enum Fetched<I> {
+enum FetchEnd<I> {
     Item(I),
     Nothing,
     Failed(String),

@@ -34,14 +34,14 @@ impl From<Error> for Trouble {
 
 /// What a change says of itself.
 #[derive(Debug, Clone)]
-pub(super) struct Form {
+pub(super) struct CellForm {
     pub(super) name: String,
     pub(super) version: u32,
     pub(super) limit: u64,
 }
 
 /// How the JSON gets into the memory.
-pub(super) type Output<'a> = BufWriter<Writer<'a>>;
+pub(super) type CellOutput<'a> = BufWriter<Writer<'a>>;
 
 /// A state's memory, as an open file of this process alone: the lock is the open file's, and the one that came in is shared with
 /// other generations and the manager.
@@ -57,8 +57,8 @@ pub(super) struct Cell {
 impl Cell {
     /// New memory with a first value, for the store.
     pub(super) fn create(
-        form: &Form,
-        produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+        form: &CellForm,
+        produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
     ) -> Result<OwnedFd> {
         let os = |error| Error::os(format!("no memfd for the state {:?}", form.name), error);
         let file = memfd::create(c"handover-state").map_err(os)?;
@@ -120,7 +120,7 @@ impl Cell {
         name: &str,
         exclusive: bool,
         (deadline, timeout): (Instant, Duration),
-    ) -> Result<Locked, Trouble> {
+    ) -> Result<LockedCell, Trouble> {
         let mut pause = FIRST_PAUSE;
         let os = |error| Error::os(format!("the state {name:?} cannot be locked"), error);
         // A blocking F_OFD_SETLKW was rejected: only a signal would end it.
@@ -138,7 +138,7 @@ impl Cell {
         }
         let hold = Hold(Arc::clone(self));
         let Page { header, place, .. } = self.page(name)?;
-        Ok(Locked { hold, header, place })
+        Ok(LockedCell { hold, header, place })
     }
 
     fn page(&self, name: &str) -> Result<Page, Trouble> {
@@ -164,14 +164,14 @@ impl Cell {
 
 /// The memory, while no other generation changes it.
 #[derive(Debug)]
-pub(super) struct Locked {
+pub(super) struct LockedCell {
     hold: Hold,
     pub(super) header: Header,
     /// Of the two, the one that the header was read from.
     place: usize,
 }
 
-impl Locked {
+impl LockedCell {
     pub(super) fn id(&self) -> u64 {
         self.hold.0.id
     }
@@ -188,9 +188,9 @@ impl Locked {
     /// Makes it the value. After an error the one before is. What was of another version stays beside it, if `keep_previous`.
     pub(super) fn write(
         &mut self,
-        form: &Form,
+        form: &CellForm,
         keep_previous: bool,
-        produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+        produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
     ) -> Result<()> {
         let used = self.used();
         let payload = fill(&self.hold.0.file, &used, form, self.next(&form.name)?, produce);
@@ -204,7 +204,7 @@ impl Locked {
     }
 
     /// Takes the value away.
-    pub(super) fn clear(&mut self, form: &Form, keep_previous: bool) -> Result<()> {
+    pub(super) fn clear(&mut self, form: &CellForm, keep_previous: bool) -> Result<()> {
         let version = form.version.max(self.header.current.version);
         let none = Payload { version, sequence: self.next(&form.name)?, offset: 0, length: 0, checksum: 0 };
         self.commit(none, self.previous(version, keep_previous))
@@ -277,11 +277,11 @@ fn inode(fd: impl AsFd) -> io::Result<(libc::dev_t, libc::ino_t)> {
 fn fill(
     file: &File,
     used: &[Payload],
-    form: &Form,
+    form: &CellForm,
     sequence: u64,
-    produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+    produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
 ) -> Result<Payload> {
-    let Form { name, version, limit } = form;
+    let CellForm { name, version, limit } = form;
     let expected = used.last().map_or(0, |current| current.length);
     let buffer = usize::try_from(expected + expected / 4).unwrap_or(BUFFER).clamp(SMALL_BUFFER, BUFFER);
     let mut output = BufWriter::with_capacity(buffer, Writer::new(file, used, expected, *limit));

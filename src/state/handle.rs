@@ -1,10 +1,10 @@
 //! One state, as the application has it.
 
 use crate::error::{Error, Kind, Result};
-use crate::state::cell::{Form, Locked, Output, Trouble};
+use crate::state::cell::{CellForm, CellOutput, LockedCell, Trouble};
 use crate::state::outcome::{Loaded, MigrationError, Updated};
 use crate::state::payload::StateReader;
-use crate::state::turn::{Target, Turn};
+use crate::state::turn::{StatePlace, StateTurn};
 use crate::systemd::fdstore::Kept;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +22,7 @@ type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + 
 
 /// A named, versioned state of type `T`. Clones are the same, with one copy of the value between them.
 pub struct State<T> {
-    target: Target,
+    target: StatePlace,
     version: u32,
     limit: u64,
     migrate: Option<Migrate<T>>,
@@ -36,7 +36,7 @@ struct Cached<T> {
     value: T,
 }
 
-enum Value<T> {
+enum FoundValue<T> {
     None,
     Current(T),
     Migrated(T, u32),
@@ -45,7 +45,7 @@ enum Value<T> {
 }
 
 impl<T> State<T> {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: StatePlace) -> Self {
         target.known.version.fetch_max(1, Ordering::Relaxed);
         Self { target, version: 1, limit: STATE_LIMIT, migrate: None, cache: Arc::default() }
     }
@@ -103,8 +103,8 @@ impl<T> State<T> {
         Ok(had_entry && had_value)
     }
 
-    fn form(&self) -> Form {
-        Form { name: self.target.name.clone(), version: self.version, limit: self.limit }
+    fn form(&self) -> CellForm {
+        CellForm { name: self.target.name.clone(), version: self.version, limit: self.limit }
     }
 
     /// No code of `T`'s runs under it.
@@ -112,7 +112,7 @@ impl<T> State<T> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, locked: &Locked, value: T) {
+    fn remember(&self, locked: &LockedCell, value: T) {
         let new = Cached { cell: locked.id(), sequence: locked.header.current.sequence, value };
         let old = self.cache().replace(new);
         drop(old);
@@ -136,21 +136,21 @@ impl<T: DeserializeOwned> State<T> {
         let found = turn.lock(false).and_then(|locked| match locked {
             Some(locked) => self.value(&locked).map(|value| match value {
                 // The memory may change as soon as the lock is gone.
-                Value::Older(version, reader) => reader.detach().map(|reader| Value::Older(version, reader)),
+                FoundValue::Older(version, reader) => reader.detach().map(|reader| FoundValue::Older(version, reader)),
                 value => Ok(value),
             }),
-            None => Ok(Ok(Value::None)),
+            None => Ok(Ok(FoundValue::None)),
         });
         let why = match found {
             Ok(Err(error)) => {
                 let what = format!("no memory for a copy of the state {:?}, which is of an older version", self.name());
                 return Err(Error::os(what, error));
             }
-            Ok(Ok(Value::None)) => return Ok(Loaded::None),
-            Ok(Ok(Value::Current(value))) => return Ok(Loaded::Current(value)),
-            Ok(Ok(Value::Migrated(value, from))) => return Ok(Loaded::Migrated { value, from }),
-            Ok(Ok(Value::Older(version, reader))) => return Ok(Loaded::Older { version, reader }),
-            Ok(Ok(Value::Newer(version))) => {
+            Ok(Ok(FoundValue::None)) => return Ok(Loaded::None),
+            Ok(Ok(FoundValue::Current(value))) => return Ok(Loaded::Current(value)),
+            Ok(Ok(FoundValue::Migrated(value, from))) => return Ok(Loaded::Migrated { value, from }),
+            Ok(Ok(FoundValue::Older(version, reader))) => return Ok(Loaded::Older { version, reader }),
+            Ok(Ok(FoundValue::Newer(version))) => {
                 let why =
                     format!("is of version {version}, of a newer program; this one knows version {}", self.version);
                 if turn.is_shared() {
@@ -169,29 +169,29 @@ impl<T: DeserializeOwned> State<T> {
         Ok(Loaded::Damaged { reason, aside })
     }
 
-    fn value(&self, locked: &Locked) -> Result<Value<T>, Trouble> {
+    fn value(&self, locked: &LockedCell) -> Result<FoundValue<T>, Trouble> {
         let version = match locked.version() {
-            None => return Ok(Value::None),
-            Some(newer) if newer > self.version => return Ok(Value::Newer(newer)),
+            None => return Ok(FoundValue::None),
+            Some(newer) if newer > self.version => return Ok(FoundValue::Newer(newer)),
             Some(version) => version,
         };
         let mut reader = locked.reader(self.limit)?;
         if version == self.version {
-            return serde_json::from_reader(BufReader::new(reader)).map(Value::Current).map_err(|e| {
+            return serde_json::from_reader(BufReader::new(reader)).map(FoundValue::Current).map_err(|e| {
                 Trouble::Damaged(format!(
                     "is of version {version} but does not read as one ({e}): a change of its type needs a new State::version"
                 ))
             });
         }
-        let Some(migrate) = &self.migrate else { return Ok(Value::Older(version, reader)) };
+        let Some(migrate) = &self.migrate else { return Ok(FoundValue::Older(version, reader)) };
         match migrate(version, &mut BufReader::new(&mut reader)) {
-            Ok(value) => Ok(Value::Migrated(value, version)),
+            Ok(value) => Ok(FoundValue::Migrated(value, version)),
             Err(e) => Err(Trouble::Damaged(format!("is of version {version}, and its migration failed: {e}"))),
         }
     }
 
     /// The value, and the lock under which it stays as it is.
-    fn begin(&self, turn: &mut Turn<'_>, exclusive: bool) -> Result<(Option<Locked>, Option<T>)> {
+    fn begin(&self, turn: &mut StateTurn<'_>, exclusive: bool) -> Result<(Option<LockedCell>, Option<T>)> {
         let found = turn.lock(exclusive).and_then(|locked| {
             let value = locked.as_ref().map(|locked| self.cached_or_read(locked)).transpose()?;
             Ok((locked, value.flatten()))
@@ -199,7 +199,7 @@ impl<T: DeserializeOwned> State<T> {
         found.or_else(|trouble| turn.put_aside(trouble).map(|_| (None, None)))
     }
 
-    fn cached_or_read(&self, locked: &Locked) -> Result<Option<T>, Trouble> {
+    fn cached_or_read(&self, locked: &LockedCell) -> Result<Option<T>, Trouble> {
         self.target.check_version(locked, self.version)?;
         // Out of the cache: when what is done with it panics, it is not there half done.
         let cached = self.cache().take();
@@ -209,9 +209,9 @@ impl<T: DeserializeOwned> State<T> {
             return Ok(Some(cached.value));
         }
         match self.value(locked)? {
-            Value::Current(value) | Value::Migrated(value, _) => Ok(Some(value)),
-            Value::None | Value::Newer(_) => Ok(None),
-            Value::Older(version, _) => {
+            FoundValue::Current(value) | FoundValue::Migrated(value, _) => Ok(Some(value)),
+            FoundValue::None | FoundValue::Newer(_) => Ok(None),
+            FoundValue::Older(version, _) => {
                 let why = format!(
                     "the state {:?} is of version {version}, older than {}, and there is no State::migrate; State::load returns it",
                     self.name(),
@@ -308,7 +308,7 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
             Ok(result) => result,
             Err(refused) => return Ok(Err(refused)),
         };
-        let produce = |output: &mut Output<'_>| serde_json::to_writer(output, &value);
+        let produce = |output: &mut CellOutput<'_>| serde_json::to_writer(output, &value);
         let kept = match locked {
             Some(mut locked) => {
                 locked.write(&self.form(), self.target.keeps_previous(), produce)?;

@@ -1,10 +1,10 @@
 //! All states of a service.
 
 use crate::error::Result;
-use crate::state::cell::{Form, Trouble};
+use crate::state::cell::{CellForm, Trouble};
 use crate::state::handle::{STATE_LIMIT, State};
 use crate::state::naming::check_name;
-use crate::state::turn::{Known, Target, Turn};
+use crate::state::turn::{KnownState, StatePlace, StateTurn};
 use crate::systemd::fdstore::FdStore;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub struct States {
     pub(super) store: FdStore,
     timeout: Duration,
     /// By name, so that the handles of one state take turns.
-    known: Arc<Mutex<BTreeMap<String, Arc<Known>>>>,
+    known: Arc<Mutex<BTreeMap<String, Arc<KnownState>>>>,
     settled: Arc<AtomicBool>,
 }
 
@@ -97,7 +97,7 @@ impl States {
     /// [`Error::is_timeout`]: another generation holds one of them. The others are set back.
     pub fn restore(&self) -> Result<usize> {
         let mut restored = 0;
-        self.each(|turn, Form { name, version, .. }| {
+        self.each(|turn, CellForm { name, version, .. }| {
             let Some(mut locked) = turn.lock(true)? else { return Ok(()) };
             let newer = locked.header.current.version;
             if newer <= *version {
@@ -116,12 +116,12 @@ impl States {
     }
 
     /// For each state of which there is a handle. Damage is for those who read it.
-    fn each(&self, mut f: impl FnMut(&mut Turn<'_>, &Form) -> Result<(), Trouble>) -> Result<()> {
+    fn each(&self, mut f: impl FnMut(&mut StateTurn<'_>, &CellForm) -> Result<(), Trouble>) -> Result<()> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut failed = Ok(());
         for (name, known) in known.into_iter().filter(|(name, _)| check_name(name).is_ok()) {
             let version = known.version.load(Ordering::Relaxed);
-            let form = Form { name: name.clone(), version, limit: STATE_LIMIT };
+            let form = CellForm { name: name.clone(), version, limit: STATE_LIMIT };
             let target = self.target(name, known);
             let done = target.enter().map_err(Trouble::from).and_then(|mut turn| f(&mut turn, &form));
             match done {
@@ -133,7 +133,7 @@ impl States {
         failed
     }
 
-    fn target(&self, name: String, known: Arc<Known>) -> Target {
-        Target { store: self.store.clone(), name, known, timeout: self.timeout, settled: Arc::clone(&self.settled) }
+    fn target(&self, name: String, known: Arc<KnownState>) -> StatePlace {
+        StatePlace { store: self.store.clone(), name, known, timeout: self.timeout, settled: Arc::clone(&self.settled) }
     }
 }

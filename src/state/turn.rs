@@ -1,7 +1,7 @@
 //! One at a time: first the threads of this process, then the generations.
 
 use crate::error::{Error, Kind, Result};
-use crate::state::cell::{Cell, Form, Locked, Output, Trouble};
+use crate::state::cell::{Cell, CellForm, CellOutput, LockedCell, Trouble};
 use crate::state::naming::{check_name, put_aside};
 use crate::systemd::fdstore::{FdStore, Kept};
 use crate::systemd::notify::after;
@@ -14,10 +14,10 @@ use tracing::debug;
 
 /// Where a state is.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(super) struct StatePlace {
     pub(super) store: FdStore,
     pub(super) name: String,
-    pub(super) known: Arc<Known>,
+    pub(super) known: Arc<KnownState>,
     pub(super) timeout: Duration,
     /// No rollback can come any more.
     pub(super) settled: Arc<AtomicBool>,
@@ -25,8 +25,8 @@ pub(super) struct Target {
 
 /// What the handles of one name share.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    place: Mutex<Place>,
+pub(super) struct KnownState {
+    place: Mutex<Occupancy>,
     free: Condvar,
     /// The highest that this process has declared.
     pub(super) version: AtomicU32,
@@ -35,13 +35,13 @@ pub(super) struct Known {
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Occupancy {
     taken: bool,
-    held: Held,
+    held: KnownCell,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct KnownCell {
     opened: Option<Opened>,
     /// The newest save that is done, and who keeps what it saved.
     saved: Option<(u64, Kept)>,
@@ -57,19 +57,19 @@ struct Opened {
 
 /// The right to use the state, in this process.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    target: &'a Target,
-    held: Held,
+pub(super) struct StateTurn<'a> {
+    target: &'a StatePlace,
+    held: KnownCell,
     deadline: Instant,
 }
 
-impl Target {
+impl StatePlace {
     pub(super) fn entry(&self) -> String {
         format!("{RESERVED}state.{}", self.name)
     }
 
     /// Waits until no other thread has it. A plain mutex was rejected: an update within an update would wait for ever.
-    pub(super) fn enter(&self) -> Result<Turn<'_>> {
+    pub(super) fn enter(&self) -> Result<StateTurn<'_>> {
         check_name(&self.name)?;
         let (deadline, mut place) = (after(self.timeout), self.known.lock());
         while place.taken {
@@ -85,15 +85,15 @@ impl Target {
             place = self.known.free.wait_timeout(place, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         place.taken = true;
-        Ok(Turn { target: self, held: std::mem::take(&mut place.held), deadline })
+        Ok(StateTurn { target: self, held: std::mem::take(&mut place.held), deadline })
     }
 
     /// Replaces the value, unless a save that was begun later is done.
     pub(super) fn publish(
         &self,
-        form: &Form,
+        form: &CellForm,
         ticket: u64,
-        produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+        produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
     ) -> Result<Kept> {
         let mut turn = self.enter()?;
         if let Some((newest, kept)) = turn.held.saved
@@ -121,7 +121,7 @@ impl Target {
     }
 
     /// Whether the value is none of a newer program.
-    pub(super) fn check_version(&self, locked: &Locked, ours: u32) -> Result<()> {
+    pub(super) fn check_version(&self, locked: &LockedCell, ours: u32) -> Result<()> {
         let Some(newer) = locked.version().filter(|version| *version > ours) else { return Ok(()) };
         let why = format!(
             "the state {:?} is of version {newer}: a newer program has saved it, and this one knows version {ours}. \
@@ -136,16 +136,16 @@ impl Target {
     }
 }
 
-impl Known {
-    fn lock(&self) -> MutexGuard<'_, Place> {
+impl KnownState {
+    fn lock(&self) -> MutexGuard<'_, Occupancy> {
         // No code of others runs under it.
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Turn<'_> {
+impl StateTurn<'_> {
     /// The state, if there is one, while no other generation changes it.
-    pub(super) fn lock(&mut self, exclusive: bool) -> Result<Option<Locked>, Trouble> {
+    pub(super) fn lock(&mut self, exclusive: bool) -> Result<Option<LockedCell>, Trouble> {
         let Some(cell) = self.cell()? else { return Ok(None) };
         cell.lock(&self.target.name, exclusive, (self.deadline, self.target.timeout)).map(Some)
     }
@@ -153,8 +153,8 @@ impl Turn<'_> {
     /// New memory for it, into the store.
     pub(super) fn create(
         &mut self,
-        form: &Form,
-        produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+        form: &CellForm,
+        produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
     ) -> Result<Kept> {
         let fd = Cell::create(form, produce)?;
         self.target.store.put(&self.target.entry(), &[fd])
@@ -183,7 +183,7 @@ impl Turn<'_> {
     }
 
     fn cell(&mut self) -> Result<Option<Arc<Cell>>, Trouble> {
-        let Target { store, name, .. } = self.target;
+        let StatePlace { store, name, .. } = self.target;
         // Before the look, so that what changes meanwhile is seen next time.
         let changes = store.changes();
         let before = self.held.opened.take_if(|opened| opened.changes != changes);
@@ -211,7 +211,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for StateTurn<'_> {
     fn drop(&mut self) {
         let mut place = self.target.known.lock();
         place.taken = false;

@@ -109,7 +109,7 @@ impl Spawn<'_> {
         let args = pointers(self.args.iter().map(|a| a.as_ptr()));
         let env = pointers(self.env.iter().map(|e| e.as_ptr()).chain(pids.iter().map(|p| p.as_ptr().cast())));
 
-        let mut child = Child {
+        let mut child = ChildSetup {
             program: self.program.as_ptr(),
             args: args.as_ptr(),
             env: env.as_ptr(),
@@ -158,7 +158,7 @@ fn pointers<T>(of: impl Iterator<Item = *const T>) -> Vec<*const T> {
 }
 
 /// Pointers into the parent's memory, which the child shares and the parent keeps: it is suspended meanwhile.
-struct Child {
+struct ChildSetup {
     program: *const c_char,
     args: *const *const c_char,
     env: *const *const c_char,
@@ -180,7 +180,7 @@ struct Child {
     errno: c_int,
 }
 
-impl Child {
+impl ChildSetup {
     fn clone(&mut self, parent: Parent) -> io::Result<(u32, OwnedFd)> {
         // not cleared: it needs one page or two of it
         let mut stack = Box::<[u128]>::new_uninit_slice(STACK / size_of::<u128>());
@@ -216,9 +216,9 @@ impl Child {
 
 /// In the child, in the parent's memory, on its own stack.
 extern "C" fn run(child: *mut c_void) -> c_int {
-    // SAFETY: the only caller passes its own `Child`, and waits until we are gone. Only system calls follow.
+    // SAFETY: the only caller passes its own `ChildSetup`, and waits until we are gone. Only system calls follow.
     unsafe {
-        let child = child.cast::<Child>();
+        let child = child.cast::<ChildSetup>();
         match split(child).and_then(|()| prepare(&*child)) {
             Ok(()) => {
                 libc::execve((*child).program, (*child).args, (*child).env);
@@ -230,8 +230,8 @@ extern "C" fn run(child: *mut c_void) -> c_int {
 }
 
 /// # Safety
-/// In the child of [`Child::clone`] only.
-unsafe fn fail(child: *mut Child) -> ! {
+/// In the child of [`ChildSetup::clone`] only.
+unsafe fn fail(child: *mut ChildSetup) -> ! {
     // SAFETY: see above; the parent reads errno after we are gone.
     unsafe {
         ptr::write_volatile(&raw mut (*child).errno, *libc::__errno_location());
@@ -242,8 +242,8 @@ unsafe fn fail(child: *mut Child) -> ! {
 /// From here on the fds are its own.
 ///
 /// # Safety
-/// In the child of [`Child::clone`] only, before anything else.
-unsafe fn split(child: *mut Child) -> Result<(), ()> {
+/// In the child of [`ChildSetup::clone`] only, before anything else.
+unsafe fn split(child: *mut ChildSetup) -> Result<(), ()> {
     // SAFETY: see above; close_range changes no memory, and no table but the one that it makes.
     unsafe {
         if (*child).split != 0 {
@@ -257,9 +257,9 @@ unsafe fn split(child: *mut Child) -> Result<(), ()> {
 }
 
 /// # Safety
-/// In the child of [`Child::clone`] only.
-unsafe fn prepare(child: &Child) -> Result<(), ()> {
-    // SAFETY: system calls on our own copies of the fd table, signal table and mask; pointers as in `Child`.
+/// In the child of [`ChildSetup::clone`] only.
+unsafe fn prepare(child: &ChildSetup) -> Result<(), ()> {
+    // SAFETY: system calls on our own copies of the fd table, signal table and mask; pointers as in `ChildSetup`.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         for signal in 1..=libc::SIGRTMAX() {

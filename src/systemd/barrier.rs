@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket;
-use crate::systemd::notify::{Notifier, Outcome, after};
+use crate::systemd::notify::{Delivery, Notifier, after};
 use crate::wire::notify::BARRIER;
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
@@ -23,16 +23,16 @@ impl Notifier {
     /// whole call takes no longer than `timeout`.
     #[doc(alias = "BARRIER")]
     #[doc(alias = "sd_notify_barrier")]
-    pub fn barrier(&self, timeout: Duration) -> Result<Outcome> {
+    pub fn barrier(&self, timeout: Duration) -> Result<Delivery> {
         let deadline = after(timeout);
         let (ours, theirs) = pipe()?;
-        if self.transmit(BARRIER, &[theirs.as_fd()], deadline)? == Outcome::NoManager {
-            return Ok(Outcome::NoManager);
+        if self.transmit(BARRIER, &[theirs.as_fd()], deadline)? == Delivery::NoManager {
+            return Ok(Delivery::NoManager);
         }
         drop(theirs);
         // Nobody writes into the pipe: what wakes us is that the manager closed the last copy of its end.
         match socket::wait(ours.as_fd(), PollFlags::POLLIN, deadline) {
-            Ok(true) => Ok(Outcome::Sent),
+            Ok(true) => Ok(Delivery::Sent),
             Ok(false) => Err(timed_out(timeout)),
             Err(error) => Err(Error::os("cannot wait for the service manager's barrier", error)),
         }
@@ -51,17 +51,17 @@ impl Notifier {
     /// # Panics
     ///
     /// Without a tokio runtime, or in one without I/O or time.
-    pub async fn barrier_async(&self, timeout: Duration) -> Result<Outcome> {
+    pub async fn barrier_async(&self, timeout: Duration) -> Result<Delivery> {
         let deadline = Instant::from_std(after(timeout));
         let (ours, theirs) = pipe()?;
-        if self.transmit_async(BARRIER, &[theirs.as_fd()], timeout).await? == Outcome::NoManager {
-            return Ok(Outcome::NoManager);
+        if self.transmit_async(BARRIER, &[theirs.as_fd()], timeout).await? == Delivery::NoManager {
+            return Ok(Delivery::NoManager);
         }
         drop(theirs);
         let failed = |error| Error::os("cannot wait for the service manager's barrier", error);
         let ours = socket::register(ours, Interest::READABLE).map_err(failed)?;
         match tokio::time::timeout_at(deadline, ours.readable()).await {
-            Ok(closed) => closed.map(|_| Outcome::Sent).map_err(failed),
+            Ok(closed) => closed.map(|_| Delivery::Sent).map_err(failed),
             Err(_) => Err(timed_out(timeout)),
         }
     }

@@ -2,13 +2,13 @@
 //!
 //! ```no_run
 //! use handover::systemd::environment::Environment;
-//! use handover::systemd::notify::{Message, Notifier, Outcome};
+//! use handover::systemd::notify::{Message, Notifier, Delivery};
 //!
 //! # fn main() -> handover::Result<()> {
 //! let notifier = Notifier::from_env(&Environment::capture())?;
 //! match notifier.send(&Message::new().ready().status("serving"))? {
-//!     Outcome::Sent => {}
-//!     Outcome::NoManager => {} // started from a shell: nobody to tell
+//!     Delivery::Sent => {}
+//!     Delivery::NoManager => {} // started from a shell: nobody to tell
 //!     _ => {}
 //! }
 //! # Ok(())
@@ -43,7 +43,7 @@ pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum Delivery {
     /// The message is in the service manager's queue. That it was read, only a [barrier](Notifier::barrier) tells.
     Sent,
     /// There is no service manager: `NOTIFY_SOCKET` is not set, or empty.
@@ -58,13 +58,13 @@ pub enum Outcome {
 #[doc(alias = "NOTIFY_SOCKET")]
 #[doc(alias = "sd_notify")]
 pub struct Notifier {
-    manager: Option<Manager>,
+    manager: Option<ManagerSocket>,
     timeout: Duration,
 }
 
 /// The receiver, and what it is called in messages.
 #[derive(Debug, Clone)]
-struct Manager {
+struct ManagerSocket {
     receiver: Receiver,
     name: String,
 }
@@ -79,7 +79,7 @@ impl Notifier {
     pub fn from_env(environment: &Environment) -> Result<Self> {
         let manager = match environment.get("NOTIFY_SOCKET").filter(|value| !value.is_empty()) {
             None => None,
-            Some(value) => Some(Manager { receiver: parse(value)?, name: format!("NOTIFY_SOCKET={value:?}") }),
+            Some(value) => Some(ManagerSocket { receiver: parse(value)?, name: format!("NOTIFY_SOCKET={value:?}") }),
         };
         Ok(Self { manager, timeout: NOTIFY_TIMEOUT })
     }
@@ -113,7 +113,7 @@ impl Notifier {
     /// # Errors
     ///
     /// Nobody receives at `NOTIFY_SOCKET`, or there was no room within the timeout ([`Error::is_timeout`]).
-    pub fn send(&self, message: &Message) -> Result<Outcome> {
+    pub fn send(&self, message: &Message) -> Result<Delivery> {
         self.send_with_fds(message, &[])
     }
 
@@ -122,7 +122,7 @@ impl Notifier {
     /// # Errors
     ///
     /// As for [`send`](Self::send); and a vsock cannot carry fds.
-    pub fn send_with_fds(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Outcome> {
+    pub fn send_with_fds(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Delivery> {
         self.transmit(message.encode().as_bytes(), fds, after(self.timeout))
     }
 
@@ -140,13 +140,13 @@ impl Notifier {
     /// # Panics
     ///
     /// Without a tokio runtime, or in one without I/O or time, when it has to wait.
-    pub async fn send_async(&self, message: &Message) -> Result<Outcome> {
+    pub async fn send_async(&self, message: &Message) -> Result<Delivery> {
         self.transmit_async(message.encode().as_bytes(), &[], self.timeout).await
     }
 
-    pub(crate) fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<Outcome> {
+    pub(crate) fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<Delivery> {
         let Some(manager) = &self.manager else {
-            return Ok(Outcome::NoManager);
+            return Ok(Delivery::NoManager);
         };
         let socket = manager.connect(fds)?;
         while !manager.try_send(socket.as_fd(), bytes, fds)? {
@@ -156,7 +156,7 @@ impl Notifier {
                 Err(error) => return Err(manager.failed(error)),
             }
         }
-        Ok(Outcome::Sent)
+        Ok(Delivery::Sent)
     }
 
     pub(crate) async fn transmit_async(
@@ -164,21 +164,21 @@ impl Notifier {
         bytes: &[u8],
         fds: &[BorrowedFd<'_>],
         timeout: Duration,
-    ) -> Result<Outcome> {
+    ) -> Result<Delivery> {
         let Some(manager) = &self.manager else {
-            return Ok(Outcome::NoManager);
+            return Ok(Delivery::NoManager);
         };
         let socket = manager.connect(fds)?;
         // The usual case: there is room, and nothing need be registered with the runtime.
         if manager.try_send(socket.as_fd(), bytes, fds)? {
-            return Ok(Outcome::Sent);
+            return Ok(Delivery::Sent);
         }
         let waiting = async {
             let socket = socket::register(socket, Interest::WRITABLE).map_err(|error| manager.failed(error))?;
             loop {
                 let mut guard = socket.writable().await.map_err(|error| manager.failed(error))?;
                 if manager.try_send(socket.as_fd(), bytes, fds)? {
-                    return Ok(Outcome::Sent);
+                    return Ok(Delivery::Sent);
                 }
                 guard.clear_ready();
             }
@@ -187,7 +187,7 @@ impl Notifier {
     }
 }
 
-impl Manager {
+impl ManagerSocket {
     fn connect(&self, fds: &[BorrowedFd<'_>]) -> Result<OwnedFd> {
         if !fds.is_empty() && !matches!(self.receiver, Receiver::Unix(_)) {
             let why =
@@ -294,8 +294,8 @@ mod tests {
     #[test]
     fn no_manager() {
         let nobody = Notifier::from_env(&Environment::default()).expect("valid");
-        assert_eq!(nobody.send(&Message::new().ready()).expect("valid"), Outcome::NoManager);
-        assert_eq!(nobody.barrier(BARRIER_TIMEOUT).expect("valid"), Outcome::NoManager);
+        assert_eq!(nobody.send(&Message::new().ready()).expect("valid"), Delivery::NoManager);
+        assert_eq!(nobody.barrier(BARRIER_TIMEOUT).expect("valid"), Delivery::NoManager);
         assert!(!from("").expect("valid").has_manager());
     }
 }

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use zeroize::Zeroizing;
 
-use super::inner::{Inner, Seen, Serving, lock, no_random};
+use super::inner::{SeenFiles, Serving, TlsShared, lock, no_random};
 use super::options::TlsOptions;
 use super::pair::{self, Files, Judge, Pem, Stamp};
 use super::tickets::{TicketKeys, Tickets};
@@ -30,7 +30,7 @@ const TICKETS: &str = "tls-ticket-keys";
 /// A certificate with its key, and everything else that a TLS server needs. Clones are the same one.
 #[derive(Clone)]
 pub struct Tls {
-    inner: Arc<Inner>,
+    inner: Arc<TlsShared>,
 }
 
 impl Tls {
@@ -193,7 +193,7 @@ impl Tls {
         }
         let (files, loaded) = files.unzip();
         let (watcher, end) = mpsc::channel();
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(TlsShared {
             files,
             judge,
             serving,
@@ -205,7 +205,7 @@ impl Tls {
             verifies_clients,
             share: Mutex::default(),
             unshared: AtomicBool::new(false),
-            seen: Mutex::new(Seen { loaded, refused: None }),
+            seen: Mutex::new(SeenFiles { loaded, refused: None }),
             drains: Mutex::default(),
             _watcher: watcher,
         });

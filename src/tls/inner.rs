@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::state::State;
 
 /// What all clones of a [`Tls`](super::Tls) share.
-pub(super) struct Inner {
+pub(super) struct TlsShared {
     pub(super) files: Option<Files>,
     pub(super) judge: Judge,
     pub(super) serving: Arc<Serving>,
@@ -34,7 +34,7 @@ pub(super) struct Inner {
     /// Told already that the keys cannot be shared.
     pub(super) unshared: AtomicBool,
     /// One reload at a time.
-    pub(super) seen: Mutex<Seen>,
+    pub(super) seen: Mutex<SeenFiles>,
     /// While one of these is open, and while there is none, the files and keys are looked after.
     pub(super) drains: Mutex<Vec<Drain>>,
     /// Its end ends the watcher's thread.
@@ -43,7 +43,7 @@ pub(super) struct Inner {
 
 /// The files as they were when they were last read.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct SeenFiles {
     pub(super) loaded: Option<Stamp>,
     pub(super) refused: Option<Stamp>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Seen {
 /// The pair that handshakes get.
 pub(super) struct Serving(pub(super) RwLock<Arc<CertifiedKey>>);
 
-impl Inner {
+impl TlsShared {
     pub(super) fn share(&self) -> Option<State<TicketKeys>> {
         lock(&self.share).clone()
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::inner::{Inner, lock, no_random};
+use super::inner::{TlsShared, lock, no_random};
 use super::pair::{self, Age, Files, Stamp};
 use crate::drain::{FAR, Phase};
 use crate::error::{Error, Kind, Result};
@@ -19,21 +19,21 @@ const SETTLING: usize = 10;
 /// Ticket keys are compared with the shared ones that often; four times in a rotation, if that is more often.
 const TICKETS: Duration = Duration::from_secs(60);
 
-pub(super) fn start(inner: &Arc<Inner>, end: Receiver<()>, poll: Option<Duration>) -> Result<()> {
+pub(super) fn start(inner: &Arc<TlsShared>, end: Receiver<()>, poll: Option<Duration>) -> Result<()> {
     let poll = poll.filter(|_| inner.files.is_some()).map(|every| every.min(FAR));
     let tickets = inner.tickets.as_ref().map(|tickets| TICKETS.min(tickets.rotation() / 4));
     if poll.is_none() && tickets.is_none() {
         return Ok(());
     }
     let weak = Arc::downgrade(inner);
-    let watcher = move || run(&weak, &end, &[(tickets, Inner::look_at_tickets), (poll, Inner::look_at_files)]);
+    let watcher = move || run(&weak, &end, &[(tickets, TlsShared::look_at_tickets), (poll, TlsShared::look_at_files)]);
     let started = thread::Builder::new().name("handover-tls".into()).spawn(watcher);
     started.map(drop).map_err(|e| Error::os("no thread can be started to look after the certificate", e))
 }
 
-type Duty = (Option<Duration>, fn(&Inner, Duration));
+type Duty = (Option<Duration>, fn(&TlsShared, Duration));
 
-fn run(inner: &Weak<Inner>, end: &Receiver<()>, duties: &[Duty]) {
+fn run(inner: &Weak<TlsShared>, end: &Receiver<()>, duties: &[Duty]) {
     let first = Instant::now();
     let on = duties.iter().filter_map(|(every, duty)| Some(((*every)?, duty)));
     let mut due: Vec<_> = on.map(|(every, duty)| (first + every, every, duty)).collect();
@@ -50,7 +50,7 @@ fn run(inner: &Weak<Inner>, end: &Receiver<()>, duties: &[Duty]) {
     }
 }
 
-impl Inner {
+impl TlsShared {
     /// Reads the files again. `log`: also that they are refused.
     pub(super) fn renew(&self, log: bool) -> Result<bool> {
         let Some(files) = &self.files else {

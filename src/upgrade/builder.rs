@@ -10,9 +10,9 @@ use crate::error::{Error, Kind, Result};
 use crate::service::{Handle, Reloaded, Service};
 use crate::upgrade::fetch::{Fetcher, Limits};
 use crate::upgrade::handle::Upgrade;
-use crate::upgrade::plan::{Inner, OnStep, Plan, Reload, Verdict};
-use crate::upgrade::progress::Step;
-use crate::upgrade::source::Source;
+use crate::upgrade::plan::{AskReload, OnStep, UpgradePlan, UpgradeShared, Verdict};
+use crate::upgrade::progress::UpgradeStep;
+use crate::upgrade::source::ProgramSource;
 use crate::upgrade::trust::{Sum, Trust, checked_hex};
 
 /// How many programs before the running one are kept.
@@ -23,8 +23,8 @@ pub const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Makes an [`Upgrade`].
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct Builder {
-    plan: Plan,
+pub struct UpgradeBuilder {
+    plan: UpgradePlan,
     limits: Limits,
     ca: Option<PathBuf>,
     resolve: Vec<(String, SocketAddr)>,
@@ -32,14 +32,14 @@ pub struct Builder {
 
 impl Upgrade {
     /// Of the program at this path, which is absolute and no symbolic link, from there, if it is signed by those.
-    pub fn builder(program: impl Into<PathBuf>, source: Source, trust: Trust) -> Builder {
-        Builder::new(program.into(), source, trust)
+    pub fn builder(program: impl Into<PathBuf>, source: ProgramSource, trust: Trust) -> UpgradeBuilder {
+        UpgradeBuilder::new(program.into(), source, trust)
     }
 }
 
-impl Builder {
-    fn new(program: PathBuf, source: Source, trust: Trust) -> Self {
-        let plan = Plan {
+impl UpgradeBuilder {
+    fn new(program: PathBuf, source: ProgramSource, trust: Trust) -> Self {
+        let plan = UpgradePlan {
             program,
             source,
             trust,
@@ -137,8 +137,8 @@ impl Builder {
         self
     }
 
-    /// Told of each [`Step`] as it is done, in the upgrade's own task: it must not block.
-    pub fn on_step(mut self, told: impl Fn(&Step) + Send + Sync + 'static) -> Self {
+    /// Told of each [`UpgradeStep`] as it is done, in the upgrade's own task: it must not block.
+    pub fn on_step(mut self, told: impl Fn(&UpgradeStep) + Send + Sync + 'static) -> Self {
         self.plan.on_step = Some(OnStep(Arc::new(told)));
         self
     }
@@ -174,7 +174,7 @@ impl Builder {
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
-        self.plan.reload = Some(Reload(Arc::new(move || Box::pin(ask()))));
+        self.plan.reload = Some(AskReload(Arc::new(move || Box::pin(ask()))));
         self.build()
     }
 
@@ -195,14 +195,14 @@ impl Builder {
             let why = "neither signed nor encrypted: trust a key, give the SHA-256, or use https";
             return Err(Error::new(Kind::Invalid, format!("{}: {why}", self.plan.source)));
         }
-        if self.plan.source.file_name().is_empty() && !matches!(self.plan.source, Source::GitHub(_)) {
+        if self.plan.source.file_name().is_empty() && !matches!(self.plan.source, ProgramSource::GitHub(_)) {
             return Err(Error::new(Kind::Invalid, format!("{} names no file", self.plan.source)));
         }
-        if let Source::GitHub(github) = &self.plan.source {
+        if let ProgramSource::GitHub(github) = &self.plan.source {
             github.release()?;
         }
         let fetcher = Fetcher::new(self.limits, self.ca.as_deref(), &self.resolve)?;
-        Ok(Upgrade::new(Inner {
+        Ok(Upgrade::new(UpgradeShared {
             plan: self.plan,
             fetcher,
             drain: None,

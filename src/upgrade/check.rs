@@ -29,7 +29,7 @@ pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> R
         .process_group(0)
         .spawn()
         .map_err(|e| Error::os("/bin/sh cannot be run for the check", e))?;
-    let group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()));
+    let group = CheckGroup(child.id().and_then(|pid| i32::try_from(pid).ok()));
     let waited = tokio::time::timeout(timeout, child.wait()).await;
     drop(group);
     match waited {
@@ -44,9 +44,9 @@ pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> R
 }
 
 /// With whatever it has started.
-struct Group(Option<i32>);
+struct CheckGroup(Option<i32>);
 
-impl Drop for Group {
+impl Drop for CheckGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::error::{Error, Kind, Result};
 use crate::upgrade::http::{Http, shown};
 use crate::upgrade::record::Seen;
-use crate::upgrade::source::{GitHub, Source, assets, hex};
+use crate::upgrade::source::{GitHub, ProgramSource, assets, hex};
 
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ pub(crate) struct Fresh {
 
 #[derive(Debug)]
 enum Beside {
-    Source(Source),
+    Source(ProgramSource),
     Release(GitHub, serde_json::Value, String),
 }
 
@@ -103,7 +103,7 @@ impl Fetcher {
     /// Writes the program to that file, unless it is what was `seen` there.
     pub(crate) async fn program(
         &self,
-        source: &Source,
+        source: &ProgramSource,
         seen: Option<&Seen>,
         into: (std::fs::File, PathBuf),
     ) -> Result<Fetched> {
@@ -119,31 +119,31 @@ impl Fetcher {
 
     async fn fetch(
         &self,
-        source: &Source,
+        source: &ProgramSource,
         seen: Option<&Seen>,
         (file, path): (std::fs::File, PathBuf),
     ) -> Result<Fetched> {
         let mut sink = Sink::new(File::from_std(file), path, self.limits.size);
         let mut fresh = Seen { source: source.identity(), ..Seen::default() };
         let beside = match source {
-            Source::File(path) => {
+            ProgramSource::File(path) => {
                 fresh.version = Some(copy(path, seen.and_then(|seen| seen.version.as_deref()), &mut sink).await?);
                 if fresh.version == seen.and_then(|seen| seen.version.clone()) {
                     return Ok(Fetched::Unchanged);
                 }
                 Beside::Source(source.clone())
             }
-            Source::Http(http) => {
+            ProgramSource::Http(http) => {
                 let Some(response) = self.get(http, seen).await? else { return Ok(Fetched::Unchanged) };
                 self.download(response, &mut sink, &mut fresh).await?;
                 Beside::Source(source.clone())
             }
-            Source::S3(s3) => {
+            ProgramSource::S3(s3) => {
                 let Some(response) = self.get(&s3.get(&s3.key)?, seen).await? else { return Ok(Fetched::Unchanged) };
                 self.download(response, &mut sink, &mut fresh).await?;
                 Beside::Source(source.clone())
             }
-            Source::GitHub(github) => {
+            ProgramSource::GitHub(github) => {
                 let Some(response) = self.get(&github.release()?, seen).await? else { return Ok(Fetched::Unchanged) };
                 note(response.headers(), &mut fresh);
                 let text = self.text(response).await?;
@@ -186,7 +186,7 @@ impl Fetcher {
     pub(crate) async fn named(&self, fresh: &Fresh, name: &str) -> Result<Vec<u8>> {
         let fetching = async {
             let http = match &fresh.beside {
-                Beside::Source(Source::File(path)) => {
+                Beside::Source(ProgramSource::File(path)) => {
                     let path = path.with_file_name(name);
                     let failed = |e| Error::io(Kind::Fetch, format!("{} cannot be read", path.display()), e);
                     let mut text = Vec::new();
@@ -194,18 +194,18 @@ impl Fetcher {
                     file.take(MAX_TEXT).read_to_end(&mut text).await.map_err(failed)?;
                     return Ok(text);
                 }
-                Beside::Source(Source::Http(http)) => {
+                Beside::Source(ProgramSource::Http(http)) => {
                     let mut beside = http.clone();
                     // As it stands there: it may have escapes that must stay.
                     let folder = http.url.path().rsplit_once('/').map_or("", |(folder, _)| folder);
                     beside.url.set_path(&format!("{folder}/{name}"));
                     beside
                 }
-                Beside::Source(Source::S3(s3)) => match s3.key.rsplit_once('/') {
+                Beside::Source(ProgramSource::S3(s3)) => match s3.key.rsplit_once('/') {
                     Some((folder, _)) => s3.get(&format!("{folder}/{name}"))?,
                     None => s3.get(name)?,
                 },
-                Beside::Source(Source::GitHub(_)) => {
+                Beside::Source(ProgramSource::GitHub(_)) => {
                     return Err(Error::new(Kind::Fetch, "a release without its assets"));
                 }
                 Beside::Release(github, release, _) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::drain::Drain;
 use crate::error::Result;
-use crate::upgrade::plan::Inner;
+use crate::upgrade::plan::UpgradeShared;
 use crate::upgrade::progress::Done;
 use crate::upgrade::{run, schedule};
 
@@ -16,11 +16,11 @@ pub const MIN_POLL: Duration = Duration::from_secs(1);
 /// Upgrades one program from one source. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upgrade {
-    inner: Arc<Inner>,
+    inner: Arc<UpgradeShared>,
 }
 
 impl Upgrade {
-    pub(super) fn new(inner: Inner) -> Self {
+    pub(super) fn new(inner: UpgradeShared) -> Self {
         Self { inner: Arc::new(inner) }
     }
 

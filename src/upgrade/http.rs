@@ -15,7 +15,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// As [`Source::url`](super::Source::url).
+    /// As [`ProgramSource::url`](super::ProgramSource::url).
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: it is no `https://` or `http://` address.

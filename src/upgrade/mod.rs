@@ -8,13 +8,13 @@
 //! The tool does it as `handover upgrade`. A service can do it by itself:
 //!
 //! ```no_run
-//! use handover::upgrade::{Source, Trust, Upgrade};
+//! use handover::upgrade::{ProgramSource, Trust, Upgrade};
 //! use std::time::Duration;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> handover::Result<()> {
 //! let service = handover::Service::builder().listen("http", "127.0.0.1:8080").start()?;
-//! let source = Source::url("https://releases.example.com/web/web")?;
+//! let source = ProgramSource::url("https://releases.example.com/web/web")?;
 //! let trust = Trust::keys(["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"])?;
 //! let upgrade = Upgrade::builder("/opt/web/web", source, trust).check("{} --version").service(&service)?;
 //! let drains = service.drain().signal();
@@ -51,14 +51,14 @@ mod schedule;
 mod source;
 mod trust;
 
-pub use builder::{Builder, CHECK_TIMEOUT, KEEP};
+pub use builder::{CHECK_TIMEOUT, KEEP, UpgradeBuilder};
 pub use fetch::{CONNECT_TIMEOUT, FETCH_TIMEOUT, MAX_REDIRECTS, MAX_SIZE, READ_TIMEOUT};
 pub use handle::{MIN_POLL, Upgrade};
 pub use http::Http;
 pub use plan::Verdict;
-pub use progress::{Done, Step};
+pub use progress::{Done, UpgradeStep};
 pub use record::BAD_KEPT;
 pub use s3::S3;
 pub use schedule::{JITTER, MAX_BACK_OFF};
-pub use source::{GITHUB_API, GitHub, Source};
+pub use source::{GITHUB_API, GitHub, ProgramSource};
 pub use trust::Trust;

@@ -37,7 +37,7 @@ pub(crate) struct Place {
 
 /// What a file was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Program {
+pub(crate) struct ProgramFile {
     pub(crate) sha256: String,
     identity: (u64, u64, i64, i64, u64),
     mode: u32,
@@ -97,10 +97,10 @@ impl Place {
     }
 
     /// The program as it is now.
-    pub(crate) fn look(&self) -> Result<Program> {
+    pub(crate) fn look(&self) -> Result<ProgramFile> {
         let meta = fs::symlink_metadata(&self.program).map_err(|e| cannot("looked at", &self.program, e))?;
         let sha256 = hash(&self.program)?;
-        Ok(Program {
+        Ok(ProgramFile {
             sha256,
             identity: (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()),
             mode: meta.mode() & 0o777,
@@ -109,7 +109,7 @@ impl Place {
     }
 
     /// Whether it is still that.
-    pub(crate) fn is(&self, program: &Program) -> bool {
+    pub(crate) fn is(&self, program: &ProgramFile) -> bool {
         let meta = fs::symlink_metadata(&self.program).ok();
         let now = meta.map(|meta| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()));
         now == Some(program.identity)
@@ -124,7 +124,7 @@ impl Place {
     }
 
     /// Gives it the rights of the one that it shall replace, and puts it on the disk. Not set-user-id and the like.
-    pub(crate) fn ready(&self, candidate: &Path, like: &Program) -> Result<()> {
+    pub(crate) fn ready(&self, candidate: &Path, like: &ProgramFile) -> Result<()> {
         let failed = |e| cannot("prepared", candidate, e);
         let file = File::open(candidate).map_err(failed)?;
         let deadline = Instant::now() + WRITERS_TIMEOUT;
@@ -156,7 +156,7 @@ impl Place {
     }
 
     /// What is the program now among the versions.
-    pub(crate) fn keep_current(&self, current: &Program) -> Result<()> {
+    pub(crate) fn keep_current(&self, current: &ProgramFile) -> Result<()> {
         let version = self.version(&current.sha256);
         if version.exists() {
             if hash(&version)? == current.sha256 {

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::drain::Drain;
 use crate::upgrade::fetch::Fetcher;
-use crate::upgrade::progress::Step;
-use crate::upgrade::source::Source;
+use crate::upgrade::progress::UpgradeStep;
+use crate::upgrade::source::ProgramSource;
 use crate::upgrade::trust::{Sum, Trust};
 
 /// How a service took its new program.
@@ -27,15 +27,15 @@ pub enum Verdict {
     Unknown(String),
 }
 
-type Asked = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+type VerdictFuture = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 #[derive(Clone)]
-pub(crate) struct Reload(pub(crate) Arc<dyn Fn() -> Asked + Send + Sync>);
+pub(crate) struct AskReload(pub(crate) Arc<dyn Fn() -> VerdictFuture + Send + Sync>);
 
 #[derive(Clone)]
-pub(crate) struct OnStep(pub(crate) Arc<dyn Fn(&Step) + Send + Sync>);
+pub(crate) struct OnStep(pub(crate) Arc<dyn Fn(&UpgradeStep) + Send + Sync>);
 
-impl fmt::Debug for Reload {
+impl fmt::Debug for AskReload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reload")
     }
@@ -49,9 +49,9 @@ impl fmt::Debug for OnStep {
 
 /// What the upgrade was told, which does not change.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct UpgradePlan {
     pub(crate) program: PathBuf,
-    pub(crate) source: Source,
+    pub(crate) source: ProgramSource,
     pub(crate) trust: Trust,
     pub(crate) sum: Option<Sum>,
     pub(crate) check: Option<String>,
@@ -60,13 +60,13 @@ pub(crate) struct Plan {
     pub(crate) any_format: bool,
     pub(crate) retry: bool,
     /// None: what is installed is not asked for.
-    pub(crate) reload: Option<Reload>,
+    pub(crate) reload: Option<AskReload>,
     pub(crate) on_step: Option<OnStep>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) plan: Plan,
+pub(crate) struct UpgradeShared {
+    pub(crate) plan: UpgradePlan,
     pub(crate) fetcher: Fetcher,
     /// Of the service that upgrades itself.
     pub(crate) drain: Option<Drain>,
@@ -74,9 +74,9 @@ pub(crate) struct Inner {
     pub(crate) committing: watch::Sender<usize>,
 }
 
-impl Inner {
+impl UpgradeShared {
     /// Tells whoever asked for it that this step is done.
-    pub(crate) fn tell(&self, step: &Step) {
+    pub(crate) fn tell(&self, step: &UpgradeStep) {
         if let Some(told) = &self.plan.on_step {
             (told.0)(step);
         }

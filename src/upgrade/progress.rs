@@ -33,7 +33,7 @@ pub enum Done {
         /// That of the one before.
         previous: String,
     },
-    /// The new program is in place; nobody was asked to reload: [`Builder::install_only`](super::Builder::install_only).
+    /// The new program is in place; nobody was asked to reload: [`UpgradeBuilder::install_only`](super::UpgradeBuilder::install_only).
     Installed {
         /// Its SHA-256.
         sha256: String,
@@ -46,7 +46,7 @@ pub enum Done {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Step {
+pub enum UpgradeStep {
     /// No other upgrade of the program runs.
     Locked,
     /// An upgrade that was cut short after the install is taken up: the service is asked again.

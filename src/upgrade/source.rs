@@ -17,17 +17,17 @@ pub const GITHUB_API: &str = "https://api.github.com";
 /// Where a candidate comes from. Its signature lies beside it, with `.minisig` after the name.
 ///
 /// ```
-/// use handover::upgrade::{GitHub, S3, Source};
-/// let file: Source = Source::file("/srv/releases/web");
-/// let https: Source = Source::url("https://releases.example.com/web")?;
-/// let github: Source = GitHub::new("acme/web", "web-*-x86_64").into();
-/// let s3: Source = S3::new("releases", "web/stable/web").region("eu-central-1").into();
+/// use handover::upgrade::{GitHub, S3, ProgramSource};
+/// let file: ProgramSource = ProgramSource::file("/srv/releases/web");
+/// let https: ProgramSource = ProgramSource::url("https://releases.example.com/web")?;
+/// let github: ProgramSource = GitHub::new("acme/web", "web-*-x86_64").into();
+/// let s3: ProgramSource = S3::new("releases", "web/stable/web").region("eu-central-1").into();
 /// assert_eq!(s3.to_string(), "s3://releases/web/stable/web");
 /// # Ok::<(), handover::Error>(())
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]
-pub enum Source {
+pub enum ProgramSource {
     /// A file of this machine.
     File(PathBuf),
     /// An address.
@@ -38,7 +38,7 @@ pub enum Source {
     S3(S3),
 }
 
-impl Source {
+impl ProgramSource {
     /// A file of this machine, or of one that is mounted.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
@@ -86,7 +86,7 @@ impl Source {
 }
 
 /// Without secrets: a URL's user, password, query and fragment are left out.
-impl fmt::Display for Source {
+impl fmt::Display for ProgramSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -105,19 +105,19 @@ impl fmt::Display for Source {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for ProgramSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Source({self})")
     }
 }
 
-impl From<Http> for Source {
+impl From<Http> for ProgramSource {
     fn from(http: Http) -> Self {
         Self::Http(http)
     }
 }
 
-impl From<S3> for Source {
+impl From<S3> for ProgramSource {
     fn from(s3: S3) -> Self {
         Self::S3(s3)
     }
@@ -213,7 +213,7 @@ impl GitHub {
     }
 }
 
-impl From<GitHub> for Source {
+impl From<GitHub> for ProgramSource {
     fn from(github: GitHub) -> Self {
         Self::GitHub(github)
     }
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_has_no_secret() {
-        let source = Source::url("https://me:word@host:1/web?token=secret#x").unwrap();
+        let source = ProgramSource::url("https://me:word@host:1/web?token=secret#x").unwrap();
         for text in [source.to_string(), format!("{source:?}"), source.identity()] {
             assert!(!text.contains("word") && !text.contains("secret"), "{text}");
         }
@@ -332,7 +332,7 @@ mod tests {
             assert!(GitHub::new(bad, "*").release().unwrap_err().is_invalid(), "{bad}");
         }
         for bad in ["ftp://x/y", "web", "/usr/bin/web", ""] {
-            assert!(Source::url(bad).unwrap_err().is_invalid(), "{bad}");
+            assert!(ProgramSource::url(bad).unwrap_err().is_invalid(), "{bad}");
         }
     }
 }

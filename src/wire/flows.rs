@@ -23,7 +23,7 @@ const SHUT: u8 = b'S';
 const DATAGRAM: u8 = b'D';
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Message {
+pub(crate) enum FlowMessage {
     Added(Vec<Vec<u8>>),
     Removed(Vec<Vec<u8>>),
     Shut,
@@ -77,17 +77,17 @@ pub(crate) fn datagram(from: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// `None`: it is cut short, or is none.
-pub(crate) fn decode(message: &[u8]) -> Option<Message> {
+pub(crate) fn decode(message: &[u8]) -> Option<FlowMessage> {
     let (tag, rest) = message.split_first()?;
     Some(match *tag {
-        ADDED => Message::Added(split(rest)?),
-        REMOVED => Message::Removed(split(rest)?),
-        SHUT => Message::Shut,
+        ADDED => FlowMessage::Added(split(rest)?),
+        REMOVED => FlowMessage::Removed(split(rest)?),
+        SHUT => FlowMessage::Shut,
         DATAGRAM => {
             let (from, bytes) = address(rest)?;
-            Message::Datagram { from, bytes: bytes.to_vec() }
+            FlowMessage::Datagram { from, bytes: bytes.to_vec() }
         }
-        _ => Message::Unknown,
+        _ => FlowMessage::Unknown,
     })
 }
 
@@ -133,12 +133,12 @@ mod tests {
         for from in ["127.0.0.1:53", "[fe80::1%3]:4433"] {
             let from: SocketAddr = from.parse().unwrap();
             for bytes in [&b""[..], b"hello"] {
-                let message = Message::Datagram { from, bytes: bytes.to_vec() };
+                let message = FlowMessage::Datagram { from, bytes: bytes.to_vec() };
                 assert_eq!(decode(&datagram(from, bytes)), Some(message));
             }
         }
-        assert_eq!(decode(&shut()), Some(Message::Shut));
-        assert_eq!(decode(b"Z?"), Some(Message::Unknown));
+        assert_eq!(decode(&shut()), Some(FlowMessage::Shut));
+        assert_eq!(decode(b"Z?"), Some(FlowMessage::Unknown));
         for cut in [&b""[..], b"A\x02x", b"D", b"D\x04abc", b"D\x05abcdefgh"] {
             assert_eq!(decode(cut), None, "{cut:?}");
         }
@@ -152,13 +152,13 @@ mod tests {
         let back: Vec<_> = messages
             .iter()
             .flat_map(|message| match decode(message) {
-                Some(Message::Added(keys)) => keys,
+                Some(FlowMessage::Added(keys)) => keys,
                 other => panic!("{other:?}"),
             })
             .collect();
         assert_eq!(back, all);
         let empty: Vec<&[u8]> = vec![b""];
-        assert_eq!(decode(&keys(false, empty)[0]), Some(Message::Removed(vec![Vec::new()])));
+        assert_eq!(decode(&keys(false, empty)[0]), Some(FlowMessage::Removed(vec![Vec::new()])));
     }
 
     proptest! {

@@ -100,26 +100,21 @@ pub(crate) struct Hello {
     pub(crate) asked_usec: u64,
     /// The reloads before this one, the oldest first.
     #[serde(default)]
-    pub(crate) past: Vec<Past>,
+    pub(crate) past: Vec<PastReload>,
 }
 
-/// A reload that is over.
+/// A reload that is over, as the next generation is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Past {
-    /// Its id.
-    pub handover_id: String,
+pub(crate) struct PastReload {
+    pub(crate) handover_id: String,
     /// The generation that it was asked of.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// `handed_over`, `rolled_back` or `in_place`.
-    pub outcome: String,
-    /// Of a rollback, the beginning of the reason; the journal has all of it.
+    pub(crate) outcome: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// From the request to the outcome, in milliseconds.
-    pub took_ms: u64,
-    /// When it was over, in milliseconds since 1970.
-    pub ended_unix_ms: u64,
+    pub(crate) reason: Option<String>,
+    pub(crate) took_ms: u64,
+    pub(crate) ended_unix_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

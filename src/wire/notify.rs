@@ -36,7 +36,7 @@ pub(crate) fn store_remove(name: &str) -> String {
 #[must_use = "a message does nothing until it is sent"]
 pub struct Message {
     main_pid: Option<u32>,
-    state: Option<State>,
+    state: Option<UnitState>,
     watchdog: bool,
     extend_timeout_usec: Option<u64>,
     errno: Option<u32>,
@@ -44,7 +44,7 @@ pub struct Message {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum UnitState {
     Ready,
     Reloading { monotonic_usec: u64 },
     Stopping,
@@ -61,7 +61,7 @@ impl Message {
     /// `ready`, [`reloading`](Self::reloading) and [`stopping`](Self::stopping) exclude each other; the last call counts.
     #[doc(alias = "READY")]
     pub fn ready(mut self) -> Self {
-        self.state = Some(State::Ready);
+        self.state = Some(UnitState::Ready);
         self
     }
 
@@ -72,14 +72,14 @@ impl Message {
     #[doc(alias = "RELOADING")]
     #[doc(alias = "MONOTONIC_USEC")]
     pub fn reloading(mut self, monotonic_usec: u64) -> Self {
-        self.state = Some(State::Reloading { monotonic_usec });
+        self.state = Some(UnitState::Reloading { monotonic_usec });
         self
     }
 
     /// `STOPPING=1`: the whole service stops. Not for an old generation that merely drains.
     #[doc(alias = "STOPPING")]
     pub fn stopping(mut self) -> Self {
-        self.state = Some(State::Stopping);
+        self.state = Some(UnitState::Stopping);
         self
     }
 
@@ -143,9 +143,9 @@ impl Message {
         lines.extend(self.main_pid.map(NotifyState::MainPid));
         match self.state {
             None => {}
-            Some(State::Ready) => lines.push(NotifyState::Ready),
-            Some(State::Stopping) => lines.push(NotifyState::Stopping),
-            Some(State::Reloading { monotonic_usec }) => {
+            Some(UnitState::Ready) => lines.push(NotifyState::Ready),
+            Some(UnitState::Stopping) => lines.push(NotifyState::Stopping),
+            Some(UnitState::Reloading { monotonic_usec }) => {
                 lines.extend([NotifyState::Reloading, NotifyState::MonotonicUsec(monotonic_usec.into())]);
             }
         }
@@ -245,9 +245,9 @@ mod tests {
         ];
         let state = prop_oneof![
             Just(None),
-            Just(Some(State::Ready)),
-            Just(Some(State::Stopping)),
-            any::<u64>().prop_map(|monotonic_usec| Some(State::Reloading { monotonic_usec })),
+            Just(Some(UnitState::Ready)),
+            Just(Some(UnitState::Stopping)),
+            any::<u64>().prop_map(|monotonic_usec| Some(UnitState::Reloading { monotonic_usec })),
         ];
         let numbers = (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u32>>());
         (text, state, any::<bool>(), numbers).prop_map(|(text, state, watchdog, (main_pid, usec, errno))| {

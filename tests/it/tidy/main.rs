@@ -1,6 +1,8 @@
 //! The repository's own rules, checked.
 
 mod circles;
+mod comments;
+mod names;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
