@@ -22,7 +22,7 @@ pub enum Answer {
     Step(Value),
     /// The last one.
     Done(Value),
-    /// Refused.
+    /// The service has refused.
     Failed(Failed),
     /// The service ended the connection: it was handed over meanwhile, or is gone. What was asked for may or may not be done.
     Gone,
@@ -39,7 +39,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// In words, if it has some.
+    /// Returns the reason in words, if it has some.
     #[must_use]
     pub fn reason(&self) -> &str {
         self.parameters.get("reason").and_then(Value::as_str).unwrap_or(&self.error)
@@ -75,7 +75,7 @@ impl Client {
         self.next().await
     }
 
-    /// The answer after an [`Answer::Step`].
+    /// Waits for the answer after an [`Answer::Step`].
     ///
     /// # Errors
     /// With [`Error::is_protocol`]: it makes no sense.

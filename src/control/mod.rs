@@ -92,7 +92,7 @@ impl Builder {
         }
     }
 
-    /// As [`control`](Self::control), at this path or `@name`; `handover reload --socket` takes paths.
+    /// Serves as [`control`](Self::control) does, at this path or `@name`; `handover reload --socket` takes paths.
     pub fn control_at(self, path: impl AsRef<Path>) -> Self {
         let address = path.as_ref().display().to_string();
         self.listen(SOCKET_NAME, address)
@@ -105,13 +105,13 @@ impl Builder {
     }
 }
 
-/// Also for what is no [`Service`], and has a handle all the same.
+/// Serves the interface for whatever has a handle, also if it is no [`Service`].
 pub(crate) fn serve(drain: &Drain, listeners: Vec<Listener>, handle: Handle) -> Result<()> {
     let options = StreamOptions::new().max_connections(MAX_CLIENTS);
     serve_stream(drain, SOCKET_NAME, listeners, options, move |connection| converse(connection, handle.clone()))
 }
 
-/// Of the value of `RUNTIME_DIRECTORY`, which may name several.
+/// Returns the socket's path for a value of `RUNTIME_DIRECTORY`, which may name several.
 #[must_use]
 pub fn socket_in(runtime_directory: &str) -> Option<PathBuf> {
     let first = runtime_directory.split(':').next().filter(|first| first.starts_with('/'))?;
@@ -156,7 +156,7 @@ fn lets_in(peer: &Peer) -> std::result::Result<(), String> {
     }
 }
 
-/// The last reply; those before it are sent.
+/// Returns the last reply; those before it are sent.
 async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &mut DrainSignal) -> io::Result<Reply> {
     let nothing = Map::new();
     let parameters = call.parameters.as_ref().unwrap_or(&nothing);
@@ -278,7 +278,7 @@ fn not_possible(error: &Error) -> Reply {
     refusal("io.handover.Service.NotPossible", &json!({ "reason": error.to_string() }))
 }
 
-/// In Varlink what is not there is left out.
+/// Leaves out what is null: in Varlink what is not there is left out.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(

@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, received: Vec::new(), limit }
     }
 
-    /// The next message; `None` at the end.
+    /// Receives the next message; `None` at the end.
     ///
     /// # Cancel safety
     /// Nothing is lost.

@@ -22,21 +22,20 @@ pub struct Accepted<S = Stream> {
 }
 
 impl<S> Accepted<S> {
-    /// Who is at the other end.
+    /// Returns who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// The stream, and the guard that counts it until dropped; `what` names the connection if it must be cut. The guard's
-    /// [`cut`](Guard::cut) resolves when that happens: stop then.
+    /// Returns the stream, and the guard that counts it until it is dropped; `what` names the connection if it must be cut. The guard's [`cut`](Guard::cut) resolves when that happens: stop then.
     #[must_use = "it is counted until the guard is dropped"]
     pub fn register(self, what: impl Into<String>) -> (S, Guard) {
         (self.stream, self.entering.register(what.into()))
     }
 }
 
-/// One listener's accept loop: at the drain's gate, and through a shortage of file descriptors.
+/// Accepts from one listener, while the drain's gate is open, and through a shortage of file descriptors.
 ///
 /// A generation accepts only while it is its turn: from ready, or from the switch on, until the next switch. So take
 /// connections from here rather than from the listener, whatever protocol they speak;
@@ -74,7 +73,7 @@ pub struct Acceptor<L: Listening = Listener> {
 }
 
 impl<L: Listening> Acceptor<L> {
-    /// An accept loop for this listener; `name` is for the log.
+    /// Makes an accept loop for this listener; `name` is for the log.
     ///
     /// # Errors
     /// The listener cannot be made nonblocking.
@@ -92,26 +91,21 @@ impl<L: Listening> Acceptor<L> {
         self
     }
 
-    /// Whether TCP connections get `TCP_NODELAY`. False leaves it as the listener has it (`NoDelay=` in the .socket
-    /// unit). Default true.
+    /// Sets whether TCP connections get `TCP_NODELAY`. With false they keep what the listener has (`NoDelay=` in the .socket unit). The default is true.
     #[must_use]
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
         self
     }
 
-    /// A TCP client that has been silent for this long is asked whether it is still there; one that is not is noticed
-    /// within twice this time. Whole seconds, at least 1. `None` leaves it as the listener has it (`KeepAlive=` in the
-    /// .socket unit), which is the default.
+    /// Sets after how long a silence a TCP client is asked whether it is still there. One that is not is noticed within twice this time. It is in whole seconds, at least 1. With `None`, the default, connections keep what the listener has (`KeepAlive=` in the .socket unit).
     #[must_use]
     pub fn keepalive(mut self, time: Option<Duration>) -> Self {
         self.keepalive = time;
         self
     }
 
-    /// The next connection; `None` once the drain has begun. Waits while the gate is shut or the limit is reached, and
-    /// through errors of accept(2): those of one connection are skipped, for others (no file descriptors left) it logs
-    /// and tries again.
+    /// Returns the next connection, or `None` once the drain has begun. It waits while the gate is shut or the limit is reached, and through errors of accept(2): those of one connection are skipped; after others (no file descriptor is left) it logs and tries again.
     ///
     /// Within a tokio runtime.
     ///

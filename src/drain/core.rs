@@ -11,10 +11,10 @@ use tokio::time::Instant;
 /// What is left of the linger in a hurry: whoever has just connected is just sending.
 pub const HURRY_LINGER: Duration = Duration::from_millis(100);
 
-/// Longer times mean this one, thirty years: for ever, but no clock overflows.
+/// The time that longer ones are cut to: thirty years are for ever, and no clock overflows.
 pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
-/// `at + by`, at most [`FAR`] ahead.
+/// Returns `at + by`, at most [`FAR`] ahead.
 #[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) fn later(at: Instant, by: Duration) -> Instant {
     at + by.min(FAR)
@@ -30,19 +30,19 @@ pub(crate) enum Phase {
 
 /// What the drain needs from the thing it counts.
 pub(crate) trait Work: Send + Sync {
-    /// The phase has changed, or hurry was asked for: look again.
+    /// Tells the work to look again: the phase has changed, or hurry was asked for.
     fn wake(&self);
-    /// What a cut would break off, in words; `None` if there is nothing to lose.
+    /// Returns what a cut would break off, in words; `None` if there is nothing to lose.
     fn doing(&self) -> Option<String>;
-    /// How it is counted, if it is a connection.
+    /// Returns how it is counted, if it is a connection.
     fn connection(&self) -> Option<&Counted> {
         None
     }
-    /// What there is to lose just now; other than [`doing`](Self::doing) it changes nothing.
+    /// Returns what there is to lose just now. Unlike [`doing`](Self::doing) it changes nothing.
     fn held(&self) -> Option<String> {
         self.doing()
     }
-    /// Of which listener, and which protocol it speaks.
+    /// Returns the listener that it came from, and the protocol that it speaks.
     fn kind(&self) -> (String, &'static str) {
         self.connection().map_or((String::new(), "job"), Counted::kind)
     }
@@ -53,7 +53,7 @@ pub(crate) struct DrainCore {
     pub(super) hurried: AtomicBool,
     pub(super) begun: OnceLock<Begun>,
     pub(super) gate: watch::Sender<bool>,
-    /// Told when the drain begins and when the hammer falls.
+    /// It is notified when the drain begins and when the hammer falls.
     pub(super) stepped: Arc<Notify>,
     /// Told when the last guard goes.
     pub(super) emptied: Notify,
@@ -74,7 +74,7 @@ pub(super) struct Register {
     /// Accept loops inside accept(2): what they return is not in `open` yet, but counts.
     pub(super) accepting: usize,
     pub(super) next: u64,
-    /// By age.
+    /// What is open, by age.
     pub(super) open: BTreeMap<u64, OpenWork>,
 }
 
@@ -111,7 +111,7 @@ impl DrainCore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It ends by itself, unless it was cut; from here on the hammer does not name it.
+    /// Notes that the work ends by itself, unless it was cut. From here on the hammer does not name it.
     #[cfg(feature = "metrics")]
     pub(super) fn note_end(&self, id: u64) {
         if self.phase() == Phase::Open {

@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The kernel does not tell when another Unix socket's queue has room again: we ask, this often at first…
 const ASK_MIN: Duration = Duration::from_millis(1);
-/// …and at least this often.
+/// The longest pause between two such questions.
 const ASK_MAX: Duration = Duration::from_millis(20);
 /// No UDP datagram is longer. Unix ones may be.
 const MAX_DATAGRAM: usize = 65_535;
@@ -37,18 +37,18 @@ pub struct Datagram {
     peer: DatagramPeer,
     sender: DatagramSender,
     guard: Guard,
-    /// For the count.
+    /// Held for as long as the application has the datagram, which is counted by it.
     _hand: Arc<()>,
 }
 
 impl Datagram {
-    /// What was sent.
+    /// Returns what was sent.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Who sent it.
+    /// Returns who sent it.
     #[must_use]
     pub fn peer(&self) -> &DatagramPeer {
         &self.peer
@@ -62,7 +62,7 @@ impl Datagram {
         self.sender.send_to(bytes, &self.peer).await
     }
 
-    /// To send more from the socket that it came to, also when this generation does not receive any more.
+    /// Returns a sender from the socket that the datagram came to. It works also when this generation does not receive any more.
     #[must_use]
     pub fn sender(&self) -> &DatagramSender {
         &self.sender
@@ -155,7 +155,7 @@ pub struct Datagrams {
     turn: Turn<AsyncFd<OwnedFd>>,
     socket: Arc<Socket>,
     buffer: Vec<u8>,
-    /// In the reactor for [`take_ungated`](Self::take_ungated).
+    /// The socket in the reactor, for [`take_ungated`](Self::take_ungated).
     ungated: Option<AsyncFd<OwnedFd>>,
     hands: Arc<()>,
 }
@@ -192,8 +192,7 @@ impl Datagrams {
         self
     }
 
-    /// The longest datagram that is received; longer ones are dropped, and logged. Default 65,535 bytes, which is all of
-    /// UDP. Not for FIFOs and message queues, which say themselves.
+    /// Sets the longest datagram that is received; longer ones are dropped, and logged. The default is 65,535 bytes, which is all of UDP. It does not apply to FIFOs and message queues, which say themselves how long a piece may be.
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         if !matches!(self.socket.kind(), SocketKind::Fifo | SocketKind::MessageQueue) {
@@ -202,14 +201,13 @@ impl Datagrams {
         self
     }
 
-    /// To send from this socket, also when this generation does not receive any more.
+    /// Returns a sender from this socket. It works also when this generation does not receive any more.
     #[must_use]
     pub fn sender(&self) -> DatagramSender {
         DatagramSender { socket: Arc::clone(&self.socket) }
     }
 
-    /// The next datagram; `None` once the drain has begun. Waits while the gate is shut or the limit is reached, and
-    /// through errors, which it logs.
+    /// Returns the next datagram, or `None` once the drain has begun. It waits while the gate is shut or the limit is reached, and through errors, which it logs.
     ///
     /// Within a tokio runtime.
     ///
@@ -226,7 +224,7 @@ impl Datagrams {
         turn.next(|| registered(socket), |fd, cx| poll_receive(fd, socket.kind(), buffer, cx)).await
     }
 
-    /// Whatever the gate says. `None`: it fails.
+    /// Takes the next datagram, whether the gate is open or not. It returns `None` when the socket fails.
     pub(super) async fn take_ungated(&mut self) -> Option<(Vec<u8>, DatagramPeer)> {
         let Self { socket, buffer, ungated, .. } = self;
         if ungated.is_none() {
@@ -236,7 +234,7 @@ impl Datagrams {
         poll_fn(|cx| poll_receive(fd, socket.kind(), buffer, cx)).await.ok()
     }
 
-    /// `entering`: none for what came in another way than by [`take`](Self::take).
+    /// Makes a datagram of what was received. `entering` is none if it came in another way than by [`take`](Self::take).
     pub(super) fn datagram(&self, bytes: Vec<u8>, peer: DatagramPeer, entering: Option<Entering>) -> Datagram {
         let work = Arc::new(Handled::new(Arc::clone(self.turn.name()), peer.clone()));
         let guard = match entering {
@@ -246,7 +244,7 @@ impl Datagrams {
         Datagram { bytes, peer, sender: self.sender(), guard, _hand: Arc::clone(&self.hands) }
     }
 
-    /// How many datagrams the application has.
+    /// Returns how many datagrams the application has in hand.
     pub(super) fn in_hand(&self) -> usize {
         Arc::strong_count(&self.hands) - 1
     }
@@ -288,7 +286,7 @@ fn receive(fd: BorrowedFd<'_>, kind: SocketKind, buffer: &mut [u8]) -> io::Resul
     Ok(Received { length, truncated: false, from: None, credentials: None })
 }
 
-/// Settings for the datagrams of one name.
+/// The settings for the datagrams of one name.
 #[derive(Debug, Clone)]
 pub struct DatagramOptions {
     max_in_hand: usize,
@@ -296,26 +294,25 @@ pub struct DatagramOptions {
 }
 
 impl DatagramOptions {
-    /// 1024 datagrams.
+    /// The default of [`max_in_hand`](Self::max_in_hand), in datagrams.
     pub const MAX_IN_HAND: usize = 1024;
-    /// 65,535 bytes.
+    /// The default of [`max_length`](Self::max_length), in bytes.
     pub const MAX_LENGTH: usize = MAX_DATAGRAM;
 
-    /// The defaults.
+    /// Returns the defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// So many handlers run at a time, over all sockets of the name; more datagrams wait in the kernel's queue. Default
-    /// [1024](Self::MAX_IN_HAND).
+    /// Limits how many handlers run at a time, over all sockets of the name. More datagrams wait in the kernel's queue. The default is [1024](Self::MAX_IN_HAND).
     #[must_use]
     pub fn max_in_hand(mut self, datagrams: usize) -> Self {
         self.max_in_hand = datagrams;
         self
     }
 
-    /// See [`Datagrams::max_length`]. Default [65,535](Self::MAX_LENGTH).
+    /// Sets [`Datagrams::max_length`]. The default is [65,535](Self::MAX_LENGTH).
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         self.max_length = bytes;

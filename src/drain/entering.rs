@@ -17,7 +17,7 @@ pub(crate) struct Entering {
 }
 
 impl Drain {
-    /// `None` while the gate is shut.
+    /// Enters accept(2), unless the gate is shut.
     pub(crate) fn enter(&self) -> Option<Entering> {
         let mut state = self.core.lock();
         state.gate.then(|| {
@@ -34,7 +34,7 @@ impl Entering {
         self.track(Arc::new(NamedWork::new(what, connection)))
     }
 
-    /// The drain that it will be counted by.
+    /// Returns the drain that the connection will be counted by.
     #[cfg(feature = "tls")]
     pub(crate) fn drain(&self) -> &Drain {
         &self.drain

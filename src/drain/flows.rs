@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// Datagrams that wait for [`Flows::recv`].
+/// The number of datagrams that may wait for [`Flows::recv`].
 const QUEUE: usize = 64;
 
 /// UDP for protocols that have connections, as QUIC or DTLS: a datagram goes to the generation that has its flow.
@@ -112,8 +112,7 @@ impl Flows {
         Ok(Self { datagrams: received, links: FlowLinks { links }, sender, shared })
     }
 
-    /// The next datagram that is this generation's: of a flow that is open here, or of none that is open elsewhere. `None` when
-    /// the drain has begun and no flow is open any more, here or in an older generation; or when the hammer has fallen.
+    /// Returns the next datagram that is this generation's: of a flow that is open here, or of none that is open elsewhere. It returns `None` when the drain has begun and no flow is open any more, here or in an older generation; or when the hammer has fallen.
     ///
     /// # Cancel safety
     /// No datagram is lost.
@@ -129,19 +128,19 @@ impl Flows {
         open(&self.shared, key.into())
     }
 
-    /// To open flows from elsewhere.
+    /// Returns what opens flows from elsewhere.
     #[must_use]
     pub fn opener(&self) -> FlowOpener {
         FlowOpener { shared: Arc::clone(&self.shared) }
     }
 
-    /// To send from the shared socket.
+    /// Returns what sends from the shared socket.
     #[must_use]
     pub fn sender(&self) -> &DatagramSender {
         &self.sender
     }
 
-    /// For the links to next generations, where they are not handed over by the service.
+    /// Returns what makes the links to next generations, where the service does not hand them over.
     #[must_use]
     pub fn links(&self) -> FlowLinks {
         self.links.clone()
@@ -160,7 +159,7 @@ pub struct FlowOpener {
 }
 
 impl FlowOpener {
-    /// See [`Flows::open`].
+    /// Begins a flow of this key, as [`Flows::open`] does.
     ///
     /// # Errors
     /// As for [`Flows::open`].
@@ -170,8 +169,7 @@ impl FlowOpener {
 }
 
 impl FlowLinks {
-    /// A link for the next generation's [`Flows::new`]. To be made for each one; that of a generation that is gone is given up
-    /// by itself.
+    /// Makes a link for the next generation's [`Flows::new`]. Each next generation needs one of its own; the link of one that is gone is given up by itself.
     ///
     /// # Errors
     /// There is no fd left, or this generation does not receive any more.
@@ -184,7 +182,7 @@ impl FlowLinks {
 }
 
 impl Flow {
-    /// Its key.
+    /// Returns the flow's key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         &self.key

@@ -30,7 +30,7 @@ impl Guard {
         self._slot = slot;
     }
 
-    /// Its work is over, and the other one's takes its place within the limit.
+    /// Passes the slot within the limit on to the guard of the work that follows this one.
     #[cfg(all(feature = "http", feature = "tls"))]
     pub(crate) fn continues_as(mut self, mut next: Self) -> Self {
         next._slot = self._slot.take();
@@ -80,7 +80,7 @@ impl DrainSignal {
         Self { step: PhaseWait::new(core, Phase::Draining) }
     }
 
-    /// Whether the drain has begun, without waiting.
+    /// Returns whether the drain has begun, without waiting.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.step.is_past()
@@ -199,7 +199,7 @@ impl Work for NamedWork {
     }
 }
 
-/// For how long, to a tenth of a second: a log line needs no more.
+/// Returns how long ago that was, to a tenth of a second: a log line needs no more.
 pub(crate) fn since(then: Instant) -> Duration {
     let tenths = then.elapsed().as_millis() / 100;
     Duration::from_millis(u64::try_from(tenths).unwrap_or(u64::MAX / 100).saturating_mul(100))

@@ -24,7 +24,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A fresh one: the gate is shut, nothing is counted.
+    /// Makes a drain that has not begun: the gate is shut, and nothing is counted.
     #[must_use]
     pub fn new() -> Self {
         Self { core: Arc::new(DrainCore::new()) }
@@ -40,8 +40,7 @@ impl Drain {
         self.core.gate.send_replace(state.gate);
     }
 
-    /// The drain begins: the gate is shut for good, and for `linger` an idle or fresh connection is
-    /// not closed but answered once more.
+    /// Begins the drain: the gate is shut for good, and for `linger` an idle or fresh connection is not closed but answered once more.
     ///
     /// Only the first call counts, so a second one cannot prolong a drain.
     ///
@@ -58,8 +57,7 @@ impl Drain {
         tracing::debug!(active = self.active(), ?linger, "drain begun");
     }
 
-    /// Linger ends: connections that have been idle for [`HURRY_LINGER`](super::HURRY_LINGER) are closed after their last look, requests in flight
-    /// go on.
+    /// Ends the linger: connections that have been idle for [`HURRY_LINGER`](super::HURRY_LINGER) are closed after their last look, and requests in flight go on.
     ///
     /// Before [`begin`](Self::begin) it is kept in mind: the drain will then have no longer linger than that.
     pub fn hurry(&self) {
@@ -100,13 +98,13 @@ impl Drain {
         cuts
     }
 
-    /// How many connections and jobs are open.
+    /// Returns how many connections and jobs are open.
     #[must_use]
     pub fn active(&self) -> usize {
         self.core.lock().open.len()
     }
 
-    /// How many are open of each listener and protocol.
+    /// Returns how many are open of each listener and protocol.
     pub(crate) fn open(&self) -> Vec<(String, &'static str, usize)> {
         let mut counts = BTreeMap::new();
         for entry in self.core.lock().open.values() {
@@ -115,7 +113,7 @@ impl Drain {
         counts.into_iter().map(|((listener, protocol), count)| (listener, protocol, count)).collect()
     }
 
-    /// What a cut would break off now, in words: the oldest, at most so many.
+    /// Describes what a cut would break off now: the oldest pieces of work, and no more than `most`.
     pub(crate) fn work(&self, most: usize) -> Vec<String> {
         self.core.lock().open.values().filter_map(|entry| entry.work.held()).take(most).collect()
     }
@@ -136,7 +134,7 @@ impl Drain {
         }
     }
 
-    /// A future that resolves when the drain begins.
+    /// Returns a future that resolves when the drain begins.
     pub fn signal(&self) -> DrainSignal {
         DrainSignal::new(Arc::clone(&self.core))
     }
@@ -158,7 +156,7 @@ impl Drain {
         (self.core.phase() < phase).then(|| self.core.count(&mut state, work))
     }
 
-    /// Whether the gate is open, and when that changes.
+    /// Returns a receiver that tells whether the gate is open, and when that changes.
     pub(crate) fn gate(&self) -> watch::Receiver<bool> {
         self.core.gate.subscribe()
     }
@@ -172,7 +170,7 @@ impl Drain {
         &self.core.metrics
     }
 
-    /// The end of linger for a connection that is idle since then. Only while draining.
+    /// Returns when the linger ends for a connection that is idle since then. It is of use only while draining.
     #[cfg(any(feature = "http", feature = "tls"))]
     pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
         match self.core.begun.get() {
@@ -184,7 +182,7 @@ impl Drain {
         }
     }
 
-    /// Whether it was one; then [`tell_step`](Self::tell_step) follows, without the lock.
+    /// Moves the phase on, and returns whether that was a step. After one the caller calls [`tell_step`](Self::tell_step), without the lock.
     #[must_use]
     fn step(&self, state: &mut Register, to: Phase, linger: Duration) -> bool {
         if self.phase() >= to {

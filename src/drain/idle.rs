@@ -38,19 +38,19 @@ pub struct IdleTimeout<S> {
 }
 
 impl<S> IdleTimeout<S> {
-    /// Nothing may move for this long, from now on.
+    /// Wraps the stream; an error ends it when nothing has moved for this long, counted from now.
     ///
     /// To be read and written within a tokio runtime that has time.
     pub fn new(stream: S, time: Duration) -> Self {
         Self { stream, time, moved: Instant::now(), reads: None, writes: None }
     }
 
-    /// The stream, without a limit.
+    /// Returns the stream without the limit.
     pub fn into_inner(self) -> S {
         self.stream
     }
 
-    /// The stream, for its options and its address.
+    /// Returns the stream, for its options and its address.
     pub fn get_ref(&self) -> &S {
         &self.stream
     }
@@ -64,7 +64,7 @@ fn note<T>(polled: Poll<io::Result<T>>, moved: &mut Instant) -> Poll<io::Result<
     polled
 }
 
-/// What waits is an error once it is too late.
+/// Makes an error of waiting once it is too late.
 fn watch<T>(
     polled: Poll<io::Result<T>>,
     time: Duration,

@@ -9,8 +9,7 @@ use tokio::sync::Notify;
 /// A full listener is logged, and then not again before this time has passed.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// At most so many connections, or datagrams in hand, of one generation; clones share the number. See
-/// [`Acceptor::limit`](super::Acceptor::limit) and [`Datagrams::limit`](super::Datagrams::limit).
+/// Limits how many connections, or datagrams in hand, one generation has; clones share the number. See [`Acceptor::limit`](super::Acceptor::limit) and [`Datagrams::limit`](super::Datagrams::limit).
 ///
 /// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone. (Datagrams wait in the
 /// socket's receive buffer; what that has no room for, the kernel drops.) It is per generation, so while an old one drains
@@ -27,21 +26,21 @@ struct LimitSlots {
     told: Mutex<Option<Instant>>,
 }
 
-/// One of them, until dropped.
+/// One place within the limit, taken until it is dropped.
 #[derive(Debug)]
 pub(crate) struct LimitSlot {
     limit: Limit,
 }
 
 impl Limit {
-    /// At most `max`; with 0 none is ever accepted.
+    /// Makes a limit of `max`. With 0 nothing is ever accepted.
     #[must_use]
     pub fn new(max: usize) -> Self {
         let told = Mutex::default();
         Self { shared: Arc::new(LimitSlots { max, taken: AtomicUsize::new(0), freed: Notify::new(), told }) }
     }
 
-    /// How many there are.
+    /// Returns how many places are taken.
     #[must_use]
     pub fn active(&self) -> usize {
         self.shared.taken.load(Ordering::Relaxed)

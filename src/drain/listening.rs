@@ -13,7 +13,7 @@ pub trait Listening: AsFd + Send + Sync + Sized + 'static {
     #[doc(hidden)]
     type Registered: Send + Sync;
 
-    /// In the reactor, as long as that lives.
+    /// Registers the listener with the reactor, for as long as the returned value lives.
     #[doc(hidden)]
     fn registered(&self) -> io::Result<Self::Registered>;
     #[doc(hidden)]

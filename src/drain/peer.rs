@@ -18,15 +18,15 @@ pub enum Peer {
     Unix {
         /// The process that connected, if the kernel knows it: not one of another PID namespace.
         pid: Option<i32>,
-        /// Its user, likewise.
+        /// Its user, if the kernel knows it.
         uid: Option<u32>,
-        /// Its group, likewise.
+        /// Its group, if the kernel knows it.
         gid: Option<u32>,
     },
 }
 
 impl Peer {
-    /// The client's address and port, if it came over TCP.
+    /// Returns the client's address and port, if it came over TCP.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -64,9 +64,9 @@ pub enum DatagramPeer {
         /// The process that sent it, if the kernel knows it: not one of another PID namespace, nor of what was sent
         /// before this socket was first read from (unless the .socket unit says `PassCredentials=yes`).
         pid: Option<i32>,
-        /// Its user, likewise.
+        /// Its user, if the kernel knows the process.
         uid: Option<u32>,
-        /// Its group, likewise.
+        /// Its group, if the kernel knows the process.
         gid: Option<u32>,
     },
     /// Of a FIFO, a message queue or a netlink socket: nobody that can be answered.
@@ -74,7 +74,7 @@ pub enum DatagramPeer {
 }
 
 impl DatagramPeer {
-    /// The client's address and port, if it came over UDP.
+    /// Returns the client's address and port, if it came over UDP.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self {

@@ -15,7 +15,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Both ends.
+    /// Makes both ends of a new pair.
     pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         link::pair()
     }
@@ -25,7 +25,7 @@ impl Relay {
         Ok(Self { fd: socket::register(fd, Interest::READABLE | Interest::WRITABLE)?, queue: VecDeque::new() })
     }
 
-    /// The next message; `None`: the other end is closed. Cancel-safe.
+    /// Receives the next message, or `None` when the other end is closed. It is cancel-safe.
     pub(super) async fn receive(&self) -> Option<FlowMessage> {
         loop {
             let mut buffer = vec![0; MAX_MESSAGE];
@@ -41,7 +41,7 @@ impl Relay {
         }
     }
 
-    /// Sent by [`flush`](Self::flush), in order.
+    /// Queues messages, which [`flush`](Self::flush) sends in order.
     pub(super) fn queue(&mut self, messages: impl IntoIterator<Item = Vec<u8>>) {
         self.queue.extend(messages);
     }
@@ -63,7 +63,7 @@ impl Relay {
         true
     }
 
-    /// Now or never.
+    /// Sends the message at once, or fails.
     pub(super) fn try_send(&self, message: &[u8]) -> io::Result<()> {
         seqpacket::send_packet(self.fd.get_ref().as_fd(), message)
     }

@@ -36,7 +36,7 @@ pub(super) struct Router {
     queue: mpsc::Sender<Datagram>,
     /// To the generation before this one, while that has flows.
     older: Option<Relay>,
-    /// Flows of older generations.
+    /// The flows that older generations have.
     routes: HashSet<Vec<u8>>,
     /// The older generation has stopped to receive, and has told all its flows.
     told: bool,
@@ -95,7 +95,7 @@ impl Router {
         }
     }
 
-    /// Until the drain has begun and no flow is left, or the hammer falls.
+    /// Routes until the drain has begun and no flow is left, or until the hammer falls.
     pub(super) async fn run(mut self) {
         let mut room = None;
         // From when on the gate is open and we wait for the older generation's flows.
@@ -183,7 +183,7 @@ impl Router {
         }
     }
 
-    /// To a new generation: these are our flows, and we do not receive any more.
+    /// Tells a new generation our flows, and that we do not receive any more.
     fn announce(&mut self) {
         let Some(newer) = self.newer.as_mut().filter(|_| !self.announced) else { return };
         let own = self.shared.own();
@@ -225,7 +225,7 @@ impl Router {
         }
     }
 
-    /// What is passed on needs us, also when our own flows are over.
+    /// Holds this generation while it passes datagrams on, also when its own flows are over.
     fn hold(&mut self) {
         if self.routes.is_empty() {
             self.passing = None;

@@ -18,7 +18,7 @@ pub struct Seqpacket {
 }
 
 impl Seqpacket {
-    /// From a connected `SOCK_SEQPACKET` socket, which becomes nonblocking. Within a tokio runtime.
+    /// Takes a connected `SOCK_SEQPACKET` socket, which becomes nonblocking. It must be called within a tokio runtime.
     ///
     /// # Errors
     /// It cannot be registered with the runtime.
@@ -27,8 +27,7 @@ impl Seqpacket {
         Ok(Self { fd: socket::register(fd, Interest::READABLE | Interest::WRITABLE)? })
     }
 
-    /// The next packet, into the buffer; its length. 0: the peer has closed (or has sent a packet of no bytes, which
-    /// cannot be told from that).
+    /// Receives the next packet into the buffer, and returns its length. 0 means that the peer has closed, or that it has sent a packet of no bytes, which cannot be told from that.
     ///
     /// # Errors
     /// With [`InvalidData`](io::ErrorKind::InvalidData): the packet is longer than the buffer. It is gone then; the next

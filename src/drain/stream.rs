@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Stream {
-    /// TCP, with `TCP_NODELAY` unless [asked otherwise](super::Acceptor::nodelay).
+    /// A TCP connection, with `TCP_NODELAY` unless [asked otherwise](super::Acceptor::nodelay).
     Tcp(TcpStream),
     /// A Unix stream socket.
     Unix(UnixStream),

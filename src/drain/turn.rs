@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// First pause after a failure for want of descriptors or memory; doubled each time.
+/// The first pause after a failure for want of descriptors or memory; it is doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause: a client waits no longer than this in the kernel's queue once the shortage is over.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ impl<R> Turn<R> {
         &self.drain
     }
 
-    /// What `poll` takes, counted from before it did; `None` once the drain has begun.
+    /// Returns what `poll` takes, counted from before it did; `None` once the drain has begun.
     ///
     /// Cancel-safe: what was taken is returned.
     pub(crate) async fn next<T>(
@@ -137,7 +137,7 @@ impl<R> Turn<R> {
     }
 }
 
-/// `None`: there is as much in hand as there may be.
+/// Polls within the gate and the limit. It returns `None` when there is as much in hand as there may be.
 fn poll_take<R, T>(
     drain: &Drain,
     registered: Option<&R>,
@@ -158,7 +158,7 @@ fn poll_take<R, T>(
     Poll::Ready(Ok(Some((taken, entering))))
 }
 
-/// See accept(2), "Error handling": these concern one client, not the socket.
+/// Returns whether the error concerns one client, and not the socket; see accept(2), "Error handling".
 fn is_of_one_peer(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -21,8 +21,7 @@ impl DrainCore {
         self.wake_some(0, u64::MAX, usize::MAX);
     }
 
-    /// A drain has begun. No connection has to know at once: its next request shows it, or the end of its linger. To wake ten
-    /// thousand takes milliseconds of all processors, just when the next generation wants to answer for the first time.
+    /// Tells what is open of the drain, one slice after the other. No connection has to know at once: its next request shows it, or the end of its linger. To wake ten thousand takes milliseconds of all processors, just when the next generation wants to answer for the first time.
     pub(super) fn wake_in_turn(self: &Arc<Self>) {
         if self.hurried.load(Ordering::Acquire) {
             return self.wake_all();
@@ -46,7 +45,7 @@ impl DrainCore {
         });
     }
 
-    /// The oldest, `most` of them; the first that was left out.
+    /// Wakes the oldest, `most` of them, and returns the first that was left out.
     fn wake_some(&self, from: u64, until: u64, most: usize) -> Option<u64> {
         // not under the lock: a waker may drop a task and with it a guard
         let (work, next) = {

@@ -33,7 +33,7 @@ pub(crate) struct Inherited {
 }
 
 impl Inherited {
-    /// `None`: nobody handed anything to this process (a first start, or variables that were meant for an ancestor).
+    /// Takes what was inherited. It is `None` if nobody handed anything to this process (a first start, or variables that were meant for an ancestor).
     pub(crate) fn from_env(environment: &Environment, pid: u32) -> Result<Option<Self>> {
         let number = |name: &str| environment.get(name).and_then(|v| v.to_str()).and_then(|v| v.parse::<u32>().ok());
         let (Some(fd), Some(meant)) = (number("HANDOVER_FD"), number("HANDOVER_PID")) else { return Ok(None) };

@@ -36,7 +36,7 @@ pub(crate) struct Origin {
 pub(crate) struct Estate {
     pub(crate) sockets: Vec<(String, OwnedFd)>,
     pub(crate) hello: Hello,
-    /// One for each of `hello.drainers`.
+    /// The links to older generations, one for each of `hello.drainers`.
     pub(crate) links: Vec<OwnedFd>,
     pub(crate) state: Option<Vec<u8>>,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Next {
 }
 
 impl Origin {
-    /// `known` is the path that an earlier generation, or the application, has settled on.
+    /// Captures how this process was started. `known` is the path that an earlier generation, or the application, has settled on.
     pub(crate) fn capture(environment: &Environment, known: Option<PathBuf>, watchdog: bool) -> Result<Self> {
         let argv: Vec<OsString> = std::env::args_os().collect();
         let directory = std::env::current_dir().map_err(|e| {

@@ -14,7 +14,7 @@ const PATH_KEPT: usize = 64;
 /// A request from its call to the end of its reply; after that an empty slot for the next.
 #[derive(Debug, Default)]
 pub(super) struct Active {
-    /// 0: none.
+    /// The number of the request; 0 for none.
     number: u64,
     method: Method,
     /// What is shown of it. A copy: a share in the request's own path would hold hyper's read buffer, and cost more.
@@ -41,7 +41,7 @@ impl Active {
     }
 }
 
-/// One character more than is shown, which tells that there are more.
+/// Returns one character more than is shown, which tells that there are more.
 #[inline]
 fn shown(target: &str) -> &str {
     if target.len() <= PATH_SHOWN {
@@ -75,12 +75,12 @@ pub(super) struct Requests {
     first: Active,
     /// Slots from 1 on.
     more: Vec<Active>,
-    /// Of `more`.
+    /// The free places in `more`.
     free: Vec<usize>,
 }
 
 impl Requests {
-    /// HTTP/1: in slot 0, in place of the one before.
+    /// Notes the request of HTTP/1, in slot 0, in place of the one before.
     #[inline]
     pub(super) fn only<B>(&mut self, number: u64, request: &Request<B>) -> usize {
         self.first.begin(number, request);

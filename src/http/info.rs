@@ -41,7 +41,7 @@ impl ConnectInfo {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Who is at the other end.
+    /// Returns who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.inner.peer
@@ -52,7 +52,7 @@ impl ConnectInfo {
         self.inner.drain.clone()
     }
 
-    /// What was agreed on in the handshake. `None`: there was none.
+    /// Returns what was agreed on in the handshake; `None` if there was none.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(&self) -> Option<&TlsInfo> {

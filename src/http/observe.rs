@@ -21,7 +21,7 @@ pub(super) struct Observed<S> {
 }
 
 impl<S> Observed<S> {
-    /// `info`: what each request gets besides.
+    /// Wraps a service; `info` is what each request gets besides.
     pub(super) fn new(service: S, conn: Arc<Conn>, info: Option<ConnectInfo>) -> Self {
         let mut extensions = Extensions::new();
         if let Some(info) = info {

@@ -17,32 +17,29 @@ pub struct HttpOptions {
 }
 
 impl HttpOptions {
-    /// 30 seconds.
+    /// The default of [`header_read_timeout`](Self::header_read_timeout).
     pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
-    /// 75 seconds.
+    /// The default of [`keep_alive_timeout`](Self::keep_alive_timeout).
     pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
-    /// 200 streams.
+    /// The default of [`http2_max_concurrent_streams`](Self::http2_max_concurrent_streams).
     pub const HTTP2_MAX_CONCURRENT_STREAMS: u32 = 200;
-    /// 60 seconds.
+    /// The default of [`http2_keep_alive_interval`](Self::http2_keep_alive_interval).
     pub const HTTP2_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
-    /// The defaults.
+    /// Returns the defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long a client may take for a request head, from its first byte, and from connecting to
-    /// the end of its first head. Then the connection is closed, in a drain as otherwise.
-    /// Default [30 s](Self::HEADER_READ_TIMEOUT).
+    /// Sets how long a client may take for a request head, from its first byte, and from connecting to the end of its first head. Then the connection is closed, in a drain as otherwise. The default is [30 s](Self::HEADER_READ_TIMEOUT).
     #[must_use]
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.header_read_timeout = timeout;
         self
     }
 
-    /// A connection that has been idle this long is closed, after a last look for bytes received, before twice this time.
-    /// HTTP/2 is told so by a GOAWAY, unless one of its streams was upgraded. Default [75 s](Self::KEEP_ALIVE_TIMEOUT).
+    /// Sets how long a connection may be idle. It is closed after a last look for bytes received, before twice this time. HTTP/2 is told so by a GOAWAY, unless one of its streams was upgraded. The default is [75 s](Self::KEEP_ALIVE_TIMEOUT).
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.keep_alive_timeout = timeout;
@@ -57,41 +54,35 @@ impl HttpOptions {
         self
     }
 
-    /// How often an HTTP/2 client is asked whether it is still there; one that does not answer
-    /// within 20 s is gone. `None`: never. Default [60 s](Self::HTTP2_KEEP_ALIVE_INTERVAL).
+    /// Sets how often an HTTP/2 client is asked whether it is still there; one that does not answer within 20 s is gone. With `None` it is never asked. The default is [60 s](Self::HTTP2_KEEP_ALIVE_INTERVAL).
     #[must_use]
     pub fn http2_keep_alive_interval(mut self, interval: Option<Duration>) -> Self {
         self.http2_keep_alive_interval = interval;
         self
     }
 
-    /// At most so many connections at a time, over all sockets of the name, idle ones included. More are not refused: they
-    /// wait in the backlog until others have gone. It counts in one generation, so while an old one drains there may be
-    /// more in all. Default: no limit but `LimitNOFILE=`.
+    /// Limits how many connections are open at a time, over all sockets of the name, idle ones included. More are not refused: they wait in the backlog until others have gone. The number counts in one generation, so while an old one drains there may be more in all. By default there is no limit but `LimitNOFILE=`.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = Some(connections);
         self
     }
 
-    /// Whether an HTTP/1 connection serves more than one request. `false`: the first reply says `Connection: close`. HTTP/2
-    /// is one connection for many requests by design, and unaffected. Default `true`.
+    /// Sets whether an HTTP/1 connection serves more than one request. With `false` the first reply says `Connection: close`. HTTP/2 is one connection for many requests by design, and unaffected. The default is `true`.
     #[must_use]
     pub fn keep_alive(mut self, keep_alive: bool) -> Self {
         self.keep_alive = keep_alive;
         self
     }
 
-    /// Whether TCP sends small writes at once (`TCP_NODELAY`), rather than wait for the client to acknowledge those before.
-    /// `false` leaves it as the listener has it (`NoDelay=` in the .socket unit). Default `true`.
+    /// Sets whether TCP sends small writes at once (`TCP_NODELAY`), rather than wait for the client to acknowledge those before. `false` leaves it as the listener has it (`NoDelay=` in the .socket unit). The default is `true`.
     #[must_use]
     pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
         self.tcp_nodelay = nodelay;
         self
     }
 
-    /// Whether each request has a [`ConnectInfo`](super::ConnectInfo) in its extensions. Without it, a handler knows neither its peer nor the beginning of a drain, and a small
-    /// HTTP/2 request takes some 3 % less of a processor. Default `true`.
+    /// Sets whether each request has a [`ConnectInfo`](super::ConnectInfo) in its extensions. Without it, a handler knows neither its peer nor the beginning of a drain, and a small HTTP/2 request takes some 3 % less of a processor. The default is `true`.
     #[must_use]
     pub fn connect_info(mut self, connect_info: bool) -> Self {
         self.connect_info = connect_info;

@@ -21,7 +21,7 @@ enum HeadLine {
 }
 
 impl Head {
-    /// Whether there is more than the blank lines that may come before a request.
+    /// Returns whether there is more than the blank lines that may come before a request.
     pub(super) fn has_started(&self) -> bool {
         self.started
     }
@@ -48,7 +48,7 @@ impl Head {
         None
     }
 
-    /// One whole head and nothing else, as nearly all come. Line by line cost 3 % of a small request, by `memchr`, too.
+    /// Finds the end of one whole head with nothing else behind it, as nearly all come. Line by line it cost 3 % of a small request, by `memchr`, too.
     fn at_once(&self, bytes: &[u8]) -> Option<usize> {
         let fresh = !self.started && matches!(self.line, HeadLine::Empty);
         if !fresh || matches!(bytes.first()?, b'\r' | b'\n') || !bytes.ends_with(b"\r\n\r\n") {
@@ -58,7 +58,7 @@ impl Head {
         (!near_line_feeds(&bytes[..last])).then_some(bytes.len())
     }
 
-    /// Whether the head ends with this line, or the rest of one.
+    /// Returns whether the head ends with this line, or the rest of one.
     fn ends_with(&mut self, line: &[u8]) -> bool {
         let blank = match self.line {
             HeadLine::Empty => matches!(line, [] | [b'\r']),
@@ -72,7 +72,7 @@ impl Head {
     }
 }
 
-/// Whether there are two line feeds with at most one byte between them. Written so that it becomes vector instructions.
+/// Returns whether there are two line feeds with at most one byte between them. It is written so that it becomes vector instructions.
 fn near_line_feeds(bytes: &[u8]) -> bool {
     const BLOCK: usize = 16;
     fn near(bytes: &[u8]) -> bool {

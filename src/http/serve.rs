@@ -33,7 +33,7 @@ impl Service {
         self.serve_http_with(name, service, HttpOptions::default())
     }
 
-    /// [`serve_http`](Self::serve_http) with settings.
+    /// Serves HTTP as [`serve_http`](Self::serve_http) does, with settings.
     ///
     /// # Errors
     /// As [`serve_http`](Self::serve_http); and a setting that cannot work.
@@ -49,7 +49,7 @@ impl Service {
         serve(self.drain(), name, self.listeners(name)?, service, options)
     }
 
-    /// [`serve_http`](Self::serve_http) with hyper's own kind of service.
+    /// Serves HTTP as [`serve_http`](Self::serve_http) does, with hyper's own kind of service.
     ///
     /// # Errors
     /// As [`serve_http`](Self::serve_http).
@@ -108,7 +108,7 @@ where
     serve_hyper(drain, name, listeners, TowerToHyperService::new(service), options)
 }
 
-/// [`serve`] with hyper's own kind of service.
+/// Serves HTTP as [`serve`] does, with hyper's own kind of service.
 ///
 /// # Errors
 /// As [`serve`].
@@ -138,7 +138,7 @@ where
     Ok(())
 }
 
-/// Each connection in a task of its own.
+/// Accepts connections, and serves each in a task of its own.
 pub(super) fn accept<F>(
     runtime: &tokio::runtime::Handle,
     acceptors: Vec<Acceptor>,

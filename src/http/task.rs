@@ -24,8 +24,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// After the last reply we wait at most this long for the client to close, and never beyond the
-/// hammer. A client that has read `Connection: close` closes at once.
+/// How long we wait after the last reply for the client to close, but never beyond the hammer. A client that has read `Connection: close` closes at once.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The kernel has bytes for us that epoll has not told of yet: look again after this, at most.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -139,7 +138,7 @@ where
     driven.await.map_err(BoxError::from)
 }
 
-/// Until the first bytes tell; with the same linger and the same last look as later.
+/// Waits until the first bytes tell the protocol, with the same linger and the same last look as later.
 fn poll_protocol<T: Transport>(
     framed: &mut Framed<T>,
     conn: &Conn,

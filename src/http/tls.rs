@@ -53,7 +53,7 @@ impl Service {
         self.serve_https_with(name, service, tls, HttpOptions::default())
     }
 
-    /// [`serve_https`](Self::serve_https) with settings.
+    /// Serves HTTPS as [`serve_https`](Self::serve_https) does, with settings.
     ///
     /// # Errors
     /// As [`serve_https`](Self::serve_https); and a setting that cannot work.
@@ -77,8 +77,7 @@ impl Service {
     }
 }
 
-/// [`serve`](super::serve) over TLS. Its session tickets are shared only by
-/// [`share_tickets`](Tls::share_tickets).
+/// Serves HTTP over TLS, as [`serve`](super::serve) does without. Its session tickets are shared only by [`share_tickets`](Tls::share_tickets).
 ///
 /// # Errors
 /// As [`serve`](super::serve).
@@ -101,7 +100,7 @@ where
     serve_hyper_tls(drain, name, listeners, TowerToHyperService::new(service), tls, options)
 }
 
-/// [`serve_tls`] with hyper's own kind of service.
+/// Serves HTTPS as [`serve_tls`] does, with hyper's own kind of service.
 ///
 /// # Errors
 /// As [`serve`](super::serve).

@@ -16,15 +16,15 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// A client that wanted the close itself sends something more when we close.
     const ANSWERS_CLOSE: bool = false;
 
-    /// What was received and cannot be known from a read that would have to wait.
+    /// Returns what was received and cannot be known from a read that would have to wait.
     fn look(&mut self) -> Look;
 
-    /// Some of a unit is here that can be read only as a whole.
+    /// Returns whether a part is here of what can be read only as a whole.
     fn is_partial(&self) -> bool {
         false
     }
 
-    /// What client and server have agreed on.
+    /// Returns what client and server have agreed on.
     fn protocol(&self) -> Option<HttpVersion> {
         None
     }

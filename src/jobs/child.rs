@@ -25,7 +25,7 @@ use crate::sys::pidfd::Ended;
 pub struct CommandReport {
     /// How it ended.
     pub end: End,
-    /// Its exit status, if the kernel told; also of one that ran into its timeout.
+    /// Its exit status, if the kernel told it; also that of a program that ran into its timeout.
     pub status: Option<ExitStatus>,
     /// How long it ran.
     pub took: Duration,
@@ -36,7 +36,7 @@ pub struct CommandReport {
 }
 
 impl CommandReport {
-    /// It exited with 0, in time.
+    /// Returns whether it exited with 0, in time.
     #[must_use]
     pub fn success(&self) -> bool {
         self.end == End::Exited(0)

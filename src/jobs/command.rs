@@ -48,41 +48,37 @@ impl JobCommand {
         Self { core, parent, spec: ProgramSpec::new(name, command) }
     }
 
-    /// How long it may run until it is ended. Default: as long as the service lets it.
+    /// Sets how long it may run until it is ended. By default that is as long as the service lets it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.spec.timeout = Some(timeout);
         self
     }
 
-    /// How long it may take from SIGTERM until SIGKILL. Default [`TERM_GRACE`](super::TERM_GRACE). After the hammer the service waits for so long,
-    /// so `TimeoutStopSec=` must have room for it beyond the drain timeout; and a generation that has handed over is killed 5 s
-    /// after its drain timeout.
+    /// Sets how long it may take from SIGTERM until SIGKILL. The default is [`TERM_GRACE`](super::TERM_GRACE). After the hammer the service waits for so long, so `TimeoutStopSec=` must have room for it beyond the drain timeout; and a generation that has handed over is killed 5 s after its drain timeout.
     pub fn term_grace(mut self, grace: Duration) -> Self {
         self.spec.term_grace = grace;
         self
     }
 
-    /// What it reads from stdin. Default: nothing, stdin is `/dev/null`.
+    /// Sets what it reads from stdin. By default that is nothing: stdin is `/dev/null`.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.spec.stdin = Some(bytes.into());
         self
     }
 
-    /// Where its stdout and stderr go. Default: the last 64 KiB of each into the report.
+    /// Sets where its stdout and stderr go. By default the last 64 KiB of each go into the report.
     pub fn output(mut self, output: Output) -> Self {
         self.spec.output = output;
         self
     }
 
-    /// It goes on if this process dies. For a program in a scope (in the unit's own cgroup systemd ends it), whose work another
-    /// process can account for; with an [`Output`] that does not need us. Default: it is killed (`PR_SET_PDEATHSIG`), for
-    /// nobody would know how it ended, and the service that is started next might do its work a second time.
+    /// Lets it go on if this process dies. That is for a program in a scope (in the unit's own cgroup systemd ends it) whose work another process can account for, with an [`Output`] that does not need us. By default it is killed (`PR_SET_PDEATHSIG`): nobody would know how it ended, and the service that is started next might do its work a second time.
     pub fn survives_us(mut self) -> Self {
         self.spec.survives = true;
         self
     }
 
-    /// It runs in a transient scope of its own, out of reach of the unit's stop: see [the module](crate::jobs).
+    /// Runs it in a transient scope of its own, out of reach of the unit's stop: see [the module](crate::jobs).
     #[cfg(feature = "scope")]
     pub fn scope(mut self, scope: crate::systemd::scope::Scope) -> Self {
         self.spec.scope = Some(scope);
@@ -119,7 +115,7 @@ impl JobCommand {
 }
 
 impl Job {
-    /// As [`Jobs::command`](super::Jobs::command), as a part of this job.
+    /// Prepares a program, as [`Jobs::command`](super::Jobs::command) does, as a part of this job.
     pub fn command(&self, name: impl AsRef<str>, command: impl Into<Command>) -> JobCommand {
         let name = self.name_of(name.as_ref());
         JobCommand::new(Arc::clone(self.core()), Some(self.clone()), name, command.into())

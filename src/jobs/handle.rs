@@ -65,7 +65,7 @@ impl Jobs {
         }
     }
 
-    /// A program as a job, to be set up further and then [spawned](JobCommand::spawn) or [run](JobCommand::run).
+    /// Prepares a program as a job, to be set up further and then [spawned](JobCommand::spawn) or [run](JobCommand::run).
     ///
     /// ```no_run
     /// # async fn example(jobs: &handover::jobs::Jobs) -> handover::Result<()> {
@@ -85,7 +85,7 @@ impl Jobs {
         JobCommand::new(Arc::clone(&self.core), None, name.into(), command.into())
     }
 
-    /// A loop that fetches items from a queue and runs each as a job, `concurrency` at a time (at least one).
+    /// Prepares a loop that fetches items from a queue and runs each as a job, `concurrency` at a time (at least one).
     ///
     /// It fetches only while this generation is the one that serves: it begins when the [`Drain`]'s gate opens, and pauses while
     /// that is shut. See [`Worker`] for what becomes of an item that was fetched and not started.
@@ -125,7 +125,7 @@ impl Jobs {
         Worker::new(Arc::clone(&self.core), name.into(), concurrency, fetch, run)
     }
 
-    /// What has become of the jobs so far.
+    /// Returns what has become of the jobs so far.
     #[must_use]
     pub fn report(&self) -> JobReport {
         self.core.counts.lock().clone()
@@ -158,7 +158,7 @@ impl Jobs {
         self.core.scopes.kill_orphans().await
     }
 
-    /// How long [`programs_ended`](Self::programs_ended) may take; 0 if none runs.
+    /// Returns how long [`programs_ended`](Self::programs_ended) may take; 0 if none runs.
     pub(crate) fn programs_end_within(&self) -> Duration {
         self.core.children.end_within()
     }

@@ -33,7 +33,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Its name; of a job that another one started, both: `parent > child`.
+    /// Returns its name; that of a job which another one started is both: `parent > child`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.tracked.name
@@ -45,7 +45,7 @@ impl Job {
         self.core.drain.signal()
     }
 
-    /// As [`Jobs::spawn`](super::Jobs::spawn), as a part of this job.
+    /// Starts a job, as [`Jobs::spawn`](super::Jobs::spawn) does, as a part of this one.
     ///
     /// # Errors
     /// The hammer has fallen, or this job is over and a drain has begun.
@@ -61,7 +61,7 @@ impl Job {
         }
     }
 
-    /// As [`Jobs::spawn_blocking`](super::Jobs::spawn_blocking), as a part of this job.
+    /// Starts a job that blocks, as [`Jobs::spawn_blocking`](super::Jobs::spawn_blocking) does, as a part of this one.
     ///
     /// # Errors
     /// The hammer has fallen, this job is over and a drain has begun, or there is no room for one more thread.
@@ -103,7 +103,7 @@ pub enum Outcome<T> {
 }
 
 impl<T> Outcome<T> {
-    /// What it returned, if it did.
+    /// Returns what the job returned, if it did.
     #[must_use]
     pub fn finished(self) -> Option<T> {
         match self {
@@ -123,7 +123,7 @@ pub struct JobHandle<T> {
 }
 
 impl<T> JobHandle<T> {
-    /// The job's name.
+    /// Returns the job's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -162,13 +162,13 @@ impl<F> Refused<F> {
         Self { what: Box::new((error, job)) }
     }
 
-    /// Why; [`Error::is_state`] if a drain has begun.
+    /// Returns why it was refused; [`Error::is_state`] tells that a drain has begun.
     #[must_use]
     pub fn error(&self) -> &Error {
         &self.what.0
     }
 
-    /// The job as it was given: to be run in place, or given back to where it came from.
+    /// Returns the job as it was given: to be run in place, or given back to where it came from.
     #[must_use]
     pub fn into_job(self) -> F {
         self.what.1
@@ -304,7 +304,7 @@ impl Seat {
         Self::take_until(core, until, part, name)
     }
 
-    /// For an item that was fetched: it is run even if a drain has begun meanwhile.
+    /// Takes a seat for an item that was fetched. It is run even if a drain has begun meanwhile.
     pub(super) fn take_late(core: &Arc<JobsCore>, name: String) -> Result<Self, Error> {
         Self::take_until(core, Phase::Hammered, None, name)
     }
@@ -331,7 +331,7 @@ impl Seat {
         Ok(Self { job, guard, part, runtime })
     }
 
-    /// `failure` says of a result that it is one.
+    /// Starts the job as a task. `failure` says of a result that it is one.
     pub(super) fn launch<F, Fut>(
         self,
         work: F,
@@ -407,7 +407,7 @@ impl Seat {
     }
 }
 
-/// A panic in the future is its result.
+/// Returns the future's result, or the text of its panic.
 pub(super) async fn contained<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

@@ -32,7 +32,7 @@ pub enum Output {
 }
 
 impl Default for Output {
-    /// [`Output::Capture`] of [`OUTPUT_LIMIT`].
+    /// Captures [`OUTPUT_LIMIT`] of the output.
     fn default() -> Self {
         Self::Capture(OUTPUT_LIMIT)
     }
@@ -49,7 +49,7 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// As text; what is no UTF-8 is replaced.
+    /// Returns it as text; what is no UTF-8 is replaced.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
@@ -93,7 +93,7 @@ impl Reader {
         Self { kept: Arc::default(), task }
     }
 
-    /// What there is by then.
+    /// Returns what there is by then.
     pub(super) async fn end(mut self, until: Instant) -> Captured {
         if timeout_at(until, &mut self.task).await.is_err() {
             self.task.abort();
@@ -103,7 +103,7 @@ impl Reader {
     }
 }
 
-/// An empty piece is the end.
+/// Reads to the end, and passes each piece on. An empty piece is the end.
 async fn pump(mut from: impl AsyncRead + Unpin, mut take: impl FnMut(&[u8])) {
     let mut buffer = vec![0; 8 * 1024];
     loop {

@@ -81,6 +81,8 @@ impl RunningProgram {
         }
     }
 
+    /// Waits until the program has ended.
+    ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn ended(&self) {
@@ -88,7 +90,7 @@ impl RunningProgram {
         let _ = self.pidfd.readable().await;
     }
 
-    /// SIGTERM to its group, and SIGKILL after the grace to what is left of it.
+    /// Sends SIGTERM to the program's group, and SIGKILL after the grace to what is left of it.
     pub(super) async fn end(&self, grace: Duration) {
         self.signal(Signal::SIGTERM);
         // Not the leader alone: a shell dies at once, and what it runs may still be cleaning up.
@@ -132,7 +134,7 @@ impl RunningProgram {
     }
 }
 
-/// Whether a process of the group runs. kill(2) with signal 0 does not tell: it finds the leader, too, which is not reaped yet.
+/// Returns whether a process of the group runs. kill(2) with signal 0 does not tell: it finds the leader, too, which is not reaped yet.
 fn group_lives(group: u32) -> bool {
     stat::all().any(|process| !process.dead && process.group == group)
 }

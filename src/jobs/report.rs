@@ -22,7 +22,7 @@ pub struct JobReport {
 }
 
 impl JobReport {
-    /// Those that are neither over nor cut.
+    /// Returns how many are neither over nor cut.
     #[must_use]
     pub fn running(&self) -> u64 {
         let cut = u64::try_from(self.cut.len()).unwrap_or(u64::MAX);
@@ -52,7 +52,7 @@ impl fmt::Display for JobReport {
 pub(super) struct Counts(Mutex<JobReport>);
 
 impl Counts {
-    /// Nothing else is locked while this is: the drain locks it from within.
+    /// Locks the counts. Nothing else is locked meanwhile: the drain locks them from within.
     pub(super) fn lock(&self) -> MutexGuard<'_, JobReport> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

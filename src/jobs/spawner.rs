@@ -27,6 +27,8 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
+    /// Starts the command on one of the threads.
+    ///
     /// # Cancel safety
     /// A child that nobody waits for any more is dropped, and killed if the command says so.
     pub(super) async fn spawn(&self, mut command: Command) -> io::Result<Child> {

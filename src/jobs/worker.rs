@@ -20,9 +20,9 @@ use crate::error::Result;
 
 /// How long a worker waits after its queue was empty (`fetch` said `None`).
 pub const IDLE_PAUSE: Duration = Duration::from_millis(100);
-/// How long it waits after a fetch has failed, at first; twice as long after each further failure…
+/// How long a worker waits after a fetch has failed, at first. It is twice as long after each further failure.
 pub const FETCH_RETRY_MIN: Duration = Duration::from_millis(100);
-/// …up to this.
+/// The longest time that a worker waits after a fetch has failed.
 pub const FETCH_RETRY_MAX: Duration = Duration::from_secs(10);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -94,7 +94,7 @@ impl<I: Send + 'static> Worker<I> {
         }
     }
 
-    /// Where an item goes that was fetched when this generation had to stop; it was not started. The drain waits for it.
+    /// Sets where an item goes that was fetched when this generation had to stop. It was not started, and the drain waits until it is given back.
     pub fn give_back<G, GF, GE>(mut self, hook: G) -> Self
     where
         G: Fn(I) -> GF + Send + Sync + 'static,
@@ -108,27 +108,25 @@ impl<I: Send + 'static> Worker<I> {
         self
     }
 
-    /// How an item's job is called. Default: the worker's name and a number.
+    /// Sets how an item's job is called. The default is the worker's name and a number.
     pub fn name_items(mut self, name: impl Fn(&I) -> String + Send + 'static) -> Self {
         self.name_of = Some(Box::new(name));
         self
     }
 
-    /// The fetch may be dropped half-way without losing an item, as tokio's `Receiver::recv` may: it is, as soon as this
-    /// generation stops fetching, and the drain does not wait for it.
+    /// Says that the fetch may be dropped half-way without losing an item, as tokio's `Receiver::recv` may. It is then dropped as soon as this generation stops fetching, and the drain does not wait for it.
     pub fn fetch_is_cancel_safe(mut self) -> Self {
         self.cancel_safe = true;
         self
     }
 
-    /// How long to wait after `fetch` said `None`. Default [`IDLE_PAUSE`].
+    /// Sets how long to wait after `fetch` said `None`. The default is [`IDLE_PAUSE`].
     pub fn idle_pause(mut self, pause: Duration) -> Self {
         self.idle = pause;
         self
     }
 
-    /// How long to wait after a fetch has failed: `min` at first, doubled each time, up to `max`. Default
-    /// [`FETCH_RETRY_MIN`] and [`FETCH_RETRY_MAX`].
+    /// Sets how long to wait after a fetch has failed: `min` at first, doubled each time, up to `max`. The defaults are [`FETCH_RETRY_MIN`] and [`FETCH_RETRY_MAX`].
     pub fn fetch_retry(mut self, min: Duration, max: Duration) -> Self {
         self.retry = (min, max.max(min));
         self
@@ -175,7 +173,7 @@ impl<I: Send + 'static> Worker<I> {
         self.counts.report()
     }
 
-    /// There is room for an item, and it is our turn to fetch; `None` for good. The guard holds the drain open meanwhile.
+    /// Waits until there is room for an item, and it is our turn to fetch; it returns `None` when that will not come again. The guard holds the drain open meanwhile.
     async fn turn(&mut self, room: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Guard)> {
         let drain = &self.core.drain;
         let permit = tokio::select! {

@@ -55,7 +55,7 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// New memory with a first value, for the store.
+    /// Makes new memory with a first value, for the store.
     pub(super) fn create(
         form: &CellForm,
         produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
@@ -94,22 +94,22 @@ impl Cell {
         Ok(Self { id, file: Arc::new(file), inode, warned: AtomicBool::new(false) })
     }
 
-    /// Whether `fd` is the same memory.
+    /// Returns whether `fd` is the same memory.
     pub(super) fn is(&self, fd: &OwnedFd) -> bool {
         inode(fd).is_ok_and(|inode| inode == self.inode)
     }
 
-    /// Another open file of the same memory.
+    /// Opens another file of the same memory.
     pub(super) fn reopen(&self) -> io::Result<File> {
         memfd::reopen(self.file.as_fd())
     }
 
-    /// Whether another generation has it open.
+    /// Returns whether another generation has it open.
     pub(super) fn is_shared(&self) -> bool {
         Lock::Presence.is_elsewhere(&self.file).unwrap_or(true)
     }
 
-    /// Of what is there, without the lock: at most one of the two headers is being written.
+    /// Returns the sequence number of what is there, without the lock: at most one of the two headers is being written.
     pub(super) fn sequence(&self, name: &str) -> Result<u64, Trouble> {
         Ok(self.page(name)?.header.current.sequence)
     }
@@ -176,7 +176,7 @@ impl LockedCell {
         self.hold.0.id
     }
 
-    /// Of the value that is there, if there is one.
+    /// Returns the version of the value that is there, if there is one.
     pub(super) fn version(&self) -> Option<u32> {
         Some(self.header.current).filter(|current| current.length > 0).map(|current| current.version)
     }

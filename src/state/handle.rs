@@ -50,7 +50,7 @@ impl<T> State<T> {
         Self { target, version: 1, limit: STATE_LIMIT, migrate: None, cache: Arc::default() }
     }
 
-    /// The version of `T`'s form, to be raised when an older JSON would not be read as a `T`. Default: 1.
+    /// Sets the version of `T`'s form, to be raised when an older JSON would not be read as a `T`. The default is 1.
     #[must_use]
     pub fn version(mut self, version: u32) -> Self {
         self.target.known.version.fetch_max(version, Ordering::Relaxed);
@@ -59,7 +59,7 @@ impl<T> State<T> {
         self
     }
 
-    /// How long the JSON may be. Default: [`STATE_LIMIT`].
+    /// Sets how long the JSON may be. The default is [`STATE_LIMIT`].
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
         self.limit = bytes;
@@ -77,7 +77,7 @@ impl<T> State<T> {
         self
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.target.name
@@ -107,7 +107,7 @@ impl<T> State<T> {
         CellForm { name: self.target.name.clone(), version: self.version, limit: self.limit }
     }
 
-    /// No code of `T`'s runs under it.
+    /// Locks the copy of the value. No code of `T`'s runs meanwhile.
     fn cache(&self) -> MutexGuard<'_, Option<Cached<T>>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,8 +120,7 @@ impl<T> State<T> {
 }
 
 impl<T: DeserializeOwned> State<T> {
-    /// The newest value that was saved, by any generation. Reading 1 GiB takes seconds and blocks, and who wants to change it
-    /// meanwhile waits.
+    /// Loads the newest value that was saved, by any generation. To read 1 GiB takes seconds and blocks, and who wants to change it meanwhile waits.
     ///
     /// # Errors
     ///
@@ -190,7 +189,7 @@ impl<T: DeserializeOwned> State<T> {
         }
     }
 
-    /// The value, and the lock under which it stays as it is.
+    /// Returns the value, and the lock under which it stays as it is.
     fn begin(&self, turn: &mut StateTurn<'_>, exclusive: bool) -> Result<(Option<LockedCell>, Option<T>)> {
         let found = turn.lock(exclusive).and_then(|locked| {
             let value = locked.as_ref().map(|locked| self.cached_or_read(locked)).transpose()?;
@@ -244,7 +243,7 @@ impl<T: DeserializeOwned + Default> State<T> {
         Ok(result)
     }
 
-    /// As [`read`](Self::read), for a tokio runtime: all of it happens on a thread for blocking calls.
+    /// Reads as [`read`](Self::read) does, for a tokio runtime: all of it happens on a thread for blocking calls.
     ///
     /// # Errors
     ///
@@ -295,7 +294,7 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
         }
     }
 
-    /// As [`update`](Self::update), but when `f` returns an error, which is the inner one, nothing is saved.
+    /// Updates as [`update`](Self::update) does, but when `f` returns an error, which is the inner one, nothing is saved.
     ///
     /// # Errors
     ///
@@ -320,7 +319,7 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
         Ok(Ok(Updated { result, kept }))
     }
 
-    /// As [`update`](Self::update), for a tokio runtime: all of it happens on a thread for blocking calls.
+    /// Updates as [`update`](Self::update) does, for a tokio runtime: all of it happens on a thread for blocking calls.
     ///
     /// # Cancel safety
     ///
@@ -359,8 +358,7 @@ impl<T: Serialize> State<T> {
         self.target.publish(&self.form(), ticket, |output| serde_json::to_writer(output, value))
     }
 
-    /// As [`save`](Self::save), for a tokio runtime: it is serialized here, which takes as long as it takes and needs memory for the
-    /// JSON, and written on a thread for blocking calls.
+    /// Saves as [`save`](Self::save) does, for a tokio runtime: the value is serialized here, which takes as long as it takes and needs memory for the JSON, and written on a thread for blocking calls.
     ///
     /// Of saves at the same time the last one begun wins; the others then mean: this one, or a newer one, is kept.
     ///

@@ -49,7 +49,7 @@ pub enum Loaded<T> {
 }
 
 impl<T> Loaded<T> {
-    /// The value, if there is one: of this version or migrated.
+    /// Returns the value, if there is one: of this version or migrated.
     pub fn value(self) -> Option<T> {
         match self {
             Self::Current(value) | Self::Migrated { value, .. } => Some(value),

@@ -12,18 +12,18 @@ use tracing::debug;
 
 /// For each system call; a state of 1 GiB is then 4096 of them.
 pub(super) const BUFFER: usize = 256 * 1024;
-/// For a small state, or one of unknown size.
+/// The buffer for a small state, or one of unknown size.
 pub(super) const SMALL_BUFFER: usize = 16 * 1024;
 const PAGE_BYTES: u64 = PAGE as u64;
 /// What a file offset can be.
 const END: u64 = i64::MAX as u64 - PAGE_BYTES;
 
-/// The pages that belong to a payload.
+/// Returns the pages that belong to a payload.
 fn pages(payload: &Payload) -> Range<u64> {
     payload.offset..payload.offset + payload.length.next_multiple_of(PAGE_BYTES)
 }
 
-/// What is free beside these, in order; the last one has no end.
+/// Returns what is free beside these, in order; the last one has no end.
 fn gaps(used: &[Payload]) -> Vec<Range<u64>> {
     let mut used: Vec<_> = used.iter().filter(|payload| payload.length > 0).map(pages).collect();
     used.sort_by_key(|pages| pages.start);
@@ -57,7 +57,7 @@ pub(super) fn keep_only(file: &File, used: &[Payload]) {
 pub(super) struct Writer<'a> {
     file: &'a File,
     gap: Range<u64>,
-    /// Behind `gap`.
+    /// The free ranges behind `gap`.
     gaps: std::vec::IntoIter<Range<u64>>,
     hasher: Hasher,
     length: u64,
@@ -65,7 +65,7 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// `used` are the payloads that stay; `expected` is a guess.
+    /// Makes a writer. `used` are the payloads that stay; `expected` is a guess of the length.
     pub(super) fn new(file: &'a File, used: &[Payload], expected: u64, limit: u64) -> Self {
         let gaps: Vec<_> =
             gaps(used).into_iter().skip_while(|gap| gap.end - gap.start < expected.min(END / 4)).collect();
@@ -160,7 +160,7 @@ impl StateReader {
         Ok(reader)
     }
 
-    /// In memory of its own, to be read when nobody has the lock any more.
+    /// Copies what is left into memory of its own, to be read when nobody has the lock any more.
     pub(super) fn detach(self) -> io::Result<Self> {
         let mut copy = memfd::create(c"handover-older")?;
         let end = self.remaining();
@@ -168,7 +168,7 @@ impl StateReader {
         Ok(Self { file: Arc::new(copy), position: 0, end })
     }
 
-    /// How many bytes there are to read.
+    /// Returns how many bytes there are to read.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.end - self.position

@@ -19,7 +19,7 @@ pub struct RawState {
 }
 
 impl States {
-    /// Memory of that many bytes, zero at first, for the application to map: what is written to it is kept as it is written.
+    /// Returns memory of that many bytes, zero at first, for the application to map: what is written to it is kept as it is written.
     ///
     /// Its size is sealed. The previous generation, while it drains, has the same memory.
     ///
@@ -64,7 +64,7 @@ fn entry(name: &str) -> String {
     format!("{RESERVED}raw.{name}")
 }
 
-/// Whether it is raw memory, and of which size; else what is wrong.
+/// Returns the size of raw memory; the error says why it is none.
 fn size_of(fd: &OwnedFd) -> Result<u64, String> {
     match memfd::seals(fd.as_fd()) {
         Ok(Seals::Sized) => {}

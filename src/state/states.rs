@@ -20,27 +20,26 @@ pub const STATE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct States {
     pub(super) store: FdStore,
     timeout: Duration,
-    /// By name, so that the handles of one state take turns.
+    /// What is known of each state, by name, so that the handles of one state take turns.
     known: Arc<Mutex<BTreeMap<String, Arc<KnownState>>>>,
     settled: Arc<AtomicBool>,
 }
 
 impl States {
-    /// The states that are kept in this store.
+    /// Makes the states that are kept in this store.
     #[must_use]
     pub fn new(store: FdStore) -> Self {
         Self { store, timeout: STATE_LOCK_TIMEOUT, known: Arc::default(), settled: Arc::default() }
     }
 
-    /// How long each use of a state waits for others, threads or generations, that hold it. For handles that are made from now on.
-    /// Default: [`STATE_LOCK_TIMEOUT`]. To be raised for states whose change takes seconds: more than some 100 MiB.
+    /// Sets how long each use of a state waits for others, threads or generations, that hold it. It holds for handles that are made from now on. The default is [`STATE_LOCK_TIMEOUT`]. It is to be raised for states whose change takes seconds: more than some 100 MiB.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The state of that name. A name that cannot be used is told by the first use.
+    /// Returns the state of that name. The first use tells if the name cannot be used.
     #[must_use]
     pub fn state<T>(&self, name: impl Into<String>) -> State<T> {
         let name = name.into();
@@ -49,7 +48,7 @@ impl States {
         State::new(self.target(name, known))
     }
 
-    /// There is no handle of any.
+    /// Returns whether there is no handle of any state.
     pub(crate) fn is_empty(&self) -> bool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
@@ -69,8 +68,7 @@ impl States {
         })
     }
 
-    /// No rollback will come any more: gives back the memory that values of an older version have, and keeps no such values from
-    /// now on. To be called when this generation is the main one, and the previous one only drains; also by a first generation.
+    /// Settles the states, when no rollback will come any more: gives back the memory that values of an older version have, and keeps no such values from now on. It is to be called when this generation is the main one, and the previous one only drains; also by a first generation.
     ///
     /// # Errors
     ///
@@ -87,8 +85,7 @@ impl States {
         })
     }
 
-    /// After a rollback: each state of which there is a handle, and that the failed generation has raised to a newer version,
-    /// gets back the value that it had before. What was changed since then is lost, and a warning says how many changes that were.
+    /// Restores the states after a rollback: each of which there is a handle, and that the failed generation has raised to a newer version, gets back the value that it had before. What was changed since then is lost, and a warning says how many changes that were.
     ///
     /// To be called when the failed generation does not run any more. Returns how many states were set back.
     ///
@@ -115,7 +112,7 @@ impl States {
         Ok(restored)
     }
 
-    /// For each state of which there is a handle. Damage is for those who read it.
+    /// Calls the function for each state of which there is a handle. Damage is for those who read it.
     fn each(&self, mut f: impl FnMut(&mut StateTurn<'_>, &CellForm) -> Result<(), Trouble>) -> Result<()> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut failed = Ok(());

@@ -120,7 +120,7 @@ impl StatePlace {
         Ok(kept)
     }
 
-    /// Whether the value is none of a newer program.
+    /// Checks that the value is none of a newer program.
     pub(super) fn check_version(&self, locked: &LockedCell, ours: u32) -> Result<()> {
         let Some(newer) = locked.version().filter(|version| *version > ours) else { return Ok(()) };
         let why = format!(
@@ -144,13 +144,13 @@ impl KnownState {
 }
 
 impl StateTurn<'_> {
-    /// The state, if there is one, while no other generation changes it.
+    /// Locks the state, if there is one, so that no other generation changes it meanwhile.
     pub(super) fn lock(&mut self, exclusive: bool) -> Result<Option<LockedCell>, Trouble> {
         let Some(cell) = self.cell()? else { return Ok(None) };
         cell.lock(&self.target.name, exclusive, (self.deadline, self.target.timeout)).map(Some)
     }
 
-    /// New memory for it, into the store.
+    /// Puts new memory for it into the store.
     pub(super) fn create(
         &mut self,
         form: &CellForm,
@@ -160,7 +160,7 @@ impl StateTurn<'_> {
         self.target.store.put(&self.target.entry(), &[fd])
     }
 
-    /// Damage is put aside, so that there is no state now; an error stays one.
+    /// Puts damage aside, so that there is no state now; an error stays one.
     pub(super) fn put_aside(&mut self, trouble: Trouble) -> Result<String> {
         match trouble {
             Trouble::Error(error) => Err(error),
@@ -171,12 +171,12 @@ impl StateTurn<'_> {
         }
     }
 
-    /// Who keeps it, as far as that is known without asking.
+    /// Returns who keeps it, as far as that is known without asking.
     pub(super) fn kept(&self) -> Kept {
         self.held.opened.as_ref().map_or(Kept::HeldOnly, |opened| opened.kept)
     }
 
-    /// Whether another generation would miss it, if it were put aside.
+    /// Returns whether another generation would miss it, if it were put aside.
     pub(super) fn is_shared(&self) -> bool {
         let elsewhere = self.held.opened.as_ref().is_some_and(|opened| opened.cell.is_shared());
         elsewhere && !self.target.store.is_standby()
@@ -220,7 +220,7 @@ impl Drop for StateTurn<'_> {
     }
 }
 
-/// Of several, the one that was changed most often; an error is that of the first one.
+/// Returns the one of several that was changed most often; an error is that of the first one.
 fn newest(fds: &[OwnedFd], name: &str) -> Result<Cell, Trouble> {
     let mut best: Option<(u64, Cell)> = None;
     let mut wrong = None;

@@ -10,7 +10,7 @@ use std::ptr;
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
-/// Said to a held child: go on, and execute.
+/// The byte that tells a held child to go on, and execute.
 pub(crate) const GO: u8 = b'g';
 
 /// What the child does between fork and exec.
@@ -22,8 +22,7 @@ pub(crate) struct Setup {
     pub(crate) hold: Option<(OwnedFd, RawFd)>,
 }
 
-/// The command's process will lead a session and a process group of its own, with no signal blocked and each with its default
-/// action: what is ignored would stay so over the exec, and a service ignores some while it starts.
+/// Sets up the command's process: it will lead a session and a process group of its own, with no signal blocked and each with its default action. What is ignored would stay so over the exec, and a service ignores some while it starts.
 pub(crate) fn set_up(command: &mut Command, setup: Setup) {
     let us = std::process::id();
     // SAFETY: between fork and exec only async-signal-safe system calls follow, and nothing allocates.

@@ -51,7 +51,7 @@ impl Diag {
         Ok(Self(fd))
     }
 
-    /// The socket bound to `own` whose peer is `other`. Without one, whatever listens at `own`.
+    /// Finds the socket bound to `own` whose peer is `other`. Without one it is whatever listens at `own`.
     pub(crate) fn tcp(&self, own: SocketAddr, other: SocketAddr) -> io::Result<Option<Tcp>> {
         let mut request = Vec::with_capacity(56);
         request.push(if own.is_ipv4() { AF_INET } else { AF_INET6 });
@@ -70,7 +70,7 @@ impl Diag {
         Ok((inode != 0).then_some(Tcp { inode, sends }))
     }
 
-    /// The inode at the other end of the Unix socket with that inode. `None`: nobody has accepted it, or there is no such socket.
+    /// Finds the inode at the other end of the Unix socket with that inode. It is `None` if nobody has accepted it, or there is no such socket.
     pub(crate) fn unix_peer(&self, own: u64) -> io::Result<Option<u64>> {
         let own = u32::try_from(own).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut request = Vec::with_capacity(24);
@@ -91,7 +91,7 @@ impl Diag {
         Ok(None)
     }
 
-    /// The answer without its header. `None`: there is no such socket.
+    /// Returns the answer without its header, or `None` if there is no such socket.
     fn ask(&self, request: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let length = u32::try_from(HEADER + request.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut message = length.to_ne_bytes().to_vec();
@@ -114,7 +114,7 @@ impl Diag {
     }
 }
 
-/// Whether that process has that socket open. One whose descriptors may not be read has none that we know of.
+/// Returns whether that process has that socket open. One whose descriptors may not be read has none that we know of.
 pub(crate) fn holds(pid: u32, inode: u64) -> bool {
     let wanted = format!("socket:[{inode}]");
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();

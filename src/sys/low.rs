@@ -30,7 +30,7 @@ pub(crate) struct Placed<'a> {
 }
 
 impl LowFds {
-    /// The lowest numbers that are free now and beyond what as many passed fds become.
+    /// Holds the lowest numbers that are free now and beyond what as many passed fds become.
     pub(crate) fn hold(count: usize) -> io::Result<Self> {
         let beyond = RawFd::try_from(count).ok().and_then(|count| count.checked_add(LISTEN_FDS_START));
         let beyond = beyond.ok_or(io::ErrorKind::InvalidInput)?;
@@ -39,7 +39,7 @@ impl LowFds {
         Ok(Self { nothing, slots: Mutex::new(slots) })
     }
 
-    /// `None`: more than are held.
+    /// Copies the fds to the held numbers. It returns `None` if they are more than are held.
     pub(crate) fn place(&self, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Placed<'_>>> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if fds.len() > slots.len() {

@@ -29,7 +29,7 @@ pub(crate) enum Address {
     Unix(UnixSocketAddr),
 }
 
-/// Never blocks.
+/// Receives a message, with its sender. It never blocks.
 ///
 /// Not by nix: its `recvmsg` takes the length of a Unix address for known, and leaves that of a nameless sender uninitialized.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
@@ -77,7 +77,7 @@ const SPACE: usize = unsafe { libc::CMSG_SPACE(UCRED) } as usize;
 #[repr(C, align(8))]
 struct Space([u8; SPACE]);
 
-/// Of a message that the kernel has filled in, with its control buffer still alive.
+/// Reads the credentials of a message that the kernel has filled in, with its control buffer still alive.
 fn credentials(message: &libc::msghdr) -> Option<Credentials> {
     // SAFETY: the kernel has set msg_controllen to what it wrote to our aligned buffer, and the macros stay within it; what
     // is read is a ucred, because its type says so and its length is checked.
@@ -135,7 +135,7 @@ impl Name {
     }
 }
 
-/// Never blocks, and no SIGPIPE.
+/// Sends a message to that address. It never blocks, and raises no SIGPIPE.
 pub(crate) fn send_to(socket: BorrowedFd<'_>, bytes: &[u8], to: &Address) -> io::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     loop {
@@ -150,7 +150,7 @@ pub(crate) fn send_to(socket: BorrowedFd<'_>, bytes: &[u8], to: &Address) -> io:
     }
 }
 
-/// What is there to be read. Never blocks if the fd is nonblocking.
+/// Reads what is there. It never blocks if the fd is nonblocking.
 pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match nix::unistd::read(fd, buffer) {
@@ -160,8 +160,7 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// One message of a POSIX message queue; its length. The buffer must have [`queue_message_size`]. Never blocks if the fd
-/// is nonblocking.
+/// Receives one message of a POSIX message queue, and returns its length. The buffer must have [`queue_message_size`]. It never blocks if the fd is nonblocking.
 ///
 /// # References
 /// - mq_receive(3). On Linux a queue's descriptor is a file descriptor.
@@ -182,7 +181,7 @@ pub(crate) fn receive_queued(queue: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Re
     }
 }
 
-/// The longest message that the queue can have.
+/// Returns the length of the longest message that the queue can have.
 pub(crate) fn queue_message_size(queue: BorrowedFd<'_>) -> io::Result<usize> {
     let mut attributes = std::mem::MaybeUninit::<libc::mq_attr>::uninit();
     // SAFETY: mq_getattr writes a whole mq_attr or fails; the fd is open while it is borrowed.
@@ -193,7 +192,7 @@ pub(crate) fn queue_message_size(queue: BorrowedFd<'_>) -> io::Result<usize> {
     usize::try_from(attributes.mq_msgsize).map_err(|_| Errno::EINVAL.into())
 }
 
-/// How much a pipe or FIFO can hold.
+/// Returns how much a pipe or FIFO can hold.
 pub(crate) fn pipe_size(pipe: BorrowedFd<'_>) -> io::Result<usize> {
     let size = fcntl(pipe, FcntlArg::F_GETPIPE_SZ)?;
     usize::try_from(size).map_err(|_| Errno::EINVAL.into())

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 
-/// Of a listening TCP socket: how many connections wait, and how many may.
+/// Returns how many connections wait at a listening TCP socket, and how many may.
 ///
 /// # References
 /// - tcp(7), `TCP_INFO`: of a listener the kernel tells its queue in `tcpi_unacked` and `tcpi_sacked`
@@ -24,7 +24,7 @@ pub(crate) fn tcp_backlog(listener: BorrowedFd<'_>) -> Option<(u32, u32)> {
     Some((info.tcpi_unacked, info.tcpi_sacked))
 }
 
-/// In the forms of [`bind`](crate::systemd::activation::bind); `None`: it has no address.
+/// Returns the socket's address in the forms of [`bind`](crate::systemd::activation::bind), or `None` if it has none.
 pub(crate) fn bound_to(socket: BorrowedFd<'_>) -> Option<String> {
     let address: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
     if let Some(unix) = address.as_unix_addr() {

@@ -19,7 +19,7 @@ pub(crate) use crate::sys::low::LISTEN_FDS_START;
 /// Room for the child's few frames: it makes system calls and nothing else.
 const STACK: usize = 64 * 1024;
 
-/// Digits of the largest pid, and the NUL.
+/// Room for the digits of the largest pid, and the NUL.
 const PID_ROOM: usize = 11;
 
 /// Whose child the new process becomes.
@@ -92,8 +92,7 @@ impl Spawn<'_> {
         self.start_with(&sources, None)?.ok_or(io::ErrorKind::Unsupported.into())
     }
 
-    /// `sources`: the numbers of the fds, all beyond what they become. `split`: from where on the new process needs none of
-    /// ours. `None`: it could not have a table of fds of its own in that way.
+    /// Starts the program with the fds at the numbers `sources`, all beyond what they become. From `split` on the new process needs none of our fds. It returns `None` if the process could not have a table of fds of its own in that way.
     fn start_with(&self, sources: &[RawFd], split: Option<RawFd>) -> io::Result<Option<Spawned>> {
         let mut pids: Vec<Vec<u8>> = Vec::new();
         for name in self.pid_variables {
@@ -148,7 +147,7 @@ impl Spawn<'_> {
     }
 }
 
-/// Signals go from 1 to 64.
+/// Returns the bit of a signal; signals go from 1 to 64.
 const fn bit(signal: c_int) -> u64 {
     1 << (signal - 1)
 }
@@ -175,7 +174,7 @@ struct ChildSetup {
     /// A bit for each signal.
     ignored: u64,
     session: bool,
-    /// 0: none.
+    /// The signal that it gets when the thread that started it ends; 0 for none.
     death_signal: c_int,
     errno: c_int,
 }
@@ -214,7 +213,7 @@ impl ChildSetup {
     }
 }
 
-/// In the child, in the parent's memory, on its own stack.
+/// Runs in the child, in the parent's memory, on its own stack.
 extern "C" fn run(child: *mut c_void) -> c_int {
     // SAFETY: the only caller passes its own `ChildSetup`, and waits until we are gone. Only system calls follow.
     unsafe {
@@ -229,6 +228,8 @@ extern "C" fn run(child: *mut c_void) -> c_int {
     }
 }
 
+/// Notes the error for the parent, and exits.
+///
 /// # Safety
 /// In the child of [`ChildSetup::clone`] only.
 unsafe fn fail(child: *mut ChildSetup) -> ! {
@@ -239,7 +240,7 @@ unsafe fn fail(child: *mut ChildSetup) -> ! {
     }
 }
 
-/// From here on the fds are its own.
+/// Gives the child a table of fds of its own: from here on the fds are not ours.
 ///
 /// # Safety
 /// In the child of [`ChildSetup::clone`] only, before anything else.
@@ -256,6 +257,8 @@ unsafe fn split(child: *mut ChildSetup) -> Result<(), ()> {
     Ok(())
 }
 
+/// Makes the process what the program shall find: signals, session, fds, directory.
+///
 /// # Safety
 /// In the child of [`ChildSetup::clone`] only.
 unsafe fn prepare(child: &ChildSetup) -> Result<(), ()> {
@@ -309,6 +312,8 @@ unsafe fn prepare(child: &ChildSetup) -> Result<(), ()> {
     Ok(())
 }
 
+/// Writes a number in decimal digits.
+///
 /// # Safety
 /// `to` has room for [`PID_ROOM`] bytes, zeroed.
 unsafe fn write_decimal(to: *mut c_char, mut number: u32) {

@@ -7,10 +7,10 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-/// Among the kernel's flags of a process.
+/// One of the kernel's flags of a process: it has not executed a program since its fork.
 const PF_FORKNOEXEC: u64 = 0x40;
 
-/// See proc_pid_stat(5).
+/// What is taken from proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) pid: u32,
@@ -25,24 +25,24 @@ pub(crate) struct Stat {
     pub(crate) started: u64,
 }
 
-/// `None`: there is none of that pid, or /proc does not show it.
+/// Reads the entry of that process. It is `None` if there is none of that pid, or /proc does not show it.
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// All processes that /proc shows.
+/// Reads all processes that /proc shows.
 pub(crate) fn all() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// The path of its program (`self`: of this one), or of what has replaced that: the kernel marks a file that is no longer there.
+/// Returns the path of its program (`self` is this one), or of what has replaced that: the kernel marks a file that is no longer there.
 pub(crate) fn program(pid: impl Display) -> io::Result<PathBuf> {
     let bytes = fs::read_link(format!("/proc/{pid}/exe"))?.into_os_string().into_vec();
     Ok(OsString::from_vec(bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes)).into())
 }
 
-/// "pid (name) state ppid group …"; the name may have blanks and brackets.
+/// Parses "pid (name) state ppid group …"; the name may have blanks and brackets.
 fn parse(pid: u32, text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

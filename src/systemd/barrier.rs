@@ -38,7 +38,7 @@ impl Notifier {
         }
     }
 
-    /// As [`barrier`](Self::barrier), for a tokio runtime with I/O and time.
+    /// Waits as [`barrier`](Self::barrier) does, for a tokio runtime with I/O and time.
     ///
     /// # Cancel safety
     ///

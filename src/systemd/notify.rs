@@ -70,8 +70,7 @@ struct ManagerSocket {
 }
 
 impl Notifier {
-    /// The service manager that `NOTIFY_SOCKET` names: a path, `@abstract`, or `vsock:CID:PORT`, where `vsock` may
-    /// be `vsock-stream`, `vsock-dgram` or `vsock-seqpacket`. Without the variable there is nobody to tell.
+    /// Finds the service manager that `NOTIFY_SOCKET` names: a path, `@abstract`, or `vsock:CID:PORT`, where `vsock` may be `vsock-stream`, `vsock-dgram` or `vsock-seqpacket`. Without the variable there is nobody to tell.
     ///
     /// # Errors
     ///
@@ -84,26 +83,26 @@ impl Notifier {
         Ok(Self { manager, timeout: NOTIFY_TIMEOUT })
     }
 
-    /// Nobody to tell.
+    /// Returns a notifier that has nobody to tell.
     #[must_use]
     pub fn disabled() -> Self {
         Self { manager: None, timeout: NOTIFY_TIMEOUT }
     }
 
-    /// How long a message waits for room in the queue. Default: [`NOTIFY_TIMEOUT`].
+    /// Sets how long a message waits for room in the queue. The default is [`NOTIFY_TIMEOUT`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Whether there is a service manager to tell.
+    /// Returns whether there is a service manager to tell.
     #[must_use]
     pub fn has_manager(&self) -> bool {
         self.manager.is_some()
     }
 
-    /// Whether there is a manager that fds can be sent to.
+    /// Returns whether there is a manager that fds can be sent to.
     pub(crate) fn carries_fds(&self) -> bool {
         self.manager.as_ref().is_some_and(|manager| matches!(manager.receiver, Receiver::Unix(_)))
     }
@@ -117,7 +116,7 @@ impl Notifier {
         self.send_with_fds(message, &[])
     }
 
-    /// As [`send`](Self::send), with fds. The manager gets copies.
+    /// Sends as [`send`](Self::send) does, with fds, of which the manager gets copies.
     ///
     /// # Errors
     ///
@@ -126,7 +125,7 @@ impl Notifier {
         self.transmit(message.encode().as_bytes(), fds, after(self.timeout))
     }
 
-    /// As [`send`](Self::send), for a tokio runtime with I/O and time.
+    /// Sends as [`send`](Self::send) does, for a tokio runtime with I/O and time.
     ///
     /// # Cancel safety
     ///
@@ -197,7 +196,7 @@ impl ManagerSocket {
         self.receiver.connect().map_err(|error| self.failed(error))
     }
 
-    /// False: there is no room yet, or the connection is still being made.
+    /// Tries to send. It returns false if there is no room yet, or the connection is still being made.
     fn try_send(&self, socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<bool> {
         match scm::send(socket, bytes, fds) {
             Ok(sent) if sent == bytes.len() => Ok(true),
@@ -219,7 +218,7 @@ impl ManagerSocket {
     }
 }
 
-/// `CLOCK_MONOTONIC` in microseconds, for [`Message::reloading`].
+/// Returns `CLOCK_MONOTONIC` in microseconds, for [`Message::reloading`].
 #[must_use]
 pub fn monotonic_usec() -> u64 {
     // The clock always exists, and starts at boot.
@@ -227,7 +226,7 @@ pub fn monotonic_usec() -> u64 {
     now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// The deadline; one that no [`Instant`] can hold is in a year.
+/// Returns the deadline; one that no [`Instant`] can hold is in a year.
 pub(crate) fn after(timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = Instant::now();

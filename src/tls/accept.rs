@@ -68,7 +68,7 @@ impl Tls {
         Ok((stream, drain.register(what)))
     }
 
-    /// The guard is of the handshake: to be exchanged for one of the connection.
+    /// Does the handshake. The guard that it returns is the handshake's, to be exchanged for one of the connection.
     pub(crate) async fn enter(
         &self,
         accepted: Accepted,
@@ -141,7 +141,7 @@ impl Handshake {
         }
     }
 
-    /// Until then it is a fresh connection like any other: it lingers.
+    /// Waits for the first bytes. Until then it is a fresh connection like any other, and lingers.
     async fn first_bytes(&self, stream: &Stream, drain: &Drain, end: Instant) -> Result<(), Failure> {
         loop {
             let until = match drain.phase() {
@@ -164,8 +164,7 @@ impl Handshake {
         }
     }
 
-    /// The alert that says why is on its way. Closed with bytes unread, the kernel would send a reset after it, which
-    /// destroys it.
+    /// Waits until the client has read the alert that says why. If the socket were closed with bytes unread, the kernel would send a reset after it, which destroys it.
     async fn explain(&self, mut stream: Stream, drain: &Drain) {
         let end = Instant::now() + FAILED_LINGER;
         let discard = async {
@@ -190,7 +189,7 @@ impl Handshake {
     }
 }
 
-/// Something is there to be read, be it the end. tokio takes every new socket for readable until it was tried.
+/// Waits until something is there to be read, be it the end. tokio takes every new socket for readable until it was tried.
 async fn readable(stream: &Stream) -> io::Result<()> {
     let tried = || match look(stream.as_fd()) {
         Look::Nothing => Err(io::ErrorKind::WouldBlock.into()),

@@ -34,7 +34,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// With a chain (the server's own certificate first) and its private key, both in PEM.
+    /// Reads a chain (the server's own certificate first) and its private key, both in PEM.
     ///
     /// # Errors
     /// The files cannot be read, or the pair cannot serve ([`Error::is_invalid`]); the message names the file, the reason,
@@ -43,7 +43,7 @@ impl Tls {
         Self::from_files_with(chain, key, TlsOptions::default())
     }
 
-    /// [`from_files`](Self::from_files) with settings.
+    /// Reads both files as [`from_files`](Self::from_files) does, with settings.
     ///
     /// # Errors
     /// As [`from_files`](Self::from_files); and a setting that cannot work.
@@ -53,7 +53,7 @@ impl Tls {
         Self::new(&pem?, Some((files, stamp)), options)
     }
 
-    /// With PEM that you have already; see [`replace_pem`](Self::replace_pem).
+    /// Takes PEM that you have already; see [`replace_pem`](Self::replace_pem).
     ///
     /// # Errors
     /// As [`from_files`](Self::from_files).
@@ -61,7 +61,7 @@ impl Tls {
         Self::from_pem_with(chain, key, TlsOptions::default())
     }
 
-    /// [`from_pem`](Self::from_pem) with settings.
+    /// Takes PEM as [`from_pem`](Self::from_pem) does, with settings.
     ///
     /// # Errors
     /// As [`from_files`](Self::from_files); and a setting that cannot work.
@@ -88,20 +88,19 @@ impl Tls {
         Ok(self.inner.serving.replace(pair))
     }
 
-    /// The configuration for rustls, in which the certificate is replaced and tickets are shared as everywhere: for accept
-    /// loops of your own. They should have a [timeout](Self::handshake_timeout).
+    /// Returns the configuration for rustls, in which the certificate is replaced and tickets are shared as everywhere. It is for accept loops of your own, which should have a [timeout](Self::handshake_timeout).
     #[must_use]
     pub fn config(&self) -> Arc<rustls::ServerConfig> {
         Arc::clone(&self.inner.config)
     }
 
-    /// See [`TlsOptions::handshake_timeout`].
+    /// Returns what [`TlsOptions::handshake_timeout`] has set.
     #[must_use]
     pub fn handshake_timeout(&self) -> Duration {
         self.inner.handshake_timeout
     }
 
-    /// The keys that session tickets are made with now; `None` if there are no tickets.
+    /// Returns the keys that session tickets are made with now; `None` if there are no tickets.
     #[must_use]
     pub fn ticket_keys(&self) -> Option<TicketKeys> {
         self.inner.tickets.as_ref().map(|tickets| tickets.keys())
@@ -149,7 +148,7 @@ impl Tls {
         self.inner.tickets.is_some() && !self.inner.verifies_clients
     }
 
-    /// Nothing needs looking after once this drain has begun.
+    /// Ends the care for files and keys once this drain has begun, and all others that were named before.
     #[cfg(feature = "http")]
     pub(crate) fn serves_for(&self, drain: &Drain) {
         lock(&self.inner.drains).push(drain.clone());

@@ -33,7 +33,7 @@ pub(super) struct TlsShared {
     pub(super) share: Mutex<Option<State<TicketKeys>>>,
     /// Told already that the keys cannot be shared.
     pub(super) unshared: AtomicBool,
-    /// One reload at a time.
+    /// The files as they were last seen. Its lock lets one reload go on at a time.
     pub(super) seen: Mutex<SeenFiles>,
     /// While one of these is open, and while there is none, the files and keys are looked after.
     pub(super) drains: Mutex<Vec<Drain>>,
@@ -62,7 +62,7 @@ impl TlsShared {
 }
 
 impl Serving {
-    /// False: the same chain, and so the same key.
+    /// Serves with this pair. It returns false if it is the same chain, and so the same key.
     pub(super) fn replace(&self, pair: Pair) -> bool {
         let mut serving = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let other = serving.cert != pair.key.cert;

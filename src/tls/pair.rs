@@ -32,7 +32,7 @@ pub(super) struct Pair {
     pub(super) not_after: Option<u64>,
 }
 
-/// Both PEM texts, and what messages call them.
+/// Both PEM texts, with what messages call them.
 pub(super) struct Pem {
     pub(super) chain: Vec<u8>,
     pub(super) key: Zeroizing<Vec<u8>>,
@@ -47,7 +47,7 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    /// The pair, or what is wrong with it and what to do.
+    /// Returns the pair, or what is wrong with it and what to do.
     pub(super) fn judge(&self, pem: &Pem) -> Result<Pair> {
         let chain = self.chain(pem)?;
         let key = self.key(pem, chain)?;
@@ -110,8 +110,7 @@ impl Judge {
         }
     }
 
-    /// From when to when, in seconds since 1970. webpki has no question for it, but says it when it refuses: it looks at the
-    /// time first. Rejected: one more X.509 parser.
+    /// Reads from when to when it is valid, in seconds since 1970. webpki has no question for it, but says it when it refuses: it looks at the time first. One more X.509 parser was rejected.
     fn validity(&self, certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
         let parsed = ParsedCertificate::try_from(certificate).ok()?;
         let at = |seconds| {
@@ -160,7 +159,7 @@ impl Files {
         Stamp([stamp(&self.chain), stamp(&self.key)])
     }
 
-    /// Both texts, of one moment if there is one.
+    /// Reads both texts, of one moment if there is one.
     pub(super) fn read(&self) -> (Stamp, Result<Pem>) {
         let mut stamp = self.stamp();
         for left in (0..READS).rev() {

@@ -36,9 +36,9 @@ pub struct TicketKeys {
 struct TicketKey {
     name: [u8; NAME],
     secret: [u8; 32],
-    /// It encrypts from then on, for one rotation, and decrypts for two. Seconds since 1970.
+    /// When the key begins, in seconds since 1970. From then on it encrypts for one rotation, and decrypts for two.
     from: u64,
-    /// It encrypts no more.
+    /// Whether it encrypts no more.
     retired: bool,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Debug for TicketKey {
 }
 
 impl TicketKeys {
-    /// Each of these makes no more tickets, unless it is one of `others`, which come in.
+    /// Retires these keys, but for those that are among `others`, which come in.
     pub(super) fn give_way_to(&mut self, others: &Self) {
         for key in &mut self.keys {
             key.retired = true;
@@ -67,7 +67,7 @@ impl TicketKeys {
 
 /// What rustls makes tickets with.
 pub(super) struct Tickets {
-    /// In seconds.
+    /// How long a key encrypts, in seconds.
     rotation: u64,
     /// What a session was allowed to skip. A ticket of another realm cannot be read, whoever has its key.
     realm: Vec<u8>,
@@ -95,7 +95,7 @@ impl Tickets {
         Ok(tickets)
     }
 
-    /// For whoever shall be able to read our tickets. In one order, so that they can be compared.
+    /// Returns the keys, for whoever shall be able to read our tickets. They come in one order, so that they can be compared.
     pub(super) fn keys(&self) -> TicketKeys {
         let mut keys: Vec<_> = self.read().keys.iter().map(|k| k.key.clone()).collect();
         keys.sort_by_key(|key| (key.from, key.name));
@@ -193,7 +193,7 @@ impl ProducesTickets for Tickets {
         true
     }
 
-    /// A ticket made at the last moment of its key can be read for one rotation more.
+    /// Returns how long a ticket lives: one that was made at the last moment of its key can be read for one rotation more.
     fn lifetime(&self) -> u32 {
         u32::try_from(self.rotation).unwrap_or(u32::MAX)
     }

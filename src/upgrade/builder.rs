@@ -31,7 +31,7 @@ pub struct UpgradeBuilder {
 }
 
 impl Upgrade {
-    /// Of the program at this path, which is absolute and no symbolic link, from there, if it is signed by those.
+    /// Prepares upgrades of the program at this path, which is absolute and no symbolic link, from that source, if it is signed by those.
     pub fn builder(program: impl Into<PathBuf>, source: ProgramSource, trust: Trust) -> UpgradeBuilder {
         UpgradeBuilder::new(program.into(), source, trust)
     }
@@ -55,7 +55,7 @@ impl UpgradeBuilder {
         Self { plan, limits: Limits::default(), ca: None, resolve: Vec::new() }
     }
 
-    /// The SHA-256 that the candidate must have, as 64 hexadecimal digits.
+    /// Sets the SHA-256 that the candidate must have, as 64 hexadecimal digits.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: it is none.
@@ -64,26 +64,25 @@ impl UpgradeBuilder {
         Ok(self)
     }
 
-    /// The SHA-256 stands in a list of this name, such as `SHA256SUMS`, which lies where the candidate does.
+    /// Names a list, such as `SHA256SUMS`, which lies where the candidate does and has its SHA-256.
     pub fn sha256_in(mut self, name: impl Into<String>) -> Self {
         self.plan.sum = Some(Sum::In(name.into()));
         self
     }
 
-    /// A command of the shell that the candidate must pass; `{}` in it, or `"$CANDIDATE"`, is the candidate's path. It runs as this
-    /// process's user, outside the service. Default: none.
+    /// Sets a command of the shell that the candidate must pass; `{}` in it, or `"$CANDIDATE"`, is the candidate's path. It runs as this process's user, outside the service. By default there is none.
     pub fn check(mut self, command: impl Into<String>) -> Self {
         self.plan.check = Some(command.into());
         self
     }
 
-    /// Default [`CHECK_TIMEOUT`].
+    /// Sets how long the check may take. The default is [`CHECK_TIMEOUT`].
     pub fn check_timeout(mut self, timeout: Duration) -> Self {
         self.plan.check_timeout = timeout;
         self
     }
 
-    /// How many programs before the running one are kept; at least the last one is. Default [`KEEP`].
+    /// Sets how many programs before the running one are kept; at least the last one is. The default is [`KEEP`].
     pub fn keep(mut self, programs: usize) -> Self {
         self.plan.keep = programs.max(1);
         self
@@ -101,25 +100,25 @@ impl UpgradeBuilder {
         self
     }
 
-    /// How large the program may be, in bytes. Default [`MAX_SIZE`](crate::upgrade::MAX_SIZE).
+    /// Sets how large the program may be, in bytes. The default is [`MAX_SIZE`](crate::upgrade::MAX_SIZE).
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.limits.size = bytes;
         self
     }
 
-    /// How long a connection may take to be made. Default [`CONNECT_TIMEOUT`](crate::upgrade::CONNECT_TIMEOUT).
+    /// Sets how long a connection may take to be made. The default is [`CONNECT_TIMEOUT`](crate::upgrade::CONNECT_TIMEOUT).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits.connect = timeout;
         self
     }
 
-    /// How long nothing may come. Default [`READ_TIMEOUT`](crate::upgrade::READ_TIMEOUT).
+    /// Sets for how long nothing may come. The default is [`READ_TIMEOUT`](crate::upgrade::READ_TIMEOUT).
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.limits.read = timeout;
         self
     }
 
-    /// How long all of it may take to come. Default [`FETCH_TIMEOUT`](crate::upgrade::FETCH_TIMEOUT).
+    /// Sets how long all of it may take to come. The default is [`FETCH_TIMEOUT`](crate::upgrade::FETCH_TIMEOUT).
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.limits.total = timeout;
         self
@@ -137,13 +136,13 @@ impl UpgradeBuilder {
         self
     }
 
-    /// Told of each [`UpgradeStep`] as it is done, in the upgrade's own task: it must not block.
+    /// Calls this with each [`UpgradeStep`] as it is done, in the upgrade's own task: it must not block.
     pub fn on_step(mut self, told: impl Fn(&UpgradeStep) + Send + Sync + 'static) -> Self {
         self.plan.on_step = Some(OnStep(Arc::new(told)));
         self
     }
 
-    /// For a service that upgrades itself. Its generation lives until the outcome is on the disk.
+    /// Makes the upgrade of a service that upgrades itself. Its generation lives until the outcome is on the disk.
     ///
     /// # Errors
     /// As [`reload_with`](Self::reload_with).
@@ -154,7 +153,7 @@ impl UpgradeBuilder {
         Ok(upgrade)
     }
 
-    /// For the program of a [`Supervisor`](crate::supervise::Supervisor) in this process, or whatever else this reloads.
+    /// Makes the upgrade for the program of a [`Supervisor`](crate::supervise::Supervisor) in this process, or for whatever else the handle reloads.
     ///
     /// # Errors
     /// As [`reload_with`](Self::reload_with).
@@ -165,7 +164,7 @@ impl UpgradeBuilder {
         })
     }
 
-    /// For another process's service: `ask` asks it for a reload, and tells the outcome. It needs a deadline of its own.
+    /// Makes the upgrade for another process's service: `ask` asks it for a reload, and tells the outcome. It needs a deadline of its own.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: the program's path is not absolute, a certificate cannot be read, or what is unsigned would come over
@@ -178,7 +177,7 @@ impl UpgradeBuilder {
         self.build()
     }
 
-    /// For a service that is not running: its next start takes the new program. There is no outcome that could be waited for.
+    /// Makes the upgrade for a service that is not running: its next start takes the new program. There is no outcome that could be waited for.
     ///
     /// # Errors
     /// As [`reload_with`](Self::reload_with).

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-/// Of a 64-bit ELF file; in a 32-bit one the fields lie elsewhere.
+/// The header of a 64-bit ELF file; in a 32-bit one the fields lie elsewhere.
 #[derive(Debug, PartialEq, Eq)]
 struct ElfHeader {
     /// Class, byte order: how all else is to be read.
@@ -22,7 +22,7 @@ struct HeaderTable {
     entries: u64,
 }
 
-/// `Err` says why it is none.
+/// Checks that the candidate is a program of this machine. The error says why it is none.
 pub(crate) fn check(candidate: &Path) -> Result<(), String> {
     let (file, length) = open(candidate)?;
     if length == 0 {
@@ -128,7 +128,7 @@ fn reads_as_we_do(order: u8) -> bool {
     order == if cfg!(target_endian = "little") { 1 } else { 2 }
 }
 
-/// In this machine's byte order.
+/// Reads a number in this machine's byte order.
 fn number(file: &File, at: u64, size: usize) -> Option<u64> {
     let mut bytes = [0; 8];
     file.read_exact_at(&mut bytes[..size], at).ok()?;

@@ -174,7 +174,7 @@ impl Fetcher {
         Ok(Fetched::Program(Box::new(Fresh { seen: fresh, beside })))
     }
 
-    /// What has the program's name and this ending.
+    /// Fetches what has the program's name and this ending.
     pub(crate) async fn side(&self, fresh: &Fresh, ending: &str) -> Result<Vec<u8>> {
         match &fresh.beside {
             Beside::Source(source) => self.named(fresh, &format!("{}{ending}", source.file_name())).await,
@@ -182,7 +182,7 @@ impl Fetcher {
         }
     }
 
-    /// What has this name, and lies where the program does.
+    /// Fetches what has this name, and lies where the program does.
     pub(crate) async fn named(&self, fresh: &Fresh, name: &str) -> Result<Vec<u8>> {
         let fetching = async {
             let http = match &fresh.beside {
@@ -233,7 +233,7 @@ impl Fetcher {
         }
     }
 
-    /// `None`: it has not changed since.
+    /// Asks for what is at that address. It returns `None` if that has not changed since.
     async fn get(&self, http: &Http, seen: Option<&Seen>) -> Result<Option<Response>> {
         let what = shown(&http.url);
         let mut request = self.client.get(http.url.clone()).headers(http.headers.clone());
@@ -326,7 +326,7 @@ impl Sink {
         self.file.write_all(chunk).await.map_err(|e| self.failed(e))
     }
 
-    /// Everything is in the file; its SHA-256.
+    /// Ends the file when everything is in it, and returns its SHA-256.
     async fn end(&mut self) -> Result<String> {
         self.file.flush().await.map_err(|e| self.failed(e))?;
         Ok(hex(&std::mem::take(&mut self.hash).finalize()))
@@ -337,7 +337,7 @@ impl Sink {
     }
 }
 
-/// Its version; nothing is copied if that is the one that was seen.
+/// Copies the file, and returns its version. Nothing is copied if that is the one that was seen.
 async fn copy(path: &Path, seen: Option<&str>, sink: &mut Sink) -> Result<String> {
     use std::os::unix::fs::MetadataExt as _;
     let failed = |e| Error::io(Kind::Fetch, format!("{} cannot be read", path.display()), e);
@@ -392,7 +392,7 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Without the address, which may hold a secret; with the cause, which says what is wrong.
+/// Describes the error without the address, which may hold a secret, and with the cause, which says what is wrong.
 fn why(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

@@ -30,7 +30,7 @@ impl Upgrade {
         }
     }
 
-    /// The program's path.
+    /// Returns the program's path.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.inner.plan.program
@@ -53,7 +53,7 @@ impl Upgrade {
         run::run(&self.inner, false).await
     }
 
-    /// As [`run`](Self::run), up to the check of the candidate; the program is not touched.
+    /// Does what [`run`](Self::run) does, up to the check of the candidate; the program is not touched.
     ///
     /// # Errors
     /// As there.

@@ -15,7 +15,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// As [`ProgramSource::url`](super::ProgramSource::url).
+    /// Takes an address, as [`ProgramSource::url`](super::ProgramSource::url) does.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: it is no `https://` or `http://` address.
@@ -48,7 +48,7 @@ impl fmt::Debug for Http {
     }
 }
 
-/// A URL as it may be shown.
+/// Writes a URL as it may be shown.
 pub(crate) fn shown(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())

@@ -30,7 +30,7 @@ const LINK: &str = "link";
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) program: PathBuf,
-    /// `.NAME.handover` beside it.
+    /// The directory `.NAME.handover` beside the program.
     directory: PathBuf,
     _lock: Flock<File>,
 }
@@ -96,7 +96,7 @@ impl Place {
         self.directory.join("versions").join(sha256)
     }
 
-    /// The program as it is now.
+    /// Looks at the program as it is now.
     pub(crate) fn look(&self) -> Result<ProgramFile> {
         let meta = fs::symlink_metadata(&self.program).map_err(|e| cannot("looked at", &self.program, e))?;
         let sha256 = hash(&self.program)?;
@@ -108,14 +108,14 @@ impl Place {
         })
     }
 
-    /// Whether it is still that.
+    /// Returns whether the program is still that one.
     pub(crate) fn is(&self, program: &ProgramFile) -> bool {
         let meta = fs::symlink_metadata(&self.program).ok();
         let now = meta.map(|meta| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()));
         now == Some(program.identity)
     }
 
-    /// A new file that nobody else can read.
+    /// Makes a new file that nobody else can read.
     pub(crate) fn candidate(&self) -> Result<(File, PathBuf)> {
         let path = self.directory.join(CANDIDATE);
         let _ = fs::remove_file(&path);
@@ -148,14 +148,14 @@ impl Place {
         file.sync_all().map_err(failed)
     }
 
-    /// The candidate among the versions.
+    /// Keeps the candidate among the versions.
     pub(crate) fn keep_candidate(&self, candidate: &Path, sha256: &str) -> Result<()> {
         let version = self.version(sha256);
         fs::rename(candidate, &version).map_err(|e| cannot("kept", &version, e))?;
         sync(&self.directory.join("versions"))
     }
 
-    /// What is the program now among the versions.
+    /// Keeps what is the program now among the versions.
     pub(crate) fn keep_current(&self, current: &ProgramFile) -> Result<()> {
         let version = self.version(&current.sha256);
         if version.exists() {
@@ -181,7 +181,7 @@ impl Place {
         fs::rename(&part, version)
     }
 
-    /// Whether it is there, and still what it was.
+    /// Returns whether the version is there, and still what it was.
     pub(crate) fn has(&self, sha256: &str) -> bool {
         hash(&self.version(sha256)).is_ok_and(|found| found == sha256)
     }
@@ -200,7 +200,7 @@ impl Place {
         sync(self.program.parent().unwrap_or(Path::new("/")))
     }
 
-    /// Only these are left.
+    /// Removes all versions but these.
     pub(crate) fn prune(&self, keep: &[&str]) -> Result<()> {
         let versions = self.directory.join("versions");
         let failed = |e| cannot("cleared", &versions, e);
@@ -220,7 +220,7 @@ impl Drop for Place {
     }
 }
 
-/// A file with that content, by another one that takes its place. On the disk when this returns.
+/// Writes a file with that content, by another one that takes its place. It is on the disk when this returns.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     let written = || {
@@ -233,7 +233,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     sync(path.parent().unwrap_or(Path::new("/")))
 }
 
-/// The file stays when the lock is gone: who removes it could leave two with a lock each.
+/// Takes the lock. Its file stays when the lock is gone: who removes it could leave two with a lock each.
 fn lock(path: &Path, program: &Path) -> Result<Flock<File>> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = open.map_err(|e| cannot("opened", path, e))?;

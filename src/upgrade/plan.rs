@@ -68,7 +68,7 @@ pub(crate) struct UpgradePlan {
 pub(crate) struct UpgradeShared {
     pub(crate) plan: UpgradePlan,
     pub(crate) fetcher: Fetcher,
-    /// Of the service that upgrades itself.
+    /// The drain of the service that upgrades itself.
     pub(crate) drain: Option<Drain>,
     /// How many of the parts that must not be cut short are under way.
     pub(crate) committing: watch::Sender<usize>,

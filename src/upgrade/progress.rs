@@ -14,30 +14,30 @@ pub enum Done {
     },
     /// The source has a program that the service would not have before: it is not tried again.
     KnownBad {
-        /// Its SHA-256.
+        /// The SHA-256 of that program.
         sha256: String,
         /// What it did.
         reason: String,
     },
     /// A new program passed all that can be looked at without installing it: [`Upgrade::look`](super::Upgrade::look).
     Available {
-        /// Its SHA-256.
+        /// The SHA-256 of the new program.
         sha256: String,
-        /// That of the program.
+        /// The SHA-256 of the program that runs.
         current: String,
     },
     /// The service runs the new program.
     Upgraded {
-        /// Its SHA-256.
+        /// The SHA-256 of the new program.
         sha256: String,
-        /// That of the one before.
+        /// The SHA-256 of the one before.
         previous: String,
     },
     /// The new program is in place; nobody was asked to reload: [`UpgradeBuilder::install_only`](super::UpgradeBuilder::install_only).
     Installed {
-        /// Its SHA-256.
+        /// The SHA-256 of the new program.
         sha256: String,
-        /// That of the one before.
+        /// The SHA-256 of the one before.
         previous: String,
     },
 }
@@ -56,7 +56,7 @@ pub enum UpgradeStep {
     },
     /// The candidate has come.
     Fetched {
-        /// Its SHA-256.
+        /// The SHA-256 of the candidate.
         sha256: String,
     },
     /// Its SHA-256, signature and format are good.
@@ -75,7 +75,7 @@ pub enum UpgradeStep {
     Taken,
     /// The service would not have it, or did not answer.
     NotTaken {
-        /// Why.
+        /// Why it did not.
         reason: String,
     },
     /// The program of before is the program again.

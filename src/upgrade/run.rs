@@ -114,7 +114,7 @@ async fn start(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<UpgradeSta
     Ok(UpgradeStart { place, record, current })
 }
 
-/// Everything that can be known of a candidate without running the service with it.
+/// Examines everything that can be known of a candidate without running the service with it.
 async fn examine(
     inner: &UpgradeShared,
     place: &Arc<Place>,
@@ -165,11 +165,11 @@ async fn examine(
 enum Install {
     Candidate(PathBuf, ProgramFile),
     Kept(ProgramFile),
-    /// Before we came.
+    /// It was installed before we came.
     Done,
 }
 
-/// In a task of its own: once it is begun, nobody's going away leaves it half done.
+/// Installs, and asks for the reload, in a task of its own: once it is begun, nobody's going away leaves it half done.
 async fn commit(
     inner: &Arc<UpgradeShared>,
     place: Arc<Place>,
@@ -334,7 +334,7 @@ async fn write_and_prune(
     .await
 }
 
-/// See [`Upgrade::settled`](crate::upgrade::Upgrade::settled).
+/// Counts what must not be cut short; see [`Upgrade::settled`](crate::upgrade::Upgrade::settled).
 struct Committing(Arc<UpgradeShared>);
 
 impl Committing {
@@ -350,7 +350,7 @@ impl Drop for Committing {
     }
 }
 
-/// Work on files, away from the tasks of the service.
+/// Does work on files, away from the tasks of the service.
 async fn blocking<C: Clone + Send + 'static, T: Send + 'static>(
     with: &C,
     work: impl FnOnce(&C) -> Result<T> + Send + 'static,

@@ -24,7 +24,7 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// The object `key` of that bucket.
+    /// Names the object `key` of that bucket.
     pub fn new(bucket: impl Into<String>, key: impl Into<String>) -> Self {
         let (bucket, key) = (bucket.into(), key.into());
         Self { bucket, key, region: "us-east-1".to_owned(), endpoint: None, path_style: None, credentials: None }
@@ -47,25 +47,25 @@ impl S3 {
         }
     }
 
-    /// Default `us-east-1`.
+    /// Sets the region. The default is `us-east-1`.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.region = region.into();
         self
     }
 
-    /// Where the storage is. Default: Amazon's, in the region.
+    /// Sets where the storage is. By default that is Amazon's, in the region.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
         self
     }
 
-    /// Whether the bucket stands in the path, not in the host name. Default: if there is an [`endpoint`](Self::endpoint).
+    /// Sets whether the bucket stands in the path, not in the host name. By default it does if there is an [`endpoint`](Self::endpoint).
     pub fn path_style(mut self, on: bool) -> Self {
         self.path_style = Some(on);
         self
     }
 
-    /// Default: requests are not signed.
+    /// Sets what requests are signed with. By default they are not signed.
     pub fn credentials(mut self, key: impl Into<String>, secret: impl Into<String>, token: Option<String>) -> Self {
         self.credentials = Some(match token {
             Some(token) => Credentials::new_with_token(key, secret, token),
@@ -74,7 +74,7 @@ impl S3 {
         self
     }
 
-    /// The object, or the one whose key has this in place of its last part, at an address that holds a signature of its own.
+    /// Returns the address, with a signature of its own, of the object, or of the one whose key has this in place of its last part.
     pub(crate) fn get(&self, key: &str) -> Result<Http> {
         let bad = |why: &dyn fmt::Display| Error::new(Kind::Invalid, format!("s3://{}: {why}", self.bucket));
         let endpoint = match &self.endpoint {

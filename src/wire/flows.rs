@@ -19,7 +19,7 @@ const ADDED: u8 = b'A';
 const REMOVED: u8 = b'R';
 /// Old to new: we do not receive any more, and you know all our flows.
 const SHUT: u8 = b'S';
-/// New to old: a datagram of one of your flows.
+/// The first byte of a message from new to old: a datagram of one of your flows.
 const DATAGRAM: u8 = b'D';
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +31,11 @@ pub(crate) enum FlowMessage {
         from: SocketAddr,
         bytes: Vec<u8>,
     },
-    /// From a newer version: not for us.
+    /// A message from a newer version is not for us.
     Unknown,
 }
 
-/// The messages that say this of these keys, each of at most [`MAX_KEY`] bytes.
+/// Makes the messages that say this of these keys, each of at most [`MAX_KEY`] bytes.
 pub(crate) fn keys<'a>(added: bool, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let tag = if added { ADDED } else { REMOVED };
     let mut messages: Vec<Vec<u8>> = Vec::new();
@@ -76,7 +76,7 @@ pub(crate) fn datagram(from: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     message
 }
 
-/// `None`: it is cut short, or is none.
+/// Decodes a message; `None` if it is cut short, or is none.
 pub(crate) fn decode(message: &[u8]) -> Option<FlowMessage> {
     let (tag, rest) = message.split_first()?;
     Some(match *tag {

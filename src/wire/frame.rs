@@ -31,50 +31,49 @@ pub(crate) enum Frame {
     Hello(Hello),
     /// New to old, when the library has started in it.
     Started {
-        /// Version of the crate in the new generation.
+        /// The version of the crate in the new generation.
         version: String,
     },
-    /// New to old: ready to accept.
+    /// New to old: it is ready to accept.
     Ready,
-    /// Entries of the fd store, an fd for each beside the frame. New to old, before `Ready`: keep these for me. Old to new,
-    /// before `Switch`: what has come or changed since you were started.
+    /// New to old, before `Ready`: keep these entries of the fd store for me. Old to new, before `Switch`: this has come or changed since you were started. An fd for each entry is beside the frame.
     Entries { names: Vec<String> },
     /// Old to new, before `Switch`: entries that you were started with and that are no more.
     Gone { names: Vec<String> },
     /// New to old: it will not work.
     Failed { reason: String },
-    /// Old to new: accept.
+    /// Old to new: accept from now on.
     Switch,
-    /// New to old: accepting.
+    /// New to old: it accepts.
     Switched,
     /// Old to new: you are main.
     Main { reload: bool, stop: bool },
-    /// Old to new: not you.
+    /// Old to new: the new generation is not to go on.
     Dismissed { reason: String },
     /// Main to a drainer: what is still open?
     Ask,
     /// The answer: how much there is, and some of it in words.
     Holds { generation: u64, connections: usize, work: Vec<String> },
-    /// Main to a drainer: end your linger.
+    /// Main to a drainer: it shall end its linger.
     Hurry,
     /// Main to a drainer: too many drain at once, cut what is left.
     Hammer,
-    /// Old to new, before `Main`: count on from here. A drainer to the main one, as its last: add these.
+    /// Old to new, before `Main`: the new one counts on from here. A drainer to the main one, as its last frame: the main one adds these.
     Counted(Carried),
-    /// From a newer version: not for us.
+    /// A frame of a newer version is not for us.
     #[serde(other)]
     Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// Version of the crate in the old generation.
+    /// The version of the crate in the old generation.
     pub(crate) version: String,
     /// The number of the new generation.
     pub(crate) generation: u64,
-    /// Of this reload.
+    /// The id of this reload.
     pub(crate) handover_id: String,
-    /// Pid of the old generation.
+    /// The pid of the old generation.
     pub(crate) pid: u32,
     /// What the next generation is started from, so that it starts the one after it from there too.
     pub(crate) program: String,
@@ -86,7 +85,7 @@ pub(crate) struct Hello {
     /// The older generations that still drain, oldest first; a link to each comes beside the frame.
     #[serde(default)]
     pub(crate) drainers: Vec<Drainer>,
-    /// After the links, a sealed memfd with the application's state.
+    /// Whether a sealed memfd with the application's state comes after the links.
     #[serde(default)]
     pub(crate) state: bool,
     /// That no fd store covers crashes was said.
@@ -156,7 +155,7 @@ impl Frame {
             .map_err(|e| Error::new(Kind::Protocol, format!("a handover frame cannot be read: {e}")))
     }
 
-    /// A reason is for people: bounded, whatever an application puts in.
+    /// Makes the frame of a failure. A reason is for people, and so it is bounded, whatever an application puts in.
     pub(crate) fn failed(reason: &str) -> Self {
         Self::Failed { reason: reason.chars().take(2000).collect() }
     }

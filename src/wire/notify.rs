@@ -51,12 +51,12 @@ enum UnitState {
 }
 
 impl Message {
-    /// A message that says nothing yet.
+    /// Makes a message that says nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `READY=1`: the start or the reload is complete, the latter also when it failed.
+    /// Adds `READY=1`: the start or the reload is complete, the latter also when it failed.
     ///
     /// `ready`, [`reloading`](Self::reloading) and [`stopping`](Self::stopping) exclude each other; the last call counts.
     #[doc(alias = "READY")]
@@ -65,8 +65,7 @@ impl Message {
         self
     }
 
-    /// `RELOADING=1` with `MONOTONIC_USEC=`, which `Type=notify-reload` needs: the clock of
-    /// [`monotonic_usec`](crate::systemd::notify::monotonic_usec), read after the reload was asked for.
+    /// Adds `RELOADING=1` with `MONOTONIC_USEC=`, which `Type=notify-reload` needs: the clock of [`monotonic_usec`](crate::systemd::notify::monotonic_usec), read after the reload was asked for.
     ///
     /// A [`ready`](Self::ready) must follow, also when the reload failed.
     #[doc(alias = "RELOADING")]
@@ -76,21 +75,21 @@ impl Message {
         self
     }
 
-    /// `STOPPING=1`: the whole service stops. Not for an old generation that merely drains.
+    /// Adds `STOPPING=1`: the whole service stops. An old generation that merely drains does not say it.
     #[doc(alias = "STOPPING")]
     pub fn stopping(mut self) -> Self {
         self.state = Some(UnitState::Stopping);
         self
     }
 
-    /// `MAINPID=`: from now on this process is the main one. It must be alive and in the unit's cgroup.
+    /// Adds `MAINPID=`: from now on this process is the main one. It must be alive and in the unit's cgroup.
     #[doc(alias = "MAINPID")]
     pub fn main_pid(mut self, pid: u32) -> Self {
         self.main_pid = Some(pid);
         self
     }
 
-    /// `STATUS=`, the line that `systemctl status` shows.
+    /// Adds `STATUS=`, the line that `systemctl status` shows.
     ///
     /// Newlines, other control characters and what Unicode breaks lines at become spaces. What does not
     /// fit into the datagram is cut off between two characters.
@@ -109,14 +108,14 @@ impl Message {
         self
     }
 
-    /// `WATCHDOG=1`: the service is alive.
+    /// Adds `WATCHDOG=1`: the service is alive.
     #[doc(alias = "WATCHDOG")]
     pub fn watchdog(mut self) -> Self {
         self.watchdog = true;
         self
     }
 
-    /// `EXTEND_TIMEOUT_USEC=`: the start, reload or stop that is under way needs this much longer, from now.
+    /// Adds `EXTEND_TIMEOUT_USEC=`: the start, reload or stop that is under way needs this much longer, from now.
     #[doc(alias = "EXTEND_TIMEOUT_USEC")]
     pub fn extend_timeout(mut self, by: Duration) -> Self {
         // u64::MAX would be systemd's "infinity".
@@ -124,7 +123,7 @@ impl Message {
         self
     }
 
-    /// `ERRNO=`: why the service failed, as a number of errno(3).
+    /// Adds `ERRNO=`: why the service failed, as a number of errno(3).
     #[doc(alias = "ERRNO")]
     pub fn errno(mut self, errno: u32) -> Self {
         self.errno = Some(errno);
@@ -137,7 +136,7 @@ impl Message {
         *self == Self::default()
     }
 
-    /// The datagram.
+    /// Encodes the datagram.
     pub(crate) fn encode(&self) -> String {
         let mut lines: Vec<NotifyState<'_>> = Vec::new();
         lines.extend(self.main_pid.map(NotifyState::MainPid));

@@ -5,7 +5,7 @@
 
 use crc32fast::Hasher;
 
-/// Of one header.
+/// The length of one header.
 pub(crate) const HEADER: usize = 512;
 /// What comes before the payloads.
 pub(crate) const PAGE: usize = 4096;
@@ -29,9 +29,9 @@ const NAME: usize = 96;
 pub(crate) struct Payload {
     /// The application's version of it.
     pub(crate) version: u32,
-    /// From 1, grows with each change.
+    /// The sequence number, which begins at 1 and grows with each change.
     pub(crate) sequence: u64,
-    /// From the start of the memory, whole pages.
+    /// Where the value begins, from the start of the memory, in whole pages.
     pub(crate) offset: u64,
     /// In bytes; 0: there is no value.
     pub(crate) length: u64,
@@ -59,7 +59,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// What is wrong with both, as the end of a sentence about the state.
+    /// Decodes the two headers. The error says what is wrong with both, as the end of a sentence about the state.
     ///
     /// One damaged header is no damage: before anybody is told of a change, both are written, and what the one before pointed at
     /// is there until then. So what the valid one says is never older than what was acknowledged.
@@ -118,7 +118,7 @@ impl Payload {
         }
     }
 
-    /// Also of what only somebody else can have written.
+    /// Returns whether the value lies where one may lie, also if somebody else has written the header.
     fn is_placed(&self) -> bool {
         let end = self.offset.checked_add(self.length).and_then(|end| i64::try_from(end).ok());
         let aligned = self.offset >= PAGE as u64 && self.offset.is_multiple_of(PAGE as u64);
@@ -127,7 +127,7 @@ impl Payload {
 }
 
 impl Header {
-    /// The name has at most [`MAX_NAME`] bytes; of a longer one the rest is left off.
+    /// Encodes the header. The name has at most [`MAX_NAME`] bytes; of a longer one the rest is left off.
     pub(crate) fn encode(&self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -178,7 +178,7 @@ impl Header {
     }
 }
 
-/// The bytes are there: each caller has an array of a fixed size.
+/// Reads a number. The bytes are there: each caller has an array of a fixed size.
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
