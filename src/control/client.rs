@@ -8,7 +8,8 @@ use tokio::net::UnixStream;
 use super::wire::{Call, INTERFACE, MAX_REPLY, Reply, Wire};
 use crate::error::{Error, Kind, Result};
 
-/// A connection to the [control interface](crate::control) of a service. One call at a time; nothing here has a deadline of its own.
+/// A connection to the [control interface](crate::control) of a service. One call at a time;
+/// nothing here has a deadline of its own.
 #[derive(Debug)]
 pub struct Client {
     wire: Wire<UnixStream>,
@@ -24,7 +25,8 @@ pub enum Answer {
     Done(Value),
     /// The service has refused.
     Failed(Failed),
-    /// The service ended the connection: it was handed over meanwhile, or is gone. What was asked for may or may not be done.
+    /// The service ended the connection: it was handed over meanwhile, or is gone. What was asked
+    /// for may or may not be done.
     Gone,
 }
 
@@ -50,7 +52,8 @@ impl Client {
     /// Connects to the socket at that path.
     ///
     /// # Errors
-    /// As connect(2); the [`source`](std::error::Error::source) tells a missing socket from one that this user may not use.
+    /// As connect(2); the [`source`](std::error::Error::source) tells a missing socket from one
+    /// that this user may not use.
     pub async fn connect(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path).await.map_err(|e| {
             Error::io(Kind::Os, format!("cannot connect to the control interface at {}", path.display()), e)
@@ -58,14 +61,14 @@ impl Client {
         Ok(Self { wire: Wire::new(stream, MAX_REPLY) })
     }
 
-    /// Calls a method of `io.handover.Service` that has no parameters, and waits for the first answer. With `more` there may be
-    /// several.
+    /// Calls a method of `io.handover.Service` that has no parameters, and waits for the first
+    /// answer. With `more` there may be several.
     ///
     /// # Errors
     /// With [`Error::is_protocol`]: the answer makes no sense.
     ///
     /// # Cancel safety
-    /// Not cancel-safe: drop the client with the future.
+    /// It is not cancel-safe: drop the client with the future.
     pub async fn call(&mut self, method: &str, more: bool) -> Result<Answer> {
         let method = format!("{INTERFACE}.{method}");
         let call = Call { method, parameters: Some(Map::new()), more, oneway: false, upgrade: false };

@@ -1,7 +1,8 @@
-//! A service's control interface: status, reload and lifecycle events over [Varlink](https://varlink.org), off unless asked for by
-//! [`Builder::control`].
+//! A service's control interface: status, reload and lifecycle events over
+//! [Varlink](https://varlink.org), off unless asked for by [`Builder::control`].
 //!
-//! It is what `handover reload` and `handover status` talk to; `varlinkctl` of systemd 257 and later can, too:
+//! It is what `handover reload` and `handover status` talk to; `varlinkctl` of systemd 257 and
+//! later can, too:
 //!
 //! ```sh
 //! varlinkctl introspect /run/web/handover.sock io.handover.Service
@@ -9,9 +10,10 @@
 //! varlinkctl call --more /run/web/handover.sock io.handover.Service.Reload '{}'
 //! ```
 //!
-//! The kernel tells who asks: the service's own user and root are let in, nobody else. The socket is one of the service's own: it
-//! is handed over in a reload as the others are, and its connections are counted and drained, so that who waits for the outcome of
-//! a reload gets it from the generation that was asked.
+//! The kernel tells who asks: the service's own user and root are let in, nobody else. The socket
+//! is one of the service's own: it is handed over in a reload as the others are, and its
+//! connections are counted and drained, so that who waits for the outcome of a reload gets it from
+//! the generation that was asked.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")]
@@ -76,13 +78,15 @@ error ExpectedMore ()
 ";
 
 impl Builder {
-    /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, where `handover reload` finds it. systemd
-    /// sets the variable for `RuntimeDirectory=`; without it there is no control interface, and a line in the log says so. Under `handover run`
-    /// there is none either: that has one.
+    /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, where
+    /// `handover reload` finds it. systemd sets the variable for `RuntimeDirectory=`; without it
+    /// there is no control interface, and a line in the log says so. Under `handover run` there is
+    /// none either: that has one.
     pub fn control(self) -> Self {
         let directory = std::env::var_os("RUNTIME_DIRECTORY").and_then(|all| socket_in(all.to_str()?));
         match directory {
-            // One for each generation would be in the way of the others; the supervisor has one for them all.
+            // One for each generation would be in the way of the others; the supervisor has one for
+            // them all.
             Some(_) if std::env::var_os(SUPERVISED).is_some() => self,
             Some(path) => self.control_at(path),
             None => self.with_extra(|_| {
@@ -92,7 +96,8 @@ impl Builder {
         }
     }
 
-    /// Serves as [`control`](Self::control) does, at this path or `@name`; `handover reload --socket` takes paths.
+    /// Serves as [`control`](Self::control) does, at this path or `@name`;
+    /// `handover reload --socket` takes paths.
     pub fn control_at(self, path: impl AsRef<Path>) -> Self {
         let address = path.as_ref().display().to_string();
         self.listen(SOCKET_NAME, address)
@@ -315,7 +320,8 @@ mod tests {
         assert_eq!(without_nulls(json!({"a": null, "b": [{"c": null, "d": 1}]})), json!({"b": [{"d": 1}]}));
     }
 
-    /// Every field that a status or a step can have is in the description, so that `varlinkctl` shows it.
+    /// Every field that a status or a step can have is in the description, so that `varlinkctl`
+    /// shows it.
     #[test]
     fn the_description_names_every_method_that_there_is() {
         for method in ["Status", "Reload", "Drain", "Subscribe"] {

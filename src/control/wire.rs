@@ -1,7 +1,8 @@
 //! Varlink on a stream socket: JSON objects, each ended by a NUL.
 //!
-//! Not by the crate `zlink`: its server owns the accept loop and answers one call of all connections at a time, so that nobody could ask
-//! for the status during a reload, and no drain could count its connections.
+//! Not by the crate `zlink`: its server owns the accept loop and answers one call of all
+//! connections at a time, so that nobody could ask for the status during a reload, and no drain
+//! could count its connections.
 
 use std::io;
 use std::time::Duration;

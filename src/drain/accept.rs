@@ -28,18 +28,22 @@ impl<S> Accepted<S> {
         self.peer
     }
 
-    /// Returns the stream, and the guard that counts it until it is dropped; `what` names the connection if it must be cut. The guard's [`cut`](Guard::cut) resolves when that happens: stop then.
+    /// Returns the stream, and the guard that counts it until it is dropped; `what` names the
+    /// connection if it must be cut. The guard's [`cut`](Guard::cut) resolves when that happens:
+    /// stop then.
     #[must_use = "it is counted until the guard is dropped"]
     pub fn register(self, what: impl Into<String>) -> (S, Guard) {
         (self.stream, self.entering.register(what.into()))
     }
 }
 
-/// Accepts from one listener, while the drain's gate is open, and through a shortage of file descriptors.
+/// Accepts from one listener, while the drain's gate is open, and through a shortage of file
+/// descriptors.
 ///
-/// A generation accepts only while it is its turn: from ready, or from the switch on, until the next switch. So take
-/// connections from here rather than from the listener, whatever protocol they speak;
-/// [`Service::serve_stream`](crate::Service::serve_stream) does so for handlers that are functions:
+/// A generation accepts only while it is its turn: from ready, or from the switch on, until the
+/// next switch. So take connections from here rather than from the listener, whatever protocol they
+/// speak; [`Service::serve_stream`](crate::Service::serve_stream) does so for handlers that are
+/// functions:
 ///
 /// ```no_run
 /// # async fn example(service: &handover::Service) -> handover::Result<()> {
@@ -84,30 +88,36 @@ impl<L: Listening> Acceptor<L> {
         Ok(Self { turn: Turn::new(drain, name, ("accept", "accepting")), listener, nodelay: true, keepalive: None })
     }
 
-    /// Accepts only while fewer connections than that are open. Default: no limit but `LimitNOFILE=`.
+    /// Accepts only while fewer connections than that are open. By default there is no limit but
+    /// `LimitNOFILE=`.
     #[must_use]
     pub fn limit(mut self, limit: &Limit) -> Self {
         self.turn.limit(limit);
         self
     }
 
-    /// Sets whether TCP connections get `TCP_NODELAY`. With false they keep what the listener has (`NoDelay=` in the .socket unit). The default is true.
+    /// Sets whether TCP connections get `TCP_NODELAY`. With false they keep what the listener has
+    /// (`NoDelay=` in the .socket unit). The default is true.
     #[must_use]
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
         self
     }
 
-    /// Sets after how long a silence a TCP client is asked whether it is still there. One that is not is noticed within twice this time. It is in whole seconds, at least 1. With `None`, the default, connections keep what the listener has (`KeepAlive=` in the .socket unit).
+    /// Sets after how long a silence a TCP client is asked whether it is still there. One that is
+    /// not is noticed within twice this time. It is in whole seconds, at least 1. With `None`, the
+    /// default, connections keep what the listener has (`KeepAlive=` in the .socket unit).
     #[must_use]
     pub fn keepalive(mut self, time: Option<Duration>) -> Self {
         self.keepalive = time;
         self
     }
 
-    /// Returns the next connection, or `None` once the drain has begun. It waits while the gate is shut or the limit is reached, and through errors of accept(2): those of one connection are skipped; after others (no file descriptor is left) it logs and tries again.
+    /// Returns the next connection, or `None` once the drain has begun. It waits while the gate is
+    /// shut or the limit is reached, and through errors of accept(2): those of one connection are
+    /// skipped; after others (no file descriptor is left) it logs and tries again.
     ///
-    /// Within a tokio runtime.
+    /// It must be called within a tokio runtime.
     ///
     /// # Cancel safety
     /// A connection that the kernel has handed over is returned, never lost.

@@ -55,7 +55,7 @@ pub(crate) struct DrainCore {
     pub(super) gate: watch::Sender<bool>,
     /// It is notified when the drain begins and when the hammer falls.
     pub(super) stepped: Arc<Notify>,
-    /// Told when the last guard goes.
+    /// It is notified when the last guard goes.
     pub(super) emptied: Notify,
     pub(super) state: Mutex<Register>,
     pub(super) metrics: Metrics,
@@ -111,7 +111,8 @@ impl DrainCore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the work ends by itself, unless it was cut. From here on the hammer does not name it.
+    /// Notes that the work ends by itself, unless it was cut. From here on the hammer does not name
+    /// it.
     #[cfg(feature = "metrics")]
     pub(super) fn note_end(&self, id: u64) {
         if self.phase() == Phase::Open {

@@ -7,7 +7,7 @@ use super::limit::LimitSlot;
 use crate::metrics::Protocol;
 use std::sync::Arc;
 
-/// Held by an accept loop around accept(2), so that what it returns is never uncounted.
+/// What an accept loop holds around accept(2), so that what that returns is never uncounted.
 #[derive(Debug)]
 pub(crate) struct Entering {
     drain: Drain,

@@ -18,17 +18,20 @@ use tokio::sync::mpsc;
 /// The number of datagrams that may wait for [`Flows::recv`].
 const QUEUE: usize = 64;
 
-/// UDP for protocols that have connections, as QUIC or DTLS: a datagram goes to the generation that has its flow.
+/// UDP for protocols that have connections, as QUIC or DTLS: a datagram goes to the generation that
+/// has its flow.
 ///
-/// A function of the application tells the key of a datagram's flow: a connection id or, where a flow is a client's address,
-/// that. A flow begins with [`open`](Self::open), and is over when that is dropped. After the switch the new generation
-/// receives; what belongs to a flow that an old one has open it passes on, over a socket pair that the service hands over.
-/// The old one answers from the shared socket. All else is the new one's: also what belongs to no flow that anybody has.
+/// A function of the application tells the key of a datagram's flow: a connection id or, where a
+/// flow is a client's address, that. A flow begins with [`open`](Self::open), and is over when that
+/// is dropped. After the switch the new generation receives; what belongs to a flow that an old one
+/// has open it passes on, over a socket pair that the service hands over. The old one answers from
+/// the shared socket. All else is the new one's: also what belongs to no flow that anybody has.
 ///
-/// The old generation tells its flows when it has stopped to receive, and only then the new one begins: so exactly one
-/// receives, and no datagram goes astray.
+/// The old generation tells its flows when it has stopped to receive, and only then the new one
+/// begins: so exactly one receives, and no datagram goes astray.
 ///
-/// An open flow is work that the drain waits for, until the drain timeout. [`recv`](Self::recv) goes on until then.
+/// An open flow is work that the drain waits for, until the drain timeout. [`recv`](Self::recv)
+/// goes on until then.
 ///
 /// ```no_run
 /// # async fn example(service: &handover::Service) -> handover::Result<()> {
@@ -61,7 +64,8 @@ const QUEUE: usize = 64;
 ///
 /// # Limitations
 /// - A generation that dies loses its flows, and cuts off those of older ones that it passed on to.
-/// - What is passed on is dropped, and logged, when the old generation does not take it: as the kernel does with a full queue.
+/// - What is passed on is dropped, and logged, when the old generation does not take it: as the
+///   kernel does with a full queue.
 /// - No GRO, GSO or ECN; the receiving address is not known (see [`Datagrams`]).
 #[derive(Debug)]
 pub struct Flows {
@@ -87,8 +91,9 @@ pub struct Flow {
 }
 
 impl Flows {
-    /// Receives from this UDP socket, with flows by this key; `older` is the link to the generation before, which that has
-    /// made by [`FlowLinks::link`]. [`Service::flows`](crate::Service::flows) does it all.
+    /// Receives from this UDP socket, with flows by this key; `older` is the link to the generation
+    /// before, which that has made by [`FlowLinks::link`].
+    /// [`Service::flows`](crate::Service::flows) does it all.
     ///
     /// # Errors
     /// It is another kind of socket, the link is none, or there is no tokio runtime.
@@ -112,7 +117,9 @@ impl Flows {
         Ok(Self { datagrams: received, links: FlowLinks { links }, sender, shared })
     }
 
-    /// Returns the next datagram that is this generation's: of a flow that is open here, or of none that is open elsewhere. It returns `None` when the drain has begun and no flow is open any more, here or in an older generation; or when the hammer has fallen.
+    /// Returns the next datagram that is this generation's: of a flow that is open here, or of none
+    /// that is open elsewhere. It returns `None` when the drain has begun and no flow is open any
+    /// more, here or in an older generation; or when the hammer has fallen.
     ///
     /// # Cancel safety
     /// No datagram is lost.
@@ -120,7 +127,8 @@ impl Flows {
         self.datagrams.recv().await
     }
 
-    /// Begins a flow of this key. One flow may have several keys, as one of QUIC has several connection ids: open each.
+    /// Begins a flow of this key. One flow may have several keys, as one of QUIC has several
+    /// connection ids: open each.
     ///
     /// # Errors
     /// The key is longer than 255 bytes, or open already ([`Error::is_invalid`]).
@@ -169,7 +177,8 @@ impl FlowOpener {
 }
 
 impl FlowLinks {
-    /// Makes a link for the next generation's [`Flows::new`]. Each next generation needs one of its own; the link of one that is gone is given up by itself.
+    /// Makes a link for the next generation's [`Flows::new`]. Each next generation needs one of its
+    /// own; the link of one that is gone is given up by itself.
     ///
     /// # Errors
     /// There is no fd left, or this generation does not receive any more.

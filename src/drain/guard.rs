@@ -112,8 +112,8 @@ impl Future for Cutting {
 
 /// Waits for a phase. Allocates only if it must wait.
 struct PhaseWait {
-    /// In an Arc of its own: a connection clones its signal for each request, and the threads of all connections would
-    /// else write to one cache line.
+    /// The drain, in an Arc of its own: a connection clones its signal for each request, and the
+    /// threads of all connections would else write to one cache line.
     #[expect(clippy::redundant_allocation, reason = "not for its size, but for its count")]
     core: Arc<Arc<DrainCore>>,
     phase: Phase,

@@ -30,7 +30,8 @@ impl Drain {
         Self { core: Arc::new(DrainCore::new()) }
     }
 
-    /// Opens or shuts the gate that accept loops wait at. Shut: nobody accepts, listeners stay open.
+    /// Opens or shuts the gate that accept loops wait at. Shut: nobody accepts, listeners stay
+    /// open.
     ///
     /// It can be opened and shut any number of times until the drain [begins](Self::begin), which
     /// shuts it for good. A connection that accept(2) has already returned is served in any case.
@@ -40,12 +41,14 @@ impl Drain {
         self.core.gate.send_replace(state.gate);
     }
 
-    /// Begins the drain: the gate is shut for good, and for `linger` an idle or fresh connection is not closed but answered once more.
+    /// Begins the drain: the gate is shut for good, and for `linger` an idle or fresh connection is
+    /// not closed but answered once more.
     ///
     /// Only the first call counts, so a second one cannot prolong a drain.
     ///
-    /// In a tokio runtime, whose timer must be enabled, many connections of HTTP and TLS are told one slice after the other
-    /// within a quarter of a second: to wake them all would take the processors from the next generation. Else all at once.
+    /// In a tokio runtime, whose timer must be enabled, many connections of HTTP and TLS are told
+    /// one slice after the other within a quarter of a second: to wake them all would take the
+    /// processors from the next generation. Else all at once.
     pub fn begin(&self, linger: Duration) {
         let mut state = self.core.lock();
         let stepped = self.step(&mut state, Phase::Draining, linger);
@@ -57,9 +60,11 @@ impl Drain {
         tracing::debug!(active = self.active(), ?linger, "drain begun");
     }
 
-    /// Ends the linger: connections that have been idle for [`HURRY_LINGER`](super::HURRY_LINGER) are closed after their last look, and requests in flight go on.
+    /// Ends the linger: connections that have been idle for [`HURRY_LINGER`](super::HURRY_LINGER)
+    /// are closed after their last look, and requests in flight go on.
     ///
-    /// Before [`begin`](Self::begin) it is kept in mind: the drain will then have no longer linger than that.
+    /// Before [`begin`](Self::begin) it is kept in mind: the drain will then have no longer linger
+    /// than that.
     pub fn hurry(&self) {
         self.core.hurried.store(true, Ordering::Release);
         if self.phase() != Phase::Open {
@@ -75,7 +80,8 @@ impl Drain {
         let mut works = Vec::new();
         let mut state = self.core.lock();
         let stepped = self.step(&mut state, Phase::Hammered, Duration::ZERO);
-        // Under the same lock as the step: whoever sees that leaves the list at once, on another thread, and would not be named.
+        // Under the same lock as the step: whoever sees that leaves the list at once, on another
+        // thread, and would not be named.
         for entry in state.open.values_mut() {
             if !std::mem::replace(&mut entry.cut, true) {
                 let doing = entry.work.doing();
@@ -113,7 +119,8 @@ impl Drain {
         counts.into_iter().map(|((listener, protocol), count)| (listener, protocol, count)).collect()
     }
 
-    /// Describes what a cut would break off now: the oldest pieces of work, and no more than `most`.
+    /// Describes what a cut would break off now: the oldest pieces of work, and no more than
+    /// `most`.
     pub(crate) fn work(&self, most: usize) -> Vec<String> {
         self.core.lock().open.values().filter_map(|entry| entry.work.held()).take(most).collect()
     }
@@ -150,7 +157,8 @@ impl Drain {
         self.core.count(&mut state, work)
     }
 
-    /// Counts it, unless that phase has come: under the lock that phases change under, so nothing slips in.
+    /// Counts it, unless that phase has come: under the lock that phases change under, so nothing
+    /// slips in.
     pub(crate) fn track_before(&self, phase: Phase, work: Arc<dyn Work>) -> Option<Guard> {
         let mut state = self.core.lock();
         (self.core.phase() < phase).then(|| self.core.count(&mut state, work))
@@ -170,7 +178,8 @@ impl Drain {
         &self.core.metrics
     }
 
-    /// Returns when the linger ends for a connection that is idle since then. It is of use only while draining.
+    /// Returns when the linger ends for a connection that is idle since then. It is of use only
+    /// while draining.
     #[cfg(any(feature = "http", feature = "tls"))]
     pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
         match self.core.begun.get() {
@@ -182,7 +191,8 @@ impl Drain {
         }
     }
 
-    /// Moves the phase on, and returns whether that was a step. After one the caller calls [`tell_step`](Self::tell_step), without the lock.
+    /// Moves the phase on, and returns whether that was a step. After one the caller calls
+    /// [`tell_step`](Self::tell_step), without the lock.
     #[must_use]
     fn step(&self, state: &mut Register, to: Phase, linger: Duration) -> bool {
         if self.phase() >= to {

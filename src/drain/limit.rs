@@ -9,11 +9,13 @@ use tokio::sync::Notify;
 /// A full listener is logged, and then not again before this time has passed.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// Limits how many connections, or datagrams in hand, one generation has; clones share the number. See [`Acceptor::limit`](super::Acceptor::limit) and [`Datagrams::limit`](super::Datagrams::limit).
+/// Limits how many connections, or datagrams in hand, one generation has; clones share the number.
+/// See [`Acceptor::limit`](super::Acceptor::limit) and
+/// [`Datagrams::limit`](super::Datagrams::limit).
 ///
-/// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone. (Datagrams wait in the
-/// socket's receive buffer; what that has no room for, the kernel drops.) It is per generation, so while an old one drains
-/// there may be more in all.
+/// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone.
+/// (Datagrams wait in the socket's receive buffer; what that has no room for, the kernel drops.) It
+/// is per generation, so while an old one drains there may be more in all.
 #[derive(Clone)]
 pub struct Limit {
     shared: Arc<LimitSlots>,

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A listening socket that an [`Acceptor`](super::Acceptor) takes connections from. Not to be implemented elsewhere.
+/// A listening socket that an [`Acceptor`](super::Acceptor) takes connections from. Not to be
+/// implemented elsewhere.
 pub trait Listening: AsFd + Send + Sync + Sized + 'static {
     /// An accepted connection.
     type Stream: AsFd + Send + 'static;

@@ -14,7 +14,8 @@ use std::os::unix::net::SocketAddr as UnixSocketAddr;
 pub enum Peer {
     /// A TCP client.
     Tcp(SocketAddr),
-    /// A client on a Unix socket, as the kernel names it (`SO_PEERCRED`): who it was when it connected.
+    /// A client on a Unix socket, as the kernel names it (`SO_PEERCRED`): who it was when it
+    /// connected.
     Unix {
         /// The process that connected, if the kernel knows it: not one of another PID namespace.
         pid: Option<i32>,
@@ -61,15 +62,17 @@ pub enum DatagramPeer {
     Unix {
         /// Where it can be answered, if it has bound a path or a name.
         address: Option<UnixSocketAddr>,
-        /// The process that sent it, if the kernel knows it: not one of another PID namespace, nor of what was sent
-        /// before this socket was first read from (unless the .socket unit says `PassCredentials=yes`).
+        /// The process that sent it, if the kernel knows it: not one of another PID namespace, nor
+        /// of what was sent before this socket was first read from (unless the .socket unit says
+        /// `PassCredentials=yes`).
         pid: Option<i32>,
         /// Its user, if the kernel knows the process.
         uid: Option<u32>,
         /// Its group, if the kernel knows the process.
         gid: Option<u32>,
     },
-    /// Of a FIFO, a message queue or a netlink socket: nobody that can be answered.
+    /// It came by a FIFO, a message queue or a netlink socket: there is nobody that can be
+    /// answered.
     Unknown,
 }
 

@@ -1,4 +1,5 @@
-//! The socket between two generations that share datagrams: one end of a pair, with a queue for what must not be lost.
+//! The socket between two generations that share datagrams: one end of a pair, with a queue for
+//! what must not be lost.
 
 use crate::sys::{link, seqpacket, socket};
 use crate::wire::flows::{FlowMessage, MAX_MESSAGE, decode};
@@ -32,7 +33,8 @@ impl Relay {
             let read = self.fd.async_io(Interest::READABLE, |fd| seqpacket::receive(fd.as_fd(), &mut buffer)).await;
             match read {
                 Ok(0) | Err(_) => return None,
-                // What cannot be read is somebody else's protocol: the next one, as for unknown messages.
+                // What cannot be read is somebody else's protocol: the next one, as for unknown
+                // messages.
                 Ok(length) => match buffer.get(..length).and_then(decode) {
                     Some(FlowMessage::Unknown) | None => {}
                     Some(message) => return Some(message),
@@ -50,7 +52,8 @@ impl Relay {
         !self.queue.is_empty()
     }
 
-    /// Sends what is queued; false: the other end is closed. Cancel-safe: a message is sent whole, and then gone from the queue.
+    /// Sends what is queued; false: the other end is closed. Cancel-safe: a message is sent whole,
+    /// and then gone from the queue.
     pub(super) async fn flush(&mut self) -> bool {
         while let Some(message) = self.queue.front() {
             let sent = self.fd.async_io(Interest::WRITABLE, |fd| seqpacket::send_packet(fd.as_fd(), message)).await;

@@ -1,4 +1,5 @@
-//! Where each datagram of a socket with flows goes: here, or to an older generation. One task, one socket.
+//! Where each datagram of a socket with flows goes: here, or to an older generation. One task, one
+//! socket.
 
 use super::core::Phase;
 use super::datagram::{Datagram, Datagrams};
@@ -18,12 +19,12 @@ use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// How long a new generation waits for the old one to have told all its flows, before it receives. Then it takes what comes
-/// for flows that it does not know.
+/// How long a new generation waits for the old one to have told all its flows, before it receives.
+/// Then it takes what comes for flows that it does not know.
 pub const FLOWS_TIMEOUT: Duration = Duration::from_secs(1);
-/// In a drain, a datagram in the application's hands may still open a flow: looked at so often.
+/// How often we look, in a drain, whether a datagram in the application's hands has opened a flow.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Lost datagrams are counted, and logged so often.
+/// How often it is logged how many datagrams were lost.
 const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) struct Router {
@@ -34,18 +35,18 @@ pub(super) struct Router {
     changes: mpsc::UnboundedReceiver<Change>,
     links: mpsc::UnboundedReceiver<OwnedFd>,
     queue: mpsc::Sender<Datagram>,
-    /// To the generation before this one, while that has flows.
+    /// The link to the generation before this one, while that has flows.
     older: Option<Relay>,
     /// The flows that older generations have.
     routes: HashSet<Vec<u8>>,
     /// The older generation has stopped to receive, and has told all its flows.
     told: bool,
-    /// To the generation that receives, or will.
+    /// The link to the generation that receives, or will.
     newer: Option<Relay>,
     /// It knows our flows.
     announced: bool,
-    /// A link to a next generation was closed: it failed, or receives and needs us no more. As nobody tells which, we do not
-    /// receive in a drain.
+    /// A link to a next generation was closed: it failed, or receives and needs us no more. As
+    /// nobody tells which, we do not receive in a drain.
     succeeded: bool,
     /// Holds this generation while it passes datagrams on to an older one.
     passing: Option<Guard>,
@@ -114,7 +115,8 @@ impl Router {
             if phase == Phase::Hammered || (drains && idle && self.datagrams.in_hand() == 0) {
                 return;
             }
-            // A service that stops, with nobody after it: its flows shall end in order, and nobody else would receive.
+            // A service that stops, with nobody after it: its flows shall end in order, and nobody
+            // else would receive.
             let alone = drains && !self.succeeded && self.newer.is_none() && !self.shared.own().is_empty();
             match self.next(room.is_some(), open && self.told, alone, idle && drains, waiting_since).await {
                 Happened::Look => {}

@@ -56,7 +56,10 @@ impl StreamOptions {
         Self::default()
     }
 
-    /// Limits how many connections are open at a time, over all sockets of the name. More are not refused: they wait in the backlog until others have gone. The number counts in one generation, so while an old one drains there may be more in all. By default there is no limit but `LimitNOFILE=`.
+    /// Limits how many connections are open at a time, over all sockets of the name. More are not
+    /// refused: they wait in the backlog until others have gone. The number counts in one
+    /// generation, so while an old one drains there may be more in all. By default there is no
+    /// limit but `LimitNOFILE=`.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = Some(connections);
@@ -92,12 +95,14 @@ impl Default for StreamOptions {
 }
 
 /// Serves each connection of these listeners with a function, in a task of its own: what
-/// [`Service::serve_stream`](crate::Service::serve_stream) does, where activation and notify are your own.
+/// [`Service::serve_stream`](crate::Service::serve_stream) does, where activation and notify are
+/// your own.
 ///
-/// The gate of the drain decides when it accepts. A connection is counted until its handler returns. The handler is
-/// dropped, wherever it waits, when the hammer falls; what was cut is in [`Drain::hammer`]'s list. A handler that panics
-/// ends its own connection, and is logged (not where the program was built with `panic = "abort"`). What it returns as an
-/// error is logged at the debug level.
+/// The gate of the drain decides when it accepts. A connection is counted until its handler
+/// returns. The handler is dropped, wherever it waits, when the hammer falls; what was cut is in
+/// [`Drain::hammer`]'s list. A handler that panics ends its own connection, and is logged (not
+/// where the program was built with `panic = "abort"`). What it returns as an error is logged at
+/// the debug level.
 ///
 /// ```no_run
 /// # async fn example(listeners: Vec<handover::systemd::activation::Listener>) -> handover::Result<()> {
@@ -169,7 +174,8 @@ where
     Ok(())
 }
 
-/// Serves the one connection of a process that `Accept=yes` started. Whoever waits for the handle knows when it is over.
+/// Serves the one connection of a process that `Accept=yes` started. Whoever waits for the handle
+/// knows when it is over.
 pub(crate) fn serve_passed<H, F>(
     drain: &Drain,
     name: &str,

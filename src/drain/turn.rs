@@ -1,4 +1,5 @@
-//! Taking from a socket that generations share: at the gate, within a limit, and through a shortage of descriptors.
+//! Taking from a socket that generations share: at the gate, within a limit, and through a shortage
+//! of descriptors.
 
 use super::core::Phase;
 use super::entering::Entering;
@@ -13,19 +14,21 @@ use tokio::sync::watch;
 
 /// The first pause after a failure for want of descriptors or memory; it is doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// Longest pause: a client waits no longer than this in the kernel's queue once the shortage is over.
+/// The longest pause: a client waits no longer than this in the kernel's queue once the shortage is
+/// over.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// `R` is the socket as the reactor has it.
+/// Takes from a shared socket when it is this generation's turn. `R` is the socket as the reactor
+/// has it.
 #[derive(Debug)]
 pub(crate) struct Turn<R> {
     name: Arc<str>,
-    /// For the log: what cannot be done when it fails, and what goes on afterwards.
+    /// What the log says cannot be done when it fails, and what goes on afterwards.
     words: (&'static str, &'static str),
     drain: Drain,
     gate: watch::Receiver<bool>,
-    /// Out of the reactor while the gate is shut: another generation takes from the same socket then, and whatever comes
-    /// for it would wake us.
+    /// Out of the reactor while the gate is shut: another generation takes from the same socket
+    /// then, and whatever comes for it would wake us.
     registered: Option<R>,
     limit: Option<Limit>,
     /// The pause after the next failure; above the least one: an episode is going on.
@@ -137,7 +140,8 @@ impl<R> Turn<R> {
     }
 }
 
-/// Polls within the gate and the limit. It returns `None` when there is as much in hand as there may be.
+/// Polls within the gate and the limit. It returns `None` when there is as much in hand as there
+/// may be.
 fn poll_take<R, T>(
     drain: &Drain,
     registered: Option<&R>,
@@ -150,7 +154,8 @@ fn poll_take<R, T>(
     };
     let Some(registered) = registered else { return Poll::Pending };
     if let Some(limit) = limit {
-        // Held only while we look: a listener that nobody connects to shall not keep the last slot from another one.
+        // Held only while we look: a listener that nobody connects to shall not keep the last slot
+        // from another one.
         let Some(slot) = limit.take() else { return Poll::Ready(Ok(None)) };
         entering.slot = Some(slot);
     }
@@ -158,7 +163,8 @@ fn poll_take<R, T>(
     Poll::Ready(Ok(Some((taken, entering))))
 }
 
-/// Returns whether the error concerns one client, and not the socket; see accept(2), "Error handling".
+/// Returns whether the error concerns one client, and not the socket; see accept(2), "Error
+/// handling".
 fn is_of_one_peer(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -9,11 +9,12 @@ use tokio::time::sleep;
 
 use super::core::{DrainCore, Phase, Work};
 
-/// So many are told in one go.
+/// How many are told in one go, at least.
 const AT_ONCE: usize = 64;
 /// The pause between two goes.
 const PAUSE: Duration = Duration::from_millis(1);
-/// However many there are, they are told in so many goes: a quarter of a second, as each pause is about two milliseconds.
+/// The most goes in which all are told, however many they are: that takes a quarter of a second, as
+/// each pause is about two milliseconds.
 const GOES: usize = 128;
 
 impl DrainCore {
@@ -21,7 +22,10 @@ impl DrainCore {
         self.wake_some(0, u64::MAX, usize::MAX);
     }
 
-    /// Tells what is open of the drain, one slice after the other. No connection has to know at once: its next request shows it, or the end of its linger. To wake ten thousand takes milliseconds of all processors, just when the next generation wants to answer for the first time.
+    /// Tells what is open of the drain, one slice after the other. No connection has to know at
+    /// once: its next request shows it, or the end of its linger. To wake ten thousand takes
+    /// milliseconds of all processors, just when the next generation wants to answer for the first
+    /// time.
     pub(super) fn wake_in_turn(self: &Arc<Self>) {
         if self.hurried.load(Ordering::Acquire) {
             return self.wake_all();

@@ -33,7 +33,8 @@ pub(crate) struct Inherited {
 }
 
 impl Inherited {
-    /// Takes what was inherited. It is `None` if nobody handed anything to this process (a first start, or variables that were meant for an ancestor).
+    /// Takes what was inherited. It is `None` if nobody handed anything to this process (a first
+    /// start, or variables that were meant for an ancestor).
     pub(crate) fn from_env(environment: &Environment, pid: u32) -> Result<Option<Self>> {
         let number = |name: &str| environment.get(name).and_then(|v| v.to_str()).and_then(|v| v.parse::<u32>().ok());
         let (Some(fd), Some(meant)) = (number("HANDOVER_FD"), number("HANDOVER_PID")) else { return Ok(None) };
@@ -70,7 +71,8 @@ impl Inherited {
         } else {
             None
         };
-        // If the previous generation is gone already, the closed link says so later, to somebody who knows what to do.
+        // If the previous generation is gone already, the closed link says so later, to somebody
+        // who knows what to do.
         let _ = idle.send(&Frame::Started { version: env!("CARGO_PKG_VERSION").into() }, &[]);
         Ok(Some(Self { link: idle, hello, drainers, state }))
     }

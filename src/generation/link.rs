@@ -70,7 +70,8 @@ impl Link {
         self.send_with(frame, &[])
     }
 
-    /// Sends a frame with at most [`MAX_FDS`] fds. It never waits either: the kernel counts fds on their way only against `LimitNOFILE=`.
+    /// Sends a frame with at most [`MAX_FDS`] fds. It never waits either: the kernel counts fds on
+    /// their way only against `LimitNOFILE=`.
     pub(crate) fn send_with(&self, frame: &Frame, fds: &[BorrowedFd<'_>]) -> Result<()> {
         scm::send(self.as_fd(), &frame.encode()?, fds).map(drop).map_err(|e| lost(frame, e))
     }

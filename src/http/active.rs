@@ -1,4 +1,5 @@
-//! The requests of a connection that are not answered yet, for whoever must say what a cut broke off.
+//! The requests of a connection that are not answered yet, for whoever must say what a cut broke
+//! off.
 
 use crate::drain::since;
 use http::{Method, Request};
@@ -8,7 +9,8 @@ use tokio::time::Instant;
 /// Longest path that a cut is logged with.
 const PATH_SHOWN: usize = 200;
 
-/// A slot's memory for the path of its next request; more is given back, as HTTP/2 may have hundreds of slots.
+/// A slot's memory for the path of its next request; more is given back, as HTTP/2 may have
+/// hundreds of slots.
 const PATH_KEPT: usize = 64;
 
 /// A request from its call to the end of its reply; after that an empty slot for the next.
@@ -17,7 +19,8 @@ pub(super) struct Active {
     /// The number of the request; 0 for none.
     number: u64,
     method: Method,
-    /// What is shown of it. A copy: a share in the request's own path would hold hyper's read buffer, and cost more.
+    /// What is shown of it. A copy: a share in the request's own path would hold hyper's read
+    /// buffer, and cost more.
     target: String,
     since: Option<Instant>,
 }
@@ -71,7 +74,8 @@ impl fmt::Display for Active {
 /// Each in a slot, so that its end finds it at once among HTTP/2's hundreds.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    /// Slot 0, all that HTTP/1 needs: not on the heap, which would be one more cache line to fetch for each request.
+    /// Slot 0, all that HTTP/1 needs: not on the heap, which would be one more cache line to fetch
+    /// for each request.
     first: Active,
     /// Slots from 1 on.
     more: Vec<Active>,

@@ -219,7 +219,8 @@ impl Conn {
         slot
     }
 
-    /// Notes that the service has answered; returns whether the reply must carry `Connection: close`.
+    /// Notes that the service has answered; returns whether the reply must carry
+    /// `Connection: close`.
     #[inline]
     pub(super) fn answered(&self, upgrade: bool) -> bool {
         if self.http2.load(Relaxed) {

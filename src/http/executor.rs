@@ -9,14 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// So long requests are polled by their connection's own task: what a task may take between two awaits.
+/// So long requests are polled by their connection's own task: what a task may take between two
+/// awaits.
 const LOOK: Duration = Duration::from_micros(100);
-/// The number of requests that go without a look after one that took longer, for which others of the connection have waited.
+/// The number of requests that go without a look after one that took longer, for which others of
+/// the connection have waited.
 const WITHOUT: usize = 1000;
 
 type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs the requests of an HTTP/2 connection within its task. hyper wants a task for each request. Most are answered at the first look, and then a task, and another thread to run it, costs more than the answer: so only what has to wait gets one.
+/// Runs the requests of an HTTP/2 connection within its task. hyper wants a task for each request.
+/// Most are answered at the first look, and then a task, and another thread to run it, costs more
+/// than the answer: so only what has to wait gets one.
 #[derive(Default)]
 pub(super) struct Streams {
     executor: StreamExecutor,
@@ -30,7 +34,8 @@ pub(super) struct StreamExecutor(Arc<Mutex<FreshStreams>>);
 struct FreshStreams {
     /// hyper is being polled by the connection, which looks afterwards.
     accepting: bool,
-    /// Accepted, and not looked at yet: looked at by `execute`, each answer would be a write of its own.
+    /// Accepted, and not looked at yet: looked at by `execute`, each answer would be a write of its
+    /// own.
     requests: Vec<Request>,
     /// The number of requests yet to come that get their task at once.
     without: usize,
@@ -110,7 +115,8 @@ fn look(requests: impl Iterator<Item = Request>) -> bool {
     slow
 }
 
-/// Polls the request, and returns whether it is over. A panic ends the request and not the connection, as with a task.
+/// Polls the request, and returns whether it is over. A panic ends the request and not the
+/// connection, as with a task.
 fn answered(request: Pin<&mut (dyn Future<Output = ()> + Send)>) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     catch_unwind(AssertUnwindSafe(|| request.poll(&mut cx).is_ready())).unwrap_or(true)

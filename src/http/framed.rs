@@ -28,16 +28,18 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// that no reset overtakes the reply. With [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
 const CLOSE_DISCARD: usize = 16 << 20;
 
-/// Pieces of a reply of no more than this are written as one: to copy them costs less than writev(2) does over send(2).
+/// Pieces of a reply of no more than this are written as one: to copy them costs less than
+/// writev(2) does over send(2).
 const GATHERED: usize = 1024;
 
 pub(super) struct Framed<T: Transport> {
     stream: T,
     conn: Arc<Conn>,
-    /// In here, not in the task: an upgraded stream counts until it is dropped.
+    /// It is in here, and not in the task, because an upgraded stream counts until it is dropped.
     _guard: Guard,
     framing: Framing,
-    /// Bytes that were received, but are not part of the current message. They are at most one read of hyper's.
+    /// Bytes that were received, but are not part of the current message. They are at most one read
+    /// of hyper's.
     held: BytesMut,
     /// All of the reply has been written.
     flushed: bool,
@@ -57,7 +59,8 @@ enum Framing {
     Chunked(scan::Chunked),
     /// hyper has all of the request.
     Done,
-    /// Bytes pass untouched: the connection speaks HTTP/2, was upgraded, or hyper sees it otherwise than we do.
+    /// Bytes pass untouched: the connection speaks HTTP/2, was upgraded, or hyper sees it otherwise
+    /// than we do.
     Raw,
 }
 
@@ -86,8 +89,8 @@ impl<T: Transport> Framed<T> {
         )
     }
 
-    /// Reads until the protocol is known; `None` if the client closes before. Where it was agreed on beforehand, HTTP/2
-    /// is still waited for: its preface may be late.
+    /// Reads until the protocol is known; `None` if the client closes before. Where it was agreed
+    /// on beforehand, HTTP/2 is still waited for: its preface may be late.
     pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<HttpVersion>>> {
         let agreed = self.stream.protocol();
         if agreed == Some(HttpVersion::Http1) {
@@ -192,7 +195,8 @@ impl<T: Transport> Framed<T> {
         end.unwrap_or(bytes.len())
     }
 
-    /// Looks behind a complete request, where only the client's end is of interest, and what comes after. hyper stops looking for the end once it has read ahead, and so do we.
+    /// Looks behind a complete request, where only the client's end is of interest, and what comes
+    /// after. hyper stops looking for the end once it has read ahead, and so do we.
     fn poll_behind(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.held.is_empty() {
             let before = buf.filled().len();
@@ -256,7 +260,8 @@ impl<T: Transport> Framed<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes the last look: returns whether the connection is idle, was asked to close, and has received nothing that epoll has not told us of.
+    /// Takes the last look: returns whether the connection is idle, was asked to close, and has
+    /// received nothing that epoll has not told us of.
     fn may_close(&mut self) -> bool {
         self.conn.closes_idle() && self.conn.stage() == Stage::Idle && self.stream.look() != Look::Bytes
     }
@@ -343,7 +348,8 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         self.stream.is_write_vectored()
     }
 
-    /// Flushes, which hyper asks for when it has written all it has: after the end of the body, all of the reply.
+    /// Flushes, which hyper asks for when it has written all it has: after the end of the body, all
+    /// of the reply.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         if self.conn.stage() == Stage::Replied {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 /// }
 /// let router: Router = Router::new().route("/whoami", get(whoami));
 /// ```
-// One value behind one pointer: each more that is inserted by itself costs a request one more allocation, 1 % of a small one.
+// One value behind one pointer: each more that is inserted by itself costs a request one more
+// allocation, 1 % of a small one.
 #[derive(Debug, Clone)]
 pub struct ConnectInfo {
     inner: Arc<ConnectInner>,
@@ -47,7 +48,8 @@ impl ConnectInfo {
         self.inner.peer
     }
 
-    /// Resolves when the generation begins to drain: time for a long reply to come to an end, for a WebSocket to say goodbye.
+    /// Resolves when the generation begins to drain: time for a long reply to come to an end, for a
+    /// WebSocket to say goodbye.
     pub fn drain(&self) -> DrainSignal {
         self.inner.drain.clone()
     }

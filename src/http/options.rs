@@ -32,57 +32,72 @@ impl HttpOptions {
         Self::default()
     }
 
-    /// Sets how long a client may take for a request head, from its first byte, and from connecting to the end of its first head. Then the connection is closed, in a drain as otherwise. The default is [30 s](Self::HEADER_READ_TIMEOUT).
+    /// Sets how long a client may take for a request head, from its first byte, and from connecting
+    /// to the end of its first head. Then the connection is closed, in a drain as otherwise. The
+    /// default is [30 s](Self::HEADER_READ_TIMEOUT).
     #[must_use]
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.header_read_timeout = timeout;
         self
     }
 
-    /// Sets how long a connection may be idle. It is closed after a last look for bytes received, before twice this time. HTTP/2 is told so by a GOAWAY, unless one of its streams was upgraded. The default is [75 s](Self::KEEP_ALIVE_TIMEOUT).
+    /// Sets how long a connection may be idle. It is closed after a last look for bytes received,
+    /// before twice this time. HTTP/2 is told so by a GOAWAY, unless one of its streams was
+    /// upgraded. The default is [75 s](Self::KEEP_ALIVE_TIMEOUT).
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.keep_alive_timeout = timeout;
         self
     }
 
-    /// Requests that one HTTP/2 connection may have in flight.
-    /// Default [200](Self::HTTP2_MAX_CONCURRENT_STREAMS).
+    /// Limits how many requests one HTTP/2 connection may have in flight.
+    /// The default is [200](Self::HTTP2_MAX_CONCURRENT_STREAMS).
     #[must_use]
     pub fn http2_max_concurrent_streams(mut self, streams: u32) -> Self {
         self.http2_max_concurrent_streams = streams;
         self
     }
 
-    /// Sets how often an HTTP/2 client is asked whether it is still there; one that does not answer within 20 s is gone. With `None` it is never asked. The default is [60 s](Self::HTTP2_KEEP_ALIVE_INTERVAL).
+    /// Sets how often an HTTP/2 client is asked whether it is still there; one that does not answer
+    /// within 20 s is gone. With `None` it is never asked. The default is [60
+    /// s](Self::HTTP2_KEEP_ALIVE_INTERVAL).
     #[must_use]
     pub fn http2_keep_alive_interval(mut self, interval: Option<Duration>) -> Self {
         self.http2_keep_alive_interval = interval;
         self
     }
 
-    /// Limits how many connections are open at a time, over all sockets of the name, idle ones included. More are not refused: they wait in the backlog until others have gone. The number counts in one generation, so while an old one drains there may be more in all. By default there is no limit but `LimitNOFILE=`.
+    /// Limits how many connections are open at a time, over all sockets of the name, idle ones
+    /// included. More are not refused: they wait in the backlog until others have gone. The number
+    /// counts in one generation, so while an old one drains there may be more in all. By default
+    /// there is no limit but `LimitNOFILE=`.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = Some(connections);
         self
     }
 
-    /// Sets whether an HTTP/1 connection serves more than one request. With `false` the first reply says `Connection: close`. HTTP/2 is one connection for many requests by design, and unaffected. The default is `true`.
+    /// Sets whether an HTTP/1 connection serves more than one request. With `false` the first reply
+    /// says `Connection: close`. HTTP/2 is one connection for many requests by design, and
+    /// unaffected. The default is `true`.
     #[must_use]
     pub fn keep_alive(mut self, keep_alive: bool) -> Self {
         self.keep_alive = keep_alive;
         self
     }
 
-    /// Sets whether TCP sends small writes at once (`TCP_NODELAY`), rather than wait for the client to acknowledge those before. `false` leaves it as the listener has it (`NoDelay=` in the .socket unit). The default is `true`.
+    /// Sets whether TCP sends small writes at once (`TCP_NODELAY`), rather than wait for the client
+    /// to acknowledge those before. `false` leaves it as the listener has it (`NoDelay=` in the
+    /// .socket unit). The default is `true`.
     #[must_use]
     pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
         self.tcp_nodelay = nodelay;
         self
     }
 
-    /// Sets whether each request has a [`ConnectInfo`](super::ConnectInfo) in its extensions. Without it, a handler knows neither its peer nor the beginning of a drain, and a small HTTP/2 request takes some 3 % less of a processor. The default is `true`.
+    /// Sets whether each request has a [`ConnectInfo`](super::ConnectInfo) in its extensions.
+    /// Without it, a handler knows neither its peer nor the beginning of a drain, and a small
+    /// HTTP/2 request takes some 3 % less of a processor. The default is `true`.
     #[must_use]
     pub fn connect_info(mut self, connect_info: bool) -> Self {
         self.connect_info = connect_info;

@@ -24,7 +24,8 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long we wait after the last reply for the client to close, but never beyond the hammer. A client that has read `Connection: close` closes at once.
+/// How long we wait after the last reply for the client to close, but never beyond the hammer. A
+/// client that has read `Connection: close` closes at once.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The kernel has bytes for us that epoll has not told of yet: look again after this, at most.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -138,7 +139,8 @@ where
     driven.await.map_err(BoxError::from)
 }
 
-/// Waits until the first bytes tell the protocol, with the same linger and the same last look as later.
+/// Waits until the first bytes tell the protocol, with the same linger and the same last look as
+/// later.
 fn poll_protocol<T: Transport>(
     framed: &mut Framed<T>,
     conn: &Conn,
@@ -213,7 +215,7 @@ struct Clock<'a> {
     options: &'a HttpOptions,
     sleep: Pin<&'a mut Sleep>,
     armed: Instant,
-    /// Of which request number on, and since when, a stage has been seen.
+    /// From which request number on, and since when, a stage has been seen.
     idle: (u64, Instant),
     half: Option<(u64, Instant)>,
     closing: Option<Instant>,

@@ -19,11 +19,12 @@ use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 
 impl Service {
-    /// Serves HTTPS on all listeners of that name with any tower service, an axum `Router` included: HTTP/2 and HTTP/1 as
-    /// the client wants it (ALPN).
+    /// Serves HTTPS on all listeners of that name with any tower service, an axum `Router`
+    /// included: HTTP/2 and HTTP/1 as the client wants it (ALPN).
     ///
-    /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets) with the generations to
-    /// come, unless clients are [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself.
+    /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets)
+    /// with the generations to come, unless clients are
+    /// [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself.
     /// Handlers find [`TlsInfo`] in the request's [`ConnectInfo`](super::ConnectInfo::tls).
     ///
     /// ```no_run
@@ -77,7 +78,8 @@ impl Service {
     }
 }
 
-/// Serves HTTP over TLS, as [`serve`](super::serve) does without. Its session tickets are shared only by [`share_tickets`](Tls::share_tickets).
+/// Serves HTTP over TLS, as [`serve`](super::serve) does without. Its session tickets are shared
+/// only by [`share_tickets`](Tls::share_tickets).
 ///
 /// # Errors
 /// As [`serve`](super::serve).

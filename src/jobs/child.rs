@@ -49,7 +49,8 @@ impl CommandReport {
 pub enum End {
     /// It exited with this status.
     Exited(i32),
-    /// It was killed by this signal, not by us. 15 (SIGTERM) in a stop: see [`JobCommand`](super::JobCommand).
+    /// It was killed by this signal, not by us. 15 (SIGTERM) in a stop: see
+    /// [`JobCommand`](super::JobCommand).
     Killed(i32),
     /// It ran longer than its timeout, and was ended.
     TimedOut(Duration),
@@ -88,7 +89,8 @@ impl Drop for Alive {
     }
 }
 
-/// Runs it to its end. If this future is dropped the program is ended, in order: by a task of its own.
+/// Runs it to its end. If this future is dropped the program is ended, in order: by a task of its
+/// own.
 pub(super) async fn run(core: Arc<JobsCore>, command: ProgramSpec) -> Result<CommandReport> {
     let alive = Alive::new(&core, command.term_grace);
     let (mut tell, told) = oneshot::channel();

@@ -8,7 +8,8 @@ use tokio::time::timeout;
 use super::output::OUTPUT_GRACE;
 use crate::drain::FAR;
 
-/// How long the end of a killed program is waited for: one that hangs in the kernel cannot be helped.
+/// How long the end of a killed program is waited for: one that hangs in the kernel cannot be
+/// helped.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The programs that run.

@@ -13,18 +13,21 @@ use super::output::Output;
 use super::spec::ProgramSpec;
 use crate::error::{Error, Kind, Result};
 
-/// A program to be run as a job; made by [`Jobs::command`](super::Jobs::command) or [`Job::command`].
+/// A program to be run as a job; made by [`Jobs::command`](super::Jobs::command) or
+/// [`Job::command`].
 ///
-/// The program leads a session and a process group of its own, so a terminal's Ctrl-C does not reach it. It ends with the process
-/// that started it ([`survives_us`](Self::survives_us) changes that), and so a crash leaves no orphan. Variables
-/// that are meant for the service (`NOTIFY_SOCKET`, `LISTEN_FDS`, `WATCHDOG_USEC`, …) are taken out of its environment.
+/// The program leads a session and a process group of its own, so a terminal's Ctrl-C does not
+/// reach it. It ends with the process that started it ([`survives_us`](Self::survives_us) changes
+/// that), and so a crash leaves no orphan. Variables that are meant for the service
+/// (`NOTIFY_SOCKET`, `LISTEN_FDS`, `WATCHDOG_USEC`, …) are taken out of its environment.
 ///
-/// When its time is over (its own [`timeout`](Self::timeout), or the hammer) its process group gets SIGTERM, and what is left of
-/// it after the [grace](Self::term_grace) SIGKILL. When it has ended by itself, what it left behind in its group is killed.
+/// When its time is over (its own [`timeout`](Self::timeout), or the hammer) its process group gets
+/// SIGTERM, and what is left of it after the [grace](Self::term_grace) SIGKILL. When it has ended
+/// by itself, what it left behind in its group is killed.
 ///
 /// # What a stop of the service does to it
-/// systemd signals every process of the unit's *cgroup*, and a session is no protection from that. A reload sends nothing. For a
-/// stop or a restart there are three ways:
+/// systemd signals every process of the unit's *cgroup*, and a session is no protection from that.
+/// A reload sends nothing. For a stop or a restart there are three ways:
 ///
 /// | unit | the program of a job gets |
 /// |---|---|
@@ -34,8 +37,8 @@ use crate::error::{Error, Kind, Result};
 /// | `KillMode=mixed` | nothing in a stop; but SIGKILL, without a word, if the main process dies, and old generations with it: wrong here |
 ///
 /// # Limitations
-/// Starting copies the page tables of this process (fork): 50 ms per GiB of heap, on a thread of its own. A program that changes its
-/// user (set-uid) loses the tie to our end.
+/// Starting copies the page tables of this process (fork): 50 ms per GiB of heap, on a thread of
+/// its own. A program that changes its user (set-uid) loses the tie to our end.
 #[must_use = "it does nothing until spawned or run"]
 pub struct JobCommand {
     core: Arc<JobsCore>,
@@ -48,13 +51,17 @@ impl JobCommand {
         Self { core, parent, spec: ProgramSpec::new(name, command) }
     }
 
-    /// Sets how long it may run until it is ended. By default that is as long as the service lets it.
+    /// Sets how long it may run until it is ended. By default that is as long as the service lets
+    /// it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.spec.timeout = Some(timeout);
         self
     }
 
-    /// Sets how long it may take from SIGTERM until SIGKILL. The default is [`TERM_GRACE`](super::TERM_GRACE). After the hammer the service waits for so long, so `TimeoutStopSec=` must have room for it beyond the drain timeout; and a generation that has handed over is killed 5 s after its drain timeout.
+    /// Sets how long it may take from SIGTERM until SIGKILL. The default is
+    /// [`TERM_GRACE`](super::TERM_GRACE). After the hammer the service waits for so long, so
+    /// `TimeoutStopSec=` must have room for it beyond the drain timeout; and a generation that has
+    /// handed over is killed 5 s after its drain timeout.
     pub fn term_grace(mut self, grace: Duration) -> Self {
         self.spec.term_grace = grace;
         self
@@ -72,20 +79,25 @@ impl JobCommand {
         self
     }
 
-    /// Lets it go on if this process dies. That is for a program in a scope (in the unit's own cgroup systemd ends it) whose work another process can account for, with an [`Output`] that does not need us. By default it is killed (`PR_SET_PDEATHSIG`): nobody would know how it ended, and the service that is started next might do its work a second time.
+    /// Lets it go on if this process dies. That is for a program in a scope (in the unit's own
+    /// cgroup systemd ends it) whose work another process can account for, with an [`Output`] that
+    /// does not need us. By default it is killed (`PR_SET_PDEATHSIG`): nobody would know how it
+    /// ended, and the service that is started next might do its work a second time.
     pub fn survives_us(mut self) -> Self {
         self.spec.survives = true;
         self
     }
 
-    /// Runs it in a transient scope of its own, out of reach of the unit's stop: see [the module](crate::jobs).
+    /// Runs it in a transient scope of its own, out of reach of the unit's stop: see [the
+    /// module](crate::jobs).
     #[cfg(feature = "scope")]
     pub fn scope(mut self, scope: crate::systemd::scope::Scope) -> Self {
         self.spec.scope = Some(scope);
         self
     }
 
-    /// Starts it. The handle resolves to what came of it; an error there says that it could not be started.
+    /// Starts it. The handle resolves to what came of it; an error there says that it could not be
+    /// started.
     ///
     /// # Errors
     /// A drain has begun, or there is no tokio runtime: [`Refused`] gives the command back.
@@ -99,11 +111,13 @@ impl JobCommand {
     /// Starts it, and waits for its end.
     ///
     /// # Errors
-    /// With [`Error::is_state`]: it was not started because a drain has begun, or it was cut. Otherwise it could not be
-    /// started, and the message says why. That it fails or runs into its timeout is no error but in the report.
+    /// With [`Error::is_state`]: it was not started because a drain has begun, or it was cut.
+    /// Otherwise it could not be started, and the message says why. That it fails or runs into its
+    /// timeout is no error but in the report.
     ///
     /// # Cancel safety
-    /// The program goes on as a job if this future is dropped; unless this happens because the job around it is cut.
+    /// The program goes on as a job if this future is dropped; unless this happens because the job
+    /// around it is cut.
     pub async fn run(self) -> Result<CommandReport> {
         let name = self.spec.name.clone();
         match self.spawn()?.await {

@@ -19,8 +19,8 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Jobs that this drain waits for. Of a service take [`Service::jobs`](crate::Service::jobs), which also sees to the end of
-    /// cut programs before the process exits.
+    /// Jobs that this drain waits for. Of a service take [`Service::jobs`](crate::Service::jobs),
+    /// which also sees to the end of cut programs before the process exits.
     #[must_use]
     pub fn new(drain: &Drain) -> Self {
         Self { core: Arc::new(JobsCore::new(drain)) }
@@ -28,11 +28,12 @@ impl Jobs {
 
     /// Starts a job; `name` names it in the log and if it must be cut.
     ///
-    /// At the hammer the future is dropped, at the latest at its next `.await`. A panic in it ends it alone. If the handle is
-    /// dropped the job goes on.
+    /// At the hammer the future is dropped, at the latest at its next `.await`. A panic in it ends
+    /// it alone. If the handle is dropped the job goes on.
     ///
     /// # Errors
-    /// A drain has begun, or there is no tokio runtime: [`Refused`] gives the closure back, which was not called.
+    /// A drain has begun, or there is no tokio runtime: [`Refused`] gives the closure back, which
+    /// was not called.
     pub fn spawn<F, Fut>(&self, name: impl Into<String>, job: F) -> Result<JobHandle<Fut::Output>, Refused<F>>
     where
         F: FnOnce(Job) -> Fut + Send + 'static,
@@ -47,13 +48,14 @@ impl Jobs {
 
     /// Starts a job on a thread of its own, where it may block, and may use [`Handle::current`].
     ///
-    /// A thread cannot be stopped from outside: look at [`Job::draining`] between two steps of long work. At the hammer the job is
-    /// named as cut, its handle says so, and the process exits without waiting for it. (On tokio's own blocking threads it could
-    /// not: a runtime waits for those when it is dropped.)
+    /// A thread cannot be stopped from outside: look at [`Job::draining`] between two steps of long
+    /// work. At the hammer the job is named as cut, its handle says so, and the process exits
+    /// without waiting for it. (On tokio's own blocking threads it could not: a runtime waits for
+    /// those when it is dropped.)
     ///
     /// # Errors
-    /// A drain has begun, there is no tokio runtime, or the system has no room for one more thread: [`Refused`] gives
-    /// the closure back.
+    /// A drain has begun, there is no tokio runtime, or the system has no room for one more thread:
+    /// [`Refused`] gives the closure back.
     pub fn spawn_blocking<F, T>(&self, name: impl Into<String>, job: F) -> Result<JobHandle<T>, Refused<F>>
     where
         F: FnOnce(Job) -> T + Send + 'static,
@@ -65,7 +67,8 @@ impl Jobs {
         }
     }
 
-    /// Prepares a program as a job, to be set up further and then [spawned](JobCommand::spawn) or [run](JobCommand::run).
+    /// Prepares a program as a job, to be set up further and then [spawned](JobCommand::spawn) or
+    /// [run](JobCommand::run).
     ///
     /// ```no_run
     /// # async fn example(jobs: &handover::jobs::Jobs) -> handover::Result<()> {
@@ -85,10 +88,12 @@ impl Jobs {
         JobCommand::new(Arc::clone(&self.core), None, name.into(), command.into())
     }
 
-    /// Prepares a loop that fetches items from a queue and runs each as a job, `concurrency` at a time (at least one).
+    /// Prepares a loop that fetches items from a queue and runs each as a job, `concurrency` at a
+    /// time (at least one).
     ///
-    /// It fetches only while this generation is the one that serves: it begins when the [`Drain`]'s gate opens, and pauses while
-    /// that is shut. See [`Worker`] for what becomes of an item that was fetched and not started.
+    /// It fetches only while this generation is the one that serves: it begins when the [`Drain`]'s
+    /// gate opens, and pauses while that is shut. See [`Worker`] for what becomes of an item that
+    /// was fetched and not started.
     ///
     /// ```no_run
     /// # struct Queue;
@@ -136,10 +141,12 @@ impl Jobs {
         self.core.drain.signal()
     }
 
-    /// Resolves when no program of a job runs any more: after the hammer those that were cut still have their
-    /// [grace](super::TERM_GRACE). Bounded by that and [`KILL_TIMEOUT`](super::KILL_TIMEOUT); whether none is left.
+    /// Resolves when no program of a job runs any more: after the hammer those that were cut still
+    /// have their [grace](super::TERM_GRACE). Bounded by that and
+    /// [`KILL_TIMEOUT`](super::KILL_TIMEOUT); whether none is left.
     ///
-    /// A service does so before it exits. Without a service do it between [`Drain::hammer`] and the end of `main`.
+    /// A service does so before it exits. Without a service do it between [`Drain::hammer`] and the
+    /// end of `main`.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -147,9 +154,10 @@ impl Jobs {
         self.core.children.ended().await
     }
 
-    /// Kills what a process of this service left in scopes when it died, and says how many scopes that were. A program in a scope
-    /// dies with us, but not what it had started itself, which systemd does not end either. To be called before the work of a
-    /// crashed process is done again: by the first generation.
+    /// Kills what a process of this service left in scopes when it died, and says how many scopes
+    /// that were. A program in a scope dies with us, but not what it had started itself, which
+    /// systemd does not end either. To be called before the work of a crashed process is done
+    /// again: by the first generation.
     ///
     /// # Errors
     /// With [`Error::is_notify`]: there is no service manager, or it refuses.

@@ -22,8 +22,8 @@ use crate::error::{Error, Kind};
 
 /// What a job is told, and starts other jobs with.
 ///
-/// It is of use while the job runs: jobs that it starts are part of it. They may start while a drain is on, and the job is over
-/// when they are, too. Cheap to clone.
+/// It is of use while the job runs: jobs that it starts are part of it. They may start while a
+/// drain is on, and the job is over when they are, too. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Job {
     core: Arc<JobsCore>,
@@ -39,8 +39,9 @@ impl Job {
         &self.tracked.name
     }
 
-    /// Resolves when the drain begins: finish soon, at the latest by the drain timeout. A job that can stop half-way without
-    /// harm stops then. [`DrainSignal::has_begun`] is for code that blocks.
+    /// Resolves when the drain begins: finish soon, at the latest by the drain timeout. A job that
+    /// can stop half-way without harm stops then. [`DrainSignal::has_begun`] is for code that
+    /// blocks.
     pub fn draining(&self) -> DrainSignal {
         self.core.drain.signal()
     }
@@ -61,10 +62,12 @@ impl Job {
         }
     }
 
-    /// Starts a job that blocks, as [`Jobs::spawn_blocking`](super::Jobs::spawn_blocking) does, as a part of this one.
+    /// Starts a job that blocks, as [`Jobs::spawn_blocking`](super::Jobs::spawn_blocking) does, as
+    /// a part of this one.
     ///
     /// # Errors
-    /// The hammer has fallen, this job is over and a drain has begun, or there is no room for one more thread.
+    /// The hammer has fallen, this job is over and a drain has begun, or there is no room for one
+    /// more thread.
     pub fn spawn_blocking<F, T>(&self, name: impl AsRef<str>, job: F) -> Result<JobHandle<T>, Refused<F>>
     where
         F: FnOnce(Self) -> T + Send + 'static,
@@ -118,7 +121,7 @@ impl<T> Outcome<T> {
 pub struct JobHandle<T> {
     name: Arc<str>,
     told: oneshot::Receiver<Outcome<T>>,
-    /// Of a blocking job: nobody else would say so.
+    /// The cut of a blocking job: nobody else would tell of it.
     cut: Option<Cutting>,
 }
 
@@ -203,7 +206,8 @@ const RUNNING: u8 = 0;
 const OVER: u8 = 1;
 const CUT: u8 = 2;
 
-/// A job as the drain sees it. Either it is over or it was cut: what the log says of it and what its handle says agree.
+/// A job as the drain sees it. Either it is over or it was cut: what the log says of it and what
+/// its handle says agree.
 #[derive(Debug)]
 pub(super) struct Tracked {
     name: Arc<str>,
@@ -278,7 +282,7 @@ pub(super) struct Seat {
     runtime: Handle,
 }
 
-/// Of a job that is part of another one.
+/// Counts a job that is part of another one, until dropped.
 struct Part(Arc<watch::Sender<usize>>);
 
 impl Part {

@@ -1,8 +1,10 @@
-//! Work that is not a connection: jobs, workers that fetch them from a queue, and the programs that they run.
+//! Work that is not a connection: jobs, workers that fetch them from a queue, and the programs that
+//! they run.
 //!
-//! A job is counted in the [`Drain`](crate::Drain) like a connection: a reload or a stop waits for it, under the drain timeout. From the moment
-//! a drain begins no new job starts; those that run are told ([`Job::draining`]) and finish, and jobs that they start themselves
-//! are finished too. At the drain timeout the hammer falls: what still runs is cut, counted and named.
+//! A job is counted in the [`Drain`](crate::Drain) like a connection: a reload or a stop waits for
+//! it, under the drain timeout. From the moment a drain begins no new job starts; those that run
+//! are told ([`Job::draining`]) and finish, and jobs that they start themselves are finished too.
+//! At the drain timeout the hammer falls: what still runs is cut, counted and named.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,11 +29,13 @@
 //! | a queue | [`Jobs::worker`] | its items are jobs; it has stopped fetching long before |
 //!
 //! # A scope for each program
-//! With the feature `scope` a program can run in a transient scope of its own (`JobCommand::scope` and the module
-//! `handover::systemd::scope`): another cgroup, which a stop of the service does not reach. [`JobCommand`] says what else does.
+//! With the feature `scope` a program can run in a transient scope of its own (`JobCommand::scope`
+//! and the module `handover::systemd::scope`): another cgroup, which a stop of the service does not
+//! reach. [`JobCommand`] says what else does.
 //!
 //! # Limitations
-//! A blocking job has a thread of its own: bound their number where you start them, or use a worker.
+//! A blocking job has a thread of its own: bound their number where you start them, or use a
+//! worker.
 
 mod child;
 mod children;

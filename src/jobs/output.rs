@@ -14,20 +14,23 @@ use tracing::info;
 pub const OUTPUT_LIMIT: usize = 64 * 1024;
 /// A longer line is logged in pieces of so many bytes.
 pub const LINE_LIMIT: usize = 4096;
-/// How long, after a program has ended, its output is still read: something that it left behind may keep the pipe open.
+/// How long, after a program has ended, its output is still read: something that it left behind may
+/// keep the pipe open.
 pub const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 
 /// Where a program's stdout and stderr go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
-    /// The last so many bytes of each are in the report. All is read, so the program never blocks on a full pipe.
+    /// The last so many bytes of each are in the report. All is read, so the program never blocks
+    /// on a full pipe.
     Capture(usize),
     /// Each line becomes a log event with the job's name, as it comes; nothing is in the report.
     Log,
     /// Where this process's own go: under systemd the journal.
     Inherit,
-    /// As the [`Command`](tokio::process::Command) was set up, with files or `null`. Pipes are not read: they are closed.
+    /// As the [`Command`](tokio::process::Command) was set up, with files or `null`. Pipes are not
+    /// read: they are closed.
     AsGiven,
 }
 

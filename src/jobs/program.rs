@@ -29,7 +29,8 @@ use crate::sys::stat;
 /// How often it is looked whether the group of an ended program is empty, within its grace.
 const GROUP_POLL: Duration = Duration::from_millis(50);
 
-/// Runs. It is not reaped before [`reap`](Self::reap), so until then its number, also as that of its group, is its own.
+/// Runs. It is not reaped before [`reap`](Self::reap), so until then its number, also as that of
+/// its group, is its own.
 #[derive(Debug)]
 pub(super) struct RunningProgram {
     pub(super) pid: u32,
@@ -134,7 +135,8 @@ impl RunningProgram {
     }
 }
 
-/// Returns whether a process of the group runs. kill(2) with signal 0 does not tell: it finds the leader, too, which is not reaped yet.
+/// Returns whether a process of the group runs. kill(2) with signal 0 does not tell: it finds the
+/// leader, too, which is not reaped yet.
 fn group_lives(group: u32) -> bool {
     stat::all().any(|process| !process.dead && process.group == group)
 }

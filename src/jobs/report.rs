@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// How many of those that were cut a line names.
 const NAMED: usize = 10;
 
-/// How many jobs there were, and what has become of them. `Display` says it in a line, with the names of ten. Jobs that a job started are parts of it,
-/// and not counted.
+/// How many jobs there were, and what has become of them. `Display` says it in a line, with the
+/// names of ten. Jobs that a job started are parts of it, and not counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobReport {
@@ -15,7 +15,8 @@ pub struct JobReport {
     pub started: u64,
     /// Those that returned well.
     pub finished: u64,
-    /// Those that panicked; commands that could not start, or did not exit with 0; items of a worker that returned an error.
+    /// Those that panicked; commands that could not start, or did not exit with 0; items of a
+    /// worker that returned an error.
     pub failed: u64,
     /// The names of those that were cut, in no order.
     pub cut: Vec<String>,

@@ -15,10 +15,13 @@ use crate::error::{Error, Result};
 use crate::sys::child::{GO, Setup, set_up};
 use crate::systemd::scope::Scope;
 
-/// Said instead of [`GO`]: it fails, as if it could not be executed.
+/// The byte that is sent instead of [`GO`]: the start fails, as if the program could not be
+/// executed.
 const NO: u8 = b'n';
 
-/// Starts the program in a scope. The child stops between fork and exec until the manager has moved it: a program that was executed first could start others in the meantime, which would stay in our cgroup.
+/// Starts the program in a scope. The child stops between fork and exec until the manager has moved
+/// it: a program that was executed first could start others in the meantime, which would stay in
+/// our cgroup.
 pub(super) async fn start(
     core: &JobsCore,
     mut command: ProgramSpec,

@@ -1,8 +1,9 @@
 //! Threads that start programs, and last as long as these do.
 //!
-//! The kernel ties `PR_SET_PDEATHSIG` to the *thread* that forked. A runtime's threads come and go (blocking ones after 10 s of
-//! idleness, workers with `block_in_place`), and would take the programs with them. A fork also copies our page tables, which
-//! takes 50 ms per GiB of heap: that is no work for a thread that serves.
+//! The kernel ties `PR_SET_PDEATHSIG` to the *thread* that forked. A runtime's threads come and go
+//! (blocking ones after 10 s of idleness, workers with `block_in_place`), and would take the
+//! programs with them. A fork also copies our page tables, which takes 50 ms per GiB of heap: that
+//! is no work for a thread that serves.
 
 use std::fmt;
 use std::io;

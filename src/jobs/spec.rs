@@ -11,7 +11,8 @@ use super::output::Output;
 /// How long a program may take from SIGTERM until SIGKILL, once its time is over.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
 
-/// Meant for the service itself: a program that took them up would speak for it, or wait for sockets that it does not have.
+/// Meant for the service itself: a program that took them up would speak for it, or wait for
+/// sockets that it does not have.
 const OURS: [&str; 13] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",

@@ -20,7 +20,8 @@ use crate::error::Result;
 
 /// How long a worker waits after its queue was empty (`fetch` said `None`).
 pub const IDLE_PAUSE: Duration = Duration::from_millis(100);
-/// How long a worker waits after a fetch has failed, at first. It is twice as long after each further failure.
+/// How long a worker waits after a fetch has failed, at first. It is twice as long after each
+/// further failure.
 pub const FETCH_RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest time that a worker waits after a fetch has failed.
 pub const FETCH_RETRY_MAX: Duration = Duration::from_secs(10);
@@ -33,13 +34,15 @@ type GiveBack<I> = Box<dyn Fn(I) -> Boxed<Result<(), String>> + Send + Sync>;
 
 /// Fetches items and runs each as a job; made by [`Jobs::worker`](super::Jobs::worker).
 ///
-/// One fetch at a time, and only with room for one more item. It waits for the drain's gate: a next generation does not fetch
-/// before the switch, and an old one does not begin a fetch after it.
+/// It does one fetch at a time, and only with room for one more item. It waits for the drain's
+/// gate: a next generation does not fetch before the switch, and an old one does not begin a fetch
+/// after it.
 ///
-/// A fetch that is under way when that happens is **awaited to its end**, so that nothing fetched is lost, and the drain waits for
-/// it: let a fetch that waits for items return `None` after some seconds, or say that it may be dropped
-/// ([`fetch_is_cancel_safe`](Self::fetch_is_cancel_safe)). What it fetched goes to the [`give_back`](Self::give_back) hook, for the
-/// next generation to fetch; without a hook this generation runs it.
+/// A fetch that is under way when that happens is **awaited to its end**, so that nothing fetched
+/// is lost, and the drain waits for it: let a fetch that waits for items return `None` after some
+/// seconds, or say that it may be dropped ([`fetch_is_cancel_safe`](Self::fetch_is_cancel_safe)).
+/// What it fetched goes to the [`give_back`](Self::give_back) hook, for the next generation to
+/// fetch; without a hook this generation runs it.
 #[must_use = "it does nothing until started"]
 pub struct Worker<I> {
     core: Arc<JobsCore>,
@@ -94,7 +97,8 @@ impl<I: Send + 'static> Worker<I> {
         }
     }
 
-    /// Sets where an item goes that was fetched when this generation had to stop. It was not started, and the drain waits until it is given back.
+    /// Sets where an item goes that was fetched when this generation had to stop. It was not
+    /// started, and the drain waits until it is given back.
     pub fn give_back<G, GF, GE>(mut self, hook: G) -> Self
     where
         G: Fn(I) -> GF + Send + Sync + 'static,
@@ -114,7 +118,9 @@ impl<I: Send + 'static> Worker<I> {
         self
     }
 
-    /// Says that the fetch may be dropped half-way without losing an item, as tokio's `Receiver::recv` may. It is then dropped as soon as this generation stops fetching, and the drain does not wait for it.
+    /// Says that the fetch may be dropped half-way without losing an item, as tokio's
+    /// `Receiver::recv` may. It is then dropped as soon as this generation stops fetching, and the
+    /// drain does not wait for it.
     pub fn fetch_is_cancel_safe(mut self) -> Self {
         self.cancel_safe = true;
         self
@@ -126,7 +132,8 @@ impl<I: Send + 'static> Worker<I> {
         self
     }
 
-    /// Sets how long to wait after a fetch has failed: `min` at first, doubled each time, up to `max`. The defaults are [`FETCH_RETRY_MIN`] and [`FETCH_RETRY_MAX`].
+    /// Sets how long to wait after a fetch has failed: `min` at first, doubled each time, up to
+    /// `max`. The defaults are [`FETCH_RETRY_MIN`] and [`FETCH_RETRY_MAX`].
     pub fn fetch_retry(mut self, min: Duration, max: Duration) -> Self {
         self.retry = (min, max.max(min));
         self
@@ -173,7 +180,8 @@ impl<I: Send + 'static> Worker<I> {
         self.counts.report()
     }
 
-    /// Waits until there is room for an item, and it is our turn to fetch; it returns `None` when that will not come again. The guard holds the drain open meanwhile.
+    /// Waits until there is room for an item, and it is our turn to fetch; it returns `None` when
+    /// that will not come again. The guard holds the drain open meanwhile.
     async fn turn(&mut self, room: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Guard)> {
         let drain = &self.core.drain;
         let permit = tokio::select! {
@@ -280,7 +288,8 @@ enum FetchEnd<I> {
     Dropped,
 }
 
-/// A worker that was started; resolves when it is over: a drain has begun, and its last item is done.
+/// A worker that was started; resolves when it is over: a drain has begun, and its last item is
+/// done.
 #[must_use = "dropping it does not end the worker; `drop` it to say that its report is of no interest"]
 #[derive(Debug)]
 pub struct WorkerHandle {

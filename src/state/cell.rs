@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// Between two looks at a lock that another generation has: as long as a small change takes, and then longer.
+/// Between two looks at a lock that another generation has: as long as a small change takes, and
+/// then longer.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
@@ -43,11 +44,11 @@ pub(super) struct CellForm {
 /// How the JSON gets into the memory.
 pub(super) type CellOutput<'a> = BufWriter<Writer<'a>>;
 
-/// A state's memory, as an open file of this process alone: the lock is the open file's, and the one that came in is shared with
-/// other generations and the manager.
+/// A state's memory, as an open file of this process alone: the lock is the open file's, and the
+/// one that came in is shared with other generations and the manager.
 #[derive(Debug)]
 pub(super) struct Cell {
-    /// Never used twice in a process, as an inode number may be.
+    /// A number that is never used twice in a process, as an inode number may be.
     pub(super) id: u64,
     file: Arc<File>,
     inode: (libc::dev_t, libc::ino_t),
@@ -109,7 +110,8 @@ impl Cell {
         Lock::Presence.is_elsewhere(&self.file).unwrap_or(true)
     }
 
-    /// Returns the sequence number of what is there, without the lock: at most one of the two headers is being written.
+    /// Returns the sequence number of what is there, without the lock: at most one of the two
+    /// headers is being written.
     pub(super) fn sequence(&self, name: &str) -> Result<u64, Trouble> {
         Ok(self.page(name)?.header.current.sequence)
     }
@@ -167,7 +169,7 @@ impl Cell {
 pub(super) struct LockedCell {
     hold: Hold,
     pub(super) header: Header,
-    /// Of the two, the one that the header was read from.
+    /// Which of the two places the header was read from.
     place: usize,
 }
 
@@ -185,7 +187,8 @@ impl LockedCell {
         StateReader::open(&self.hold.0.file, &self.header.current, limit).map_err(Trouble::Damaged)
     }
 
-    /// Makes it the value. After an error the one before is. What was of another version stays beside it, if `keep_previous`.
+    /// Makes it the value. After an error the one before is. What was of another version stays
+    /// beside it, if `keep_previous`.
     pub(super) fn write(
         &mut self,
         form: &CellForm,

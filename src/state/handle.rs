@@ -20,7 +20,8 @@ pub const STATE_LIMIT: u64 = 4 << 30;
 
 type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync>;
 
-/// A named, versioned state of type `T`. Clones are the same, with one copy of the value between them.
+/// A named, versioned state of type `T`. Clones are the same, with one copy of the value between
+/// them.
 pub struct State<T> {
     target: StatePlace,
     version: u32,
@@ -50,7 +51,8 @@ impl<T> State<T> {
         Self { target, version: 1, limit: STATE_LIMIT, migrate: None, cache: Arc::default() }
     }
 
-    /// Sets the version of `T`'s form, to be raised when an older JSON would not be read as a `T`. The default is 1.
+    /// Sets the version of `T`'s form, to be raised when an older JSON would not be read as a `T`.
+    /// The default is 1.
     #[must_use]
     pub fn version(mut self, version: u32) -> Self {
         self.target.known.version.fetch_max(version, Ordering::Relaxed);
@@ -66,7 +68,8 @@ impl<T> State<T> {
         self
     }
 
-    /// Makes a `T` of the JSON of an older version, whose number it gets. It runs under the lock of the state.
+    /// Makes a `T` of the JSON of an older version, whose number it gets. It runs under the lock of
+    /// the state.
     #[must_use]
     pub fn migrate(
         mut self,
@@ -87,7 +90,8 @@ impl<T> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove). [`Error::is_timeout`]: another generation holds it.
+    /// As for [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove). [`Error::is_timeout`]:
+    /// another generation holds it.
     pub fn remove(&self) -> Result<bool> {
         let mut turn = self.target.enter()?;
         let locked = match turn.lock(true) {
@@ -120,7 +124,8 @@ impl<T> State<T> {
 }
 
 impl<T: DeserializeOwned> State<T> {
-    /// Loads the newest value that was saved, by any generation. To read 1 GiB takes seconds and blocks, and who wants to change it meanwhile waits.
+    /// Loads the newest value that was saved, by any generation. To read 1 GiB takes seconds and
+    /// blocks, and who wants to change it meanwhile waits.
     ///
     /// # Errors
     ///
@@ -223,15 +228,18 @@ impl<T: DeserializeOwned> State<T> {
 }
 
 impl<T: DeserializeOwned + Default> State<T> {
-    /// Looks at the value: never older than what any generation was told that it is saved. It is read again only when it has
-    /// changed. Where there is none, or a damaged one, which is then put aside, it is the default.
+    /// Looks at the value: never older than what any generation was told that it is saved. It is
+    /// read again only when it has changed. Where there is none, or a damaged one, which is then
+    /// put aside, it is the default.
     ///
-    /// `f` holds the lock: other threads of this process wait meanwhile, and who wants to change it.
+    /// `f` holds the lock: other threads of this process wait meanwhile, and who wants to change
+    /// it.
     ///
     /// # Errors
     ///
-    /// As for [`load`](Self::load). [`Error::is_state`]: it is of a newer version, or of an older one, and there is no
-    /// [`migrate`](Self::migrate). Damage that cannot be put aside is an error as well.
+    /// As for [`load`](Self::load). [`Error::is_state`]: it is of a newer version, or of an older
+    /// one, and there is no [`migrate`](Self::migrate). Damage that cannot be put aside is an error
+    /// as well.
     pub fn read<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R> {
         let mut turn = self.target.enter()?;
         let (locked, value) = self.begin(&mut turn, false)?;
@@ -243,7 +251,8 @@ impl<T: DeserializeOwned + Default> State<T> {
         Ok(result)
     }
 
-    /// Reads as [`read`](Self::read) does, for a tokio runtime: all of it happens on a thread for blocking calls.
+    /// Reads as [`read`](Self::read) does, for a tokio runtime: all of it happens on a thread for
+    /// blocking calls.
     ///
     /// # Errors
     ///
@@ -262,16 +271,19 @@ impl<T: DeserializeOwned + Default> State<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Default> State<T> {
-    /// Changes the value: it is locked, read again if another generation has changed it, changed by `f`, and saved as a whole. So
-    /// of two generations that live at the same time none undoes what the other one did.
+    /// Changes the value: it is locked, read again if another generation has changed it, changed by
+    /// `f`, and saved as a whole. So of two generations that live at the same time none undoes what
+    /// the other one did.
     ///
-    /// When this returns, it is saved: a SIGKILL does not lose it ([`Kept`] says what a crash that ends all generations does).
-    /// Where there is no value, or a damaged one, which is then put aside, `f` begins with the default; with an older version it
-    /// begins with what [`migrate`](Self::migrate) returns.
+    /// When this returns, it is saved: a SIGKILL does not lose it ([`Kept`] says what a crash that
+    /// ends all generations does). Where there is no value, or a damaged one, which is then put
+    /// aside, `f` begins with the default; with an older version it begins with what
+    /// [`migrate`](Self::migrate) returns.
     ///
-    /// The value stays in the memory of the process, so that the next update only has to write. It blocks: for microseconds with a
-    /// small value, for as long as another generation holds the state, and the first time for the manager's answer. `f` holds
-    /// the lock, and must not use this state by another handle: that times out.
+    /// The value stays in the memory of the process, so that the next update only has to write. It
+    /// blocks: for microseconds with a small value, for as long as another generation holds the
+    /// state, and the first time for the manager's answer. `f` holds the lock, and must not use
+    /// this state by another handle: that times out.
     ///
     /// # Errors
     ///
@@ -279,10 +291,12 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     ///
     /// - [`Error::is_timeout`]: another generation, or another thread, holds it for longer than
     ///   [`States::lock_timeout`](crate::state::States::lock_timeout). `f` was not called.
-    /// - [`Error::is_state`]: it is of a newer version; or of an older one, and there is no [`migrate`](Self::migrate); or there is
-    ///   none, and this generation cannot make one any more, as it has handed over.
+    /// - [`Error::is_state`]: it is of a newer version; or of an older one, and there is no
+    ///   [`migrate`](Self::migrate); or there is none, and this generation cannot make one any
+    ///   more, as it has handed over.
     /// - [`Error::is_invalid`]: it is no JSON, longer than the limit, or the name cannot be used.
-    /// - For the first value of a state, as for [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
+    /// - For the first value of a state, as for
+    ///   [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
     ///
     /// # Panics
     ///
@@ -294,7 +308,8 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
         }
     }
 
-    /// Updates as [`update`](Self::update) does, but when `f` returns an error, which is the inner one, nothing is saved.
+    /// Updates as [`update`](Self::update) does, but when `f` returns an error, which is the inner
+    /// one, nothing is saved.
     ///
     /// # Errors
     ///
@@ -319,7 +334,8 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
         Ok(Ok(Updated { result, kept }))
     }
 
-    /// Updates as [`update`](Self::update) does, for a tokio runtime: all of it happens on a thread for blocking calls.
+    /// Updates as [`update`](Self::update) does, for a tokio runtime: all of it happens on a thread
+    /// for blocking calls.
     ///
     /// # Cancel safety
     ///
@@ -345,8 +361,8 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
 }
 
 impl<T: Serialize> State<T> {
-    /// Makes it the value, whatever was there. While two generations live, the last one that saves wins: to change a part of a
-    /// value, use [`update`](Self::update).
+    /// Makes it the value, whatever was there. While two generations live, the last one that saves
+    /// wins: to change a part of a value, use [`update`](Self::update).
     ///
     /// When this returns [`Kept::Stored`], it is there again after any crash.
     ///
@@ -358,9 +374,12 @@ impl<T: Serialize> State<T> {
         self.target.publish(&self.form(), ticket, |output| serde_json::to_writer(output, value))
     }
 
-    /// Saves as [`save`](Self::save) does, for a tokio runtime: the value is serialized here, which takes as long as it takes and needs memory for the JSON, and written on a thread for blocking calls.
+    /// Saves as [`save`](Self::save) does, for a tokio runtime: the value is serialized here, which
+    /// takes as long as it takes and needs memory for the JSON, and written on a thread for
+    /// blocking calls.
     ///
-    /// Of saves at the same time the last one begun wins; the others then mean: this one, or a newer one, is kept.
+    /// Of several saves at the same time, the last one that was begun wins. The others then mean
+    /// that this value, or a newer one, is kept.
     ///
     /// # Cancel safety
     ///

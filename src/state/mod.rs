@@ -27,22 +27,26 @@
 //! # }
 //! ```
 //!
-//! A state is one memory file, which is put into the fd store once, as `handover.state.NAME`, and passed to the next generation as
-//! the same memory. It has a page with two headers (name, version, sequence number, where the value is, its length and
-//! checksum: CRC-32, which finds damage, not malice), and the value as JSON.
+//! A state is one memory file, which is put into the fd store once, as `handover.state.NAME`, and
+//! passed to the next generation as the same memory. It has a page with two headers (name, version,
+//! sequence number, where the value is, its length and checksum: CRC-32, which finds damage, not
+//! malice), and the value as JSON.
 //!
 //! # What a change is
 //!
-//! Under a lock that ends with the process that has it, the new JSON is written where the current one is not. Then one write
-//! to the header makes it the current one, a second one makes the header's copy, and the old JSON's memory is given back. So at
-//! every instant, a SIGKILL or a failed write included, the old or the new value is there as a whole; and when the call returns,
+//! Under a lock that ends with the process that has it, the new JSON is written where the current
+//! one is not. Then one write to the header makes it the current one, a second one makes the
+//! header's copy, and the old JSON's memory is given back. So at every instant, a SIGKILL or a
+//! failed write included, the old or the new value is there as a whole; and when the call returns,
 //! it is the new one. A change is about ten system calls, and no message to the manager.
 //!
-//! Rejected: a sealed file for each save, which replaces the one before in the fd store. While a reload goes on, two
-//! generations live: the new one accepts, the old one still answers what it had accepted. Both change the state, but the
-//! manager listens to the main process only, and what one of them saves from its copy undoes what the other one did. A sealed file
-//! also cost every save three messages to the manager. Rejected as well: a mapping, because a writer that is killed in
-//! the middle leaves half of a change, and a value that is a plain struct, because the next version of the program has another one.
+//! Rejected: a sealed file for each save, which replaces the one before in the fd store. While a
+//! reload goes on, two generations live: the new one accepts, the old one still answers what it had
+//! accepted. Both change the state, but the manager listens to the main process only, and what one
+//! of them saves from its copy undoes what the other one did. A sealed file also cost every save
+//! three messages to the manager. Rejected as well: a mapping, because a writer that is killed in
+//! the middle leaves half of a change, and a value that is a plain struct, because the next version
+//! of the program has another one.
 //!
 //! # What survives
 //!
@@ -56,17 +60,21 @@
 //!
 //! # Versions
 //!
-//! The first change by a program with a higher [`State::version`] raises that of the state; from then on a program with a lower one
-//! cannot change it ([`Error::is_state`](crate::Error::is_state)). The value of the version before stays beside it until [`States::settle`], so that
-//! [`States::restore`] can take it back when the new generation is rolled back.
+//! The first change by a program with a higher [`State::version`] raises that of the state; from
+//! then on a program with a lower one cannot change it
+//! ([`Error::is_state`](crate::Error::is_state)). The value of the version before stays beside it
+//! until [`States::settle`], so that [`States::restore`] can take it back when the new generation
+//! is rolled back.
 //!
 //! # Limitations
 //!
-//! - The memory counts as that of the service (`MemoryMax=`): the JSON once, twice for the moment of a change, and once more for
-//!   the version before until `settle`. [`State::update`] and [`State::read`] also keep the value in the process.
-//! - A change writes the whole value. What is big and changes in small parts belongs into [`States::raw`], or more states.
-//! - It needs `/proc`. A generation that is stopped (SIGSTOP) in the middle of a change makes the others wait for
-//!   [`STATE_LOCK_TIMEOUT`]; one that is killed does not.
+//! - The memory counts as that of the service (`MemoryMax=`): the JSON once, twice for the moment
+//!   of a change, and once more for the version before until `settle`. [`State::update`] and
+//!   [`State::read`] also keep the value in the process.
+//! - A change writes the whole value. What is big and changes in small parts belongs into
+//!   [`States::raw`], or more states.
+//! - It needs `/proc`. A generation that is stopped (SIGSTOP) in the middle of a change makes the
+//!   others wait for [`STATE_LOCK_TIMEOUT`]; one that is killed does not.
 
 mod cell;
 mod handle;

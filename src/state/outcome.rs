@@ -24,11 +24,12 @@ pub enum Loaded<T> {
     None,
     /// A state of this version.
     Current(T),
-    /// A state of an older version, and what [`State::migrate`](super::State::migrate) made of it. It is not saved yet.
+    /// A state of an older version, and what [`State::migrate`](super::State::migrate) made of it.
+    /// It is not saved yet.
     Migrated {
         /// What the migration returned.
         value: T,
-        /// Its version before.
+        /// The version that it had before.
         from: u32,
     },
     /// A state of an older version, and no migration is set.
@@ -38,12 +39,14 @@ pub enum Loaded<T> {
         /// Its JSON, in memory of its own, which counts as long as the reader is there.
         reader: StateReader,
     },
-    /// There is a state, but it cannot be used: truncated, foreign, too long, of a newer version. It was logged and put aside.
+    /// There is a state, but it cannot be used: truncated, foreign, too long, of a newer version.
+    /// It was logged and put aside.
     Damaged {
         /// What is wrong with it, as a sentence.
         reason: String,
-        /// The name in the fd store under which it is kept now, until another one of this state is. None: it stays where it is,
-        /// because that failed, or because a generation that runs uses it (it is of that one's newer version).
+        /// The name in the fd store under which it is kept now, until another one of this state is.
+        /// None: it stays where it is, because that failed, or because a generation that runs uses
+        /// it (it is of that one's newer version).
         aside: Option<String>,
     },
 }

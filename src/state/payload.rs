@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use tracing::debug;
 
-/// For each system call; a state of 1 GiB is then 4096 of them.
+/// How much one system call reads or writes; a state of 1 GiB is then 4096 of them.
 pub(super) const BUFFER: usize = 256 * 1024;
 /// The buffer for a small state, or one of unknown size.
 pub(super) const SMALL_BUFFER: usize = 16 * 1024;
@@ -38,7 +38,8 @@ fn gaps(used: &[Payload]) -> Vec<Range<u64>> {
     gaps
 }
 
-/// Gives back everything but the headers and these payloads: the ones before, and what a killed writer has left.
+/// Gives back everything but the headers and these payloads: the ones before, and what a killed
+/// writer has left.
 pub(super) fn keep_only(file: &File, used: &[Payload]) {
     let done = file.metadata().and_then(|metadata| {
         // Of a page only a part of which is punched, nothing is given back.
@@ -52,8 +53,9 @@ pub(super) fn keep_only(file: &File, used: &[Payload]) {
 
 /// Writes a payload of unknown length into the free pages.
 ///
-/// It begins where the one before would fit, and when it gets longer than that gap it moves on to the next one. A first pass that
-/// only counts was rejected: it would serialize twice, and a `Serialize` need not say the same twice.
+/// It begins where the one before would fit, and when it gets longer than that gap it moves on to
+/// the next one. A first pass that only counts was rejected: it would serialize twice, and a
+/// `Serialize` need not say the same twice.
 pub(super) struct Writer<'a> {
     file: &'a File,
     gap: Range<u64>,
@@ -132,8 +134,8 @@ pub struct StateReader {
 }
 
 impl StateReader {
-    /// Checks everything but the JSON; what is wrong is the end of a sentence about the state. The caller has the lock for as
-    /// long as it reads.
+    /// Checks everything but the JSON; what is wrong is the end of a sentence about the state. The
+    /// caller has the lock for as long as it reads.
     pub(super) fn open(file: &Arc<File>, payload: &Payload, limit: u64) -> Result<Self, String> {
         let size = file.metadata().map_err(|error| format!("cannot be looked at: {error}"))?.len();
         let present = size.saturating_sub(payload.offset);

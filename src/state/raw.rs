@@ -19,14 +19,15 @@ pub struct RawState {
 }
 
 impl States {
-    /// Returns memory of that many bytes, zero at first, for the application to map: what is written to it is kept as it is written.
+    /// Returns memory of that many bytes, zero at first, for the application to map: what is
+    /// written to it is kept as it is written.
     ///
     /// Its size is sealed. The previous generation, while it drains, has the same memory.
     ///
     /// # Errors
     ///
-    /// [`Error::is_invalid`]: there is memory of another size under that name, or the name cannot be used. Else as for
-    /// [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
+    /// [`Error::is_invalid`]: there is memory of another size under that name, or the name cannot
+    /// be used. Else as for [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
     pub fn raw(&self, name: &str, size: u64) -> Result<RawState> {
         check_name(name)?;
         let entry = entry(name);

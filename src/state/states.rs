@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::warn;
 
-/// How long a state may be held by others, other threads or another generation, unless set otherwise: 5 s.
+/// How long a state may be held by others, other threads or another generation, unless set
+/// otherwise: 5 s.
 pub const STATE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The states of a service. Clones are the same.
@@ -32,7 +33,9 @@ impl States {
         Self { store, timeout: STATE_LOCK_TIMEOUT, known: Arc::default(), settled: Arc::default() }
     }
 
-    /// Sets how long each use of a state waits for others, threads or generations, that hold it. It holds for handles that are made from now on. The default is [`STATE_LOCK_TIMEOUT`]. It is to be raised for states whose change takes seconds: more than some 100 MiB.
+    /// Sets how long each use of a state waits for others, threads or generations, that hold it. It
+    /// holds for handles that are made from now on. The default is [`STATE_LOCK_TIMEOUT`]. It is to
+    /// be raised for states whose change takes seconds: more than some 100 MiB.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -53,8 +56,9 @@ impl States {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Makes an empty memory for each state of which there is a handle and no value yet, so that the next generation and
-    /// this one have the same. To be called before the next generation gets the [entries](FdStore::entries) of the store.
+    /// Makes an empty memory for each state of which there is a handle and no value yet, so that
+    /// the next generation and this one have the same. It is to be called before the next
+    /// generation gets the [entries](FdStore::entries) of the store.
     ///
     /// Without it, both may make one. Then that of the previous generation counts.
     ///
@@ -68,12 +72,14 @@ impl States {
         })
     }
 
-    /// Settles the states, when no rollback will come any more: gives back the memory that values of an older version have, and keeps no such values from now on. It is to be called when this generation is the main one, and the previous one only drains; also by a first generation.
+    /// Settles the states, when no rollback will come any more: gives back the memory that values
+    /// of an older version have, and keeps no such values from now on. It is to be called when this
+    /// generation is the main one, and the previous one only drains; also by a first generation.
     ///
     /// # Errors
     ///
-    /// [`Error::is_timeout`]: another generation holds one of them. The others are settled; the next [`restore`](Self::restore)
-    /// or `settle` of any generation sees what is left.
+    /// [`Error::is_timeout`]: another generation holds one of them. The others are settled; the
+    /// next [`restore`](Self::restore) or `settle` of any generation sees what is left.
     pub fn settle(&self) -> Result<()> {
         self.settled.store(true, Ordering::Relaxed);
         self.each(|turn, form| match turn.lock(true)? {
@@ -85,9 +91,12 @@ impl States {
         })
     }
 
-    /// Restores the states after a rollback: each of which there is a handle, and that the failed generation has raised to a newer version, gets back the value that it had before. What was changed since then is lost, and a warning says how many changes that were.
+    /// Restores the states after a rollback: each of which there is a handle, and that the failed
+    /// generation has raised to a newer version, gets back the value that it had before. What was
+    /// changed since then is lost, and a warning says how many changes that were.
     ///
-    /// To be called when the failed generation does not run any more. Returns how many states were set back.
+    /// It is to be called when the failed generation does not run any more. It returns how many
+    /// states were set back.
     ///
     /// # Errors
     ///
@@ -112,7 +121,8 @@ impl States {
         Ok(restored)
     }
 
-    /// Calls the function for each state of which there is a handle. Damage is for those who read it.
+    /// Calls the function for each state of which there is a handle. Damage is for those who read
+    /// it.
     fn each(&self, mut f: impl FnMut(&mut StateTurn<'_>, &CellForm) -> Result<(), Trouble>) -> Result<()> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut failed = Ok(());

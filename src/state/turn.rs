@@ -51,7 +51,7 @@ struct KnownCell {
 struct Opened {
     cell: Arc<Cell>,
     kept: Kept,
-    /// Of the store, when it was looked at.
+    /// The number of changes of the store when it was looked at.
     changes: u64,
 }
 
@@ -68,7 +68,8 @@ impl StatePlace {
         format!("{RESERVED}state.{}", self.name)
     }
 
-    /// Waits until no other thread has it. A plain mutex was rejected: an update within an update would wait for ever.
+    /// Waits until no other thread has it. A plain mutex was rejected: an update within an update
+    /// would wait for ever.
     pub(super) fn enter(&self) -> Result<StateTurn<'_>> {
         check_name(&self.name)?;
         let (deadline, mut place) = (after(self.timeout), self.known.lock());
@@ -198,7 +199,8 @@ impl StateTurn<'_> {
             None if fds.is_empty() => return Ok(None),
             None => {
                 let cell = newest(&fds, name)?;
-                // Somebody else has put more than one: a new open file of this one replaces them all, in the same memory.
+                // Somebody else has put more than one: a new open file of this one replaces them
+                // all, in the same memory.
                 if fds.len() > 1 {
                     let only = cell.reopen().map(|file| store.replace(&entry, &[file]));
                     debug!(?only, "the state {name:?} is in the fd store {} times", fds.len());

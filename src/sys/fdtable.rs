@@ -1,8 +1,10 @@
-//! The kernel's table of a process's fds, made as large as needed before it has threads. To make it larger later takes the kernel 10 ms
-//! and more as soon as there are two threads, and whoever opens or accepts something in that time waits for it.
+//! The kernel's table of a process's fds, made as large as needed before it has threads. To make it
+//! larger later takes the kernel 10 ms and more as soon as there are two threads, and whoever opens
+//! or accepts something in that time waits for it.
 //!
 //! # References
-//! proc_pid_status(5): `FDSize`; fcntl(2): `F_DUPFD`; "RCU grace period" in the kernel's documentation.
+//! proc_pid_status(5): `FDSize`; fcntl(2): `F_DUPFD`; "RCU grace period" in the kernel's
+//! documentation.
 
 use std::io;
 use std::os::fd::{AsFd as _, RawFd};
@@ -12,10 +14,12 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::sys::socket::duplicate_above;
 use crate::sys::status::status;
 
-/// Entries that a table has at least: the soft limit (`LimitNOFILE=`) that systemd gives. 8 bytes each.
+/// Entries that a table has at least: the soft limit (`LimitNOFILE=`) that systemd gives. 8 bytes
+/// each.
 const LEAST: u64 = 1024;
 
-/// Returns how many entries the table of a new process shall have: as many as that of the process which it is to follow.
+/// Returns how many entries the table of a new process shall have: as many as that of the process
+/// which it is to follow.
 pub(crate) fn entries_like(pid: u32) -> RawFd {
     let entries = status(pid, "FDSize").and_then(|entries| entries.parse().ok()).unwrap_or(LEAST);
     within_limit(entries.max(LEAST))

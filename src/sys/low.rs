@@ -1,5 +1,5 @@
-//! Low fd numbers, held for those that the next start passes on: then the new process needs a copy of a short table only,
-//! however many connections have the numbers above.
+//! Low fd numbers, held for those that the next start passes on: then the new process needs a copy
+//! of a short table only, however many connections have the numbers above.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};

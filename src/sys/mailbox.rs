@@ -1,7 +1,9 @@
-//! A socket that processes send sd_notify(3) messages to, with who each is from and the fds that come along.
+//! A socket that processes send sd_notify(3) messages to, with who each is from and the fds that
+//! come along.
 //!
 //! # References
-//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; an address of no length makes the kernel choose an abstract name.
+//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; an address of no length makes the
+//! kernel choose an abstract name.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -20,7 +22,7 @@ const MAX_FDS: usize = 253;
 #[derive(Debug)]
 pub(crate) struct Letter {
     pub(crate) bytes: Vec<u8>,
-    /// `None`: of a PID namespace that ours cannot see.
+    /// The sender, or `None` if it is of a PID namespace that ours cannot see.
     pub(crate) pid: Option<u32>,
     pub(crate) fds: Vec<OwnedFd>,
 }

@@ -1,4 +1,5 @@
-//! Memory files: bytes that two processes share, sealed so that nobody can change them, or changed under a lock.
+//! Memory files: bytes that two processes share, sealed so that nobody can change them, or changed
+//! under a lock.
 //!
 //! # References
 //! memfd_create(2), fcntl(2) "Open file description locks", fallocate(2).
@@ -47,7 +48,8 @@ pub(crate) fn seal_growing(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the same memory as an open file of its own: with locks and a position that no other holder of `fd` shares.
+/// Opens the same memory as an open file of its own: with locks and a position that no other holder
+/// of `fd` shares.
 pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
     File::options().read(true).write(true).open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
@@ -69,7 +71,8 @@ pub(crate) enum Lock {
 }
 
 impl Lock {
-    /// Tries to take the lock; false means that somebody else has it. The lock is the open file's, and ends with it: with the process at the latest.
+    /// Tries to take the lock; false means that somebody else has it. The lock is the open file's,
+    /// and ends with it: with the process at the latest.
     pub(crate) fn try_take(self, file: &File, exclusive: bool) -> io::Result<bool> {
         let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
         match fcntl(file, FcntlArg::F_OFD_SETLK(&self.describe(kind))) {

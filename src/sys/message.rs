@@ -31,7 +31,8 @@ pub(crate) enum Address {
 
 /// Receives a message, with its sender. It never blocks.
 ///
-/// Not by nix: its `recvmsg` takes the length of a Unix address for known, and leaves that of a nameless sender uninitialized.
+/// It does not use nix, whose `recvmsg` takes the length of a Unix address for known, and leaves
+/// that of a nameless sender uninitialized.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     // SAFETY: all zeroes is a valid sockaddr_storage: of no family.
     let mut from = Name { storage: unsafe { std::mem::zeroed() }, length: 0 };
@@ -47,8 +48,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
         message.msg_iovlen = 1;
         message.msg_control = (&raw mut space).cast();
         message.msg_controllen = SPACE;
-        // SAFETY: each pointer in the header is to something of ours that lives on, with its own length beside it; the fd
-        // is open while it is borrowed.
+        // SAFETY: each pointer in the header is to something of ours that lives on, with its own
+        // length beside it; the fd is open while it is borrowed.
         match usize::try_from(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) }) {
             Ok(length) => break length,
             Err(_) => match Errno::last() {
@@ -69,7 +70,8 @@ const UCRED: libc::c_uint = 12;
 const _: () = assert!(size_of::<libc::sockaddr_storage>() == STORAGE as usize);
 const _: () = assert!(size_of::<libc::ucred>() == UCRED as usize);
 
-/// Room for one `SCM_CREDENTIALS`. Fds that somebody sends along do not fit, so that the kernel closes them.
+/// The room for one `SCM_CREDENTIALS`. Fds that somebody sends along do not fit, so that the kernel
+/// closes them.
 // SAFETY: this only computes.
 const SPACE: usize = unsafe { libc::CMSG_SPACE(UCRED) } as usize;
 
@@ -77,10 +79,12 @@ const SPACE: usize = unsafe { libc::CMSG_SPACE(UCRED) } as usize;
 #[repr(C, align(8))]
 struct Space([u8; SPACE]);
 
-/// Reads the credentials of a message that the kernel has filled in, with its control buffer still alive.
+/// Reads the credentials of a message that the kernel has filled in, with its control buffer still
+/// alive.
 fn credentials(message: &libc::msghdr) -> Option<Credentials> {
-    // SAFETY: the kernel has set msg_controllen to what it wrote to our aligned buffer, and the macros stay within it; what
-    // is read is a ucred, because its type says so and its length is checked.
+    // SAFETY: the kernel has set msg_controllen to what it wrote to our aligned buffer, and the
+    // macros stay within it; what is read is a ucred, because its type says so and its length is
+    // checked.
     unsafe {
         let control = libc::CMSG_FIRSTHDR(message).as_ref()?;
         let whole = control.cmsg_len >= libc::CMSG_LEN(UCRED) as usize;
@@ -107,8 +111,8 @@ impl Name {
         let is = |size: usize| self.length >= size;
         match libc::c_int::from(self.storage.ss_family) {
             libc::AF_INET if is(size_of::<libc::sockaddr_in>()) => {
-                // SAFETY: a sockaddr_storage has room and alignment for each kind of address, any bytes are valid ones,
-                // and these were written by the kernel.
+                // SAFETY: a sockaddr_storage has room and alignment for each kind of address, any
+                // bytes are valid ones, and these were written by the kernel.
                 let v4 = unsafe { &*pointer.cast::<libc::sockaddr_in>() };
                 let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
                 Some(Address::Inet(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into()))
@@ -160,14 +164,15 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Receives one message of a POSIX message queue, and returns its length. The buffer must have [`queue_message_size`]. It never blocks if the fd is nonblocking.
+/// Receives one message of a POSIX message queue, and returns its length. The buffer must have
+/// [`queue_message_size`]. It never blocks if the fd is nonblocking.
 ///
 /// # References
 /// - mq_receive(3). On Linux a queue's descriptor is a file descriptor.
 pub(crate) fn receive_queued(queue: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
-        // SAFETY: pointer and length are those of one buffer of ours, and the fd is open while it is borrowed; the
-        // priority may be null.
+        // SAFETY: pointer and length are those of one buffer of ours, and the fd is open while it
+        // is borrowed; the priority may be null.
         let length = unsafe {
             libc::mq_receive(queue.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), std::ptr::null_mut())
         };

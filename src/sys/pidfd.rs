@@ -1,4 +1,5 @@
-//! Processes by pidfd: signals that cannot hit a stranger, and how a process that is not our child ended.
+//! Processes by pidfd: signals that cannot hit a stranger, and how a process that is not our child
+//! ended.
 //!
 //! # References
 //! pidfd_open(2), pidfd_send_signal(2), waitid(2), and `linux/pidfd.h` for `PIDFD_GET_INFO`.
@@ -73,7 +74,8 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Returns how the process ended, or `None` while that cannot be told yet. It reaps the process if that is our own child.
+/// Returns how the process ended, or `None` while that cannot be told yet. It reaps the process if
+/// that is our own child.
 pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
     match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
         Ok(WaitStatus::Exited(_, code)) => return Some(Ended::Exited(code)),

@@ -12,7 +12,8 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Receives one packet, and returns its real length, which is more than the buffer's if it did not fit. It never blocks.
+/// Receives one packet, and returns its real length, which is more than the buffer's if it did not
+/// fit. It never blocks.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {

@@ -82,7 +82,8 @@ pub(crate) fn is_open(number: i32) -> bool {
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
-/// Takes the fd at `index` out of `fds`, close-on-exec from now on. None: there is none, or it was taken.
+/// Takes the fd at `index` out of `fds`, close-on-exec from now on. None: there is none, or it was
+/// taken.
 pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedFd>> {
     let Some(number) = fds.take_raw_fd(index)? else {
         return Ok(None);
@@ -90,8 +91,8 @@ pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedF
     if !is_open(number) {
         return Err(Errno::EBADF.into());
     }
-    // SAFETY: it is open, passed to this process to own, and ListenFd gives each out once per process,
-    // because it removes LISTEN_FDS when it reads it.
+    // SAFETY: it is open, passed to this process to own, and ListenFd gives each out once per
+    // process, because it removes LISTEN_FDS when it reads it.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     set_cloexec(fd.as_fd())?;
     Ok(Some(fd))
@@ -168,7 +169,8 @@ pub(crate) fn bind_inet(address: SocketAddr, kind: SockType) -> io::Result<Owned
     Ok(fd)
 }
 
-/// Binds a nonblocking Unix socket, which listens unless it is one of datagrams. The file of a path gets `mode` from the start.
+/// Binds a nonblocking Unix socket, which listens unless it is one of datagrams. The file of a path
+/// gets `mode` from the start.
 pub(crate) fn bind_unix(address: &UnixAddr, kind: SockType, mode: Mode) -> io::Result<OwnedFd> {
     let fd = unix_socket(kind)?;
     // bind(2) gives the file the mode of the socket, less the umask: no moment with a wider one,
@@ -183,7 +185,8 @@ fn listen_unless_datagram(fd: &OwnedFd, kind: SockType) -> nix::Result<()> {
     if kind == SockType::Datagram { Ok(()) } else { listen(fd, Backlog::MAXCONN) }
 }
 
-/// Returns whether somebody listens or receives there. An answer that says neither yes nor no is an error.
+/// Returns whether somebody listens or receives there. An answer that says neither yes nor no is an
+/// error.
 pub(crate) fn is_listened_to(address: &UnixAddr) -> io::Result<bool> {
     let fd = unix_socket(SockType::Stream)?;
     match connect(fd.as_raw_fd(), address) {
@@ -273,7 +276,8 @@ fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int
     const LENGTH: libc::socklen_t = 4;
     const { assert!(size_of::<libc::c_int>() == LENGTH as usize) };
     let mut length = LENGTH;
-    // SAFETY: value and length are ours, length is that of value, and the fd is open while it is borrowed.
+    // SAFETY: value and length are ours, length is that of value, and the fd is open while it is
+    // borrowed.
     let result =
         unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length) };
     Errno::result(result)?;

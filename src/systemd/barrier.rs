@@ -19,8 +19,8 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send), and [`Error::is_timeout`] when the manager does not answer in time. The
-    /// whole call takes no longer than `timeout`.
+    /// As for [`send`](Self::send), and [`Error::is_timeout`] when the manager does not answer in
+    /// time. The whole call takes no longer than `timeout`.
     #[doc(alias = "BARRIER")]
     #[doc(alias = "sd_notify_barrier")]
     pub fn barrier(&self, timeout: Duration) -> Result<Delivery> {
@@ -30,7 +30,8 @@ impl Notifier {
             return Ok(Delivery::NoManager);
         }
         drop(theirs);
-        // Nobody writes into the pipe: what wakes us is that the manager closed the last copy of its end.
+        // Nobody writes into the pipe: what wakes us is that the manager closed the last copy of
+        // its end.
         match socket::wait(ours.as_fd(), PollFlags::POLLIN, deadline) {
             Ok(true) => Ok(Delivery::Sent),
             Ok(false) => Err(timed_out(timeout)),
@@ -42,7 +43,8 @@ impl Notifier {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the barrier may have been sent; that does no harm, and a new one can be sent.
+    /// When the future is dropped, the barrier may have been sent; that does no harm, and a new one
+    /// can be sent.
     ///
     /// # Errors
     ///

@@ -44,7 +44,8 @@ pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// The message is in the service manager's queue. That it was read, only a [barrier](Notifier::barrier) tells.
+    /// The message is in the service manager's queue. That it was read, only a
+    /// [barrier](Notifier::barrier) tells.
     Sent,
     /// There is no service manager: `NOTIFY_SOCKET` is not set, or empty.
     NoManager,
@@ -52,8 +53,8 @@ pub enum Delivery {
 
 /// The way to the service manager.
 ///
-/// Each message opens its own nonblocking socket: so a restarted manager is found again, and nothing has to be
-/// kept away from child processes.
+/// Each message opens its own nonblocking socket: so a restarted manager is found again, and
+/// nothing has to be kept away from child processes.
 #[derive(Debug, Clone)]
 #[doc(alias = "NOTIFY_SOCKET")]
 #[doc(alias = "sd_notify")]
@@ -70,7 +71,9 @@ struct ManagerSocket {
 }
 
 impl Notifier {
-    /// Finds the service manager that `NOTIFY_SOCKET` names: a path, `@abstract`, or `vsock:CID:PORT`, where `vsock` may be `vsock-stream`, `vsock-dgram` or `vsock-seqpacket`. Without the variable there is nobody to tell.
+    /// Finds the service manager that `NOTIFY_SOCKET` names: a path, `@abstract`, or
+    /// `vsock:CID:PORT`, where `vsock` may be `vsock-stream`, `vsock-dgram` or `vsock-seqpacket`.
+    /// Without the variable there is nobody to tell.
     ///
     /// # Errors
     ///
@@ -111,7 +114,8 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// Nobody receives at `NOTIFY_SOCKET`, or there was no room within the timeout ([`Error::is_timeout`]).
+    /// Nobody receives at `NOTIFY_SOCKET`, or there was no room within the timeout
+    /// ([`Error::is_timeout`]).
     pub fn send(&self, message: &Message) -> Result<Delivery> {
         self.send_with_fds(message, &[])
     }
@@ -129,8 +133,8 @@ impl Notifier {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the message was sent as a whole or not at all; on a vsock stream too, unless
-    /// the connection breaks at that moment.
+    /// When the future is dropped, the message was sent as a whole or not at all; on a vsock stream
+    /// too, unless the connection breaks at that moment.
     ///
     /// # Errors
     ///
@@ -196,7 +200,8 @@ impl ManagerSocket {
         self.receiver.connect().map_err(|error| self.failed(error))
     }
 
-    /// Tries to send. It returns false if there is no room yet, or the connection is still being made.
+    /// Tries to send. It returns false if there is no room yet, or the connection is still being
+    /// made.
     fn try_send(&self, socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<bool> {
         match scm::send(socket, bytes, fds) {
             Ok(sent) if sent == bytes.len() => Ok(true),

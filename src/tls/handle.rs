@@ -27,7 +27,8 @@ use crate::state::States;
 /// The name of the state in which ticket keys are.
 const TICKETS: &str = "tls-ticket-keys";
 
-/// A certificate with its key, and everything else that a TLS server needs. Clones are the same one.
+/// A certificate with its key, and everything else that a TLS server needs. Clones are the same
+/// one.
 #[derive(Clone)]
 pub struct Tls {
     inner: Arc<TlsShared>,
@@ -37,8 +38,8 @@ impl Tls {
     /// Reads a chain (the server's own certificate first) and its private key, both in PEM.
     ///
     /// # Errors
-    /// The files cannot be read, or the pair cannot serve ([`Error::is_invalid`]); the message names the file, the reason,
-    /// and what to do.
+    /// The files cannot be read, or the pair cannot serve ([`Error::is_invalid`]); the message
+    /// names the file, the reason, and what to do.
     pub fn from_files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self> {
         Self::from_files_with(chain, key, TlsOptions::default())
     }
@@ -69,17 +70,18 @@ impl Tls {
         Self::new(&given(chain.as_ref(), key.as_ref()), None, options)
     }
 
-    /// Reads the files again and serves with them from the next handshake on. False: they hold the same chain as before.
-    /// It blocks for as long as reading two small files takes.
+    /// Reads the files again and serves with them from the next handshake on. False: they hold the
+    /// same chain as before. It blocks for as long as reading two small files takes.
     ///
     /// # Errors
-    /// As [`from_files`](Self::from_files); the pair before serves on. [`Error::is_state`]: it was not made from files.
+    /// As [`from_files`](Self::from_files); the pair before serves on. [`Error::is_state`]: it was
+    /// not made from files.
     pub fn reload(&self) -> Result<bool> {
         self.inner.renew(true)
     }
 
-    /// Serves with this pair from the next handshake on. False: it is the same chain as before. One that was made from files
-    /// serves with those again when they change.
+    /// Serves with this pair from the next handshake on. False: it is the same chain as before. One
+    /// that was made from files serves with those again when they change.
     ///
     /// # Errors
     /// As [`from_pem`](Self::from_pem); the pair before serves on.
@@ -88,7 +90,9 @@ impl Tls {
         Ok(self.inner.serving.replace(pair))
     }
 
-    /// Returns the configuration for rustls, in which the certificate is replaced and tickets are shared as everywhere. It is for accept loops of your own, which should have a [timeout](Self::handshake_timeout).
+    /// Returns the configuration for rustls, in which the certificate is replaced and tickets are
+    /// shared as everywhere. It is for accept loops of your own, which should have a
+    /// [timeout](Self::handshake_timeout).
     #[must_use]
     pub fn config(&self) -> Arc<rustls::ServerConfig> {
         Arc::clone(&self.inner.config)
@@ -106,12 +110,14 @@ impl Tls {
         self.inner.tickets.as_ref().map(|tickets| tickets.keys())
     }
 
-    /// Makes session tickets with these keys from now on, and new ones when they are used up; other generations do as well, if
-    /// tickets are [shared](Self::share_tickets). Tickets that were made before can still be read.
+    /// Makes session tickets with these keys from now on, and new ones when they are used up; other
+    /// generations do as well, if tickets are [shared](Self::share_tickets). Tickets that were made
+    /// before can still be read.
     ///
     /// # Errors
-    /// [`Error::is_state`]: there are no tickets. As for [`State::update`](crate::state::State::update), if tickets are
-    /// shared; then nothing has changed. Else: no random numbers.
+    /// [`Error::is_state`]: there are no tickets. As for
+    /// [`State::update`](crate::state::State::update), if tickets are shared; then nothing has
+    /// changed. Else: no random numbers.
     pub fn set_ticket_keys(&self, keys: &TicketKeys) -> Result<()> {
         let tickets = self.inner.tickets()?;
         if let Some(share) = self.inner.share() {
@@ -121,17 +127,20 @@ impl Tls {
         self.inner.share_tickets()
     }
 
-    /// Keeps the keys of session tickets among these states, where other generations of the service find them, and takes
-    /// those that are there. From then on they are compared once a minute. `Service::serve_https` does it, unless there is a
+    /// Keeps the keys of session tickets among these states, where other generations of the service
+    /// find them, and takes those that are there. From then on they are compared once a minute.
+    /// `Service::serve_https` does it, unless there is a
     /// [`client_verifier`](TlsOptions::client_verifier).
     ///
-    /// With one, a client that comes back with a ticket is not verified again: with shared keys also not by a new generation, which
-    /// may trust others, or know that the client's certificate was revoked. Only whether a certificate was asked for, was
-    /// needed, and the names of those who may have issued it are part of a ticket, and must be the same.
+    /// With a verifier, a client that comes back with a ticket is not verified again: with shared
+    /// keys also not by a new generation, which may trust others, or know that the client's
+    /// certificate was revoked. Only whether a certificate was asked for, was needed, and the names
+    /// of those who may have issued it are part of a ticket, and must be the same.
     ///
     /// # Errors
-    /// [`Error::is_state`]: there are no tickets. As for [`State::update`](crate::state::State::update): then this process
-    /// makes tickets with its own keys until it can share them, which it tries again.
+    /// [`Error::is_state`]: there are no tickets. As for
+    /// [`State::update`](crate::state::State::update): then this process makes tickets with its own
+    /// keys until it can share them, which it tries again.
     pub fn share_tickets(&self, states: &States) -> Result<()> {
         self.inner.tickets()?;
         *lock(&self.inner.share) = Some(states.state(TICKETS));
@@ -148,7 +157,8 @@ impl Tls {
         self.inner.tickets.is_some() && !self.inner.verifies_clients
     }
 
-    /// Ends the care for files and keys once this drain has begun, and all others that were named before.
+    /// Ends the care for files and keys once this drain has begun, and all others that were named
+    /// before.
     #[cfg(feature = "http")]
     pub(crate) fn serves_for(&self, drain: &Drain) {
         lock(&self.inner.drains).push(drain.clone());
@@ -227,8 +237,8 @@ fn given(chain: &[u8], key: &[u8]) -> Pem {
     Pem { chain: chain.to_vec(), key, chain_name: "that was given".into(), key_name: "that was given".into() }
 }
 
-/// Rustls resumes a session without a word to the verifier, so a session of those that were not verified must not be one of
-/// those that must be.
+/// Rustls resumes a session without a word to the verifier, so a session of those that were not
+/// verified must not be one of those that must be.
 fn realm(verifier: Option<&dyn ClientCertVerifier>) -> Vec<u8> {
     let Some(verifier) = verifier.filter(|verifier| verifier.offer_client_auth()) else { return vec![0] };
     let mut issuers = digest::Context::new(&digest::SHA256);

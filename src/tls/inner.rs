@@ -31,7 +31,7 @@ pub(super) struct TlsShared {
     pub(super) verifies_clients: bool,
     /// Where ticket keys outlive this process.
     pub(super) share: Mutex<Option<State<TicketKeys>>>,
-    /// Told already that the keys cannot be shared.
+    /// Whether it was logged already that the keys cannot be shared.
     pub(super) unshared: AtomicBool,
     /// The files as they were last seen. Its lock lets one reload go on at a time.
     pub(super) seen: Mutex<SeenFiles>,

@@ -40,7 +40,7 @@ pub(super) struct Pem {
     pub(super) key_name: String,
 }
 
-/// By what a pair is judged.
+/// What a pair is judged by.
 pub(super) struct Judge {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) ignore_validity: bool,
@@ -77,7 +77,8 @@ impl Judge {
         if chain.is_empty() {
             return Err(refuse(&"it has no certificate in it (-----BEGIN CERTIFICATE-----)"));
         }
-        // Of an intermediate that is past its time clients may know a newer one: that is no reason to stop.
+        // Of an intermediate that is past its time clients may know a newer one: that is no reason
+        // to stop.
         for (at, certificate) in chain.iter().enumerate().skip(1) {
             if !self.ignore_validity && self.validity(certificate).is_some_and(|(_, not_after)| now() > not_after) {
                 tracing::warn!("certificate {} of the chain {} has expired", at + 1, pem.chain_name);
@@ -110,7 +111,8 @@ impl Judge {
         }
     }
 
-    /// Reads from when to when it is valid, in seconds since 1970. webpki has no question for it, but says it when it refuses: it looks at the time first. One more X.509 parser was rejected.
+    /// Reads from when to when it is valid, in seconds since 1970. webpki has no question for it,
+    /// but says it when it refuses: it looks at the time first. One more X.509 parser was rejected.
     fn validity(&self, certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
         let parsed = ParsedCertificate::try_from(certificate).ok()?;
         let at = |seconds| {
@@ -144,7 +146,8 @@ pub(super) struct Files {
     pub(super) key: PathBuf,
 }
 
-/// Which files were there; another one when either was written, renamed over, or its symlink pointed elsewhere.
+/// Which files were there; another one when either was written, renamed over, or its symlink
+/// pointed elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp([Option<[i128; 5]>; 2]);
 

@@ -14,7 +14,8 @@ use tokio_rustls::server;
 
 use crate::drain::Stream;
 
-/// A connection after its handshake. Shutting it down sends TLS's own end (close_notify); dropping it does not.
+/// A connection after its handshake. Shutting it down sends TLS's own end (close_notify); dropping
+/// it does not.
 pub struct TlsStream {
     inner: server::TlsStream<Records>,
     info: TlsInfo,
@@ -32,7 +33,8 @@ impl TlsStream {
         &self.info
     }
 
-    /// Returns whether a part of a record has been received, and not all of it: the client is sending.
+    /// Returns whether a part of a record has been received, and not all of it: the client is
+    /// sending.
     #[cfg(feature = "http")]
     pub(crate) fn is_partial(&self) -> bool {
         self.inner.get_ref().0.is_partial()
@@ -56,7 +58,8 @@ impl TlsStream {
     }
 }
 
-/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectInfo`. Cheap to clone.
+/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectInfo`. Cheap
+/// to clone.
 #[derive(Debug, Clone)]
 pub struct TlsInfo {
     agreed: Arc<Agreed>,
@@ -107,7 +110,8 @@ impl TlsInfo {
         self.agreed.resumed
     }
 
-    /// Returns the client's certificate and its chain, if [one was asked for](super::TlsOptions::client_verifier).
+    /// Returns the client's certificate and its chain, if [one was asked
+    /// for](super::TlsOptions::client_verifier).
     #[must_use]
     pub fn client_certificates(&self) -> &[CertificateDer<'static>] {
         &self.agreed.certificates
@@ -158,8 +162,8 @@ impl fmt::Debug for TlsStream {
     }
 }
 
-/// The socket below TLS. It follows the records, because rustls does not say whether it has part of one: that is a request
-/// on its way, as half a head is.
+/// The socket below TLS. It follows the records, because rustls does not say whether it has part of
+/// one: that is a request on its way, as half a head is.
 #[derive(Debug)]
 pub(super) struct Records {
     stream: Stream,
@@ -168,10 +172,11 @@ pub(super) struct Records {
 
 #[derive(Debug, Default)]
 struct At {
-    /// Bytes of a record's header that are here; above 0 and below [`HEADER`]: in the middle of one.
+    /// Bytes of a record's header that are here; above 0 and below [`HEADER`]: in the middle of
+    /// one.
     header: usize,
     length: [u8; 2],
-    /// Of its body, that are to come.
+    /// How much of its body is still to come.
     body: usize,
 }
 

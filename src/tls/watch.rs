@@ -1,5 +1,5 @@
-//! Looking after the files and the ticket keys, on a thread of its own: reading files and saving states block, and a runtime
-//! would wait for them when it ends.
+//! Looking after the files and the ticket keys, on a thread of its own: reading files and saving
+//! states block, and a runtime would wait for them when it ends.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -12,11 +12,13 @@ use super::pair::{self, Age, Files, Stamp};
 use crate::drain::{FAR, Phase};
 use crate::error::{Error, Kind, Result};
 
-/// Files are read when they have not changed for this long: a pair is written one file after the other.
+/// Files are read when they have not changed for this long: a pair is written one file after the
+/// other.
 const SETTLED: Duration = Duration::from_secs(1);
 /// They are read anyway after so many looks.
 const SETTLING: usize = 10;
-/// Ticket keys are compared with the shared ones that often; four times in a rotation, if that is more often.
+/// Ticket keys are compared with the shared ones that often; four times in a rotation, if that is
+/// more often.
 const TICKETS: Duration = Duration::from_secs(60);
 
 pub(super) fn start(inner: &Arc<TlsShared>, end: Receiver<()>, poll: Option<Duration>) -> Result<()> {
@@ -89,7 +91,8 @@ impl TlsShared {
             if seen.loaded.as_ref() == Some(&stamp) {
                 return;
             }
-            // Tried again each time, for what is not in the files: a clock, a directory's permissions. Told once.
+            // Tried again each time, for what is not in the files: a clock, a directory's
+            // permissions. Told once.
             seen.refused.as_ref() == Some(&stamp)
         };
         if !known {
@@ -101,7 +104,8 @@ impl TlsShared {
     fn look_at_tickets(&self, _: Duration) {
         match self.share_tickets() {
             Ok(()) => self.unshared.store(false, Relaxed),
-            // A generation that does not serve yet, or no longer, or a newer one's form: nothing is wrong with that.
+            // A generation that does not serve yet, or no longer, or a newer one's form: nothing is
+            // wrong with that.
             Err(error) if error.is_state() => {}
             Err(error) => {
                 if !self.unshared.swap(true, Relaxed) {

@@ -31,7 +31,8 @@ pub struct UpgradeBuilder {
 }
 
 impl Upgrade {
-    /// Prepares upgrades of the program at this path, which is absolute and no symbolic link, from that source, if it is signed by those.
+    /// Prepares upgrades of the program at this path, which is absolute and no symbolic link, from
+    /// that source, if it is signed by those.
     pub fn builder(program: impl Into<PathBuf>, source: ProgramSource, trust: Trust) -> UpgradeBuilder {
         UpgradeBuilder::new(program.into(), source, trust)
     }
@@ -70,7 +71,9 @@ impl UpgradeBuilder {
         self
     }
 
-    /// Sets a command of the shell that the candidate must pass; `{}` in it, or `"$CANDIDATE"`, is the candidate's path. It runs as this process's user, outside the service. By default there is none.
+    /// Sets a command of the shell that the candidate must pass; `{}` in it, or `"$CANDIDATE"`, is
+    /// the candidate's path. It runs as this process's user, outside the service. By default there
+    /// is none.
     pub fn check(mut self, command: impl Into<String>) -> Self {
         self.plan.check = Some(command.into());
         self
@@ -82,7 +85,8 @@ impl UpgradeBuilder {
         self
     }
 
-    /// Sets how many programs before the running one are kept; at least the last one is. The default is [`KEEP`].
+    /// Sets how many programs before the running one are kept; at least the last one is. The
+    /// default is [`KEEP`].
     pub fn keep(mut self, programs: usize) -> Self {
         self.plan.keep = programs.max(1);
         self
@@ -100,25 +104,29 @@ impl UpgradeBuilder {
         self
     }
 
-    /// Sets how large the program may be, in bytes. The default is [`MAX_SIZE`](crate::upgrade::MAX_SIZE).
+    /// Sets how large the program may be, in bytes. The default is
+    /// [`MAX_SIZE`](crate::upgrade::MAX_SIZE).
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.limits.size = bytes;
         self
     }
 
-    /// Sets how long a connection may take to be made. The default is [`CONNECT_TIMEOUT`](crate::upgrade::CONNECT_TIMEOUT).
+    /// Sets how long a connection may take to be made. The default is
+    /// [`CONNECT_TIMEOUT`](crate::upgrade::CONNECT_TIMEOUT).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits.connect = timeout;
         self
     }
 
-    /// Sets for how long nothing may come. The default is [`READ_TIMEOUT`](crate::upgrade::READ_TIMEOUT).
+    /// Sets for how long nothing may come. The default is
+    /// [`READ_TIMEOUT`](crate::upgrade::READ_TIMEOUT).
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.limits.read = timeout;
         self
     }
 
-    /// Sets how long all of it may take to come. The default is [`FETCH_TIMEOUT`](crate::upgrade::FETCH_TIMEOUT).
+    /// Sets how long all of it may take to come. The default is
+    /// [`FETCH_TIMEOUT`](crate::upgrade::FETCH_TIMEOUT).
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.limits.total = timeout;
         self
@@ -136,13 +144,15 @@ impl UpgradeBuilder {
         self
     }
 
-    /// Calls this with each [`UpgradeStep`] as it is done, in the upgrade's own task: it must not block.
+    /// Calls this with each [`UpgradeStep`] as it is done, in the upgrade's own task: it must not
+    /// block.
     pub fn on_step(mut self, told: impl Fn(&UpgradeStep) + Send + Sync + 'static) -> Self {
         self.plan.on_step = Some(OnStep(Arc::new(told)));
         self
     }
 
-    /// Makes the upgrade of a service that upgrades itself. Its generation lives until the outcome is on the disk.
+    /// Makes the upgrade of a service that upgrades itself. Its generation lives until the outcome
+    /// is on the disk.
     ///
     /// # Errors
     /// As [`reload_with`](Self::reload_with).
@@ -153,7 +163,8 @@ impl UpgradeBuilder {
         Ok(upgrade)
     }
 
-    /// Makes the upgrade for the program of a [`Supervisor`](crate::supervise::Supervisor) in this process, or for whatever else the handle reloads.
+    /// Makes the upgrade for the program of a [`Supervisor`](crate::supervise::Supervisor) in this
+    /// process, or for whatever else the handle reloads.
     ///
     /// # Errors
     /// As [`reload_with`](Self::reload_with).
@@ -164,11 +175,12 @@ impl UpgradeBuilder {
         })
     }
 
-    /// Makes the upgrade for another process's service: `ask` asks it for a reload, and tells the outcome. It needs a deadline of its own.
+    /// Makes the upgrade for another process's service: `ask` asks it for a reload, and tells the
+    /// outcome. It needs a deadline of its own.
     ///
     /// # Errors
-    /// With [`Error::is_invalid`]: the program's path is not absolute, a certificate cannot be read, or what is unsigned would come over
-    /// plain `http://` without a checksum.
+    /// With [`Error::is_invalid`]: the program's path is not absolute, a certificate cannot be
+    /// read, or what is unsigned would come over plain `http://` without a checksum.
     pub fn reload_with<F>(mut self, ask: impl Fn() -> F + Send + Sync + 'static) -> Result<Upgrade>
     where
         F: Future<Output = Verdict> + Send + 'static,
@@ -177,7 +189,8 @@ impl UpgradeBuilder {
         self.build()
     }
 
-    /// Makes the upgrade for a service that is not running: its next start takes the new program. There is no outcome that could be waited for.
+    /// Makes the upgrade for a service that is not running: its next start takes the new program.
+    /// There is no outcome that could be waited for.
     ///
     /// # Errors
     /// As [`reload_with`](Self::reload_with).

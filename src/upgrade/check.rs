@@ -11,7 +11,8 @@ use tokio::process::Command;
 
 use crate::error::{Error, Kind, Result};
 
-/// Runs it by the shell in a process group of its own, which is killed when time is over or the future is dropped.
+/// Runs it by the shell in a process group of its own, which is killed when time is over or the
+/// future is dropped.
 pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> Result<()> {
     let bad = |why: String| Error::new(Kind::Candidate, format!("the check `{command}` {why}"));
     let path = candidate.display().to_string();
@@ -43,7 +44,7 @@ pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> R
     }
 }
 
-/// With whatever it has started.
+/// Kills the check with whatever it has started, when dropped.
 struct CheckGroup(Option<i32>);
 
 impl Drop for CheckGroup {

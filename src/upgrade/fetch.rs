@@ -1,4 +1,5 @@
-//! Fetching: what is written to the candidate's file is counted, hashed, and bounded in size and time.
+//! Fetching: what is written to the candidate's file is counted, hashed, and bounded in size and
+//! time.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -392,7 +393,8 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Describes the error without the address, which may hold a secret, and with the cause, which says what is wrong.
+/// Describes the error without the address, which may hold a secret, and with the cause, which says
+/// what is wrong.
 fn why(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

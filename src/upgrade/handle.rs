@@ -36,27 +36,34 @@ impl Upgrade {
         &self.inner.plan.program
     }
 
-    /// Looks for a new program, and upgrades to it if there is one. First an upgrade that was cut short is brought to its end.
+    /// Looks for a new program, and upgrades to it if there is one. First an upgrade that was cut
+    /// short is brought to its end.
     ///
     /// # Errors
     /// - [`is_fetch`](crate::Error::is_fetch): the source could not be read; nothing has changed.
-    /// - [`is_candidate`](crate::Error::is_candidate): what is there is not what it should be; nothing has changed.
-    /// - [`is_generation`](crate::Error::is_generation): the service did not take it; the old program is back in place, and the new one is not
-    ///   tried again.
-    /// - [`is_timeout`](crate::Error::is_timeout): it is not known whether the service takes it; the old program is back in place.
-    /// - [`is_state`](crate::Error::is_state): another upgrade of the program is running, or somebody else has replaced it meanwhile.
-    /// - [`is_invalid`](crate::Error::is_invalid): the program's path, or what is remembered of it, cannot be used.
+    /// - [`is_candidate`](crate::Error::is_candidate): what is there is not what it should be;
+    ///   nothing has changed.
+    /// - [`is_generation`](crate::Error::is_generation): the service did not take it; the old
+    ///   program is back in place, and the new one is not tried again.
+    /// - [`is_timeout`](crate::Error::is_timeout): it is not known whether the service takes it;
+    ///   the old program is back in place.
+    /// - [`is_state`](crate::Error::is_state): another upgrade of the program is running, or
+    ///   somebody else has replaced it meanwhile.
+    /// - [`is_invalid`](crate::Error::is_invalid): the program's path, or what is remembered of it,
+    ///   cannot be used.
     ///
     /// # Cancel safety
-    /// Dropped before the install, nothing has changed. From there to the outcome it goes on in a task of its own.
+    /// Dropped before the install, nothing has changed. From there to the outcome it goes on in a
+    /// task of its own.
     pub async fn run(&self) -> Result<Done> {
         run::run(&self.inner, false).await
     }
 
-    /// Does what [`run`](Self::run) does, up to the check of the candidate; the program is not touched.
+    /// Does what [`run`](Self::run) does, up to the check of the candidate; the program is not
+    /// touched.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`run`](Self::run).
     ///
     /// # Cancel safety
     /// Nothing is left.
@@ -70,13 +77,13 @@ impl Upgrade {
     /// As [`run`](Self::run), with [`is_state`](crate::Error::is_state), too, if there is none.
     ///
     /// # Cancel safety
-    /// As there.
+    /// As for [`run`](Self::run).
     pub async fn back(&self) -> Result<Done> {
         run::back(&self.inner).await
     }
 
-    /// Waits until nothing is under way that was installed and whose outcome is not on the disk; so long at most. For who has dropped
-    /// [`run`](Self::run), and is about to exit.
+    /// Waits until nothing is under way that was installed and whose outcome is not on the disk; so
+    /// long at most. For who has dropped [`run`](Self::run), and is about to exit.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -85,8 +92,10 @@ impl Upgrade {
         let _ = tokio::time::timeout(timeout, committing.wait_for(|count| *count == 0)).await;
     }
 
-    /// Runs again and again, this often (at least [`MIN_POLL`]) with some [`JITTER`](super::JITTER), and less often while it fails, down to
-    /// [`MAX_BACK_OFF`](super::MAX_BACK_OFF). Each outcome is told; what came of a new program is logged, too.
+    /// Runs again and again, this often (at least [`MIN_POLL`]) with some
+    /// [`JITTER`](super::JITTER), and less often while it fails, down to
+    /// [`MAX_BACK_OFF`](super::MAX_BACK_OFF). Each outcome is told; what came of a new program is
+    /// logged, too.
     ///
     /// # Cancel safety
     /// As [`run`](Self::run).

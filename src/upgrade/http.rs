@@ -28,7 +28,8 @@ impl Http {
         Ok(Self { url, headers: HeaderMap::new() })
     }
 
-    /// Sends this, too. `Authorization` is not sent on to another host by a redirect; of other headers say only what is no secret.
+    /// Sends this, too. `Authorization` is not sent on to another host by a redirect; of other
+    /// headers say only what is no secret.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: it is no header.

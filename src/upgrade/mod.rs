@@ -1,4 +1,5 @@
-//! New programs: fetched, verified, put in place of the running one, and put back if the service does not take them.
+//! New programs: fetched, verified, put in place of the running one, and put back if the service
+//! does not take them.
 //!
 //! ```text
 //! fetch → size, SHA-256, signature, ELF → check → keep the old one → install → reload ─┬─ taken:   remember, forget the oldest
@@ -28,11 +29,13 @@
 //! # }
 //! ```
 //!
-//! What lies where, what a crash at which moment leaves, and whom to trust is in [`docs::upgrade`](crate::docs::upgrade).
+//! What lies where, what a crash at which moment leaves, and whom to trust is in
+//! [`docs::upgrade`](crate::docs::upgrade).
 //!
 //! # Limitations
 //! - The candidate is the program itself, no archive: what is signed is what is executed.
-//! - A signature does not tell what is newest: who can put files in the source's place can put an older one there, signed and good.
+//! - A signature does not tell what is newest: who can put files in the source's place can put an
+//!   older one there, signed and good.
 //! - File capabilities, extended attributes and set-user-id bits are not carried over.
 
 mod builder;

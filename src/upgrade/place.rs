@@ -1,8 +1,10 @@
 //! The program's file, the versions beside it, and who may touch them. All of it blocks.
 //!
-//! Every version lies under its SHA-256 in a directory beside the program, and the program is a second name of one of them, put there
-//! by rename(2). So a step back is one rename, as a step forward is, and there is no moment at which the program's name is missing or
-//! is that of half a file. Not `web.1`, `web.2`, … as logs are rotated: that takes as many renames as versions are kept.
+//! Every version lies under its SHA-256 in a directory beside the program, and the program is a
+//! second name of one of them, put there by rename(2). So a step back is one rename, as a step
+//! forward is, and there is no moment at which the program's name is missing or is that of half a
+//! file. Not `web.1`, `web.2`, … as logs are rotated: that takes as many renames as versions are
+//! kept.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -123,12 +125,14 @@ impl Place {
         file.map(|file| (file, path.clone())).map_err(|e| cannot("made", &path, e))
     }
 
-    /// Gives it the rights of the one that it shall replace, and puts it on the disk. Not set-user-id and the like.
+    /// Gives it the rights of the one that it shall replace, and puts it on the disk. Not
+    /// set-user-id and the like.
     pub(crate) fn ready(&self, candidate: &Path, like: &ProgramFile) -> Result<()> {
         let failed = |e| cannot("prepared", candidate, e);
         let file = File::open(candidate).map_err(failed)?;
         let deadline = Instant::now() + WRITERS_TIMEOUT;
-        // A child that another thread has just started has a copy of our fd until it executes its program.
+        // A child that another thread has just started has a copy of our fd until it executes its
+        // program.
         while is_written(&file) {
             if Instant::now() >= deadline {
                 return Err(failed(io::ErrorKind::ExecutableFileBusy.into()));
@@ -138,7 +142,8 @@ impl Place {
         let (uid, gid) = like.owner;
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         if (uid, gid) != own {
-            // Only root can; for others the program is theirs from now on, which it is by the rights of the directory.
+            // Only root can; for others the program is theirs from now on, which it is by the
+            // rights of the directory.
             match std::os::unix::fs::chown(candidate, Some(uid), Some(gid)) {
                 Err(e) if e.kind() != io::ErrorKind::PermissionDenied => return Err(failed(e)),
                 _ => {}
@@ -220,7 +225,8 @@ impl Drop for Place {
     }
 }
 
-/// Writes a file with that content, by another one that takes its place. It is on the disk when this returns.
+/// Writes a file with that content, by another one that takes its place. It is on the disk when
+/// this returns.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     let written = || {
@@ -233,7 +239,8 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     sync(path.parent().unwrap_or(Path::new("/")))
 }
 
-/// Takes the lock. Its file stays when the lock is gone: who removes it could leave two with a lock each.
+/// Takes the lock. Its file stays when the lock is gone: who removes it could leave two with a lock
+/// each.
 fn lock(path: &Path, program: &Path) -> Result<Flock<File>> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = open.map_err(|e| cannot("opened", path, e))?;

@@ -21,9 +21,11 @@ use crate::upgrade::trust::{Sum, Trust};
 pub enum Verdict {
     /// It runs now.
     Taken,
-    /// The old one serves on, because of the new one. The old file is put back, and the new one is not tried again.
+    /// The old one serves on, because of the new one. The old file is put back, and the new one is
+    /// not tried again.
     Refused(String),
-    /// Nobody could be asked, or there was no answer in time. The old file is put back; the new one may be tried again.
+    /// Nobody could be asked, or there was no answer in time. The old file is put back; the new one
+    /// may be tried again.
     Unknown(String),
 }
 
@@ -59,7 +61,7 @@ pub(crate) struct UpgradePlan {
     pub(crate) keep: usize,
     pub(crate) any_format: bool,
     pub(crate) retry: bool,
-    /// None: what is installed is not asked for.
+    /// How the service is asked for a reload; none if what is installed is not asked for.
     pub(crate) reload: Option<AskReload>,
     pub(crate) on_step: Option<OnStep>,
 }

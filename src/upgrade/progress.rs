@@ -19,7 +19,8 @@ pub enum Done {
         /// What it did.
         reason: String,
     },
-    /// A new program passed all that can be looked at without installing it: [`Upgrade::look`](super::Upgrade::look).
+    /// A new program passed all that can be looked at without installing it:
+    /// [`Upgrade::look`](super::Upgrade::look).
     Available {
         /// The SHA-256 of the new program.
         sha256: String,
@@ -33,7 +34,8 @@ pub enum Done {
         /// The SHA-256 of the one before.
         previous: String,
     },
-    /// The new program is in place; nobody was asked to reload: [`UpgradeBuilder::install_only`](super::UpgradeBuilder::install_only).
+    /// The new program is in place; nobody was asked to reload:
+    /// [`UpgradeBuilder::install_only`](super::UpgradeBuilder::install_only).
     Installed {
         /// The SHA-256 of the new program.
         sha256: String,
@@ -42,7 +44,8 @@ pub enum Done {
     },
 }
 
-/// What has just been done. Killed after any of them, an upgrade leaves a whole program in place, and the next one goes on from there.
+/// What has just been done. Killed after any of them, an upgrade leaves a whole program in place,
+/// and the next one goes on from there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 #[non_exhaustive]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::upgrade::place;
 
-/// So many bad ones are remembered; of more, the oldest is forgotten.
+/// How many bad programs are remembered; of more, the oldest is forgotten.
 pub const BAD_KEPT: usize = 100;
 
 /// A reason is remembered up to here; the journal has all of it.

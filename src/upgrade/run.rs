@@ -169,7 +169,8 @@ enum Install {
     Done,
 }
 
-/// Installs, and asks for the reload, in a task of its own: once it is begun, nobody's going away leaves it half done.
+/// Installs, and asks for the reload, in a task of its own: once it is begun, nobody's going away
+/// leaves it half done.
 async fn commit(
     inner: &Arc<UpgradeShared>,
     place: Arc<Place>,

@@ -12,7 +12,8 @@ use crate::upgrade::http::Http;
 /// A signed address is good for this long: from its making until the server has read it.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
 
-/// An object of a bucket in S3-compatible storage. Requests are signed (`SigV4`) if there are credentials.
+/// An object of a bucket in S3-compatible storage. Requests are signed (`SigV4`) if there are
+/// credentials.
 #[derive(Clone)]
 pub struct S3 {
     pub(crate) bucket: String,
@@ -30,8 +31,9 @@ impl S3 {
         Self { bucket, key, region: "us-east-1".to_owned(), endpoint: None, path_style: None, credentials: None }
     }
 
-    /// Takes what is set of `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` or `AWS_DEFAULT_REGION`,
-    /// and `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as Amazon's own tools do.
+    /// Takes what is set of `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`,
+    /// `AWS_REGION` or `AWS_DEFAULT_REGION`, and `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as
+    /// Amazon's own tools do.
     pub fn with_env(self) -> Self {
         self.with_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -59,7 +61,8 @@ impl S3 {
         self
     }
 
-    /// Sets whether the bucket stands in the path, not in the host name. By default it does if there is an [`endpoint`](Self::endpoint).
+    /// Sets whether the bucket stands in the path, not in the host name. By default it does if
+    /// there is an [`endpoint`](Self::endpoint).
     pub fn path_style(mut self, on: bool) -> Self {
         self.path_style = Some(on);
         self
@@ -74,7 +77,8 @@ impl S3 {
         self
     }
 
-    /// Returns the address, with a signature of its own, of the object, or of the one whose key has this in place of its last part.
+    /// Returns the address, with a signature of its own, of the object, or of the one whose key has
+    /// this in place of its last part.
     pub(crate) fn get(&self, key: &str) -> Result<Http> {
         let bad = |why: &dyn fmt::Display| Error::new(Kind::Invalid, format!("s3://{}: {why}", self.bucket));
         let endpoint = match &self.endpoint {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Of the time between two looks, so much is left to chance: a fleet that was started together does not ask together.
+/// How much of the time between two looks is left to chance: a fleet that was started together does
+/// not ask together.
 pub const JITTER: f64 = 0.1;
 
 /// The longest that failures make it wait, unless the interval itself is longer.

@@ -44,7 +44,8 @@ impl ProgramSource {
         Self::File(path.into())
     }
 
-    /// Takes an `https://` or `http://` address. A user and password in it are sent, and never shown.
+    /// Takes an `https://` or `http://` address. A user and password in it are sent, and never
+    /// shown.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: it is no such address.
@@ -134,7 +135,8 @@ pub struct GitHub {
 }
 
 impl GitHub {
-    /// Names the one asset of the latest release of `OWNER/REPOSITORY` whose name is that; `*` and `?` stand for others.
+    /// Names the one asset of the latest release of `OWNER/REPOSITORY` whose name is that; `*` and
+    /// `?` stand for others.
     pub fn new(repository: impl Into<String>, asset: impl Into<String>) -> Self {
         let (repository, asset) = (repository.into(), asset.into());
         Self { api: GITHUB_API.to_owned(), repository, tag: None, asset, token: None }
@@ -146,7 +148,8 @@ impl GitHub {
         self
     }
 
-    /// Sets the address of the API. The default is [`GITHUB_API`]; that of an Enterprise server is `https://HOST/api/v3`.
+    /// Sets the address of the API. The default is [`GITHUB_API`]; that of an Enterprise server is
+    /// `https://HOST/api/v3`.
     pub fn api(mut self, url: impl Into<String>) -> Self {
         self.api = url.into().trim_end_matches('/').to_owned();
         self
@@ -191,7 +194,8 @@ impl GitHub {
         }
     }
 
-    /// Returns the address of an asset. The API is trusted with the token, and no other host that it may name.
+    /// Returns the address of an asset. The API is trusted with the token, and no other host that
+    /// it may name.
     pub(crate) fn asset(&self, asset: &Asset) -> Result<Http> {
         let (api, http) = (Http::new(&self.api)?, Http::new(&asset.url)?);
         if api.url.origin() == http.url.origin() {

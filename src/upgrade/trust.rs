@@ -16,7 +16,9 @@ const MAX_KEY_FILE: u64 = 4096;
 pub struct Trust(pub(crate) Vec<PublicKey>);
 
 impl Trust {
-    /// Trusts the signatures of these [minisign](https://jedisct1.github.io/minisign/) keys (Ed25519): each is the line that begins with `RW`, as it stands in the key's file. There may be several, so that a key can be replaced.
+    /// Trusts the signatures of these [minisign](https://jedisct1.github.io/minisign/) keys
+    /// (Ed25519): each is the line that begins with `RW`, as it stands in the key's file. There may
+    /// be several, so that a key can be replaced.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: one is no key, or there is none.
@@ -51,7 +53,8 @@ impl Trust {
         self
     }
 
-    /// Takes what is there, whoever has made it; but not over plain `http://`, unless its checksum is given.
+    /// Takes what is there, whoever has made it; but not over plain `http://`, unless its checksum
+    /// is given.
     #[must_use]
     pub fn unsigned() -> Self {
         Self(Vec::new())

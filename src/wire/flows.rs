@@ -1,8 +1,9 @@
-//! What generations that share a datagram socket say to each other about its flows: one packet a message.
+//! What generations that share a datagram socket say to each other about its flows: one packet a
+//! message.
 //!
-//! An old generation tells a new one the keys of its flows, once it does not receive any more, and each change after that.
-//! The new one sends back the datagrams of those flows. A message begins with its tag; unknown tags, of newer versions, are
-//! skipped.
+//! An old generation tells a new one the keys of its flows, once it does not receive any more, and
+//! each change after that. The new one sends back the datagrams of those flows. A message begins
+//! with its tag; unknown tags, of newer versions, are skipped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 

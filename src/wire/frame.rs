@@ -1,18 +1,20 @@
 //! What generations say to each other: one datagram a frame, `handover/1 ` and then JSON.
 //!
-//! The two ends are different binaries, so frames describe themselves: an unknown field is skipped, an unknown type
-//! is [`Frame::Unknown`], another major version is an error that names both. File descriptors travel beside a frame
-//! and are counted in it.
+//! The two ends are different binaries, so frames describe themselves: an unknown field is skipped,
+//! an unknown type is [`Frame::Unknown`], another major version is an error that names both. File
+//! descriptors travel beside a frame and are counted in it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Carried;
 
-/// Every frame begins with this. The number changes only when an old end could not make sense of a new one.
+/// Every frame begins with this. The number changes only when an old end could not make sense of a
+/// new one.
 const PREFIX: &[u8] = b"handover/1 ";
 
-/// The longest frame; well below the kernel's default socket buffer, so that a frame is sent whole or not at all.
+/// The longest frame; well below the kernel's default socket buffer, so that a frame is sent whole
+/// or not at all.
 pub(crate) const MAX_FRAME: usize = 64 * 1024;
 
 /// The most fds beside one frame (the kernel's SCM_MAX_FD).
@@ -36,7 +38,9 @@ pub(crate) enum Frame {
     },
     /// New to old: it is ready to accept.
     Ready,
-    /// New to old, before `Ready`: keep these entries of the fd store for me. Old to new, before `Switch`: this has come or changed since you were started. An fd for each entry is beside the frame.
+    /// New to old, before `Ready`: keep these entries of the fd store for me. Old to new, before
+    /// `Switch`: this has come or changed since you were started. An fd for each entry is beside
+    /// the frame.
     Entries { names: Vec<String> },
     /// Old to new, before `Switch`: entries that you were started with and that are no more.
     Gone { names: Vec<String> },
@@ -58,7 +62,8 @@ pub(crate) enum Frame {
     Hurry,
     /// Main to a drainer: too many drain at once, cut what is left.
     Hammer,
-    /// Old to new, before `Main`: the new one counts on from here. A drainer to the main one, as its last frame: the main one adds these.
+    /// Old to new, before `Main`: the new one counts on from here. A drainer to the main one, as
+    /// its last frame: the main one adds these.
     Counted(Carried),
     /// A frame of a newer version is not for us.
     #[serde(other)]
@@ -120,7 +125,7 @@ pub(crate) struct PastReload {
 pub(crate) struct Drainer {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
-    /// For how long it has been draining.
+    /// How long it has been draining.
     #[serde(default)]
     pub(crate) draining_ms: u64,
     /// Its own drain timeout, which is not ours.
@@ -155,7 +160,8 @@ impl Frame {
             .map_err(|e| Error::new(Kind::Protocol, format!("a handover frame cannot be read: {e}")))
     }
 
-    /// Makes the frame of a failure. A reason is for people, and so it is bounded, whatever an application puts in.
+    /// Makes the frame of a failure. A reason is for people, and so it is bounded, whatever an
+    /// application puts in.
     pub(crate) fn failed(reason: &str) -> Self {
         Self::Failed { reason: reason.chars().take(2000).collect() }
     }

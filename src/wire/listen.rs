@@ -77,7 +77,8 @@ fn names_of(value: Option<&str>, fds: usize) -> Result<Vec<String>> {
     Err(invalid("LISTEN_FDNAMES", value, &why))
 }
 
-/// Returns the variable as text. An empty one counts as absent, except that empty names are one empty name.
+/// Returns the variable as text. An empty one counts as absent, except that empty names are one
+/// empty name.
 fn text<'a>(variable: &str, value: Option<&'a OsStr>) -> Result<Option<&'a str>> {
     match value {
         None => Ok(None),

@@ -22,9 +22,9 @@ pub(crate) fn store_remove(name: &str) -> String {
 
 /// What the service manager is told in one datagram, as in sd_notify(3).
 ///
-/// Whatever is put in, the datagram is valid: at most 4096 bytes of UTF-8, one field per line, no NUL.
-/// The order of the calls does not matter: `MAINPID` goes first, the status text, which is what gets cut
-/// if need be, last.
+/// Whatever is put in, the datagram is valid: at most 4096 bytes of UTF-8, one field per line, no
+/// NUL. The order of the calls does not matter: `MAINPID` goes first, the status text, which is
+/// what gets cut if need be, last.
 ///
 /// ```
 /// use handover::systemd::notify::Message;
@@ -58,14 +58,17 @@ impl Message {
 
     /// Adds `READY=1`: the start or the reload is complete, the latter also when it failed.
     ///
-    /// `ready`, [`reloading`](Self::reloading) and [`stopping`](Self::stopping) exclude each other; the last call counts.
+    /// `ready`, [`reloading`](Self::reloading) and [`stopping`](Self::stopping) exclude each other;
+    /// the last call counts.
     #[doc(alias = "READY")]
     pub fn ready(mut self) -> Self {
         self.state = Some(UnitState::Ready);
         self
     }
 
-    /// Adds `RELOADING=1` with `MONOTONIC_USEC=`, which `Type=notify-reload` needs: the clock of [`monotonic_usec`](crate::systemd::notify::monotonic_usec), read after the reload was asked for.
+    /// Adds `RELOADING=1` with `MONOTONIC_USEC=`, which `Type=notify-reload` needs: the clock of
+    /// [`monotonic_usec`](crate::systemd::notify::monotonic_usec), read after the reload was asked
+    /// for.
     ///
     /// A [`ready`](Self::ready) must follow, also when the reload failed.
     #[doc(alias = "RELOADING")]
@@ -75,14 +78,16 @@ impl Message {
         self
     }
 
-    /// Adds `STOPPING=1`: the whole service stops. An old generation that merely drains does not say it.
+    /// Adds `STOPPING=1`: the whole service stops. An old generation that merely drains does not
+    /// say it.
     #[doc(alias = "STOPPING")]
     pub fn stopping(mut self) -> Self {
         self.state = Some(UnitState::Stopping);
         self
     }
 
-    /// Adds `MAINPID=`: from now on this process is the main one. It must be alive and in the unit's cgroup.
+    /// Adds `MAINPID=`: from now on this process is the main one. It must be alive and in the
+    /// unit's cgroup.
     #[doc(alias = "MAINPID")]
     pub fn main_pid(mut self, pid: u32) -> Self {
         self.main_pid = Some(pid);
@@ -91,12 +96,13 @@ impl Message {
 
     /// Adds `STATUS=`, the line that `systemctl status` shows.
     ///
-    /// Newlines, other control characters and what Unicode breaks lines at become spaces. What does not
-    /// fit into the datagram is cut off between two characters.
+    /// Newlines, other control characters and what Unicode breaks lines at become spaces. What does
+    /// not fit into the datagram is cut off between two characters.
     #[doc(alias = "STATUS")]
     pub fn status(mut self, text: impl AsRef<str>) -> Self {
         let one_line = text.as_ref().chars().map(|c| if breaks_line(c) { ' ' } else { c });
-        // Cut here already, so that an enormous text is not kept; how much really fits, encode() knows.
+        // Cut here already, so that an enormous text is not kept; how much really fits, encode()
+        // knows.
         let mut status = String::new();
         for c in one_line {
             if status.len() + c.len_utf8() > MAX_DATAGRAM {
@@ -115,7 +121,8 @@ impl Message {
         self
     }
 
-    /// Adds `EXTEND_TIMEOUT_USEC=`: the start, reload or stop that is under way needs this much longer, from now.
+    /// Adds `EXTEND_TIMEOUT_USEC=`: the start, reload or stop that is under way needs this much
+    /// longer, from now.
     #[doc(alias = "EXTEND_TIMEOUT_USEC")]
     pub fn extend_timeout(mut self, by: Duration) -> Self {
         // u64::MAX would be systemd's "infinity".

@@ -1,9 +1,10 @@
 //! Names in the fd store.
 //!
-//! systemd can remove only *all* fds of a name, and of one open file description it keeps the first name. So an entry cannot
-//! be replaced under its own name without a moment in which the store has neither: each replacement goes under a name of
-//! its own, the plain one with a number, and the one before is removed afterwards. Two slots that alternate were rejected:
-//! after a crash between the two steps nothing would tell which one is newer.
+//! systemd can remove only *all* fds of a name, and of one open file description it keeps the first
+//! name. So an entry cannot be replaced under its own name without a moment in which the store has
+//! neither: each replacement goes under a name of its own, the plain one with a number, and the one
+//! before is removed afterwards. Two slots that alternate were rejected: after a crash between the
+//! two steps nothing would tell which one is newer.
 
 use crate::error::{Error, Kind, Result};
 use std::fmt;
