@@ -1,9 +1,11 @@
 //! HTTP over TLS: the handshake first, then the same as without.
 
 use super::conn::Conn;
-use super::framed::{Framed, Protocol};
-use super::transport::Transport;
-use super::{BoxError, HttpOptions, accept, prepare, task};
+use super::framed::Framed;
+use super::options::HttpOptions;
+use super::serve::{accept, prepare};
+use super::task::{self, BoxError};
+use super::transport::{HttpVersion, Transport};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::service::Service;
@@ -17,11 +19,12 @@ use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 
 impl Service {
-    /// Serves HTTPS on all listeners of that name with any tower service, an axum `Router` included: HTTP/2 and HTTP/1 as
-    /// the client wants it (ALPN).
+    /// Serves HTTPS on all listeners of that name with any tower service, an axum `Router`
+    /// included: HTTP/2 and HTTP/1 as the client wants it (ALPN).
     ///
-    /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets) with the generations to
-    /// come, unless clients are [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself.
+    /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets)
+    /// with the generations to come, unless clients are
+    /// [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself.
     /// Handlers find [`TlsInfo`] in the request's [`ConnectInfo`](super::ConnectInfo::tls).
     ///
     /// ```no_run
@@ -51,7 +54,7 @@ impl Service {
         self.serve_https_with(name, service, tls, HttpOptions::default())
     }
 
-    /// [`serve_https`](Self::serve_https) with settings.
+    /// Serves HTTPS as [`serve_https`](Self::serve_https) does, with settings.
     ///
     /// # Errors
     /// As [`serve_https`](Self::serve_https); and a setting that cannot work.
@@ -75,8 +78,8 @@ impl Service {
     }
 }
 
-/// [`serve`](super::serve) over TLS. Its session tickets are shared only by
-/// [`share_tickets`](Tls::share_tickets).
+/// Serves HTTP over TLS, as [`serve`](super::serve) does without. Its session tickets are shared
+/// only by [`share_tickets`](Tls::share_tickets).
 ///
 /// # Errors
 /// As [`serve`](super::serve).
@@ -99,7 +102,7 @@ where
     serve_hyper_tls(drain, name, listeners, TowerToHyperService::new(service), tls, options)
 }
 
-/// [`serve_tls`] with hyper's own kind of service.
+/// Serves HTTPS as [`serve_tls`] does, with hyper's own kind of service.
 ///
 /// # Errors
 /// As [`serve`](super::serve).
@@ -153,10 +156,10 @@ impl Transport for TlsStream {
         TlsStream::is_partial(self)
     }
 
-    fn protocol(&self) -> Option<Protocol> {
+    fn protocol(&self) -> Option<HttpVersion> {
         match self.info().protocol() {
-            Some(b"h2") => Some(Protocol::Http2),
-            Some(b"http/1.1" | b"http/1.0") => Some(Protocol::Http1),
+            Some(b"h2") => Some(HttpVersion::Http2),
+            Some(b"http/1.1" | b"http/1.0") => Some(HttpVersion::Http1),
             _ => None,
         }
     }

@@ -2,29 +2,81 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use crate::reload::clock::now;
 use crate::systemd::notify::monotonic_usec;
-use crate::wire::frame::{HISTORY, Hello, Past};
+use crate::wire::frame::{HISTORY, Hello, PastReload};
 
 /// Longest reason kept in the history, in characters.
 const MAX_REASON: usize = 300;
 
-/// How a reload came out, as a code for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReloadOutcome {
+/// How a reload came out. In JSON, in metrics and on the wire it is its [code](Self::code).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ReloadOutcome {
+    /// The next generation became main.
     HandedOver,
+    /// The next generation failed, and the old one served on.
     RolledBack,
+    /// The generation reloaded itself.
     InPlace,
+    /// A newer version of this crate said something that this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 impl ReloadOutcome {
-    /// The code in the history, in metrics and in JSON.
-    pub(crate) fn code(self) -> &'static str {
+    /// The code: `handed_over`, `rolled_back`, `in_place`, or `unknown`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
         match self {
             Self::HandedOver => "handed_over",
             Self::RolledBack => "rolled_back",
             Self::InPlace => "in_place",
+            Self::Unknown => "unknown",
         }
+    }
+
+    fn of(code: &str) -> Self {
+        let known = [Self::HandedOver, Self::RolledBack, Self::InPlace];
+        known.into_iter().find(|outcome| outcome.code() == code).unwrap_or(Self::Unknown)
+    }
+}
+
+/// A reload that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Past {
+    /// The id that every event of the reload has in the journal.
+    pub handover_id: String,
+    /// The generation that was asked to reload.
+    pub generation: u64,
+    /// How the reload came out.
+    pub outcome: ReloadOutcome,
+    /// The beginning of the reason for a rollback. The journal has the whole of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The time from the request to the outcome, in milliseconds.
+    pub took_ms: u64,
+    /// When the reload was over, in milliseconds since 1970.
+    pub ended_unix_ms: u64,
+}
+
+impl From<PastReload> for Past {
+    fn from(told: PastReload) -> Self {
+        let PastReload { handover_id, generation, outcome, reason, took_ms, ended_unix_ms } = told;
+        let outcome = ReloadOutcome::of(&outcome);
+        Self { handover_id, generation, outcome, reason, took_ms, ended_unix_ms }
+    }
+}
+
+impl From<Past> for PastReload {
+    fn from(past: Past) -> Self {
+        let Past { handover_id, generation, outcome, reason, took_ms, ended_unix_ms } = past;
+        let outcome = outcome.code().to_owned();
+        Self { handover_id, generation, outcome, reason, took_ms, ended_unix_ms }
     }
 }
 
@@ -53,7 +105,7 @@ pub(crate) struct Ended<'a> {
 impl History {
     pub(crate) fn open(came_with: Option<&Hello>) -> Self {
         Self {
-            past: came_with.map(|hello| hello.past.clone()).unwrap_or_default(),
+            past: came_with.map(|hello| hello.past.iter().cloned().map(Past::from).collect()).unwrap_or_default(),
             launched: now(),
             main_since: None,
             came_usec: came_with.map_or(0, |hello| hello.asked_usec),
@@ -64,7 +116,7 @@ impl History {
         self.past.push(Past {
             handover_id: ended.handover_id.to_owned(),
             generation: ended.generation,
-            outcome: ended.outcome.code().to_owned(),
+            outcome: ended.outcome,
             reason: ended.reason.map(|reason| reason.chars().take(MAX_REASON).collect()),
             took_ms: ended.took_ms,
             ended_unix_ms: unix_ms(),

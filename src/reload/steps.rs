@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-pub use crate::wire::frame::Past;
+pub use crate::reload::history::{Past, ReloadOutcome};
 
 /// A listener that is so many steps behind misses the oldest of them.
 pub const STEPS_KEPT: usize = 256;

@@ -1,8 +1,9 @@
-//! Which socket is at the other end of a connection within this machine: its inode, as `/proc/PID/fd` names it. The tool has it, too, so
-//! it stands alone.
+//! Which socket is at the other end of a connection within this machine: its inode, as
+//! `/proc/PID/fd` names it. The tool has it, too, so it stands alone.
 //!
 //! # References
-//! sock_diag(7). An exact lookup, not a dump: its cost does not grow with the number of connections.
+//! sock_diag(7). An exact lookup, not a dump: its cost does not grow with the number of
+//! connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +40,8 @@ pub(crate) struct Diag(OwnedFd);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tcp {
     pub(crate) inode: u64,
-    /// Its peer may still get what is sent to it. False of a listener, too, which is found where there is no connection.
+    /// Its peer may still get what is sent to it. False of a listener, too, which is found where
+    /// there is no connection.
     pub(crate) sends: bool,
 }
 
@@ -51,7 +53,8 @@ impl Diag {
         Ok(Self(fd))
     }
 
-    /// The socket bound to `own` whose peer is `other`. Without one, whatever listens at `own`.
+    /// Finds the socket bound to `own` whose peer is `other`. Without one it is whatever listens at
+    /// `own`.
     pub(crate) fn tcp(&self, own: SocketAddr, other: SocketAddr) -> io::Result<Option<Tcp>> {
         let mut request = Vec::with_capacity(56);
         request.push(if own.is_ipv4() { AF_INET } else { AF_INET6 });
@@ -70,7 +73,8 @@ impl Diag {
         Ok((inode != 0).then_some(Tcp { inode, sends }))
     }
 
-    /// The inode at the other end of the Unix socket with that inode. `None`: nobody has accepted it, or there is no such socket.
+    /// Finds the inode at the other end of the Unix socket with that inode. It is `None` if nobody
+    /// has accepted it, or there is no such socket.
     pub(crate) fn unix_peer(&self, own: u64) -> io::Result<Option<u64>> {
         let own = u32::try_from(own).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut request = Vec::with_capacity(24);
@@ -91,7 +95,7 @@ impl Diag {
         Ok(None)
     }
 
-    /// The answer without its header. `None`: there is no such socket.
+    /// Returns the answer without its header, or `None` if there is no such socket.
     fn ask(&self, request: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let length = u32::try_from(HEADER + request.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut message = length.to_ne_bytes().to_vec();
@@ -114,7 +118,8 @@ impl Diag {
     }
 }
 
-/// Whether that process has that socket open. One whose descriptors may not be read has none that we know of.
+/// Returns whether that process has that socket open. One whose descriptors may not be read has
+/// none that we know of.
 pub(crate) fn holds(pid: u32, inode: u64) -> bool {
     let wanted = format!("socket:[{inode}]");
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();

@@ -1,7 +1,9 @@
-//! A socket that processes send sd_notify(3) messages to, with who each is from and the fds that come along.
+//! A socket that processes send sd_notify(3) messages to, with who each is from and the fds that
+//! come along.
 //!
 //! # References
-//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; an address of no length makes the kernel choose an abstract name.
+//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; an address of no length makes the
+//! kernel choose an abstract name.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -20,12 +22,12 @@ const MAX_FDS: usize = 253;
 #[derive(Debug)]
 pub(crate) struct Letter {
     pub(crate) bytes: Vec<u8>,
-    /// `None`: of a PID namespace that ours cannot see.
+    /// The sender, or `None` if it is of a PID namespace that ours cannot see.
     pub(crate) pid: Option<u32>,
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-/// Nonblocking, close-on-exec, of an abstract [name] that nobody else has.
+/// Opens a socket, nonblocking and close-on-exec, of an abstract [name] that nobody else has.
 pub(crate) fn open() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
@@ -34,14 +36,14 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Of a socket that [`open`] made, as `NOTIFY_SOCKET` has it.
+/// Returns the name of a socket that [`open`] made, as `NOTIFY_SOCKET` has it.
 pub(crate) fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
     let address: UnixAddr = getsockname(fd.as_raw_fd())?;
     let name = address.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
     Ok(format!("@{}", name.ok_or(io::ErrorKind::InvalidData)?))
 }
 
-/// The next one. `limit`: a longer one is an error, and gone.
+/// Receives the next letter. One that is longer than `limit` is an error, and gone.
 pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Letter> {
     let mut bytes = vec![0; limit + 1];
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS], UnixCredentials);

@@ -7,42 +7,45 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-/// Among the kernel's flags of a process.
+/// One of the kernel's flags of a process: it has not executed a program since its fork.
 const PF_FORKNOEXEC: u64 = 0x40;
 
-/// See proc_pid_stat(5).
+/// What is taken from proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) pid: u32,
-    /// Its first thread has ended: a zombie, or just being removed. Other threads may still be ending.
+    /// Its first thread has ended: a zombie, or just being removed. Other threads may still be
+    /// ending.
     pub(crate) dead: bool,
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) session: u32,
     /// It runs what its parent ran: it has not called execve(2).
     pub(crate) forked: bool,
-    /// In clock ticks since the boot; with the pid it names one process for good.
+    /// When it began, in clock ticks since the boot. With the pid it names one process for good.
     pub(crate) started: u64,
 }
 
-/// `None`: there is none of that pid, or /proc does not show it.
+/// Reads the entry of that process. It is `None` if there is none of that pid, or /proc does not
+/// show it.
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// All processes that /proc shows.
+/// Reads all processes that /proc shows.
 pub(crate) fn all() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// The path of its program (`self`: of this one), or of what has replaced that: the kernel marks a file that is no longer there.
+/// Returns the path of its program (`self` is this one), or of what has replaced that: the kernel
+/// marks a file that is no longer there.
 pub(crate) fn program(pid: impl Display) -> io::Result<PathBuf> {
     let bytes = fs::read_link(format!("/proc/{pid}/exe"))?.into_os_string().into_vec();
     Ok(OsString::from_vec(bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes)).into())
 }
 
-/// "pid (name) state ppid group …"; the name may have blanks and brackets.
+/// Parses "pid (name) state ppid group …"; the name may have blanks and brackets.
 fn parse(pid: u32, text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

@@ -1,4 +1,5 @@
-//! Fetching: what is written to the candidate's file is counted, hashed, and bounded in size and time.
+//! Fetching: what is written to the candidate's file is counted, hashed, and bounded in size and
+//! time.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,9 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::error::{Error, Kind, Result};
+use crate::upgrade::http::{Http, shown};
 use crate::upgrade::record::Seen;
-use crate::upgrade::source::{Http, Source, assets, hex, shown};
+use crate::upgrade::source::{GitHub, ProgramSource, assets, hex};
 
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,8 +71,8 @@ pub(crate) struct Fresh {
 
 #[derive(Debug)]
 enum Beside {
-    Source(Source),
-    Release(crate::upgrade::source::GitHub, serde_json::Value, String),
+    Source(ProgramSource),
+    Release(GitHub, serde_json::Value, String),
 }
 
 impl Fetcher {
@@ -102,7 +104,7 @@ impl Fetcher {
     /// Writes the program to that file, unless it is what was `seen` there.
     pub(crate) async fn program(
         &self,
-        source: &Source,
+        source: &ProgramSource,
         seen: Option<&Seen>,
         into: (std::fs::File, PathBuf),
     ) -> Result<Fetched> {
@@ -118,31 +120,31 @@ impl Fetcher {
 
     async fn fetch(
         &self,
-        source: &Source,
+        source: &ProgramSource,
         seen: Option<&Seen>,
         (file, path): (std::fs::File, PathBuf),
     ) -> Result<Fetched> {
         let mut sink = Sink::new(File::from_std(file), path, self.limits.size);
         let mut fresh = Seen { source: source.identity(), ..Seen::default() };
         let beside = match source {
-            Source::File(path) => {
+            ProgramSource::File(path) => {
                 fresh.version = Some(copy(path, seen.and_then(|seen| seen.version.as_deref()), &mut sink).await?);
                 if fresh.version == seen.and_then(|seen| seen.version.clone()) {
                     return Ok(Fetched::Unchanged);
                 }
                 Beside::Source(source.clone())
             }
-            Source::Http(http) => {
+            ProgramSource::Http(http) => {
                 let Some(response) = self.get(http, seen).await? else { return Ok(Fetched::Unchanged) };
                 self.download(response, &mut sink, &mut fresh).await?;
                 Beside::Source(source.clone())
             }
-            Source::S3(s3) => {
+            ProgramSource::S3(s3) => {
                 let Some(response) = self.get(&s3.get(&s3.key)?, seen).await? else { return Ok(Fetched::Unchanged) };
                 self.download(response, &mut sink, &mut fresh).await?;
                 Beside::Source(source.clone())
             }
-            Source::GitHub(github) => {
+            ProgramSource::GitHub(github) => {
                 let Some(response) = self.get(&github.release()?, seen).await? else { return Ok(Fetched::Unchanged) };
                 note(response.headers(), &mut fresh);
                 let text = self.text(response).await?;
@@ -173,7 +175,7 @@ impl Fetcher {
         Ok(Fetched::Program(Box::new(Fresh { seen: fresh, beside })))
     }
 
-    /// What has the program's name and this ending.
+    /// Fetches what has the program's name and this ending.
     pub(crate) async fn side(&self, fresh: &Fresh, ending: &str) -> Result<Vec<u8>> {
         match &fresh.beside {
             Beside::Source(source) => self.named(fresh, &format!("{}{ending}", source.file_name())).await,
@@ -181,11 +183,11 @@ impl Fetcher {
         }
     }
 
-    /// What has this name, and lies where the program does.
+    /// Fetches what has this name, and lies where the program does.
     pub(crate) async fn named(&self, fresh: &Fresh, name: &str) -> Result<Vec<u8>> {
         let fetching = async {
             let http = match &fresh.beside {
-                Beside::Source(Source::File(path)) => {
+                Beside::Source(ProgramSource::File(path)) => {
                     let path = path.with_file_name(name);
                     let failed = |e| Error::io(Kind::Fetch, format!("{} cannot be read", path.display()), e);
                     let mut text = Vec::new();
@@ -193,18 +195,18 @@ impl Fetcher {
                     file.take(MAX_TEXT).read_to_end(&mut text).await.map_err(failed)?;
                     return Ok(text);
                 }
-                Beside::Source(Source::Http(http)) => {
+                Beside::Source(ProgramSource::Http(http)) => {
                     let mut beside = http.clone();
                     // As it stands there: it may have escapes that must stay.
                     let folder = http.url.path().rsplit_once('/').map_or("", |(folder, _)| folder);
                     beside.url.set_path(&format!("{folder}/{name}"));
                     beside
                 }
-                Beside::Source(Source::S3(s3)) => match s3.key.rsplit_once('/') {
+                Beside::Source(ProgramSource::S3(s3)) => match s3.key.rsplit_once('/') {
                     Some((folder, _)) => s3.get(&format!("{folder}/{name}"))?,
                     None => s3.get(name)?,
                 },
-                Beside::Source(Source::GitHub(_)) => {
+                Beside::Source(ProgramSource::GitHub(_)) => {
                     return Err(Error::new(Kind::Fetch, "a release without its assets"));
                 }
                 Beside::Release(github, release, _) => {
@@ -232,7 +234,7 @@ impl Fetcher {
         }
     }
 
-    /// `None`: it has not changed since.
+    /// Asks for what is at that address. It returns `None` if that has not changed since.
     async fn get(&self, http: &Http, seen: Option<&Seen>) -> Result<Option<Response>> {
         let what = shown(&http.url);
         let mut request = self.client.get(http.url.clone()).headers(http.headers.clone());
@@ -325,7 +327,7 @@ impl Sink {
         self.file.write_all(chunk).await.map_err(|e| self.failed(e))
     }
 
-    /// Everything is in the file; its SHA-256.
+    /// Ends the file when everything is in it, and returns its SHA-256.
     async fn end(&mut self) -> Result<String> {
         self.file.flush().await.map_err(|e| self.failed(e))?;
         Ok(hex(&std::mem::take(&mut self.hash).finalize()))
@@ -336,7 +338,7 @@ impl Sink {
     }
 }
 
-/// Its version; nothing is copied if that is the one that was seen.
+/// Copies the file, and returns its version. Nothing is copied if that is the one that was seen.
 async fn copy(path: &Path, seen: Option<&str>, sink: &mut Sink) -> Result<String> {
     use std::os::unix::fs::MetadataExt as _;
     let failed = |e| Error::io(Kind::Fetch, format!("{} cannot be read", path.display()), e);
@@ -391,7 +393,8 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Without the address, which may hold a secret; with the cause, which says what is wrong.
+/// Describes the error without the address, which may hold a secret, and with the cause, which says
+/// what is wrong.
 fn why(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::AUTHORIZATION;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Kind, Result};
+use crate::upgrade::http::{Http, shown};
 use crate::upgrade::s3::S3;
 
 /// Where GitHub's API is.
@@ -17,17 +17,17 @@ pub const GITHUB_API: &str = "https://api.github.com";
 /// Where a candidate comes from. Its signature lies beside it, with `.minisig` after the name.
 ///
 /// ```
-/// use handover::upgrade::{GitHub, S3, Source};
-/// let file: Source = Source::file("/srv/releases/web");
-/// let https: Source = Source::url("https://releases.example.com/web")?;
-/// let github: Source = GitHub::new("acme/web", "web-*-x86_64").into();
-/// let s3: Source = S3::new("releases", "web/stable/web").region("eu-central-1").into();
+/// use handover::upgrade::{GitHub, S3, ProgramSource};
+/// let file: ProgramSource = ProgramSource::file("/srv/releases/web");
+/// let https: ProgramSource = ProgramSource::url("https://releases.example.com/web")?;
+/// let github: ProgramSource = GitHub::new("acme/web", "web-*-x86_64").into();
+/// let s3: ProgramSource = S3::new("releases", "web/stable/web").region("eu-central-1").into();
 /// assert_eq!(s3.to_string(), "s3://releases/web/stable/web");
 /// # Ok::<(), handover::Error>(())
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]
-pub enum Source {
+pub enum ProgramSource {
     /// A file of this machine.
     File(PathBuf),
     /// An address.
@@ -38,13 +38,14 @@ pub enum Source {
     S3(S3),
 }
 
-impl Source {
-    /// A file of this machine, or of one that is mounted.
+impl ProgramSource {
+    /// Names a file of this machine, or of one that is mounted.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
     }
 
-    /// An `https://` or `http://` address. A user and password in it are sent, and never shown.
+    /// Takes an `https://` or `http://` address. A user and password in it are sent, and never
+    /// shown.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: it is no such address.
@@ -52,7 +53,7 @@ impl Source {
         Http::new(url).map(Self::Http)
     }
 
-    /// The name by which a list of checksums has it.
+    /// Returns the name by which a list of checksums has it.
     pub(crate) fn file_name(&self) -> String {
         let name = match self {
             Self::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
@@ -63,7 +64,7 @@ impl Source {
         name.unwrap_or_default()
     }
 
-    /// What was seen there is remembered under this name. It holds no secret.
+    /// Returns the name under which it is remembered what was seen there. It holds no secret.
     pub(crate) fn identity(&self) -> String {
         let all = match self {
             Self::Http(http) => http.url.to_string(),
@@ -74,7 +75,7 @@ impl Source {
         hex(&Sha256::digest(all))
     }
 
-    /// Whether who stands between could put another file in its place.
+    /// Returns whether who stands between could put another file in its place.
     pub(crate) fn is_plain_http(&self) -> bool {
         match self {
             Self::File(_) => false,
@@ -86,7 +87,7 @@ impl Source {
 }
 
 /// Without secrets: a URL's user, password, query and fragment are left out.
-impl fmt::Display for Source {
+impl fmt::Display for ProgramSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -105,62 +106,21 @@ impl fmt::Display for Source {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for ProgramSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Source({self})")
     }
 }
 
-/// A URL as it may be shown.
-pub(crate) fn shown(url: &Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
-}
-
-/// An address, with what is to be sent there.
-#[derive(Clone)]
-pub struct Http {
-    pub(crate) url: Url,
-    pub(crate) headers: HeaderMap,
-}
-
-impl Http {
-    /// As [`Source::url`].
-    ///
-    /// # Errors
-    /// With [`Error::is_invalid`]: it is no `https://` or `http://` address.
-    pub fn new(url: &str) -> Result<Self> {
-        let bad = |why: &dyn fmt::Display| Error::new(Kind::Invalid, format!("this is no address of a program: {why}"));
-        let url = Url::parse(url).map_err(|e| bad(&e))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(bad(&format_args!("{}: is not http or https", url.scheme())));
-        }
-        Ok(Self { url, headers: HeaderMap::new() })
-    }
-
-    /// Sends this, too. `Authorization` is not sent on to another host by a redirect; of other headers say only what is no secret.
-    ///
-    /// # Errors
-    /// With [`Error::is_invalid`]: it is no header.
-    pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
-        let bad = || Error::new(Kind::Invalid, format!("{name:?} with its value is no header of HTTP"));
-        let name = HeaderName::try_from(name).map_err(|_| bad())?;
-        let mut value = HeaderValue::try_from(value).map_err(|_| bad())?;
-        value.set_sensitive(true);
-        self.headers.insert(name, value);
-        Ok(self)
-    }
-}
-
-impl From<Http> for Source {
+impl From<Http> for ProgramSource {
     fn from(http: Http) -> Self {
         Self::Http(http)
     }
 }
 
-impl fmt::Debug for Http {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Http({})", shown(&self.url))
+impl From<S3> for ProgramSource {
+    fn from(s3: S3) -> Self {
+        Self::S3(s3)
     }
 }
 
@@ -175,25 +135,27 @@ pub struct GitHub {
 }
 
 impl GitHub {
-    /// Of `OWNER/REPOSITORY`, the one asset of the latest release whose name is that; `*` and `?` stand for others.
+    /// Names the one asset of the latest release of `OWNER/REPOSITORY` whose name is that; `*` and
+    /// `?` stand for others.
     pub fn new(repository: impl Into<String>, asset: impl Into<String>) -> Self {
         let (repository, asset) = (repository.into(), asset.into());
         Self { api: GITHUB_API.to_owned(), repository, tag: None, asset, token: None }
     }
 
-    /// Of the release with this tag, not of the latest one.
+    /// Takes the release with this tag, not the latest one.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tag = Some(tag.into());
         self
     }
 
-    /// Default [`GITHUB_API`]; that of an Enterprise server is `https://HOST/api/v3`.
+    /// Sets the address of the API. The default is [`GITHUB_API`]; that of an Enterprise server is
+    /// `https://HOST/api/v3`.
     pub fn api(mut self, url: impl Into<String>) -> Self {
         self.api = url.into().trim_end_matches('/').to_owned();
         self
     }
 
-    /// For private repositories, and more requests an hour.
+    /// Sets a token, for private repositories, and more requests an hour.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
@@ -216,7 +178,7 @@ impl GitHub {
         self.authorized(http, "application/vnd.github+json")
     }
 
-    /// The one whose name matches, of those in the release.
+    /// Chooses the one whose name matches, of those in the release.
     pub(crate) fn choose(&self, release: &Value) -> Result<Asset> {
         let all = assets(release);
         let side = |name: &str| [".minisig", ".sha256", ".sha256sum"].iter().any(|end| name.ends_with(end));
@@ -232,7 +194,8 @@ impl GitHub {
         }
     }
 
-    /// The API is trusted with the token, and no other host that it may name.
+    /// Returns the address of an asset. The API is trusted with the token, and no other host that
+    /// it may name.
     pub(crate) fn asset(&self, asset: &Asset) -> Result<Http> {
         let (api, http) = (Http::new(&self.api)?, Http::new(&asset.url)?);
         if api.url.origin() == http.url.origin() {
@@ -254,7 +217,7 @@ impl GitHub {
     }
 }
 
-impl From<GitHub> for Source {
+impl From<GitHub> for ProgramSource {
     fn from(github: GitHub) -> Self {
         Self::GitHub(github)
     }
@@ -289,7 +252,7 @@ pub(crate) fn assets(release: &Value) -> Vec<Asset> {
     assets.collect()
 }
 
-/// `*` for any text, `?` for one character.
+/// Returns whether the name matches the pattern: `*` stands for any text, `?` for one character.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n, mut star) = (0, 0, None);
@@ -361,7 +324,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_has_no_secret() {
-        let source = Source::url("https://me:word@host:1/web?token=secret#x").unwrap();
+        let source = ProgramSource::url("https://me:word@host:1/web?token=secret#x").unwrap();
         for text in [source.to_string(), format!("{source:?}"), source.identity()] {
             assert!(!text.contains("word") && !text.contains("secret"), "{text}");
         }
@@ -373,7 +336,7 @@ mod tests {
             assert!(GitHub::new(bad, "*").release().unwrap_err().is_invalid(), "{bad}");
         }
         for bad in ["ftp://x/y", "web", "/usr/bin/web", ""] {
-            assert!(Source::url(bad).unwrap_err().is_invalid(), "{bad}");
+            assert!(ProgramSource::url(bad).unwrap_err().is_invalid(), "{bad}");
         }
     }
 }

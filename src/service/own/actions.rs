@@ -202,7 +202,7 @@ impl OwnGeneration {
                 state: false,
                 told: false,
                 asked_usec: shared_usec(self.successor.began()),
-                past: self.narrator.history().past().to_vec(),
+                past: self.narrator.history().past().iter().cloned().map(Into::into).collect(),
             },
         })
     }
