@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::Process;
 use crate::generation::{Link, Next};
-use crate::reload::clock::{millis, now};
+use crate::reload::clock::now;
 use crate::reload::input::InputSender;
 use crate::reload::watch;
 use crate::settings::END_TIMEOUT;
