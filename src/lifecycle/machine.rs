@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 use super::{Action, Config, End, Event, Outcome, Phase, RequestId, State};
 
-/// After taking the main role without the manager's confirmation, a stop within this time is taken as the manager's
-/// restart, which waits for us: hurry.
+/// After taking the main role without the manager's confirmation, a stop within this time is taken
+/// as the manager's restart, which waits for us: hurry.
 const CONTESTED_FOR: Duration = Duration::from_secs(10);
 
 /// One generation. Feed it events and the passing of time; do what it says.
@@ -163,7 +163,8 @@ impl Machine {
                 self.exit(End::Failed("dismissed by the previous generation"), out)
             }
             (Trial, Event::Dismissed) => self.drain(now, Draining, self.config.stop_linger, out),
-            // Died before the switch. A manager restarts the whole service, and waits for us: go. Without one, take over.
+            // Died before the switch. A manager restarts the whole service, and waits for us: go.
+            // Without one, take over.
             (Starting | Standby, Event::PredecessorGone) if self.config.managed => {
                 self.exit(End::Failed("the previous generation died before it handed over"), out);
             }
@@ -173,8 +174,8 @@ impl Machine {
                 self.reclaim(now, out);
                 self.become_main(now, out);
             }
-            // Died after the switch: it may or may not have named us main, and we hold clients. Serve; if the manager
-            // does not know us as main, it stops the unit, and we hurry then.
+            // Died after the switch: it may or may not have named us main, and we hold clients.
+            // Serve; if the manager does not know us as main, it stops the unit, and we hurry then.
             (Trial, Event::PredecessorGone) => {
                 self.reclaim(now, out);
                 self.become_main(now, out);
@@ -203,8 +204,8 @@ impl Machine {
             }
             (Reloading(_), Event::NextFailed(reason)) => self.roll_back(now, reason, out),
             (HandingOver, Event::Barrier) => self.finish_handover(now, out),
-            // It died after we may have named it main. If the manager knew, it restarts the unit and stops us;
-            // if it did not, we still are main. Accept meanwhile in both cases.
+            // It died after we may have named it main. If the manager knew, it restarts the unit
+            // and stops us; if it did not, we still are main. Accept meanwhile in both cases.
             (HandingOver, Event::NextFailed(reason)) => {
                 out.push(Action::OpenGate);
                 self.reclaim(now, out);
@@ -242,7 +243,8 @@ impl Machine {
             return;
         }
         if reload && self.pending.is_empty() {
-            // The asker got its answer ("passed on") from the previous generation; nobody waits for this one.
+            // The asker got its answer ("passed on") from the previous generation; nobody waits for
+            // this one.
             out.push(Action::BecomeMain);
             self.enter(State::Serving, None);
             self.reload(now, out);
@@ -347,7 +349,8 @@ impl Machine {
         self.deadline = Some(self.deadline.map_or(to, |at| at.min(to)));
     }
 
-    /// Before the switch the next generation holds no client; after it, it is let to finish what it accepted.
+    /// Before the switch the next generation holds no client; after it, it is let to finish what it
+    /// accepted.
     fn end_grace(&self) -> Duration {
         match self.state {
             State::Reloading(Phase::Spawned) => self.config.end_timeout,

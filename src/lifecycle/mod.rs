@@ -1,8 +1,8 @@
 //! The life of one generation as a pure state machine: `(state, event, now) -> (state, actions)`.
 //!
-//! No I/O, no clock, no environment, no fd: the driver in `service` reads events, feeds them in, and performs
-//! what comes back, in order. What each state does with each event is the table in `docs/lifecycle.md`, which a
-//! test compares with the code.
+//! No I/O, no clock, no environment, no fd: the driver in `service` reads events, feeds them in,
+//! and performs what comes back, in order. What each state does with each event is the table in
+//! `docs/lifecycle.md`, which a test compares with the code.
 
 mod machine;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Random orders of events over a whole line of generations: the promises hold in each.
 //!
-//! The world below delivers messages between generations in any order that sockets allow, lets new versions fail
-//! at any point, crashes main generations, and asks for reloads and stops whenever it likes.
+//! The world below delivers messages between generations in any order that sockets allow, lets new
+//! versions fail at any point, crashes main generations, and asks for reloads and stops whenever it
+//! likes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -197,7 +198,8 @@ impl World {
             })
             .collect();
         assert!(mains.len() <= 1, "generations {mains:?} all believe that they are main");
-        // Between the death of the one that accepts and the moment when its neighbour hears of it, the kernel queues.
+        // Between the death of the one that accepts and the moment when its neighbour hears of it,
+        // the kernel queues.
         let unheard = |e: &Event| matches!(e, Event::NextFailed(_));
         let heard = !self.line.iter().any(|g| g.alive && g.inbox.iter().any(unheard));
         if !self.stopping && !self.crashed && heard {

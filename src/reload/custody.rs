@@ -3,8 +3,8 @@
 //!
 //! The next generation starts with copies of all entries, and before it says that it is ready it
 //! sends what it has added. This one, which alone is heard by the service manager, pushes that,
-//! freezes, and sends what has come meanwhile; then it says `switch`. The next one pushes everything
-//! once more when it is main, and removes what nobody asks for any more.
+//! freezes, and sends what has come meanwhile; then it says `switch`. The next one pushes
+//! everything once more when it is main, and removes what nobody asks for any more.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -57,8 +57,8 @@ impl Custody {
         }
     }
 
-    /// Before the generation is ready, all of its states exist. Before a first one accepts, they and
-    /// what it has bound are in the store too, so that a crash cannot lose a client that waits.
+    /// Before the generation is ready, all of its states exist. Before a first one accepts, they
+    /// and what it has bound are in the store too, so that a crash cannot lose a client that waits.
     pub(crate) async fn make_ready(&self, first: bool) {
         if !first && self.states.is_empty() {
             return;
@@ -99,13 +99,13 @@ impl Custody {
         Ok(())
     }
 
-    /// The next generation is ready: from now on the store is its. The answer is returned, or comes as
-    /// [`Input::Prepared`].
+    /// The next generation is ready: from now on the store is its. The answer is returned, or comes
+    /// as [`Input::Prepared`].
     pub(crate) fn prepare(&mut self, attempt: u64) -> Option<Result<Transfer>> {
         let (additions, since) = (std::mem::take(&mut self.additions), self.snapshot.clone());
         let transfer = |(changes, added)| Transfer { changes, added };
-        // Most services add nothing. A thread for that is a wait for a processor, which the next one
-        // needs, too.
+        // Most services add nothing. A thread for that is a wait for a processor, which the next
+        // one needs, too.
         if additions.is_empty() && self.keeper.is_idle() {
             let handed = self.store.try_hand_over(&since);
             if let Some(handed) = handed {
@@ -126,8 +126,8 @@ impl Custody {
         })
     }
 
-    /// The store was frozen for a next generation that has failed meanwhile. `again`: another reload
-    /// runs by now, and the store stays frozen for that one.
+    /// The store was frozen for a next generation that has failed meanwhile. `again`: another
+    /// reload runs by now, and the store stays frozen for that one.
     pub(crate) fn lend_too_late(&mut self, transfer: Result<Transfer>, again: bool) {
         let added = transfer.map(|transfer| transfer.added).unwrap_or_default();
         match again {
@@ -180,8 +180,8 @@ impl Custody {
         self.store.forget(names);
     }
 
-    /// This generation is main: the store gets what is not in it, and loses what nobody asks for any
-    /// more, which `stale` finds.
+    /// This generation is main: the store gets what is not in it, and loses what nobody asks for
+    /// any more, which `stale` finds.
     pub(crate) fn keep(
         &self,
         generation: u64,

@@ -41,9 +41,11 @@ pub enum Reloaded {
         /// Its pid.
         pid: u32,
     },
-    /// This generation has reloaded itself, by [`Builder::on_reload_in_place`](crate::Builder::on_reload_in_place).
+    /// This generation has reloaded itself, by
+    /// [`Builder::on_reload_in_place`](crate::Builder::on_reload_in_place).
     InPlace,
-    /// Another reload was running; it ended in a handover, and the new main generation now runs one more.
+    /// Another reload was running; it ended in a handover, and the new main generation now runs one
+    /// more.
     PassedOn,
 }
 
@@ -71,8 +73,8 @@ impl Handle {
     /// Requests during a reload coalesce into one more, which answers them all.
     ///
     /// # Errors
-    /// With [`Error::is_generation`]: the next generation failed, and this one serves on; the message says why.
-    /// With [`Error::is_state`]: this generation stops or is not main any more.
+    /// With [`Error::is_generation`]: the next generation failed, and this one serves on; the
+    /// message says why. With [`Error::is_state`]: this generation stops or is not main any more.
     ///
     /// # Cancel safety
     /// The reload goes on if this future is dropped.
@@ -86,9 +88,11 @@ impl Handle {
         self.ask(Request::Reload(answer)).map(|()| outcome)
     }
 
-    /// Every [`Step`] of this generation from now on. It ends with the generation; the next one has steps of its own.
+    /// Every [`Step`] of this generation from now on. It ends with the generation; the next one has
+    /// steps of its own.
     ///
-    /// Who reads them too slowly misses some ([`STEPS_KEPT`](crate::service::steps::STEPS_KEPT)), and is told how many.
+    /// Who reads them too slowly misses some ([`STEPS_KEPT`](crate::service::steps::STEPS_KEPT)),
+    /// and is told how many.
     #[must_use]
     pub fn steps(&self) -> broadcast::Receiver<Step> {
         self.steps.subscribe()

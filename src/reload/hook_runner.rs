@@ -128,7 +128,8 @@ impl HookRunner {
         Ok(async move { hooks.decide(event, launch, timeout).await })
     }
 
-    /// How long [`HookRunner::close`] may take: one hook that is running, and then those before the exit.
+    /// How long [`HookRunner::close`] may take: one hook that is running, and then those before the
+    /// exit.
     pub(crate) fn exit_allowance(&self) -> Duration {
         let limits = |when: Option<When>| {
             let hooks = self.hooks.on.iter().filter(move |(w, _)| when.is_none_or(|when| *w == when));

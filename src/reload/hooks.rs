@@ -1,8 +1,9 @@
 //! Hooks: functions of the application that are called on the way through a reload and to the end.
 //!
 //! A hook is [asynchronous](Hook::new) or [blocking](Hook::blocking), has a timeout
-//! ([`HOOK_TIMEOUT`](crate::settings::HOOK_TIMEOUT), or its [own](Hook::timeout)), and runs beside the event loop of the
-//! service. One that fails, panics or hangs is reported in the journal. Which wait for which:
+//! ([`HOOK_TIMEOUT`](crate::settings::HOOK_TIMEOUT), or its [own](Hook::timeout)), and runs beside
+//! the event loop of the service. One that fails, panics or hangs is reported in the journal. Which
+//! wait for which:
 //!
 //! | hook | what waits for it | its failure |
 //! |---|---|---|
@@ -13,8 +14,8 @@
 //! | [`When::BeforeExit`] | the exit of the process, or until one more signal to stop | reported |
 //! | all others | nothing | reported |
 //!
-//! The hooks of the last two rows are called one after the other, in the order of events. A stop never waits for the hooks of a reload:
-//! the reload is given up, whatever they say later.
+//! The hooks of the last two rows are called one after the other, in the order of events. A stop
+//! never waits for the hooks of a reload: the reload is given up, whatever they say later.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -40,8 +41,8 @@ pub enum When {
     BeforeReload,
     /// This generation is ready: it has said so to systemd, or to the previous generation.
     Ready,
-    /// This generation begins to accept, or stops accepting because the next one has begun: [`Event::accepts`]. The next one
-    /// may still fail.
+    /// This generation begins to accept, or stops accepting because the next one has begun:
+    /// [`Event::accepts`]. The next one may still fail.
     Switch,
     /// The next generation failed, and this one serves on: [`Event::reason`].
     RolledBack,
@@ -108,8 +109,8 @@ pub enum InPlace {
     NewGeneration,
 }
 
-/// The command that a next generation is started with. It inherits all of it: what is changed here is what *it* was started with,
-/// and what the generation after it starts from.
+/// The command that a next generation is started with. It inherits all of it: what is changed here
+/// is what *it* was started with, and what the generation after it starts from.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Launch {
@@ -147,7 +148,8 @@ impl Launch {
         self
     }
 
-    /// Sets a variable. What names a process or its sockets (`LISTEN_PID`, `WATCHDOG_PID`, …) cannot be given.
+    /// Sets a variable. What names a process or its sockets (`LISTEN_PID`, `WATCHDOG_PID`, …)
+    /// cannot be given.
     pub fn with_env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         let (name, value) = (name.into(), value.into());
         let mut launch = self.without_env(&name);
@@ -194,7 +196,8 @@ impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
         Self { run: Arc::new(move |event| Box::pin(hook(event))), timeout: None }
     }
 
-    /// One that may block: it runs on a thread of its own. If it is over time that thread is left alone, and ends with the process.
+    /// One that may block: it runs on a thread of its own. If it is over time that thread is left
+    /// alone, and ends with the process.
     pub fn blocking<F>(hook: F) -> Self
     where
         F: Fn(E) -> Result<T, String> + Send + Sync + 'static,
@@ -245,7 +248,8 @@ impl<E, T> fmt::Debug for Hook<E, T> {
     }
 }
 
-/// Not `spawn_blocking`: at its end a runtime waits for that, and one that hangs would keep the process for ever.
+/// Not `spawn_blocking`: at its end a runtime waits for that, and one that hangs would keep the
+/// process for ever.
 pub(crate) async fn on_thread<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {

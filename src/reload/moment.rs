@@ -1,5 +1,5 @@
-//! Every moment that somebody is told of, in one table: the journal's event, the step, the hook, the
-//! metric, the entry in the history, and the text of `systemctl status`.
+//! Every moment that somebody is told of, in one table: the journal's event, the step, the hook,
+//! the metric, the entry in the history, and the text of `systemctl status`.
 //!
 //! A moment is added here, once, and explained in `packaging/handover.catalog`. Tests compare the
 //! catalog and the table in `docs/timeline.md` with this one.
@@ -129,9 +129,9 @@ macro_rules! moments {
         /// The `MESSAGE_ID` of each event of a service's life in the journal.
         ///
         /// Each event that the module `logging` (feature `journald`) sends to journald has a field
-        /// `MESSAGE_ID`, by which programs find it and `journalctl -x` explains it, from the message
-        /// catalog `packaging/handover.catalog`. An id never changes its meaning; the text of a message
-        /// may. What fields each has is in [`docs::timeline`](crate::docs::timeline).
+        /// `MESSAGE_ID`, by which programs find it and `journalctl -x` explains it, from the
+        /// message catalog `packaging/handover.catalog`. An id never changes its meaning; the text
+        /// of a message may. What fields each has is in [`docs::timeline`](crate::docs::timeline).
         ///
         /// ```sh
         /// journalctl -u web.service MESSAGE_ID=765edeee2c25452b996c5b995d14ff08   # reloads that failed
@@ -291,14 +291,16 @@ moments! {
             fields: &[Reason],
             says: |_| "dismissed by the previous generation".to_owned(),
         }
-        /// A process of a supervised program has ended that nobody had told to; it is started again.
+        /// A process of a supervised program has ended that nobody had told to; it is started
+        /// again.
         Crashed [CRASHED = "154c3ce1154b4556a1cee0f527395a8c"] {
             level: Level::ERROR,
             fields: &[OldPid, ServedMs],
             step: Some(What::Crashed),
             says: |f| format!("generation {} {}", f.generation, f.detail),
         }
-        /// After a loop of crashes a supervised program's last good version is started instead of what is at its path.
+        /// After a loop of crashes a supervised program's last good version is started instead of
+        /// what is at its path.
         WentBack [WENT_BACK = "071f3419f47a4f6fb2660d6dc7782089"] {
             level: Level::WARN,
             says: |f| f.detail.to_owned(),

@@ -24,7 +24,8 @@ pub struct Status {
     pub generation: u64,
     /// Its pid.
     pub pid: u32,
-    /// Where it is in its life, as in [`docs::lifecycle`](crate::docs::lifecycle): `serving`, `reloading`, `draining`, …
+    /// Where it is in its life, as in [`docs::lifecycle`](crate::docs::lifecycle): `serving`,
+    /// `reloading`, `draining`, …
     pub state: &'static str,
     /// For how long this generation is there, in milliseconds.
     pub age_ms: u64,
@@ -55,7 +56,8 @@ pub struct Status {
     pub supervisor: Option<Supervising>,
 }
 
-/// What a supervisor says beyond that; `generation` and `pid` are those of the newest process of the program.
+/// What a supervisor says beyond that; `generation` and `pid` are those of the newest process of
+/// the program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Supervising {
@@ -87,7 +89,8 @@ pub struct Supervising {
 pub struct Open {
     /// The listener's name; empty for other work.
     pub listener: String,
-    /// `http1`, `http2`, `upgraded`, `stream`, `datagram`, `unknown` before the first byte, or `job` for other work.
+    /// `http1`, `http2`, `upgraded`, `stream`, `datagram`, `unknown` before the first byte, or
+    /// `job` for other work.
     pub protocol: &'static str,
     /// How many.
     pub count: usize,

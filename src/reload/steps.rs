@@ -74,7 +74,8 @@ pub struct Step {
     pub connections: usize,
 }
 
-/// Who wants to know each step. The channel is made for the first of them: it has room for [`STEPS_KEPT`].
+/// Who wants to know each step. The channel is made for the first of them: it has room for
+/// [`STEPS_KEPT`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listeners(Arc<OnceLock<broadcast::Sender<Step>>>);
 

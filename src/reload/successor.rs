@@ -372,8 +372,8 @@ impl Successor {
         Some(Times { until_ready, from_ready: now().saturating_duration_since(ready) })
     }
 
-    /// Ends it: it is dismissed, gets SIGTERM, and after the grace SIGKILL. `then` is called when it is
-    /// gone, where it may block.
+    /// Ends it: it is dismissed, gets SIGTERM, and after the grace SIGKILL. `then` is called when
+    /// it is gone, where it may block.
     pub(crate) fn end(&mut self, grace: Duration, then: impl FnOnce() + Send + 'static) {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.ended = true;

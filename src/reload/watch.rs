@@ -23,7 +23,8 @@ use crate::wire::frame::Frame;
 
 /// A process that closed its link usually is on its way out: wait so long to learn how it ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How often, and how many times, to ask the kernel for an exit status that its parent has not collected yet.
+/// How often, and how many times, to ask the kernel for an exit status that its parent has not
+/// collected yet.
 const STATUS_RETRY: (Duration, u32) = (Duration::from_millis(5), 20);
 
 /// The next generation, until it is main.
@@ -47,7 +48,8 @@ pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: Input
     let _ = inputs.send(Input::NextFailed(id, failed));
 }
 
-/// The generation that we handed over to, and those after it: they hold our link until the last one is gone.
+/// The generation that we handed over to, and those after it: they hold our link until the last one
+/// is gone.
 pub(crate) async fn successors(link: Arc<Link>, inputs: InputSender) {
     let last = loop {
         let event = match link.receive().await {
@@ -89,8 +91,9 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: InputSender) {
     let _ = inputs.send(Input::Event(last));
 }
 
-/// An older generation that drains; it is gone when its end of the link is closed. It has a deadline of its own: if it
-/// is still there when that is `overdue`, it hangs, and nobody else would end it.
+/// An older generation that drains; it is gone when its end of the link is closed. It has a
+/// deadline of its own: if it is still there when that is `overdue`, it hangs, and nobody else
+/// would end it.
 pub(crate) async fn drainer(generation: u64, pid: u32, link: Arc<Link>, overdue: Instant, inputs: InputSender) {
     if timeout_at(overdue, gone(&link, &inputs)).await.is_err() {
         kill(generation, pid);

@@ -75,9 +75,9 @@ impl Drop for Pinger {
 }
 
 impl Pings {
-    /// Pings until it is aborted: at once, then at the watchdog's ping interval. Each ping is earned:
-    /// the runtime runs new tasks, the driver answers, and the application's check passes, all within
-    /// one interval.
+    /// Pings until it is aborted: at once, then at the watchdog's ping interval. Each ping is
+    /// earned: the runtime runs new tasks, the driver answers, and the application's check passes,
+    /// all within one interval.
     async fn ping(self) {
         let every = self.watchdog.ping_interval();
         let mut ticks = interval(every);

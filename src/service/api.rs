@@ -55,25 +55,27 @@ impl Service {
         lock(&self.assembly.sockets)
     }
 
-    /// The listening sockets of that name: those that systemd or the previous generation passed, in their order, else
-    /// those bound to the address that was given to [`Builder::listen`].
+    /// The listening sockets of that name: those that systemd or the previous generation passed, in
+    /// their order, else those bound to the address that was given to [`Builder::listen`].
     ///
     /// They are copies: the service keeps its own, so that the next generation can have them.
     ///
     /// # Errors
-    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is not a listening
-    /// stream socket, or the name was taken before.
+    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it
+    /// is not a listening stream socket, or the name was taken before.
     pub fn listeners(&self, name: &str) -> Result<Vec<Listener>> {
         let sockets = self.sockets().take(name, Socket::check_listener)?;
         sockets.into_iter().map(Socket::into_listener).collect()
     }
 
-    /// Fds that outlive this process: systemd's fd store, which comes back after a crash, and over reloads the next generation.
-    /// Names are declared with [`Builder::store`].
+    /// Fds that outlive this process: systemd's fd store, which comes back after a crash, and over
+    /// reloads the next generation. Names are declared with [`Builder::store`].
     ///
-    /// One generation at a time can change it, because systemd listens to the main process alone. Until this one is main, what
-    /// it puts is kept [by itself](crate::systemd::fdstore::Kept::HeldOnly) and goes to the store with the handover; from the switch on,
-    /// changes by the previous one are refused ([`Error::is_state`](crate::Error::is_state)).
+    /// One generation at a time can change it, because systemd listens to the main process alone.
+    /// Until this one is main, what it puts is kept [by
+    /// itself](crate::systemd::fdstore::Kept::HeldOnly) and goes to the store with the handover;
+    /// from the switch on, changes by the previous one are refused
+    /// ([`Error::is_state`](crate::Error::is_state)).
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")]
@@ -94,10 +96,11 @@ impl Service {
         self.sockets().store().clone()
     }
 
-    /// A value that outlives this process: over reloads, crashes and restarts. See [`state`](crate::state).
+    /// A value that outlives this process: over reloads, crashes and restarts. See
+    /// [`state`](crate::state).
     ///
-    /// Its name needs no declaration. What nobody asks for stays where it is, so that an older version finds it after
-    /// a rollback; [`State::remove`] ends it.
+    /// Its name needs no declaration. What nobody asks for stays where it is, so that an older
+    /// version finds it after a rollback; [`State::remove`] ends it.
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")]
@@ -125,7 +128,8 @@ impl Service {
         &self.assembly.drain
     }
 
-    /// Starts jobs that a reload and a stop wait for, as they wait for connections. See [`jobs`](crate::jobs).
+    /// Starts jobs that a reload and a stop wait for, as they wait for connections. See
+    /// [`jobs`](crate::jobs).
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")]
@@ -155,8 +159,8 @@ impl Service {
         self.assembly.number
     }
 
-    /// What the previous generation's [`Builder::handover_state`] returned; `None` on a first start, after a crash, or
-    /// if it had none.
+    /// What the previous generation's [`Builder::handover_state`] returned; `None` on a first
+    /// start, after a crash, or if it had none.
     #[must_use]
     pub fn inherited_state(&self) -> Option<&[u8]> {
         self.assembly.inherited.as_ref()?.state.as_deref()
@@ -168,8 +172,8 @@ impl Service {
         Handle::new(self.assembly.requests.clone(), self.assembly.listeners.clone())
     }
 
-    /// Gives up before [`Service::run`]: if this is the next generation of a running service, the reload is rolled back
-    /// with this reason, and the old generation serves on.
+    /// Gives up before [`Service::run`]: if this is the next generation of a running service, the
+    /// reload is rolled back with this reason, and the old generation serves on.
     pub fn fail(self, reason: impl fmt::Display) {
         let reason = reason.to_string();
         if let Some(inherited) = &self.assembly.inherited {
@@ -180,15 +184,17 @@ impl Service {
         Moment::Failed.log(&Facts { generation, detail, ..Facts::default() });
     }
 
-    /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or SIGINT → stop (twice:
-    /// cut what is left), SIGQUIT → cut what is left now, or what the [`SignalMap`](signals::SignalMap) says. Returns when this generation is over, because the service
-    /// stopped or because it handed over and has drained; `main` should then return. After a handover the threads of this process
-    /// have the scheduling policy `SCHED_IDLE` by then, so that what it does last, and freeing its memory, takes no processor from the new
-    /// one (not in a unit with `SystemCallFilter=`, which might forbid it).
+    /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or
+    /// SIGINT → stop (twice: cut what is left), SIGQUIT → cut what is left now, or what the
+    /// [`SignalMap`](signals::SignalMap) says. Returns when this generation is over, because the
+    /// service stopped or because it handed over and has drained; `main` should then return. After
+    /// a handover the threads of this process have the scheduling policy `SCHED_IDLE` by then, so
+    /// that what it does last, and freeing its memory, takes no processor from the new one (not in
+    /// a unit with `SystemCallFilter=`, which might forbid it).
     ///
     /// # Errors
-    /// With [`Error::is_generation`](crate::Error::is_generation): this next generation never came to serve, because it
-    /// was told to go, or because the previous one died first.
+    /// With [`Error::is_generation`](crate::Error::is_generation): this next generation never came
+    /// to serve, because it was told to go, or because the previous one died first.
     ///
     /// # Cancel safety
     /// Not cancel-safe: dropping it ends the generation without a drain, as a crash would.

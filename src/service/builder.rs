@@ -107,7 +107,8 @@ impl Builder {
 
     /// Declares the names under which [`Service::store`] keeps fds. What comes in under these
     /// names, from systemd or from the previous generation, is there again. What comes in under any
-    /// other name, and is no socket that the service asks for, is closed and removed from the store.
+    /// other name, and is no socket that the service asks for, is closed and removed from the
+    /// store.
     pub fn store(mut self, names: Names) -> Self {
         self.names = names;
         self
@@ -171,13 +172,15 @@ impl Builder {
         self
     }
 
-    /// Installs the signal handlers, and takes the sockets: from systemd, from the previous generation, or by binding.
+    /// Installs the signal handlers, and takes the sockets: from systemd, from the previous
+    /// generation, or by binding.
     ///
     /// To be called once in a process, early, within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
-    /// With [`Error::is_invalid`]: the environment (`LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`, …), an address or a
-    /// setting cannot be used. With [`Error::is_socket`]: a socket is missing or of another kind. With
+    /// With [`Error::is_invalid`]: the environment (`LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`,
+    /// …), an address or a setting cannot be used. With [`Error::is_socket`]: a socket is missing
+    /// or of another kind. With
     /// [`Error::is_state`]: no runtime, or a second service in this process. If this is the next generation of a running
     /// service, the previous one is told why.
     ///
@@ -230,7 +233,8 @@ impl Builder {
         let program = program.or_else(|| inherited.map(|i| i.hello.program.clone().into()));
         let mut origin = Origin::capture(environment, program, watchdog.is_some())?;
         origin.ignored = signals.map.ignored_at_first();
-        // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are only its child.
+        // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are
+        // only its child.
         let ours =
             environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
         let sibling = inherited.map_or(ours, |i| i.hello.managed);
@@ -243,7 +247,8 @@ impl Builder {
             tracing::info!(generation = inherited.map_or(1, |i| i.hello.generation), "settings: {shown}");
         }
         if inherited.is_none() {
-            // The next ones get a large table from us. Aside, as others need to wait only if they outgrow the small one meanwhile.
+            // The next ones get a large table from us. Aside, as others need to wait only if they
+            // outgrow the small one meanwhile.
             drop(tokio::task::spawn_blocking(fdtable::enlarge));
         }
         let pidfile = settings.pidfile.clone().map(|path| Pidfile::new(path, managed));
@@ -280,26 +285,30 @@ impl Builder {
 }
 
 impl Builder {
-    /// Calls this hook at that moment. There may be several; they are called in the order that they were given.
+    /// Calls this hook at that moment. There may be several; they are called in the order that they
+    /// were given.
     pub fn on(mut self, when: When, hook: Hook<Event>) -> Self {
         self.hooks.on.push((when, hook));
         self
     }
 
-    /// May change the command that the next generation is started with, its environment included. An error fails the reload.
+    /// May change the command that the next generation is started with, its environment included.
+    /// An error fails the reload.
     ///
-    /// Called in every generation: what it appends to the arguments comes once more with each reload, if it does not look whether it is
-    /// there.
+    /// Called in every generation: what it appends to the arguments comes once more with each
+    /// reload, if it does not look whether it is there.
     pub fn before_spawn(mut self, hook: Hook<Launch, Launch>) -> Self {
         self.hooks.before_spawn.push(hook);
         self
     }
 
-    /// A reload calls this, and is over if it says [`InPlace::Done`]: no new process, the same connections, the same pid. systemd is told
-    /// of a reload as ever. An error fails the reload, [`Handle::reload`](crate::Handle::reload) included; the old settings hold, so
-    /// it must not have changed any.
+    /// A reload calls this, and is over if it says [`InPlace::Done`]: no new process, the same
+    /// connections, the same pid. systemd is told of a reload as ever. An error fails the reload,
+    /// [`Handle::reload`](crate::Handle::reload) included; the old settings hold, so it must not
+    /// have changed any.
     ///
-    /// In a process that is PID 1, of a container for example, this is the only reload that there can be.
+    /// In a process that is PID 1, of a container for example, this is the only reload that there
+    /// can be.
     ///
     /// ```
     /// use handover::service::hooks::{Hook, InPlace};

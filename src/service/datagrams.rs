@@ -9,15 +9,17 @@ use crate::error::Result;
 use crate::service::api::Service;
 use crate::systemd::activation::Socket;
 
-/// A link to the previous generation's flows is passed under a name that begins so. (Not with `handover.`: those are of the fd
-/// store.)
+/// A link to the previous generation's flows is passed under a name that begins so. (Not with
+/// `handover.`: those are of the fd store.)
 const FLOWS: &str = "handover-flows.";
 
 impl Service {
-    /// Serves each datagram to the UDP and Unix datagram sockets of that name with a function, in a task of its own.
+    /// Serves each datagram to the UDP and Unix datagram sockets of that name with a function, in a
+    /// task of its own.
     ///
-    /// Receiving starts when the service is ready, and goes over to the next generation at the switch; what is in the
-    /// kernel's queue then is received by that one. Handlers that run then are finished here. See [`serve_datagrams`].
+    /// Receiving starts when the service is ready, and goes over to the next generation at the
+    /// switch; what is in the kernel's queue then is received by that one. Handlers that run then
+    /// are finished here. See [`serve_datagrams`].
     ///
     /// ```no_run
     /// # fn example(service: &handover::Service) -> handover::Result<()> {
@@ -49,22 +51,23 @@ impl Service {
         serve_datagrams(self.drain(), name, sockets, options, handler)
     }
 
-    /// Receives from the sockets of that name, each on its own: UDP and Unix datagram sockets, FIFOs, message queues and
-    /// netlink sockets.
+    /// Receives from the sockets of that name, each on its own: UDP and Unix datagram sockets,
+    /// FIFOs, message queues and netlink sockets.
     ///
     /// # Errors
-    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is of another kind, or
-    /// the name was taken before.
+    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it
+    /// is of another kind, or the name was taken before.
     pub fn datagrams(&self, name: &str) -> Result<Vec<Datagrams>> {
         let sockets = self.sockets().take(name, Socket::check_received)?;
         sockets.into_iter().map(|socket| Datagrams::new(self.drain(), name, socket)).collect()
     }
 
-    /// Receives from the UDP sockets of that name, each on its own, for protocols that have connections: a datagram whose flow
-    /// an older generation has open goes there. See [`Flows`].
+    /// Receives from the UDP sockets of that name, each on its own, for protocols that have
+    /// connections: a datagram whose flow an older generation has open goes there. See [`Flows`].
     ///
     /// # Errors
-    /// As [`datagrams`](Self::datagrams); one of them is no UDP socket; and outside of a tokio runtime.
+    /// As [`datagrams`](Self::datagrams); one of them is no UDP socket; and outside of a tokio
+    /// runtime.
     pub fn flows<K>(&self, name: &str, key: K) -> Result<Vec<Flows>>
     where
         K: Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Clone + Send + Sync + 'static,
@@ -81,13 +84,15 @@ impl Service {
         Ok(all)
     }
 
-    /// Whatever was passed under that name, of any kind, as copies: the service keeps its own, so that the next generation
-    /// can have them.
+    /// Whatever was passed under that name, of any kind, as copies: the service keeps its own, so
+    /// that the next generation can have them.
     ///
-    /// There is no gate: whoever reads must listen to [`Drain::signal`](crate::Drain::signal) itself.
+    /// There is no gate: whoever reads must listen to [`Drain::signal`](crate::Drain::signal)
+    /// itself.
     ///
     /// # Errors
-    /// With [`Error::is_socket`](crate::Error::is_socket): nothing of that name was passed, or the name was taken before.
+    /// With [`Error::is_socket`](crate::Error::is_socket): nothing of that name was passed, or the
+    /// name was taken before.
     pub fn fds(&self, name: &str) -> Result<Vec<Socket>> {
         self.sockets().take(name, Socket::check_nothing)
     }

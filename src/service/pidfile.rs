@@ -1,4 +1,5 @@
-//! A pidfile, for supervisors that know no `NOTIFY_SOCKET`: monit, OpenRC, runit or supervisord with a script of its own.
+//! A pidfile, for supervisors that know no `NOTIFY_SOCKET`: monit, OpenRC, runit or supervisord
+//! with a script of its own.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -32,8 +33,8 @@ impl Pidfile {
         Self { path, last: None, ours: false }
     }
 
-    /// Names this process, aside. Whoever reads the file finds the old content or the new, never half
-    /// of it.
+    /// Names this process, aside. Whoever reads the file finds the old content or the new, never
+    /// half of it.
     pub(crate) fn write(&mut self) {
         self.ours = true;
         let (path, before) = (self.path.clone(), self.last.take());
@@ -100,7 +101,8 @@ fn read(path: &Path) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Never a reason not to start: that a stale file does that elsewhere is what pidfiles are known for.
+/// Never a reason not to start: that a stale file does that elsewhere is what pidfiles are known
+/// for.
 fn note_old(path: &Path, old: u32) {
     let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
     match (program(old), program(std::process::id())) {

@@ -1,13 +1,15 @@
 //! Zombies of processes that this one has adopted, as PID 1 of a container or as a child subreaper.
 //!
-//! Whose parent ends becomes the child of PID 1, and when it ends too, it stays a zombie until PID 1 waits for it; a container that
-//! runs long enough is full of them. An init waits for every child. A service must not: the exit status of a child that it started
-//! itself belongs to whoever started it, and `waitpid(-1)` would take that away from tokio's and std's `Child`.
+//! Whose parent ends becomes the child of PID 1, and when it ends too, it stays a zombie until PID
+//! 1 waits for it; a container that runs long enough is full of them. An init waits for every
+//! child. A service must not: the exit status of a child that it started itself belongs to whoever
+//! started it, and `waitpid(-1)` would take that away from tokio's and std's `Child`.
 //!
-//! The kernel does not tell which children were adopted. So time does: whoever started a child and minds its end is told of it by
-//! SIGCHLD or a pidfd and takes the status within milliseconds; what still is a zombie after
-//! [`REAP_AFTER`] is waited for here. A child that is started with `std::process` and waited for only long after its end
-//! would lose its status; [`Builder::reap`](crate::Builder::reap) turns this off.
+//! The kernel does not tell which children were adopted. So time does: whoever started a child and
+//! minds its end is told of it by SIGCHLD or a pidfd and takes the status within milliseconds; what
+//! still is a zombie after [`REAP_AFTER`] is waited for here. A child that is started with
+//! `std::process` and waited for only long after its end would lose its status;
+//! [`Builder::reap`](crate::Builder::reap) turns this off.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,7 +23,8 @@ use tracing::{debug, warn};
 
 use crate::sys::stat;
 
-/// How often it is looked for zombies in that time. Not at each SIGCHLD: a service may start a thousand children a second.
+/// How often it is looked for zombies in that time. Not at each SIGCHLD: a service may start a
+/// thousand children a second.
 const LOOKS: u32 = 20;
 
 /// Whether orphans become ours.

@@ -1,4 +1,5 @@
-//! The sockets of this generation: what the application uses, what the next generation gets, and what a crash must not lose.
+//! The sockets of this generation: what the application uses, what the next generation gets, and
+//! what a crash must not lose.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,7 +30,8 @@ struct Kept {
     taken: bool,
 }
 
-/// Owns every listening socket for as long as the generation lives, so that the next one can have it.
+/// Owns every listening socket for as long as the generation lives, so that the next one can have
+/// it.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     activation: Activation,
@@ -89,7 +91,8 @@ impl Sockets {
         Ok(copies)
     }
 
-    /// Closes what nobody asked for, and strikes it from the fd store when we are main; its names are for the log.
+    /// Closes what nobody asked for, and strikes it from the fd store when we are main; its names
+    /// are for the log.
     pub(crate) fn close_unclaimed(&mut self) -> Result<Vec<String>> {
         self.store.discard_unclaimed(&mut self.activation)
     }
@@ -142,8 +145,8 @@ impl Sockets {
 }
 
 impl Sockets {
-    /// When the service is over for good: removes the paths of the Unix sockets that we bound. Not those of a .socket unit,
-    /// nor those that the fd store has, which a restart needs again.
+    /// When the service is over for good: removes the paths of the Unix sockets that we bound. Not
+    /// those of a .socket unit, nor those that the fd store has, which a restart needs again.
     pub(crate) fn remove_paths(&self) {
         let stored: Vec<_> = self.store.list().into_iter().filter(|e| e.kept == Stored).map(|e| e.name).collect();
         for kept in &self.kept {
@@ -187,14 +190,16 @@ impl Sockets {
     }
 }
 
-/// The sockets of that address as the store has them, from before a crash or from the previous generation, else new ones.
+/// The sockets of that address as the store has them, from before a crash or from the previous
+/// generation, else new ones.
 fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<Socket>, Option<String>)> {
     // The address is part of the name: one that was changed is bound anew.
     let entry = format!("{BOUND}{name}@{}", address.escape_default()).replace([':', '~'], "=");
     let there: Vec<_> = store.get(&entry)?.into_iter().map(|fd| (name.to_owned(), fd)).collect();
     if !there.is_empty() {
         match Activation::from_fds(there).and_then(|mut passed| passed.take_checked(name, check(form))) {
-            // Not if somebody has removed the path meanwhile, as a stop does with RuntimeDirectory=.
+            // Not if somebody has removed the path meanwhile, as a stop does with
+            // RuntimeDirectory=.
             Ok(sockets) if !sockets.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((sockets, Some(entry))),
             Ok(_) => warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew"),
             Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),

@@ -11,11 +11,13 @@ use crate::service::api::Service;
 use crate::systemd::activation::{SeqpacketListener, Socket};
 
 impl Service {
-    /// Serves each connection to the TCP and Unix stream sockets of that name with a function, in a task of its own.
+    /// Serves each connection to the TCP and Unix stream sockets of that name with a function, in a
+    /// task of its own.
     ///
-    /// Accepting starts when the service is ready. A connection is counted from before it is accepted until its handler
-    /// returns; a handler that waits long listens to the [`drain`](Connection::drain) signal, so that it can come to an
-    /// end. Whatever is left when the drain timeout is over is dropped, and named in the log. See [`serve_stream`].
+    /// Accepting starts when the service is ready. A connection is counted from before it is
+    /// accepted until its handler returns; a handler that waits long listens to the
+    /// [`drain`](Connection::drain) signal, so that it can come to an end. Whatever is left when
+    /// the drain timeout is over is dropped, and named in the log. See [`serve_stream`].
     ///
     /// ```no_run
     /// # fn example(service: &handover::Service) -> handover::Result<()> {
@@ -52,7 +54,8 @@ impl Service {
         serve_stream(self.drain(), name, self.listeners(name)?, options, handler)
     }
 
-    /// [`serve_stream`](Self::serve_stream) for Unix sockets that keep packets apart (`ListenSequentialPacket=`,
+    /// [`serve_stream`](Self::serve_stream) for Unix sockets that keep packets apart
+    /// (`ListenSequentialPacket=`,
     /// [`Builder::listen_seqpacket`](crate::Builder::listen_seqpacket)).
     ///
     /// ```no_run
@@ -92,23 +95,23 @@ impl Service {
         serve_stream(self.drain(), name, self.seqpacket_listeners(name)?, options, handler)
     }
 
-    /// The listening seqpacket sockets of that name, as [`listeners`](Self::listeners) has those of streams. Accept from
-    /// them with an [`Acceptor`](crate::Acceptor).
+    /// The listening seqpacket sockets of that name, as [`listeners`](Self::listeners) has those of
+    /// streams. Accept from them with an [`Acceptor`](crate::Acceptor).
     ///
     /// # Errors
-    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is of another kind, or
-    /// the name was taken before.
+    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it
+    /// is of another kind, or the name was taken before.
     pub fn seqpacket_listeners(&self, name: &str) -> Result<Vec<SeqpacketListener>> {
         let sockets = self.sockets().take(name, Socket::check_seqpacket)?;
         sockets.into_iter().map(Socket::into_seqpacket_listener).collect()
     }
 
-    /// Serves the one connection of a process that a .socket unit with `Accept=yes` started, in the way of inetd; when the
-    /// handler returns, the service stops. systemd calls the connection `connection`, unless `FileDescriptorName=` says
-    /// otherwise.
+    /// Serves the one connection of a process that a .socket unit with `Accept=yes` started, in the
+    /// way of inetd; when the handler returns, the service stops. systemd calls the connection
+    /// `connection`, unless `FileDescriptorName=` says otherwise.
     ///
-    /// Each connection has a process of its own, and an upgrade is for those that come after it: a reload does not apply,
-    /// and a request for one is refused with that reason.
+    /// Each connection has a process of its own, and an upgrade is for those that come after it: a
+    /// reload does not apply, and a request for one is refused with that reason.
     ///
     /// ```no_run
     /// # async fn example() -> handover::Result<()> {
@@ -123,8 +126,8 @@ impl Service {
     /// ```
     ///
     /// # Errors
-    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a connection of that name, or it is of another
-    /// kind. And outside of a tokio runtime.
+    /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a connection of that name,
+    /// or it is of another kind. And outside of a tokio runtime.
     pub fn serve_connection<H, F>(&self, name: &str, handler: H) -> Result<()>
     where
         H: FnOnce(Connection) -> F + Send + 'static,

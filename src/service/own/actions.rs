@@ -208,7 +208,8 @@ impl OwnGeneration {
     }
 
     fn tell_handover(&mut self) {
-        // From here on only the new main's pings count; it has what is left of the interval for its first.
+        // From here on only the new main's pings count; it has what is left of the interval for its
+        // first.
         if self.pinger.stop() {
             self.outbox.send(&Message::new().watchdog());
         }
@@ -227,7 +228,8 @@ impl OwnGeneration {
         self.outbox.send(&Message::new().status(status).ready());
     }
 
-    /// Before the next generation is told that it is main: from then on it is the one that is asked.
+    /// Before the next generation is told that it is main: from then on it is the one that is
+    /// asked.
     fn pass_counts(&self) {
         if let Some(times) = self.successor.times() {
             let metrics = self.narrator.metrics();
@@ -315,7 +317,8 @@ impl OwnGeneration {
         });
     }
 
-    /// A stop is over only when the older generations are gone too: our exit makes systemd hurry them.
+    /// A stop is over only when the older generations are gone too: our exit makes systemd hurry
+    /// them.
     pub(super) fn all_drained(&self, lives: &mut Lifecycles) {
         let waits_for_drainers = lives.state(self.number) == State::Stopping && !self.drainers.is_empty();
         if self.drained && !waits_for_drainers {

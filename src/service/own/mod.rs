@@ -1,7 +1,7 @@
 //! This process as one generation of its service: the parts that the driver drives.
 //!
-//! Here inputs become events; in `actions` what the lifecycle asks for is handed to the parts; `end`
-//! is the end of the process.
+//! Here inputs become events; in `actions` what the lifecycle asks for is handed to the parts;
+//! `end` is the end of the process.
 
 mod actions;
 mod end;
@@ -284,8 +284,8 @@ impl Parts for OwnGeneration {
     }
 
     fn overdue(&self, _: u64, state: State) -> Option<Event> {
-        // A program that knows nothing of us, or hangs before it gets to us: a reason of its own for
-        // the operator.
+        // A program that knows nothing of us, or hangs before it gets to us: a reason of its own
+        // for the operator.
         let silent = state == State::Reloading(Phase::Spawned) && self.successor.is_silent();
         let limit = self.settings.ready_timeout;
         silent.then(|| {
