@@ -78,8 +78,9 @@ impl States {
     ///
     /// # Errors
     ///
-    /// [`Error::is_timeout`]: another generation holds one of them. The others are settled; the
-    /// next [`restore`](Self::restore) or `settle` of any generation sees what is left.
+    /// [`Error::is_timeout`](crate::Error::is_timeout): another generation holds one of them. The
+    /// others are settled; the next [`restore`](Self::restore) or `settle` of any generation sees
+    /// what is left.
     pub fn settle(&self) -> Result<()> {
         self.settled.store(true, Ordering::Relaxed);
         self.each(|turn, form| match turn.lock(true)? {
@@ -100,7 +101,8 @@ impl States {
     ///
     /// # Errors
     ///
-    /// [`Error::is_timeout`]: another generation holds one of them. The others are set back.
+    /// [`Error::is_timeout`](crate::Error::is_timeout): another generation holds one of them. The
+    /// others are set back.
     pub fn restore(&self) -> Result<usize> {
         let mut restored = 0;
         self.each(|turn, CellForm { name, version, .. }| {
