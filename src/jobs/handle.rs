@@ -12,7 +12,7 @@ use super::report::JobReport;
 use super::worker::Worker;
 use crate::drain::{Drain, DrainSignal};
 
-/// Starts jobs, and knows them until they are over. Cheap to clone.
+/// Starts jobs, and knows them until they are over. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Jobs {
     core: Arc<JobsCore>,

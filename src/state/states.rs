@@ -64,7 +64,8 @@ impl States {
     ///
     /// # Errors
     ///
-    /// As for [`FdStore::put`]; the first one, the other states have theirs.
+    /// It fails as [`FdStore::put`] does. The error is that of the first state; the others have
+    /// their memory.
     pub fn prepare(&self) -> Result<()> {
         self.each(|turn, form| match turn.lock(false)? {
             Some(_) => Ok(()),
