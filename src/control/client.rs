@@ -52,8 +52,8 @@ impl Client {
     /// Connects to the socket at that path.
     ///
     /// # Errors
-    /// As connect(2); the [`source`](std::error::Error::source) tells a missing socket from one
-    /// that this user may not use.
+    /// It fails as connect(2) does; the [`source`](std::error::Error::source) tells a missing
+    /// socket from one that this user may not use.
     pub async fn connect(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path).await.map_err(|e| {
             Error::io(Kind::Os, format!("cannot connect to the control interface at {}", path.display()), e)

@@ -20,7 +20,7 @@ pub(crate) fn later(at: Instant, by: Duration) -> Instant {
     at + by.min(FAR)
 }
 
-/// How far a drain has got. Read once per poll of a connection, without a lock.
+/// How far a drain has got. It is read once per poll of a connection, without a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Open,

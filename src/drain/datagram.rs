@@ -78,7 +78,7 @@ impl Datagram {
     }
 }
 
-/// Sends from the shared socket. Cheap to clone.
+/// Sends from the shared socket. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct DatagramSender {
     socket: Arc<Socket>,

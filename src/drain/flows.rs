@@ -75,7 +75,7 @@ pub struct Flows {
     shared: Arc<OpenFlows>,
 }
 
-/// Makes the links to next generations. Cheap to clone.
+/// Makes the links to next generations. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FlowLinks {
     links: mpsc::UnboundedSender<OwnedFd>,
@@ -160,7 +160,7 @@ impl Flows {
     }
 }
 
-/// Begins flows. Cheap to clone.
+/// Begins flows. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FlowOpener {
     shared: Arc<OpenFlows>,
@@ -170,7 +170,7 @@ impl FlowOpener {
     /// Begins a flow of this key, as [`Flows::open`] does.
     ///
     /// # Errors
-    /// As for [`Flows::open`].
+    /// It fails as [`Flows::open`] does.
     pub fn open(&self, key: impl Into<Vec<u8>>) -> Result<Flow> {
         open(&self.shared, key.into())
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 /// The connections and jobs of one generation, and whether it accepts.
 ///
-/// Cheap to clone; all clones are the same drain.
+/// It is cheap to clone; all clones are the same drain.
 #[derive(Clone)]
 pub struct Drain {
     pub(super) core: Arc<DrainCore>,
@@ -30,8 +30,8 @@ impl Drain {
         Self { core: Arc::new(DrainCore::new()) }
     }
 
-    /// Opens or shuts the gate that accept loops wait at. Shut: nobody accepts, listeners stay
-    /// open.
+    /// Opens or shuts the gate that accept loops wait at. While it is shut nobody accepts, and
+    /// listeners stay open.
     ///
     /// It can be opened and shut any number of times until the drain [begins](Self::begin), which
     /// shuts it for good. A connection that accept(2) has already returned is served in any case.
@@ -48,7 +48,7 @@ impl Drain {
     ///
     /// In a tokio runtime, whose timer must be enabled, many connections of HTTP and TLS are told
     /// one slice after the other within a quarter of a second: to wake them all would take the
-    /// processors from the next generation. Else all at once.
+    /// processors from the next generation. Otherwise all are told at once.
     pub fn begin(&self, linger: Duration) {
         let mut state = self.core.lock();
         let stepped = self.step(&mut state, Phase::Draining, linger);

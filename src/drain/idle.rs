@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// nothing has moved for some time, in neither direction: so a handler ends when its client sleeps,
 /// but not in the middle of a long answer, nor while it works and waits for something else.
 ///
-/// Around any stream, as that of a [`Connection`](crate::Connection). There is no limit unless it
+/// It wraps any stream, as that of a [`Connection`](crate::Connection). There is no limit unless it
 /// is asked for: only the protocol knows how long a client may be silent.
 ///
 /// ```no_run
@@ -76,7 +76,7 @@ fn watch<T>(
     if polled.is_ready() {
         return polled;
     }
-    // A time without end.
+    // The time has no end.
     let Some(due) = moved.checked_add(time) else { return Poll::Pending };
     let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
     loop {

@@ -1,4 +1,4 @@
-//! At most so many connections, or datagrams in hand, at a time.
+//! A limit to how many connections, or datagrams in hand, there are at a time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

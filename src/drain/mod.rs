@@ -1,4 +1,4 @@
-//! Finish what was accepted, under a timeout: counting, linger, deadline, hammer.
+//! What was accepted is finished, under a timeout: counting, linger, deadline, hammer.
 //!
 //! A [`Drain`] knows every open connection and job of one generation. It has a gate that accept
 //! loops wait at, and four steps that only go forward: open, draining, hurried, hammered.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
-/// Which flow a datagram belongs to; `None`: it may begin one.
+/// Returns the key of the flow that a datagram belongs to, or `None` if it may begin one.
 pub(super) type KeyFn = Box<dyn Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send + Sync>;
 
 /// The flows that this generation has open.

@@ -52,8 +52,8 @@ impl Relay {
         !self.queue.is_empty()
     }
 
-    /// Sends what is queued; false: the other end is closed. Cancel-safe: a message is sent whole,
-    /// and then gone from the queue.
+    /// Sends what is queued, and returns false if the other end is closed. It is cancel-safe: a
+    /// message is sent whole, and then gone from the queue.
     pub(super) async fn flush(&mut self) -> bool {
         while let Some(message) = self.queue.front() {
             let sent = self.fd.async_io(Interest::WRITABLE, |fd| seqpacket::send_packet(fd.as_fd(), message)).await;

@@ -1,5 +1,5 @@
-//! Where each datagram of a socket with flows goes: here, or to an older generation. One task, one
-//! socket.
+//! Where each datagram of a socket with flows goes: here, or to an older generation. It is one task
+//! for one socket.
 
 use super::core::Phase;
 use super::datagram::{Datagram, Datagrams};

@@ -24,8 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What a client that knows HTTP/2 sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// After the last reply, at most this much of what the client still sends is read and dropped, so
-/// that no reset overtakes the reply. With [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
+/// How much of what the client still sends after the last reply is read and dropped at most, so
+/// that no reset overtakes the reply. The time has a bound, too:
+/// [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
 const CLOSE_DISCARD: usize = 16 << 20;
 
 /// Pieces of a reply of no more than this are written as one: to copy them costs less than

@@ -5,7 +5,7 @@ use crate::drain::{DrainSignal, Peer};
 use crate::tls::TlsInfo;
 use std::sync::Arc;
 
-/// The connection that a request came by; in the extensions of each request. Cheap to clone.
+/// The connection that a request came by; in the extensions of each request. It is cheap to clone.
 ///
 /// ```
 /// use axum::{Extension, Router, routing::get};

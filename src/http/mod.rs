@@ -1,10 +1,11 @@
 //! HTTP by hyper, drained without losing a request.
 //!
 //! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. While a
-//! [`Drain`] lasts, a connection that is fresh, idle or has sent half a request head is not closed
-//! but answered once more, with `Connection: close`; pipelined requests are all answered, and only
-//! the last reply says `close`; HTTP/2 gets a GOAWAY and finishes its streams; an upgraded stream
-//! counts until it is dropped. The chapter [`docs::http`](crate::docs::http) has more.
+//! [`Drain`](crate::Drain) lasts, a connection that is fresh, idle or has sent half a request head
+//! is not closed but answered once more, with `Connection: close`; pipelined requests are all
+//! answered, and only the last reply says `close`; HTTP/2 gets a GOAWAY and finishes its streams;
+//! an upgraded stream counts until it is dropped. The chapter [`docs::http`](crate::docs::http) has
+//! more.
 //!
 //! Handlers find a [`ConnectInfo`] in the request's extensions.
 

@@ -20,7 +20,7 @@ impl Service {
     /// Accepting starts when the service is ready. Connections are counted and drained.
     ///
     /// # Errors
-    /// As [`listeners`](Self::listeners); and outside of a tokio runtime.
+    /// It fails as [`listeners`](Self::listeners) does; and outside of a tokio runtime.
     pub fn serve_http<S, B>(&self, name: &str, service: S) -> Result<()>
     where
         S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -36,7 +36,7 @@ impl Service {
     /// Serves HTTP as [`serve_http`](Self::serve_http) does, with settings.
     ///
     /// # Errors
-    /// As [`serve_http`](Self::serve_http); and a setting that cannot work.
+    /// It fails as [`serve_http`](Self::serve_http) does; and with a setting that cannot work.
     pub fn serve_http_with<S, B>(&self, name: &str, service: S, options: HttpOptions) -> Result<()>
     where
         S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -52,7 +52,7 @@ impl Service {
     /// Serves HTTP as [`serve_http`](Self::serve_http) does, with hyper's own kind of service.
     ///
     /// # Errors
-    /// As [`serve_http`](Self::serve_http).
+    /// It fails as [`serve_http`](Self::serve_http) does.
     pub fn serve_hyper<S, B>(&self, name: &str, service: S) -> Result<()>
     where
         S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -111,7 +111,7 @@ where
 /// Serves HTTP as [`serve`] does, with hyper's own kind of service.
 ///
 /// # Errors
-/// As [`serve`].
+/// It fails as [`serve`] does.
 pub fn serve_hyper<S, B>(
     drain: &Drain,
     name: &str,

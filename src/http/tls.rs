@@ -41,7 +41,7 @@ impl Service {
     /// ```
     ///
     /// # Errors
-    /// As [`serve_http`](Self::serve_http).
+    /// It fails as [`serve_http`](Self::serve_http) does.
     pub fn serve_https<S, B>(&self, name: &str, service: S, tls: &Tls) -> Result<()>
     where
         S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -57,7 +57,7 @@ impl Service {
     /// Serves HTTPS as [`serve_https`](Self::serve_https) does, with settings.
     ///
     /// # Errors
-    /// As [`serve_https`](Self::serve_https); and a setting that cannot work.
+    /// It fails as [`serve_https`](Self::serve_https) does; and with a setting that cannot work.
     pub fn serve_https_with<S, B>(&self, name: &str, service: S, tls: &Tls, options: HttpOptions) -> Result<()>
     where
         S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -82,7 +82,7 @@ impl Service {
 /// only by [`share_tickets`](Tls::share_tickets).
 ///
 /// # Errors
-/// As [`serve`](super::serve).
+/// It fails as [`serve`](super::serve) does.
 pub fn serve_tls<S, B>(
     drain: &Drain,
     name: &str,
@@ -105,7 +105,7 @@ where
 /// Serves HTTPS as [`serve_tls`] does, with hyper's own kind of service.
 ///
 /// # Errors
-/// As [`serve`](super::serve).
+/// It fails as [`serve`](super::serve) does.
 pub fn serve_hyper_tls<S, B>(
     drain: &Drain,
     name: &str,

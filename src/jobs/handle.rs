@@ -12,7 +12,7 @@ use super::report::JobReport;
 use super::worker::Worker;
 use crate::drain::{Drain, DrainSignal};
 
-/// Starts jobs, and knows them until they are over. Cheap to clone.
+/// Starts jobs, and knows them until they are over. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Jobs {
     core: Arc<JobsCore>,
@@ -46,7 +46,8 @@ impl Jobs {
         }
     }
 
-    /// Starts a job on a thread of its own, where it may block, and may use [`Handle::current`].
+    /// Starts a job on a thread of its own, where it may block, and may use
+    /// [`Handle::current`](tokio::runtime::Handle::current).
     ///
     /// A thread cannot be stopped from outside: look at [`Job::draining`] between two steps of long
     /// work. At the hammer the job is named as cut, its handle says so, and the process exits
@@ -160,7 +161,8 @@ impl Jobs {
     /// again: by the first generation.
     ///
     /// # Errors
-    /// With [`Error::is_notify`]: there is no service manager, or it refuses.
+    /// With [`Error::is_notify`](crate::Error::is_notify): there is no service manager, or it
+    /// refuses.
     #[cfg(feature = "scope")]
     pub async fn kill_orphans(&self) -> crate::error::Result<usize> {
         self.core.scopes.kill_orphans().await

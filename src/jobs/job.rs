@@ -23,7 +23,7 @@ use crate::error::{Error, Kind};
 /// What a job is told, and starts other jobs with.
 ///
 /// It is of use while the job runs: jobs that it starts are part of it. They may start while a
-/// drain is on, and the job is over when they are, too. Cheap to clone.
+/// drain is on, and the job is over when they are, too. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Job {
     core: Arc<JobsCore>,

@@ -86,12 +86,12 @@ impl<T> State<T> {
         &self.target.name
     }
 
-    /// Removes it, for all generations. False: there was none.
+    /// Removes it, for all generations. It returns false if there was none.
     ///
     /// # Errors
     ///
-    /// As for [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove). [`Error::is_timeout`]:
-    /// another generation holds it.
+    /// It fails as [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove) does.
+    /// [`Error::is_timeout`]: another generation holds it.
     pub fn remove(&self) -> Result<bool> {
         let mut turn = self.target.enter()?;
         let locked = match turn.lock(true) {
@@ -237,9 +237,9 @@ impl<T: DeserializeOwned + Default> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`load`](Self::load). [`Error::is_state`]: it is of a newer version, or of an older
-    /// one, and there is no [`migrate`](Self::migrate). Damage that cannot be put aside is an error
-    /// as well.
+    /// It fails as [`load`](Self::load) does. [`Error::is_state`]: it is of a newer version, or of
+    /// an older one, and there is no [`migrate`](Self::migrate). Damage that cannot be put aside is
+    /// an error as well.
     pub fn read<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R> {
         let mut turn = self.target.enter()?;
         let (locked, value) = self.begin(&mut turn, false)?;
@@ -256,7 +256,7 @@ impl<T: DeserializeOwned + Default> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`read`](Self::read).
+    /// It fails as [`read`](Self::read) does.
     ///
     /// # Panics
     ///
@@ -313,7 +313,7 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`update`](Self::update).
+    /// It fails as [`update`](Self::update) does.
     pub fn try_update<R, E>(&self, f: impl FnOnce(&mut T) -> Result<R, E>) -> Result<Result<Updated<R>, E>> {
         let mut turn = self.target.enter()?;
         let (locked, value) = self.begin(&mut turn, true)?;
@@ -343,7 +343,7 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`update`](Self::update).
+    /// It fails as [`update`](Self::update) does.
     ///
     /// # Panics
     ///
@@ -368,7 +368,8 @@ impl<T: Serialize> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`update`](Self::update); an older version is replaced also without a migration.
+    /// It fails as [`update`](Self::update) does; an older version is replaced also without a
+    /// migration.
     pub fn save(&self, value: &T) -> Result<Kept> {
         let ticket = self.ticket();
         self.target.publish(&self.form(), ticket, |output| serde_json::to_writer(output, value))
@@ -387,7 +388,7 @@ impl<T: Serialize> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`save`](Self::save).
+    /// It fails as [`save`](Self::save) does.
     ///
     /// # Panics
     ///

@@ -45,8 +45,8 @@ pub enum Loaded<T> {
         /// What is wrong with it, as a sentence.
         reason: String,
         /// The name in the fd store under which it is kept now, until another one of this state is.
-        /// None: it stays where it is, because that failed, or because a generation that runs uses
-        /// it (it is of that one's newer version).
+        /// With `None` it stays where it is, because that failed, or because a generation that runs
+        /// uses it (it is of that one's newer version).
         aside: Option<String>,
     },
 }

@@ -51,11 +51,11 @@ impl States {
         Ok(RawState { fd, fresh: true })
     }
 
-    /// Removes the raw state of that name. False: there was none.
+    /// Removes the raw state of that name. It returns false if there was none.
     ///
     /// # Errors
     ///
-    /// As for [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove).
+    /// It fails as [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove) does.
     pub fn remove_raw(&self, name: &str) -> Result<bool> {
         self.store.remove(&entry(name))
     }

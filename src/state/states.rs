@@ -64,7 +64,8 @@ impl States {
     ///
     /// # Errors
     ///
-    /// As for [`FdStore::put`]; the first one, the other states have theirs.
+    /// It fails as [`FdStore::put`] does. The error is that of the first state; the others have
+    /// their memory.
     pub fn prepare(&self) -> Result<()> {
         self.each(|turn, form| match turn.lock(false)? {
             Some(_) => Ok(()),
@@ -78,8 +79,9 @@ impl States {
     ///
     /// # Errors
     ///
-    /// [`Error::is_timeout`]: another generation holds one of them. The others are settled; the
-    /// next [`restore`](Self::restore) or `settle` of any generation sees what is left.
+    /// [`Error::is_timeout`](crate::Error::is_timeout): another generation holds one of them. The
+    /// others are settled; the next [`restore`](Self::restore) or `settle` of any generation sees
+    /// what is left.
     pub fn settle(&self) -> Result<()> {
         self.settled.store(true, Ordering::Relaxed);
         self.each(|turn, form| match turn.lock(true)? {
@@ -100,7 +102,8 @@ impl States {
     ///
     /// # Errors
     ///
-    /// [`Error::is_timeout`]: another generation holds one of them. The others are set back.
+    /// [`Error::is_timeout`](crate::Error::is_timeout): another generation holds one of them. The
+    /// others are set back.
     pub fn restore(&self) -> Result<usize> {
         let mut restored = 0;
         self.each(|turn, CellForm { name, version, .. }| {

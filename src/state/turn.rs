@@ -1,4 +1,4 @@
-//! One at a time: first the threads of this process, then the generations.
+//! Users of a state take turns: first the threads of this process, then the generations.
 
 use crate::error::{Error, Kind, Result};
 use crate::state::cell::{Cell, CellForm, CellOutput, LockedCell, Trouble};

@@ -1,4 +1,4 @@
-//! To be in nobody's way.
+//! Running in nobody's way.
 //!
 //! # References
 //! sched(7): `SCHED_IDLE`, for which no privilege is needed; seccomp(2); proc_pid_status(5).

@@ -133,7 +133,7 @@ impl Name {
                 };
                 Some(Address::Unix(address.ok()?))
             }
-            // A nameless Unix sender, netlink.
+            // The sender is a nameless Unix socket, or netlink.
             _ => None,
         }
     }

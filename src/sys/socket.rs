@@ -82,8 +82,8 @@ pub(crate) fn is_open(number: i32) -> bool {
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
-/// Takes the fd at `index` out of `fds`, close-on-exec from now on. None: there is none, or it was
-/// taken.
+/// Takes the fd at `index` out of `fds`, close-on-exec from now on. It is `None` if there is none,
+/// or it was taken.
 pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedFd>> {
     let Some(number) = fds.take_raw_fd(index)? else {
         return Ok(None);
@@ -249,7 +249,8 @@ pub(crate) fn pending_error(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Blocks until one of the events, an error or a hangup. False: the deadline passed.
+/// Blocks until one of the events, an error or a hangup. It returns false when the deadline has
+/// passed.
 pub(crate) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

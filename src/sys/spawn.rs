@@ -27,8 +27,8 @@ const PID_ROOM: usize = 11;
 pub(crate) enum Parent {
     /// Ours.
     Us,
-    /// Our own parent's, which is the service manager (`CLONE_PARENT`). Not possible for PID 1 of a
-    /// namespace.
+    /// Our own parent's, which is the service manager (`CLONE_PARENT`). It is not possible for PID
+    /// 1 of a namespace.
     Manager,
 }
 

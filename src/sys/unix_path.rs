@@ -14,7 +14,8 @@ pub(crate) fn is_gone(socket: BorrowedFd<'_>) -> bool {
     path(socket).is_some_and(|path| !leads_to_a_socket(&path))
 }
 
-/// Removes the path of this bound socket; `None`: it has none, or it is not its own any more.
+/// Removes the path of this bound socket. It returns `None` if it has none, or if that is not its
+/// own any more.
 pub(crate) fn remove(socket: BorrowedFd<'_>) -> io::Result<Option<PathBuf>> {
     let Some(path) = path(socket).filter(|path| leads_to_a_socket(path)) else { return Ok(None) };
     // What a path leads to cannot be asked for without privileges (SIOCUNIXFILE), but who else has

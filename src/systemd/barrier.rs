@@ -1,4 +1,4 @@
-//! `BARRIER=1`: to know that the manager has dealt with everything that was sent before.
+//! `BARRIER=1` tells when the manager has dealt with everything that was sent before.
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket;
@@ -19,8 +19,8 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send), and [`Error::is_timeout`] when the manager does not answer in
-    /// time. The whole call takes no longer than `timeout`.
+    /// It fails as [`send`](Self::send) does, and with [`Error::is_timeout`] when the manager does
+    /// not answer in time. The whole call takes no longer than `timeout`.
     #[doc(alias = "BARRIER")]
     #[doc(alias = "sd_notify_barrier")]
     pub fn barrier(&self, timeout: Duration) -> Result<Delivery> {
@@ -48,7 +48,7 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// As for [`barrier`](Self::barrier).
+    /// It fails as [`barrier`](Self::barrier) does.
     ///
     /// # Panics
     ///

@@ -124,7 +124,7 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send); and a vsock cannot carry fds.
+    /// It fails as [`send`](Self::send) does; and because a vsock cannot carry fds.
     pub fn send_with_fds(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Delivery> {
         self.transmit(message.encode().as_bytes(), fds, after(self.timeout))
     }
@@ -138,7 +138,7 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send).
+    /// It fails as [`send`](Self::send) does.
     ///
     /// # Panics
     ///

@@ -47,7 +47,7 @@ impl Tls {
     /// Reads both files as [`from_files`](Self::from_files) does, with settings.
     ///
     /// # Errors
-    /// As [`from_files`](Self::from_files); and a setting that cannot work.
+    /// It fails as [`from_files`](Self::from_files) does; and with a setting that cannot work.
     pub fn from_files_with(chain: impl Into<PathBuf>, key: impl Into<PathBuf>, options: TlsOptions) -> Result<Self> {
         let files = Files { chain: chain.into(), key: key.into() };
         let (stamp, pem) = files.read();
@@ -57,7 +57,7 @@ impl Tls {
     /// Takes PEM that you have already; see [`replace_pem`](Self::replace_pem).
     ///
     /// # Errors
-    /// As [`from_files`](Self::from_files).
+    /// It fails as [`from_files`](Self::from_files) does.
     pub fn from_pem(chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self> {
         Self::from_pem_with(chain, key, TlsOptions::default())
     }
@@ -65,26 +65,26 @@ impl Tls {
     /// Takes PEM as [`from_pem`](Self::from_pem) does, with settings.
     ///
     /// # Errors
-    /// As [`from_files`](Self::from_files); and a setting that cannot work.
+    /// It fails as [`from_files`](Self::from_files) does; and with a setting that cannot work.
     pub fn from_pem_with(chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>, options: TlsOptions) -> Result<Self> {
         Self::new(&given(chain.as_ref(), key.as_ref()), None, options)
     }
 
-    /// Reads the files again and serves with them from the next handshake on. False: they hold the
-    /// same chain as before. It blocks for as long as reading two small files takes.
+    /// Reads the files again and serves with them from the next handshake on. It returns false if
+    /// they hold the same chain as before. It blocks for as long as reading two small files takes.
     ///
     /// # Errors
-    /// As [`from_files`](Self::from_files); the pair before serves on. [`Error::is_state`]: it was
-    /// not made from files.
+    /// It fails as [`from_files`](Self::from_files) does; the pair before serves on.
+    /// [`Error::is_state`]: it was not made from files.
     pub fn reload(&self) -> Result<bool> {
         self.inner.renew(true)
     }
 
-    /// Serves with this pair from the next handshake on. False: it is the same chain as before. One
-    /// that was made from files serves with those again when they change.
+    /// Serves with this pair from the next handshake on. It returns false if it is the same chain
+    /// as before. One that was made from files serves with those again when they change.
     ///
     /// # Errors
-    /// As [`from_pem`](Self::from_pem); the pair before serves on.
+    /// It fails as [`from_pem`](Self::from_pem) does; the pair before serves on.
     pub fn replace_pem(&self, chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<bool> {
         let pair = self.inner.judge.judge(&given(chain.as_ref(), key.as_ref()))?;
         Ok(self.inner.serving.replace(pair))
@@ -117,7 +117,7 @@ impl Tls {
     /// # Errors
     /// [`Error::is_state`]: there are no tickets. As for
     /// [`State::update`](crate::state::State::update), if tickets are shared; then nothing has
-    /// changed. Else: no random numbers.
+    /// changed. Otherwise there are no random numbers.
     pub fn set_ticket_keys(&self, keys: &TicketKeys) -> Result<()> {
         let tickets = self.inner.tickets()?;
         if let Some(share) = self.inner.share() {

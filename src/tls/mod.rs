@@ -40,7 +40,7 @@
 //! [timeout](TlsOptions::handshake_timeout); after it, the connection is a fresh one, and lingers.
 //! Half a record is half a request. Each close is TLS's own (close_notify), so that no client takes
 //! it for an attack; only what the hammer cuts in the middle of an answer ends without it, and that
-//! is to be seen. More in the chapter [TLS](crate::docs::tls).
+//! is to be seen. There is more in the chapter [TLS](crate::docs::tls).
 
 mod accept;
 mod handle;

@@ -92,7 +92,7 @@ impl TlsShared {
                 return;
             }
             // Tried again each time, for what is not in the files: a clock, a directory's
-            // permissions. Told once.
+            // permissions. It is logged once.
             seen.refused.as_ref() == Some(&stamp)
         };
         if !known {

@@ -155,7 +155,7 @@ impl UpgradeBuilder {
     /// is on the disk.
     ///
     /// # Errors
-    /// As [`reload_with`](Self::reload_with).
+    /// It fails as [`reload_with`](Self::reload_with) does.
     pub fn service(self, service: &Service) -> Result<Upgrade> {
         let drain = service.drain().clone();
         let mut upgrade = self.handle(service.handle())?;
@@ -167,7 +167,7 @@ impl UpgradeBuilder {
     /// process, or for whatever else the handle reloads.
     ///
     /// # Errors
-    /// As [`reload_with`](Self::reload_with).
+    /// It fails as [`reload_with`](Self::reload_with) does.
     pub fn handle(self, handle: Handle) -> Result<Upgrade> {
         self.reload_with(move || {
             let handle = handle.clone();
@@ -193,7 +193,7 @@ impl UpgradeBuilder {
     /// There is no outcome that could be waited for.
     ///
     /// # Errors
-    /// As [`reload_with`](Self::reload_with).
+    /// It fails as [`reload_with`](Self::reload_with) does.
     pub fn install_only(self) -> Result<Upgrade> {
         self.build()
     }

@@ -13,7 +13,7 @@ use crate::upgrade::{run, schedule};
 /// The shortest time between two looks of [`Upgrade::poll`].
 pub const MIN_POLL: Duration = Duration::from_secs(1);
 
-/// Upgrades one program from one source. Cheap to clone.
+/// Upgrades one program from one source. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upgrade {
     inner: Arc<UpgradeShared>,
@@ -63,7 +63,7 @@ impl Upgrade {
     /// touched.
     ///
     /// # Errors
-    /// As for [`run`](Self::run).
+    /// It fails as [`run`](Self::run) does.
     ///
     /// # Cancel safety
     /// Nothing is left.
@@ -74,19 +74,21 @@ impl Upgrade {
     /// Goes back to the program before this one, and does not take this one again.
     ///
     /// # Errors
-    /// As [`run`](Self::run), with [`is_state`](crate::Error::is_state), too, if there is none.
+    /// It fails as [`run`](Self::run) does, with [`is_state`](crate::Error::is_state), too, if
+    /// there is none.
     ///
     /// # Cancel safety
-    /// As for [`run`](Self::run).
+    /// It is that of [`run`](Self::run).
     pub async fn back(&self) -> Result<Done> {
         run::back(&self.inner).await
     }
 
-    /// Waits until nothing is under way that was installed and whose outcome is not on the disk; so
-    /// long at most. For who has dropped [`run`](Self::run), and is about to exit.
+    /// Waits until nothing is under way that was installed and whose outcome is not on the disk,
+    /// but not longer than that. It is for who has dropped [`run`](Self::run), and is about to
+    /// exit.
     ///
     /// # Cancel safety
-    /// Cancel-safe.
+    /// It is cancel-safe.
     pub async fn settled(&self, timeout: Duration) {
         let mut committing = self.inner.committing.subscribe();
         let _ = tokio::time::timeout(timeout, committing.wait_for(|count| *count == 0)).await;
@@ -98,7 +100,7 @@ impl Upgrade {
     /// logged, too.
     ///
     /// # Cancel safety
-    /// As [`run`](Self::run).
+    /// It is that of [`run`](Self::run).
     pub async fn poll<T>(&self, every: Duration, mut told: impl FnMut(&Result<Done>)) -> T {
         let mut failures = 0_u32;
         loop {

@@ -125,8 +125,8 @@ impl Place {
         file.map(|file| (file, path.clone())).map_err(|e| cannot("made", &path, e))
     }
 
-    /// Gives it the rights of the one that it shall replace, and puts it on the disk. Not
-    /// set-user-id and the like.
+    /// Gives it the rights of the one that it shall replace, and puts it on the disk. The
+    /// rights do not include set-user-id and the like.
     pub(crate) fn ready(&self, candidate: &Path, like: &ProgramFile) -> Result<()> {
         let failed = |e| cannot("prepared", candidate, e);
         let file = File::open(candidate).map_err(failed)?;

@@ -39,7 +39,7 @@ pub(crate) struct OnStep(pub(crate) Arc<dyn Fn(&UpgradeStep) + Send + Sync>);
 
 impl fmt::Debug for AskReload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reload")
+        f.write_str("AskReload")
     }
 }
 

@@ -38,7 +38,7 @@ impl Trust {
     /// Trusts the keys, as [`keys`](Self::keys) does, of a file such as `minisign.pub`.
     ///
     /// # Errors
-    /// As there, or the file cannot be read.
+    /// It fails as [`keys`](Self::keys) does, or the file cannot be read.
     pub fn key_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut text = String::new();
@@ -64,7 +64,7 @@ impl Trust {
         self.0.is_empty()
     }
 
-    /// Reads the whole file. Blocks.
+    /// Reads the whole file. It blocks.
     pub(crate) fn verify(&self, candidate: &Path, signature: &[u8], what: &str) -> Result<()> {
         let bad = |why: &dyn std::fmt::Display| {
             Error::new(Kind::Candidate, format!("the signature of {what} is not good: {why}"))
