@@ -4,13 +4,28 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
-use crate::reload::status::Status;
+use crate::drain::Drain;
+use crate::reload::status::{MAX_WORK, Status};
 
 /// What an older generation still has open.
 #[derive(Debug, Clone)]
 pub(crate) struct Holding {
     pub(crate) connections: usize,
     pub(crate) work: Vec<String>,
+}
+
+/// Longest description of a piece of work that is told, in characters.
+const MAX_DESCRIPTION: usize = 300;
+
+impl Holding {
+    /// What this generation holds.
+    pub(crate) fn of(drain: &Drain) -> Self {
+        let work = drain.work(MAX_WORK).into_iter();
+        Self {
+            connections: drain.active(),
+            work: work.map(|what| what.chars().take(MAX_DESCRIPTION).collect()).collect(),
+        }
+    }
 }
 
 /// Those who wait, and what is known so far.

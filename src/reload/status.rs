@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::drain::Drain;
 use crate::reload::steps::Past;
 use crate::sys::queue;
 use crate::systemd::activation::{Socket, SocketKind};
+use crate::systemd::fdstore::{FdStore, Kept};
 
 /// How long older generations may take to say what they hold.
 pub const ASK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -138,6 +140,20 @@ pub struct StoreEntry {
     pub fds: usize,
     /// Whether systemd has it, so that it outlives a crash.
     pub stored: bool,
+}
+
+impl Open {
+    pub(crate) fn all(drain: &Drain) -> Vec<Self> {
+        let open = drain.open().into_iter();
+        open.map(|(listener, protocol, count)| Self { listener, protocol, count }).collect()
+    }
+}
+
+impl StoreEntry {
+    pub(crate) fn all(store: &FdStore) -> Vec<Self> {
+        let entries = store.list().into_iter();
+        entries.map(|entry| Self { name: entry.name, fds: entry.fds, stored: entry.kept == Kept::Stored }).collect()
+    }
 }
 
 impl SocketStatus {

@@ -1,21 +1,21 @@
 //! This process as one generation of its service: the parts that the driver drives.
 //!
-//! Here inputs become events; in `actions` what the lifecycle asks for is handed to the parts;
-//! `end` is the end of the process.
+//! Here inputs become events, and the process comes to its end; in `actions` what the lifecycle asks
+//! for is handed to the parts; `asked` has what others ask for.
 
 mod actions;
-mod end;
+mod asked;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::drain::Drain;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::generation::{Next, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{End, Event, Machine, Phase, State};
@@ -25,17 +25,14 @@ use crate::reload::custody::{Custody, Transfer};
 use crate::reload::drainers::{Drainers, OlderGeneration};
 use crate::reload::driver::{Driver, Lifecycles, Parts};
 use crate::reload::handle::Request;
-use crate::reload::history::History;
 use crate::reload::hook_runner::{Decision, HookRunner};
-use crate::reload::hooks;
 use crate::reload::hooks::When;
 use crate::reload::input::{Input, InputSender};
-use crate::reload::inquiry::{Holding, Inquiry};
+use crate::reload::inquiry::Inquiry;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::narrator::Narrator;
 use crate::reload::outbox::Outbox;
 use crate::reload::requests::Requests;
-use crate::reload::status::{ASK_TIMEOUT, MAX_WORK, Status};
 use crate::reload::successor::{Start, Successor};
 use crate::reload::watch;
 use crate::reload::watchdog::{Pinger, Pings};
@@ -44,14 +41,13 @@ use crate::service::handlers::Signals;
 use crate::service::pidfile::Pidfile;
 use crate::service::reap;
 use crate::service::sockets::{Sockets, lock};
-use crate::settings::signals::{Response, Signal};
-use crate::settings::{Effective, REAP_AFTER};
+use crate::settings::signals::Signal;
+use crate::settings::{END_TIMEOUT, Effective, REAP_AFTER};
+use crate::sys::background;
 use crate::sys::spawn::Parent;
-use crate::systemd::fdstore::{Kept, Snapshot};
+use crate::systemd::fdstore::Snapshot;
+use crate::systemd::notify::NOTIFY_TIMEOUT;
 use crate::wire::frame::Frame;
-
-/// Longest description of a piece of work that a drainer sends, in characters.
-const MAX_DESCRIPTION: usize = 300;
 
 /// One generation of a service, as it sees itself.
 #[derive(Debug)]
@@ -183,7 +179,7 @@ impl OwnGeneration {
         let unclaimed = lock(&self.sockets).close_unclaimed()?;
         if !unclaimed.is_empty() {
             let names = unclaimed.join(", ");
-            tracing::warn!(generation = self.number, "closed sockets that nobody asked for: {names}");
+            warn!(generation = self.number, "closed sockets that nobody asked for: {names}");
         }
         Ok(())
     }
@@ -366,147 +362,71 @@ impl OwnGeneration {
     }
 }
 
-/// Requests, and signals.
+/// The end of the process: each thing that is still under way ends within a deadline of its own.
 impl OwnGeneration {
-    fn on_request(&mut self, lives: &mut Lifecycles, request: Request) {
-        match request {
-            Request::Reload(asker) => {
-                let id = self.requests.add(Some(asker));
-                lives.push(self.number, Event::Reload(id));
-            }
-            Request::Stop => self.on_stop(lives, "stop"),
-            Request::Status(answer) => self.asked_for_status(lives, answer),
-            Request::Alive(answer) => _ = answer.send(()),
-        }
-    }
-
-    /// Stops never wait for a hook; everything else waits for those before a signal.
-    fn on_signal(&mut self, lives: &mut Lifecycles, signal: Signal, response: Response) {
-        let before = self.about_signal(When::BeforeSignal, signal);
-        match self.narrator.hooks().before_signal(before, response.is_urgent()) {
-            None => self.respond(lives, signal, response),
-            Some(done) => {
-                let inputs = self.inputs.clone();
-                self.tasks.spawn(async move {
-                    done.await;
-                    let _ = inputs.send(Input::SignalReady(signal, response));
-                });
-            }
-        }
-    }
-
-    fn respond(&mut self, lives: &mut Lifecycles, signal: Signal, response: Response) {
-        let state = lives.state(self.number);
-        let finishes = matches!(state, State::Draining | State::Stopping);
-        match response {
-            Response::Reload if state == State::Draining => {
-                debug!(generation = self.number, "{signal}: another generation is main by now");
-            }
-            Response::Reload => lives.push(self.number, Event::Reload(self.requests.add(None))),
-            Response::Finish if finishes => {
-                debug!(generation = self.number, "{signal}: what was accepted is being finished already");
-            }
-            Response::Stop | Response::Finish => self.on_stop(lives, &signal.to_string()),
-            Response::Hammer => lives.push(self.number, Event::Quit),
-            Response::HammerDrain => {
-                self.on_drain_signal(signal, &Frame::Hammer);
-                if finishes {
-                    lives.push(self.number, Event::Quit);
+    async fn finish(mut self) -> Result<()> {
+        // Whoever is just being started must be told to go: without a manager it would take over a
+        // stopped service.
+        let last_start = async {
+            while self.successor.is_starting() {
+                match self.heard.recv().await {
+                    Some(Input::Spawned(attempt, started)) => {
+                        // The service is over: whatever has become of it, it is not needed.
+                        _ = self.successor.started(attempt, started.map(|(next, _)| next));
+                    }
+                    Some(_) => {}
+                    None => break,
                 }
             }
-            Response::HurryDrain => {
-                self.on_drain_signal(signal, &Frame::Hurry);
-                // The lifecycle knows a hurry only of a drain after a handover.
-                if finishes {
-                    self.drain.hurry();
-                }
+        };
+        if tokio::time::timeout(END_TIMEOUT, last_start).await.is_err() {
+            warn!(generation = self.number, "a next generation was not started within {END_TIMEOUT:?}");
+        }
+        self.end_jobs().await;
+        self.tasks.abort_all();
+        self.last_hooks().await;
+        self.successor.all_ended().await;
+        let replaced = !self.stopping && self.successor.pid().is_some();
+        self.outbox.close(NOTIFY_TIMEOUT).await;
+        if replaced {
+            // Freeing a large heap takes long, and the next one's first clients would wait for a
+            // processor meanwhile.
+            background::enter();
+        }
+        match self.end {
+            Some(End::Failed(why)) => {
+                Err(Error::new(Kind::Generation, format!("generation {} never came to serve: {why}", self.number)))
             }
-            Response::Hooks => {}
-        }
-        self.responded.push(signal);
-    }
-
-    fn about_signal(&self, when: When, signal: Signal) -> hooks::Event {
-        hooks::Event { signal: Some(signal), ..hooks::Event::new(when, self.number) }
-    }
-
-    fn on_stop(&mut self, lives: &mut Lifecycles, cause: &str) {
-        let detail = &format!("{cause}; connections open: {}", self.drain.active());
-        self.narrator.tell(Moment::Stop, &Facts { detail, ..self.facts() });
-        lives.push(self.number, Event::Stop);
-    }
-
-    fn on_drain_signal(&self, signal: Signal, frame: &Frame) {
-        let drainers = self.drainers.len();
-        info!(generation = self.number, "{signal}; older generations that drain: {drainers}");
-        self.drainers.tell(frame);
-    }
-}
-
-/// The status.
-impl OwnGeneration {
-    fn asked_for_status(&mut self, lives: &Lifecycles, answer: oneshot::Sender<Status>) {
-        if !self.inquiry.add(answer) {
-            return; // They are being asked already.
-        }
-        // Their answers are heard only while we are main.
-        let is_main = self.narrator.history().main_since().is_some();
-        if !is_main || self.drainers.tell(&Frame::Ask) == 0 {
-            return self.answer_status(lives);
-        }
-        let inputs = self.inputs.clone();
-        self.tasks.spawn(async move {
-            tokio::time::sleep(ASK_TIMEOUT).await;
-            let _ = inputs.send(Input::AskedLongEnough);
-        });
-    }
-
-    fn answer_status(&mut self, lives: &Lifecycles) {
-        let waiting = self.inquiry.close();
-        if waiting.is_empty() {
-            return;
-        }
-        let status = self.status(lives.state(self.number));
-        for answer in waiting {
-            let _ = answer.send(status.clone());
+            _ => Ok(()),
         }
     }
 
-    /// The main generation wants to know what we still hold.
-    fn tell_main(&self) {
-        let mut work = self.drain.work(MAX_WORK);
-        for what in &mut work {
-            *what = what.chars().take(MAX_DESCRIPTION).collect();
+    /// Programs of cut jobs end within their grace; they must not outlive us.
+    async fn end_jobs(&self) {
+        // One that never came to serve has not drained: what it started ends with it.
+        for what in self.drain.hammer() {
+            warn!(generation = self.number, "cut {what}");
         }
-        let Holding { connections, work } = Holding { connections: self.drain.active(), work };
-        // If it cannot be told, nobody waits for long.
-        let _ = self.successor.send(&Frame::Holds { generation: self.number, connections, work });
+        if !self.jobs.programs_ended().await {
+            warn!(generation = self.number, "programs of jobs are left behind");
+        }
+        let report = self.jobs.report();
+        if report.started > 0 {
+            info!(generation = self.number, old_pid = self.pid, "generation {}, jobs: {report}", self.number);
+        }
     }
 
-    fn status(&self, state: State) -> Status {
-        use crate::reload::clock::millis;
-        use crate::reload::status::{Open, StoreEntry};
-        let sockets = lock(&self.sockets);
-        let history: &History = self.narrator.history();
-        let open = self.drain.open().into_iter();
-        let store = sockets.store().list().into_iter();
-        Status {
-            generation: self.number,
-            pid: self.pid,
-            state: state.name(),
-            age_ms: millis(history.launched()),
-            main_ms: history.main_since().filter(|_| state != State::Draining).map(millis),
-            connections: self.drain.active(),
-            open: open.map(|(listener, protocol, count)| Open { listener, protocol, count }).collect(),
-            reloads: self.successor.attempts(),
-            handover_id: self.facts().handover_id.as_deref().map(str::to_owned),
-            draining: self.drainers.listed(&self.inquiry),
-            sockets: sockets.listed(),
-            store: store.map(|e| StoreEntry { name: e.name, fds: e.fds, stored: e.kept == Kept::Stored }).collect(),
-            settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-            past: history.past().to_vec(),
-            version: env!("CARGO_PKG_VERSION"),
-            supervisor: None,
+    /// Those before the exit, and what was called before. One more signal to stop ends that, too.
+    async fn last_hooks(&mut self) {
+        self.narrator.tell(Moment::BeforeExit, &self.facts());
+        tokio::select! {
+            () = self.narrator.close() => {}
+            (signal, _) = self.signals.urgent.next() => {
+                info!(generation = self.number, "{signal}: exiting without the hooks");
+            }
+        }
+        if let Some(pidfile) = self.pidfile.take() {
+            pidfile.end().await;
         }
     }
 }

@@ -1,0 +1,155 @@
+//! What others ask for: requests, signals, and the status.
+
+use tokio::sync::oneshot;
+use tracing::{debug, info};
+
+use crate::lifecycle::{Event, State};
+use crate::reload::clock::millis;
+use crate::reload::driver::Lifecycles;
+use crate::reload::handle::Request;
+use crate::reload::hooks::{self, When};
+use crate::reload::input::Input;
+use crate::reload::inquiry::Holding;
+use crate::reload::moment::{Facts, Moment};
+use crate::reload::status::{ASK_TIMEOUT, Open, Status, StoreEntry};
+use crate::service::own::OwnGeneration;
+use crate::service::sockets::lock;
+use crate::settings::signals::{Response, Signal};
+use crate::wire::frame::Frame;
+
+/// Requests, and signals.
+impl OwnGeneration {
+    pub(super) fn on_request(&mut self, lives: &mut Lifecycles, request: Request) {
+        match request {
+            Request::Reload(asker) => {
+                let id = self.requests.add(Some(asker));
+                lives.push(self.number, Event::Reload(id));
+            }
+            Request::Stop => self.on_stop(lives, "stop"),
+            Request::Status(answer) => self.asked_for_status(lives, answer),
+            Request::Alive(answer) => _ = answer.send(()),
+        }
+    }
+
+    /// Stops never wait for a hook; everything else waits for those before a signal.
+    pub(super) fn on_signal(&mut self, lives: &mut Lifecycles, signal: Signal, response: Response) {
+        let before = self.about_signal(When::BeforeSignal, signal);
+        match self.narrator.hooks().before_signal(before, response.is_urgent()) {
+            None => self.respond(lives, signal, response),
+            Some(done) => {
+                let inputs = self.inputs.clone();
+                self.tasks.spawn(async move {
+                    done.await;
+                    let _ = inputs.send(Input::SignalReady(signal, response));
+                });
+            }
+        }
+    }
+
+    pub(super) fn respond(&mut self, lives: &mut Lifecycles, signal: Signal, response: Response) {
+        let state = lives.state(self.number);
+        let finishes = matches!(state, State::Draining | State::Stopping);
+        match response {
+            Response::Reload if state == State::Draining => {
+                debug!(generation = self.number, "{signal}: another generation is main by now");
+            }
+            Response::Reload => lives.push(self.number, Event::Reload(self.requests.add(None))),
+            Response::Finish if finishes => {
+                debug!(generation = self.number, "{signal}: what was accepted is being finished already");
+            }
+            Response::Stop | Response::Finish => self.on_stop(lives, &signal.to_string()),
+            Response::Hammer => lives.push(self.number, Event::Quit),
+            Response::HammerDrain => {
+                self.on_drain_signal(signal, &Frame::Hammer);
+                if finishes {
+                    lives.push(self.number, Event::Quit);
+                }
+            }
+            Response::HurryDrain => {
+                self.on_drain_signal(signal, &Frame::Hurry);
+                // The lifecycle knows a hurry only of a drain after a handover.
+                if finishes {
+                    self.drain.hurry();
+                }
+            }
+            Response::Hooks => {}
+        }
+        self.responded.push(signal);
+    }
+
+    pub(super) fn about_signal(&self, when: When, signal: Signal) -> hooks::Event {
+        hooks::Event { signal: Some(signal), ..hooks::Event::new(when, self.number) }
+    }
+
+    fn on_stop(&mut self, lives: &mut Lifecycles, cause: &str) {
+        let detail = &format!("{cause}; connections open: {}", self.drain.active());
+        self.narrator.tell(Moment::Stop, &Facts { detail, ..self.facts() });
+        lives.push(self.number, Event::Stop);
+    }
+
+    fn on_drain_signal(&self, signal: Signal, frame: &Frame) {
+        let drainers = self.drainers.len();
+        info!(generation = self.number, "{signal}; older generations that drain: {drainers}");
+        self.drainers.tell(frame);
+    }
+}
+
+/// The status.
+impl OwnGeneration {
+    fn asked_for_status(&mut self, lives: &Lifecycles, answer: oneshot::Sender<Status>) {
+        if !self.inquiry.add(answer) {
+            return; // They are being asked already.
+        }
+        // Their answers are heard only while we are main.
+        let is_main = self.narrator.history().main_since().is_some();
+        if !is_main || self.drainers.tell(&Frame::Ask) == 0 {
+            return self.answer_status(lives);
+        }
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(ASK_TIMEOUT).await;
+            let _ = inputs.send(Input::AskedLongEnough);
+        });
+    }
+
+    pub(super) fn answer_status(&mut self, lives: &Lifecycles) {
+        let waiting = self.inquiry.close();
+        if waiting.is_empty() {
+            return;
+        }
+        let status = self.status(lives.state(self.number));
+        for answer in waiting {
+            let _ = answer.send(status.clone());
+        }
+    }
+
+    /// The main generation wants to know what we still hold.
+    pub(super) fn tell_main(&self) {
+        let Holding { connections, work } = Holding::of(&self.drain);
+        // If it cannot be told, nobody waits for long.
+        let _ = self.successor.send(&Frame::Holds { generation: self.number, connections, work });
+    }
+
+    fn status(&self, state: State) -> Status {
+        let sockets = lock(&self.sockets);
+        let history = self.narrator.history();
+        Status {
+            generation: self.number,
+            pid: self.pid,
+            state: state.name(),
+            age_ms: millis(history.launched()),
+            main_ms: history.main_since().filter(|_| state != State::Draining).map(millis),
+            connections: self.drain.active(),
+            open: Open::all(&self.drain),
+            reloads: self.successor.attempts(),
+            handover_id: self.facts().handover_id.as_deref().map(str::to_owned),
+            draining: self.drainers.listed(&self.inquiry),
+            sockets: sockets.listed(),
+            store: StoreEntry::all(sockets.store()),
+            settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            past: history.past().to_vec(),
+            version: env!("CARGO_PKG_VERSION"),
+            supervisor: None,
+        }
+    }
+}
