@@ -8,7 +8,7 @@ use super::turn::Turn;
 use crate::error::{Error, Kind, Result};
 use crate::sys::message::{self, Address, Received};
 use crate::sys::{peer, socket};
-use crate::systemd::activation::{Socket, SocketKind};
+use crate::systemd::activation::{RECEIVED, Socket, SocketKind};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -237,7 +237,12 @@ impl Datagrams {
     /// # Errors
     /// It is of none of the kinds.
     pub fn new(drain: &Drain, name: &str, socket: Socket) -> Result<Self> {
-        socket.check_received()?;
+        socket.check(&RECEIVED)?;
+        Self::of_checked(drain, name, socket)
+    }
+
+    /// Receives from a socket that [`RECEIVED`] admits, which the caller has checked.
+    pub(crate) fn of_checked(drain: &Drain, name: &str, socket: Socket) -> Result<Self> {
         let os = |e| Error::os(format!("cannot receive from {name:?}"), e);
         let fd = socket.as_fd();
         socket::set_nonblocking(fd).map_err(os)?;

@@ -6,7 +6,7 @@ use super::relay::Relay;
 use super::router::Router;
 use super::{Drain, DrainSignal};
 use crate::error::{Error, Kind, Result};
-use crate::systemd::activation::{Socket, SocketKind};
+use crate::systemd::activation::{Socket, UDP};
 use crate::wire::flows::MAX_KEY;
 use std::collections::HashSet;
 use std::fmt;
@@ -118,12 +118,12 @@ impl Flows {
     where
         K: Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send + Sync + 'static,
     {
-        socket.check(&[SocketKind::Udp], "a UDP socket", "ListenDatagram=")?;
+        socket.check(&UDP)?;
         let runtime = super::serve::runtime(name)?;
         let unusable =
             |e| Error::os(format!("the link to the previous generation's flows of {name:?} cannot be used"), e);
         let older = older.map(Relay::new).transpose().map_err(unusable)?;
-        let datagrams = Datagrams::new(drain, name, socket)?;
+        let datagrams = Datagrams::of_checked(drain, name, socket)?;
         let sender = datagrams.sender();
         let (changes, changed) = mpsc::unbounded_channel();
         let (links, linked) = mpsc::unbounded_channel();

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use crate::drain::{Datagram, DatagramOptions, Datagrams, Flows, serve_datagrams};
 use crate::error::Result;
 use crate::service::{Service, lock};
-use crate::systemd::activation::Socket;
+use crate::systemd::activation::{Need, RECEIVED, Socket};
 
 /// A link to the previous generation's flows is passed under a name that begins so. (Not with `handover.`: those are of the fd
 /// store.)
@@ -45,7 +45,7 @@ impl Service {
         H: Fn(Datagram) -> F + Send + Sync + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let sockets = lock(&self.sockets).take(name, Socket::check_received)?;
+        let sockets = lock(&self.sockets).take(name, &RECEIVED)?;
         serve_datagrams(self.drain(), name, sockets, options, handler)
     }
 
@@ -56,8 +56,8 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is of another kind, or
     /// the name was taken before.
     pub fn datagrams(&self, name: &str) -> Result<Vec<Datagrams>> {
-        let sockets = lock(&self.sockets).take(name, Socket::check_received)?;
-        sockets.into_iter().map(|socket| Datagrams::new(self.drain(), name, socket)).collect()
+        let sockets = lock(&self.sockets).take(name, &RECEIVED)?;
+        sockets.into_iter().map(|socket| Datagrams::of_checked(self.drain(), name, socket)).collect()
     }
 
     /// Receives from the UDP sockets of that name, each on its own, for protocols that have connections: a datagram whose flow
@@ -71,7 +71,7 @@ impl Service {
     {
         let mut sockets = lock(&self.sockets);
         let mut all = Vec::new();
-        for (number, socket) in sockets.take(name, Socket::check_received)?.into_iter().enumerate() {
+        for (number, socket) in sockets.take(name, &RECEIVED)?.into_iter().enumerate() {
             // The order of the sockets is kept from generation to generation.
             let link = format!("{FLOWS}{number}.{name}");
             let flows = Flows::new(self.drain(), name, socket, sockets.older_flows(&link)?, key.clone())?;
@@ -89,6 +89,6 @@ impl Service {
     /// # Errors
     /// With [`Error::is_socket`](crate::Error::is_socket): nothing of that name was passed, or the name was taken before.
     pub fn fds(&self, name: &str) -> Result<Vec<Socket>> {
-        lock(&self.sockets).take(name, Socket::check_nothing)
+        lock(&self.sockets).take(name, &Need::ANYTHING)
     }
 }

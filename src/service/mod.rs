@@ -49,7 +49,7 @@ use crate::service::steps::Chronicle;
 use crate::service::watchdog::Check;
 use crate::state::{State, States};
 use crate::sys::spawn::Parent;
-use crate::systemd::activation::{Listener, Socket};
+use crate::systemd::activation::Listener;
 use crate::systemd::fdstore::FdStore;
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
@@ -116,8 +116,7 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it is not a listening
     /// stream socket, or the name was taken before.
     pub fn listeners(&self, name: &str) -> Result<Vec<Listener>> {
-        let sockets = lock(&self.sockets).take(name, Socket::check_listener)?;
-        sockets.into_iter().map(Socket::into_listener).collect()
+        lock(&self.sockets).take_as(name)
     }
 
     /// Fds that outlive this process: systemd's fd store, which comes back after a crash, and over reloads the next generation.

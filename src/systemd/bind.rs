@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket as sys;
-use crate::systemd::socket::{Listener, Socket};
-use crate::systemd::typed::SeqpacketListener;
+use crate::systemd::socket::{FromPassed as _, Listener, Need, Socket, SocketKind};
+use crate::systemd::typed::{DATAGRAM, SeqpacketListener};
 use nix::sys::socket::{SockType, UnixAddr};
 use nix::sys::stat::Mode;
 use std::io;
@@ -45,7 +45,7 @@ pub const SOCKET_MODE: u32 = 0o600;
 /// Of two processes that bind one and the same Unix path at the same moment, one may end up unreachable: between
 /// bind(2) and listen(2) a socket looks like a stale one. Under systemd, which binds, that cannot happen.
 pub fn bind(address: &str) -> Result<Vec<Listener>> {
-    open("", Form::Stream, address)?.into_iter().map(Socket::into_listener).collect()
+    open("", Form::Stream, address)?.into_iter().map(Listener::from_passed).collect()
 }
 
 /// Binds a Unix socket that keeps packets apart, and listens. The address is a path or a name, as for [`bind`].
@@ -56,7 +56,7 @@ pub fn bind(address: &str) -> Result<Vec<Listener>> {
 pub fn bind_seqpacket(address: &str) -> Result<SeqpacketListener> {
     let mut sockets = open("", Form::Seqpacket, address)?;
     let socket = sockets.pop().ok_or_else(|| invalid(address, Form::Seqpacket, "there is no address"))?;
-    socket.into_seqpacket_listener()
+    SeqpacketListener::from_passed(socket)
 }
 
 /// Binds sockets that receive datagrams: UDP, or Unix ones. The address is one of those of [`bind`], the name is for
@@ -79,7 +79,35 @@ pub(crate) enum Form {
     Datagram,
 }
 
+/// What a socket of some [`Form`] is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Inet,
+    Unix,
+}
+
 impl Form {
+    /// What a passed socket must be to serve as one of this form.
+    pub(crate) fn need(self) -> &'static Need {
+        match self {
+            Self::Stream => &Listener::NEED,
+            Self::Seqpacket => &SeqpacketListener::NEED,
+            Self::Datagram => &DATAGRAM,
+        }
+    }
+
+    /// What a socket of this form is once it is bound, and listens if it can.
+    fn bound(self, family: Family) -> SocketKind {
+        match (self, family) {
+            (Self::Stream, Family::Inet) => SocketKind::TcpListener,
+            (Self::Stream, Family::Unix) => SocketKind::UnixListener,
+            // The kernel has none but Unix ones, and `open` refuses other addresses.
+            (Self::Seqpacket, _) => SocketKind::UnixSeqpacketListener,
+            (Self::Datagram, Family::Inet) => SocketKind::Udp,
+            (Self::Datagram, Family::Unix) => SocketKind::UnixDatagram,
+        }
+    }
+
     fn kind(self) -> SockType {
         match self {
             Self::Stream => SockType::Stream,
@@ -93,22 +121,24 @@ impl Form {
     }
 }
 
+/// Binds sockets of that form, nonblocking ones, and listens with those that can.
 pub(crate) fn open(name: &str, form: Form, address: &str) -> Result<Vec<Socket>> {
     let unix = address.strip_prefix("unix:");
-    let fds = match unix.unwrap_or(address) {
-        name if name.starts_with('@') && name.len() > 1 => vec![abstract_name(form, name)?],
-        path if path.starts_with('/') => vec![path_name(form, Path::new(path))?],
+    let (family, fds) = match unix.unwrap_or(address) {
+        name if name.starts_with('@') && name.len() > 1 => (Family::Unix, vec![abstract_name(form, name)?]),
+        path if path.starts_with('/') => (Family::Unix, vec![path_name(form, Path::new(path))?]),
         _ if unix.is_some() || form == Form::Seqpacket => {
             return Err(invalid(address, form, "a Unix socket is an absolute path or @name"));
         }
         port if port.strip_prefix(':').unwrap_or(port).bytes().all(|c| c.is_ascii_digit()) => {
             let port = port.strip_prefix(':').unwrap_or(port).parse();
-            all_addresses(form, address, port.map_err(|_| invalid(address, form, "there is no such port"))?)?
+            let port = port.map_err(|_| invalid(address, form, "there is no such port"))?;
+            (Family::Inet, all_addresses(form, address, port)?)
         }
-        _ => inet(form, address)?,
+        _ => (Family::Inet, inet(form, address)?),
     };
-    let socket = |fd| Socket::new(name.to_owned(), fd).map_err(|error| refused(form, &address, error));
-    fds.into_iter().map(socket).collect()
+    let kind = form.bound(family);
+    Ok(fds.into_iter().map(|fd| Socket::made(name.to_owned(), kind, fd)).collect())
 }
 
 fn inet(form: Form, address: &str) -> Result<Vec<OwnedFd>> {
@@ -198,4 +228,28 @@ fn invalid(address: &str, form: Form, why: &str) -> Error {
 
 fn refused(form: Form, address: &dyn std::fmt::Display, error: io::Error) -> Error {
     Error::io(Kind::Socket, format!("cannot {} at {address}", form.verb()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    /// What is bound here is not asked what it is: so it must be what the kernel would say.
+    #[test]
+    fn a_bound_socket_is_what_the_kernel_says() {
+        let directory = tempfile::tempdir().unwrap();
+        for form in [Form::Stream, Form::Seqpacket, Form::Datagram] {
+            let path = directory.path().join(format!("{form:?}")).display().to_string();
+            let name = format!("@handover-{}-{form:?}", std::process::id());
+            let inet = (form != Form::Seqpacket).then_some("localhost:0".to_owned());
+            for address in [path, name].into_iter().chain(inet) {
+                for socket in open("name", form, &address).unwrap() {
+                    assert_eq!(socket.kind(), SocketKind::of(socket.as_fd()).unwrap(), "{address}");
+                    assert!(sys::is_nonblocking(socket.as_fd()).unwrap(), "{address}");
+                    socket.check(form.need()).unwrap();
+                }
+            }
+        }
+    }
 }
