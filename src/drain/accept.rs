@@ -5,26 +5,30 @@ use super::guard::{Entering, Guard};
 use super::limit::Limit;
 use super::stream::Peer;
 use super::turn::Turn;
-use crate::error::{Error, Result};
+use crate::sys::socket;
 use crate::systemd::activation::Listener;
+use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A listening socket that an [`Acceptor`] takes connections from. Not to be implemented elsewhere.
-pub trait Listening: AsFd + Send + Sync + Sized + 'static {
+pub trait Listening: Into<OwnedFd> + Sized + 'static {
     /// An accepted connection.
     type Stream: AsFd + Send + 'static;
+    /// What is known of the listener, beyond its fd, to make a stream of what it accepts.
     #[doc(hidden)]
-    type Registered: Send + Sync;
+    type Form: Copy + fmt::Debug + Send + Sync;
 
-    /// In the reactor, as long as that lives.
     #[doc(hidden)]
-    fn registered(&self) -> io::Result<Self::Registered>;
+    fn form(&self) -> Self::Form;
+    /// Takes the next connection from the listener of that form, which is nonblocking.
     #[doc(hidden)]
-    fn poll_accept(listener: &Self::Registered, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Peer)>>;
+    fn accept(listener: BorrowedFd<'_>, form: Self::Form) -> io::Result<(Self::Stream, Peer)>;
     #[doc(hidden)]
     fn tune(stream: &Self::Stream, nodelay: bool, keepalive: Option<Duration>);
 }
@@ -63,7 +67,7 @@ impl<S> Accepted<S> {
 /// use handover::Acceptor;
 ///
 /// for listener in service.listeners("echo")? {
-///     let mut acceptor = Acceptor::new(service.drain(), "echo", listener)?;
+///     let mut acceptor = Acceptor::new(service.drain(), "echo", listener);
 ///     tokio::spawn(async move {
 ///         while let Some(accepted) = acceptor.accept().await {
 ///             let peer = accepted.peer();
@@ -83,22 +87,21 @@ impl<S> Accepted<S> {
 /// ```
 #[derive(Debug)]
 pub struct Acceptor<L: Listening = Listener> {
-    turn: Turn<L::Registered>,
-    listener: L,
+    turn: Turn<AsyncFd<Arc<OwnedFd>>>,
+    /// The one fd of this loop. The reactor shares it while it is this generation's turn; so it is still there for
+    /// another try when the reactor has no room for it.
+    listener: Arc<OwnedFd>,
+    form: L::Form,
     nodelay: bool,
     keepalive: Option<Duration>,
 }
 
 impl<L: Listening> Acceptor<L> {
-    /// An accept loop for this listener; `name` is for the log.
-    ///
-    /// # Errors
-    /// The listener cannot be made nonblocking.
-    pub fn new(drain: &Drain, name: &str, listener: L) -> Result<Self> {
-        // accept(2) shall never block, whoever passed the socket
-        crate::sys::socket::set_nonblocking(listener.as_fd())
-            .map_err(|e| Error::os(format!("cannot make the listener {name:?} nonblocking"), e))?;
-        Ok(Self { turn: Turn::new(drain, name, ("accept", "accepting")), listener, nodelay: true, keepalive: None })
+    /// Makes an accept loop for this listener; `name` is for the log. The listener becomes nonblocking, whoever made it.
+    #[must_use]
+    pub fn new(drain: &Drain, name: &str, listener: L) -> Self {
+        let (form, turn) = (listener.form(), Turn::new(drain, name, ("accept", "accepting")));
+        Self { turn, listener: Arc::new(listener.into()), form, nodelay: true, keepalive: None }
     }
 
     /// Accepts only while fewer connections than that are open. Default: no limit but `LimitNOFILE=`.
@@ -134,9 +137,15 @@ impl<L: Listening> Acceptor<L> {
     /// # Cancel safety
     /// A connection that the kernel has handed over is returned, never lost.
     pub async fn accept(&mut self) -> Option<Accepted<L::Stream>> {
-        let Self { turn, listener, .. } = self;
-        let ((stream, peer), mut entering) =
-            turn.next(|| listener.registered(), |socket, cx| L::poll_accept(socket, cx)).await?;
+        let Self { turn, listener, form, .. } = self;
+        let register = || {
+            // Whether it blocks is a property of the socket, which is shared with other processes: one of them may have
+            // made it blocking since it came in, or while it was not our turn. accept(2) must not block here, so this
+            // is where it is looked at, and for a listener that came in nonblocking it is only looked at.
+            socket::set_nonblocking(listener.as_fd())?;
+            socket::register_shared(Arc::clone(listener), Interest::READABLE)
+        };
+        let ((stream, peer), mut entering) = turn.next(register, |fd, cx| poll_accept::<L>(fd, *form, cx)).await?;
         entering.listener = Some(Arc::clone(self.turn.name()));
         L::tune(&stream, self.nodelay, self.keepalive);
         Some(Accepted { stream, peer, entering })
@@ -144,5 +153,18 @@ impl<L: Listening> Acceptor<L> {
 
     pub(crate) fn name(&self) -> &Arc<str> {
         self.turn.name()
+    }
+}
+
+fn poll_accept<L: Listening>(
+    listener: &AsyncFd<Arc<OwnedFd>>,
+    form: L::Form,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(L::Stream, Peer)>> {
+    loop {
+        let mut ready = ready!(listener.poll_read_ready(cx))?;
+        if let Ok(accepted) = ready.try_io(|fd| L::accept(fd.as_fd(), form)) {
+            return Poll::Ready(accepted);
+        }
     }
 }

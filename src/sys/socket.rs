@@ -14,6 +14,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -273,6 +274,13 @@ pub(crate) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> 
 /// Has the tokio runtime that we are in watch the fd, which is nonblocking, or a pidfd.
 pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Does what [`register`] does with an fd that has other owners too. The reactor takes each fd once: whoever registers
+/// it a second time, before the first registration is dropped, gets an error.
+pub(crate) fn register_shared(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives, and an Arc keeps it alive.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
