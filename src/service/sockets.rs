@@ -207,14 +207,16 @@ impl Sockets {
 fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<Socket>, Option<String>)> {
     // The address is part of the name: one that was changed is bound anew.
     let entry = format!("{BOUND}{name}@{}", address.escape_default()).replace([':', '~'], "=");
-    let there: Vec<_> = store.get(&entry)?.into_iter().map(|fd| (name.to_owned(), fd)).collect();
+    let there = store.sockets(&entry, name)?;
     if !there.is_empty() {
-        match Activation::from_fds(there).and_then(|mut passed| passed.take_checked(name, form.need())) {
+        match there.iter().try_for_each(|socket| socket.check(form.need())) {
             // Not if somebody has removed the path meanwhile, as a stop does with RuntimeDirectory=.
-            Ok(sockets) if !sockets.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((sockets, Some(entry))),
-            Ok(_) => warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew"),
+            Ok(()) if !there.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((there, Some(entry))),
+            Ok(()) => warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew"),
             Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
         }
+        // Both copies are closed before the address is bound anew.
+        drop(there);
         store.remove(&entry)?;
     }
     let sockets = bind::open(name, form, address)?;
