@@ -88,8 +88,8 @@ impl<S> Accepted<S> {
 #[derive(Debug)]
 pub struct Acceptor<L: Listening = Listener> {
     turn: Turn<AsyncFd<Arc<OwnedFd>>>,
-    /// The one fd of this loop. The reactor shares it while it is this generation's turn; so it is still there for
-    /// another try when the reactor has no room for it.
+    /// The one fd of this loop. The reactor shares it while it is this generation's turn; so it is
+    /// still there for another try when the reactor has no room for it.
     listener: Arc<OwnedFd>,
     form: L::Form,
     nodelay: bool,
@@ -97,7 +97,8 @@ pub struct Acceptor<L: Listening = Listener> {
 }
 
 impl<L: Listening> Acceptor<L> {
-    /// Makes an accept loop for this listener; `name` is for the log. The listener becomes nonblocking, whoever made it.
+    /// Makes an accept loop for this listener; `name` is for the log. The listener becomes
+    /// nonblocking, whoever made it.
     #[must_use]
     pub fn new(drain: &Drain, name: &str, listener: L) -> Self {
         let (form, turn) = (listener.form(), Turn::new(drain, name, ("accept", "accepting")));
@@ -139,9 +140,10 @@ impl<L: Listening> Acceptor<L> {
     pub async fn accept(&mut self) -> Option<Accepted<L::Stream>> {
         let Self { turn, listener, form, .. } = self;
         let register = || {
-            // Whether it blocks is a property of the socket, which is shared with other processes: one of them may have
-            // made it blocking since it came in, or while it was not our turn. accept(2) must not block here, so this
-            // is where it is looked at, and for a listener that came in nonblocking it is only looked at.
+            // Whether it blocks is a property of the socket, which is shared with other processes:
+            // one of them may have made it blocking since it came in, or while it was not our turn,
+            // as the other program of a `handover run` does. accept(2) must not block here, so the
+            // flag is looked at each time; it is set again only where somebody has cleared it.
             socket::set_nonblocking(listener.as_fd())?;
             socket::register_shared(Arc::clone(listener), Interest::READABLE)
         };

@@ -238,11 +238,6 @@ impl Datagrams {
     /// It is of none of the kinds.
     pub fn new(drain: &Drain, name: &str, socket: Socket) -> Result<Self> {
         socket.check(&RECEIVED)?;
-        Self::of_checked(drain, name, socket)
-    }
-
-    /// Receives from a socket that [`RECEIVED`] admits, which the caller has checked.
-    pub(crate) fn of_checked(drain: &Drain, name: &str, socket: Socket) -> Result<Self> {
         let os = |e| Error::os(format!("cannot receive from {name:?}"), e);
         let fd = socket.as_fd();
         socket::set_nonblocking(fd).map_err(os)?;

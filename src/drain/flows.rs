@@ -123,7 +123,7 @@ impl Flows {
         let unusable =
             |e| Error::os(format!("the link to the previous generation's flows of {name:?} cannot be used"), e);
         let older = older.map(Relay::new).transpose().map_err(unusable)?;
-        let datagrams = Datagrams::of_checked(drain, name, socket)?;
+        let datagrams = Datagrams::new(drain, name, socket)?;
         let sender = datagrams.sender();
         let (changes, changed) = mpsc::unbounded_channel();
         let (links, linked) = mpsc::unbounded_channel();

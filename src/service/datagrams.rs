@@ -57,7 +57,7 @@ impl Service {
     /// the name was taken before.
     pub fn datagrams(&self, name: &str) -> Result<Vec<Datagrams>> {
         let sockets = lock(&self.sockets).take(name, &RECEIVED)?;
-        sockets.into_iter().map(|socket| Datagrams::of_checked(self.drain(), name, socket)).collect()
+        sockets.into_iter().map(|socket| Datagrams::new(self.drain(), name, socket)).collect()
     }
 
     /// Receives from the UDP sockets of that name, each on its own, for protocols that have connections: a datagram whose flow

@@ -19,8 +19,8 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// Takes the next connection of a TCP listener, as [`accept`] does, with the address of the client.
 pub(crate) fn accept_inet(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let (fd, name) = Name::filled_in(|name, length| {
-        // SAFETY: the caller says that `name` has room for `length` bytes, which both live on; the fd is open while it
-        // is borrowed.
+        // SAFETY: the caller says that `name` has room for `length` bytes, which both live on; the
+        // fd is open while it is borrowed.
         Errno::result(unsafe { libc::accept4(listener.as_raw_fd(), name, length, FLAGS.bits()) })
     })?;
     // SAFETY: the kernel just installed this fd for us; nobody else knows it.

@@ -277,10 +277,13 @@ pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
-/// Does what [`register`] does with an fd that has other owners too. The reactor takes each fd once: whoever registers
-/// it a second time, before the first registration is dropped, gets an error.
+/// Does what [`register`] does with an fd that has other owners too. The reactor takes each fd
+/// once: whoever registers it a second time, before the first registration is dropped, gets an
+/// error. So a socket of datagrams, which waits to receive and to send at the same time, is
+/// duplicated for each.
 pub(crate) fn register_shared(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-    // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives, and an Arc keeps it alive.
+    // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives, and an Arc keeps
+    // it alive.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 

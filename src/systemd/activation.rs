@@ -1,5 +1,5 @@
-//! Finds sockets by name: those that systemd passed, those of the previous generation, or, without either,
-//! bound ones.
+//! Finds sockets by name: those that systemd passed, those of the previous generation, or, without
+//! either, bound ones.
 //!
 //! ```no_run
 //! use handover::systemd::activation::{self, Activation};
@@ -55,15 +55,16 @@ pub enum Source {
     Given,
     /// There is no `LISTEN_FDS`, or it is 0.
     Nothing,
-    /// There is a `LISTEN_FDS`, but `LISTEN_PID` names another process, or, if None, is not set. Nothing was
-    /// touched.
+    /// There is a `LISTEN_FDS`, but `LISTEN_PID` names another process, or, if None, is not set.
+    /// Nothing was touched.
     NotForUs(Option<u32>),
 }
 
 /// The sockets that were passed to this process, each under a name; one name may have several.
 ///
-/// They are known by name and never by position, because their order between several .socket units is undefined.
-/// A name is the `FileDescriptorName=` of the .socket unit, without it the unit's own name, as in `web.socket`.
+/// They are known by name and never by position, because their order between several .socket units
+/// is undefined. A name is the `FileDescriptorName=` of the .socket unit, without it the unit's own
+/// name, as in `web.socket`.
 ///
 /// Dropping it closes what was not taken.
 #[derive(Debug)]
@@ -78,13 +79,14 @@ pub struct Activation {
 impl Activation {
     /// Takes the sockets that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` pass to this process.
     ///
-    /// They are made close-on-exec. A socket that arrives twice under one name, as one does that is both of a
-    /// .socket unit and in the fd store, is kept once.
+    /// They are made close-on-exec. A socket that arrives twice under one name, as one does that is
+    /// both of a .socket unit and in the fd store, is kept once.
     ///
-    /// Unlike other implementations this one takes nothing when `LISTEN_PID` is missing. Sockets can be taken
-    /// once per process: if there are any, `LISTEN_PID` and `LISTEN_FDS` are then removed from the environment
-    /// of the process (not from the captured value), which the crate `listenfd` does. As any change of the
-    /// environment it must not coincide with a getenv(3) of C code in another thread: call this early in `main`.
+    /// Unlike other implementations this one takes nothing when `LISTEN_PID` is missing. Sockets
+    /// can be taken once per process: if there are any, `LISTEN_PID` and `LISTEN_FDS` are then
+    /// removed from the environment of the process (not from the captured value), which the crate
+    /// `listenfd` does. As any change of the environment it must not coincide with a getenv(3) of C
+    /// code in another thread: call this early in `main`.
     ///
     /// # Errors
     ///
@@ -104,7 +106,8 @@ impl Activation {
             let why = format!("LISTEN_FDS_FIRST_FD={first:?} is not systemd's; unset it, the sockets begin at fd 3");
             return Err(Error::new(Kind::Invalid, why));
         }
-        // Only now: it takes a missing LISTEN_PID for a match, and removes the variables also when they are not ours.
+        // Only now: it takes a missing LISTEN_PID for a match, and removes the variables also when
+        // they are not ours.
         let mut passed = ListenFd::from_env();
         if passed.len() != count {
             let why = "LISTEN_FDS: the sockets were already taken in this process, or the environment is not its own";
@@ -179,11 +182,13 @@ impl Activation {
         Ok(taken)
     }
 
-    /// Takes the listening TCP and Unix stream sockets of that name, nonblocking from now on: at least one.
+    /// Takes the listening TCP and Unix stream sockets of that name, nonblocking from now on: at
+    /// least one.
     ///
     /// # Errors
     ///
-    /// As for [`take`](Self::take); and one of them is of another kind or does not listen: then none is taken.
+    /// They are those of [`take`](Self::take); and one of them is of another kind or does not
+    /// listen: then none is taken.
     pub fn listeners(&mut self, name: &str) -> Result<Vec<Listener>> {
         self.take_as(name)
     }
@@ -257,7 +262,8 @@ impl Activation {
 /// Each of these takes everything of a name, at least one fd, or nothing: the errors are those of
 /// [`take`](Activation::take), and one of them is of another kind.
 impl Activation {
-    /// Takes the listening Unix seqpacket sockets (`ListenSequentialPacket=`), nonblocking from now on.
+    /// Takes the listening Unix seqpacket sockets (`ListenSequentialPacket=`), nonblocking from now
+    /// on.
     ///
     /// # Errors
     ///
@@ -284,7 +290,8 @@ impl Activation {
         self.take_fds(name, &typed::UNIX_DATAGRAM)
     }
 
-    /// Takes the FIFOs (`ListenFIFO=`). systemd has opened them for reading and writing, so they never end.
+    /// Takes the FIFOs (`ListenFIFO=`). systemd has opened them for reading and writing, so they
+    /// never end.
     ///
     /// # Errors
     ///
@@ -320,8 +327,9 @@ impl Activation {
         self.take_fds(name, &typed::SPECIAL)
     }
 
-    /// Takes the one connection of a process that `Accept=yes` started. systemd calls it `connection` unless
-    /// `FileDescriptorName=` says otherwise. `REMOTE_ADDR` and `REMOTE_PORT` say what its `peer_addr()` does.
+    /// Takes the one connection of a process that `Accept=yes` started. systemd calls it
+    /// `connection` unless `FileDescriptorName=` says otherwise. `REMOTE_ADDR` and `REMOTE_PORT`
+    /// say what its `peer_addr()` does.
     ///
     /// # Errors
     ///

@@ -12,9 +12,6 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::time::Instant;
 
-/// How long a barrier waits when there is no reason for another time.
-pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Notifier {
     /// Blocks until the service manager has processed all messages that were sent before.
     ///

@@ -1,4 +1,4 @@
-//! Listening without systemd.
+//! Binds sockets without systemd.
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket as sys;
@@ -12,10 +12,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-/// The mode of the file of a Unix socket that [`bind`] makes, before the umask: only its own user can connect.
+/// The mode of the file of a Unix socket that [`bind`] makes, before the umask: only its own user
+/// can connect.
 ///
-/// systemd's default, `SocketMode=0666`, is a decision of the administrator who wrote the unit; nobody
-/// made one here.
+/// systemd's default, `SocketMode=0666`, is a decision of the administrator who wrote the unit;
+/// nobody made one here.
 pub const SOCKET_MODE: u32 = 0o600;
 
 /// Binds and listens, for when nobody passed a socket.
@@ -29,44 +30,47 @@ pub const SOCKET_MODE: u32 = 0o600;
 /// | `/run/web.sock`, `unix:/run/web.sock` | that path, of mode [`SOCKET_MODE`] |
 /// | `@web`, `unix:@web` | that abstract name |
 ///
-/// TCP ports can be bound again while old connections linger (`SO_REUSEADDR`). The backlog is 4096, of which the
-/// kernel grants at most `net.core.somaxconn`.
+/// TCP ports can be bound again while old connections linger (`SO_REUSEADDR`). The backlog is 4096,
+/// of which the kernel grants at most `net.core.somaxconn`.
 ///
-/// The file of a Unix socket is replaced if nobody listens at it any more, and is never removed otherwise: other generations
-/// may still be using it. ([`Service`](crate::Service) removes those that it bound when it stops for good.)
+/// The file of a Unix socket is replaced if nobody listens at it any more, and is never removed
+/// otherwise: other generations may still be using it. ([`Service`](crate::Service) removes those
+/// that it bound when it stops for good.)
 ///
 /// # Errors
 ///
-/// The address is none of these, is in use, or is not permitted. At a Unix path there is something else than a
-/// socket, or somebody listens.
+/// The address is none of these, is in use, or is not permitted. At a Unix path there is something
+/// else than a socket, or somebody listens.
 ///
 /// # Limitations
 ///
-/// Of two processes that bind one and the same Unix path at the same moment, one may end up unreachable: between
-/// bind(2) and listen(2) a socket looks like a stale one. Under systemd, which binds, that cannot happen.
+/// Of two processes that bind one and the same Unix path at the same moment, one may end up
+/// unreachable: between bind(2) and listen(2) a socket looks like a stale one. Under systemd, which
+/// binds, that cannot happen.
 pub fn bind(address: &str) -> Result<Vec<Listener>> {
     open("", Form::Stream, address)?.into_iter().map(Listener::from_passed).collect()
 }
 
-/// Binds a Unix socket that keeps packets apart, and listens. The address is a path or a name, as for [`bind`].
+/// Binds a Unix socket that keeps packets apart, and listens. The address is a path or a name, as
+/// [`bind`] takes them.
 ///
 /// # Errors
 ///
-/// As for [`bind`].
+/// They are those of [`bind`].
 pub fn bind_seqpacket(address: &str) -> Result<SeqpacketListener> {
     let mut sockets = open("", Form::Seqpacket, address)?;
     let socket = sockets.pop().ok_or_else(|| invalid(address, Form::Seqpacket, "there is no address"))?;
     SeqpacketListener::from_passed(socket)
 }
 
-/// Binds sockets that receive datagrams: UDP, or Unix ones. The address is one of those of [`bind`], the name is for
-/// [`Socket::name`].
+/// Binds sockets that receive datagrams: UDP, or Unix ones. The address is one of those of
+/// [`bind`], the name is for [`Socket::name`].
 ///
 /// A UDP port is never shared with another socket (no `SO_REUSEADDR`).
 ///
 /// # Errors
 ///
-/// As for [`bind`].
+/// They are those of [`bind`].
 pub fn bind_datagram(name: &str, address: &str) -> Result<Vec<Socket>> {
     open(name, Form::Datagram, address)
 }
@@ -87,7 +91,7 @@ enum Family {
 }
 
 impl Form {
-    /// What a passed socket must be to serve as one of this form.
+    /// Returns what a passed socket must be to serve as one of this form.
     pub(crate) fn need(self) -> &'static Need {
         match self {
             Self::Stream => &Listener::NEED,
@@ -96,7 +100,7 @@ impl Form {
         }
     }
 
-    /// What a socket of this form is once it is bound, and listens if it can.
+    /// Returns what a socket of this form is once it is bound, and listens if it can.
     fn bound(self, family: Family) -> SocketKind {
         match (self, family) {
             (Self::Stream, Family::Inet) => SocketKind::TcpListener,
@@ -235,7 +239,7 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd as _;
 
-    /// What is bound here is not asked what it is: so it must be what the kernel would say.
+    /// The kernel is not asked what was bound here, so it must be what the kernel would say.
     #[test]
     fn a_bound_socket_is_what_the_kernel_says() {
         let directory = tempfile::tempdir().unwrap();

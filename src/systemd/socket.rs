@@ -1,4 +1,4 @@
-//! A passed fd, and a listener.
+//! Types for a passed fd, what it is, and the listener that it may become.
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket::{self as sys, File, inspect};
@@ -124,13 +124,13 @@ pub(crate) trait FromPassed: Sized {
 
 /// An fd that was passed under a name: a socket of any kind, or something else.
 ///
-/// It is close-on-exec. Whether it is nonblocking is left as it came: that is a property of the open
-/// file description, which whoever passed it has too.
+/// It is close-on-exec. Whether it is nonblocking is left as it came: that is a property of the
+/// open file description, which whoever passed it has too.
 #[derive(Debug)]
 pub struct Socket {
     name: String,
-    /// Looked up once, when the fd came in: an fd never becomes another kind of file, and one that does not
-    /// listen is not made to listen here.
+    /// It was looked up once, when the fd came in: an open file does not become one of another
+    /// kind.
     kind: SocketKind,
     blocking: Blocking,
     fd: OwnedFd,
@@ -174,7 +174,8 @@ impl Socket {
         self.kind
     }
 
-    /// Fails unless it is of a kind that is needed, with an error that says what is needed and where to set it.
+    /// Fails unless it is of a kind that is needed, with an error that says what is needed and
+    /// where to set it.
     pub(crate) fn check(&self, need: &Need) -> Result<()> {
         if need.kinds.is_none_or(|kinds| kinds.contains(&self.kind)) {
             return Ok(());
@@ -300,7 +301,7 @@ impl From<Listener> for OwnedFd {
 
 /// The address of a [`Listener`].
 ///
-/// Displayed as `127.0.0.1:8080`, `[::]:80`, `unix:/run/web.sock` or `unix:@web`, which
+/// It is displayed as `127.0.0.1:8080`, `[::]:80`, `unix:/run/web.sock` or `unix:@web`, which
 /// [`bind`](super::activation::bind) reads.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -330,7 +331,8 @@ impl fmt::Display for LocalAddr {
     }
 }
 
-/// Writes the text with its control characters escaped: anyone may bind an address with a terminal's escape sequence in it.
+/// Writes the text with its control characters escaped: anyone may bind an address with a
+/// terminal's escape sequence in it.
 fn printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     text.chars().try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") })
 }

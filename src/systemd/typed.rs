@@ -31,7 +31,8 @@ pub(crate) const RECEIVED: Need = Need::new(
 
 const CONNECTED: &[SocketKind] = &[SocketKind::TcpStream, SocketKind::UnixStream, SocketKind::UnixSeqpacket];
 
-/// A listening Unix socket that keeps packets apart (`ListenSequentialPacket=`): close-on-exec and nonblocking.
+/// A listening Unix socket that keeps packets apart (`ListenSequentialPacket=`): close-on-exec and
+/// nonblocking.
 ///
 /// An [`Acceptor`](crate::Acceptor) accepts from it.
 #[derive(Debug)]

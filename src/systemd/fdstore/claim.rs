@@ -1,12 +1,14 @@
-//! Takes in what the process was started with: which of it is the store's, and what is wrong with it.
+//! Takes in what the process was started with: which of it is the store's, and what is wrong with
+//! it.
 
 use crate::error::{Error, Result};
 use crate::sys::socket::same;
 use crate::systemd::activation::{Activation, Socket, SocketKind};
 use crate::systemd::fdstore::entry::{Polling, Rejected};
+use crate::systemd::fdstore::group::{Group, Held, Mode, Presence};
 use crate::systemd::fdstore::line::{is_dead, probe_name};
 use crate::systemd::fdstore::names::Names;
-use crate::systemd::fdstore::table::{Group, Held, Mode, Presence, Table, slot as slot_of};
+use crate::systemd::fdstore::table::{Table, slot as slot_of};
 use crate::wire::store::{RESERVED, Slot};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -83,7 +85,8 @@ impl Table {
             return;
         }
         let stored = |fds: &[Held]| fds.iter().any(|held| held.stored);
-        // What was put in standby yields to what the previous generation, which is main, had acknowledged.
+        // What was put in standby yields to what the previous generation, which is main, had
+        // acknowledged.
         let ours = |group: &Group| !group.inherited && !stored(&group.fds);
         if self.groups.get(name).is_some_and(ours) {
             self.groups.remove(name);

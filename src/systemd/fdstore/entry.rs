@@ -3,14 +3,14 @@
 use crate::error::{Error, Result};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Who keeps it.
+/// Who keeps an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kept {
     /// The service manager: it outlives the process. (Or the .socket unit that it came from.)
     Stored,
-    /// This process alone, because there is no fd store, or [not yet](FdStore::standby): the next generation gets it, a
-    /// crash loses it.
+    /// This process alone, because there is no fd store, or [not yet](super::FdStore::standby): the
+    /// next generation gets it, a crash loses it.
     HeldOnly,
 }
 
@@ -26,21 +26,22 @@ pub struct Entry {
     pub kept: Kept,
 }
 
-/// What [`FdStore::sync`] did.
+/// What [`FdStore::sync`](super::FdStore::sync) did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Synced {
     /// Who keeps what there is.
     pub kept: Kept,
-    /// Fds that were not in the store before.
+    /// How many fds were not in the store before.
     pub pushed: usize,
-    /// Names that were removed.
+    /// How many names were removed.
     pub removed: usize,
-    /// Fds that there are.
+    /// How many fds there are.
     pub entries: usize,
 }
 
-/// An entry that came in at the start and was of no use: it was closed, and is removed from the store.
+/// An entry that came in at the start and was of no use, so that it was closed and is removed from
+/// the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {

@@ -1,4 +1,5 @@
-//! Tells the manager's fd store what to do, and asks it the one question that it answers: is there room?
+//! Tells the manager's fd store what to do, and asks it the one question that it answers: is there
+//! room?
 
 use crate::error::{Error, Result};
 use crate::sys::socket;
@@ -11,7 +12,8 @@ use nix::unistd::pipe2;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How many fds go in one datagram. The kernel allows 253 (`SCM_MAX_FD`); with half of it nothing depends on that limit.
+/// How many fds go in one datagram. The kernel allows 253 (`SCM_MAX_FD`); with half of it nothing
+/// depends on that limit.
 pub(super) const BATCH: usize = 128;
 
 /// Returns the name of what only asks whether there is room.
@@ -48,11 +50,12 @@ impl Line {
         self.notifier.barrier(self.timeout).map(drop)
     }
 
-    /// Finds out how many of `wanted` fds the store would take: so many pipes are put in, and those that it
-    /// refused show by a hangup at our end. Nothing else of the store changes.
+    /// Finds out how many of `wanted` fds the store would take: so many pipes are put in, and those
+    /// that it refused show by a hangup at our end. Nothing else of the store changes.
     ///
-    /// systemd closes what it refuses before it passes the barrier, but from 254 on in a helper process that
-    /// the barrier does not wait for: then only `grace` tells "kept" from "not closed yet".
+    /// systemd closes what it refuses before it passes the barrier, but from 254 on in a helper
+    /// process that the barrier does not wait for: then only `grace` tells "kept" from "not closed
+    /// yet".
     pub(super) fn room(&self, wanted: usize, grace: Duration) -> Result<usize> {
         let name = probe_name();
         let mut ours: Vec<OwnedFd> = Vec::with_capacity(wanted);
@@ -89,7 +92,8 @@ fn kept(ours: &[OwnedFd], grace: Duration) -> Result<usize> {
         }
         kept = still;
         let Some(one) = kept.first() else { return Ok(0) };
-        // Refused ones that are not closed yet may be behind one that is kept: look at all of them now and then.
+        // Refused ones that are not closed yet may be behind one that is kept: look at all of them
+        // now and then.
         let slice = (Instant::now() + Duration::from_millis(5)).min(deadline);
         let hung_up = socket::wait(*one, PollFlags::empty(), slice).map_err(unpollable)?;
         if !hung_up && Instant::now() >= deadline {
@@ -98,7 +102,8 @@ fn kept(ours: &[OwnedFd], grace: Duration) -> Result<usize> {
     }
 }
 
-/// Tells whether it has hung up or is in error: what systemd drops from the store, unless it was told not to look.
+/// Tells whether it has hung up or is in error: what systemd drops from the store, unless it was
+/// told not to look.
 pub(super) fn is_dead(fd: BorrowedFd<'_>) -> Result<bool> {
     socket::wait(fd, PollFlags::empty(), Instant::now()).map_err(unpollable)
 }

@@ -1,7 +1,8 @@
-//! Fds that outlive the process: systemd's file descriptor store.
+//! Keeps fds that outlive the process: systemd's file descriptor store.
 //!
-//! What is in it comes back at the next start of the service, after a crash too. It needs `FileDescriptorStoreMax=` in the
-//! `[Service]` section: room for everything that is kept, and one more, because what is replaced is there twice for a moment.
+//! What is in it comes back at the next start of the service, after a crash too. It needs
+//! `FileDescriptorStoreMax=` in the `[Service]` section: room for everything that is kept, and one
+//! more, because what is replaced is there twice for a moment.
 //!
 //! ```no_run
 //! use handover::systemd::activation::Activation;
@@ -14,7 +15,8 @@
 //! let environment = Environment::capture();
 //! let notifier = Notifier::from_env(&environment)?;
 //! let mut activation = Activation::from_env(&environment)?;
-//! let store = FdStore::open(&environment, &notifier, &mut activation, &Names::new().name("queue"))?;
+//! let names = Names::new().name("queue");
+//! let store = FdStore::open(&environment, &notifier, &mut activation, &names)?;
 //!
 //! let socket = match store.get("queue")?.pop() {
 //!     Some(kept) => UdpSocket::from(kept), // as it was when the process before this one died
@@ -30,17 +32,20 @@
 //!
 //! # How an entry is replaced
 //!
-//! systemd cannot replace an fd: it removes all fds of a name, and of several pushes of one open file the first name wins. So
-//! [`replace`](FdStore::replace) puts the new fds under a name of their own, `NAME~1`, waits until systemd has them, and removes
-//! the old name. Whenever the process dies, the store has the old fds, the new ones, or both; of both the higher number
-//! wins at the next start. Only `systemd-analyze fdstore` shows these names, in this API names are the plain ones.
+//! systemd cannot replace an fd: it removes all fds of a name, and of several pushes of one open
+//! file the first name wins. So [`replace`](FdStore::replace) puts the new fds under a name of
+//! their own, `NAME~1`, waits until systemd has them, and removes the old name. Whenever the
+//! process dies, the store has the old fds, the new ones, or both; of both the higher number wins
+//! at the next start. Only `systemd-analyze fdstore` shows these names, in this API names are the
+//! plain ones.
 //!
 //! # How a full store is noticed
 //!
-//! systemd does not answer: what does not fit is closed. From version 254 on, `$FDSTORE` says how much fits. Where that says no, or
-//! is missing, the store is asked: as many pipes as there are fds to put are put, those that are refused hang up, and all are
-//! removed again. So a change either fits as a whole or is refused as a whole, with an error that names
-//! `FileDescriptorStoreMax=` and the number it must have.
+//! systemd does not answer: what does not fit is closed. From version 254 on, `$FDSTORE` says how
+//! much fits. Where that says no, or is missing, the store is asked: as many pipes as there are fds
+//! to put are put, those that are refused hang up, and all are removed again. So a change either
+//! fits as a whole or is refused as a whole, with an error that names `FileDescriptorStoreMax=` and
+//! the number it must have.
 //!
 //! # References
 //!
@@ -49,6 +54,7 @@
 
 mod claim;
 mod entry;
+mod group;
 mod line;
 mod names;
 mod passing;

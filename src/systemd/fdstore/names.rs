@@ -5,8 +5,8 @@ use crate::wire::store::RESERVED;
 
 /// Which of the passed names are entries of the fd store.
 ///
-/// systemd passes stored fds beside those of the .socket units, and only the names tell which is which. Names
-/// that begin with `handover.` are always the store's.
+/// systemd passes stored fds beside those of the .socket units, and only the names tell which is
+/// which. Names that begin with `handover.` are always the store's.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Names {

@@ -1,10 +1,11 @@
-//! Passes entries from one generation to the next: what the next one is started with, what comes after that, and
-//! what it adds.
+//! Passes entries from one generation to the next: what the next one is started with, what comes
+//! after that, and what it adds.
 
 use crate::error::{Error, Kind, Result};
 use crate::systemd::fdstore::entry::{Polling, copies};
+use crate::systemd::fdstore::group::{Group, Mode};
 use crate::systemd::fdstore::store::FdStore;
-use crate::systemd::fdstore::table::{Group, Mode, Table, slot};
+use crate::systemd::fdstore::table::{Table, slot};
 use crate::wire::store::Slot;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -44,9 +45,9 @@ impl FdStore {
         Ok((table.entries(|_, _| true)?, snapshot))
     }
 
-    /// Freezes, and says what the next generation does not have yet. Its own additions are kept before, so that
-    /// they are in the store when it accepts: they are among the changes, as entries that are stored. Their names
-    /// are returned too.
+    /// Freezes, and says what the next generation does not have yet. Its own additions are kept
+    /// before, so that they are in the store when it accepts: they are among the changes, as
+    /// entries that are stored. Their names are returned too.
     pub(crate) fn hand_over(
         &self,
         additions: Vec<(String, OwnedFd)>,
@@ -55,8 +56,9 @@ impl FdStore {
         handed_over(&mut self.lock(), additions, since)
     }
 
-    /// Does what [`hand_over`](Self::hand_over) does, for a next generation that adds nothing: the manager need not
-    /// be asked, so it does not block. `None`: it would, for somebody is changing the store.
+    /// Does what [`hand_over`](Self::hand_over) does, for a next generation that adds nothing: the
+    /// manager need not be asked, so it does not block. `None`: it would, for somebody is changing
+    /// the store.
     pub(crate) fn try_hand_over(&self, since: &Snapshot) -> Option<Result<(Changes, Vec<String>)>> {
         self.table.try_lock().map(|mut table| handed_over(&mut table, Vec::new(), since))
     }
@@ -74,13 +76,15 @@ impl FdStore {
         }
     }
 
-    /// Ends the standby, and pushes what is not in the store without asking whether there is room: for the main
-    /// generation, before it says that it is ready. [`sync`](Self::sync) follows and finds out.
+    /// Ends the standby, and pushes what is not in the store without asking whether there is room:
+    /// for the main generation, before it says that it is ready. [`sync`](Self::sync) follows and
+    /// finds out.
     pub(crate) fn offer(&self) -> Result<()> {
         self.lock().offer()
     }
 
-    /// Does what [`sync`](Self::sync) does, and removes what was added for a next generation that failed.
+    /// Does what [`sync`](Self::sync) does, and removes what was added for a next generation that
+    /// failed.
     pub(crate) fn thaw(&self, added: &[String]) -> Result<()> {
         self.sync()?;
         for name in added {
@@ -113,8 +117,8 @@ impl Table {
         Ok(entries)
     }
 
-    /// Puts those of names that are not there; of others ours are the newer ones. What the store has no room for is
-    /// only logged: the next generation says it again when it is main.
+    /// Puts those of names that are not there; of others ours are the newer ones. What the store
+    /// has no room for is only logged: the next generation says it again when it is main.
     fn add_for_next(&mut self, additions: Vec<(String, OwnedFd)>) -> Vec<String> {
         let mut names: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
         for (name, fd) in additions {

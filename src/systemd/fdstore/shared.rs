@@ -1,4 +1,5 @@
-//! Keeps the table behind its lock, and counts its changes, which can be asked for without the lock.
+//! Keeps the table behind its lock, and counts its changes, which can be asked for without the
+//! lock.
 
 use crate::systemd::fdstore::table::Table;
 use std::ops::{Deref, DerefMut};
@@ -17,7 +18,8 @@ impl Shared {
         Self { table: Mutex::new(table), changes: AtomicU64::new(0) }
     }
 
-    /// Locks the table, unless that would block. `None`: somebody has it, for as long as the manager may take.
+    /// Locks the table, unless that would block. `None`: somebody has it, for as long as the
+    /// manager may take.
     pub(super) fn try_lock(&self) -> Option<Locked<'_>> {
         let table = match self.table.try_lock() {
             Ok(table) => table,

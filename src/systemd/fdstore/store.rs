@@ -5,10 +5,11 @@ use crate::systemd::activation::{Activation, Socket};
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::claim::Slots;
 use crate::systemd::fdstore::entry::{Entry, Kept, Polling, Rejected, Synced, copies};
+use crate::systemd::fdstore::group::{Held, Mode, Presence};
 use crate::systemd::fdstore::line::Line;
 use crate::systemd::fdstore::names::Names;
 use crate::systemd::fdstore::shared::{Locked, Shared};
-use crate::systemd::fdstore::table::{Held, Mode, Presence, Table};
+use crate::systemd::fdstore::table::Table;
 use crate::systemd::notify::{BARRIER_TIMEOUT, Notifier};
 use crate::wire::store::Slot;
 use std::collections::BTreeMap;
@@ -16,16 +17,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long each message to the manager, and each barrier, may take, unless set otherwise.
+/// How long each message to the manager, and each barrier, may take, unless it is set otherwise.
 pub const STORE_TIMEOUT: Duration = BARRIER_TIMEOUT;
 
 /// The fd store of this service. Clones are the same one.
 ///
-/// It keeps a copy of each fd, as systemd gives stored fds back only at a start: the next generation gets them
-/// [from this process](Self::entries).
+/// It keeps a copy of each fd, as systemd gives stored fds back only at a start: the next
+/// generation gets them [from this process](Self::entries).
 ///
-/// The methods block for as long as the manager needs, usually less than a millisecond, and with [`STORE_TIMEOUT`] as the limit of
-/// each message; those whose names end in `_async` do the same on the runtime's threads for blocking calls.
+/// The methods block for as long as the manager needs, usually less than a millisecond, and with
+/// [`STORE_TIMEOUT`] as the limit of each message; those whose names end in `_async` do the same on
+/// the runtime's threads for blocking calls.
 #[derive(Debug, Clone)]
 #[doc(alias = "FDSTORE")]
 pub struct FdStore {
@@ -35,8 +37,8 @@ pub struct FdStore {
 impl FdStore {
     /// Takes what came from the store out of `activation`: those of `names`, and handover's own.
     ///
-    /// Entries that are of no use (a peer that is gone, a name that nobody can have given) are [`rejected`](Self::rejected).
-    /// Nothing is sent before the first change.
+    /// Entries that are of no use (a peer that is gone, a name that nobody can have given) are
+    /// [`rejected`](Self::rejected). Nothing is sent before the first change.
     ///
     /// # Errors
     ///
@@ -66,7 +68,7 @@ impl FdStore {
         Ok(Self { table: Arc::new(Shared::new(table)) })
     }
 
-    /// How long each message and each barrier may take. Default: [`STORE_TIMEOUT`].
+    /// Sets how long each message and each barrier may take. The default is [`STORE_TIMEOUT`].
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         if let Some(line) = &mut self.lock().line {
@@ -77,65 +79,73 @@ impl FdStore {
 
     /// Adds fds under a name. The store gets copies; when this returns, `fds` may be closed.
     ///
-    /// An open file that is there already is not put twice; nor is one that a .socket unit passed under that name, which keeps
-    /// it anyway. systemd drops an fd that hangs up, as a connection does that its peer has reset.
+    /// An open file that is there already is not put twice; nor is one that a .socket unit passed
+    /// under that name, which keeps it anyway. systemd drops an fd that hangs up, as a connection
+    /// does that its peer has reset.
     ///
     /// # Errors
     ///
-    /// - [`Error::is_invalid`]: systemd does not accept the name, or one of the fds is there under another name.
-    /// - [`Error::is_store`]: there is no room. Nothing was put; the message names the number that `FileDescriptorStoreMax=` needs.
-    /// - [`Error::is_notify`], [`Error::is_timeout`]: the manager does not answer. Fds for a new name are not kept. Those for a
-    ///   name that exists are, and may be in the store: [`sync`](Self::sync) makes sure.
+    /// - [`Error::is_invalid`]: systemd does not accept the name, or one of the fds is there under
+    ///   another name.
+    /// - [`Error::is_store`]: there is no room. Nothing was put; the message names the number that
+    ///   `FileDescriptorStoreMax=` needs.
+    /// - [`Error::is_notify`], [`Error::is_timeout`]: the manager does not answer. Fds for a new
+    ///   name are not kept. Those for a name that exists are, and may be in the store:
+    ///   [`sync`](Self::sync) makes sure.
     /// - [`Error::is_state`]: the next generation has taken over.
     pub fn put<F: AsFd>(&self, name: &str, fds: &[F]) -> Result<Kept> {
         self.lock().put(name, copies(name, fds)?, Polling::On)
     }
 
-    /// As [`put`](Self::put), of fds that systemd shall keep also when they hang up (`FDPOLL=0`).
+    /// Does what [`put`](Self::put) does, with fds that systemd shall keep also when they hang up
+    /// (`FDPOLL=0`).
     ///
-    /// At the next start [`Names::unpolled`] must name it, else it is rejected when it has hung up. Of a name that exists the
-    /// option stays as it is.
+    /// At the next start [`Names::unpolled`] must name it, else it is rejected when it has hung up.
+    /// For a name that exists the option stays as it is.
     ///
     /// # Errors
     ///
-    /// As for [`put`](Self::put).
+    /// They are those of [`put`](Self::put).
     #[doc(alias = "FDPOLL")]
     pub fn put_unpolled<F: AsFd>(&self, name: &str, fds: &[F]) -> Result<Kept> {
         self.lock().put(name, copies(name, fds)?, Polling::Off)
     }
 
-    /// These instead of what is there under the name, if anything is. At every moment the store has the old or the new ones;
-    /// when this returns, it has the new ones, or after an error the old ones.
+    /// Puts these in the place of what is there under the name, if anything is. At every moment the
+    /// store has the old or the new ones; when this returns, it has the new ones, or after an error
+    /// the old ones.
     ///
     /// # Errors
     ///
-    /// As for [`put`](Self::put); the store needs room for old and new. [`Error::is_invalid`] also when some of the fds, but not
-    /// all, are there under this name already, or for more than 128 fds. When the manager did not answer in time, and the process
+    /// The same as for [`put`](Self::put); and the store needs room for old and new. It is
+    /// [`Error::is_invalid`] also when some of the fds, but not all, are there under this name
+    /// already, or for more than 128 fds. When the manager did not answer in time, and the process
     /// dies before the next change, the new ones may be what comes back.
     pub fn replace<F: AsFd>(&self, name: &str, fds: &[F]) -> Result<Kept> {
         self.lock().replace(name, copies(name, fds)?)
     }
 
-    /// Takes the fds of the name out of the store. Empty: there are none.
+    /// Takes the fds of the name out of the store. The result is empty if there are none.
     ///
     /// # Errors
     ///
-    /// The manager does not answer: then they are kept. [`Error::is_state`]: the next generation has taken over.
+    /// The manager does not answer: then they are kept. Or, with [`Error::is_state`], the next
+    /// generation has taken over.
     #[doc(alias = "FDSTOREREMOVE")]
     pub fn take(&self, name: &str) -> Result<Vec<OwnedFd>> {
         Ok(self.lock().take(name)?.unwrap_or_default())
     }
 
-    /// Takes them out and closes them. False: there were none.
+    /// Takes the fds of the name out of the store and closes them. False: there were none.
     ///
     /// # Errors
     ///
-    /// As for [`take`](Self::take).
+    /// They are those of [`take`](Self::take).
     pub fn remove(&self, name: &str) -> Result<bool> {
         Ok(self.lock().take(name)?.is_some())
     }
 
-    /// Copies of the fds of the name, which stay in the store. Empty: there are none.
+    /// Copies the fds of the name, which stay in the store. The result is empty if there are none.
     ///
     /// # Errors
     ///
@@ -147,7 +157,7 @@ impl FdStore {
         copies(name, &fds)
     }
 
-    /// What there is, by name.
+    /// Lists what there is, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Entry> {
         let table = self.lock();
@@ -155,21 +165,21 @@ impl FdStore {
         entries.map(|(name, group)| Entry { name: name.clone(), fds: group.fds.len(), kept: group.kept() }).collect()
     }
 
-    /// What came in at the start and was of no use.
+    /// Lists what came in at the start and was of no use.
     #[must_use]
     pub fn rejected(&self) -> Vec<Rejected> {
         self.lock().rejected.clone()
     }
 
-    /// Makes the store have what this process has, and nothing that was rejected or replaced. Also ends
-    /// [`standby`](Self::standby) and a [`freeze`](Self::freeze).
+    /// Makes the store have what this process has, and nothing that was rejected or replaced. Also
+    /// ends [`standby`](Self::standby) and a [`freeze`](Self::freeze).
     ///
-    /// To be called once the service is ready, and after each reload: what `FileDescriptorStoreMax=` has no room for any
-    /// more, is noticed here.
+    /// Call it once the service is ready, and after each reload: what `FileDescriptorStoreMax=` has
+    /// no room for any more is noticed here.
     ///
     /// # Errors
     ///
-    /// As for [`put`](Self::put).
+    /// They are those of [`put`](Self::put).
     pub fn sync(&self) -> Result<Synced> {
         let (synced, unproven) = self.lock().sync()?;
         // Asking takes a while, in which the store must be there for others.
@@ -179,19 +189,21 @@ impl FdStore {
         Ok(synced)
     }
 
-    /// From now on changes are kept here alone, until [`sync`](Self::sync): for a process that the manager does not listen to
-    /// yet, because it is not the main one. What was inherited cannot be replaced meanwhile ([`Error::is_state`]): the
-    /// previous generation still may.
+    /// Keeps changes here alone from now on, until [`sync`](Self::sync): for a process that the
+    /// manager does not listen to yet, because it is not the main one. What was inherited cannot be
+    /// replaced meanwhile ([`Error::is_state`]): the previous generation still may.
     pub fn standby(&self) {
         self.lock().mode = Mode::Standby;
     }
 
-    /// From now on changes are refused ([`Error::is_state`]), until [`sync`](Self::sync): for a process that hands over.
+    /// Refuses changes from now on ([`Error::is_state`]), until [`sync`](Self::sync): for a process
+    /// that hands over.
     pub fn freeze(&self) {
         self.lock().freeze();
     }
 
-    /// Copies of everything, for the next generation: to be passed to it as sockets are, under these names.
+    /// Copies everything for the next generation, to be passed to it as sockets are, under these
+    /// names.
     ///
     /// # Errors
     ///
@@ -200,12 +212,12 @@ impl FdStore {
         self.estate().map(|(entries, _)| entries)
     }
 
-    /// Takes over from [`entries`](Self::entries) of the previous generation what is newer than what is here, or was put here
-    /// in [`standby`](Self::standby).
+    /// Takes over from [`entries`](Self::entries) of the previous generation what is newer than
+    /// what is here, or was put here in [`standby`](Self::standby).
     ///
     /// # Errors
     ///
-    /// [`Error::is_protocol`]: a name is none of those. The others are taken all the same.
+    /// With [`Error::is_protocol`]: a name is none of those. The others are taken all the same.
     pub fn adopt(&self, entries: Vec<(String, OwnedFd)>) -> Result<()> {
         let (mut slots, mut odd) = (Slots::default(), Vec::new());
         let mut table = self.lock();
@@ -228,8 +240,8 @@ impl FdStore {
         ))
     }
 
-    /// Closes what nobody took from `activation`, and removes it from the store: names that an older version of the service
-    /// put. The names are for the log. A .socket unit keeps its own.
+    /// Closes what nobody took from `activation`, and removes it from the store: names that an
+    /// older version of the service put. The names are for the log. A .socket unit keeps its own.
     ///
     /// # Errors
     ///
@@ -249,59 +261,60 @@ impl FdStore {
         Ok(names)
     }
 
-    /// As [`put`](Self::put), for a tokio runtime.
+    /// Does what [`put`](Self::put) does, for a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, it is put all the same. This holds for all `_async` methods.
+    /// When the future is dropped, the fds are put all the same. This holds for all `_async`
+    /// methods.
     ///
     /// # Errors
     ///
-    /// As for [`put`](Self::put).
+    /// They are those of [`put`](Self::put).
     ///
     /// # Panics
     ///
-    /// Without a tokio runtime. This holds for all `_async` methods.
+    /// It panics without a tokio runtime. This holds for all `_async` methods.
     pub async fn put_async<F: AsFd>(&self, name: &str, fds: &[F]) -> Result<Kept> {
         let (name, fds) = (name.to_owned(), copies(name, fds)?);
         self.blocking(move |table| table.put(&name, fds, Polling::On)).await
     }
 
-    /// As [`replace`](Self::replace), for a tokio runtime.
+    /// Does what [`replace`](Self::replace) does, for a tokio runtime.
     ///
     /// # Errors
     ///
-    /// As for [`replace`](Self::replace).
+    /// They are those of [`replace`](Self::replace).
     pub async fn replace_async<F: AsFd>(&self, name: &str, fds: &[F]) -> Result<Kept> {
         let (name, fds) = (name.to_owned(), copies(name, fds)?);
         self.blocking(move |table| table.replace(&name, fds)).await
     }
 
-    /// As [`take`](Self::take), for a tokio runtime.
+    /// Does what [`take`](Self::take) does, for a tokio runtime.
     ///
     /// # Errors
     ///
-    /// As for [`take`](Self::take).
+    /// They are those of [`take`](Self::take).
     pub async fn take_async(&self, name: &str) -> Result<Vec<OwnedFd>> {
         let name = name.to_owned();
         self.blocking(move |table| Ok(table.take(&name)?.unwrap_or_default())).await
     }
 
-    /// As [`remove`](Self::remove), for a tokio runtime.
+    /// Does what [`remove`](Self::remove) does, for a tokio runtime.
     ///
     /// # Errors
     ///
-    /// As for [`take`](Self::take).
+    /// They are those of [`take`](Self::take).
     pub async fn remove_async(&self, name: &str) -> Result<bool> {
         let name = name.to_owned();
         self.blocking(move |table| Ok(table.take(&name)?.is_some())).await
     }
 
-    /// As [`sync`](Self::sync), for a tokio runtime.
+    /// Does what [`sync`](Self::sync) does, for a tokio runtime.
     ///
     /// # Errors
     ///
-    /// As for [`sync`](Self::sync).
+    /// They are those of [`sync`](Self::sync).
     pub async fn sync_async(&self) -> Result<Synced> {
         let store = self.clone();
         joined(tokio::task::spawn_blocking(move || store.sync()).await)
@@ -321,8 +334,9 @@ impl FdStore {
 }
 
 impl FdStore {
-    /// Returns another number when anything may have changed. It does not wait for a change under way, which takes as
-    /// long as the manager takes: whoever only wants to know whether his entry is still the same is not held up by it.
+    /// Returns another number when anything may have changed. It does not wait for a change under
+    /// way, which takes as long as the manager takes: whoever only wants to know whether his entry
+    /// is still the same is not held up by it.
     pub(crate) fn changes(&self) -> u64 {
         self.table.changes()
     }
@@ -335,7 +349,8 @@ impl FdStore {
         Ok((copies(name, &fds)?, group.kept()))
     }
 
-    /// Copies the fds of an entry, as sockets of that name. What those are that came in at the start was looked up then.
+    /// Copies the fds of an entry, as sockets of that name. What those are that came in at the
+    /// start was looked up then.
     pub(crate) fn sockets(&self, entry: &str, name: &str) -> Result<Vec<Socket>> {
         let table = self.lock();
         let held = table.groups.get(entry).map(|group| group.fds.as_slice()).unwrap_or_default();
@@ -365,4 +380,31 @@ impl FdStore {
 
 fn joined<T>(changed: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     changed.unwrap_or_else(|e| Err(Error::new(Kind::State, format!("the fd store's change did not run: {e}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::systemd::activation::{SocketKind, bind_datagram};
+
+    #[test]
+    fn what_a_socket_is_stays_known() {
+        let environment = Environment::default();
+        let notifier = Notifier::from_env(&environment).unwrap();
+        let bound = bind_datagram("log", "127.0.0.1:0").unwrap().pop().unwrap();
+        let mut activation = Activation::from_fds(vec![("log".to_owned(), bound.into())]).unwrap();
+        let names = Names::new().name("log").name("late");
+        let store = FdStore::open(&environment, &notifier, &mut activation, &names).unwrap();
+        store.put("late", &store.get("log").unwrap()).unwrap_err();
+        store.put("late", &bind_datagram("late", "127.0.0.1:0").unwrap()).unwrap();
+        let kinds = |entry: &str| -> Vec<_> { store.lock().groups[entry].fds.iter().map(|held| held.kind).collect() };
+        assert_eq!(kinds("log"), [Some(SocketKind::Udp)], "looked up when it came in");
+        assert_eq!(kinds("late"), [None], "put here, and so far nobody has asked");
+        for entry in ["log", "late"] {
+            let sockets = store.sockets(entry, "name").unwrap();
+            let shown: Vec<_> = sockets.iter().map(|socket| (socket.name(), socket.kind())).collect();
+            assert_eq!(shown, [("name", SocketKind::Udp)], "{entry}");
+        }
+        assert!(store.sockets("nothing", "name").unwrap().is_empty());
+    }
 }

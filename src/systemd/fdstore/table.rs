@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket;
-use crate::systemd::activation::SocketKind;
 use crate::systemd::fdstore::entry::{Kept, Polling, Rejected, Synced};
+use crate::systemd::fdstore::group::{Group, Held, Mode, Presence};
 use crate::systemd::fdstore::line::{BATCH, Line, is_dead};
 use crate::wire::store::{self, Slot};
 use std::collections::BTreeMap;
@@ -13,56 +13,6 @@ use tracing::{debug, warn};
 
 /// How long a refused fd may take to be closed, where systemd closes it in the background.
 const GRACE: Duration = Duration::from_millis(250);
-
-/// Where changes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Changes go to the manager.
-    Active,
-    /// The manager does not listen to this process yet: changes wait for [`Table::sync`].
-    Standby,
-    /// Another process has what this one had: no more changes.
-    Frozen,
-}
-
-/// Whether the service has a store at all, which systemd does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// Nothing has shown it yet.
-    Unknown,
-    /// It has given or taken an fd.
-    There,
-    /// It has taken none.
-    Missing,
-}
-
-/// The fds of one name.
-#[derive(Debug)]
-pub(super) struct Group {
-    /// Which replacement it is, 0 for what was put first.
-    pub(super) number: u64,
-    pub(super) polling: Polling,
-    /// It came in from outside, and in standby it is somebody else's to replace.
-    pub(super) inherited: bool,
-    pub(super) fds: Vec<Held>,
-}
-
-impl Group {
-    /// Who keeps all of it.
-    pub(super) fn kept(&self) -> Kept {
-        if self.fds.iter().all(|held| held.stored) { Kept::Stored } else { Kept::HeldOnly }
-    }
-}
-
-/// An fd of an entry.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) fd: OwnedFd,
-    /// What it is, if that was looked up when it came in.
-    pub(super) kind: Option<SocketKind>,
-    /// Whether the store has it, as far as we know.
-    pub(super) stored: bool,
-}
 
 /// Why an entry is not in the store.
 struct PushError {
@@ -151,7 +101,8 @@ impl Table {
         let (number, polling) = known.unwrap_or((0, polling));
         let (stored, result) = match self.push(name, number, &new, polling) {
             Ok(stored) => (stored, Ok(())),
-            // Of a new name nothing shall be left; what belongs to an old one cannot be removed alone.
+            // Of a new name nothing shall be left; what belongs to an old one cannot be removed
+            // alone.
             Err(PushError { sent, error }) => {
                 if sent && known.is_none() {
                     self.debris.push(slot(name, number));
@@ -197,7 +148,8 @@ impl Table {
         let Some(next) = number.checked_add(1) else {
             return Err(Error::new(Kind::State, format!("{name:?} was replaced too often")));
         };
-        // The new one first: there is never a moment without one of the two, and the higher number wins.
+        // The new one first: there is never a moment without one of the two, and the higher number
+        // wins.
         let stored = match self.push(name, next, &new, polling) {
             Ok(stored) => stored,
             Err(PushError { sent, error }) => {
@@ -233,8 +185,8 @@ impl Table {
         Ok(group.map(|group| group.fds.into_iter().map(|held| held.fd).collect()))
     }
 
-    /// Puts everything that is held into the store, and takes everything else out of it. What is new in it is not
-    /// proven to be there.
+    /// Puts everything that is held into the store, and takes everything else out of it. What is
+    /// new in it is not proven to be there.
     pub(super) fn sync(&mut self) -> Result<(Synced, Option<Unproven>)> {
         self.mode = Mode::Active;
         self.prune();
@@ -310,7 +262,8 @@ impl Table {
         };
         self.prune();
         let count = self.count_stored() + self.superseded.len();
-        // Its variable is as old as the process, so a "no" is asked about, and a "yes" checked by sync().
+        // Its variable is as old as the process, so a "no" is asked about, and a "yes" checked by
+        // sync().
         if self.max.is_some_and(|max| count + self.foreign + more <= max) {
             return Ok(true);
         }
@@ -332,8 +285,8 @@ impl Table {
         Err(Error::new(Kind::Store, why))
     }
 
-    /// How long a refused fd may take to be closed. A store without the variable is that of a systemd before 254, which
-    /// closes what it refuses at once.
+    /// How long a refused fd may take to be closed. A store without the variable is that of a
+    /// systemd before 254, which closes what it refuses at once.
     fn grace(&self) -> Duration {
         if self.max.is_none() && self.presence == Presence::There { Duration::ZERO } else { GRACE }
     }
@@ -377,8 +330,8 @@ impl Table {
         Ok(())
     }
 
-    /// Removes what was replaced. What replaced it is safe, so a failure is no reason to fail: it is tried again with the
-    /// next change.
+    /// Removes what was replaced. What replaced it is safe, so a failure is no reason to fail: it
+    /// is tried again with the next change.
     fn remove_superseded(&mut self) {
         let superseded = std::mem::take(&mut self.superseded);
         let Some(line) = self.reachable() else { return };
