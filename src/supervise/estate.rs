@@ -50,16 +50,19 @@ pub(crate) struct Estate {
 impl Item {
     pub(crate) fn new(name: String, fd: OwnedFd) -> std::io::Result<Self> {
         let kind = SocketKind::of(fd.as_fd())?;
+        Ok(Self::of_kind(name, kind, fd))
+    }
+
+    fn of_kind(name: String, kind: SocketKind, fd: OwnedFd) -> Self {
         let is_datagram = matches!(kind, SocketKind::Udp | SocketKind::UnixDatagram);
         let listens =
             matches!(kind, SocketKind::TcpListener | SocketKind::UnixListener | SocketKind::UnixSeqpacketListener);
-        Ok(Self { name, fd, kind, is_socket: listens || is_datagram, is_datagram, from: From::Passed })
+        Self { name, fd, kind, is_socket: listens || is_datagram, is_datagram, from: From::Passed }
     }
 
-    fn of(socket: Socket, from: From) -> Result<Self> {
-        let name = socket.name().to_owned();
-        let item = Self::new(name, socket.into());
-        item.map(|item| Self { from, ..item }).map_err(|e| Error::os("a socket cannot be looked at", e))
+    fn of(socket: Socket, from: From) -> Self {
+        let (name, kind) = (socket.name().to_owned(), socket.kind());
+        Self { from, ..Self::of_kind(name, kind, socket.into()) }
     }
 
     /// Whether connections can be made to it.
@@ -89,14 +92,14 @@ impl Estate {
                     // As systemd passes them: a program with a plain accept(2) must be able to wait in it.
                     sys::set_blocking(socket.as_fd()).map_err(|e| Error::os("a socket cannot be made blocking", e))?;
                 }
-                items.push(Item::of(socket, from)?);
+                items.push(Item::of(socket, from));
             }
         }
         let rest: Vec<String> = activation.names().into_iter().map(str::to_owned).collect();
         let from = if wanted.is_empty() { From::Passed } else { From::Stored { poll: true } };
         for name in rest {
             for socket in activation.take(&name)? {
-                let item = Item::of(socket, from)?;
+                let item = Item::of(socket, from);
                 // A listener is never one whose other end is gone.
                 items.push(Item {
                     from: if item.is_socket { From::Passed } else { From::Stored { poll: true } },

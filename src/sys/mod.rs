@@ -1,6 +1,7 @@
 //! The only `unsafe`, the only raw syscalls.
 #![expect(unsafe_code, reason = "fds by number and syscalls that nix has no call for; nowhere else in the crate")]
 
+pub(crate) mod accept;
 pub(crate) mod background;
 pub(crate) mod child;
 #[cfg(feature = "supervise")]

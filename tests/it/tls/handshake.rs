@@ -157,7 +157,7 @@ async fn another_protocol_over_tls() {
     let tls = Tls::from_pem(&pair.chain, &pair.key).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mut acceptor = Acceptor::new(&drain, "echo", Listener::Tcp(listener)).unwrap();
+    let mut acceptor = Acceptor::new(&drain, "echo", Listener::Tcp(listener));
     drain.accept(true);
     let serving = tokio::spawn(async move {
         while let Some(accepted) = acceptor.accept().await {
