@@ -35,6 +35,7 @@ mod manager;
 mod notified;
 mod passing;
 mod perform;
+pub mod proc;
 mod ready;
 mod renew;
 mod rolling;

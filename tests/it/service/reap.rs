@@ -9,9 +9,9 @@ use handover::Builder;
 use handover::service::hooks::{Hook, When};
 
 use crate::extra::configured;
-use crate::processes::{look, until};
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{look, until};
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![adopted_ones_are_waited_for_and_own_ones_are_not];
 
