@@ -168,7 +168,7 @@ impl Flow {
                 self.quiet.record(wait);
             }
         }
-        self.kinds.entry(kind).or_insert_with(Waits::new).record(wait);
+        self.kinds.entry(kind).or_default().record(wait);
         let (step, waits) = self.now();
         *step.answered.entry(by.unwrap_or(0)).or_default() += 1;
         if kind.tells_latency() {

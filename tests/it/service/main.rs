@@ -2,10 +2,8 @@
 //! client of `tests/it/reload`, with what [`extra`] adds to the service.
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
-    clippy::exit,
     clippy::zombie_processes,
-    reason = "tests fail by panics and report by printing; a service may exit as it likes; the harness waits for all children"
+    reason = "tests fail by panics; the harness waits for all children"
 )]
 
 mod admin;

@@ -56,6 +56,7 @@ pub struct Who {
 
 impl World {
     /// With a service manager.
+    #[expect(clippy::new_without_default, reason = "it binds sockets and starts a thread")]
     pub fn new() -> Self {
         let mut world = Self::without_manager();
         world.manager = Some(Manager::listen(&world.path("notify")));
