@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::future::Future;
+#[cfg(feature = "upgrade-remote")]
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result};
 use crate::service::{Handle, Reloaded, Service};
 use crate::upgrade::fetch::{Fetcher, Limits};
+#[cfg(feature = "upgrade-remote")]
+use crate::upgrade::remote;
 use crate::upgrade::source::Source;
 use crate::upgrade::trust::{Sum, Trust, checked_hex};
 use crate::upgrade::{Inner, Step, Upgrade};
@@ -77,8 +80,8 @@ pub(crate) struct Plan {
 pub struct Builder {
     plan: Plan,
     limits: Limits,
-    ca: Option<PathBuf>,
-    resolve: Vec<(String, SocketAddr)>,
+    #[cfg(feature = "upgrade-remote")]
+    network: remote::Network,
 }
 
 impl Builder {
@@ -96,7 +99,12 @@ impl Builder {
             reload: None,
             on_step: None,
         };
-        Self { plan, limits: Limits::default(), ca: None, resolve: Vec::new() }
+        Self {
+            plan,
+            limits: Limits::default(),
+            #[cfg(feature = "upgrade-remote")]
+            network: remote::Network::default(),
+        }
     }
 
     /// The SHA-256 that the candidate must have, as 64 hexadecimal digits.
@@ -151,33 +159,9 @@ impl Builder {
         self
     }
 
-    /// How long a connection may take to be made. Default [`CONNECT_TIMEOUT`](crate::upgrade::CONNECT_TIMEOUT).
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.connect = timeout;
-        self
-    }
-
-    /// How long nothing may come. Default [`READ_TIMEOUT`](crate::upgrade::READ_TIMEOUT).
-    pub fn read_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.read = timeout;
-        self
-    }
-
     /// How long all of it may take to come. Default [`FETCH_TIMEOUT`](crate::upgrade::FETCH_TIMEOUT).
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.limits.total = timeout;
-        self
-    }
-
-    /// Trusts the certificates in this PEM file in place of the system's.
-    pub fn ca_file(mut self, path: impl AsRef<Path>) -> Self {
-        self.ca = Some(path.as_ref().to_owned());
-        self
-    }
-
-    /// Connects to this address for that host; a port of 0 is that of the URL.
-    pub fn resolve(mut self, host: impl Into<String>, address: SocketAddr) -> Self {
-        self.resolve.push((host.into(), address));
         self
     }
 
@@ -239,19 +223,55 @@ impl Builder {
             let why = "neither signed nor encrypted: trust a key, give the SHA-256, or use https";
             return Err(Error::new(Kind::Invalid, format!("{}: {why}", self.plan.source)));
         }
-        if self.plan.source.file_name().is_empty() && !matches!(self.plan.source, Source::GitHub(_)) {
+        let has_names = match &self.plan.source {
+            Source::File(_) => false,
+            #[cfg(feature = "upgrade-remote")]
+            Source::Remote(remote) => {
+                remote.check()?;
+                remote.has_names_of_its_own()
+            }
+        };
+        if self.plan.source.file_name().is_empty() && !has_names {
             return Err(Error::new(Kind::Invalid, format!("{} names no file", self.plan.source)));
         }
-        if let Source::GitHub(github) = &self.plan.source {
-            github.release()?;
-        }
-        let fetcher = Fetcher::new(self.limits, self.ca.as_deref(), &self.resolve)?;
+        let fetcher = Fetcher {
+            limits: self.limits,
+            #[cfg(feature = "upgrade-remote")]
+            client: remote::Client::new(&self.network)?,
+        };
         Ok(Upgrade::new(Inner {
             plan: self.plan,
             fetcher,
             drain: None,
             committing: tokio::sync::watch::Sender::new(0),
         }))
+    }
+}
+
+#[cfg(feature = "upgrade-remote")]
+impl Builder {
+    /// How long a connection may take to be made. Default [`CONNECT_TIMEOUT`](crate::upgrade::CONNECT_TIMEOUT).
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.network.connect = timeout;
+        self
+    }
+
+    /// How long nothing may come. Default [`READ_TIMEOUT`](crate::upgrade::READ_TIMEOUT).
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.network.read = timeout;
+        self
+    }
+
+    /// Trusts the certificates in this PEM file in place of the system's.
+    pub fn ca_file(mut self, path: impl AsRef<std::path::Path>) -> Self {
+        self.network.ca = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Connects to this address for that host; a port of 0 is that of the URL.
+    pub fn resolve(mut self, host: impl Into<String>, address: SocketAddr) -> Self {
+        self.network.resolve.push((host.into(), address));
+        self
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! The tool does it as `handover upgrade`. A service can do it by itself:
 //!
-//! ```no_run
+#![cfg_attr(feature = "upgrade-remote", doc = "```no_run")]
+#![cfg_attr(not(feature = "upgrade-remote"), doc = "```ignore")]
 //! use handover::upgrade::{Source, Trust, Upgrade};
 //! use std::time::Duration;
 //!
@@ -28,6 +29,9 @@
 //! # }
 //! ```
 //!
+//! The feature `upgrade` takes programs from files of this machine; `upgrade-remote` adds the sources that are elsewhere ([`Source::url`],
+//! [`GitHub`], [`S3`]), and with them a client for HTTP and TLS.
+//!
 //! What lies where, what a crash at which moment leaves, and whom to trust is in [`docs::upgrade`](crate::docs::upgrade).
 //!
 //! # Limitations
@@ -41,8 +45,9 @@ mod elf;
 mod fetch;
 mod place;
 mod record;
+#[cfg(feature = "upgrade-remote")]
+mod remote;
 mod run;
-mod s3;
 mod schedule;
 mod source;
 mod trust;
@@ -55,11 +60,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use builder::{Builder, CHECK_TIMEOUT, KEEP, MIN_POLL, Verdict};
-pub use fetch::{CONNECT_TIMEOUT, FETCH_TIMEOUT, MAX_REDIRECTS, MAX_SIZE, READ_TIMEOUT};
+pub use fetch::{FETCH_TIMEOUT, MAX_SIZE};
 pub use record::BAD_KEPT;
-pub use s3::S3;
+#[cfg(feature = "upgrade-remote")]
+pub use remote::{CONNECT_TIMEOUT, GITHUB_API, GitHub, Http, MAX_REDIRECTS, READ_TIMEOUT, Remote, S3};
 pub use schedule::{JITTER, MAX_BACK_OFF};
-pub use source::{GITHUB_API, GitHub, Http, Source};
+pub use source::Source;
 pub use trust::Trust;
 
 use crate::drain::Drain;

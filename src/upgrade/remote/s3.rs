@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusty_s3::actions::{GetObject, S3Action as _};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 
+use super::http::Http;
 use crate::error::{Error, Kind, Result};
-use crate::upgrade::source::{Http, Source};
 
 /// A signed address is good for this long: from its making until the server has read it.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
@@ -87,12 +87,6 @@ impl S3 {
         let bucket = Bucket::new(endpoint, style, self.bucket.clone(), self.region.clone()).map_err(|e| bad(&e))?;
         let url = GetObject::new(&bucket, self.credentials.as_ref(), key).sign(SIGNED_FOR);
         Http::new(url.as_str())
-    }
-}
-
-impl From<S3> for Source {
-    fn from(s3: S3) -> Self {
-        Self::S3(s3)
     }
 }
 
