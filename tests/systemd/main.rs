@@ -1,6 +1,6 @@
 //! Scenarios under a real systemd, each in a fresh container, once per systemd version: see `tests/README.md`.
 //!
-//! A scenario × version is one ordinary case: `cargo test -p handover-cli --test systemd -- 257::reload`.
+//! A scenario × version is one ordinary case: `cargo test --workspace --all-features --test systemd -- 257::reload`.
 #![expect(clippy::print_stdout, reason = "the harness says what it could not run")]
 
 mod flow_service;
