@@ -3,16 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::IoSliceMut;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
 use handover::Program;
+use handover::supervise::mailbox;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -97,44 +96,32 @@ struct Manager(UnixDatagram);
 struct Told {
     sender: u32,
     text: String,
-    fds: Vec<RawFd>,
+    fds: Vec<OwnedFd>,
 }
 
 impl Manager {
     fn bind(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
-        setsockopt(&socket, sockopt::PassCred, &true).unwrap();
+        let socket = mailbox::bind(path).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         Self(socket)
     }
 
     #[track_caller]
     fn next(&self) -> Told {
-        self.receive(MsgFlags::empty()).unwrap_or_else(|| panic!("nothing more within {DEADLINE:?}"))
+        self.receive().unwrap_or_else(|| panic!("nothing more within {DEADLINE:?}"))
     }
 
     /// What is there already.
     fn left(&self) -> Option<Told> {
-        self.receive(MsgFlags::MSG_DONTWAIT)
+        self.0.set_nonblocking(true).unwrap();
+        let told = self.receive();
+        self.0.set_nonblocking(false).unwrap();
+        told
     }
 
-    fn receive(&self, flags: MsgFlags) -> Option<Told> {
-        let mut bytes = [0; 4096];
-        let mut space = nix::cmsg_space!(UnixCredentials, [RawFd; 4]);
-        let mut told = Told { sender: 0, text: String::new(), fds: Vec::new() };
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
-        let received = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
-        for control in received.cmsgs().unwrap() {
-            match control {
-                ControlMessageOwned::ScmCredentials(sender) => told.sender = sender.pid().cast_unsigned(),
-                ControlMessageOwned::ScmRights(fds) => told.fds.extend(fds),
-                other => panic!("{other:?}"),
-            }
-        }
-        let length = received.bytes;
-        told.text = std::str::from_utf8(&bytes[..length]).unwrap().to_owned();
-        Some(told)
+    fn receive(&self) -> Option<Told> {
+        let letter = mailbox::receive(&self.0, 4096).ok()?;
+        Some(Told { sender: letter.pid.unwrap_or(0), text: String::from_utf8(letter.bytes).unwrap(), fds: letter.fds })
     }
 }
 
@@ -145,14 +132,6 @@ impl Told {
 
     fn field(&self, name: &str) -> Option<&str> {
         self.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-    }
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        for fd in self.fds.drain(..) {
-            nix::unistd::close(fd).unwrap();
-        }
     }
 }
 

@@ -31,6 +31,7 @@ mod estate;
 mod generation;
 mod image;
 mod letters;
+pub mod mailbox;
 mod manager;
 mod notified;
 mod passing;

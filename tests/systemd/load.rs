@@ -8,9 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::lab::{Container, Outcome};
-use handover_support::load::until::Signals;
-pub(crate) use handover_support::load::{Cause, Kill, Kind, Random, Stats, Summary};
-use handover_support::load::{Conductor, Plan, Target};
+use handover_load::until::Signals;
+pub(crate) use handover_load::{Cause, Kill, Kind, Random, Stats, Summary};
+use handover_load::{Conductor, Plan, Target};
 
 /// How many clients of which kind.
 pub(crate) type Clients = [(Kind, usize)];
@@ -74,7 +74,7 @@ fn run(address: SocketAddr, counts: &Clients, stats: &Arc<Stats>, mut signals: S
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (target, plan) = (Target::tcp(address), Arc::new(Plan::example()));
-        let mut clients = handover_support::load::start(counts, &target, &plan, stats, seed(), &signals);
+        let mut clients = handover_load::start(counts, &target, &plan, stats, seed(), &signals);
         signals.stopped().await;
         let all = async { while clients.join_next().await.is_some() {} };
         match tokio::time::timeout(STOP_LIMIT, all).await {

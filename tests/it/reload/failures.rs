@@ -300,7 +300,7 @@ fn five_in_a_row() {
     }
     load.finish();
     until("no more fds than after the first", || (open_fds(first.pid) <= fds).then_some(()));
-    assert!(!look(first.pid).unwrap().zombie);
+    assert!(!look(first.pid).unwrap().dead);
     world.next(Step::Go, Step::Go);
     world.reload_to(2);
     world.stop();

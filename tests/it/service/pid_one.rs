@@ -80,7 +80,7 @@ fn it_stops_and_reaps() {
     let service = children().trim().to_owned();
     let zombies = || {
         let of_it = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-        let of_it = of_it.filter_map(look).filter(|p| p.zombie && p.parent.to_string() == service);
+        let of_it = of_it.filter_map(look).filter(|p| p.dead && p.parent.to_string() == service);
         of_it.count()
     };
     until("no zombies", || (zombies() == 0).then_some(()));

@@ -15,6 +15,8 @@ pub mod service;
 pub mod waiting;
 pub mod world;
 
+pub use handover::supervise::mailbox;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

@@ -1,14 +1,13 @@
 //! A service manager as far as sd_notify(3) goes: it reads what it is told.
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use handover::supervise::mailbox;
 
 use crate::patience;
 use crate::processes::until;
@@ -47,8 +46,7 @@ pub struct Manager {
 
 impl Manager {
     pub fn listen(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
-        setsockopt(&socket, sockopt::PassCred, &true).unwrap();
+        let socket = mailbox::bind(path).unwrap();
         let told = Arc::<(Mutex<Told>, Condvar)>::default();
         let weak = Arc::downgrade(&told);
         // Ends when the case is over: then nobody wants to know any more.
@@ -142,26 +140,7 @@ impl Manager {
 }
 
 fn receive(socket: &UnixDatagram) -> Option<(Datagram, Vec<OwnedFd>)> {
-    let mut bytes = vec![0; 8192];
-    let mut space = nix::cmsg_space!(nix::sys::socket::UnixCredentials, [std::os::fd::RawFd; 4]);
-    let (mut pid, mut fds) = (0, Vec::new());
-    let length = {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
-        for control in message.cmsgs().ok()? {
-            match control {
-                ControlMessageOwned::ScmCredentials(sender) => pid = sender.pid().cast_unsigned(),
-                ControlMessageOwned::ScmRights(rights) => {
-                    // SAFETY: the kernel just installed these fds for us; nobody else knows them.
-                    #[expect(unsafe_code, reason = "received fds have numbers and no owner yet")]
-                    fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-                }
-                _ => {}
-            }
-        }
-        message.bytes
-    };
-    let text = String::from_utf8(bytes[..length].to_vec()).unwrap();
-    Some((Datagram { pid, text, at: Instant::now() }, fds))
+    let letter = mailbox::receive(socket, 8192).ok()?;
+    let text = String::from_utf8(letter.bytes).unwrap();
+    Some((Datagram { pid: letter.pid.unwrap_or(0), text, at: Instant::now() }, letter.fds))
 }

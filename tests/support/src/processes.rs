@@ -8,6 +8,7 @@ use std::sync::{Condvar, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use handover::supervise::proc::{self, Stat};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -72,36 +73,24 @@ pub fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
-    pub parent: u32,
-    pub zombie: bool,
-}
-
-pub fn look(pid: u32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let zombie = fields.next()? == "Z";
-    Some(Process { parent: fields.next()?.parse().ok()?, zombie })
+/// A process that has not been reaped yet; `dead`: a zombie.
+pub fn look(pid: u32) -> Option<Stat> {
+    proc::stat(pid)
 }
 
 /// The processes in whose environment that variable names that directory, and the zombies among their children.
-pub fn of_service(variable: &str, directory: &Path) -> BTreeMap<u32, Process> {
+pub fn of_service(variable: &str, directory: &Path) -> BTreeMap<u32, Stat> {
     let mark = [variable.as_bytes(), b"=", directory.as_os_str().as_bytes()].concat();
     let mut zombies = BTreeMap::new();
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        match look(pid) {
-            Some(process) if process.zombie => _ = zombies.insert(pid, process),
-            Some(process) => {
-                let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                if environ.split(|byte| *byte == 0).any(|variable| variable == mark) {
-                    found.insert(pid, process);
-                }
-            }
-            None => {}
+    for process in proc::all() {
+        if process.dead {
+            zombies.insert(process.pid, process);
+            continue;
+        }
+        let environ = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        if environ.split(|byte| *byte == 0).any(|variable| variable == mark) {
+            found.insert(process.pid, process);
         }
     }
     zombies.retain(|_, zombie| found.contains_key(&zombie.parent));
@@ -112,7 +101,7 @@ pub fn of_service(variable: &str, directory: &Path) -> BTreeMap<u32, Process> {
 /// Waits until the process has really become its program: whoever started it goes on a moment before that.
 pub fn wait_until_executed(pid: u32) {
     until("the program to be executed", || {
-        let over = look(pid).is_none_or(|process| process.zombie);
+        let over = look(pid).is_none_or(|process| process.dead);
         let executed = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|arguments| !arguments.is_empty());
         (over || executed).then_some(())
     });

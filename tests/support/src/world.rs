@@ -308,7 +308,7 @@ impl Drop for World {
             }
         }
         for (pid, process) in processes::of_service(DIRECTORY, self.directory.path()) {
-            if !process.zombie {
+            if !process.dead {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
             }
         }

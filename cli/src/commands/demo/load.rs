@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use handover_support::load::{Ask, Client, Conductor, Kind, Plan, Stats, Target, start};
+use handover_load::{Ask, Client, Conductor, Kind, Plan, Stats, Target, start};
 
 /// How many clients of each kind.
 const CLIENTS: [(Kind, usize); 5] =
@@ -69,7 +69,7 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::{CLIENTS, Duration, Load};
-    use handover_support::load::Summary;
+    use handover_load::Summary;
 
     #[tokio::test]
     async fn all_kinds_verify_what_the_example_serves() {

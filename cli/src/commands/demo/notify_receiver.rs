@@ -1,10 +1,9 @@
-//! The other end of `NOTIFY_SOCKET`: datagrams together with who sent them.
+//! The other end of `NOTIFY_SOCKET`, without blocking: datagrams together with who sent them.
 
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
 use std::path::Path;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
+use handover::supervise::mailbox::{self, Letter};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
@@ -16,29 +15,21 @@ pub(super) struct NotifyReceiver {
     socket: UnixDatagram,
 }
 
+/// A message is to be dropped when it was processed: closing a barrier's fd is what tells its sender that the messages before it were.
+/// Nothing is kept in a store here.
 #[derive(Debug)]
 pub(super) struct Message {
     /// From the kernel (`SCM_CREDENTIALS`), not from the sender's mouth.
     pub(super) sender: u32,
     pub(super) text: String,
-    fds: Vec<RawFd>,
-}
-
-impl Drop for Message {
-    /// Closing a barrier's fd is what tells its sender that the messages before it were processed, so a message is to be
-    /// dropped after that. Nothing is kept in a store here.
-    fn drop(&mut self) {
-        for fd in self.fds.drain(..) {
-            let _ = nix::unistd::close(fd);
-        }
-    }
+    _fds: Vec<std::os::fd::OwnedFd>,
 }
 
 impl NotifyReceiver {
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        let socket = UnixDatagram::bind(path)?;
-        setsockopt(&socket, sockopt::PassCred, &true)?;
-        Ok(Self { socket })
+        let socket = mailbox::bind(path)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: UnixDatagram::from_std(socket)? })
     }
 
     /// The next message of which the sender is known.
@@ -48,38 +39,27 @@ impl NotifyReceiver {
     /// Cancelled, it has read nothing.
     pub(super) async fn receive(&self) -> io::Result<Message> {
         loop {
-            let message = self.socket.async_io(Interest::READABLE, || self.read()).await?;
-            if let Some(message) = message {
-                return Ok(message);
-            }
-        }
-    }
-
-    fn read(&self) -> io::Result<Option<Message>> {
-        let mut bytes = [0; MAX_DATAGRAM];
-        let mut control = nix::cmsg_space!(UnixCredentials, [RawFd; 253]);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let fd = self.socket.as_raw_fd();
-        let received =
-            recvmsg::<()>(fd, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT)?;
-        let (length, truncated) = (received.bytes, received.flags.contains(MsgFlags::MSG_TRUNC));
-        let mut message = Message { sender: 0, text: String::new(), fds: Vec::new() };
-        for control in received.cmsgs()? {
-            match control {
-                ControlMessageOwned::ScmCredentials(sender) => {
-                    message.sender = u32::try_from(sender.pid()).unwrap_or_default()
+            let read = self.socket.async_io(Interest::READABLE, || mailbox::receive(&self.socket, MAX_DATAGRAM)).await;
+            match read {
+                Ok(Letter { bytes, pid: Some(sender), fds }) => {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    return Ok(Message { sender, text, _fds: fds });
                 }
-                ControlMessageOwned::ScmRights(fds) => message.fds.extend(fds),
-                _ => {}
+                Ok(_) => {}
+                // Too long, and gone.
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {}
+                Err(e) => return Err(e),
             }
         }
-        message.text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-        Ok((message.sender != 0 && !truncated).then_some(message))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::socket::MsgFlags;
+
     use super::*;
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use super::Options;
 use super::report::{KillRow, ReloadRow, milliseconds};
 use super::versions::Version;
 use crate::progress::Progress as Bar;
-use handover_support::load::Summary;
+use handover_load::Summary;
 
 #[derive(Debug)]
 pub(super) struct Progress(Bar);

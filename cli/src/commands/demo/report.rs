@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::{Serialize, Serializer};
 
 use super::versions::Version;
-use handover_support::load::{Cause, Count, Kind, Summary};
+use handover_load::{Cause, Count, Kind, Summary};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {

@@ -9,7 +9,7 @@ use super::report::{KillRow, ReloadRow, Report};
 use super::supervisor::Supervisor;
 use super::versions::{Version, Versions};
 use crate::failure::Failure;
-use handover_support::load::{Kind, Random};
+use handover_load::{Kind, Random};
 
 /// The longest until every kind of client has had its first answer.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(20);

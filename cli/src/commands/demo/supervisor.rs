@@ -10,7 +10,7 @@ use super::systemd::Systemd;
 use super::unit::{State, Unit};
 use super::versions::Versions;
 use crate::failure::Failure;
-use handover_support::load::Kill;
+use handover_load::Kill;
 
 /// The longest that the service may take to be ready after a start or a restart, drainers included.
 const START_LIMIT: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use tokio::process::Command;
 use super::supervisor::Reloaded;
 use crate::failure::Failure;
 use handover::supervise::proc::stat;
-use handover_support::load::Kill;
+use handover_load::Kill;
 
 /// No systemctl call takes longer, but for starts and stops, whose own timeouts are shorter.
 const CALL_LIMIT: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use super::report::{
 };
 use super::run::{Record, Reloaded};
 use super::usage::Point;
-use handover_support::load::{Cause, Finished, Flow, Kind, Loss, Percentiles, Stats, Step, When};
+use handover_load::{Cause, Finished, Flow, Kind, Loss, Percentiles, Stats, Step, When};
 
 /// Generations with a line of their own; those that answered least are one line, "others".
 const MOST_GENERATIONS: usize = 2048;

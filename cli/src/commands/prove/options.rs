@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use handover_support::load::Kind;
+use handover_load::Kind;
 
 /// Drives an HTTP server through reloads and says what its clients lost, and what each reload cost.
 ///

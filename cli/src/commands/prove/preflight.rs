@@ -14,7 +14,7 @@ use super::who::peer;
 use crate::failure::Failure;
 use crate::safe;
 use handover::supervise::proc::{self, Diag, holds};
-use handover_support::load::{Ask, Client, Download, Expect, Kind, Plan, Probe, Stats, Target, Template};
+use handover_load::{Ask, Client, Download, Expect, Kind, Plan, Probe, Stats, Target, Template};
 
 /// Descriptors beside those of the clients.
 const SPARE: u64 = 200;

@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use super::family::Family;
 use super::who::peer;
 use handover::supervise::proc::{Diag, holds, stat};
-use handover_support::load::{Probe, Waits};
+use handover_load::{Probe, Waits};
 
 /// So many answers of the new one in a row, and nobody looks any more who answers until the next reload.
 const SETTLED: u32 = 200;

@@ -6,7 +6,7 @@ use super::options::Options;
 use super::report::ms;
 use super::run::Reloaded;
 use crate::progress::Progress as Bar;
-use handover_support::load::{Stats, Summary};
+use handover_load::{Stats, Summary};
 
 #[derive(Debug)]
 pub(super) struct Progress(Bar);

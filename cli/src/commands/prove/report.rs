@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::prober::Teller;
 use super::usage::Usage;
 use crate::commands::timeline::Brief;
-use handover_support::load::{Cause, Count, Percentiles};
+use handover_load::{Cause, Count, Percentiles};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {

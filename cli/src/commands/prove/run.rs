@@ -16,7 +16,7 @@ use super::trigger::{Asked, Trigger};
 use super::usage::{Point, Sampler, Usage, pss};
 use crate::commands::timeline::Brief;
 use crate::failure::Failure;
-use handover_support::load::{Conductor, Flow, Kind, Probe, Stats, Waits, When, start};
+use handover_load::{Conductor, Flow, Kind, Probe, Stats, Waits, When, start};
 
 /// One point of the plots.
 pub(super) const STEP: Duration = Duration::from_millis(50);

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertS
 
 use super::options::Options;
 use crate::failure::Failure;
-use handover_support::load::{Address, Target, Tls};
+use handover_load::{Address, Target, Tls};
 
 /// The target, and the path of short requests.
 pub(super) async fn target(options: &Options) -> Result<(Arc<Target>, String), Failure> {

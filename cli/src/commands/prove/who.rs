@@ -8,7 +8,7 @@ use nix::sys::socket::{SockaddrIn, SockaddrIn6, getpeername, getsockname};
 use nix::sys::stat::fstat;
 
 use handover::supervise::proc::Diag;
-use handover_support::load::Stream;
+use handover_load::Stream;
 
 /// The inode of the socket at the other end, as long as a process has it.
 pub(super) fn peer(diag: &Diag, stream: &Stream) -> io::Result<Option<u64>> {
