@@ -10,6 +10,8 @@ mod failure;
 mod out;
 mod progress;
 mod safe;
+mod signals;
+mod systemctl;
 mod target;
 
 use commands::{

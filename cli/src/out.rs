@@ -36,15 +36,3 @@ pub(crate) fn colours() -> bool {
     let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
     io::stdout().is_terminal() && !refused && !dumb
 }
-
-/// What somebody else wrote, without anything that a terminal would obey.
-pub(crate) fn clean(text: &str) -> String {
-    text.chars().fold(String::new(), |mut clean, c| {
-        if c.is_control() {
-            clean.extend(c.escape_default())
-        } else {
-            clean.push(c)
-        }
-        clean
-    })
-}

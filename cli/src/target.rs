@@ -2,16 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use handover::control::{Client, socket_in};
-use tokio::process::Command;
 
 use crate::failure::Failure;
-
-/// How long `systemctl` may take to answer a question.
-const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::systemctl;
 
 #[derive(Debug, Args)]
 pub(crate) struct Where {
@@ -155,7 +151,7 @@ impl Unit {
 
 pub(crate) async fn show(unit: &str, user: bool) -> Result<Unit, Failure> {
     let names = "LoadState,MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,RuntimeDirectory";
-    let text = systemctl(user, &["show", "-p", names, "--", unit]).await?;
+    let text = ask(user, &["show", "-p", names, "--", unit]).await?;
     let value = |name: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         found.unwrap_or_default().to_owned()
@@ -182,22 +178,12 @@ pub(crate) async fn control_group(unit: &str, user: bool) -> Result<ControlGroup
     if shown.main == 0 {
         return Err(Failure::cannot_run(format!("{unit} has no main process ({}): start it", shown.active)));
     }
-    let path = systemctl(user, &["show", "-p", "ControlGroup", "--value", "--", unit]).await?;
+    let path = ask(user, &["show", "-p", "ControlGroup", "--value", "--", unit]).await?;
     Ok(ControlGroup(path.trim().to_owned()))
 }
 
-async fn systemctl(user: bool, arguments: &[&str]) -> Result<String, Failure> {
-    let mut command = Command::new("systemctl");
-    command.args(user.then_some("--user")).args(arguments).kill_on_drop(true);
-    let output = tokio::time::timeout(SYSTEMCTL_TIMEOUT, command.output()).await;
-    let output = output
-        .map_err(|_| Failure::cannot_run(format!("systemctl did not answer within {SYSTEMCTL_TIMEOUT:?}")))?
-        .map_err(|e| Failure::cannot_run(format!("systemctl cannot be run: {e}")))?;
-    if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Failure::cannot_run(format!("systemctl {}: {why}", arguments.join(" "))));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+async fn ask(user: bool, arguments: &[&str]) -> Result<String, Failure> {
+    systemctl::ask(user, arguments, systemctl::TIMEOUT).await.map_err(|e| Failure::cannot_run(e.to_string()))
 }
 
 /// Whether this process belongs to the unit, as that of an `ExecReload=` does.

@@ -67,7 +67,7 @@ impl Exec {
                     .or_else(|| other.strip_prefix("-s"))
                     .or_else(|| other.strip_prefix('-')),
             };
-            if let Some(signal) = named.and_then(|n| value::signal(&n.to_uppercase())) {
+            if let Some(signal) = named.and_then(|n| crate::signals::name(&n.to_uppercase())) {
                 return Some(signal);
             }
         }

@@ -21,7 +21,7 @@ impl Kind {
             Self::Boolean => value::boolean(text).is_some(),
             Self::Span => value::span(text).is_some(),
             Self::Count => value::count(text).is_some(),
-            Self::Signal => value::signal(text).is_some(),
+            Self::Signal => crate::signals::name(text).is_some(),
             Self::OneOf(all) => all.contains(&text),
             Self::Other => true,
         }

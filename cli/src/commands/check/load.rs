@@ -5,18 +5,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
-
-use tokio::process::Command;
 
 use super::cat;
 use super::name::UnitName;
 use super::pair::{World, reference, service_of, sockets_setting};
 use super::unit::{File, Unit};
+use crate::systemctl;
 
-/// For an answer of the service manager.
-const SYSTEMCTL_DEADLINE: Duration = Duration::from_secs(10);
 /// More than this is no unit.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
@@ -175,20 +170,8 @@ impl Sources {
     }
 
     async fn systemctl(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new("systemctl");
-        if self.user {
-            command.arg("--user");
-        }
-        command.args(["--no-pager"]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-        let what = format!("systemctl {}", arguments.join(" "));
-        let output = tokio::time::timeout(SYSTEMCTL_DEADLINE, command.output()).await;
-        let output = output.map_err(|_| format!("{what}: no answer within {SYSTEMCTL_DEADLINE:?}"))?;
-        let output = output.map_err(|e| format!("{what}: {e}; name files or a directory instead"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("{what}: {}; name files or a directory instead", said.trim().trim_end_matches('.')));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let asked = systemctl::ask(self.user, arguments, systemctl::TIMEOUT).await;
+        asked.map_err(|problem| format!("{problem}; name files or a directory instead"))
     }
 
     /// The version of the manager of this machine.

@@ -177,7 +177,7 @@ impl Unit {
     }
 
     pub(super) fn signal(&self, section: &str, key: &str) -> Option<(String, Setting<'_>)> {
-        self.read(section, key, value::signal)
+        self.read(section, key, crate::signals::name)
     }
 
     /// Where a setting of this section would have to be added: the first header of that section, or the first line.

@@ -95,28 +95,6 @@ pub(super) fn count(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// The signal's name without `SIG`: `HUP`, `USR1`, `RTMIN+3`.
-pub(super) fn signal(text: &str) -> Option<String> {
-    const NUMBERED: [&str; 32] = [
-        "0", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-        "WINCH", "IO", "PWR", "SYS",
-    ];
-    let text = text.trim();
-    if let Ok(number) = text.parse::<usize>() {
-        return match number {
-            1..=31 => Some(NUMBERED[number].to_owned()),
-            32..=64 => Some(format!("RTMIN+{}", number.saturating_sub(34))),
-            _ => None,
-        };
-    }
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let real_time =
-        name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|n| count(n).is_some());
-    let known = real_time || ["RTMIN", "RTMAX"].contains(&name) || NUMBERED[1..].contains(&name);
-    known.then(|| name.to_owned())
-}
-
 /// Words, with quotes and backslashes taken off. An open quote ends at the end.
 pub(super) fn words(text: &str) -> Vec<String> {
     let mut all = Vec::new();
@@ -197,9 +175,6 @@ mod tests {
     fn sizes_and_signals() {
         assert_eq!((size("64K"), size("2G"), size("7")), (Some(65536), Some(2 << 30), Some(7)));
         assert_eq!((size("infinity"), size("10%"), size("K"), size("99999999E")), (None, None, None, None));
-        assert_eq!(signal("SIGHUP").as_deref(), Some("HUP"));
-        assert_eq!((signal("HUP"), signal("1")), (Some("HUP".into()), Some("HUP".into())));
-        assert_eq!((signal("SIGRTMIN+4").as_deref(), signal("hup"), signal("0")), (Some("RTMIN+4"), None, None));
     }
 
     #[test]
@@ -214,7 +189,7 @@ mod tests {
         #![proptest_config(crate::commands::check::fixed_seed(9))]
         #[test]
         fn nothing_panics(text in "\\PC{0,40}") {
-            let _ = (boolean(&text), span(&text), size(&text), count(&text), signal(&text), words(&text));
+            let _ = (boolean(&text), span(&text), size(&text), count(&text), crate::signals::name(&text), words(&text));
         }
 
         #[test]

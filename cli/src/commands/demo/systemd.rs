@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
-use tokio::process::Command;
 
 use super::supervisor::Reloaded;
 use crate::failure::Failure;
+use crate::systemctl;
 use handover::supervise::proc::stat;
 use handover_load::Kill;
 
@@ -26,8 +26,8 @@ const POLL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Systemd {
     pub(super) address: SocketAddr,
-    /// Arguments that choose the manager.
-    manager: &'static [&'static str],
+    /// The user's own manager, not the system's.
+    user: bool,
     version: u32,
     units: Units,
     main_since: std::sync::Mutex<Instant>,
@@ -53,14 +53,14 @@ struct Shown {
 
 impl Systemd {
     pub(super) async fn start(program: &Path, arguments: &[OsString]) -> Result<Self, Failure> {
-        let (manager, directory) = choose_manager()?;
-        let version = version(manager).await?;
+        let (user, directory) = choose_manager()?;
+        let version = version(user).await?;
         // systemd takes no port 0. Another process may take this one in between; then the start fails and says so.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = address.map_err(|e| Failure::cannot_run(format!("no free port on 127.0.0.1: {e}")))?;
         let units = Units { directory, name: format!("handover-demo-{}", std::process::id()) };
         units.write(version, address, program, arguments)?;
-        let systemd = Self { address, manager, version, units, main_since: std::sync::Mutex::new(Instant::now()) };
+        let systemd = Self { address, user, version, units, main_since: std::sync::Mutex::new(Instant::now()) };
         if let Err(failure) = systemd.start_units().await {
             drop(systemd.end().await);
             return Err(failure);
@@ -75,12 +75,12 @@ impl Systemd {
     }
 
     pub(super) fn name(&self) -> String {
-        let whose = if self.manager.is_empty() { "the system's" } else { "the user's" };
+        let whose = if self.user { "the user's" } else { "the system's" };
         format!("systemd {}, {whose} manager, unit {}", self.version, self.units.file("service"))
     }
 
     pub(super) fn log_command(&self) -> String {
-        let whose = if self.manager.is_empty() { "" } else { "--user " };
+        let whose = if self.user { "--user " } else { "" };
         format!("journalctl {whose}-u {}", self.units.file("service"))
     }
 
@@ -194,25 +194,25 @@ impl Systemd {
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Output, Failure> {
-        systemctl(self.manager, arguments).await
+        systemctl(self.user, arguments).await
     }
 }
 
-async fn systemctl(manager: &[&str], arguments: &[&str]) -> Result<Output, Failure> {
-    let mut command = Command::new("systemctl");
+async fn systemctl(user: bool, arguments: &[&str]) -> Result<Output, Failure> {
+    let mut command = systemctl::command(user, arguments);
     // Not the demo's process group: Ctrl-C must not interrupt the calls that clean up.
-    command.args(manager).args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-    let output = tokio::time::timeout(CALL_LIMIT, command.output()).await;
-    let output = output
-        .map_err(|_| Failure::failed(format!("systemctl {} took longer than {CALL_LIMIT:?}", arguments.join(" "))))?;
-    output.map_err(|e| Failure::cannot_run(format!("systemctl cannot be run: {e}")))
+    command.process_group(0);
+    systemctl::output(command, CALL_LIMIT).await.map_err(|problem| match problem.is_not_run() {
+        true => Failure::cannot_run(problem.to_string()),
+        false => Failure::failed(problem.to_string()),
+    })
 }
 
 fn said(what: &str, output: &Output) -> String {
     format!("{what} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
 }
 
-fn choose_manager() -> Result<(&'static [&'static str], PathBuf), Failure> {
+fn choose_manager() -> Result<(bool, PathBuf), Failure> {
     // sd_booted(3)
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(Failure::cannot_run(
@@ -220,17 +220,17 @@ fn choose_manager() -> Result<(&'static [&'static str], PathBuf), Failure> {
         ));
     }
     if nix::unistd::geteuid().is_root() {
-        return Ok((&[], PathBuf::from("/run/systemd/system")));
+        return Ok((false, PathBuf::from("/run/systemd/system")));
     }
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.join("systemd").is_dir());
     let runtime = runtime.ok_or_else(|| {
         Failure::cannot_run("there is no systemd manager for this user ($XDG_RUNTIME_DIR/systemd is missing); log in with a session of your own, or run as root, or without --systemd")
     })?;
-    Ok((&["--user"], runtime.join("systemd/user")))
+    Ok((true, runtime.join("systemd/user")))
 }
 
-async fn version(manager: &[&str]) -> Result<u32, Failure> {
-    let output = systemctl(manager, &["show", "--property=Version", "--value"]).await?;
+async fn version(user: bool) -> Result<u32, Failure> {
+    let output = systemctl(user, &["show", "--property=Version", "--value"]).await?;
     if !output.status.success() {
         return Err(Failure::cannot_run(format!(
             "{}; run the demo without --systemd",

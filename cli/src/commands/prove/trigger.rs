@@ -13,6 +13,8 @@ use super::family::Family;
 use super::options::Reload;
 use crate::failure::Failure;
 use crate::safe;
+use crate::signals;
+use crate::systemctl;
 use crate::target::{ControlGroup, control_group, show, unit_name};
 use handover::supervise::proc::stat;
 
@@ -94,11 +96,7 @@ impl Trigger {
         let failed = match self {
             Self::None => None,
             Self::Signal { signal, to } => self.signal(*signal, to).err(),
-            Self::Unit { unit, user } => {
-                let mut command = Command::new("systemctl");
-                command.args(user.then_some("--user")).args(["reload", "--", unit]);
-                run(command, limit).await.err()
-            }
+            Self::Unit { unit, user } => run(systemctl::command(*user, &["reload", "--", unit]), limit).await.err(),
             Self::Command(text) => {
                 let mut command = Command::new("/bin/sh");
                 command.args(["-c", text]);
@@ -180,10 +178,9 @@ fn read_pid(file: &PathBuf) -> Result<u32, Failure> {
 }
 
 fn parse(name: &str) -> Result<Signal, Failure> {
-    let upper = name.to_ascii_uppercase();
-    let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    let number = name.parse::<i32>().ok().and_then(|n| Signal::try_from(n).ok());
-    number.or_else(|| Signal::from_str(&full).ok()).ok_or_else(|| Failure::usage(format!("{name:?} is no signal")))
+    let named = signals::name(&name.to_ascii_uppercase());
+    let signal = named.and_then(|name| Signal::from_str(&format!("SIG{name}")).ok());
+    signal.ok_or_else(|| Failure::usage(format!("{name:?} is no signal")))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use crate::safe;
 use crate::target::{Target, Where, is_within};
 
 /// Between two questions.
@@ -129,12 +130,12 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
                 }
                 Answer::Failed(failed) if failed.error.ends_with(".ReloadFailed") => {
                     let (number, pid) = (&failed.parameters["generation"], &failed.parameters["pid"]);
-                    let reason = out::clean(failed.reason());
+                    let reason = safe::terminal(failed.reason());
                     return Err(Failure::rolled_back(format!("{reason}; generation {number} (pid {pid}) serves on")));
                 }
                 Answer::Failed(failed) if failed.error.ends_with(".NotPossible") => break failed.reason().to_owned(),
                 Answer::Failed(failed) => {
-                    return Err(Failure::cannot_run(format!("{}: {}", target.name(), out::clean(failed.reason()))));
+                    return Err(Failure::cannot_run(format!("{}: {}", target.name(), safe::terminal(failed.reason()))));
                 }
                 Answer::Gone if taken => {
                     return Err(Failure::failed(format!(
@@ -154,7 +155,7 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
         // Nobody there any more: then what was said is the answer.
         client = match (status, target.connect().await.unwrap_or(None)) {
             (Some(status), Some(client)) if status["state"] != "stopping" => client,
-            _ => return Err(Failure::failed(format!("{}: {}", target.name(), out::clean(&retry)))),
+            _ => return Err(Failure::failed(format!("{}: {}", target.name(), safe::terminal(&retry)))),
         };
     }
 }
@@ -190,7 +191,7 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
                 Some("in_place") => return Ok(Outcome::Success),
                 Some("rolled_back") => {
                     let reason = own.and_then(|past| past["reason"].as_str()).unwrap_or("failed");
-                    let reason = out::clean(reason);
+                    let reason = safe::terminal(reason);
                     return Err(Failure::rolled_back(format!("reload failed: generation {} {reason}", next + 1)));
                 }
                 _ => {}
@@ -211,7 +212,7 @@ pub(crate) async fn status(target: &Target) -> Result<Value, Failure> {
         match client.call("Status", false).await.map_err(|e| Failure::cannot_run(e.to_string()))? {
             Answer::Done(mut parameters) => return Ok(parameters["status"].take()),
             Answer::Failed(failed) => {
-                return Err(Failure::cannot_run(format!("{}: {}", target.name(), out::clean(failed.reason()))));
+                return Err(Failure::cannot_run(format!("{}: {}", target.name(), safe::terminal(failed.reason()))));
             }
             _ => tokio::time::sleep(POLL).await,
         }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{POLL, status};
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use crate::safe;
 use crate::target::Target;
 
 pub(super) async fn run(target: &Target, timeout: Duration) -> Result<Outcome, Failure> {
@@ -31,12 +32,12 @@ async fn renew(target: &Target) -> Result<Outcome, Failure> {
         let Ok(now) = status(target).await else { continue };
         if of(&now, "renewals") > of(&before, "renewals") {
             let version = now["version"].as_str().unwrap_or("?");
-            out::line(format_args!("handover run (pid {pid}) goes on as version {}", out::clean(version)));
+            out::line(format_args!("handover run (pid {pid}) goes on as version {}", safe::terminal(version)));
             return Ok(Outcome::Success);
         }
         if of(&now, "renewals_failed") > of(&before, "renewals_failed") {
             let why = now["supervisor"]["renewal_failed"].as_str().unwrap_or("it does not say why");
-            return Err(Failure::failed(format!("handover run (pid {pid}) stays as it is: {}", out::clean(why))));
+            return Err(Failure::failed(format!("handover run (pid {pid}) stays as it is: {}", safe::terminal(why))));
         }
     }
 }

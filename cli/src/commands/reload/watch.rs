@@ -1,15 +1,14 @@
 //! Reloads of services without a control interface.
 
-use std::process::Stdio;
-
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::Command;
 
 use super::POLL;
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use crate::safe;
+use crate::systemctl;
 use crate::target::{Target, Unit, show};
 
 /// SIGHUP, and then what systemd says of the unit. The timeout of the command is around it.
@@ -31,8 +30,10 @@ pub(super) async fn by_signal(target: &Target, unit: &str, before: Unit) -> Resu
                     Ok(Outcome::Success)
                 }
                 // That the service is gone need not be the new program's fault.
-                Err(reason) if reason.starts_with("reload failed: ") => Err(Failure::rolled_back(out::clean(&reason))),
-                Err(reason) => Err(Failure::failed(out::clean(&reason))),
+                Err(reason) if reason.starts_with("reload failed: ") => {
+                    Err(Failure::rolled_back(safe::terminal(&reason)))
+                }
+                Err(reason) => Err(Failure::failed(safe::terminal(&reason))),
             };
         }
     }
@@ -57,8 +58,7 @@ fn judge(before: &Unit, now: &Unit, moved: bool) -> Option<Result<String, String
 
 /// What the unit itself says about reloads.
 pub(super) async fn by_systemctl(target: &Target, unit: &str) -> Result<Outcome, Failure> {
-    let mut command = Command::new("systemctl");
-    command.args(target.user.then_some("--user")).args(["reload", "--", unit]).stdin(Stdio::null());
+    let mut command = systemctl::command(target.user, &["reload", "--", unit]);
     let status = command.status().await.map_err(|e| Failure::cannot_run(format!("systemctl cannot be run: {e}")))?;
     if status.success() {
         return Ok(Outcome::Success);

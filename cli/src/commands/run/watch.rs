@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::commands::upgrade::{Candidate, invalid};
 use crate::failure::Failure;
-use crate::out;
+use crate::safe;
 
 /// For what is installed when it is told to stop.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ impl Watch {
             // What came of a new program is logged by the upgrade itself; here, once, why there was none.
             let text = match outcome {
                 Err(error) if error.is_fetch() || error.is_state() || error.is_invalid() => {
-                    out::clean(&error.to_string())
+                    safe::terminal(&error.to_string())
                 }
                 _ => String::new(),
             };

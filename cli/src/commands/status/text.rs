@@ -7,7 +7,8 @@ use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use crate::out::{self, clean};
+use crate::out;
+use crate::safe::terminal;
 
 /// Whether there are colours: only on a terminal that has them, and not with `NO_COLOR`.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +35,7 @@ impl Paint {
 
 /// Of a status as JSON, which a service of another version may have written: what is not there is left out.
 pub(super) fn text(name: &str, status: &Value, paint: Paint) -> String {
-    let state = clean(status["state"].as_str().unwrap_or("?"));
+    let state = terminal(status["state"].as_str().unwrap_or("?"));
     let mut head = vec![paint.state(&state)];
     head.extend(status["generation"].as_u64().map(|number| format!("generation {number}")));
     head.extend(status["pid"].as_u64().map(|pid| format!("pid {pid}")));
@@ -43,7 +44,7 @@ pub(super) fn text(name: &str, status: &Value, paint: Paint) -> String {
     let mut text = format!("{}  {}\n", paint.with(Style::new().bold(), name), head.join(", "));
     for key in ["status_text", "note"] {
         if let Some(line) = status[key].as_str().filter(|line| !line.is_empty()) {
-            let _ = writeln!(text, "  {}", clean(line));
+            let _ = writeln!(text, "  {}", terminal(line));
         }
     }
     let mut section = |title: &str, lines: Option<String>| {
@@ -71,7 +72,7 @@ fn supervisor(status: &Value) -> Option<String> {
         let _ = writeln!(text, "  after a loop of crashes the last good version runs, not what is at the path");
     }
     if let Some(says) = of.get("says").and_then(Value::as_str) {
-        let _ = writeln!(text, "  says: {}", clean(says));
+        let _ = writeln!(text, "  says: {}", terminal(says));
     }
     Some(text)
 }
@@ -141,7 +142,7 @@ fn past(status: &Value) -> Option<String> {
 
 fn settings(status: &Value) -> Option<String> {
     let all: Vec<_> =
-        status["settings"].as_object()?.iter().map(|(k, v)| format!("  {} = {}", clean(k), shown(v))).collect();
+        status["settings"].as_object()?.iter().map(|(k, v)| format!("  {} = {}", terminal(k), shown(v))).collect();
     (!all.is_empty()).then(|| all.join("\n") + "\n")
 }
 
@@ -161,7 +162,7 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> Option<String> {
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => clean(text),
+        Value::String(text) => terminal(text),
         other => other.to_string(),
     }
 }

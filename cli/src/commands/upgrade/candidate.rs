@@ -9,7 +9,7 @@ use handover::upgrade::{Builder, KEEP, MAX_SIZE, Source, Trust, Upgrade};
 
 use super::from::More;
 use crate::failure::Failure;
-use crate::out;
+use crate::safe;
 
 #[derive(Debug, Args)]
 pub(crate) struct Candidate {
@@ -112,5 +112,5 @@ impl Candidate {
 }
 
 pub(crate) fn invalid(error: &Error) -> Failure {
-    Failure::usage(out::clean(&error.to_string()))
+    Failure::usage(safe::terminal(&error.to_string()))
 }

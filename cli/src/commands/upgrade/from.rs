@@ -37,7 +37,7 @@ pub(super) struct More {
 impl More {
     /// `Err` is for people.
     pub(super) fn source(&self, from: &str) -> Result<Source, String> {
-        let text = |e: handover::Error| crate::out::clean(&e.to_string());
+        let text = |e: handover::Error| crate::safe::terminal(&e.to_string());
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         if let Some(repository) = from.strip_prefix("github:") {
             let asset = self.asset.as_deref().ok_or("github: needs --asset, the name of the program in the release")?;

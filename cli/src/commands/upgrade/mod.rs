@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use crate::safe;
 use crate::target::{Target, Where};
 pub(crate) use candidate::{Candidate, invalid};
 
@@ -233,7 +234,7 @@ fn tell(options: &Options, upgrade: &Upgrade, outcome: &Result<Done, Error>) -> 
     if options.json {
         let mut object = match outcome {
             Ok(done) => serde_json::to_value(done).unwrap_or_default(),
-            Err(error) => json!({ "outcome": word(error), "reason": out::clean(&error.to_string()) }),
+            Err(error) => json!({ "outcome": word(error), "reason": safe::terminal(&error.to_string()) }),
         };
         object["program"] = json!(upgrade.program());
         out::line(object);
@@ -255,7 +256,8 @@ fn tell(options: &Options, upgrade: &Upgrade, outcome: &Result<Done, Error>) -> 
             say(format!("{program} is {} now; before: {}; nobody was told", short(sha256), short(previous)));
         }
         Ok(Done::KnownBad { sha256, reason }) => {
-            let text = format!("{} is known to be bad: {}; --retry tries it again", short(sha256), out::clean(reason));
+            let text =
+                format!("{} is known to be bad: {}; --retry tries it again", short(sha256), safe::terminal(reason));
             return Err(Failure::failed(text));
         }
         Ok(_) => {}
@@ -265,7 +267,7 @@ fn tell(options: &Options, upgrade: &Upgrade, outcome: &Result<Done, Error>) -> 
 }
 
 fn failure(error: &Error) -> Failure {
-    let text = out::clean(&error.to_string());
+    let text = safe::terminal(&error.to_string());
     match word(error) {
         "not_taken" | "unknown" | "refused" => Failure::failed(text),
         _ => Failure::cannot_run(text),

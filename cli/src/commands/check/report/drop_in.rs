@@ -6,6 +6,7 @@ use std::fmt::Write;
 use crate::commands::check::finding::Fix;
 use crate::commands::check::lint::{Judged, Report};
 use crate::commands::check::unit::{SERVICE, SOCKET, UNIT};
+use crate::safe::terminal;
 
 const FILE: &str = "50-handover.conf";
 
@@ -51,8 +52,9 @@ fn drop_in(unit: &str, findings: &[&Judged]) -> String {
             comment(&mut out, judged, "");
             for line in lines {
                 // Copied from the unit: nothing in it may speak to the terminal, and changed it would mean something else.
-                let mark = if line.contains(char::is_control) { "# " } else { "" };
-                let _ = writeln!(out, "{mark}{}", clean(line));
+                let safe = terminal(line);
+                let mark = if safe == *line { "" } else { "# " };
+                let _ = writeln!(out, "{mark}{safe}");
             }
             written.push(lines);
         }
@@ -62,9 +64,5 @@ fn drop_in(unit: &str, findings: &[&Judged]) -> String {
 
 fn comment(out: &mut String, judged: &Judged, more: &str) {
     let Judged { rule, finding, .. } = judged;
-    let _ = writeln!(out, "# {} {}: {}", rule.id, rule.name, clean(&format!("{}{more}", finding.message)));
-}
-
-fn clean(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    let _ = writeln!(out, "# {} {}: {}", rule.id, rule.name, terminal(&format!("{}{more}", finding.message)));
 }

@@ -8,6 +8,7 @@ use crate::commands::check::finding::{Fix, Severity};
 use crate::commands::check::lint::{Checked, Judged, Report};
 use crate::commands::check::pair::Claim;
 use crate::out;
+use crate::safe::terminal;
 
 /// Whether there are colours.
 #[derive(Debug, Clone, Copy)]
@@ -80,11 +81,11 @@ fn finding(out: &mut String, judged: &Judged, paint: Paint) {
     let severity = paint.severity(*severity);
     let name = paint.dim(&format!("[{} {}]", rule.id, rule.name));
     // A unit is somebody's text: nothing in it may speak to the terminal.
-    let line = format!("{place}: {severity}: {} {name}", finding.message.replace(char::is_control, "\u{fffd}"));
+    let line = format!("{place}: {severity}: {} {name}", terminal(&finding.message));
     let _ = writeln!(out, "{line}");
     let _ = writeln!(out, "    why: {}", rule.why);
     let fix = finding.fix.as_ref().map_or_else(|| rule.remedy.to_owned(), Fix::text);
-    let _ = writeln!(out, "    fix: {}", fix.replace(char::is_control, "\u{fffd}"));
+    let _ = writeln!(out, "    fix: {}", terminal(&fix));
 }
 
 fn summary(report: &Report) -> String {
