@@ -25,6 +25,7 @@ pub(crate) mod scm;
 pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+#[cfg_attr(not(feature = "supervise"), expect(unreachable_pub, reason = "with the feature they are reachable"))]
 pub(crate) mod stat;
 pub(crate) mod status;
 pub(crate) mod unix_path;

@@ -1,11 +1,11 @@
 //! Handshakes at the wrong moment.
 
-use crate::certs::{VERSIONS, client, pair};
 use crate::support::{Client, End, LINGER, Reply, SHORT, Server, settle, until, within};
 use handover::Acceptor;
 use handover::http::HttpOptions;
 use handover::systemd::activation::Listener;
 use handover::tls::{Tls, TlsOptions};
+use handover_testing::certs::{VERSIONS, client, pair};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
