@@ -6,6 +6,7 @@
 //! freezes, and sends what has come meanwhile; then it says `switch`. The next one pushes
 //! everything once more when it is main, and removes what nobody asks for any more.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,11 +15,10 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::error::Result;
-use crate::reload::input::{Input, InputSender};
 use crate::state::States;
 use crate::systemd::fdstore::{Changes, FdStore, STORE_TIMEOUT, Snapshot, Synced, zip};
 
-type Job = Box<dyn FnOnce(&FdStore) -> Option<Input> + Send>;
+type Change = Box<dyn FnOnce(&FdStore) + Send>;
 
 /// What the next generation is told before it accepts.
 #[derive(Debug, Default)]
@@ -28,12 +28,23 @@ pub(crate) struct Transfer {
     added: Vec<String>,
 }
 
+/// Called with the number of the attempt when the store is ready for its switch.
+#[derive(Clone)]
+pub(crate) struct Prepared(Arc<dyn Fn(u64, Result<Transfer>) + Send + Sync>);
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepared")
+    }
+}
+
 /// The fd store and the states, while a reload may have them.
 #[derive(Debug)]
 pub(crate) struct Custody {
     store: FdStore,
     states: States,
     keeper: Keeper,
+    prepared: Prepared,
     /// What the next generation was started with.
     snapshot: Snapshot,
     /// What it has put there itself.
@@ -45,11 +56,16 @@ pub(crate) struct Custody {
 }
 
 impl Custody {
-    pub(crate) fn open(store: FdStore, states: States, inputs: InputSender) -> Self {
+    pub(crate) fn open(
+        store: FdStore,
+        states: States,
+        prepared: impl Fn(u64, Result<Transfer>) + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            keeper: Keeper::open(store.clone(), inputs),
+            keeper: Keeper::open(store.clone()),
             store,
             states,
+            prepared: Prepared(Arc::new(prepared)),
             snapshot: Snapshot::default(),
             additions: Vec::new(),
             lent: None,
@@ -112,7 +128,8 @@ impl Custody {
                 return Some(handed.map(transfer));
             }
         }
-        self.keeper.run(move |store| Some(Input::Prepared(attempt, store.hand_over(additions, &since).map(transfer))));
+        let prepared = self.prepared.clone();
+        self.keeper.run(move |store| prepared.0(attempt, store.hand_over(additions, &since).map(transfer)));
         None
     }
 
@@ -140,10 +157,7 @@ impl Custody {
     /// version can read them.
     pub(crate) fn reclaim(&mut self) {
         let states = self.states.clone();
-        self.keeper.run(move |_| {
-            restore(&states);
-            None
-        });
+        self.keeper.run(move |_| restore(&states));
         let mut added = std::mem::take(&mut self.stray);
         if let Some(lent) = self.lent.take() {
             added.extend(lent);
@@ -165,7 +179,6 @@ impl Custody {
             if let Err(error) = store.thaw(&added) {
                 warn!(%error, "the fd store may not have all that this generation has");
             }
-            None
         });
     }
 
@@ -205,11 +218,10 @@ impl Custody {
                 ),
                 Err(error) => {
                     warn!(%error, "not everything that this service keeps is in the fd store");
-                    return None;
+                    return;
                 }
             }
             stale(store);
-            None
         });
     }
 }
@@ -217,32 +229,30 @@ impl Custody {
 /// Changes the fd store, one thing after the other, where the driver need not wait.
 #[derive(Debug)]
 struct Keeper {
-    jobs: mpsc::UnboundedSender<Job>,
-    /// Jobs that are waiting or running.
+    changes: mpsc::UnboundedSender<Change>,
+    /// Changes that are waiting or running.
     unfinished: Arc<AtomicUsize>,
 }
 
 impl Keeper {
-    fn open(store: FdStore, inputs: InputSender) -> Self {
-        let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
+    fn open(store: FdStore) -> Self {
+        let (changes, mut waiting) = mpsc::unbounded_channel::<Change>();
         let unfinished = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&unfinished);
         tokio::spawn(async move {
-            while let Some(job) = waiting.recv().await {
+            while let Some(change) = waiting.recv().await {
                 let store = store.clone();
-                // A job that panicked has said so itself; its reload runs into its timeout.
-                if let Ok(Some(input)) = tokio::task::spawn_blocking(move || job(&store)).await {
-                    let _ = inputs.send(input);
-                }
+                // One that panicked has said so itself; its reload runs into its timeout.
+                let _ = tokio::task::spawn_blocking(move || change(&store)).await;
                 left.fetch_sub(1, Ordering::Relaxed);
             }
         });
-        Self { jobs, unfinished }
+        Self { changes, unfinished }
     }
 
-    fn run(&self, job: impl FnOnce(&FdStore) -> Option<Input> + Send + 'static) {
+    fn run(&self, change: impl FnOnce(&FdStore) + Send + 'static) {
         self.unfinished.fetch_add(1, Ordering::Relaxed);
-        let _ = self.jobs.send(Box::new(job));
+        let _ = self.changes.send(Box::new(change));
     }
 
     /// Whether nothing that was asked for is still to come.

@@ -79,28 +79,49 @@ pub(crate) struct Row {
     pub(crate) counts: Option<ReloadOutcome>,
     /// The outcome of the reload that is remembered.
     pub(crate) remembers: Option<ReloadOutcome>,
-    pub(crate) says: fn(&Facts<'_>) -> String,
-    pub(crate) status: fn(&Facts<'_>) -> String,
+    /// The templates of the text, and of what `systemctl status` says: `{generation}`, `{next}`,
+    /// `{detail}`, `{reason}` and `{serves}` stand for what the [`Facts`] have.
+    pub(crate) says: &'static str,
+    pub(crate) status: &'static str,
 }
 
-impl Row {
-    const EMPTY: Self = Self {
-        event: None,
-        level: Level::INFO,
-        fields: &[],
-        step: None,
-        hook: None,
-        counts: None,
-        remembers: None,
-        says: |_| String::new(),
-        status: |_| String::new(),
-    };
+impl Facts<'_> {
+    /// Puts what is known into a template. What is put in is not looked at again.
+    fn fill(&self, template: &str) -> String {
+        let mut out = String::with_capacity(template.len() + self.detail.len());
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            out.push_str(before);
+            let (name, after) = after.split_once('}').unwrap_or((after, ""));
+            match name {
+                "generation" => out.push_str(&self.generation.to_string()),
+                "next" => out.push_str(&self.next.to_string()),
+                "detail" => out.push_str(self.detail),
+                "reason" => out.push_str(self.reason.unwrap_or_default()),
+                "serves" => out.push_str(&self.serves),
+                // A test fills every template.
+                other => debug_assert!(false, "no fact is called {other:?}"),
+            }
+            rest = after;
+        }
+        out + rest
+    }
 }
 
 macro_rules! moments {
     (
-        journal { $($(#[$doc:meta])+ $name:ident [$constant:ident = $id:literal] { $($key:ident: $value:expr,)* })+ }
-        quiet { $($(#[$quiet_doc:meta])+ $quiet:ident { $($quiet_key:ident: $quiet_value:expr,)* })+ }
+        journal {$(
+            $(#[$doc:meta])+
+            $name:ident [$constant:ident = $id:literal] $level:ident
+            $(, fields $($field:ident)+)? $(, step $step:ident)? $(, hook $hook:ident)?
+            $(, counts $counts:ident)? $(, remembers $remembers:ident)?
+            $(, says $says:literal)? $(, status $status:literal)?;
+        )+}
+        quiet {$(
+            $(#[$quiet_doc:meta])+
+            $quiet:ident $(step $quiet_step:ident)? $(hook $quiet_hook:ident)?
+            $(, status $quiet_status:literal)?;
+        )+}
     ) => {
         /// What can be told.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,14 +135,29 @@ macro_rules! moments {
             const ALL: &[Self] = &[$(Self::$name,)+ $(Self::$quiet,)+];
 
             pub(crate) fn row(self) -> Row {
-                use Field::*;
                 match self {
                     $(Self::$name => Row {
                         event: Some((stringify!($constant), events::$constant)),
-                        $($key: $value,)*
-                        ..Row::EMPTY
+                        level: Level::$level,
+                        fields: &[$($(Field::$field),+)?],
+                        step: None::<What>$(.or(Some(What::$step)))?,
+                        hook: None::<When>$(.or(Some(When::$hook)))?,
+                        counts: None::<ReloadOutcome>$(.or(Some(ReloadOutcome::$counts)))?,
+                        remembers: None::<ReloadOutcome>$(.or(Some(ReloadOutcome::$remembers)))?,
+                        says: concat!($($says)?),
+                        status: concat!($($status)?),
                     },)+
-                    $(Self::$quiet => Row { $($quiet_key: $quiet_value,)* ..Row::EMPTY },)+
+                    $(Self::$quiet => Row {
+                        event: None,
+                        level: Level::DEBUG,
+                        fields: &[],
+                        step: None::<What>$(.or(Some(What::$quiet_step)))?,
+                        hook: None::<When>$(.or(Some(When::$quiet_hook)))?,
+                        counts: None,
+                        remembers: None,
+                        says: "",
+                        status: concat!($($quiet_status)?),
+                    },)+
                 }
             }
         }
@@ -148,226 +184,121 @@ macro_rules! moments {
 moments! {
     journal {
         /// A first generation serves: a start, or a restart.
-        Serves [SERVES = "b5c8a6b0b0b3469393f9fcced9b0ecce"] {
-            fields: &[NewPid, StartMs],
-            step: Some(What::Serves),
-            hook: Some(When::Ready),
-            says: |f| format!("generation {} serves{}", f.generation, f.detail),
-            status: |f| f.serves.clone(),
-        }
+        Serves [SERVES = "b5c8a6b0b0b3469393f9fcced9b0ecce"] INFO, fields NewPid StartMs,
+            step Serves, hook Ready, says "generation {generation} serves{detail}",
+            status "{serves}";
         /// A reload begins.
-        Starting [RELOAD_STARTED = "b77e0132eb5a4eb89fe2129b8be81ce0"] {
-            fields: &[HandoverId, OldPid],
-            says: |f| format!("reload: starting generation {} from {}", f.next, f.detail),
-        }
+        Starting [RELOAD_STARTED = "b77e0132eb5a4eb89fe2129b8be81ce0"] INFO,
+            fields HandoverId OldPid, says "reload: starting generation {next} from {detail}";
         /// The next generation's process runs.
-        Spawned [SPAWNED = "05f9db0921164003aeca1e40eaf9599a"] {
-            fields: &[HandoverId, OldPid, NewPid, SpawnMs],
-            step: Some(What::Started),
-            says: |f| format!("started generation {}", f.next),
-        }
+        Spawned [SPAWNED = "05f9db0921164003aeca1e40eaf9599a"] INFO,
+            fields HandoverId OldPid NewPid SpawnMs, step Started, says "started generation {next}";
         /// The next generation said that it is ready.
-        Ready [READY = "0cd16f60fd6b448499946d9cf63ce9d0"] {
-            fields: &[HandoverId, OldPid, NewPid, ReadyMs],
-            step: Some(What::Ready),
-            says: |f| format!("generation {} is ready", f.next),
-        }
+        Ready [READY = "0cd16f60fd6b448499946d9cf63ce9d0"] INFO,
+            fields HandoverId OldPid NewPid ReadyMs, step Ready, says "generation {next} is ready";
         /// The next generation accepts; the old one stops accepting.
-        Switched [SWITCHED = "aeb0826c5a3b4a05845a6639ee560eb3"] {
-            fields: &[HandoverId, OldPid, NewPid, SwitchMs],
-            step: Some(What::Switched),
-            hook: Some(When::Switch),
-            says: |f| format!("generation {} accepts", f.next),
-        }
+        Switched [SWITCHED = "aeb0826c5a3b4a05845a6639ee560eb3"] INFO,
+            fields HandoverId OldPid NewPid SwitchMs, step Switched, hook Switch,
+            says "generation {next} accepts";
         /// The old generation has handed over. The reload is a success from here on.
-        HandedOver [HANDED_OVER = "2a755cd75f49413eb21fd6a8a5c9cbd0"] {
-            fields: &[HandoverId, OldPid, NewPid, HandoverMs],
-            step: Some(What::HandedOver),
-            hook: Some(When::HandedOver),
-            counts: Some(ReloadOutcome::HandedOver),
-            says: |f| format!("handed over to generation {}", f.next),
-        }
+        HandedOver [HANDED_OVER = "2a755cd75f49413eb21fd6a8a5c9cbd0"] INFO,
+            fields HandoverId OldPid NewPid HandoverMs, step HandedOver, hook HandedOver,
+            counts HandedOver, says "handed over to generation {next}";
         /// The new generation says that it is main.
-        Main [MAIN = "ab8f47e81693431e97a30375cebb1c91"] {
-            fields: &[HandoverId, OldPid, NewPid, StartMs],
-            step: Some(What::Main),
-            remembers: Some(ReloadOutcome::HandedOver),
-            says: |f| format!("generation {} is main", f.generation),
-            status: |f| f.serves.clone(),
-        }
+        Main [MAIN = "ab8f47e81693431e97a30375cebb1c91"] INFO,
+            fields HandoverId OldPid NewPid StartMs, step Main, remembers HandedOver,
+            says "generation {generation} is main", status "{serves}";
         /// A generation begins to finish what it accepted.
-        DrainStarted [DRAIN_STARTED = "a3288afcef174c09808237f44af2e8dd"] {
-            fields: &[HandoverId, OldPid, NewPid, Connections],
-            hook: Some(When::DrainStarted),
-            says: |f| format!("generation {} {}", f.generation, f.detail),
-        }
+        DrainStarted [DRAIN_STARTED = "a3288afcef174c09808237f44af2e8dd"] INFO,
+            fields HandoverId OldPid NewPid Connections, hook DrainStarted,
+            says "generation {generation} {detail}";
         /// A generation has finished what it accepted, and exits.
-        Drained [DRAINED = "d36cfa3c9c214d83aef14cebd4f2ac60"] {
-            fields: &[HandoverId, OldPid, NewPid, DrainMs],
-            says: |f| format!("generation {} has drained and exits", f.generation),
-        }
+        Drained [DRAINED = "d36cfa3c9c214d83aef14cebd4f2ac60"] INFO,
+            fields HandoverId OldPid NewPid DrainMs,
+            says "generation {generation} has drained and exits";
         /// The drain timeout was over: what was left was cut.
-        Hammered [HAMMERED = "bcf873883b104283811f8e83ed1c9c2a"] {
-            level: Level::WARN,
-            fields: &[HandoverId, OldPid, NewPid, DrainMs, Cut],
-            step: Some(What::Hammered),
-            hook: Some(When::Hammered),
-            says: |f| format!("hammered; {}", f.detail),
-        }
+        Hammered [HAMMERED = "bcf873883b104283811f8e83ed1c9c2a"] WARN,
+            fields HandoverId OldPid NewPid DrainMs Cut, step Hammered, hook Hammered,
+            says "hammered; {detail}";
         /// One of the connections that were cut.
-        Cut [CUT = "c927b3e82a0447abaadae2c4fd14cd0d"] {
-            level: Level::WARN,
-            fields: &[HandoverId],
-            says: |f| format!("cut {}", f.detail),
-        }
+        Cut [CUT = "c927b3e82a0447abaadae2c4fd14cd0d"] WARN, fields HandoverId, says "cut {detail}";
         /// The next generation failed; the old one serves on.
-        RolledBack [RELOAD_FAILED = "765edeee2c25452b996c5b995d14ff08"] {
-            level: Level::ERROR,
-            fields: &[HandoverId, OldPid, NewPid, ReloadMs, Reason],
-            step: Some(What::RolledBack),
-            hook: Some(When::RolledBack),
-            counts: Some(ReloadOutcome::RolledBack),
-            remembers: Some(ReloadOutcome::RolledBack),
-            says: |f| format!("reload failed: {}; {} on", f.detail, f.serves),
-            status: |f| format!("{}; reload failed: {}", f.serves, f.detail),
-        }
+        RolledBack [RELOAD_FAILED = "765edeee2c25452b996c5b995d14ff08"] ERROR,
+            fields HandoverId OldPid NewPid ReloadMs Reason, step RolledBack, hook RolledBack,
+            counts RolledBack, remembers RolledBack, says "reload failed: {detail}; {serves} on",
+            status "{serves}; reload failed: {detail}";
         /// A reload that needed no new generation.
-        InPlace [RELOADED_IN_PLACE = "64f62fc645964613b42612eca1279e29"] {
-            fields: &[HandoverId, ReloadMs],
-            step: Some(What::InPlace),
-            counts: Some(ReloadOutcome::InPlace),
-            remembers: Some(ReloadOutcome::InPlace),
-            says: |f| format!("generation {} was reloaded in place", f.generation),
-            status: |f| format!("{}; reloaded in place", f.serves),
-        }
+        InPlace [RELOADED_IN_PLACE = "64f62fc645964613b42612eca1279e29"] INFO,
+            fields HandoverId ReloadMs, step InPlace, counts InPlace, remembers InPlace,
+            says "generation {generation} was reloaded in place",
+            status "{serves}; reloaded in place";
         /// The other generation died during the handover; this one serves.
-        Reclaimed [RECLAIMED = "f6b46a1ee7af432c90070037ca54b5a0"] {
-            level: Level::WARN,
-            fields: &[HandoverId],
-            says: |f| format!("the other generation is gone: generation {} serves", f.generation),
-            status: |f| f.serves.clone(),
-        }
+        Reclaimed [RECLAIMED = "f6b46a1ee7af432c90070037ca54b5a0"] WARN, fields HandoverId,
+            says "the other generation is gone: generation {generation} serves", status "{serves}";
         /// A generation that was rolled back has ended.
-        NextEnded [NEXT_ENDED = "e29b9b04d64b4ec1b0d257e5e33f3832"] {
-            fields: &[NewPid],
-            says: |f| format!("rolled-back generation {} {}", f.generation, f.detail),
-        }
+        NextEnded [NEXT_ENDED = "e29b9b04d64b4ec1b0d257e5e33f3832"] INFO, fields NewPid,
+            says "rolled-back generation {generation} {detail}";
         /// Too many generations drain; the oldest is hammered.
-        TooManyDrain [TOO_MANY_DRAIN = "960e29f167234334957517c1c64326d8"] {
-            level: Level::WARN,
-            fields: &[OldPid],
-            says: |f| format!("more than {} generations drain: hammering generation {}", f.detail, f.generation),
-        }
+        TooManyDrain [TOO_MANY_DRAIN = "960e29f167234334957517c1c64326d8"] WARN, fields OldPid,
+            says "more than {detail} generations drain: hammering generation {generation}";
         /// A draining generation hung, and was killed.
-        DrainerKilled [DRAINER_KILLED = "9bcacfbf1c844a95b06fe76e0fcf043b"] {
-            level: Level::WARN,
-            fields: &[OldPid],
-            says: |f| format!("generation {} hangs beyond its drain timeout: killing it", f.generation),
-        }
+        DrainerKilled [DRAINER_KILLED = "9bcacfbf1c844a95b06fe76e0fcf043b"] WARN, fields OldPid,
+            says "generation {generation} hangs beyond its drain timeout: killing it";
         /// The service was told to stop.
-        Stop [STOP = "8b2b91128d8b4f39aa3f958040bb5f26"] {
-            says: |f| f.detail.to_owned(),
-        }
+        Stop [STOP = "8b2b91128d8b4f39aa3f958040bb5f26"] INFO, says "{detail}";
         /// The application's own check failed, or hung: the watchdog is not fed.
-        Unhealthy [UNHEALTHY = "7fbcf5385a4845c0b60860a81cf5c3c7"] {
-            level: Level::ERROR,
-            fields: &[Reason],
-            says: |f| f.detail.to_owned(),
-            status: |f| format!("unhealthy: {}", f.reason.unwrap_or_default()),
-        }
+        Unhealthy [UNHEALTHY = "7fbcf5385a4845c0b60860a81cf5c3c7"] ERROR, fields Reason,
+            says "{detail}", status "unhealthy: {reason}";
         /// It passes again.
-        Healthy [HEALTHY = "1c973c0bae5f46d68d3a486bcd0590ba"] {
-            says: |_| "healthy again".to_owned(),
-            status: |f| format!("generation {} serves; healthy again", f.generation),
-        }
+        Healthy [HEALTHY = "1c973c0bae5f46d68d3a486bcd0590ba"] INFO, says "healthy again",
+            status "generation {generation} serves; healthy again";
         /// This generation gave up before it came to serve.
-        Failed [FAILED = "b1f80a339fef46878428c127280d9ce0"] {
-            level: Level::ERROR,
-            says: |f| format!("generation {} {}", f.generation, f.detail),
-        }
+        Failed [FAILED = "b1f80a339fef46878428c127280d9ce0"] ERROR,
+            says "generation {generation} {detail}";
         /// The previous generation told this one to go.
-        Dismissed [DISMISSED = "82bbdcdd1c4a4a889a3bc94b081c74c3"] {
-            level: Level::WARN,
-            fields: &[Reason],
-            says: |_| "dismissed by the previous generation".to_owned(),
-        }
+        Dismissed [DISMISSED = "82bbdcdd1c4a4a889a3bc94b081c74c3"] WARN, fields Reason,
+            says "dismissed by the previous generation";
         /// A process of a supervised program has ended that nobody had told to; it is started
         /// again.
-        Crashed [CRASHED = "154c3ce1154b4556a1cee0f527395a8c"] {
-            level: Level::ERROR,
-            fields: &[OldPid, ServedMs],
-            step: Some(What::Crashed),
-            says: |f| format!("generation {} {}", f.generation, f.detail),
-        }
+        Crashed [CRASHED = "154c3ce1154b4556a1cee0f527395a8c"] ERROR, fields OldPid ServedMs,
+            step Crashed, says "generation {generation} {detail}";
         /// After a loop of crashes a supervised program's last good version is started instead of
         /// what is at its path.
-        WentBack [WENT_BACK = "071f3419f47a4f6fb2660d6dc7782089"] {
-            level: Level::WARN,
-            says: |f| f.detail.to_owned(),
-        }
+        WentBack [WENT_BACK = "071f3419f47a4f6fb2660d6dc7782089"] WARN, says "{detail}";
         /// A supervisor goes on as a new version of itself.
-        Renewed [RENEWED = "8c5d975b6ae349578e0349fbc89a9e47"] {
-            fields: &[NewPid],
-            says: |f| f.detail.to_owned(),
-        }
+        Renewed [RENEWED = "8c5d975b6ae349578e0349fbc89a9e47"] INFO, fields NewPid, says "{detail}";
         /// A new program is in place of the running one; the service is asked to reload.
-        UpgradeInstalled [UPGRADE_INSTALLED = "2cfa92ad9008405aab6ca2b08ed0b038"] {
-            fields: &[Program, Source, Sha256, Previous],
-        }
+        UpgradeInstalled [UPGRADE_INSTALLED = "2cfa92ad9008405aab6ca2b08ed0b038"] INFO,
+            fields Program Source Sha256 Previous;
         /// The service runs its new program.
-        Upgraded [UPGRADED = "4bccadc1652d48c3a04b7606fbb9345d"] {
-            fields: &[Program, Source, Sha256, Previous],
-        }
+        Upgraded [UPGRADED = "4bccadc1652d48c3a04b7606fbb9345d"] INFO,
+            fields Program Source Sha256 Previous;
         /// The service does not run its new program; the one of before is back in place.
-        UpgradeFailed [UPGRADE_FAILED = "68d5edbe88484ff482673d3bce6f879f"] {
-            level: Level::ERROR,
-            fields: &[Program, Source, Sha256, Previous, Reason],
-        }
+        UpgradeFailed [UPGRADE_FAILED = "68d5edbe88484ff482673d3bce6f879f"] ERROR,
+            fields Program Source Sha256 Previous Reason;
         /// A new program is not what it should be, and was not installed.
-        UpgradeRefused [UPGRADE_REFUSED = "a90fc51967154f9e94679849670ca486"] {
-            level: Level::ERROR,
-            fields: &[Program, Source, Sha256, Reason],
-        }
+        UpgradeRefused [UPGRADE_REFUSED = "a90fc51967154f9e94679849670ca486"] ERROR,
+            fields Program Source Sha256 Reason;
     }
     quiet {
         /// A reload begins; hooks may still hold it back.
-        Reloading {
-            step: Some(What::Reloading),
-            status: |f| format!("{}; {}", f.serves, f.detail),
-        }
+        Reloading step Reloading, status "{serves}; {detail}";
         /// This next generation is ready, and has told the previous one.
-        Standby {
-            hook: Some(When::Ready),
-        }
+        Standby hook Ready;
         /// This next generation accepts.
-        Accepts {
-            hook: Some(When::Switch),
-        }
+        Accepts hook Switch;
         /// The service manager is told of the next generation.
-        TakesOver {
-            status: |f| format!("generation {} takes over", f.next),
-        }
+        TakesOver, status "generation {next} takes over";
         /// This generation is main, after a reload or from the start.
-        IsMain {
-            hook: Some(When::Main),
-        }
+        IsMain hook Main;
         /// This generation, which has handed over, finishes what it accepted.
-        Draining {
-            step: Some(What::Draining),
-        }
+        Draining step Draining;
         /// This generation finishes what it accepted, and the service ends with it.
-        Stopping {
-            step: Some(What::Stopping),
-            status: |f| format!("stopping{}", f.detail),
-        }
+        Stopping step Stopping, status "stopping{detail}";
         /// This generation is over.
-        Exits {
-            step: Some(What::Exits),
-        }
+        Exits step Exits;
         /// The process is about to exit.
-        BeforeExit {
-            hook: Some(When::BeforeExit),
-        }
+        BeforeExit hook BeforeExit;
     }
 }
 
@@ -404,7 +335,7 @@ impl Moment {
     pub(crate) fn log(self, facts: &Facts<'_>) {
         let row = self.row();
         let Some((_, id)) = row.event else { return };
-        let (has, text) = (|field: Field| row.fields.contains(&field), (row.says)(facts));
+        let (has, text) = (|field: Field| row.fields.contains(&field), facts.fill(row.says));
         match row.level {
             Level::ERROR => emit!(error, id, facts, has, text),
             Level::WARN => emit!(warn, id, facts, has, text),
@@ -414,7 +345,7 @@ impl Moment {
 
     /// What `systemctl status` says at this moment.
     pub(crate) fn status(self, facts: &Facts<'_>) -> String {
-        (self.row().status)(facts)
+        facts.fill(self.row().status)
     }
 }
 
@@ -465,6 +396,16 @@ mod tests {
     }
 
     #[test]
+    fn each_template_names_facts() {
+        let facts = Facts { generation: 1, next: 2, detail: "{next}", ..Facts::default() };
+        for moment in Moment::ALL {
+            let (says, status) = (facts.fill(moment.row().says), moment.status(&facts));
+            assert!(!says.contains("{generation}") && !status.contains("{serves}"), "{moment:?}: {says} {status}");
+        }
+        assert_eq!(facts.fill("{generation}: {detail}"), "1: {next}", "what is put in is no template");
+    }
+
+    #[test]
     fn each_is_told_somewhere() {
         let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut sources = String::new();
@@ -485,14 +426,6 @@ mod tests {
         let mut table = String::from(
             "| moment | `MESSAGE_ID` | fields | step | hook | outcome | `STATUS=` |\n|---|---|---|---|---|---|---|\n",
         );
-        let facts = Facts {
-            generation: 1,
-            next: 2,
-            serves: "generation 1 serves".to_owned(),
-            reason: Some("*reason*"),
-            detail: "*detail*",
-            ..Facts::default()
-        };
         let code = |text: String| format!("`{text}`");
         for moment in Moment::ALL {
             let row = moment.row();
@@ -505,7 +438,7 @@ mod tests {
                 row.step.map(|step| code(format!("{step:?}"))),
                 row.hook.map(|hook| code(format!("{hook:?}"))),
                 row.counts.or(row.remembers).map(|outcome| code(outcome.code().to_owned())),
-                Some(moment.status(&facts)),
+                Some(row.status.to_owned()).filter(|status| !status.is_empty()).map(code),
             ];
             let cells = cells.map(Option::unwrap_or_default).join(" | ");
             let _ = writeln!(table, "| {name} | {id} | {} | {cells} |", fields.join(" "));

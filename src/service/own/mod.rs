@@ -142,12 +142,14 @@ impl OwnGeneration {
             metrics: metrics.clone(),
             driver: assembly.requests,
         });
-        let (confirmed, store) = (inputs.clone(), lock(&sockets).store().clone());
+        let (confirmed, prepared, store) = (inputs.clone(), inputs.clone(), lock(&sockets).store().clone());
         Ok(Self {
             number,
             pid: std::process::id(),
             came_with: assembly.handover_id,
-            custody: Custody::open(store, assembly.states, inputs.clone()),
+            custody: Custody::open(store, assembly.states, move |attempt, transfer| {
+                _ = prepared.send(Input::Prepared(attempt, transfer));
+            }),
             successor: Successor::new(number + 1, inputs.clone()),
             predecessor,
             drainers: Drainers::new(older, inputs.clone()),
