@@ -86,6 +86,12 @@ impl Lifecycles {
         self.queue.push_back((number, event));
     }
 
+    /// Whether no event waits.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Gives the next generation of this one more time to get ready.
     #[cfg(feature = "supervise")]
     pub(crate) fn extend(&mut self, number: u64, until: Instant) {

@@ -64,6 +64,9 @@ pub(crate) struct Facts<'a> {
     pub(crate) detail: &'a str,
     /// What `systemctl status` says as long as nothing happens.
     pub(crate) serves: String,
+    /// The moment is that of one worker of a supervised program: what it has open is not known, and
+    /// its reload is counted and remembered with that of the others.
+    pub(crate) of_worker: bool,
 }
 
 /// What is told of a moment, and to whom.
@@ -349,6 +352,16 @@ moments! {
         IsMain {
             hook: Some(When::Main),
         }
+        /// A generation of a supervised program is main that took over from no other.
+        FirstMain {
+            step: Some(What::Main),
+        }
+        /// All workers of a supervised program have been replaced.
+        AllReplaced {
+            counts: Some(ReloadOutcome::HandedOver),
+            remembers: Some(ReloadOutcome::HandedOver),
+            status: |f| f.serves.clone(),
+        }
         /// This generation, which has handed over, finishes what it accepted.
         Draining {
             step: Some(What::Draining),
@@ -388,8 +401,8 @@ macro_rules! emit {
             reload_ms = took(Field::ReloadMs),
             drain_ms = took(Field::DrainMs),
             served_ms = took(Field::ServedMs),
-            connections = Some(facts.connections).filter(|_| has(Field::Connections)),
-            cut = Some(facts.cut.len()).filter(|_| has(Field::Cut)),
+            connections = Some(facts.connections).filter(|_| has(Field::Connections) && !facts.of_worker),
+            cut = Some(facts.cut.len()).filter(|_| has(Field::Cut) && !facts.of_worker),
             reason = facts.reason.filter(|_| has(Field::Reason)),
             "{}",
             $text

@@ -18,7 +18,7 @@ const MAX_FDS: usize = 253;
 
 /// A message, and its sender as the kernel vouches for it.
 #[derive(Debug)]
-pub(crate) struct Letter {
+pub(crate) struct ProcessMessage {
     pub(crate) bytes: Vec<u8>,
     /// `None`: of a PID namespace that ours cannot see.
     pub(crate) pid: Option<u32>,
@@ -42,7 +42,7 @@ pub(crate) fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
 }
 
 /// The next one. `limit`: a longer one is an error, and gone.
-pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Letter> {
+pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<ProcessMessage> {
     let mut bytes = vec![0; limit + 1];
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS], UnixCredentials);
     let (length, truncated, pid, fds) = {
@@ -66,7 +66,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Letter
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long, or has too many fds"));
     }
     bytes.truncate(length);
-    Ok(Letter { bytes, pid, fds })
+    Ok(ProcessMessage { bytes, pid, fds })
 }
 
 #[cfg(test)]
