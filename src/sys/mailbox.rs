@@ -22,7 +22,7 @@ const MAX_FDS: usize = 253;
 
 /// A message, and its sender as the kernel vouches for it.
 #[derive(Debug)]
-pub struct Letter {
+pub struct ProcessMessage {
     /// What it says: lines such as `READY=1`.
     pub bytes: Vec<u8>,
     /// The sender, or `None` if it is of a PID namespace that ours cannot see.
@@ -32,7 +32,7 @@ pub struct Letter {
     pub fds: Vec<OwnedFd>,
 }
 
-impl Letter {
+impl ProcessMessage {
     /// Returns the value of a line `NAME=…`, the first if there are several. It is `None`, too, if
     /// the message is no text.
     pub fn field(&self, name: &str) -> Option<&str> {
@@ -77,7 +77,7 @@ pub fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
 /// # Errors
 /// With `WouldBlock` if there is none, and the socket is nonblocking or its timeout is over; with
 /// `InvalidData` if it is longer than `limit`: then it is gone.
-pub fn receive(socket: impl AsFd, limit: usize) -> io::Result<Letter> {
+pub fn receive(socket: impl AsFd, limit: usize) -> io::Result<ProcessMessage> {
     let socket = socket.as_fd();
     let mut bytes = vec![0; limit + 1];
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS], UnixCredentials);
@@ -102,7 +102,7 @@ pub fn receive(socket: impl AsFd, limit: usize) -> io::Result<Letter> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long, or has too many fds"));
     }
     bytes.truncate(length);
-    Ok(Letter { bytes, pid, fds })
+    Ok(ProcessMessage { bytes, pid, fds })
 }
 
 #[cfg(test)]

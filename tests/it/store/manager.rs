@@ -4,7 +4,7 @@ use handover::systemd::activation::Activation;
 use handover::systemd::environment::Environment;
 use handover::systemd::fdstore::{FdStore, Names};
 use handover::systemd::notify::Notifier;
-use handover_testing::mailbox::{self, Letter};
+use handover_testing::mailbox::{self, ProcessMessage};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
@@ -139,7 +139,7 @@ impl Drop for Manager {
 
 fn receive(socket: &UnixDatagram, state: &Mutex<State>) -> bool {
     // More is longer than systemd reads.
-    let Letter { bytes, fds, .. } = mailbox::receive(socket, 4096).unwrap();
+    let ProcessMessage { bytes, fds, .. } = mailbox::receive(socket, 4096).unwrap();
     let text = String::from_utf8(bytes).unwrap();
     if text == "EXIT" {
         return false;

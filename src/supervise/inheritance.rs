@@ -1,22 +1,23 @@
-//! The sockets of the service, held for as long as it runs, and what its generations keep in the fd store.
+//! What generations inherit: the sockets of the service, held for as long as it runs, and what they
+//! keep in the fd store.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use nix::poll::PollFlags;
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::error::{Error, Result};
-use crate::service::SocketStatus;
+use crate::reload::status::{SocketStatus, StoreEntry};
+use crate::supervise::record::{ItemRecord, PassedFds, Provenance};
 use crate::sys::{socket as sys, unix_path};
 use crate::systemd::activation::{Activation, Socket, SocketKind};
 use crate::systemd::bind;
 use crate::systemd::environment::Environment;
 use crate::systemd::wanted::Wanted;
 
-/// systemd's limit of one message, and more than any program wants.
-pub(crate) const MAX_STORED: usize = 253;
+/// Most fds that are stored: systemd's limit of one message, and more than any program wants.
+const MAX_STORED: usize = 253;
 
 /// An fd under a name, as generations get it.
 #[derive(Debug)]
@@ -26,24 +27,13 @@ pub(crate) struct Item {
     pub(crate) kind: SocketKind,
     pub(crate) is_socket: bool,
     pub(crate) is_datagram: bool,
-    pub(crate) from: From,
+    pub(crate) from: Provenance,
 }
 
-/// Where an fd came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum From {
-    /// The service manager.
-    Passed,
-    /// This process.
-    Bound,
-    /// A generation, by `FDSTORE=1`; or the service manager, which does not say whether it is one of those. Dropped when the other end is
-    /// gone, if `poll`.
-    Stored { poll: bool },
-}
-
-/// All of them: first the sockets in the order in which they were asked for, then what is stored.
+/// All that generations inherit: first the sockets in the order in which they were asked for, then
+/// what is stored.
 #[derive(Debug, Default)]
-pub(crate) struct Estate {
+pub(crate) struct Inheritance {
     pub(crate) items: Vec<Item>,
 }
 
@@ -57,10 +47,10 @@ impl Item {
         let is_datagram = matches!(kind, SocketKind::Udp | SocketKind::UnixDatagram);
         let listens =
             matches!(kind, SocketKind::TcpListener | SocketKind::UnixListener | SocketKind::UnixSeqpacketListener);
-        Self { name, fd, kind, is_socket: listens || is_datagram, is_datagram, from: From::Passed }
+        Self { name, fd, kind, is_socket: listens || is_datagram, is_datagram, from: Provenance::Passed }
     }
 
-    fn of(socket: Socket, from: From) -> Self {
+    fn of(socket: Socket, from: Provenance) -> Self {
         let (name, kind) = (socket.name().to_owned(), socket.kind());
         Self { from, ..Self::of_kind(name, kind, socket.into()) }
     }
@@ -76,7 +66,7 @@ impl Item {
     }
 }
 
-impl Estate {
+impl Inheritance {
     /// Takes what was passed, and binds what was not. Without `wanted`: all that was passed.
     pub(crate) fn open(environment: &Environment, wanted: &[Wanted]) -> Result<Self> {
         Wanted::check(wanted)?;
@@ -84,11 +74,13 @@ impl Estate {
         let mut items: Vec<Item> = Vec::new();
         for Wanted { name, address } in wanted {
             let (sockets, from) = match address {
-                Some((form, address)) if !activation.contains(name) => (bind::open(name, *form, address)?, From::Bound),
-                _ => (activation.take(name)?, From::Passed),
+                Some((form, address)) if !activation.contains(name) => {
+                    (bind::open(name, *form, address)?, Provenance::Bound)
+                }
+                _ => (activation.take(name)?, Provenance::Passed),
             };
             for socket in sockets {
-                if from == From::Bound {
+                if from == Provenance::Bound {
                     // As systemd passes them: a program with a plain accept(2) must be able to wait in it.
                     sys::set_blocking(socket.as_fd()).map_err(|e| Error::os("a socket cannot be made blocking", e))?;
                 }
@@ -96,13 +88,13 @@ impl Estate {
             }
         }
         let rest: Vec<String> = activation.names().into_iter().map(str::to_owned).collect();
-        let from = if wanted.is_empty() { From::Passed } else { From::Stored { poll: true } };
+        let from = if wanted.is_empty() { Provenance::Passed } else { Provenance::Stored { poll: true } };
         for name in rest {
             for socket in activation.take(&name)? {
                 let item = Item::of(socket, from);
                 // A listener is never one whose other end is gone.
                 items.push(Item {
-                    from: if item.is_socket { From::Passed } else { From::Stored { poll: true } },
+                    from: if item.is_socket { Provenance::Passed } else { Provenance::Stored { poll: true } },
                     ..item
                 });
             }
@@ -110,10 +102,10 @@ impl Estate {
         Ok(Self { items })
     }
 
-    /// Copies for a generation. What is dead of the stored ones is dropped, as systemd does.
+    /// Makes copies for a generation. What is dead of the stored ones is dropped, as systemd does.
     pub(crate) fn for_generation(&mut self) -> Result<Vec<Item>> {
         self.items.retain(|item| {
-            let dead = matches!(item.from, From::Stored { poll: true })
+            let dead = matches!(item.from, Provenance::Stored { poll: true })
                 && sys::wait(item.fd.as_fd(), PollFlags::empty(), Instant::now()).unwrap_or(false);
             if dead {
                 info!("the other end of the stored {:?} is gone: dropped", item.name);
@@ -123,18 +115,18 @@ impl Estate {
         self.items.iter().map(Item::try_clone).collect()
     }
 
-    /// Copies of what this process has bound, for the fd store of the service manager.
+    /// Makes copies of what this process has bound, for the fd store of the service manager.
     pub(crate) fn bound(&self) -> Result<Vec<(String, OwnedFd)>> {
-        let bound = self.items.iter().filter(|item| item.from == From::Bound);
+        let bound = self.items.iter().filter(|item| item.from == Provenance::Bound);
         bound.map(|item| item.try_clone().map(|copy| (copy.name, copy.fd))).collect()
     }
 
-    /// As systemd does with `FDSTORE=1`: the same open file under the same name is kept once. The number that was kept.
-    pub(crate) fn store(&mut self, name: &str, poll: bool, fds: Vec<OwnedFd>) -> usize {
-        let mut kept = 0;
+    /// Stores fds, as systemd does with `FDSTORE=1`: the same open file under the same name is kept
+    /// once.
+    pub(crate) fn store(&mut self, name: &str, poll: bool, fds: Vec<OwnedFd>) {
         for fd in fds {
             let twin = |item: &Item| item.name == name && sys::same(item.fd.as_fd(), fd.as_fd()).unwrap_or(false);
-            let stored = self.items.iter().filter(|item| matches!(item.from, From::Stored { .. })).count();
+            let stored = self.items.iter().filter(|item| matches!(item.from, Provenance::Stored { .. })).count();
             if self.items.iter().any(twin) {
                 continue;
             }
@@ -143,17 +135,15 @@ impl Estate {
                 continue;
             }
             match Item::new(name.to_owned(), fd) {
-                Ok(item) => self.items.push(Item { from: From::Stored { poll }, ..item }),
+                Ok(item) => self.items.push(Item { from: Provenance::Stored { poll }, ..item }),
                 Err(error) => warn!(%error, "{name:?} cannot be stored"),
             }
-            kept += 1;
         }
-        kept
     }
 
-    /// All that are stored under that name.
+    /// Drops all that is stored under that name.
     pub(crate) fn unstore(&mut self, name: &str) {
-        self.items.retain(|item| item.name != name || !matches!(item.from, From::Stored { .. }));
+        self.items.retain(|item| item.name != name || !matches!(item.from, Provenance::Stored { .. }));
     }
 
     pub(crate) fn listed(&self) -> Vec<SocketStatus> {
@@ -161,15 +151,28 @@ impl Estate {
         sockets.map(|item| SocketStatus::of_fd(&item.name, item.kind, item.fd.as_fd())).collect()
     }
 
-    /// The names of what is stored.
-    pub(crate) fn stored(&self) -> Vec<&str> {
-        let stored = self.items.iter().filter(|item| matches!(item.from, From::Stored { .. }));
-        stored.map(|item| item.name.as_str()).collect()
+    /// What is stored, by name.
+    pub(crate) fn stored(&self) -> Vec<StoreEntry> {
+        let mut entries: Vec<StoreEntry> = Vec::new();
+        for item in self.items.iter().filter(|item| matches!(item.from, Provenance::Stored { .. })) {
+            match entries.iter_mut().find(|entry| entry.name == item.name) {
+                Some(entry) => entry.fds += 1,
+                None => entries.push(StoreEntry { name: item.name.clone(), fds: 1, stored: true }),
+            }
+        }
+        entries
     }
 
-    /// The service stops for good: the paths that this process made go.
+    pub(crate) fn record<'a>(&'a self, fds: &mut PassedFds<'a>) -> Vec<ItemRecord> {
+        let items = self.items.iter();
+        items
+            .map(|item| ItemRecord { name: item.name.clone(), fd: fds.add(item.fd.as_fd()), from: item.from })
+            .collect()
+    }
+
+    /// Removes the paths that this process made, as the service stops for good.
     pub(crate) fn remove_paths(&self) {
-        for item in self.items.iter().filter(|item| item.from == From::Bound) {
+        for item in self.items.iter().filter(|item| item.from == Provenance::Bound) {
             if let Err(error) = unix_path::remove(item.fd.as_fd()) {
                 warn!(%error, "the path of the socket {:?} stays", item.name);
             }
