@@ -1,7 +1,7 @@
 //! A counter with sessions, whose count survives reload, SIGKILL and restart.
 //!
 //! ```sh
-//! cargo run --example counter --features cli
+//! cargo run --example counter --features http,journald
 //! curl -c jar -b jar -X POST http://127.0.0.1:8081/count
 //! pkill -HUP --exact counter     # the next generation goes on counting
 //! pkill -KILL --exact counter    # under systemd, with FileDescriptorStoreMax=, so does the next start

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! mkdir -p spool/queue
-//! cargo run --example runner --features cli -- --spool spool
+//! cargo run --example runner --features journald -- --spool spool
 //! echo 'program 2s' > spool/new && mv spool/new spool/queue/hello     # a move: never seen half-written
 //! pkill -HUP --exact runner       # a new generation fetches; the old one finishes its jobs
 //! ```

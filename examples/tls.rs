@@ -3,7 +3,7 @@
 //! ```sh
 //! openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=localhost \
 //!     -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem
-//! cargo run --example tls --features cli,tls
+//! cargo run --example tls --features http,journald,tls
 //! curl --cacert cert.pem https://localhost:8443/pid
 //! ```
 

@@ -1,7 +1,7 @@
 //! A web service whose reloads no client sees: the paved path, and some handlers to try it with.
 //!
 //! ```sh
-//! cargo run --example web --features cli
+//! cargo run --example web --features control,http,journald
 //! curl http://127.0.0.1:8080/pid
 //! pkill -HUP --exact web        # a new generation takes over; /pid tells
 //! ```

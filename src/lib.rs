@@ -61,8 +61,12 @@
 //! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `supervise` | the module `supervise`: programs of any language, reloaded in the same way; what `handover run` is made of |
-//! | `upgrade` | the module `upgrade`: new programs fetched, verified, installed, and taken back if the service does not take them |
-//! | `cli` | the tool `handover`; not needed by a library user |
+//! | `settings` | `Settings::from_toml`: times, numbers and names from a file |
+//! | `admin` | `Service::serve_admin`: status, reload and stop over HTTP |
+//! | `upgrade` | the module `upgrade`: new programs verified, installed, and taken back if the service does not take them |
+//! | `upgrade-remote` | programs of `upgrade` that are fetched: over HTTP, from releases at GitHub, from S3 |
+//!
+//! The tool `handover` is the package `handover-cli`.
 //!
 //! # Requirements
 //!

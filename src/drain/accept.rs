@@ -8,10 +8,15 @@ use super::listening::Listening;
 use super::peer::Peer;
 use super::stream::Stream;
 use super::turn::Turn;
-use crate::error::{Error, Result};
+use crate::sys::socket;
 use crate::systemd::activation::Listener;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A connection that is served in any case, and counted from before accept(2) returned it.
 #[derive(Debug)]
@@ -50,7 +55,7 @@ impl<S> Accepted<S> {
 /// use handover::Acceptor;
 ///
 /// for listener in service.listeners("echo")? {
-///     let mut acceptor = Acceptor::new(service.drain(), "echo", listener)?;
+///     let mut acceptor = Acceptor::new(service.drain(), "echo", listener);
 ///     tokio::spawn(async move {
 ///         while let Some(accepted) = acceptor.accept().await {
 ///             let peer = accepted.peer();
@@ -70,22 +75,22 @@ impl<S> Accepted<S> {
 /// ```
 #[derive(Debug)]
 pub struct Acceptor<L: Listening = Listener> {
-    turn: Turn<L::Registered>,
-    listener: L,
+    turn: Turn<AsyncFd<Arc<OwnedFd>>>,
+    /// The one fd of this loop. The reactor shares it while it is this generation's turn; so it is
+    /// still there for another try when the reactor has no room for it.
+    listener: Arc<OwnedFd>,
+    form: L::Form,
     nodelay: bool,
     keepalive: Option<Duration>,
 }
 
 impl<L: Listening> Acceptor<L> {
-    /// Makes an accept loop for this listener; `name` is for the log.
-    ///
-    /// # Errors
-    /// The listener cannot be made nonblocking.
-    pub fn new(drain: &Drain, name: &str, listener: L) -> Result<Self> {
-        // accept(2) shall never block, whoever passed the socket
-        crate::sys::socket::set_nonblocking(listener.as_fd())
-            .map_err(|e| Error::os(format!("cannot make the listener {name:?} nonblocking"), e))?;
-        Ok(Self { turn: Turn::new(drain, name, ("accept", "accepting")), listener, nodelay: true, keepalive: None })
+    /// Makes an accept loop for this listener; `name` is for the log. The listener becomes
+    /// nonblocking, whoever made it.
+    #[must_use]
+    pub fn new(drain: &Drain, name: &str, listener: L) -> Self {
+        let (form, turn) = (listener.form(), Turn::new(drain, name, ("accept", "accepting")));
+        Self { turn, listener: Arc::new(listener.into()), form, nodelay: true, keepalive: None }
     }
 
     /// Accepts only while fewer connections than that are open. By default there is no limit but
@@ -122,9 +127,16 @@ impl<L: Listening> Acceptor<L> {
     /// # Cancel safety
     /// A connection that the kernel has handed over is returned, never lost.
     pub async fn accept(&mut self) -> Option<Accepted<L::Stream>> {
-        let Self { turn, listener, .. } = self;
-        let ((stream, peer), mut entering) =
-            turn.next(|| listener.registered(), |socket, cx| L::poll_accept(socket, cx)).await?;
+        let Self { turn, listener, form, .. } = self;
+        let register = || {
+            // Whether it blocks is a property of the socket, which is shared with other processes:
+            // one of them may have made it blocking since it came in, or while it was not our turn,
+            // as the other program of a `handover run` does. accept(2) must not block here, so the
+            // flag is looked at each time; it is set again only where somebody has cleared it.
+            socket::set_nonblocking(listener.as_fd())?;
+            socket::register_shared(Arc::clone(listener), Interest::READABLE)
+        };
+        let ((stream, peer), mut entering) = turn.next(register, |fd, cx| poll_accept::<L>(fd, *form, cx)).await?;
         entering.listener = Some(Arc::clone(self.turn.name()));
         L::tune(&stream, self.nodelay, self.keepalive);
         Some(Accepted { stream, peer, entering })
@@ -132,5 +144,18 @@ impl<L: Listening> Acceptor<L> {
 
     pub(crate) fn name(&self) -> &Arc<str> {
         self.turn.name()
+    }
+}
+
+fn poll_accept<L: Listening>(
+    listener: &AsyncFd<Arc<OwnedFd>>,
+    form: L::Form,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(L::Stream, Peer)>> {
+    loop {
+        let mut ready = ready!(listener.poll_read_ready(cx))?;
+        if let Ok(accepted) = ready.try_io(|fd| L::accept(fd.as_fd(), form)) {
+            return Poll::Ready(accepted);
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::turn::Turn;
 use crate::error::{Error, Kind, Result};
 use crate::sys::message::{self, Address, Received};
 use crate::sys::{peer, socket};
-use crate::systemd::activation::{Socket, SocketKind};
+use crate::systemd::activation::{RECEIVED, Socket, SocketKind};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -174,7 +174,7 @@ impl Datagrams {
     /// # Errors
     /// It is of none of the kinds.
     pub fn new(drain: &Drain, name: &str, socket: Socket) -> Result<Self> {
-        socket.check_received()?;
+        socket.check(&RECEIVED)?;
         let os = |e| Error::os(format!("cannot receive from {name:?}"), e);
         let fd = socket.as_fd();
         socket::set_nonblocking(fd).map_err(os)?;

@@ -8,7 +8,7 @@ use super::relay::Relay;
 use super::router::Router;
 use super::serve;
 use crate::error::{Error, Kind, Result};
-use crate::systemd::activation::{Socket, SocketKind};
+use crate::systemd::activation::{Socket, UDP};
 use crate::wire::flows::MAX_KEY;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -101,7 +101,7 @@ impl Flows {
     where
         K: Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send + Sync + 'static,
     {
-        socket.check(&[SocketKind::Udp], "a UDP socket", "ListenDatagram=")?;
+        socket.check(&UDP)?;
         let runtime = serve::runtime(name)?;
         let unusable =
             |e| Error::os(format!("the link to the previous generation's flows of {name:?} cannot be used"), e);

@@ -2,11 +2,11 @@
 
 use super::listening::Listening;
 use super::peer::Peer;
+use crate::sys::accept::accept;
 use crate::sys::{peer, seqpacket, socket};
 use crate::systemd::activation::SeqpacketListener;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -25,6 +25,10 @@ impl Seqpacket {
     /// It cannot be registered with the runtime.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         socket::set_nonblocking(fd.as_fd())?;
+        Self::of_nonblocking(fd)
+    }
+
+    fn of_nonblocking(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { fd: socket::register(fd, Interest::READABLE | Interest::WRITABLE)? })
     }
 
@@ -68,21 +72,14 @@ impl AsFd for Seqpacket {
 
 impl Listening for SeqpacketListener {
     type Stream = Seqpacket;
-    type Registered = AsyncFd<OwnedFd>;
+    type Form = ();
 
-    fn registered(&self) -> io::Result<Self::Registered> {
-        socket::register(self.as_fd().try_clone_to_owned()?, Interest::READABLE)
-    }
+    fn form(&self) {}
 
-    fn poll_accept(listener: &Self::Registered, cx: &mut Context<'_>) -> Poll<io::Result<(Seqpacket, Peer)>> {
-        loop {
-            let mut ready = ready!(listener.poll_read_ready(cx))?;
-            if let Ok(accepted) = ready.try_io(|fd| seqpacket::accept(fd.as_fd())) {
-                let fd = accepted?;
-                let peer = Peer::unix(peer::peer_credentials(fd.as_fd()).ok());
-                return Poll::Ready(Ok((Seqpacket::new(fd)?, peer)));
-            }
-        }
+    fn accept(listener: BorrowedFd<'_>, (): ()) -> io::Result<(Seqpacket, Peer)> {
+        let fd = accept(listener)?;
+        let peer = Peer::unix(peer::peer_credentials(fd.as_fd()).ok());
+        Ok((Seqpacket::of_nonblocking(fd)?, peer))
     }
 
     fn tune(_: &Seqpacket, _: bool, _: Option<Duration>) {}

@@ -126,7 +126,7 @@ impl Default for StreamOptions {
 /// ```
 ///
 /// # Errors
-/// Outside of a tokio runtime, a setting that cannot work, or a broken listener.
+/// Outside of a tokio runtime, and with a setting that cannot work.
 pub fn serve_stream<L, H, F>(
     drain: &Drain,
     name: &str,
@@ -145,13 +145,13 @@ where
     let runtime = runtime(name)?;
     let limit = options.limit.or_else(|| options.max_connections.map(Limit::new));
     let acceptor = |listener| {
-        let acceptor = Acceptor::new(drain, name, listener)?.nodelay(options.nodelay).keepalive(options.keepalive);
-        Ok(match &limit {
+        let acceptor = Acceptor::new(drain, name, listener).nodelay(options.nodelay).keepalive(options.keepalive);
+        match &limit {
             Some(limit) => acceptor.limit(limit),
             None => acceptor,
-        })
+        }
     };
-    let acceptors: Vec<Acceptor<L>> = listeners.into_iter().map(acceptor).collect::<Result<_>>()?;
+    let acceptors: Vec<Acceptor<L>> = listeners.into_iter().map(acceptor).collect();
     let handler = Arc::new(handler);
     for mut acceptor in acceptors {
         let (drain, handler) = (drain.clone(), Arc::clone(&handler));

@@ -2,15 +2,16 @@
 
 use super::listening::Listening;
 use super::peer::Peer;
+use crate::sys::accept::{accept, accept_inet};
 use crate::sys::peer as sys;
 use crate::systemd::activation::Listener;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 
 /// The socket of an accepted connection.
 #[derive(Debug)]
@@ -31,42 +32,36 @@ impl AsFd for Stream {
     }
 }
 
-#[derive(Debug)]
-pub enum Registered {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+/// What kind of connection a [`Listener`] accepts.
+#[derive(Debug, Clone, Copy)]
+pub enum Form {
+    Tcp,
+    Unix,
 }
 
 impl Listening for Listener {
     type Stream = Stream;
-    type Registered = Registered;
+    type Form = Form;
 
-    fn registered(&self) -> io::Result<Registered> {
-        // accept(2) shall never block, whoever passed the socket
-        Ok(match self {
-            Self::Tcp(listener) => {
-                listener.set_nonblocking(true)?;
-                Registered::Tcp(TcpListener::from_std(listener.try_clone()?)?)
-            }
-            Self::Unix(listener) => {
-                listener.set_nonblocking(true)?;
-                Registered::Unix(UnixListener::from_std(listener.try_clone()?)?)
-            }
-        })
+    fn form(&self) -> Form {
+        match self {
+            Self::Tcp(_) => Form::Tcp,
+            Self::Unix(_) => Form::Unix,
+        }
     }
 
-    fn poll_accept(listener: &Registered, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
-        Poll::Ready(Ok(match listener {
-            Registered::Tcp(listener) => {
-                let (stream, address) = ready!(listener.poll_accept(cx))?;
-                (Stream::Tcp(stream), Peer::Tcp(address))
+    fn accept(listener: BorrowedFd<'_>, form: Form) -> io::Result<(Stream, Peer)> {
+        Ok(match form {
+            Form::Tcp => {
+                let (fd, address) = accept_inet(listener)?;
+                (Stream::Tcp(TcpStream::from_std(fd.into())?), Peer::Tcp(address))
             }
-            Registered::Unix(listener) => {
-                let (stream, _) = ready!(listener.poll_accept(cx))?;
-                let peer = Peer::unix(sys::peer_credentials(stream.as_fd()).ok());
-                (Stream::Unix(stream), peer)
+            Form::Unix => {
+                let fd = accept(listener)?;
+                let peer = Peer::unix(sys::peer_credentials(fd.as_fd()).ok());
+                (Stream::Unix(UnixStream::from_std(fd.into())?), peer)
             }
-        }))
+        })
     }
 
     // Both fail only if the peer is gone already, which the first read tells better.

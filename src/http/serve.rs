@@ -95,7 +95,7 @@ impl Service {
 /// ```
 ///
 /// # Errors
-/// Outside of a tokio runtime, a setting that cannot work, or a broken listener.
+/// Outside of a tokio runtime, and with a setting that cannot work.
 pub fn serve<S, B>(drain: &Drain, name: &str, listeners: Vec<Listener>, service: S, options: HttpOptions) -> Result<()>
 where
     S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -168,8 +168,8 @@ pub(super) fn prepare(
     })?;
     let limit = options.max_connections.map(Limit::new);
     let acceptor = |listener| {
-        let acceptor = Acceptor::new(drain, name, listener)?.nodelay(options.tcp_nodelay);
-        Ok(if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor })
+        let acceptor = Acceptor::new(drain, name, listener).nodelay(options.tcp_nodelay);
+        if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor }
     };
-    Ok((runtime, listeners.into_iter().map(acceptor).collect::<Result<_>>()?))
+    Ok((runtime, listeners.into_iter().map(acceptor).collect()))
 }

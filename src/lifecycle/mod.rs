@@ -38,6 +38,12 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Whether the generation is the main one of its worker, and not about to go.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn is_main(self) -> bool {
+        matches!(self, Self::Serving | Self::Reloading(_) | Self::HandingOver)
+    }
+
     /// As a status says it.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -86,6 +86,12 @@ impl Lifecycles {
         self.queue.push_back((number, event));
     }
 
+    /// Whether no event waits.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Gives the next generation of this one more time to get ready.
     #[cfg(feature = "supervise")]
     pub(crate) fn extend(&mut self, number: u64, until: Instant) {
@@ -95,6 +101,7 @@ impl Lifecycles {
     }
 
     /// When the present state of a generation ends by itself.
+    #[cfg(feature = "supervise")]
     pub(crate) fn deadline_of(&self, number: u64) -> Option<Instant> {
         self.machines.get(&number)?.deadline()
     }

@@ -112,6 +112,12 @@ impl History {
         }
     }
 
+    /// Goes on with the memory of an older version of a supervisor, which began at that time.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn resumed(past: Vec<Past>, launched: Instant) -> Self {
+        Self { past, launched, ..Self::open(None) }
+    }
+
     pub(crate) fn remember(&mut self, ended: &Ended<'_>) {
         self.past.push(Past {
             handover_id: ended.handover_id.to_owned(),

@@ -64,6 +64,9 @@ pub(crate) struct Facts<'a> {
     pub(crate) detail: &'a str,
     /// What `systemctl status` says as long as nothing happens.
     pub(crate) serves: String,
+    /// The moment is that of one worker of a supervised program: what it has open is not known, and
+    /// its reload is counted and remembered with that of the others.
+    pub(crate) of_worker: bool,
 }
 
 /// What is told of a moment, and to whom.
@@ -120,11 +123,16 @@ macro_rules! moments {
         quiet {$(
             $(#[$quiet_doc:meta])+
             $quiet:ident $(step $quiet_step:ident)? $(hook $quiet_hook:ident)?
+            $(counts $quiet_counts:ident, remembers $quiet_remembers:ident)?
             $(, status $quiet_status:literal)?;
         )+}
     ) => {
         /// What can be told.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(
+            not(test),
+            expect(dead_code, reason = "upgrades take only the ids; a test shows that each is told by somebody")
+        )]
         pub(crate) enum Moment {
             $($(#[$doc])+ $name,)+
             $($(#[$quiet_doc])+ $quiet,)+
@@ -153,8 +161,8 @@ macro_rules! moments {
                         fields: &[],
                         step: None::<What>$(.or(Some(What::$quiet_step)))?,
                         hook: None::<When>$(.or(Some(When::$quiet_hook)))?,
-                        counts: None,
-                        remembers: None,
+                        counts: None::<ReloadOutcome>$(.or(Some(ReloadOutcome::$quiet_counts)))?,
+                        remembers: None::<ReloadOutcome>$(.or(Some(ReloadOutcome::$quiet_remembers)))?,
                         says: "",
                         status: concat!($($quiet_status)?),
                     },)+
@@ -291,6 +299,10 @@ moments! {
         TakesOver, status "generation {next} takes over";
         /// This generation is main, after a reload or from the start.
         IsMain hook Main;
+        /// A generation of a supervised program is main that took over from no other.
+        FirstMain step Main;
+        /// All workers of a supervised program have been replaced.
+        AllReplaced counts HandedOver, remembers HandedOver, status "{serves}";
         /// This generation, which has handed over, finishes what it accepted.
         Draining step Draining;
         /// This generation finishes what it accepted, and the service ends with it.
@@ -321,8 +333,8 @@ macro_rules! emit {
             reload_ms = took(Field::ReloadMs),
             drain_ms = took(Field::DrainMs),
             served_ms = took(Field::ServedMs),
-            connections = Some(facts.connections).filter(|_| has(Field::Connections)),
-            cut = Some(facts.cut.len()).filter(|_| has(Field::Cut)),
+            connections = Some(facts.connections).filter(|_| has(Field::Connections) && !facts.of_worker),
+            cut = Some(facts.cut.len()).filter(|_| has(Field::Cut) && !facts.of_worker),
             reason = facts.reason.filter(|_| has(Field::Reason)),
             "{}",
             $text

@@ -30,13 +30,13 @@ impl Narrator {
     pub(crate) fn tell(&mut self, moment: Moment, facts: &Facts<'_>) -> String {
         let row = moment.row();
         moment.log(facts);
-        if let Some(outcome) = row.counts {
+        if let Some(outcome) = row.counts.filter(|_| !facts.of_worker) {
             self.metrics.reload(outcome.code());
         }
         if let Some(what) = row.step {
             self.step(what, facts);
         }
-        if let Some(outcome) = row.remembers {
+        if let Some(outcome) = row.remembers.filter(|_| !facts.of_worker) {
             self.remember(outcome, facts);
         }
         if let Some(when) = row.hook {
@@ -71,8 +71,8 @@ impl Narrator {
 
     fn remember(&mut self, outcome: ReloadOutcome, facts: &Facts<'_>) {
         let came_with_it = outcome == ReloadOutcome::HandedOver;
-        let took_ms = if came_with_it { self.history.came_in() } else { facts.asked.map(millis) };
-        let Some(took_ms) = took_ms else { return };
+        let came_in = self.history.came_in().filter(|_| came_with_it);
+        let Some(took_ms) = came_in.or_else(|| facts.asked.map(millis)) else { return };
         self.history.remember(&Ended {
             handover_id: facts.handover_id.as_deref().unwrap_or_default(),
             generation: facts.generation.saturating_sub(u64::from(came_with_it)),
@@ -84,11 +84,6 @@ impl Narrator {
 
     pub(crate) fn history(&self) -> &History {
         &self.history
-    }
-
-    #[cfg(feature = "supervise")]
-    pub(crate) fn history_mut(&mut self) -> &mut History {
-        &mut self.history
     }
 
     pub(crate) fn hooks(&self) -> &HookRunner {

@@ -13,7 +13,7 @@ use crate::service::assembly::Assembly;
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::{Sockets, lock};
 use crate::state::{State, States};
-use crate::systemd::activation::{Listener, Socket};
+use crate::systemd::activation::Listener;
 use crate::systemd::fdstore::FdStore;
 use crate::wire::frame::Frame;
 
@@ -64,8 +64,7 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it
     /// is not a listening stream socket, or the name was taken before.
     pub fn listeners(&self, name: &str) -> Result<Vec<Listener>> {
-        let sockets = self.sockets().take(name, Socket::check_listener)?;
-        sockets.into_iter().map(Socket::into_listener).collect()
+        self.sockets().take_as(name)
     }
 
     /// Fds that outlive this process: systemd's fd store, which comes back after a crash, and over

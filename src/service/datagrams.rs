@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use crate::drain::{Datagram, DatagramOptions, Datagrams, Flows, serve_datagrams};
 use crate::error::Result;
 use crate::service::api::Service;
-use crate::systemd::activation::Socket;
+use crate::systemd::activation::{Need, RECEIVED, Socket};
 
 /// A link to the previous generation's flows is passed under a name that begins so. (Not with
 /// `handover.`: those are of the fd store.)
@@ -47,7 +47,7 @@ impl Service {
         H: Fn(Datagram) -> F + Send + Sync + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let sockets = self.sockets().take(name, Socket::check_received)?;
+        let sockets = self.sockets().take(name, &RECEIVED)?;
         serve_datagrams(self.drain(), name, sockets, options, handler)
     }
 
@@ -58,7 +58,7 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it
     /// is of another kind, or the name was taken before.
     pub fn datagrams(&self, name: &str) -> Result<Vec<Datagrams>> {
-        let sockets = self.sockets().take(name, Socket::check_received)?;
+        let sockets = self.sockets().take(name, &RECEIVED)?;
         sockets.into_iter().map(|socket| Datagrams::new(self.drain(), name, socket)).collect()
     }
 
@@ -74,7 +74,7 @@ impl Service {
     {
         let mut sockets = self.sockets();
         let mut all = Vec::new();
-        for (number, socket) in sockets.take(name, Socket::check_received)?.into_iter().enumerate() {
+        for (number, socket) in sockets.take(name, &RECEIVED)?.into_iter().enumerate() {
             // The order of the sockets is kept from generation to generation.
             let link = format!("{FLOWS}{number}.{name}");
             let flows = Flows::new(self.drain(), name, socket, sockets.older_flows(&link)?, key.clone())?;
@@ -94,6 +94,6 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nothing of that name was passed, or the
     /// name was taken before.
     pub fn fds(&self, name: &str) -> Result<Vec<Socket>> {
-        self.sockets().take(name, Socket::check_nothing)
+        self.sockets().take(name, &Need::ANYTHING)
     }
 }

@@ -10,7 +10,7 @@ use crate::drain::FlowLinks;
 use crate::error::{Error, Kind, Result};
 use crate::reload::status::SocketStatus;
 use crate::sys::unix_path;
-use crate::systemd::activation::{Activation, PassedConnection, Socket};
+use crate::systemd::activation::{Activation, FromPassed, Need, PassedConnection, Socket};
 use crate::systemd::bind::{self, Form};
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::Kept::Stored;
@@ -60,7 +60,7 @@ impl Sockets {
             let passed = activation.contains(name);
             let (sockets, entry) = match address {
                 Some((form, address)) if !passed => bound(&store, name, *form, address)?,
-                Some((form, _)) => (activation.take_checked(name, check(*form))?, None),
+                Some((form, _)) => (activation.take_checked(name, form.need())?, None),
                 None => (activation.take(name)?, None),
             };
             kept.push(Kept { name: name.clone(), sockets, entry, taken: false });
@@ -68,24 +68,32 @@ impl Sockets {
         Ok(Self { activation, store, kept, connection: None, flows: Vec::new() })
     }
 
-    /// For the application, once per name.
-    pub(crate) fn take(&mut self, name: &str, check: fn(&Socket) -> Result<()>) -> Result<Vec<Socket>> {
+    /// Copies those of that name for the application, once per name, in the form that it needs.
+    pub(crate) fn take_as<T: FromPassed>(&mut self, name: &str) -> Result<Vec<T>> {
+        self.take(name, &T::NEED)?.into_iter().map(T::from_passed).collect()
+    }
+
+    /// Copies those of that name for the application, once per name.
+    pub(crate) fn take(&mut self, name: &str, need: &Need) -> Result<Vec<Socket>> {
         let at = match self.kept.iter().position(|k| k.name == name) {
-            Some(at) => at,
+            Some(at) if self.kept[at].taken => {
+                return Err(Error::new(
+                    Kind::Socket,
+                    format!("the sockets named {name:?} are in use already: each name can be served once"),
+                ));
+            }
+            Some(at) => {
+                // Declared with one form, and perhaps asked for in another.
+                self.kept[at].sockets.iter().try_for_each(|socket| socket.check(need))?;
+                at
+            }
             None => {
-                let sockets = self.activation.take_checked(name, check)?;
+                let sockets = self.activation.take_checked(name, need)?;
                 self.kept.push(Kept { name: name.to_owned(), sockets, entry: None, taken: false });
                 self.kept.len() - 1
             }
         };
         let kept = &mut self.kept[at];
-        if kept.taken {
-            return Err(Error::new(
-                Kind::Socket,
-                format!("the sockets named {name:?} are in use already: each name can be served once"),
-            ));
-        }
-        kept.sockets.iter().try_for_each(check)?;
         let copies = kept.sockets.iter().map(Socket::try_clone).collect::<Result<_>>()?;
         kept.taken = true;
         Ok(copies)
@@ -178,10 +186,10 @@ impl Sockets {
         let declared = self.kept.iter_mut().find(|k| k.name == name && !k.taken && k.sockets.len() == 1);
         let connection = match declared {
             Some(kept) => {
-                kept.sockets.iter().try_for_each(Socket::check_connection)?;
+                kept.sockets.iter().try_for_each(|socket| socket.check(&PassedConnection::NEED))?;
                 kept.taken = true;
                 let socket = kept.sockets.pop();
-                socket.map_or_else(|| self.activation.connection(name), Socket::into_connection)
+                socket.map_or_else(|| self.activation.connection(name), PassedConnection::from_passed)
             }
             None => self.activation.connection(name),
         };
@@ -195,15 +203,17 @@ impl Sockets {
 fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<Socket>, Option<String>)> {
     // The address is part of the name: one that was changed is bound anew.
     let entry = format!("{BOUND}{name}@{}", address.escape_default()).replace([':', '~'], "=");
-    let there: Vec<_> = store.get(&entry)?.into_iter().map(|fd| (name.to_owned(), fd)).collect();
+    let there = store.sockets(&entry, name)?;
     if !there.is_empty() {
-        match Activation::from_fds(there).and_then(|mut passed| passed.take_checked(name, check(form))) {
+        match there.iter().try_for_each(|socket| socket.check(form.need())) {
             // Not if somebody has removed the path meanwhile, as a stop does with
             // RuntimeDirectory=.
-            Ok(sockets) if !sockets.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((sockets, Some(entry))),
-            Ok(_) => warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew"),
+            Ok(()) if !there.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((there, Some(entry))),
+            Ok(()) => warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew"),
             Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
         }
+        // Both copies are closed before the address is bound anew.
+        drop(there);
         store.remove(&entry)?;
     }
     let sockets = bind::open(name, form, address)?;
@@ -215,14 +225,6 @@ fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<
             (sockets, None)
         }
     })
-}
-
-fn check(form: Form) -> fn(&Socket) -> Result<()> {
-    match form {
-        Form::Stream => Socket::check_listener,
-        Form::Seqpacket => Socket::check_seqpacket,
-        Form::Datagram => Socket::check_datagram,
-    }
 }
 
 /// Closes what was bound for another address, or for a name that is not asked for any more.

@@ -8,7 +8,7 @@ use tracing::info;
 use crate::drain::{Connection, Seqpacket, StreamOptions, serve_passed, serve_stream};
 use crate::error::Result;
 use crate::service::api::Service;
-use crate::systemd::activation::{SeqpacketListener, Socket};
+use crate::systemd::activation::SeqpacketListener;
 
 impl Service {
     /// Serves each connection to the TCP and Unix stream sockets of that name with a function, in a
@@ -102,8 +102,7 @@ impl Service {
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it
     /// is of another kind, or the name was taken before.
     pub fn seqpacket_listeners(&self, name: &str) -> Result<Vec<SeqpacketListener>> {
-        let sockets = self.sockets().take(name, Socket::check_seqpacket)?;
-        sockets.into_iter().map(Socket::into_seqpacket_listener).collect()
+        self.sockets().take_as(name)
     }
 
     /// Serves the one connection of a process that a .socket unit with `Accept=yes` started, in the

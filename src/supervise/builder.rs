@@ -6,51 +6,33 @@ use std::os::fd::{AsFd as _, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use crate::control;
 use crate::drain::{Drain, FAR};
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::own_path;
-use crate::service::Handle;
+use crate::reload::handle::Handle;
+use crate::reload::steps::Listeners;
 use crate::settings::{Effective, Settings};
 use crate::supervise::child::Recipe;
 use crate::supervise::crash::GOOD_AFTER;
-use crate::supervise::driver::{Driver, Parts, Plan};
-use crate::supervise::estate::Estate;
+use crate::supervise::inheritance::Inheritance;
+use crate::supervise::notified::Inbox;
 use crate::supervise::passing::Passing;
 use crate::supervise::ready::{Probe, Ready};
-use crate::supervise::renew::{Own, Resumed};
+use crate::supervise::renew::{OwnProgram, Resumed};
 use crate::supervise::stop::StopSignals;
-use crate::sys::mailbox;
+use crate::supervise::supervision::Supervision;
+use crate::supervise::terms::{Foundation, OnCrash, Senders, Terms};
 use crate::sys::spawn::LISTEN_FDS_START;
+use crate::sys::{mailbox, random};
 use crate::systemd::activation::{self, Listener};
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::notify::Notifier;
 use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
-
-/// What happens when a program ends that was not told to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OnCrash {
-    /// It is started again, after a pause that grows with each crash. Connections wait in the
-    /// backlog of the sockets meanwhile.
-    #[default]
-    Restart,
-    /// The supervisor ends with an error, so that `Restart=` of the unit rules.
-    Exit,
-}
-
-/// Whose notifications count, as `NotifyAccess=` says it of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Senders {
-    /// Those of the process that was started.
-    #[default]
-    Main,
-    /// Those of all processes that came from it, too.
-    All,
-}
 
 /// What a program is to be started with, and how it is reloaded. See the
 /// [module](crate::supervise).
@@ -201,7 +183,8 @@ impl Supervisor {
     /// Takes the sockets, and nothing else yet.
     ///
     /// # Errors
-    /// With [`Error::is_socket`]: one was not passed, or cannot be bound. With [`Error::is_invalid`]: something cannot work as it was said.
+    /// With [`Error::is_socket`]: one was not passed, or cannot be bound. With [`Error::is_invalid`]:
+    /// something cannot work as it was said.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O and time.
@@ -213,19 +196,19 @@ impl Supervisor {
         let settings = Effective::of(self.settings)?;
         self.ready.check()?;
         let mut resumed = Resumed::from_env(environment)?;
-        let estate = match &mut resumed {
-            Some(resumed) => std::mem::take(&mut resumed.estate),
-            None => Estate::open(environment, &self.wanted)?,
+        let inheritance = match &mut resumed {
+            Some(resumed) => std::mem::take(&mut resumed.inheritance),
+            None => Inheritance::open(environment, &self.wanted)?,
         };
-        if self.first_fd < LISTEN_FDS_START && (self.first_fd != 0 || estate.items.len() != 1) {
+        if self.first_fd < LISTEN_FDS_START && (self.first_fd != 0 || inheritance.items.len() != 1) {
             let why = "the fds begin at 3 or above; 0 is for exactly one socket";
             return Err(Error::new(Kind::Invalid, format!("first fd {}: {why}", self.first_fd)));
         }
-        let probe = Probe::of(&self.ready, &estate.items)?;
+        let probe = Probe::of(&self.ready, &inheritance.items)?;
         let notifier = Notifier::from_env(environment)?;
         let (mail, run) = match &mut resumed {
-            Some(resumed) => (resumed.mail.try_clone(), resumed.known.run.clone()),
-            None => (mailbox::open(), crate::service::actions::handover_id()),
+            Some(resumed) => (resumed.mail.try_clone(), resumed.record.run.clone()),
+            None => (mailbox::open(), random::id()),
         };
         let mailed = mail.and_then(|mail| mailbox::name(mail.as_fd()).map(|name| (mail, name)));
         let (mail, notify) = mailed.map_err(|e| Error::os("no socket for the notifications of the program", e))?;
@@ -254,7 +237,7 @@ impl Supervisor {
         };
         let listening = listener.as_ref().map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
         let drain = Drain::new();
-        let plan = Plan {
+        let terms = Terms {
             recipe,
             ready: self.ready,
             probe,
@@ -262,77 +245,71 @@ impl Supervisor {
             stop_signals: self.stop_signals,
             on_crash: self.on_crash,
             good_after: self.good_after.min(FAR),
+            workers: self.workers,
             at_a_time: self.at_a_time.min(self.workers),
             settings,
-            watchdog,
-            own: own(environment),
         };
-        let driver = Driver::new(Parts {
-            plan,
-            estate,
-            workers: self.workers,
-            notifier,
-            mail,
+        let (requests, asked) = mpsc::unbounded_channel();
+        let listeners = Listeners::default();
+        let handle = Handle::new(requests.clone(), listeners.clone());
+        let foundation = Foundation {
+            terms,
+            inheritance,
+            inbox: Inbox::open(mail)?,
             control: listening.map_err(|e| Error::os("the control interface cannot be kept", e))?,
+            own: own_program(environment),
             resumed,
+            notifier,
+            watchdog,
             drain: drain.clone(),
-        })?;
-        let supervised = Supervised { driver, drain };
+            listeners,
+            requests,
+            asked,
+        };
         if let Some(listener) = listener {
-            control::serve(&supervised.drain, vec![listener], supervised.handle())?;
+            control::serve(&drain, vec![listener], handle.clone())?;
         }
-        Ok(supervised)
+        Ok(Supervised { foundation, handle, drain })
     }
 }
 
-/// The program that we are, for when it is to be started anew in place.
-fn own(environment: &Environment) -> Result<Own, String> {
+/// Finds the program that we are, for when it is to be started anew in place.
+fn own_program(environment: &Environment) -> Result<OwnProgram, String> {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let directory = std::env::current_dir().map_err(|e| format!("the working directory is gone: {e}"))?;
     let path = own_path(argv.first().map(OsString::as_os_str), environment.get("PATH"), &directory);
-    Ok(Own { path: path.map_err(|e| e.to_string())?, argv })
+    Ok(OwnProgram { path: path.map_err(|e| e.to_string())?, argv })
 }
 
 /// A supervisor that has its sockets, and has started nothing yet.
 #[derive(Debug)]
 pub struct Supervised {
-    driver: Driver,
+    foundation: Foundation,
+    handle: Handle,
     drain: Drain,
 }
 
 impl Supervised {
-    /// To reload, stop and watch it: the same as that of a [`Service`](crate::Service). The outcome of [`Handle::reload`] is that of the
-    /// next generation, and [`Handle::steps`] tells of all generations for as long as the supervisor runs.
+    /// Returns what reloads, stops and watches it: the same as that of a
+    /// [`Service`](crate::Service). The outcome of [`Handle::reload`] is that of the next
+    /// generation, and [`Handle::steps`] tells of all generations for as long as the supervisor runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.driver.handle()
+        self.handle.clone()
     }
 
-    /// Starts the program and keeps it running. Returns when the service has been stopped and no process of it is left.
+    /// Starts the program and keeps it running. Returns when the service has been stopped and no
+    /// process of it is left.
     ///
     /// # Errors
-    /// With [`Error::is_generation`]: the program never came to be ready, or ended and was not to be started again.
+    /// With [`Error::is_generation`]: the program never came to be ready, or ended and was not to be
+    /// started again.
     ///
     /// # Cancel safety
-    /// Not cancel-safe: dropping it leaves the program running, without anybody who looks after it.
+    /// This is not cancel-safe: dropping it leaves the program running, without anybody who looks
+    /// after it.
     pub async fn run(self) -> Result<()> {
         self.drain.accept(true);
-        self.driver.run().await
-    }
-}
-
-impl Ready {
-    fn check(&self) -> Result<()> {
-        let wrong = match self {
-            Self::Http { path, .. }
-                if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) =>
-            {
-                "the path of a probe begins with / and has no blanks"
-            }
-            Self::Command(command) if command.is_empty() => "a command has a program at least",
-            Self::Delay(time) if *time > Duration::from_secs(3600) => "a delay above an hour is none",
-            _ => return Ok(()),
-        };
-        Err(Error::new(Kind::Invalid, format!("{wrong}: {self:?}")))
+        Supervision::run(self.foundation).await
     }
 }

@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::program::{OWN_VARIABLES, c_string, explain};
-use crate::supervise::estate::Item;
 use crate::supervise::image::Image;
+use crate::supervise::inheritance::Item;
 use crate::supervise::passing::{self, Passing};
 use crate::supervise::tree::{Family, TAG};
 use crate::sys::fdtable;
@@ -56,7 +56,7 @@ pub(crate) struct Recipe {
 
 /// A process that was started, and will have to be waited for.
 #[derive(Debug)]
-pub(crate) struct Child {
+pub(crate) struct ProgramProcess {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) family: Family,
@@ -73,7 +73,7 @@ impl Recipe {
         items: &[Item],
         image: Option<&Image>,
         before: Option<u32>,
-    ) -> Result<Child> {
+    ) -> Result<ProgramProcess> {
         let path = self.find()?;
         let told = passing::tell(&self.ways, self.first_fd, items, &self.arguments, generation)?;
         let tag = format!("{TAG}={}-{generation}", self.run);
@@ -117,7 +117,7 @@ impl Recipe {
         // What runs is what was looked at, and no script: there the kernel runs the interpreter.
         let running = File::open(format!("/proc/{pid}/exe")).ok().and_then(Image::of);
         let image = now.filter(|image| running.is_some_and(|running| running.is(image)));
-        Ok(Child { pid, pidfd, family: Family { leader: pid, tag }, image })
+        Ok(ProgramProcess { pid, pidfd, family: Family { leader: pid, tag }, image })
     }
 
     /// Looked for at each start, as execvp(3) does.
@@ -149,7 +149,7 @@ impl Recipe {
     }
 }
 
-impl Child {
+impl ProgramProcess {
     pub(crate) fn signal(&self, signal: Signal) {
         // It may have ended, which is told elsewhere.
         let _ = pidfd::send_signal(self.pidfd.as_fd(), signal);

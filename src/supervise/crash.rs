@@ -1,19 +1,10 @@
-//! A generation that ended and was not told to.
+//! What follows when a process of the program ends that nobody told to: a pause, and after a loop of
+//! crashes the last version that was good.
 
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
-
-use crate::lifecycle::{Event, State};
-use crate::service::clock::now;
-use crate::service::events;
-use crate::service::steps::What;
-use crate::supervise::builder::OnCrash;
-use crate::supervise::driver::Driver;
-use crate::sys::pidfd::Ended;
-use crate::systemd::notify::Message;
-
-/// A generation that has served for this long is good: the pauses begin anew after it, and its version is the one to go back to.
+/// A generation that has served for this long is good: the pauses begin anew after it, and its
+/// version is the one to go back to.
 pub const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// The pause before a generation is started again that was not good. It doubles each time.
 pub const MIN_PAUSE: Duration = Duration::from_millis(100);
@@ -22,151 +13,180 @@ pub const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// After so many crashes in a row the last good version is started instead of what is at the path.
 pub const CRASH_LOOP: u32 = 3;
 
-/// A worker that has no process at the moment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pause {
-    pub(crate) until: Instant,
+/// The crashes of all workers.
+#[derive(Debug)]
+pub(crate) struct Crashes {
+    good_after: Duration,
+    count: u64,
+    workers: Vec<Streak>,
 }
 
-impl Driver {
-    /// Its first process has ended. The others of it are being ended.
-    pub(crate) fn on_ended(&mut self, number: u64, how: Ended) {
-        let Some(generation) = self.generations.get_mut(&number) else { return };
-        generation.ended = true;
-        generation.telling = None;
-        if let Some(waiting) = generation.waiting.take() {
-            waiting.abort();
-        }
-        let (slot, pid, state) = (generation.slot, generation.child.pid, generation.state());
-        let (dismissed, says_stopping) = (generation.dismissed, generation.says_stopping);
-        if dismissed {
-            info!(
-                message_id = events::NEXT_ENDED,
-                generation = number,
-                new_pid = pid,
-                "rolled-back generation {number} {how}"
-            );
-            return;
-        }
-        match state {
-            // When the last of its processes is gone, so is what it had accepted.
-            State::Draining | State::Stopping | State::Exited => {}
-            State::Starting | State::Standby | State::Trial => self.on_failed(number, how.to_string()),
-            State::Serving | State::Reloading(_) | State::HandingOver => {
-                if says_stopping && how == Ended::Exited(0) {
-                    info!(generation = number, "generation {number} has stopped by itself: so does the service");
-                    return self.stop_all(&Event::Stop);
-                }
-                self.crashed(slot, number, how);
-            }
+/// The crashes of one worker, in a row.
+#[derive(Debug, Clone, Default)]
+struct Streak {
+    crashes: u32,
+    /// The worker has no process until then.
+    paused_until: Option<Instant>,
+    /// It went back to the last good version, and takes no other before a reload asks for one.
+    stays_back: bool,
+}
+
+/// The version that a worker could go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastGood {
+    /// None served for long enough, or it is not there any more.
+    Missing,
+    /// It is the one that the worker ran last.
+    Same,
+    Older,
+}
+
+/// How a worker is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// Its program is what is at the path.
+    FromPath,
+    /// The same, after a loop of crashes, as there is no version to go back to.
+    NothingGood,
+    /// It runs the last version that was good.
+    LastGood,
+    /// The same, for the first time in this loop of crashes.
+    GoesBack,
+}
+
+impl Crashes {
+    pub(crate) fn new(workers: usize, good_after: Duration, count: u64) -> Self {
+        Self { good_after, count, workers: vec![Streak::default(); workers] }
+    }
+
+    /// How often a process ended that nobody had told to.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// When a generation is good that is main since then.
+    pub(crate) fn good_at(&self, main_since: Instant) -> Instant {
+        main_since + self.good_after
+    }
+
+    /// A generation of the worker is good: the pauses begin anew.
+    pub(crate) fn is_good(&mut self, slot: usize) {
+        self.workers[slot].crashes = 0;
+    }
+
+    /// A generation of the worker has crashed that served for this long, if it ever did.
+    pub(crate) fn crashed(&mut self, slot: usize, served: Option<Duration>) {
+        self.count += 1;
+        if served.is_some_and(|served| served >= self.good_after) {
+            self.workers[slot].crashes = 0;
         }
     }
 
-    /// It never came to be main.
-    pub(crate) fn on_failed(&mut self, number: u64, reason: String) {
-        let Some(generation) = self.generations.get_mut(&number) else { return };
-        let slot = generation.slot;
-        match self.slots[slot].main {
-            Some(main) => self.push(main, Event::NextFailed(reason)),
-            None => {
-                generation.dismissed = true;
-                generation.kill();
-                self.slots[slot].next = None;
-                self.start_failed(slot, number, &reason);
-            }
-        }
-    }
-
-    fn crashed(&mut self, slot: usize, number: u64, how: Ended) {
-        let Some(generation) = self.generations.get(&number) else { return };
-        let served = generation.main_since.map(|since| now().saturating_duration_since(since)).unwrap_or_default();
-        error!(
-            message_id = events::CRASHED,
-            generation = number,
-            old_pid = generation.child.pid,
-            served_ms = u64::try_from(served.as_millis()).unwrap_or(u64::MAX),
-            "generation {number} {how} after {served:.1?}, which nobody told it to"
-        );
-        self.crashes += 1;
-        self.tell_step(What::Crashed, number, Some(&how.to_string()));
-        self.slots[slot].main = None;
-        if served >= self.plan.good_after {
-            self.slots[slot].crashes = 0;
-        }
-        if self.plan.on_crash == OnCrash::Exit {
-            self.failed = Some(format!("generation {number} {how}"));
-            return self.stop_all(&Event::Stop);
-        }
-        match self.slots[slot].next {
-            // It is on its way already, and starts as if it were the first, or accepts already.
-            Some(next) => self.push(next, Event::PredecessorGone),
-            None => self.pause(slot, number, &how.to_string()),
-        }
-    }
-
-    /// No generation was there to fall back to.
-    pub(crate) fn start_failed(&mut self, slot: usize, number: u64, reason: &str) {
-        if !self.served {
-            error!(message_id = events::FAILED, generation = number, "generation {number} {reason}");
-            self.failed = Some(format!("generation {number} {reason}"));
-            return self.stop_all(&Event::Stop);
-        }
-        error!(message_id = events::CRASHED, generation = number, "generation {number} {reason}, and no other serves");
-        self.crashes += 1;
-        self.tell_step(What::Crashed, number, Some(reason));
-        self.slot_done(slot, Err(format!("generation {number} {reason}")));
-        self.pause(slot, number, reason);
-    }
-
-    fn pause(&mut self, slot: usize, number: u64, why: &str) {
-        if self.stopping {
-            return;
-        }
-        let crashes = self.slots[slot].crashes;
-        let pause = match crashes {
+    /// The worker has no process: it pauses for the returned time.
+    pub(crate) fn pause(&mut self, slot: usize, now: Instant) -> Duration {
+        let worker = &mut self.workers[slot];
+        let pause = match worker.crashes {
             0 => Duration::ZERO,
             n => MAX_PAUSE.min(MIN_PAUSE * 2_u32.saturating_pow((n - 1).min(16))),
         };
-        self.slots[slot].crashes = crashes.saturating_add(1);
-        self.slots[slot].pause = Some(Pause { until: now() + pause });
-        let waits = if pause.is_zero() { "at once".to_owned() } else { format!("in {pause:?}") };
-        self.manager.tell(
-            &Message::new()
-                .status(format!("generation {number} {why}; the next one is started {waits}, connections wait")),
-        );
-        if !pause.is_zero() {
-            warn!(generation = number, "the next generation is started {waits}; connections wait in the backlog");
+        worker.crashes = worker.crashes.saturating_add(1);
+        worker.paused_until = Some(now + pause);
+        pause
+    }
+
+    /// The worker is started now. What a reload has `asked` for is what is at the path.
+    pub(crate) fn restart(&mut self, slot: usize, asked: bool, good: LastGood) -> Restart {
+        let worker = &mut self.workers[slot];
+        worker.paused_until = None;
+        if asked {
+            worker.crashes = 0;
+            return Restart::FromPath;
+        }
+        let loops_now = worker.crashes == CRASH_LOOP && !worker.stays_back;
+        match good {
+            _ if worker.crashes < CRASH_LOOP && !worker.stays_back => Restart::FromPath,
+            LastGood::Missing if loops_now => Restart::NothingGood,
+            LastGood::Missing => Restart::FromPath,
+            LastGood::Older if loops_now => {
+                worker.stays_back = true;
+                Restart::GoesBack
+            }
+            LastGood::Older | LastGood::Same => Restart::LastGood,
         }
     }
 
-    /// A worker without a process gets one. After a loop of crashes: of the last good version, unless a reload asked.
-    pub(crate) fn restart(&mut self, slot: usize, asked: bool) {
-        self.slots[slot].pause = None;
-        if asked {
-            self.slots[slot].crashes = 0;
+    /// The worker has a main generation, of the last good version or of what is at the path.
+    pub(crate) fn serves(&mut self, slot: usize, went_back: bool) {
+        self.workers[slot].paused_until = None;
+        self.workers[slot].stays_back &= went_back;
+    }
+
+    /// Nobody is started any more.
+    pub(crate) fn stop(&mut self) {
+        self.workers.iter_mut().for_each(|worker| worker.paused_until = None);
+    }
+
+    /// When a pause is over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.workers.iter().filter_map(|worker| worker.paused_until).min()
+    }
+
+    /// The workers whose pause is over.
+    pub(crate) fn due(&self, now: Instant) -> Vec<usize> {
+        let due = self.workers.iter().enumerate().filter(|(_, w)| w.paused_until.is_some_and(|until| until <= now));
+        due.map(|(slot, _)| slot).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crash(crashes: &mut Crashes, served: Duration) -> Duration {
+        crashes.crashed(0, Some(served));
+        crashes.pause(0, Instant::now())
+    }
+
+    #[test]
+    fn pauses_grow_until_a_generation_is_good() {
+        let mut crashes = Crashes::new(1, GOOD_AFTER, 0);
+        let pauses: Vec<u128> = (0..8).map(|_| crash(&mut crashes, Duration::ZERO).as_millis()).collect();
+        assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(crash(&mut crashes, GOOD_AFTER), Duration::ZERO);
+        assert_eq!(crash(&mut crashes, Duration::ZERO), MIN_PAUSE);
+        crashes.is_good(0);
+        assert_eq!(crash(&mut crashes, Duration::ZERO), Duration::ZERO);
+        assert_eq!(crashes.count(), 11);
+        crashes.stop();
+        assert_eq!(crashes.deadline(), None);
+    }
+
+    #[test]
+    fn a_worker_goes_back_once_and_stays_there_until_a_reload() {
+        let mut crashes = Crashes::new(2, GOOD_AFTER, 0);
+        for _ in 0..CRASH_LOOP {
+            assert_eq!(crashes.restart(0, false, LastGood::Older), Restart::FromPath);
+            crash(&mut crashes, Duration::ZERO);
         }
-        let crashes = self.slots[slot].crashes;
-        let back = !asked && (crashes >= CRASH_LOOP || self.slots[slot].stays_back);
-        let good = self.good.clone().filter(|image| back && image.is_intact());
-        if crashes == CRASH_LOOP && !self.slots[slot].stays_back {
-            match &good {
-                Some(good) if self.slots[slot].last_image.as_ref().is_some_and(|last| last.is(good)) => {}
-                Some(_) => {
-                    warn!(
-                        message_id = events::WENT_BACK,
-                        "{CRASH_LOOP} crashes in a row: going back to the last version that was good"
-                    );
-                    self.slots[slot].stays_back = true;
-                }
-                None => warn!(
-                    "{CRASH_LOOP} crashes in a row, and no version to go back to: none served for {:?}, or it is a script",
-                    self.plan.good_after
-                ),
-            }
+        assert_eq!(crashes.restart(0, false, LastGood::Older), Restart::GoesBack);
+        crashes.serves(0, true);
+        crashes.is_good(0);
+        assert_eq!(crashes.restart(0, false, LastGood::Older), Restart::LastGood);
+        assert_eq!(crashes.restart(1, false, LastGood::Older), Restart::FromPath, "the other worker is well");
+        assert_eq!(crashes.restart(0, true, LastGood::Older), Restart::FromPath);
+        crashes.serves(0, false);
+        assert_eq!(crashes.restart(0, false, LastGood::Older), Restart::FromPath);
+    }
+
+    #[test]
+    fn without_a_good_version_that_is_said_once() {
+        let mut crashes = Crashes::new(1, GOOD_AFTER, 0);
+        for _ in 0..CRASH_LOOP {
+            crash(&mut crashes, Duration::ZERO);
         }
-        if let Err(reason) = self.launch(slot, good.as_ref(), false) {
-            let number = self.last_number;
-            self.start_failed(slot, number, &format!("did not start: {reason}"));
-        }
+        assert_eq!(crashes.restart(0, false, LastGood::Same), Restart::LastGood);
+        assert_eq!(crashes.restart(0, false, LastGood::Missing), Restart::NothingGood);
+        crash(&mut crashes, Duration::ZERO);
+        assert_eq!(crashes.restart(0, false, LastGood::Missing), Restart::FromPath);
     }
 }

@@ -1,77 +1,81 @@
-//! A generation of a foreign program: its process, and the lifecycle that the supervisor runs on its behalf.
+//! A generation of a foreign program: its process, and what the supervisor knows of it. Where it is
+//! in its life, its lifecycle knows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::task::AbortHandle;
 
-use crate::lifecycle::{Machine, State};
-use crate::supervise::child::Child;
-use crate::supervise::letters::Said;
-use crate::supervise::stop::StopSignals;
+use crate::lifecycle::State;
+use crate::reload::clock::{millis, now};
+use crate::supervise::child::ProgramProcess;
+use crate::supervise::image::Image;
+use crate::supervise::notified::Notification;
+use crate::supervise::record::{GenerationRecord, PassedFds, ago};
+use crate::supervise::stop::{Departure, StopSignals};
+use crate::supervise::tree::Family;
+
+/// A next generation can keep so many things for when it is main.
+const MAX_STAGED: usize = 256;
+/// Longest status text that is kept of a program, in characters.
+const MAX_STATUS: usize = 300;
 
 /// One process of the program, with all that came from it.
 #[derive(Debug)]
-pub(crate) struct Generation {
-    pub(crate) number: u64,
-    /// Which of the workers it is.
-    pub(crate) slot: usize,
-    pub(crate) machine: Machine,
-    pub(crate) child: Child,
-    /// Of the reload that it came with.
-    pub(crate) handover_id: Option<String>,
-    /// When it was started.
-    pub(crate) began: Instant,
-    pub(crate) main_since: Option<Instant>,
-    /// Since when it drains.
-    pub(crate) drains_since: Option<Instant>,
+pub(crate) struct ProgramGeneration {
+    number: u64,
+    /// The worker that it is of.
+    slot: usize,
+    process: ProgramProcess,
+    /// The reload that it came with or, later, left by.
+    handover_id: Option<Arc<str>>,
+    began: Instant,
+    main_since: Option<Instant>,
+    drains_since: Option<Instant>,
     /// Nobody else waits for it to get ready: until then it must be.
-    pub(crate) ready_by: Option<Instant>,
+    ready_by: Option<Instant>,
     /// It is a version that was good, started instead of what is at the path.
-    pub(crate) went_back: bool,
+    went_back: bool,
     /// What it said about itself.
-    pub(crate) status: Option<String>,
-    /// How often it wants to be heard of, and when it last was. It is not watched before its first ping.
-    pub(crate) watchdog: Option<Duration>,
-    pub(crate) pinged: Option<Instant>,
+    status: Option<String>,
+    /// How often it wants to be heard of, and when it last was. It is not watched before its first
+    /// ping.
+    watchdog: Option<Duration>,
+    pinged: Option<Instant>,
     /// What it put in the store before it was main.
-    pub(crate) staged: Vec<Said>,
+    staged: Vec<Notification>,
     /// It has served long enough to be gone back to.
-    pub(crate) good: bool,
+    good: bool,
     /// It said that it is stopping.
-    pub(crate) says_stopping: bool,
-    pub(crate) telling: Option<Telling>,
+    says_stopping: bool,
+    departure: Option<Departure>,
     /// It failed, or was rolled back: its end is no event.
-    pub(crate) dismissed: bool,
-    pub(crate) ended: bool,
+    dismissed: bool,
+    ended: bool,
     /// The rest of its processes is not given any time.
-    pub(crate) killed: Arc<AtomicBool>,
-    /// Waits until it is ready.
-    pub(crate) waiting: Option<AbortHandle>,
+    killed: bool,
+    /// The task that waits until it is ready.
+    waiting: Option<AbortHandle>,
 }
 
-/// The signals that tell it to go.
-#[derive(Debug)]
-pub(crate) struct Telling {
-    /// The next one's place in the sequence.
-    pub(crate) step: usize,
-    /// When the next one is due.
-    pub(crate) next: Option<Instant>,
-    /// When it is over at the latest.
-    pub(crate) kill: Option<Instant>,
+/// What is wrong with a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// It is not ready in time.
+    NotReady,
+    /// It sent no watchdog ping in time.
+    Hung,
 }
 
-impl Generation {
-    pub(crate) fn new(number: u64, slot: usize, machine: Machine, child: Child, now: Instant) -> Self {
+impl ProgramGeneration {
+    pub(crate) fn new(number: u64, slot: usize, process: ProgramProcess) -> Self {
         Self {
             number,
             slot,
-            machine,
-            child,
+            process,
             handover_id: None,
-            began: now,
+            began: now(),
             main_since: None,
             drains_since: None,
             ready_by: None,
@@ -82,71 +86,299 @@ impl Generation {
             staged: Vec::new(),
             good: false,
             says_stopping: false,
-            telling: None,
+            departure: None,
             dismissed: false,
             ended: false,
-            killed: Arc::new(AtomicBool::new(false)),
+            killed: false,
             waiting: None,
         }
     }
 
-    pub(crate) fn state(&self) -> State {
-        self.machine.state()
+    pub(crate) fn came_with(self, handover_id: Option<Arc<str>>) -> Self {
+        Self { handover_id, ..self }
     }
 
-    pub(crate) fn is_main(&self) -> bool {
-        matches!(self.state(), State::Serving | State::Reloading(_) | State::HandingOver)
+    pub(crate) fn watched(self, watchdog: Option<Duration>) -> Self {
+        Self { watchdog, ..self }
     }
 
-    /// Begins to tell it to go. `silently`: it knows already, and a second signal could mean "at once" to it.
-    pub(crate) fn tell_to_go(&mut self, signals: &StopSignals, now: Instant, kill: Option<Instant>, silently: bool) {
-        if self.telling.is_some() || self.ended {
+    pub(crate) fn of_last_good_version(self, went_back: bool) -> Self {
+        Self { went_back, ..self }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid
+    }
+
+    pub(crate) fn process(&self) -> &ProgramProcess {
+        &self.process
+    }
+
+    pub(crate) fn family(&self) -> &Family {
+        &self.process.family
+    }
+
+    pub(crate) fn image(&self) -> Option<&Image> {
+        self.process.image.as_ref()
+    }
+
+    pub(crate) fn handover_id(&self) -> Option<Arc<str>> {
+        self.handover_id.clone()
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(crate) fn main_since(&self) -> Option<Instant> {
+        self.main_since
+    }
+
+    pub(crate) fn drains_since(&self) -> Option<Instant> {
+        self.drains_since
+    }
+
+    pub(crate) fn went_back(&self) -> bool {
+        self.went_back
+    }
+
+    pub(crate) fn status(&self) -> Option<&str> {
+        self.status.as_deref()
+    }
+
+    pub(crate) fn says_stopping(&self) -> bool {
+        self.says_stopping
+    }
+
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.dismissed
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed
+    }
+}
+
+/// Its way to be main.
+impl ProgramGeneration {
+    /// It must be ready by then, as nobody else waits for it.
+    pub(crate) fn must_be_ready(&mut self, by: Instant) {
+        self.ready_by = Some(by);
+    }
+
+    /// It asks for more time to get ready.
+    pub(crate) fn extend(&mut self, until: Instant) {
+        self.ready_by = self.ready_by.map(|by| by.max(until));
+    }
+
+    pub(crate) fn waits(&mut self, waiting: Option<AbortHandle>) {
+        self.waiting = waiting;
+    }
+
+    /// Nobody waits any more until it is ready. False: that it is means nothing, as it is on its way
+    /// out.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.wait_no_more();
+        !self.dismissed && !self.ended
+    }
+
+    fn wait_no_more(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.abort();
+        }
+        self.ready_by = None;
+    }
+
+    /// It is main now. What it stored until now is returned, and counts.
+    pub(crate) fn becomes_main(&mut self) -> Vec<Notification> {
+        self.main_since = Some(now());
+        self.ready_by = None;
+        std::mem::take(&mut self.staged)
+    }
+
+    /// When it was made main, of one that is not known to be good.
+    pub(crate) fn unproven_since(&self, state: State) -> Option<Instant> {
+        self.main_since.filter(|_| !self.good && state.is_main())
+    }
+
+    pub(crate) fn becomes_good(&mut self) {
+        self.good = true;
+    }
+}
+
+/// What it says.
+impl ProgramGeneration {
+    /// Keeps the text, and returns it without control characters.
+    pub(crate) fn says(&mut self, text: &str) -> &str {
+        let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        self.status.insert(clean.take(MAX_STATUS).collect())
+    }
+
+    pub(crate) fn pings(&mut self) {
+        self.pinged = self.watchdog.map(|_| now());
+    }
+
+    pub(crate) fn watch_every(&mut self, every: Duration) {
+        let on = !every.is_zero() && every != Duration::from_micros(u64::MAX);
+        self.watchdog = on.then_some(every);
+        self.pinged = on.then(now);
+    }
+
+    pub(crate) fn stage(&mut self, what: Notification) {
+        if self.staged.len() < MAX_STAGED {
+            self.staged.push(what);
+        }
+    }
+
+    pub(crate) fn stops_by_itself(&mut self) {
+        self.says_stopping = true;
+    }
+}
+
+/// Its end.
+impl ProgramGeneration {
+    /// It drains. One that says that it stops is not told to: a second signal could mean "at once".
+    pub(crate) fn drain(&mut self, signals: &StopSignals, handover_id: Option<Arc<str>>) {
+        self.drains_since = Some(now());
+        if handover_id.is_some() {
+            self.handover_id = handover_id;
+        }
+        self.tell_to_go(signals, None, self.says_stopping);
+    }
+
+    /// It failed, and has `grace` to end.
+    pub(crate) fn dismiss(&mut self, signals: &StopSignals, grace: Duration) {
+        self.dismissed = true;
+        self.wait_no_more();
+        self.tell_to_go(signals, Some(now() + grace), false);
+    }
+
+    /// It failed, and is given no time.
+    pub(crate) fn discard(&mut self) {
+        self.dismissed = true;
+        self.kill();
+    }
+
+    /// Ends it by SIGABRT, as systemd does, and by SIGKILL if that does not help.
+    pub(crate) fn abort(&mut self, grace: Duration) {
+        self.tell_to_go(&StopSignals::default(), Some(now() + grace), true);
+        self.process.signal(Signal::SIGABRT);
+    }
+
+    fn tell_to_go(&mut self, signals: &StopSignals, kill: Option<Instant>, silently: bool) {
+        if self.departure.is_some() || self.ended {
             return;
         }
-        self.telling = Some(Telling { step: 0, next: None, kill });
-        self.next_signal(signals, now, silently);
+        let (departure, first) = Departure::begin(signals, now(), kill);
+        self.departure = Some(departure);
+        self.send(first.filter(|first| !silently || *first == Signal::SIGKILL));
     }
 
-    /// Time has passed.
-    pub(crate) fn keep_telling(&mut self, signals: &StopSignals, now: Instant) {
-        let Some(telling) = &self.telling else { return };
-        if telling.kill.is_some_and(|at| at <= now) {
-            self.kill();
-        } else if telling.next.is_some_and(|at| at <= now) {
-            self.next_signal(signals, now, false);
+    fn send(&mut self, signal: Option<Signal>) {
+        match signal {
+            Some(Signal::SIGKILL) => self.kill(),
+            Some(signal) => self.process.signal(signal),
+            None => {}
         }
     }
 
-    fn next_signal(&mut self, signals: &StopSignals, now: Instant, silently: bool) {
-        let Some(telling) = &mut self.telling else { return };
-        telling.next = None;
-        let Some((signal, wait)) = signals.step(telling.step) else { return };
-        telling.step += 1;
-        telling.next = wait.map(|wait| now + wait);
-        if signal == Signal::SIGKILL {
-            self.kill();
-        } else if !silently {
-            self.child.signal(signal);
-        }
-    }
-
-    /// With all of its processes.
+    /// Kills it with all of its processes.
     pub(crate) fn kill(&mut self) {
-        self.killed.store(true, Ordering::Relaxed);
-        self.telling = Some(Telling { step: usize::MAX, next: None, kill: None });
-        self.child.signal(Signal::SIGKILL);
-        self.child.family.signal(Signal::SIGKILL);
+        self.killed = true;
+        self.departure = Some(Departure::killed());
+        self.process.signal(Signal::SIGKILL);
+        self.process.family.signal(Signal::SIGKILL);
     }
 
+    /// Its first process has ended.
+    pub(crate) fn has_ended(&mut self) {
+        self.ended = true;
+        self.departure = None;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.abort();
+        }
+    }
+}
+
+/// The time.
+impl ProgramGeneration {
     /// When something is to be done about it, if nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let telling = self.telling.iter().flat_map(|telling| [telling.next, telling.kill]);
-        let watched = self.watched_until().filter(|_| !self.ended);
-        telling.chain([self.machine.deadline(), self.ready_by, watched]).flatten().min()
+        let departure = self.departure.as_ref().and_then(Departure::deadline);
+        [departure, self.ready_by, self.watched_until()].into_iter().flatten().min()
     }
 
-    /// When it is taken for hung.
-    pub(crate) fn watched_until(&self) -> Option<Instant> {
-        Some(self.pinged? + self.watchdog?)
+    fn watched_until(&self) -> Option<Instant> {
+        Some(self.pinged? + self.watchdog?).filter(|_| !self.ended)
+    }
+
+    /// Sends the signal that is due, and tells what is wrong.
+    pub(crate) fn on_time(&mut self, signals: &StopSignals, now: Instant) -> Option<Overdue> {
+        let due = self.departure.as_mut().and_then(|departure| departure.on_time(signals, now));
+        self.send(due);
+        if self.ready_by.is_some_and(|by| by <= now) {
+            self.ready_by = None;
+            return Some(Overdue::NotReady);
+        }
+        self.watched_until().filter(|until| *until <= now)?;
+        self.pinged = None;
+        Some(Overdue::Hung)
+    }
+}
+
+/// Its way to a newer version of the supervisor.
+impl ProgramGeneration {
+    /// `left_ms` is what its lifecycle still gives it.
+    pub(crate) fn record<'a>(&'a self, left_ms: Option<u64>, fds: &mut PassedFds<'a>) -> GenerationRecord {
+        let draining = self.drains_since.or_else(|| self.dismissed.then_some(self.began));
+        GenerationRecord {
+            number: self.number,
+            slot: self.slot,
+            pid: self.process.pid,
+            image: self.image().map(|image| fds.add(image.as_fd())),
+            handover_id: self.handover_id.as_deref().map(str::to_owned),
+            age_ms: millis(self.began),
+            main_ms: self.main_since.map(millis),
+            draining_ms: draining.map(millis),
+            left_ms,
+            good: self.good,
+            went_back: self.went_back,
+            says_stopping: self.says_stopping,
+            dismissed: self.dismissed,
+            status: self.status.clone(),
+            watchdog_us: self.watchdog.and_then(|every| u64::try_from(every.as_micros()).ok()),
+            watched: self.pinged.is_some(),
+            told: self.departure.as_ref().map(Departure::record),
+        }
+    }
+
+    pub(crate) fn resumed(of: GenerationRecord, process: ProgramProcess) -> Self {
+        Self {
+            handover_id: of.handover_id.map(Arc::from),
+            began: ago(of.age_ms),
+            main_since: of.main_ms.map(ago),
+            drains_since: of.draining_ms.map(ago),
+            went_back: of.went_back,
+            status: of.status,
+            watchdog: of.watchdog_us.map(Duration::from_micros),
+            pinged: of.watched.then(now),
+            good: of.good,
+            says_stopping: of.says_stopping,
+            departure: of.told.as_ref().map(Departure::resumed),
+            dismissed: of.dismissed,
+            ..Self::new(of.number, of.slot, process)
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What generations say by sd_notify(3), each with the rights that it has.
+//! What generations say by sd_notify(3), and the rights that each has.
 //!
 //! | who | may say |
 //! |---|---|
@@ -9,130 +9,210 @@
 //! `MAINPID`, `RELOADING` and `NOTIFYACCESS` are nobody's: who is main is the supervisor's to say.
 
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tracing::warn;
 
+use crate::error::{Error, Result};
 use crate::lifecycle::State;
-use crate::service::clock::now;
-use crate::supervise::builder::Senders;
-use crate::supervise::driver::{Driver, Happening};
-use crate::supervise::letters::{Said, read};
-use crate::supervise::ready::Ready;
-use crate::sys::mailbox::Letter;
-use crate::systemd::notify::Message;
-use crate::wire::notify::{store, store_remove};
+use crate::sys::mailbox::{self, ProcessMessage};
+use crate::sys::socket::register;
+use crate::wire::notify::MAX_DATAGRAM;
 
-/// Of a status text, so much is kept.
-const STATUS_KEPT: usize = 300;
-/// A next generation can keep so many things for when it is main.
-const MAX_STAGED: usize = 256;
+/// The name of what has no name, or one that cannot be, as with systemd.
+const NAMELESS: &str = "stored";
+/// Most notifications that are read before the end of a process is dealt with.
+const MAX_LAST: usize = 64;
 
-impl Driver {
-    pub(crate) fn on_letter(&mut self, letter: io::Result<Letter>) {
-        let letter = match letter {
-            Ok(letter) => letter,
-            Err(error) => return debug!(%error, "a notification cannot be read"),
+/// One thing that a generation said.
+#[derive(Debug)]
+pub(crate) enum Notification {
+    Ready,
+    Stopping,
+    Status(String),
+    Watchdog,
+    /// `WATCHDOG=trigger`
+    Unhealthy,
+    WatchdogEvery(Duration),
+    Extend(Duration),
+    Store {
+        name: String,
+        poll: bool,
+        fds: Vec<OwnedFd>,
+    },
+    Unstore(String),
+    /// It is answered by closing what came with it: all that was sent before has been read.
+    Barrier,
+    /// A field that is known and not for a generation to say, by its name.
+    Foreign(&'static str),
+}
+
+/// What becomes of a notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Right {
+    Counts,
+    /// It counts when its generation is main.
+    CountsWhenMain,
+    /// The field is for no program to say.
+    Nobodys(&'static str),
+    MeansNothing,
+}
+
+impl Notification {
+    /// Tells whether a generation in that state has a right to say this.
+    pub(crate) fn right(&self, state: State) -> Right {
+        let counts_if = |counts| if counts { Right::Counts } else { Right::MeansNothing };
+        match self {
+            Self::Status(_) | Self::Watchdog | Self::WatchdogEvery(_) | Self::Barrier => Right::Counts,
+            Self::Ready => counts_if(state == State::Starting),
+            Self::Unhealthy | Self::Stopping => counts_if(state.is_main()),
+            Self::Extend(_) => {
+                counts_if(matches!(state, State::Starting | State::Serving | State::Reloading(_) | State::Stopping))
+            }
+            Self::Store { .. } | Self::Unstore(_) => match state {
+                State::Starting | State::Standby | State::Trial => Right::CountsWhenMain,
+                state => counts_if(state.is_main()),
+            },
+            Self::Foreign(field) => Right::Nobodys(field),
+        }
+    }
+}
+
+/// Reads a message, in the order in which its fields count. What is not understood says nothing, as
+/// with systemd.
+pub(crate) fn read(bytes: &[u8], fds: Vec<OwnedFd>) -> Vec<Notification> {
+    let text = String::from_utf8_lossy(bytes);
+    let fields: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    let value = |name: &str| fields.iter().rfind(|(n, _)| *n == name).map(|(_, value)| *value);
+    let is = |name: &str| value(name) == Some("1");
+    let micros = |name: &str| value(name).and_then(|v| v.parse().ok()).map(Duration::from_micros);
+    let name = || value("FDNAME").filter(|name| is_name(name)).unwrap_or(NAMELESS).to_owned();
+    if is("BARRIER") {
+        return vec![Notification::Barrier];
+    }
+    let mut said = Vec::new();
+    if let Some(status) = value("STATUS") {
+        said.push(Notification::Status(status.to_owned()));
+    }
+    if is("FDSTORE") && !fds.is_empty() {
+        said.push(Notification::Store { name: name(), poll: value("FDPOLL") != Some("0"), fds });
+    }
+    if is("FDSTOREREMOVE") {
+        said.push(Notification::Unstore(name()));
+    }
+    said.extend(micros("EXTEND_TIMEOUT_USEC").map(Notification::Extend));
+    said.extend(micros("WATCHDOG_USEC").map(Notification::WatchdogEvery));
+    match value("WATCHDOG") {
+        Some("1") => said.push(Notification::Watchdog),
+        Some("trigger") => said.push(Notification::Unhealthy),
+        _ => {}
+    }
+    let foreign =
+        ["MAINPID", "RELOADING", "NOTIFYACCESS", "MAINPIDFD"].into_iter().filter(|name| value(name).is_some());
+    said.extend(foreign.map(Notification::Foreign));
+    if is("READY") {
+        said.push(Notification::Ready);
+    }
+    if is("STOPPING") {
+        said.push(Notification::Stopping);
+    }
+    said
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=255).contains(&name.len()) && name.bytes().all(|b| (32..127).contains(&b) && b != b':')
+}
+
+/// The socket that the program sends its notifications to.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    socket: AsyncFd<OwnedFd>,
+    /// Messages of processes that may send none.
+    strangers: u64,
+}
+
+impl Inbox {
+    pub(crate) fn open(socket: OwnedFd) -> Result<Self> {
+        let socket = register(socket, Interest::READABLE)
+            .map_err(|e| Error::os("the notifications of the program cannot be watched", e))?;
+        Ok(Self { socket, strangers: 0 })
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Cancel safety
+    /// No message is lost.
+    pub(crate) async fn next(&self) -> io::Result<ProcessMessage> {
+        self.socket.async_io(Interest::READABLE, |fd| mailbox::receive(fd.as_fd(), MAX_DATAGRAM)).await
+    }
+
+    /// Reads what was sent before the end of a process.
+    pub(crate) fn last(&self) -> Vec<ProcessMessage> {
+        (0..MAX_LAST).map_while(|_| mailbox::receive(self.as_fd(), MAX_DATAGRAM).ok()).collect()
+    }
+
+    /// Counts a message of a process that may send none, and says so now and then.
+    pub(crate) fn ignore(&mut self, pid: Option<u32>) {
+        self.strangers += 1;
+        if self.strangers.is_power_of_two() {
+            let count = self.strangers;
+            warn!(pid, "notifications of processes that may not send any are ignored (--notify-access): {count}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        let said: Vec<String> = read(text.as_bytes(), Vec::new()).iter().map(|one| format!("{one:?}")).collect();
+        said.join(" ")
+    }
+
+    #[test]
+    fn messages_are_read() {
+        assert_eq!(shown("READY=1\nSTATUS=all well"), r#"Status("all well") Ready"#);
+        assert_eq!(shown("STOPPING=1"), "Stopping");
+        assert_eq!(shown("WATCHDOG=1\nEXTEND_TIMEOUT_USEC=5000000"), "Extend(5s) Watchdog");
+        assert_eq!(shown("WATCHDOG=trigger\nWATCHDOG_USEC=1000"), "WatchdogEvery(1ms) Unhealthy");
+        assert_eq!(shown("FDSTOREREMOVE=1\nFDNAME=q"), r#"Unstore("q")"#);
+        assert_eq!(shown("BARRIER=1"), "Barrier");
+        assert_eq!(shown("MAINPID=7\nREADY=1"), r#"Foreign("MAINPID") Ready"#);
+    }
+
+    #[test]
+    fn what_makes_no_sense_says_nothing() {
+        for text in ["", "READY", "READY=2", "READY=0\n", "=1", "EXTEND_TIMEOUT_USEC=x", "FDSTORE=1", "\u{fffd}\0=\n"] {
+            assert_eq!(shown(text), "", "{text:?}");
+        }
+        let fd = std::fs::File::open("/dev/null").unwrap();
+        let said = read(b"FDSTORE=1\nFDNAME=a:b\nFDPOLL=0", vec![fd.into()]);
+        assert!(
+            matches!(&said[..], [Notification::Store { name, poll: false, fds }] if name == NAMELESS && fds.len() == 1)
+        );
+    }
+
+    #[test]
+    fn each_has_its_rights() {
+        let rights = |said: &Notification| {
+            [State::Starting, State::Trial, State::Serving, State::Draining, State::Stopping]
+                .map(|state| said.right(state))
         };
-        let Some(number) = letter.pid.and_then(|pid| self.sender(pid)) else {
-            self.strangers += 1;
-            if self.strangers.is_power_of_two() {
-                let pid = letter.pid;
-                warn!(
-                    pid,
-                    "notifications of processes that may not send any are ignored (--notify-access): {}",
-                    self.strangers
-                );
-            }
-            return;
-        };
-        for said in read(&letter.bytes, letter.fds) {
-            self.on_said(number, said);
-        }
-    }
-
-    fn sender(&self, pid: u32) -> Option<u64> {
-        let own = self.generations.values().find(|g| g.child.pid == pid && !g.ended);
-        let any = || self.generations.values().find(|g| self.plan.senders == Senders::All && g.child.family.has(pid));
-        own.or_else(any).map(|g| g.number)
-    }
-
-    fn on_said(&mut self, number: u64, said: Said) {
-        let served = self.served;
-        let Some(generation) = self.generations.get_mut(&number) else { return };
-        let (main, state) = (generation.is_main(), generation.state());
-        let coming = matches!(state, State::Starting | State::Standby | State::Trial);
-        match said {
-            Said::Ready if state == State::Starting && self.plan.ready == Ready::Notify => {
-                let _ = self.happenings.send(Happening::Ready(number));
-            }
-            Said::Status(text) => {
-                let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-                generation.status = Some(clean.take(STATUS_KEPT).collect());
-                if main && self.rolling.is_none() {
-                    self.manager.tell_if_room(&Message::new().status(self.serves()));
-                } else if !served {
-                    let text =
-                        format!("generation {number} starts: {}", text.chars().take(STATUS_KEPT).collect::<String>());
-                    self.manager.tell_if_room(&Message::new().status(text));
-                }
-            }
-            Said::Watchdog if generation.watchdog.is_some() => generation.pinged = Some(now()),
-            Said::Unhealthy if main => self.abort(number, "said WATCHDOG=trigger"),
-            Said::WatchdogEvery(every) => {
-                let on = !every.is_zero() && every != Duration::from_micros(u64::MAX);
-                generation.watchdog = on.then_some(every);
-                generation.pinged = on.then(now);
-            }
-            Said::Extend(by) => self.extend(number, by),
-            Said::Store { .. } | Said::Unstore(_) if main => self.keep(said),
-            Said::Store { .. } | Said::Unstore(_) if coming && generation.staged.len() < MAX_STAGED => {
-                generation.staged.push(said);
-            }
-            Said::Stopping if main => generation.says_stopping = true,
-            // What came with it is closed here: all that was sent before has been read.
-            Said::Barrier => {}
-            Said::Refused(field) => debug!(generation = number, "{field} is not for a program to say, and ignored"),
-            other => debug!(generation = number, ?state, ?other, "means nothing now"),
-        }
-    }
-
-    /// For as long as a generation gets ready, its own time; else that of whatever the service manager waits for.
-    fn extend(&mut self, number: u64, by: Duration) {
-        let Some(generation) = self.generations.get_mut(&number) else { return };
-        let (until, slot) = (now() + by.min(crate::drain::FAR), generation.slot);
-        match generation.state() {
-            State::Starting => {
-                if let Some(ready_by) = &mut generation.ready_by {
-                    *ready_by = until.max(*ready_by);
-                }
-                let main = self.slots[slot].main.and_then(|main| self.generations.get_mut(&main));
-                if let Some(main) = main {
-                    main.machine.extend(until);
-                }
-            }
-            State::Serving | State::Reloading(_) | State::Stopping => {}
-            _ => return,
-        }
-        self.manager.tell_if_room(&Message::new().extend_timeout(by));
-    }
-
-    /// In the store of the service manager, which outlives us, and in ours, for the generations to come.
-    pub(crate) fn keep(&mut self, said: Said) {
-        match said {
-            Said::Store { name, poll, fds } => {
-                let copies: io::Result<Vec<_>> = fds.iter().map(|fd| fd.try_clone()).collect();
-                match copies {
-                    Ok(copies) => self.manager.pass_if_room(store(&name, poll).into_bytes(), copies),
-                    Err(error) => warn!(%error, "{name:?} cannot be stored"),
-                }
-                self.estate.store(&name, poll, fds);
-            }
-            Said::Unstore(name) => {
-                self.estate.unstore(&name);
-                self.manager.pass_if_room(store_remove(&name).into_bytes(), Vec::new());
-            }
-            _ => {}
-        }
+        use Right::{Counts, CountsWhenMain, MeansNothing};
+        assert_eq!(rights(&Notification::Ready), [Counts, MeansNothing, MeansNothing, MeansNothing, MeansNothing]);
+        assert_eq!(rights(&Notification::Stopping), [MeansNothing, MeansNothing, Counts, MeansNothing, MeansNothing]);
+        let store = Notification::Unstore("q".into());
+        assert_eq!(rights(&store), [CountsWhenMain, CountsWhenMain, Counts, MeansNothing, MeansNothing]);
+        assert_eq!(rights(&Notification::Extend(Duration::ZERO)), [Counts, MeansNothing, Counts, MeansNothing, Counts]);
+        assert_eq!(rights(&Notification::Foreign("MAINPID")), [Right::Nobodys("MAINPID"); 5]);
+        assert_eq!(rights(&Notification::Barrier), [Counts; 5]);
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use crate::error::{Error, Kind, Result};
-use crate::supervise::estate::Item;
+use crate::supervise::inheritance::Item;
 use crate::sys::queue;
 use crate::sys::spawn::LISTEN_FDS_START;
 

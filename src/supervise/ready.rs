@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::error::{Error, Kind, Result};
-use crate::supervise::estate::Item;
+use crate::supervise::inheritance::Item;
 use crate::supervise::tree::Family;
 use crate::sys::{diag::Diag, queue};
 
@@ -56,9 +56,39 @@ pub enum Ready {
     Delay(Duration),
 }
 
+impl Ready {
+    /// Refuses what can never be.
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = match self {
+            Self::Http { path, .. }
+                if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) =>
+            {
+                "the path of a probe begins with / and has no blanks"
+            }
+            Self::Command(command) if command.is_empty() => "a command has a program at least",
+            Self::Delay(time) if *time > Duration::from_secs(3600) => "a delay above an hour is none",
+            _ => return Ok(()),
+        };
+        Err(Error::new(Kind::Invalid, format!("{wrong}: {self:?}")))
+    }
+
+    /// Says why a generation is not ready.
+    pub(crate) fn unmet(&self) -> &'static str {
+        match self {
+            Self::Notify => {
+                "it never said READY=1 (sd_notify); for a program that does not, choose another --ready, such as accept"
+            }
+            Self::Accept(_) => "it accepted no connection",
+            Self::Http { .. } => "it answered no probe",
+            Self::Command(_) => "the command never ended with 0",
+            Self::Delay(_) => "the delay is longer than that",
+        }
+    }
+}
+
 /// Where a probe connects to.
 #[derive(Debug, Clone)]
-pub(crate) enum Target {
+pub(crate) enum ProbeTarget {
     Tcp(SocketAddr),
     Unix(UnixAddress),
 }
@@ -66,7 +96,7 @@ pub(crate) enum Target {
 /// What a probe must do.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
-    target: Target,
+    target: ProbeTarget,
     path: Option<String>,
 }
 
@@ -85,14 +115,14 @@ impl Probe {
         })?;
         let address = queue::bound_to(item.fd.as_fd()).unwrap_or_default();
         let target = match (address.strip_prefix("unix:"), address.parse::<SocketAddr>()) {
-            (Some(path), _) => Target::Unix(
+            (Some(path), _) => ProbeTarget::Unix(
                 match path.strip_prefix('@') {
                     Some(name) => UnixAddress::from_abstract_name(name),
                     None => UnixAddress::from_pathname(path),
                 }
                 .map_err(|e| Error::os(format!("readiness cannot be probed at {address:?}"), e))?,
             ),
-            (None, Ok(inet)) => Target::Tcp(SocketAddr::new(reachable(inet.ip()), inet.port())),
+            (None, Ok(inet)) => ProbeTarget::Tcp(SocketAddr::new(reachable(inet.ip()), inet.port())),
             (None, Err(_)) => return Err(Error::new(Kind::Invalid, format!("{address:?} cannot be probed"))),
         };
         Ok(Some(Self { target, path }))
@@ -123,7 +153,7 @@ impl Probe {
     /// False: somebody else has accepted it.
     async fn attempt(&self, family: &Family) -> std::io::Result<bool> {
         match &self.target {
-            Target::Tcp(address) => {
+            ProbeTarget::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
                 let diag = Diag::open()?;
@@ -132,7 +162,7 @@ impl Probe {
                 let ours = self.accepted_by(family, acceptor).await?;
                 Ok(ours && self.answered(stream).await?)
             }
-            Target::Unix(address) => {
+            ProbeTarget::Unix(address) => {
                 let stream = std::os::unix::net::UnixStream::connect_addr(address)?;
                 stream.set_nonblocking(true)?;
                 let stream = UnixStream::from_std(stream)?;

@@ -1,197 +1,283 @@
-//! A reload of the whole service: of its one worker, or of one after the other.
+//! A reload of the whole program: of its one worker, or of one after the other.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-use tracing::{error, info, warn};
-
-use crate::error::{Error, Kind, Result};
-use crate::lifecycle::Event;
-use crate::service::Reloaded;
-use crate::service::actions::handover_id;
-use crate::service::clock::{millis, now};
-use crate::service::events;
-use crate::service::steps::What;
-use crate::supervise::driver::Driver;
+use crate::lifecycle::RequestId;
+use crate::reload::clock::now;
+use crate::reload::handle::{Asker, Reloaded};
+use crate::reload::requests::{failed, refused};
 use crate::supervise::image::Image;
-use crate::systemd::notify::{Message, monotonic_usec};
+use crate::sys::random;
 
-/// Who waits for the outcome.
-pub(crate) type Asker = oneshot::Sender<Result<Reloaded>>;
+/// The reloads, one at a time, and who waits for them.
+#[derive(Debug)]
+pub(crate) struct Reloads {
+    at_a_time: usize,
+    count: u64,
+    last_request: RequestId,
+    running: Option<Rolling>,
+    /// There shall be one more, and these wait for it.
+    wanted: bool,
+    waiting: Vec<Asker>,
+}
 
 /// A reload that is running.
 #[derive(Debug)]
-pub(crate) struct Rolling {
-    pub(crate) handover_id: String,
-    pub(crate) began: Instant,
+struct Rolling {
+    handover_id: Arc<str>,
+    began: Instant,
     asked: Vec<Asker>,
     left: VecDeque<usize>,
     running: BTreeSet<usize>,
-    done: Vec<usize>,
+    replaced: Vec<usize>,
     failed: Option<String>,
-    /// The version to start, if it is not the one at the path: the workers that were replaced go back.
-    pub(crate) image: Option<Image>,
-    /// What the workers were before.
+    /// The version that the workers had before.
     before: Option<Image>,
+    /// The workers that were replaced go back to that version, and why.
+    goes_back: Option<(Image, String)>,
 }
 
-impl Driver {
-    /// A request during a reload is answered by one more.
-    pub(crate) fn ask_for_reload(&mut self, asker: Option<Asker>) {
-        if self.stopping {
-            if let Some(asker) = asker {
-                let _ = asker.send(Err(Error::new(Kind::State, "no reload: the service is stopping")));
-            }
-            return;
-        }
-        self.pending.extend(asker);
+/// What must happen next in a reload.
+#[derive(Debug)]
+pub(crate) enum NextMove {
+    /// Nothing, before something has happened.
+    Wait,
+    /// The worker is to be replaced.
+    Replace(usize),
+    /// So many workers go back to the version of before, for that reason.
+    GoBack(usize, String),
+    Over(EndedReload),
+}
+
+/// A reload that is over.
+#[derive(Debug)]
+pub(crate) struct EndedReload {
+    pub(crate) handover_id: Arc<str>,
+    pub(crate) began: Instant,
+    /// Why it failed, if it did.
+    pub(crate) failed: Option<String>,
+    asked: Vec<Asker>,
+}
+
+impl Reloads {
+    pub(crate) fn new(at_a_time: usize, count: u64) -> Self {
+        Self { at_a_time, count, last_request: 0, running: None, wanted: false, waiting: Vec::new() }
+    }
+
+    /// Wants one more reload. A request during a reload is answered by the one after it.
+    pub(crate) fn want(&mut self, asker: Option<Asker>) {
+        self.waiting.extend(asker);
         self.wanted = true;
     }
 
-    /// Called when nothing else is left to do.
-    pub(crate) fn begin_reload(&mut self) {
-        if !self.wanted || self.rolling.is_some() || !self.served || self.stopping {
-            return;
-        }
+    /// Whether a reload is to begin, as none is running.
+    pub(crate) fn is_due(&self) -> bool {
+        self.wanted && self.running.is_none()
+    }
+
+    /// Whether no reload is running or wanted.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.wanted && self.running.is_none()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Whether the worker is being replaced.
+    pub(crate) fn replaces(&self, slot: usize) -> bool {
+        self.running.as_ref().is_some_and(|rolling| rolling.running.contains(&slot))
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn handover_id(&self) -> Option<Arc<str>> {
+        self.running.as_ref().map(|rolling| Arc::clone(&rolling.handover_id))
+    }
+
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.running.as_ref().map(|rolling| rolling.began)
+    }
+
+    /// The version to start, if it is not the one at the path.
+    pub(crate) fn image(&self) -> Option<Image> {
+        let (image, _) = self.running.as_ref()?.goes_back.as_ref()?;
+        Some(image.clone())
+    }
+
+    /// Numbers a request to a lifecycle. Who asked is answered by the whole, not by it.
+    pub(crate) fn request(&mut self) -> RequestId {
+        self.last_request += 1;
+        self.last_request
+    }
+
+    /// Begins a reload of so many workers, which are of the version `before`.
+    pub(crate) fn begin(&mut self, workers: usize, before: Option<Image>) {
         self.wanted = false;
-        self.reloads += 1;
-        let asked = std::mem::take(&mut self.pending);
-        let main = self.slots.iter().filter_map(|slot| slot.main).max();
-        let before = main.and_then(|main| self.generations.get(&main)?.child.image.clone());
-        let handover_id = handover_id();
-        info!(
-            message_id = events::RELOAD_STARTED,
-            generation = main,
-            handover_id,
-            old_pid = main.and_then(|main| Some(self.generations.get(&main)?.child.pid)),
-            "reload: starting generation {} from {}",
-            self.last_number + 1,
-            self.plan.recipe.program.display()
-        );
-        let text = format!("{}; starting generation {}", self.serves(), self.last_number + 1);
-        self.manager.tell(&Message::new().status(text).reloading(monotonic_usec()));
-        self.rolling = Some(Rolling {
-            handover_id,
+        self.count += 1;
+        self.running = Some(Rolling {
+            handover_id: random::id().into(),
             began: now(),
-            asked,
-            left: (0..self.slots.len()).collect(),
+            asked: std::mem::take(&mut self.waiting),
+            left: (0..workers).collect(),
             running: BTreeSet::new(),
-            done: Vec::new(),
+            replaced: Vec::new(),
             failed: None,
-            image: None,
             before,
+            goes_back: None,
         });
-        self.roll_on();
     }
 
-    /// As many workers at a time as may be.
-    fn roll_on(&mut self) {
-        loop {
-            let at_a_time = self.plan.at_a_time;
-            let Some(rolling) = &mut self.rolling else { return };
-            if rolling.failed.is_some() || rolling.running.len() >= at_a_time {
-                break;
-            }
-            let Some(slot) = rolling.left.pop_front() else { break };
-            rolling.running.insert(slot);
-            match (self.slots[slot].main, self.slots[slot].next) {
-                (Some(main), _) => {
-                    self.requests += 1;
-                    self.push(main, Event::Reload(self.requests));
-                }
-                // It is being started anew just now, perhaps from the old file: what it becomes is not what was asked for.
-                (None, Some(next)) => {
-                    self.requests += 1;
-                    self.push(next, Event::Reload(self.requests));
-                }
-                (None, None) => self.restart(slot, true),
-            }
-        }
-        let over =
-            self.rolling.as_ref().is_some_and(|r| r.running.is_empty() && (r.left.is_empty() || r.failed.is_some()));
-        if over {
-            self.end_reload();
-        }
-    }
-
-    /// One worker has a new main generation, or has failed to get one.
-    pub(crate) fn slot_done(&mut self, slot: usize, outcome: Result<(), String>) {
-        let Some(rolling) = &mut self.rolling else { return };
-        if !rolling.running.remove(&slot) {
-            return;
-        }
+    /// The worker has a new main generation, or failed to get one.
+    pub(crate) fn done(&mut self, slot: usize, outcome: Result<(), String>) {
+        let Some(rolling) = self.running.as_mut().filter(|rolling| rolling.running.contains(&slot)) else { return };
+        rolling.running.remove(&slot);
         match outcome {
-            Ok(()) => rolling.done.push(slot),
-            Err(reason) => rolling.failed = Some(rolling.failed.take().unwrap_or(reason)),
+            Ok(()) => rolling.replaced.push(slot),
+            Err(reason) => _ = rolling.failed.get_or_insert(reason),
         }
-        self.roll_on();
     }
 
-    pub(crate) fn is_rolling(&self, slot: usize) -> bool {
-        self.rolling.as_ref().is_some_and(|rolling| rolling.running.contains(&slot))
-    }
-
-    fn end_reload(&mut self) {
-        let Some(mut rolling) = self.rolling.take() else { return };
-        if let (Some(reason), None, false) = (&rolling.failed, &rolling.image, rolling.done.is_empty()) {
-            // Some workers are of the new version, and one of them failed: none shall stay.
-            let count = rolling.done.len();
-            match rolling.before.clone().filter(Image::is_intact) {
-                Some(before) => {
-                    warn!(handover_id = %rolling.handover_id, "reload failed: {reason}; {count} workers go back");
-                    rolling.failed = Some(format!("{reason}; {count} workers that were replaced went back"));
-                    rolling.left = std::mem::take(&mut rolling.done).into();
-                    let reason = rolling.failed.take();
-                    self.rolling = Some(Rolling { image: Some(before), ..rolling });
-                    self.going_back = reason;
-                    return self.roll_on();
-                }
-                None => {
-                    let stay = format!("{reason}; {count} workers stay on the new version, the old one is not kept");
-                    rolling.failed = Some(stay);
-                }
-            }
+    /// Tells what must happen next. To be asked until it says that it waits.
+    pub(crate) fn next_move(&mut self) -> NextMove {
+        let Some(rolling) = &mut self.running else { return NextMove::Wait };
+        if rolling.failed.is_none()
+            && rolling.running.len() < self.at_a_time
+            && let Some(slot) = rolling.left.pop_front()
+        {
+            rolling.running.insert(slot);
+            return NextMove::Replace(slot);
         }
-        let failed = self.going_back.take().or(rolling.failed);
-        let generation = self.slots.iter().filter_map(|slot| slot.main).max();
-        let pid = generation.and_then(|main| Some(self.generations.get(&main)?.child.pid));
-        let mut text = self.serves();
-        match &failed {
-            None => self.drain.metrics().reload("handed_over"),
-            Some(reason) => {
-                text = format!("{text}; reload failed: {reason}");
-                error!(
-                    message_id = events::RELOAD_FAILED,
-                    generation,
-                    handover_id = %rolling.handover_id,
-                    old_pid = pid,
-                    reload_ms = millis(rolling.began),
-                    reason,
-                    "reload failed: {reason}; {} on", self.serves()
-                );
-                self.drain.metrics().reload("rolled_back");
-                self.tell_step(What::RolledBack, generation.unwrap_or(0), Some(reason));
-            }
+        if !rolling.running.is_empty() {
+            return NextMove::Wait;
         }
-        self.remember(&rolling.handover_id, millis(rolling.began), failed.as_deref());
-        self.manager.tell(&Message::new().status(text).ready());
-        for asker in rolling.asked {
-            let outcome = match &failed {
-                None => Ok(Reloaded::HandedOver { generation: generation.unwrap_or(0), pid: pid.unwrap_or(0) }),
-                Some(reason) => Err(Error::new(Kind::Generation, format!("reload failed: {reason}"))),
-            };
-            let _ = asker.send(outcome);
+        if let Some(moves) = rolling.back() {
+            return moves;
+        }
+        match self.running.take() {
+            Some(rolling) => NextMove::Over(rolling.over()),
+            None => NextMove::Wait,
         }
     }
 
     /// The service stops: whoever waits is told.
-    pub(crate) fn refuse_reloads(&mut self) {
-        let rolling = self.rolling.take();
-        let asked = rolling.into_iter().flat_map(|rolling| rolling.asked).chain(self.pending.drain(..));
-        for asker in asked.collect::<Vec<_>>() {
-            let _ = asker.send(Err(Error::new(Kind::State, "no reload: the service is stopping")));
+    pub(crate) fn stop(&mut self) {
+        let asked = self.running.take().into_iter().flat_map(|rolling| rolling.asked);
+        for asker in asked.chain(self.waiting.drain(..)) {
+            refuse(asker);
         }
         self.wanted = false;
+    }
+}
+
+/// Tells who asked that the service is stopping.
+pub(crate) fn refuse(asker: Asker) {
+    let _ = asker.send(Err(refused("the service is stopping")));
+}
+
+impl Rolling {
+    /// If some workers are of the new version, and one of them failed, none shall stay.
+    fn back(&mut self) -> Option<NextMove> {
+        let count = self.replaced.len();
+        let reason = self.failed.take_if(|_| self.goes_back.is_none() && count > 0)?;
+        let Some(before) = self.before.clone().filter(Image::is_intact) else {
+            self.failed = Some(format!("{reason}; {count} workers stay on the new version, the old one is not kept"));
+            return None;
+        };
+        self.left = std::mem::take(&mut self.replaced).into();
+        self.goes_back = Some((before, format!("{reason}; {count} workers that were replaced went back")));
+        Some(NextMove::GoBack(count, reason))
+    }
+
+    fn over(self) -> EndedReload {
+        let failed = self.goes_back.map(|(_, reason)| reason).or(self.failed);
+        EndedReload { handover_id: self.handover_id, began: self.began, failed, asked: self.asked }
+    }
+}
+
+impl EndedReload {
+    /// Answers those who waited, with the newest main generation.
+    pub(crate) fn answer(self, generation: u64, pid: u32) {
+        for asker in self.asked {
+            let _ = asker.send(match &self.failed {
+                None => Ok(Reloaded::HandedOver { generation, pid }),
+                Some(reason) => Err(failed(reason)),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn image() -> Image {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"\x7fELF").unwrap();
+        Image::of(file).unwrap()
+    }
+
+    fn begun(before: Option<Image>) -> (Reloads, oneshot::Receiver<crate::error::Result<Reloaded>>) {
+        let mut reloads = Reloads::new(2, 0);
+        let (asker, answer) = oneshot::channel();
+        reloads.want(Some(asker));
+        assert!(reloads.is_due());
+        reloads.begin(3, before);
+        for slot in [0, 1] {
+            assert!(matches!(reloads.next_move(), NextMove::Replace(of) if of == slot));
+        }
+        assert!(matches!(reloads.next_move(), NextMove::Wait), "two at a time");
+        (reloads, answer)
+    }
+
+    #[test]
+    fn workers_are_replaced_one_after_the_other() {
+        let (mut reloads, mut answer) = begun(None);
+        reloads.want(None);
+        reloads.done(1, Ok(()));
+        assert!(matches!(reloads.next_move(), NextMove::Replace(2)));
+        reloads.done(0, Ok(()));
+        reloads.done(0, Err("told twice".into()));
+        assert!(matches!(reloads.next_move(), NextMove::Wait));
+        reloads.done(2, Ok(()));
+        let NextMove::Over(over) = reloads.next_move() else { panic!("it is over") };
+        over.answer(6, 66);
+        assert_eq!(answer.try_recv().unwrap().unwrap(), Reloaded::HandedOver { generation: 6, pid: 66 });
+        assert!(reloads.is_due(), "what was asked for meanwhile");
+    }
+
+    #[test]
+    fn those_that_were_replaced_go_back() {
+        let (mut reloads, mut answer) = begun(Some(image()));
+        reloads.done(0, Ok(()));
+        reloads.done(1, Err("exited".into()));
+        assert!(matches!(reloads.next_move(), NextMove::GoBack(1, reason) if reason == "exited"));
+        assert!(reloads.image().is_some() && matches!(reloads.next_move(), NextMove::Replace(0)));
+        reloads.done(0, Ok(()));
+        let NextMove::Over(over) = reloads.next_move() else { panic!("it is over") };
+        over.answer(6, 66);
+        let said = answer.try_recv().unwrap().unwrap_err().to_string();
+        assert!(said.contains("exited; 1 workers that were replaced went back"), "{said}");
+    }
+
+    #[test]
+    fn without_the_old_version_they_stay() {
+        let (mut reloads, _) = begun(None);
+        reloads.done(0, Ok(()));
+        reloads.done(1, Err("exited".into()));
+        let NextMove::Over(over) = reloads.next_move() else { panic!("it is over") };
+        assert_eq!(over.failed.unwrap(), "exited; 1 workers stay on the new version, the old one is not kept");
+        let (mut reloads, mut answer) = begun(None);
+        reloads.stop();
+        assert!(reloads.is_idle() && answer.try_recv().unwrap().unwrap_err().is_state());
     }
 }

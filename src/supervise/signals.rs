@@ -2,16 +2,12 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use tokio::signal::unix::{Signal as Arrivals, SignalKind, signal};
-use tracing::info;
 
 use crate::error::{Error, Result};
-use crate::lifecycle::Event;
-use crate::service::events;
-use crate::supervise::driver::Driver;
 
-/// From the moment it runs.
+/// The signals that a supervisor handles from the moment it runs.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub(crate) struct SupervisorSignals {
     reload: Arrivals,
     stop: Arrivals,
     interrupt: Arrivals,
@@ -20,7 +16,7 @@ pub(crate) struct Signals {
     renew: Arrivals,
 }
 
-impl Signals {
+impl SupervisorSignals {
     pub(crate) fn install() -> Result<Self> {
         let on = |kind, name: &str| {
             signal(kind).map_err(|e| Error::os(format!("no handler for {name} can be installed"), e))
@@ -35,13 +31,16 @@ impl Signals {
         })
     }
 
-    /// They were blocked if this is the program after another one in the same process.
+    /// Unblocks all signals. They are blocked if an older version of this program was in this
+    /// process before.
     pub(crate) fn unblock(&self) {
         let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::all()), None);
     }
 
+    /// Waits for the next signal.
+    ///
     /// # Cancel safety
-    /// None is lost.
+    /// No signal is lost.
     pub(crate) async fn next(&mut self) -> Signal {
         tokio::select! {
             biased;
@@ -52,26 +51,5 @@ impl Signals {
             Some(()) = self.passed.recv() => Signal::SIGUSR1,
             Some(()) = self.renew.recv() => Signal::SIGUSR2,
         }
-    }
-}
-
-impl Driver {
-    pub(crate) fn on_signal(&mut self, signal: Signal) {
-        match signal {
-            Signal::SIGQUIT => {
-                info!(message_id = events::STOP, generation = self.newest_main(), "SIGQUIT: cutting what is left");
-                self.stop_all(&Event::Quit);
-            }
-            Signal::SIGHUP => self.ask_for_reload(None),
-            Signal::SIGUSR2 => self.renewing = true,
-            // Logs are reopened on it by custom.
-            Signal::SIGUSR1 => self.generations.values().filter(|g| g.is_main()).for_each(|g| g.child.signal(signal)),
-            stop => self.on_stop(stop.as_str()),
-        }
-    }
-
-    pub(crate) fn on_stop(&mut self, cause: &str) {
-        info!(message_id = events::STOP, generation = self.newest_main(), "{cause}");
-        self.stop_all(&Event::Stop);
     }
 }

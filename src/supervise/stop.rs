@@ -1,24 +1,36 @@
-//! By which signals a generation is told to end.
+//! By which signals a generation is told to go, and when each is due.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
 use crate::settings::duration;
+use crate::supervise::record::{DepartureRecord, ahead, until};
 
-/// Signals, and how long to wait after each: `TERM`, or `TERM,10s,QUIT,5s,KILL`. Whatever is left when the drain timeout is over is
-/// killed.
+/// Signals, and how long to wait after each: `TERM`, or `TERM,10s,QUIT,5s,KILL`. Whatever is left
+/// when the drain timeout is over is killed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopSignals {
     steps: Vec<(Signal, Duration)>,
 }
 
+/// How far a generation has been told to go.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    /// The place of the next signal in the sequence.
+    step: usize,
+    /// When that is due.
+    next: Option<Instant>,
+    /// When the generation is killed at the latest.
+    kill: Option<Instant>,
+}
+
 impl StopSignals {
-    /// The signal of step `n`, and how long until the next one; `None`: there is no more.
-    pub(crate) fn step(&self, n: usize) -> Option<(Signal, Option<Duration>)> {
+    /// Returns the signal of step `n`, and how long until the next one; `None`: there is no more.
+    fn step(&self, n: usize) -> Option<(Signal, Option<Duration>)> {
         let (signal, wait) = *self.steps.get(n)?;
         Some((signal, (n + 1 < self.steps.len()).then_some(wait)))
     }
@@ -67,7 +79,51 @@ impl fmt::Display for StopSignals {
     }
 }
 
-/// With or without `SIG`, in any case.
+impl Departure {
+    /// Begins, with the first signal, which is sent now.
+    pub(crate) fn begin(signals: &StopSignals, now: Instant, kill: Option<Instant>) -> (Self, Option<Signal>) {
+        let mut departure = Self { step: 0, next: None, kill };
+        let first = departure.advance(signals, now);
+        (departure, first)
+    }
+
+    /// Nothing comes after SIGKILL.
+    pub(crate) fn killed() -> Self {
+        Self { step: usize::MAX, next: None, kill: None }
+    }
+
+    /// Returns the signal that is due, if there is one.
+    pub(crate) fn on_time(&mut self, signals: &StopSignals, now: Instant) -> Option<Signal> {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.kill) {
+            return Some(Signal::SIGKILL);
+        }
+        if is_due(self.next) { self.advance(signals, now) } else { None }
+    }
+
+    fn advance(&mut self, signals: &StopSignals, now: Instant) -> Option<Signal> {
+        self.next = None;
+        let (signal, wait) = signals.step(self.step)?;
+        self.step += 1;
+        self.next = wait.map(|wait| now + wait);
+        Some(signal)
+    }
+
+    /// When the next signal is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.next, self.kill].into_iter().flatten().min()
+    }
+
+    pub(crate) fn record(&self) -> DepartureRecord {
+        DepartureRecord { step: self.step, next_ms: self.next.map(until), kill_ms: self.kill.map(until) }
+    }
+
+    pub(crate) fn resumed(of: &DepartureRecord) -> Self {
+        Self { step: of.step, next: of.next_ms.map(ahead), kill: of.kill_ms.map(ahead) }
+    }
+}
+
+/// Reads the name of a signal, with or without `SIG`, in any case.
 pub(crate) fn signal(name: &str) -> Option<Signal> {
     let name = name.to_ascii_uppercase();
     format!("SIG{}", name.trim_start_matches("SIG")).parse().ok()
@@ -86,6 +142,19 @@ mod tests {
         assert_eq!(stop.step(3), None);
         assert_eq!(stop.to_string().parse::<StopSignals>().unwrap(), stop);
         assert_eq!(StopSignals::default().to_string(), "TERM");
+    }
+
+    #[test]
+    fn each_signal_comes_in_its_time_and_the_last_one_at_the_latest() {
+        let (signals, start) = ("TERM,10s,QUIT".parse().unwrap(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let (mut departure, first) = Departure::begin(&signals, start, Some(after(60)));
+        assert_eq!((first, departure.deadline()), (Some(Signal::SIGTERM), Some(after(10))));
+        assert_eq!(departure.on_time(&signals, after(9)), None);
+        assert_eq!(departure.on_time(&signals, after(10)), Some(Signal::SIGQUIT));
+        assert_eq!((departure.on_time(&signals, after(59)), departure.deadline()), (None, Some(after(60))));
+        assert_eq!(departure.on_time(&signals, after(60)), Some(Signal::SIGKILL));
+        assert_eq!(Departure::killed().deadline(), None);
     }
 
     #[test]

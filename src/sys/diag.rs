@@ -1,5 +1,5 @@
 //! Which socket is at the other end of a connection within this machine: its inode, as
-//! `/proc/PID/fd` names it. The tool has it, too, so it stands alone.
+//! `/proc/PID/fd` names it.
 //!
 //! # References
 //! sock_diag(7). An exact lookup, not a dump: its cost does not grow with the number of
@@ -32,21 +32,26 @@ const UNIX_DIAG_PEER: u16 = 2;
 /// "I have no cookie."
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
-/// A socket to ask the kernel by.
+/// A socket by which the kernel is asked about other sockets: see sock_diag(7).
 #[derive(Debug)]
-pub(crate) struct Diag(OwnedFd);
+pub struct Diag(OwnedFd);
 
 /// A TCP socket of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tcp {
-    pub(crate) inode: u64,
+pub struct Tcp {
+    /// The inode of the socket.
+    pub inode: u64,
     /// Its peer may still get what is sent to it. False of a listener, too, which is found where
     /// there is no connection.
-    pub(crate) sends: bool,
+    pub sends: bool,
 }
 
 impl Diag {
-    pub(crate) fn open() -> io::Result<Self> {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// The kernel has no sock_diag(7), or there are no fds left.
+    pub fn open() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECS))?;
@@ -55,7 +60,10 @@ impl Diag {
 
     /// Finds the socket bound to `own` whose peer is `other`. Without one it is whatever listens at
     /// `own`.
-    pub(crate) fn tcp(&self, own: SocketAddr, other: SocketAddr) -> io::Result<Option<Tcp>> {
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn tcp(&self, own: SocketAddr, other: SocketAddr) -> io::Result<Option<Tcp>> {
         let mut request = Vec::with_capacity(56);
         request.push(if own.is_ipv4() { AF_INET } else { AF_INET6 });
         request.extend([IPPROTO_TCP, 0, 0]);
@@ -75,7 +83,10 @@ impl Diag {
 
     /// Finds the inode at the other end of the Unix socket with that inode. It is `None` if nobody
     /// has accepted it, or there is no such socket.
-    pub(crate) fn unix_peer(&self, own: u64) -> io::Result<Option<u64>> {
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn unix_peer(&self, own: u64) -> io::Result<Option<u64>> {
         let own = u32::try_from(own).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut request = Vec::with_capacity(24);
         request.extend([AF_UNIX, 0, 0, 0]);
@@ -120,7 +131,7 @@ impl Diag {
 
 /// Returns whether that process has that socket open. One whose descriptors may not be read has
 /// none that we know of.
-pub(crate) fn holds(pid: u32, inode: u64) -> bool {
+pub fn holds(pid: u32, inode: u64) -> bool {
     let wanted = format!("socket:[{inode}]");
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| to.as_os_str() == wanted.as_str())

@@ -6,11 +6,13 @@
 //! kernel choose an abstract name.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind, getsockname,
-    recvmsg, socket,
+    self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, getsockname,
+    recvmsg,
 };
 
 use crate::sys::peer::pass_credentials;
@@ -20,31 +22,63 @@ const MAX_FDS: usize = 253;
 
 /// A message, and its sender as the kernel vouches for it.
 #[derive(Debug)]
-pub(crate) struct Letter {
-    pub(crate) bytes: Vec<u8>,
+pub struct ProcessMessage {
+    /// What it says: lines such as `READY=1`.
+    pub bytes: Vec<u8>,
     /// The sender, or `None` if it is of a PID namespace that ours cannot see.
-    pub(crate) pid: Option<u32>,
-    pub(crate) fds: Vec<OwnedFd>,
+    pub pid: Option<u32>,
+    /// What came along. Dropped, that of a `BARRIER=1` tells its sender that all before it was
+    /// read.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl ProcessMessage {
+    /// Returns the value of a line `NAME=…`, the first if there are several. It is `None`, too, if
+    /// the message is no text.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(&self.bytes).ok()?.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    }
 }
 
 /// Opens a socket, nonblocking and close-on-exec, of an abstract [name] that nobody else has.
-pub(crate) fn open() -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// There are no fds left.
+pub fn open() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    bind(fd.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    let fd = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    socket::bind(fd.as_raw_fd(), &UnixAddr::new_unnamed())?;
     pass_credentials(fd.as_fd())?;
     Ok(fd)
 }
 
+/// Makes a blocking socket at a path.
+///
+/// # Errors
+/// There is something at the path already, or it cannot be made there.
+pub fn bind(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::bind(path)?;
+    pass_credentials(socket.as_fd())?;
+    Ok(socket)
+}
+
 /// Returns the name of a socket that [`open`] made, as `NOTIFY_SOCKET` has it.
-pub(crate) fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
+///
+/// # Errors
+/// It is another socket.
+pub fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
     let address: UnixAddr = getsockname(fd.as_raw_fd())?;
     let name = address.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
     Ok(format!("@{}", name.ok_or(io::ErrorKind::InvalidData)?))
 }
 
-/// Receives the next letter. One that is longer than `limit` is an error, and gone.
-pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Letter> {
+/// Receives the next message. systemd takes at most 4,096 bytes.
+///
+/// # Errors
+/// With `WouldBlock` if there is none, and the socket is nonblocking or its timeout is over; with
+/// `InvalidData` if it is longer than `limit`: then it is gone.
+pub fn receive(socket: impl AsFd, limit: usize) -> io::Result<ProcessMessage> {
+    let socket = socket.as_fd();
     let mut bytes = vec![0; limit + 1];
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS], UnixCredentials);
     let (length, truncated, pid, fds) = {
@@ -68,13 +102,13 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Letter
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long, or has too many fds"));
     }
     bytes.truncate(length);
-    Ok(Letter { bytes, pid, fds })
+    Ok(ProcessMessage { bytes, pid, fds })
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::linux::net::SocketAddrExt as _;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    use std::os::unix::net::SocketAddr;
 
     use super::*;
 

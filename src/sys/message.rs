@@ -98,13 +98,25 @@ fn credentials(message: &libc::msghdr) -> Option<Credentials> {
 }
 
 /// An address as the kernel writes it.
-struct Name {
+pub(super) struct Name {
     storage: libc::sockaddr_storage,
     length: usize,
 }
 
 impl Name {
-    fn address(&self) -> Option<Address> {
+    /// Has a system call write an address, into that many bytes at most.
+    pub(super) fn filled_in<T>(
+        call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> nix::Result<T>,
+    ) -> io::Result<(T, Self)> {
+        // SAFETY: all zeroes is a valid sockaddr_storage: of no family.
+        let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let mut length = STORAGE;
+        let done = call((&raw mut storage).cast(), &raw mut length)?;
+        Ok((done, Self { storage, length: length as usize }))
+    }
+
+    /// Reads it; `None`: it is of none of the kinds that anything here has.
+    pub(super) fn address(&self) -> Option<Address> {
         /// Where a Unix path begins.
         const PATH: usize = std::mem::offset_of!(libc::sockaddr_un, sun_path);
         let pointer = &raw const self.storage;

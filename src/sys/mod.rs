@@ -1,6 +1,7 @@
 //! The only `unsafe`, the only raw syscalls.
 #![expect(unsafe_code, reason = "fds by number and syscalls that nix has no call for; nowhere else in the crate")]
 
+pub(crate) mod accept;
 pub(crate) mod background;
 pub(crate) mod child;
 #[cfg(feature = "supervise")]
@@ -24,6 +25,7 @@ pub(crate) mod scm;
 pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+#[cfg_attr(not(feature = "supervise"), expect(unreachable_pub, reason = "with the feature they are reachable"))]
 pub(crate) mod stat;
 pub(crate) mod status;
 pub(crate) mod unix_path;

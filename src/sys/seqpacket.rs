@@ -1,16 +1,9 @@
 //! Sequential packets on a Unix socket: what std has no types for.
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv, send};
+use nix::sys::socket::{MsgFlags, recv, send};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-/// Accepts the next connection, close-on-exec and nonblocking.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
-    // SAFETY: the kernel just installed this fd for us; nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Receives one packet, and returns its real length, which is more than the buffer's if it did not
 /// fit. It never blocks.

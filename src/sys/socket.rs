@@ -13,7 +13,8 @@ use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use nix::unistd::{SysconfVar, sysconf};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -88,18 +89,21 @@ pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedF
     let Some(number) = fds.take_raw_fd(index)? else {
         return Ok(None);
     };
-    if !is_open(number) {
-        return Err(Errno::EBADF.into());
-    }
+    close_on_exec(number)?;
     // SAFETY: it is open, passed to this process to own, and ListenFd gives each out once per
     // process, because it removes LISTEN_FDS when it reads it.
-    let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    set_cloexec(fd.as_fd())?;
-    Ok(Some(fd))
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
+/// Makes the fd of that number close-on-exec, which fails with EBADF unless it is open.
+fn close_on_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: F_SETFD reads and writes no memory of ours; an unused number is answered by EBADF.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     Ok(())
 }
 
@@ -119,6 +123,12 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Tells whether the fd is nonblocking.
+#[cfg(test)]
+pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_NONBLOCK))
+}
+
 /// Sets whether the fd stays open over an exec(2).
 #[cfg(feature = "supervise")]
 pub(crate) fn set_inherited(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
@@ -129,13 +139,12 @@ pub(crate) fn set_inherited(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 /// Takes an fd that an earlier program of this process left open for us; close-on-exec from now on.
 #[cfg(feature = "supervise")]
 pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
-    if number < 3 || !is_open(number) {
+    if number < 3 {
         return Err(Errno::EBADF.into());
     }
+    close_on_exec(number)?;
     // SAFETY: it is open, and the caller, who was told of it, takes each once.
-    let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    set_cloexec(fd.as_fd())?;
-    Ok(fd)
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Makes the fd blocking, for all who share the open file description.
@@ -269,6 +278,16 @@ pub(crate) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> 
 /// Has the tokio runtime that we are in watch the fd, which is nonblocking, or a pidfd.
 pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Does what [`register`] does with an fd that has other owners too. The reactor takes each fd
+/// once: whoever registers it a second time, before the first registration is dropped, gets an
+/// error. So a socket of datagrams, which waits to receive and to send at the same time, is
+/// duplicated for each.
+pub(crate) fn register_shared(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives, and an Arc keeps
+    // it alive.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 

@@ -1,4 +1,4 @@
-//! What `/proc` says of a process. The tool has it, too, so it stands alone.
+//! What `/proc` says of a process.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -10,37 +10,43 @@ use std::path::PathBuf;
 /// One of the kernel's flags of a process: it has not executed a program since its fork.
 const PF_FORKNOEXEC: u64 = 0x40;
 
-/// What is taken from proc_pid_stat(5).
+/// A process as proc_pid_stat(5) shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stat {
-    pub(crate) pid: u32,
+pub struct Stat {
+    /// Its pid.
+    pub pid: u32,
     /// Its first thread has ended: a zombie, or just being removed. Other threads may still be
     /// ending.
-    pub(crate) dead: bool,
-    pub(crate) parent: u32,
-    pub(crate) group: u32,
-    pub(crate) session: u32,
+    pub dead: bool,
+    /// The pid of its parent.
+    pub parent: u32,
+    /// The id of its process group.
+    pub group: u32,
+    /// The id of its session.
+    pub session: u32,
     /// It runs what its parent ran: it has not called execve(2).
-    pub(crate) forked: bool,
+    pub forked: bool,
     /// When it began, in clock ticks since the boot. With the pid it names one process for good.
-    pub(crate) started: u64,
+    pub started: u64,
 }
 
-/// Reads the entry of that process. It is `None` if there is none of that pid, or /proc does not
-/// show it.
-pub(crate) fn stat(pid: u32) -> Option<Stat> {
+/// Reads about that process. It is `None` if there is none of that pid, or /proc does not show it.
+pub fn stat(pid: u32) -> Option<Stat> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Reads all processes that /proc shows.
-pub(crate) fn all() -> impl Iterator<Item = Stat> {
+/// Reads about all processes that /proc shows.
+pub fn all() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// Returns the path of its program (`self` is this one), or of what has replaced that: the kernel
-/// marks a file that is no longer there.
-pub(crate) fn program(pid: impl Display) -> io::Result<PathBuf> {
+/// Returns the path of a process's program (`self` is this one), or of what has replaced that: the
+/// kernel marks a file that is no longer there.
+///
+/// # Errors
+/// There is no such process, or it is somebody else's.
+pub fn program(pid: impl Display) -> io::Result<PathBuf> {
     let bytes = fs::read_link(format!("/proc/{pid}/exe"))?.into_os_string().into_vec();
     Ok(OsString::from_vec(bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes)).into())
 }

@@ -1,4 +1,5 @@
-//! Sockets by name: those that systemd passed, those of the previous generation, or, without either, bound ones.
+//! Finds sockets by name: those that systemd passed, those of the previous generation, or, without
+//! either, bound ones.
 //!
 //! ```no_run
 //! use handover::systemd::activation::{self, Activation};
@@ -29,33 +30,41 @@
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket as sys;
 use crate::systemd::environment::Environment;
+use crate::systemd::typed;
 use crate::wire::listen::{self, Listen};
 use listenfd::ListenFd;
+use std::fs::File;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 
 pub use crate::systemd::bind::{SOCKET_MODE, bind, bind_datagram, bind_seqpacket};
+pub(crate) use crate::systemd::socket::{FromPassed, Need};
 pub use crate::systemd::socket::{Listener, LocalAddr, Socket, SocketKind};
 pub use crate::systemd::typed::{PassedConnection, SeqpacketListener};
+pub(crate) use crate::systemd::typed::{RECEIVED, UDP};
 
 /// Where the sockets of an [`Activation`] come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// `LISTEN_FDS`, by systemd or by the previous generation.
+    /// They were passed with `LISTEN_FDS`, by systemd or by the previous generation.
     Environment,
-    /// [`Activation::from_fds`].
+    /// They were given to [`Activation::from_fds`].
     Given,
     /// There is no `LISTEN_FDS`, or it is 0.
     Nothing,
-    /// There is a `LISTEN_FDS`, but `LISTEN_PID` names another process, or, if None, is not set. Nothing was touched.
+    /// There is a `LISTEN_FDS`, but `LISTEN_PID` names another process, or, if None, is not set.
+    /// Nothing was touched.
     NotForUs(Option<u32>),
 }
 
 /// The sockets that were passed to this process, each under a name; one name may have several.
 ///
-/// Names, never positions: their order between several .socket units is undefined. A name is the
-/// `FileDescriptorName=` of the .socket unit, without it the unit's own name, as in `web.socket`.
+/// They are known by name and never by position, because their order between several .socket units
+/// is undefined. A name is the `FileDescriptorName=` of the .socket unit, without it the unit's own
+/// name, as in `web.socket`.
 ///
 /// Dropping it closes what was not taken.
 #[derive(Debug)]
@@ -70,13 +79,14 @@ pub struct Activation {
 impl Activation {
     /// Takes the sockets that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` pass to this process.
     ///
-    /// They are made close-on-exec. A socket that arrives twice under one name, as one does that is both of a
-    /// .socket unit and in the fd store, is kept once.
+    /// They are made close-on-exec. A socket that arrives twice under one name, as one does that is
+    /// both of a .socket unit and in the fd store, is kept once.
     ///
-    /// Unlike other implementations this one takes nothing when `LISTEN_PID` is missing. Sockets can be taken once
-    /// per process: if there are any, `LISTEN_PID` and `LISTEN_FDS` are then removed from the environment of the
-    /// process (not from the captured value), which the crate `listenfd` does. As any change of the environment it must not
-    /// coincide with a getenv(3) of C code in another thread: call this early in `main`.
+    /// Unlike other implementations this one takes nothing when `LISTEN_PID` is missing. Sockets
+    /// can be taken once per process: if there are any, `LISTEN_PID` and `LISTEN_FDS` are then
+    /// removed from the environment of the process (not from the captured value), which the crate
+    /// `listenfd` does. As any change of the environment it must not coincide with a getenv(3) of C
+    /// code in another thread: call this early in `main`.
     ///
     /// # Errors
     ///
@@ -96,7 +106,8 @@ impl Activation {
             let why = format!("LISTEN_FDS_FIRST_FD={first:?} is not systemd's; unset it, the sockets begin at fd 3");
             return Err(Error::new(Kind::Invalid, why));
         }
-        // Only now: it takes a missing LISTEN_PID for a match, and removes the variables also when they are not ours.
+        // Only now: it takes a missing LISTEN_PID for a match, and removes the variables also when
+        // they are not ours.
         let mut passed = ListenFd::from_env();
         if passed.len() != count {
             let why = "LISTEN_FDS: the sockets were already taken in this process, or the environment is not its own";
@@ -114,7 +125,7 @@ impl Activation {
         Self::new(Source::Environment, sockets)
     }
 
-    /// Sockets that came in another way, each under its name. They are made close-on-exec.
+    /// Takes sockets that came in another way, each under its name. They are made close-on-exec.
     ///
     /// # Errors
     ///
@@ -129,13 +140,13 @@ impl Activation {
         Self::new(Source::Given, sockets)
     }
 
-    /// Where the sockets come from, or why there are none.
+    /// Returns where the sockets come from, or why there are none.
     #[must_use]
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// The names of what was passed and not yet taken, each once, in the order of the fds.
+    /// Lists the names of what was passed and not yet taken, each once, in the order of the fds.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut names = Vec::new();
@@ -147,12 +158,12 @@ impl Activation {
         names
     }
 
-    /// What was passed and not yet taken.
+    /// Lists what was passed and not yet taken.
     pub(crate) fn passed(&self) -> &[Socket] {
         &self.sockets
     }
 
-    /// Whether something of that name can be taken.
+    /// Tells whether something of that name can be taken.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.sockets.iter().any(|socket| socket.name() == name)
@@ -171,20 +182,26 @@ impl Activation {
         Ok(taken)
     }
 
-    /// Takes the listening TCP and Unix stream sockets of that name, nonblocking from now on: at least one.
+    /// Takes the listening TCP and Unix stream sockets of that name, nonblocking from now on: at
+    /// least one.
     ///
     /// # Errors
     ///
-    /// As for [`take`](Self::take); and one of them is of another kind or does not listen: then none is taken.
+    /// They are those of [`take`](Self::take); and one of them is of another kind or does not
+    /// listen: then none is taken.
     pub fn listeners(&mut self, name: &str) -> Result<Vec<Listener>> {
-        self.take_checked(name, Socket::check_listener)?.into_iter().map(Socket::into_listener).collect()
+        self.take_as(name)
     }
 
-    /// All of that name or, if one of them is of another kind, none.
-    pub(crate) fn take_checked(&mut self, name: &str, check: fn(&Socket) -> Result<()>) -> Result<Vec<Socket>> {
-        self.check(name)?;
-        self.sockets.iter().filter(|socket| socket.name() == name).try_for_each(check)?;
+    /// Takes all of that name or, if one of them is of another kind than is needed, none.
+    pub(crate) fn take_checked(&mut self, name: &str, need: &Need) -> Result<Vec<Socket>> {
+        self.sockets.iter().filter(|socket| socket.name() == name).try_for_each(|socket| socket.check(need))?;
         self.take(name)
+    }
+
+    /// Takes all of that name and converts them or, if one of them cannot be converted, takes none.
+    fn take_as<T: FromPassed>(&mut self, name: &str) -> Result<Vec<T>> {
+        self.take_checked(name, &T::NEED)?.into_iter().map(T::from_passed).collect()
     }
 
     /// Closes what was not taken. Returns a name for each fd that was closed, for the log.
@@ -239,6 +256,98 @@ impl Activation {
             }
         };
         Err(Error::new(Kind::Socket, why))
+    }
+}
+
+/// Each of these takes everything of a name, at least one fd, or nothing: the errors are those of
+/// [`take`](Activation::take), and one of them is of another kind.
+impl Activation {
+    /// Takes the listening Unix seqpacket sockets (`ListenSequentialPacket=`), nonblocking from now
+    /// on.
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn seqpacket_listeners(&mut self, name: &str) -> Result<Vec<SeqpacketListener>> {
+        self.take_as(name)
+    }
+
+    /// Takes the UDP sockets (`ListenDatagram=` with a port).
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn udp_sockets(&mut self, name: &str) -> Result<Vec<UdpSocket>> {
+        self.take_fds(name, &UDP)
+    }
+
+    /// Takes the Unix datagram sockets (`ListenDatagram=` with a path or `@name`).
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn unix_datagrams(&mut self, name: &str) -> Result<Vec<UnixDatagram>> {
+        self.take_fds(name, &typed::UNIX_DATAGRAM)
+    }
+
+    /// Takes the FIFOs (`ListenFIFO=`). systemd has opened them for reading and writing, so they
+    /// never end.
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn fifos(&mut self, name: &str) -> Result<Vec<File>> {
+        self.take_fds(name, &typed::FIFO)
+    }
+
+    /// Takes the netlink sockets (`ListenNetlink=`).
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn netlinks(&mut self, name: &str) -> Result<Vec<OwnedFd>> {
+        self.take_fds(name, &typed::NETLINK)
+    }
+
+    /// Takes the POSIX message queues (`ListenMessageQueue=`), for mq_receive(3).
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn message_queues(&mut self, name: &str) -> Result<Vec<OwnedFd>> {
+        self.take_fds(name, &typed::MESSAGE_QUEUE)
+    }
+
+    /// Takes the special files (`ListenSpecial=`): devices, or files of /proc and /sys.
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn specials(&mut self, name: &str) -> Result<Vec<File>> {
+        self.take_fds(name, &typed::SPECIAL)
+    }
+
+    /// Takes the one connection of a process that `Accept=yes` started. systemd calls it
+    /// `connection` unless `FileDescriptorName=` says otherwise. `REMOTE_ADDR` and `REMOTE_PORT`
+    /// say what its `peer_addr()` does.
+    ///
+    /// # Errors
+    ///
+    /// See above; and there are several.
+    #[doc(alias = "inetd")]
+    pub fn connection(&mut self, name: &str) -> Result<PassedConnection> {
+        let mut connections = self.take_as(name)?;
+        match (connections.pop(), connections.is_empty()) {
+            (Some(connection), true) => Ok(connection),
+            _ => {
+                let why = format!("there are several connections named {name:?}; Accept=yes passes one");
+                Err(Error::new(Kind::Socket, why))
+            }
+        }
+    }
+
+    fn take_fds<T: From<OwnedFd>>(&mut self, name: &str, need: &Need) -> Result<Vec<T>> {
+        Ok(self.take_checked(name, need)?.into_iter().map(|socket| OwnedFd::from(socket).into()).collect())
     }
 }
 

@@ -1,9 +1,9 @@
-//! Listening without systemd.
+//! Binds sockets without systemd.
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket as sys;
-use crate::systemd::socket::{Listener, Socket};
-use crate::systemd::typed::SeqpacketListener;
+use crate::systemd::socket::{FromPassed as _, Listener, Need, Socket, SocketKind};
+use crate::systemd::typed::{DATAGRAM, SeqpacketListener};
 use nix::sys::socket::{SockType, UnixAddr};
 use nix::sys::stat::Mode;
 use std::io;
@@ -12,10 +12,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-/// The mode of the file of a Unix socket that [`bind`] makes, before the umask: only its own user can connect.
+/// The mode of the file of a Unix socket that [`bind`] makes, before the umask: only its own user
+/// can connect.
 ///
-/// systemd's default, `SocketMode=0666`, is a decision of the administrator who wrote the unit; nobody
-/// made one here.
+/// systemd's default, `SocketMode=0666`, is a decision of the administrator who wrote the unit;
+/// nobody made one here.
 pub const SOCKET_MODE: u32 = 0o600;
 
 /// Binds and listens, for when nobody passed a socket.
@@ -29,44 +30,47 @@ pub const SOCKET_MODE: u32 = 0o600;
 /// | `/run/web.sock`, `unix:/run/web.sock` | that path, of mode [`SOCKET_MODE`] |
 /// | `@web`, `unix:@web` | that abstract name |
 ///
-/// TCP ports can be bound again while old connections linger (`SO_REUSEADDR`). The backlog is 4096, of which the
-/// kernel grants at most `net.core.somaxconn`.
+/// TCP ports can be bound again while old connections linger (`SO_REUSEADDR`). The backlog is 4096,
+/// of which the kernel grants at most `net.core.somaxconn`.
 ///
-/// The file of a Unix socket is replaced if nobody listens at it any more, and is never removed otherwise: other generations
-/// may still be using it. ([`Service`](crate::Service) removes those that it bound when it stops for good.)
+/// The file of a Unix socket is replaced if nobody listens at it any more, and is never removed
+/// otherwise: other generations may still be using it. ([`Service`](crate::Service) removes those
+/// that it bound when it stops for good.)
 ///
 /// # Errors
 ///
-/// The address is none of these, is in use, or is not permitted. At a Unix path there is something else than a
-/// socket, or somebody listens.
+/// The address is none of these, is in use, or is not permitted. At a Unix path there is something
+/// else than a socket, or somebody listens.
 ///
 /// # Limitations
 ///
-/// Of two processes that bind one and the same Unix path at the same moment, one may end up unreachable: between
-/// bind(2) and listen(2) a socket looks like a stale one. Under systemd, which binds, that cannot happen.
+/// Of two processes that bind one and the same Unix path at the same moment, one may end up
+/// unreachable: between bind(2) and listen(2) a socket looks like a stale one. Under systemd, which
+/// binds, that cannot happen.
 pub fn bind(address: &str) -> Result<Vec<Listener>> {
-    open("", Form::Stream, address)?.into_iter().map(Socket::into_listener).collect()
+    open("", Form::Stream, address)?.into_iter().map(Listener::from_passed).collect()
 }
 
-/// Binds a Unix socket that keeps packets apart, and listens. The address is a path or a name, as for [`bind`].
+/// Binds a Unix socket that keeps packets apart, and listens. The address is a path or a name, as
+/// [`bind`] takes them.
 ///
 /// # Errors
 ///
-/// As for [`bind`].
+/// They are those of [`bind`].
 pub fn bind_seqpacket(address: &str) -> Result<SeqpacketListener> {
     let mut sockets = open("", Form::Seqpacket, address)?;
     let socket = sockets.pop().ok_or_else(|| invalid(address, Form::Seqpacket, "there is no address"))?;
-    socket.into_seqpacket_listener()
+    SeqpacketListener::from_passed(socket)
 }
 
-/// Binds sockets that receive datagrams: UDP, or Unix ones. The address is one of those of [`bind`], the name is for
-/// [`Socket::name`].
+/// Binds sockets that receive datagrams: UDP, or Unix ones. The address is one of those of
+/// [`bind`], the name is for [`Socket::name`].
 ///
 /// A UDP port is never shared with another socket (no `SO_REUSEADDR`).
 ///
 /// # Errors
 ///
-/// As for [`bind`].
+/// They are those of [`bind`].
 pub fn bind_datagram(name: &str, address: &str) -> Result<Vec<Socket>> {
     open(name, Form::Datagram, address)
 }
@@ -79,7 +83,35 @@ pub(crate) enum Form {
     Datagram,
 }
 
+/// What a socket of some [`Form`] is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Inet,
+    Unix,
+}
+
 impl Form {
+    /// Returns what a passed socket must be to serve as one of this form.
+    pub(crate) fn need(self) -> &'static Need {
+        match self {
+            Self::Stream => &Listener::NEED,
+            Self::Seqpacket => &SeqpacketListener::NEED,
+            Self::Datagram => &DATAGRAM,
+        }
+    }
+
+    /// Returns what a socket of this form is once it is bound, and listens if it can.
+    fn bound(self, family: Family) -> SocketKind {
+        match (self, family) {
+            (Self::Stream, Family::Inet) => SocketKind::TcpListener,
+            (Self::Stream, Family::Unix) => SocketKind::UnixListener,
+            // The kernel has none but Unix ones, and `open` refuses other addresses.
+            (Self::Seqpacket, _) => SocketKind::UnixSeqpacketListener,
+            (Self::Datagram, Family::Inet) => SocketKind::Udp,
+            (Self::Datagram, Family::Unix) => SocketKind::UnixDatagram,
+        }
+    }
+
     fn kind(self) -> SockType {
         match self {
             Self::Stream => SockType::Stream,
@@ -93,22 +125,24 @@ impl Form {
     }
 }
 
+/// Binds sockets of that form, nonblocking ones, and listens with those that can.
 pub(crate) fn open(name: &str, form: Form, address: &str) -> Result<Vec<Socket>> {
     let unix = address.strip_prefix("unix:");
-    let fds = match unix.unwrap_or(address) {
-        name if name.starts_with('@') && name.len() > 1 => vec![abstract_name(form, name)?],
-        path if path.starts_with('/') => vec![path_name(form, Path::new(path))?],
+    let (family, fds) = match unix.unwrap_or(address) {
+        name if name.starts_with('@') && name.len() > 1 => (Family::Unix, vec![abstract_name(form, name)?]),
+        path if path.starts_with('/') => (Family::Unix, vec![path_name(form, Path::new(path))?]),
         _ if unix.is_some() || form == Form::Seqpacket => {
             return Err(invalid(address, form, "a Unix socket is an absolute path or @name"));
         }
         port if port.strip_prefix(':').unwrap_or(port).bytes().all(|c| c.is_ascii_digit()) => {
             let port = port.strip_prefix(':').unwrap_or(port).parse();
-            all_addresses(form, address, port.map_err(|_| invalid(address, form, "there is no such port"))?)?
+            let port = port.map_err(|_| invalid(address, form, "there is no such port"))?;
+            (Family::Inet, all_addresses(form, address, port)?)
         }
-        _ => inet(form, address)?,
+        _ => (Family::Inet, inet(form, address)?),
     };
-    let socket = |fd| Socket::new(name.to_owned(), fd).map_err(|error| refused(form, &address, error));
-    fds.into_iter().map(socket).collect()
+    let kind = form.bound(family);
+    Ok(fds.into_iter().map(|fd| Socket::made(name.to_owned(), kind, fd)).collect())
 }
 
 fn inet(form: Form, address: &str) -> Result<Vec<OwnedFd>> {
@@ -198,4 +232,28 @@ fn invalid(address: &str, form: Form, why: &str) -> Error {
 
 fn refused(form: Form, address: &dyn std::fmt::Display, error: io::Error) -> Error {
     Error::io(Kind::Socket, format!("cannot {} at {address}", form.verb()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    /// The kernel is not asked what was bound here, so it must be what the kernel would say.
+    #[test]
+    fn a_bound_socket_is_what_the_kernel_says() {
+        let directory = tempfile::tempdir().unwrap();
+        for form in [Form::Stream, Form::Seqpacket, Form::Datagram] {
+            let path = directory.path().join(format!("{form:?}")).display().to_string();
+            let name = format!("@handover-{}-{form:?}", std::process::id());
+            let inet = (form != Form::Seqpacket).then_some("localhost:0".to_owned());
+            for address in [path, name].into_iter().chain(inet) {
+                for socket in open("name", form, &address).unwrap() {
+                    assert_eq!(socket.kind(), SocketKind::of(socket.as_fd()).unwrap(), "{address}");
+                    assert!(sys::is_nonblocking(socket.as_fd()).unwrap(), "{address}");
+                    socket.check(form.need()).unwrap();
+                }
+            }
+        }
+    }
 }

@@ -37,7 +37,7 @@ pub use crate::wire::notify::Message;
 
 /// How long a message waits for room in the service manager's queue, unless set otherwise.
 pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a barrier waits when there is no reason for another time.
+/// How long a [barrier](Notifier::barrier) waits when there is no reason for another time.
 pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What became of a message.

@@ -1,7 +1,7 @@
-//! A passed fd, and a listener.
+//! Types for a passed fd, what it is, and the listener that it may become.
 
 use crate::error::{Error, Kind, Result};
-use crate::sys::socket::{File, inspect};
+use crate::sys::socket::{self as sys, File, inspect};
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -42,7 +42,7 @@ pub enum SocketKind {
     Other,
 }
 
-/// With the article, for use in a sentence.
+/// The text has the article, for use in a sentence.
 impl fmt::Display for SocketKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -65,6 +65,7 @@ impl fmt::Display for SocketKind {
 }
 
 impl SocketKind {
+    /// Looks up what an fd is.
     pub(crate) fn of(fd: BorrowedFd<'_>) -> std::io::Result<Self> {
         let (family, kind, protocol, listening) = match inspect(fd)? {
             File::Socket { family, kind, protocol, listening } => (family, kind, protocol, listening),
@@ -92,6 +93,35 @@ impl SocketKind {
     }
 }
 
+/// What is asked of a passed fd: that it is of one of these kinds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Need {
+    /// `None` admits every kind.
+    kinds: Option<&'static [SocketKind]>,
+    /// What is needed, with the article, for use in a sentence.
+    what: &'static str,
+    /// The setting of the .socket unit that provides it.
+    setting: &'static str,
+}
+
+impl Need {
+    /// Admits whatever was passed.
+    pub(crate) const ANYTHING: Self = Self { kinds: None, what: "anything", setting: "" };
+
+    pub(crate) const fn new(kinds: &'static [SocketKind], what: &'static str, setting: &'static str) -> Self {
+        Self { kinds: Some(kinds), what, setting }
+    }
+}
+
+/// A type that a passed fd can become.
+pub(crate) trait FromPassed: Sized {
+    /// The kinds of fd that can become one.
+    const NEED: Need;
+
+    /// Converts a socket that [`NEED`](Self::NEED) admits, which the caller has checked.
+    fn from_passed(socket: Socket) -> Result<Self>;
+}
+
 /// An fd that was passed under a name: a socket of any kind, or something else.
 ///
 /// It is close-on-exec. Whether it is nonblocking is left as it came: that is a property of the
@@ -99,67 +129,94 @@ impl SocketKind {
 #[derive(Debug)]
 pub struct Socket {
     name: String,
+    /// It was looked up once, when the fd came in: an open file does not become one of another
+    /// kind.
     kind: SocketKind,
+    blocking: Blocking,
     fd: OwnedFd,
 }
 
+/// What is known of the flag `O_NONBLOCK` of a [`Socket`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blocking {
+    /// Whoever passed it has decided.
+    AsItCame,
+    /// This process made it nonblocking.
+    Never,
+}
+
 impl Socket {
+    /// Takes an fd that came in, and looks up what it is.
     pub(crate) fn new(name: String, fd: OwnedFd) -> std::io::Result<Self> {
         let kind = SocketKind::of(fd.as_fd())?;
-        Ok(Self { name, kind, fd })
+        Ok(Self::of_kind(name, kind, fd))
     }
 
-    /// The name under which it was passed.
+    /// Takes an fd that came in, of which somebody has looked up already what it is.
+    pub(crate) fn of_kind(name: String, kind: SocketKind, fd: OwnedFd) -> Self {
+        Self { name, kind, blocking: Blocking::AsItCame, fd }
+    }
+
+    /// Takes a socket that this process has just made, which is nonblocking and of that kind.
+    pub(crate) fn made(name: String, kind: SocketKind, fd: OwnedFd) -> Self {
+        Self { name, kind, blocking: Blocking::Never, fd }
+    }
+
+    /// Returns the name under which it was passed.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it is.
+    /// Returns what it is.
     #[must_use]
     pub fn kind(&self) -> SocketKind {
         self.kind
     }
 
-    /// Whether [`into_listener`](Self::into_listener) would take it.
-    pub(crate) fn check_listener(&self) -> Result<()> {
-        let wanted = [SocketKind::TcpListener, SocketKind::UnixListener];
-        self.check(&wanted, "a listening stream socket", "ListenStream=")
-    }
-
-    /// Whether it is one of these; else an error that says what is needed and where to set it.
-    pub(crate) fn check(&self, wanted: &[SocketKind], needed: &str, setting: &str) -> Result<()> {
-        if wanted.contains(&self.kind) {
+    /// Fails unless it is of a kind that is needed, with an error that says what is needed and
+    /// where to set it.
+    pub(crate) fn check(&self, need: &Need) -> Result<()> {
+        if need.kinds.is_none_or(|kinds| kinds.contains(&self.kind)) {
             return Ok(());
         }
-        let (fd, name, kind) = (self.fd.as_raw_fd(), &self.name, self.kind);
+        let (fd, name, kind, Need { what, setting, .. }) = (self.fd.as_raw_fd(), &self.name, self.kind, need);
         let why = format!(
-            "LISTEN_FDS: fd {fd} named {name:?} is {kind}; {needed} is needed: check {setting} in the .socket unit"
+            "LISTEN_FDS: fd {fd} named {name:?} is {kind}; {what} is needed: check {setting} in the .socket unit"
         );
         Err(Error::new(Kind::Socket, why))
     }
 
-    /// A second fd of the same open file.
+    /// Converts it, if it is of a kind that can be converted.
+    pub(crate) fn into_checked<T: FromPassed>(self) -> Result<T> {
+        self.check(&T::NEED)?;
+        T::from_passed(self)
+    }
+
+    /// Returns the fd of a listener, nonblocking from now on.
+    pub(crate) fn into_nonblocking(self) -> Result<OwnedFd> {
+        if self.blocking == Blocking::AsItCame {
+            let set = sys::set_nonblocking(self.fd.as_fd());
+            set.map_err(|error| Error::os("cannot make a listener nonblocking", error))?;
+        }
+        Ok(self.fd)
+    }
+
+    /// Makes a second fd of the same open file.
     pub(crate) fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().map_err(|error| {
             Error::os(format!("the fd named {:?} cannot be duplicated (LimitNOFILE=)", self.name), error)
         })?;
-        Ok(Self { name: self.name.clone(), kind: self.kind, fd })
+        Ok(Self { name: self.name.clone(), fd, ..*self })
     }
 
-    /// The listener, nonblocking from now on.
+    /// Converts it into a listener, which is nonblocking from now on.
     ///
     /// # Errors
     ///
     /// It is not a listening TCP or Unix stream socket.
     pub fn into_listener(self) -> Result<Listener> {
-        self.check_listener()?;
-        let listener = match self.kind {
-            SocketKind::TcpListener => Listener::Tcp(self.fd.into()),
-            _ => Listener::Unix(self.fd.into()),
-        };
-        listener.set_nonblocking()?;
-        Ok(listener)
+        self.into_checked()
     }
 }
 
@@ -185,8 +242,19 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
+impl FromPassed for Listener {
+    const NEED: Need =
+        Need::new(&[SocketKind::TcpListener, SocketKind::UnixListener], "a listening stream socket", "ListenStream=");
+
+    fn from_passed(socket: Socket) -> Result<Self> {
+        let kind = socket.kind;
+        let fd = socket.into_nonblocking()?;
+        Ok(if kind == SocketKind::UnixListener { Self::Unix(fd.into()) } else { Self::Tcp(fd.into()) })
+    }
+}
+
 impl Listener {
-    /// Where it listens.
+    /// Returns where it listens.
     ///
     /// # Errors
     ///
@@ -199,7 +267,7 @@ impl Listener {
         address.map_err(|error| Error::os("cannot read a listener's address", error))
     }
 
-    /// A second fd of the same socket.
+    /// Makes a second fd of the same socket.
     ///
     /// # Errors
     ///
@@ -210,14 +278,6 @@ impl Listener {
             Self::Unix(listener) => listener.try_clone().map(Self::Unix),
         };
         clone.map_err(|error| Error::os("cannot duplicate a listener's fd", error))
-    }
-
-    fn set_nonblocking(&self) -> Result<()> {
-        let done = match self {
-            Self::Tcp(listener) => listener.set_nonblocking(true),
-            Self::Unix(listener) => listener.set_nonblocking(true),
-        };
-        done.map_err(|error| Error::os("cannot make a listener nonblocking", error))
     }
 }
 
@@ -241,7 +301,7 @@ impl From<Listener> for OwnedFd {
 
 /// The address of a [`Listener`].
 ///
-/// Displayed as `127.0.0.1:8080`, `[::]:80`, `unix:/run/web.sock` or `unix:@web`, which
+/// It is displayed as `127.0.0.1:8080`, `[::]:80`, `unix:/run/web.sock` or `unix:@web`, which
 /// [`bind`](super::activation::bind) reads.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -271,7 +331,8 @@ impl fmt::Display for LocalAddr {
     }
 }
 
-/// Anyone may bind an address with a terminal's escape sequence in it.
+/// Writes the text with its control characters escaped: anyone may bind an address with a
+/// terminal's escape sequence in it.
 fn printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     text.chars().try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") })
 }

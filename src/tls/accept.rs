@@ -40,7 +40,7 @@ impl Tls {
     /// use tokio::io::AsyncWriteExt;
     ///
     /// for listener in service.listeners("time")? {
-    ///     let (tls, mut acceptor) = (tls.clone(), Acceptor::new(service.drain(), "time", listener)?);
+    ///     let (tls, mut acceptor) = (tls.clone(), Acceptor::new(service.drain(), "time", listener));
     ///     tokio::spawn(async move {
     ///         while let Some(accepted) = acceptor.accept().await {
     ///             let tls = tls.clone();

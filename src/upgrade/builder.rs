@@ -1,8 +1,9 @@
 //! What an upgrade is to be.
 
 use std::future::Future;
+#[cfg(feature = "upgrade-remote")]
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use crate::upgrade::fetch::{Fetcher, Limits};
 use crate::upgrade::handle::Upgrade;
 use crate::upgrade::plan::{AskReload, OnStep, UpgradePlan, UpgradeShared, Verdict};
 use crate::upgrade::progress::UpgradeStep;
+#[cfg(feature = "upgrade-remote")]
+use crate::upgrade::remote;
 use crate::upgrade::source::ProgramSource;
 use crate::upgrade::trust::{Sum, Trust, checked_hex};
 
@@ -26,8 +29,8 @@ pub const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct UpgradeBuilder {
     plan: UpgradePlan,
     limits: Limits,
-    ca: Option<PathBuf>,
-    resolve: Vec<(String, SocketAddr)>,
+    #[cfg(feature = "upgrade-remote")]
+    network: remote::Network,
 }
 
 impl Upgrade {
@@ -53,7 +56,12 @@ impl UpgradeBuilder {
             reload: None,
             on_step: None,
         };
-        Self { plan, limits: Limits::default(), ca: None, resolve: Vec::new() }
+        Self {
+            plan,
+            limits: Limits::default(),
+            #[cfg(feature = "upgrade-remote")]
+            network: remote::Network::default(),
+        }
     }
 
     /// Sets the SHA-256 that the candidate must have, as 64 hexadecimal digits.
@@ -111,36 +119,10 @@ impl UpgradeBuilder {
         self
     }
 
-    /// Sets how long a connection may take to be made. The default is
-    /// [`CONNECT_TIMEOUT`](crate::upgrade::CONNECT_TIMEOUT).
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.connect = timeout;
-        self
-    }
-
-    /// Sets for how long nothing may come. The default is
-    /// [`READ_TIMEOUT`](crate::upgrade::READ_TIMEOUT).
-    pub fn read_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.read = timeout;
-        self
-    }
-
     /// Sets how long all of it may take to come. The default is
     /// [`FETCH_TIMEOUT`](crate::upgrade::FETCH_TIMEOUT).
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.limits.total = timeout;
-        self
-    }
-
-    /// Trusts the certificates in this PEM file in place of the system's.
-    pub fn ca_file(mut self, path: impl AsRef<Path>) -> Self {
-        self.ca = Some(path.as_ref().to_owned());
-        self
-    }
-
-    /// Connects to this address for that host; a port of 0 is that of the URL.
-    pub fn resolve(mut self, host: impl Into<String>, address: SocketAddr) -> Self {
-        self.resolve.push((host.into(), address));
         self
     }
 
@@ -207,19 +189,57 @@ impl UpgradeBuilder {
             let why = "neither signed nor encrypted: trust a key, give the SHA-256, or use https";
             return Err(Error::new(Kind::Invalid, format!("{}: {why}", self.plan.source)));
         }
-        if self.plan.source.file_name().is_empty() && !matches!(self.plan.source, ProgramSource::GitHub(_)) {
+        let has_names = match &self.plan.source {
+            ProgramSource::File(_) => false,
+            #[cfg(feature = "upgrade-remote")]
+            ProgramSource::Remote(remote) => {
+                remote.check()?;
+                remote.has_names_of_its_own()
+            }
+        };
+        if self.plan.source.file_name().is_empty() && !has_names {
             return Err(Error::new(Kind::Invalid, format!("{} names no file", self.plan.source)));
         }
-        if let ProgramSource::GitHub(github) = &self.plan.source {
-            github.release()?;
-        }
-        let fetcher = Fetcher::new(self.limits, self.ca.as_deref(), &self.resolve)?;
+        let fetcher = Fetcher {
+            limits: self.limits,
+            #[cfg(feature = "upgrade-remote")]
+            client: remote::Client::new(&self.network)?,
+        };
         Ok(Upgrade::new(UpgradeShared {
             plan: self.plan,
             fetcher,
             drain: None,
             committing: tokio::sync::watch::Sender::new(0),
         }))
+    }
+}
+
+#[cfg(feature = "upgrade-remote")]
+impl UpgradeBuilder {
+    /// Sets how long a connection may take to be made. The default is
+    /// [`CONNECT_TIMEOUT`](crate::upgrade::CONNECT_TIMEOUT).
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.network.connect = timeout;
+        self
+    }
+
+    /// Sets for how long nothing may come. The default is
+    /// [`READ_TIMEOUT`](crate::upgrade::READ_TIMEOUT).
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.network.read = timeout;
+        self
+    }
+
+    /// Trusts the certificates in this PEM file in place of the system's.
+    pub fn ca_file(mut self, path: impl AsRef<std::path::Path>) -> Self {
+        self.network.ca = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Connects to this address for that host; a port of 0 is that of the URL.
+    pub fn resolve(mut self, host: impl Into<String>, address: SocketAddr) -> Self {
+        self.network.resolve.push((host.into(), address));
+        self
     }
 }
 

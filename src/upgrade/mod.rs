@@ -8,7 +8,8 @@
 //!
 //! The tool does it as `handover upgrade`. A service can do it by itself:
 //!
-//! ```no_run
+#![cfg_attr(feature = "upgrade-remote", doc = "```no_run")]
+#![cfg_attr(not(feature = "upgrade-remote"), doc = "```ignore")]
 //! use handover::upgrade::{ProgramSource, Trust, Upgrade};
 //! use std::time::Duration;
 //!
@@ -29,6 +30,10 @@
 //! # }
 //! ```
 //!
+//! The feature `upgrade` takes programs from files of this machine; `upgrade-remote` adds the
+//! sources that are elsewhere ([`ProgramSource::url`], [`GitHub`], [`S3`]), and with them a client
+//! for HTTP and TLS.
+//!
 //! What lies where, what a crash at which moment leaves, and whom to trust is in
 //! [`docs::upgrade`](crate::docs::upgrade).
 //!
@@ -43,25 +48,26 @@ mod check;
 mod elf;
 mod fetch;
 mod handle;
-mod http;
 mod place;
 mod plan;
 mod progress;
 mod record;
+#[cfg(feature = "upgrade-remote")]
+mod remote;
 mod run;
-mod s3;
 mod schedule;
+mod sink;
 mod source;
 mod trust;
 
 pub use builder::{CHECK_TIMEOUT, KEEP, UpgradeBuilder};
-pub use fetch::{CONNECT_TIMEOUT, FETCH_TIMEOUT, MAX_REDIRECTS, MAX_SIZE, READ_TIMEOUT};
+pub use fetch::{FETCH_TIMEOUT, MAX_SIZE};
 pub use handle::{MIN_POLL, Upgrade};
-pub use http::Http;
 pub use plan::Verdict;
 pub use progress::{Done, UpgradeStep};
 pub use record::BAD_KEPT;
-pub use s3::S3;
+#[cfg(feature = "upgrade-remote")]
+pub use remote::{CONNECT_TIMEOUT, GITHUB_API, GitHub, Http, MAX_REDIRECTS, READ_TIMEOUT, Remote, S3};
 pub use schedule::{JITTER, MAX_BACK_OFF};
-pub use source::{GITHUB_API, GitHub, ProgramSource};
+pub use source::ProgramSource;
 pub use trust::Trust;

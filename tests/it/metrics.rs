@@ -134,7 +134,7 @@ async fn other_protocols_are_streams() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::new();
-    let mut acceptor = Acceptor::new(&drain, "four", Listener::Tcp(listener)).unwrap();
+    let mut acceptor = Acceptor::new(&drain, "four", Listener::Tcp(listener));
     drain.accept(true);
     let _client = TcpStream::connect(address).await.unwrap();
     let (_stream, guard) = acceptor.accept().await.unwrap().register("echo");

@@ -1,10 +1,6 @@
 //! The tool's load clients, so that there is one client that says what a loss is; only how many of them run is decided
 //! here. They live on a runtime in the container's network.
 
-#[expect(dead_code, unused_imports, reason = "the tool uses the rest")]
-#[path = "../../src/bin/handover/load/mod.rs"]
-mod engine;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -12,9 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::lab::{Container, Outcome};
-use engine::until::Signals;
-pub(crate) use engine::{Cause, Kill, Kind, Random, Stats, Summary};
-use engine::{Conductor, Plan, Target};
+use handover_load::until::Signals;
+pub(crate) use handover_load::{Cause, Kill, Kind, Random, Stats, Summary};
+use handover_load::{Conductor, Plan, Target};
 
 /// How many clients of which kind.
 pub(crate) type Clients = [(Kind, usize)];
@@ -43,7 +39,7 @@ pub(crate) fn under<T>(
     f: impl FnOnce(&Stats) -> Outcome<T>,
 ) -> Outcome<(T, Arc<Stats>)> {
     let stats = Arc::new(Stats::default());
-    let conductor = Conductor::new();
+    let conductor = Conductor::default();
     let signals = conductor.signals();
     let (ended, end) = mpsc::channel();
     let result = thread::scope(|scope| {
@@ -78,7 +74,7 @@ fn run(address: SocketAddr, counts: &Clients, stats: &Arc<Stats>, mut signals: S
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (target, plan) = (Target::tcp(address), Arc::new(Plan::example()));
-        let mut clients = engine::start(counts, &target, &plan, stats, seed(), &signals);
+        let mut clients = handover_load::start(counts, &target, &plan, stats, seed(), &signals);
         signals.stopped().await;
         let all = async { while clients.join_next().await.is_some() {} };
         match tokio::time::timeout(STOP_LIMIT, all).await {

@@ -1,6 +1,6 @@
 //! Scenarios under a real systemd, each in a fresh container, once per systemd version: see `tests/README.md`.
 //!
-//! A scenario × version is one ordinary case: `cargo test --all-features --test systemd -- 257::reload`.
+//! A scenario × version is one ordinary case: `cargo test --workspace --all-features --test systemd -- 257::reload`.
 #![expect(clippy::print_stdout, reason = "the harness says what it could not run")]
 
 mod flow_service;
@@ -20,6 +20,8 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::lab::{Machine, Outcome, Scenario, Target};
 
+/// Where the library is, its units and this.
+pub(crate) const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Containers at a time, unless `--test-threads` says otherwise.
 const PARALLEL_CASES: usize = 2;
 

@@ -1,79 +1,34 @@
-//! What came in at the start: which of it is the store's, and what is wrong with it.
+//! Takes in what the process was started with: which of it is the store's, and what is wrong with
+//! it.
 
 use crate::error::{Error, Result};
 use crate::sys::socket::same;
-use crate::systemd::activation::{Activation, SocketKind};
+use crate::systemd::activation::{Activation, Socket, SocketKind};
+use crate::systemd::fdstore::entry::{Polling, Rejected};
+use crate::systemd::fdstore::group::{Group, Held, Mode, Presence};
 use crate::systemd::fdstore::line::{is_dead, probe_name};
-use crate::systemd::fdstore::table::{Group, Held, Mode, Table, slot as slot_of};
+use crate::systemd::fdstore::names::Names;
+use crate::systemd::fdstore::table::{Table, slot as slot_of};
 use crate::wire::store::{RESERVED, Slot};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use tracing::warn;
 
-/// Which of the passed names are entries of the fd store.
-///
-/// systemd passes stored fds beside those of the .socket units, and only the names tell which is which. Names that begin with
-/// `handover.` are always the store's.
-#[derive(Debug, Clone, Default)]
-#[must_use]
-pub struct Names {
-    /// (name, is a prefix, polled)
-    rules: Vec<(String, bool, bool)>,
-}
-
-impl Names {
-    /// None but handover's own.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// One more name.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.rules.push((name.into(), false, true));
-        self
-    }
-
-    /// All names that begin so.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.rules.push((prefix.into(), true, true));
-        self
-    }
-
-    /// One more name, of fds that are kept also when they hang up: see [`FdStore::put_unpolled`](super::FdStore::put_unpolled).
-    pub fn unpolled(mut self, name: impl Into<String>) -> Self {
-        self.rules.push((name.into(), false, false));
-        self
-    }
-
-    /// Whether it is claimed, and then, whether it is polled.
-    fn find(&self, name: &str) -> Option<bool> {
-        let claims = |(rule, prefix, _): &&(String, bool, bool)| {
-            if *prefix { name.starts_with(rule.as_str()) } else { name == rule.as_str() }
-        };
-        let rule = self.rules.iter().find(claims).map(|(_, _, polled)| *polled);
-        rule.or_else(|| name.starts_with(RESERVED).then_some(true))
-    }
-}
-
-/// An entry that came in at the start and was of no use: it was closed, and is removed from the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Rejected {
-    /// What it was called.
-    pub name: String,
-    /// What is wrong with it, as a sentence about it.
-    pub why: String,
-}
-
-/// By plain name and number; whether they are polled, and the fds, of which some may be in the store and others not.
+/// What came in, by plain name and number.
 #[derive(Debug, Default)]
-pub(super) struct Slots(BTreeMap<(String, u64), (bool, Vec<Held>)>);
+pub(super) struct Slots(BTreeMap<(String, u64), Incoming>);
+
+/// The fds of one slot, of which some may be in the store and others not.
+#[derive(Debug)]
+struct Incoming {
+    polling: Polling,
+    fds: Vec<Held>,
+}
 
 impl Slots {
-    pub(super) fn add(&mut self, slot: Slot, poll: bool, fds: impl IntoIterator<Item = OwnedFd>) {
-        let Slot { name, number, stored } = slot;
-        let (_, held) = self.0.entry((name, number)).or_insert((poll, Vec::new()));
-        held.extend(fds.into_iter().map(|fd| Held { fd, stored }));
+    pub(super) fn add(&mut self, name: String, number: u64, polling: Polling, fds: impl IntoIterator<Item = Held>) {
+        let incoming = self.0.entry((name, number)).or_insert(Incoming { polling, fds: Vec::new() });
+        incoming.fds.extend(fds);
     }
 }
 
@@ -90,16 +45,17 @@ impl Table {
                 }
                 continue;
             };
-            let Some(poll) = names.find(&slot.name) else { continue };
+            let Some(polling) = names.find(&slot.name) else { continue };
             let fds = activation.take(&name)?;
             if slot.name == probe_name() {
                 self.debris.push(name);
                 continue;
             }
             if slot.stored {
-                self.exists = Some(true);
+                self.presence = Presence::There;
             }
-            slots.add(slot, poll, fds.into_iter().map(OwnedFd::from));
+            let held = |socket: Socket| Held { kind: Some(socket.kind()), fd: socket.into(), stored: slot.stored };
+            slots.add(slot.name, slot.number, polling, fds.into_iter().map(held));
         }
         self.admit(slots);
         // Connections are not duplicated: their peers would not see them close.
@@ -114,14 +70,14 @@ impl Table {
         Ok(())
     }
 
-    /// Of each name what was put last.
+    /// Keeps, of each name, what was put last.
     pub(super) fn admit(&mut self, slots: Slots) {
-        for ((name, number), (poll, fds)) in slots.0 {
-            self.admit_one(&name, number, poll, fds);
+        for ((name, number), incoming) in slots.0 {
+            self.admit_one(&name, number, incoming);
         }
     }
 
-    fn admit_one(&mut self, name: &str, number: u64, poll: bool, fds: Vec<Held>) {
+    fn admit_one(&mut self, name: &str, number: u64, Incoming { polling, fds }: Incoming) {
         // What this process has given another name does not come back under the first one.
         let moved = |held: &Held| self.mode == Mode::Standby && self.has_elsewhere(name, held.fd.as_fd());
         let fds: Vec<_> = fds.into_iter().filter(|held| !moved(held)).collect();
@@ -129,7 +85,8 @@ impl Table {
             return;
         }
         let stored = |fds: &[Held]| fds.iter().any(|held| held.stored);
-        // What was put in standby yields to what the previous generation, which is main, had acknowledged.
+        // What was put in standby yields to what the previous generation, which is main, had
+        // acknowledged.
         let ours = |group: &Group| !group.inherited && !stored(&group.fds);
         if self.groups.get(name).is_some_and(ours) {
             self.groups.remove(name);
@@ -149,14 +106,14 @@ impl Table {
             _ => {}
         }
         let before = fds.len();
-        let alive = |held: &Held| !poll || !is_dead(held.fd.as_fd()).unwrap_or(false);
+        let alive = |held: &Held| polling == Polling::Off || !is_dead(held.fd.as_fd()).unwrap_or(false);
         let fds: Vec<_> = fds.into_iter().filter(alive).collect();
         if fds.is_empty() && before > 0 {
             self.groups.remove(name);
             self.reject(slot_of(name, number), "its other end is gone");
             return;
         }
-        self.groups.insert(name.to_owned(), Group { number, poll, inherited: true, fds });
+        self.groups.insert(name.to_owned(), Group { number, polling, inherited: true, fds });
     }
 
     fn has_elsewhere(&self, name: &str, fd: BorrowedFd<'_>) -> bool {

@@ -1,7 +1,9 @@
-//! What the manager's fd store can be told, and the one question that it can be asked: is there room?
+//! Tells the manager's fd store what to do, and asks it the one question that it answers: is there
+//! room?
 
 use crate::error::{Error, Result};
 use crate::sys::socket;
+use crate::systemd::fdstore::entry::Polling;
 use crate::systemd::notify::{Notifier, after};
 use crate::wire::{notify, store};
 use nix::fcntl::OFlag;
@@ -10,10 +12,11 @@ use nix::unistd::pipe2;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Fds in one datagram. The kernel allows 253 (`SCM_MAX_FD`); with half of it nothing depends on that limit.
+/// How many fds go in one datagram. The kernel allows 253 (`SCM_MAX_FD`); with half of it nothing
+/// depends on that limit.
 pub(super) const BATCH: usize = 128;
 
-/// The name of what only asks whether there is room.
+/// Returns the name of what only asks whether there is room.
 pub(super) fn probe_name() -> String {
     format!("{}probe", store::RESERVED)
 }
@@ -26,9 +29,9 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The barrier after the last datagram is the caller's.
-    pub(super) fn push(&self, slot: &str, fds: &[BorrowedFd<'_>], poll: bool) -> Result<()> {
-        let datagram = notify::store(slot, poll);
+    /// Sends fds for a slot. The barrier after the last datagram is the caller's.
+    pub(super) fn push(&self, slot: &str, fds: &[BorrowedFd<'_>], polling: Polling) -> Result<()> {
+        let datagram = notify::store(slot, polling == Polling::On);
         for (index, batch) in fds.chunks(BATCH).enumerate() {
             if index > 0 {
                 // Fds under way count against RLIMIT_NOFILE.
@@ -47,11 +50,12 @@ impl Line {
         self.notifier.barrier(self.timeout).map(drop)
     }
 
-    /// How many of `wanted` fds the store would take: so many pipes are put in, and those that it refused show by a hangup
-    /// at our end. Nothing else of the store changes.
+    /// Finds out how many of `wanted` fds the store would take: so many pipes are put in, and those
+    /// that it refused show by a hangup at our end. Nothing else of the store changes.
     ///
-    /// systemd closes what it refuses before it passes the barrier, but from 254 on in a helper process that the
-    /// barrier does not wait for: then only `grace` tells "kept" from "not closed yet".
+    /// systemd closes what it refuses before it passes the barrier, but from 254 on in a helper
+    /// process that the barrier does not wait for: then only `grace` tells "kept" from "not closed
+    /// yet".
     pub(super) fn room(&self, wanted: usize, grace: Duration) -> Result<usize> {
         let name = probe_name();
         let mut ours: Vec<OwnedFd> = Vec::with_capacity(wanted);
@@ -66,7 +70,7 @@ impl Line {
             }
             let fds: Vec<_> = theirs.iter().map(|fd| fd.as_fd()).collect();
             // Polled, so that none stays when this process ends right now.
-            self.push(&name, &fds, true)?;
+            self.push(&name, &fds, Polling::On)?;
             drop(theirs);
             self.barrier()
         });
@@ -88,7 +92,8 @@ fn kept(ours: &[OwnedFd], grace: Duration) -> Result<usize> {
         }
         kept = still;
         let Some(one) = kept.first() else { return Ok(0) };
-        // Refused ones that are not closed yet may be behind one that is kept: look at all of them now and then.
+        // Refused ones that are not closed yet may be behind one that is kept: look at all of them
+        // now and then.
         let slice = (Instant::now() + Duration::from_millis(5)).min(deadline);
         let hung_up = socket::wait(*one, PollFlags::empty(), slice).map_err(unpollable)?;
         if !hung_up && Instant::now() >= deadline {
@@ -97,7 +102,8 @@ fn kept(ours: &[OwnedFd], grace: Duration) -> Result<usize> {
     }
 }
 
-/// Hung up or in error: what systemd drops from the store, unless it was told not to look.
+/// Tells whether it has hung up or is in error: what systemd drops from the store, unless it was
+/// told not to look.
 pub(super) fn is_dead(fd: BorrowedFd<'_>) -> Result<bool> {
     socket::wait(fd, PollFlags::empty(), Instant::now()).map_err(unpollable)
 }

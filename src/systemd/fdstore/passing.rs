@@ -1,15 +1,32 @@
-//! From one generation to the next: what the next one is started with, what comes after that, and what it adds.
+//! Passes entries from one generation to the next: what the next one is started with, what comes
+//! after that, and what it adds.
 
 use crate::error::{Error, Kind, Result};
-use crate::systemd::fdstore::table::{Group, Held, Mode, Table, slot};
-use crate::systemd::fdstore::{FdStore, copies};
+use crate::systemd::fdstore::entry::{Polling, copies};
+use crate::systemd::fdstore::group::{Group, Mode};
+use crate::systemd::fdstore::store::FdStore;
+use crate::systemd::fdstore::table::{Table, slot};
 use crate::wire::store::Slot;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-/// What there was at some time, to be compared with: of each name, which replacement, and how many fds.
+/// What there was at some time, by name, to be compared with.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Snapshot(BTreeMap<String, (u64, usize)>);
+pub(crate) struct Snapshot(BTreeMap<String, Seen>);
+
+/// What is compared of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// Which replacement it was.
+    number: u64,
+    fds: usize,
+}
+
+impl Seen {
+    fn of(group: &Group) -> Self {
+        Self { number: group.number, fds: group.fds.len() }
+    }
+}
 
 /// What has come since a [`Snapshot`], and what has gone.
 #[derive(Debug, Default)]
@@ -19,17 +36,18 @@ pub(crate) struct Changes {
 }
 
 impl FdStore {
-    /// [`entries`](Self::entries), and what to compare with later.
+    /// Does what [`entries`](Self::entries) does, and says what to compare with later.
     pub(crate) fn estate(&self) -> Result<(Vec<(String, OwnedFd)>, Snapshot)> {
         let mut table = self.lock();
         table.prune();
-        let snapshot = table.groups.iter().map(|(name, group)| (name.clone(), (group.number, group.fds.len())));
+        let snapshot = table.groups.iter().map(|(name, group)| (name.clone(), Seen::of(group)));
         let snapshot = Snapshot(snapshot.collect());
         Ok((table.entries(|_, _| true)?, snapshot))
     }
 
-    /// Freezes, and says what the next generation does not have yet. Its own additions are kept before, so that they are in
-    /// the store when it accepts: they are among the changes, as entries that are stored. Their names are returned too.
+    /// Freezes, and says what the next generation does not have yet. Its own additions are kept
+    /// before, so that they are in the store when it accepts: they are among the changes, as
+    /// entries that are stored. Their names are returned too.
     pub(crate) fn hand_over(
         &self,
         additions: Vec<(String, OwnedFd)>,
@@ -38,18 +56,19 @@ impl FdStore {
         handed_over(&mut self.lock(), additions, since)
     }
 
-    /// As [`hand_over`](Self::hand_over) of a next generation that adds nothing: the manager need not be asked, so it does not block. `None`: it
-    /// would, for somebody is changing the store.
+    /// Does what [`hand_over`](Self::hand_over) does, for a next generation that adds nothing: the
+    /// manager need not be asked, so it does not block. `None`: it would, for somebody is changing
+    /// the store.
     pub(crate) fn try_hand_over(&self, since: &Snapshot) -> Option<Result<(Changes, Vec<String>)>> {
         self.table.try_lock().map(|mut table| handed_over(&mut table, Vec::new(), since))
     }
 
-    /// What this process has put and the store does not have.
+    /// Copies what this process has put and the store does not have.
     pub(crate) fn additions(&self) -> Result<Vec<(String, OwnedFd)>> {
         self.lock().entries(|_, group| !group.inherited && group.fds.iter().all(|held| !held.stored))
     }
 
-    /// Told by the previous generation: what it removed is not to come back.
+    /// Drops what the previous generation says that it has removed, which is not to come back.
     pub(crate) fn forget(&self, names: &[String]) {
         let mut table = self.lock();
         for name in names {
@@ -57,13 +76,15 @@ impl FdStore {
         }
     }
 
-    /// Ends the standby, and pushes what is not in the store without asking whether there is room: for the main generation,
-    /// before it says that it is ready. [`sync`](Self::sync) follows and finds out.
+    /// Ends the standby, and pushes what is not in the store without asking whether there is room:
+    /// for the main generation, before it says that it is ready. [`sync`](Self::sync) follows and
+    /// finds out.
     pub(crate) fn offer(&self) -> Result<()> {
         self.lock().offer()
     }
 
-    /// As [`sync`](Self::sync), and removes what was added for a next generation that failed.
+    /// Does what [`sync`](Self::sync) does, and removes what was added for a next generation that
+    /// failed.
     pub(crate) fn thaw(&self, added: &[String]) -> Result<()> {
         self.sync()?;
         for name in added {
@@ -72,19 +93,20 @@ impl FdStore {
         Ok(())
     }
 
-    /// That there is no store to outlive a crash was said by a generation before this one.
+    /// Notes that a generation before this one has said that there is no store to outlive a crash.
     pub(crate) fn told(&self) {
         self.lock().warned = true;
     }
 
-    /// Whether it was said.
+    /// Tells whether it was said.
     pub(crate) fn was_told(&self) -> bool {
         self.lock().warned
     }
 }
 
 impl Table {
-    pub(super) fn entries(&self, wanted: impl Fn(&str, &Group) -> bool) -> Result<Vec<(String, OwnedFd)>> {
+    /// Copies the entries that are wanted, each fd under the name of its slot.
+    fn entries(&self, wanted: impl Fn(&str, &Group) -> bool) -> Result<Vec<(String, OwnedFd)>> {
         let mut entries = Vec::new();
         for (name, group) in self.groups.iter().filter(|(name, group)| wanted(name, group)) {
             for held in &group.fds {
@@ -95,8 +117,8 @@ impl Table {
         Ok(entries)
     }
 
-    /// Those of names that are not there; of others ours are the newer ones. What the store has no room for is only logged:
-    /// the next generation says it again when it is main.
+    /// Puts those of names that are not there; of others ours are the newer ones. What the store
+    /// has no room for is only logged: the next generation says it again when it is main.
     fn add_for_next(&mut self, additions: Vec<(String, OwnedFd)>) -> Vec<String> {
         let mut names: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
         for (name, fd) in additions {
@@ -108,7 +130,7 @@ impl Table {
         }
         let mut added = Vec::new();
         for (name, fds) in names {
-            match self.put(&name, fds, true) {
+            match self.put(&name, fds, Polling::On) {
                 Ok(_) => added.push(name),
                 Err(error) => tracing::warn!(%error, "{name:?} of the next generation is not kept over a crash"),
             }
@@ -118,12 +140,12 @@ impl Table {
 
     fn offer(&mut self) -> Result<()> {
         self.mode = Mode::Active;
-        let (Some(line), true) = (&self.line, self.exists != Some(false)) else { return Ok(()) };
+        let Some(line) = self.reachable() else { return Ok(()) };
         let mut sent = false;
         for (name, group) in &self.groups {
             let fds: Vec<_> = group.fds.iter().filter(|held| !held.stored).map(|held| held.fd.as_fd()).collect();
             if !fds.is_empty() {
-                line.push(&slot(name, group.number), &fds, group.poll)?;
+                line.push(&slot(name, group.number), &fds, group.polling)?;
                 sent = true;
             }
         }
@@ -131,7 +153,7 @@ impl Table {
     }
 }
 
-/// The other end's names and fds, one for each.
+/// Pairs the other end's names and fds, one for each.
 pub(crate) fn zip(names: Vec<String>, fds: Vec<OwnedFd>) -> Result<Vec<(String, OwnedFd)>> {
     if names.len() != fds.len() {
         let why = format!("{} entries of the fd store came with {} fds", names.len(), fds.len());
@@ -148,8 +170,7 @@ fn handed_over(
     let added = table.add_for_next(additions);
     table.freeze();
     table.prune();
-    let same = |name: &str, number, fds: &Vec<Held>| since.0.get(name) == Some(&(number, fds.len()));
-    let entries = table.entries(|name, group| !same(name, group.number, &group.fds))?;
+    let entries = table.entries(|name, group| since.0.get(name) != Some(&Seen::of(group)))?;
     let gone = since.0.keys().filter(|name| !table.groups.contains_key(*name)).cloned().collect();
     Ok((Changes { entries, gone }, added))
 }
@@ -162,7 +183,7 @@ mod tests {
     use crate::systemd::fdstore::Names;
     use crate::systemd::notify::Notifier;
 
-    /// A generation without a manager, started with these.
+    /// Starts a generation without a manager, with these.
     fn generation(passed: Vec<(String, OwnedFd)>) -> FdStore {
         let environment = Environment::default();
         let notifier = Notifier::from_env(&environment).unwrap();

@@ -1,9 +1,10 @@
-//! What the store holds, as far as this process knows, and each change of it.
+//! Holds what the store has, as far as this process knows, and makes each change of it.
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket;
+use crate::systemd::fdstore::entry::{Kept, Polling, Rejected, Synced};
+use crate::systemd::fdstore::group::{Group, Held, Mode, Presence};
 use crate::systemd::fdstore::line::{BATCH, Line, is_dead};
-use crate::systemd::fdstore::{Kept, Rejected, Synced};
 use crate::wire::store::{self, Slot};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -13,52 +14,44 @@ use tracing::{debug, warn};
 /// How long a refused fd may take to be closed, where systemd closes it in the background.
 const GRACE: Duration = Duration::from_millis(250);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Changes go to the manager.
-    Active,
-    /// The manager does not listen to this process yet: changes wait for [`Table::sync`].
-    Standby,
-    /// Another process has what this one had: no more changes.
-    Frozen,
+/// Why an entry is not in the store.
+struct PushError {
+    /// Whether the manager was told of it, and so may have it all the same.
+    sent: bool,
+    error: Error,
 }
 
-/// The fds of one name.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) number: u64,
-    pub(super) poll: bool,
-    /// It came in from outside, and in standby it is somebody else's to replace.
-    pub(super) inherited: bool,
-    pub(super) fds: Vec<Held>,
+impl PushError {
+    fn before(error: Error) -> Self {
+        Self { sent: false, error }
+    }
+
+    fn after(error: Error) -> Self {
+        Self { sent: true, error }
+    }
 }
 
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) fd: OwnedFd,
-    /// As far as we know.
-    pub(super) stored: bool,
-}
+/// Everything that is known of the store.
 
 #[derive(Debug)]
 pub(super) struct Table {
-    /// None: nobody who could keep an fd.
+    /// The way to the manager; `None`: there is nobody who could keep an fd.
     pub(super) line: Option<Line>,
-    /// `$FDSTORE`.
+    /// The value of `$FDSTORE`.
     pub(super) max: Option<usize>,
-    /// Whether there is a store at all, once that was found out.
-    pub(super) exists: Option<bool>,
+    pub(super) presence: Presence,
     pub(super) mode: Mode,
     pub(super) groups: BTreeMap<String, Group>,
-    /// What the .socket units keep: never to be pushed.
+    /// What the .socket units keep, which is never to be pushed.
     pub(super) given: Vec<(String, OwnedFd)>,
-    /// Passed fds that nobody claimed: perhaps in the store.
+    /// How many passed fds nobody claimed, which are perhaps in the store.
     pub(super) foreign: usize,
     /// Slots to be removed before anything is put.
     pub(super) debris: Vec<String>,
     /// Slots to be removed as soon as what replaces them is in the store.
     pub(super) superseded: Vec<String>,
     pub(super) rejected: Vec<Rejected>,
+    /// Whether it was said that there is no store.
     pub(super) warned: bool,
 }
 
@@ -97,19 +90,20 @@ impl Unproven {
 }
 
 impl Table {
-    pub(super) fn put(&mut self, name: &str, fds: Vec<OwnedFd>, poll: bool) -> Result<Kept> {
+    pub(super) fn put(&mut self, name: &str, fds: Vec<OwnedFd>, polling: Polling) -> Result<Kept> {
         store::check(name)?;
         self.check_open()?;
         let new = self.new_ones(name, fds)?;
         if new.is_empty() {
             return Ok(self.kept(name));
         }
-        let known = self.groups.get(name).map(|group| (group.number, group.poll));
-        let (number, poll) = known.unwrap_or((0, poll));
-        let (stored, result) = match self.push(name, number, &new, poll) {
+        let known = self.groups.get(name).map(|group| (group.number, group.polling));
+        let (number, polling) = known.unwrap_or((0, polling));
+        let (stored, result) = match self.push(name, number, &new, polling) {
             Ok(stored) => (stored, Ok(())),
-            // Of a new name nothing shall be left; what belongs to an old one cannot be removed alone.
-            Err((sent, error)) => {
+            // Of a new name nothing shall be left; what belongs to an old one cannot be removed
+            // alone.
+            Err(PushError { sent, error }) => {
                 if sent && known.is_none() {
                     self.debris.push(slot(name, number));
                 }
@@ -120,13 +114,13 @@ impl Table {
             }
         };
         let group =
-            self.groups.entry(name.to_owned()).or_insert(Group { number, poll, inherited: false, fds: Vec::new() });
-        group.fds.extend(new.into_iter().map(|fd| Held { fd, stored }));
+            self.groups.entry(name.to_owned()).or_insert(Group { number, polling, inherited: false, fds: Vec::new() });
+        group.fds.extend(new.into_iter().map(|fd| Held { fd, kind: None, stored }));
         result.map(|()| self.kept(name))
     }
 
     pub(super) fn replace(&mut self, name: &str, fds: Vec<OwnedFd>) -> Result<Kept> {
-        let Some(old) = self.groups.get(name) else { return self.put(name, fds, true) };
+        let Some(old) = self.groups.get(name) else { return self.put(name, fds, Polling::On) };
         self.check_open()?;
         if fds.len() > BATCH {
             let why = format!("{name:?}: {} fds cannot be replaced at once, at most {BATCH}", fds.len());
@@ -138,7 +132,7 @@ impl Table {
             );
             return Err(Error::new(Kind::State, why));
         }
-        let (number, poll, had) = (old.number, old.poll, old.fds.len());
+        let (number, polling, had) = (old.number, old.polling, old.fds.len());
         let given = fds.len();
         let new = self.new_ones(name, fds)?;
         if new.is_empty() && given == had {
@@ -154,18 +148,19 @@ impl Table {
         let Some(next) = number.checked_add(1) else {
             return Err(Error::new(Kind::State, format!("{name:?} was replaced too often")));
         };
-        // The new one first: there is never a moment without one of the two, and the higher number wins.
-        let stored = match self.push(name, next, &new, poll) {
+        // The new one first: there is never a moment without one of the two, and the higher number
+        // wins.
+        let stored = match self.push(name, next, &new, polling) {
             Ok(stored) => stored,
-            Err((sent, error)) => {
+            Err(PushError { sent, error }) => {
                 if sent {
                     self.debris.push(slot(name, next));
                 }
                 return Err(error);
             }
         };
-        let fds = new.into_iter().map(|fd| Held { fd, stored }).collect();
-        let old = self.groups.insert(name.to_owned(), Group { number: next, poll, inherited: false, fds });
+        let fds = new.into_iter().map(|fd| Held { fd, kind: None, stored }).collect();
+        let old = self.groups.insert(name.to_owned(), Group { number: next, polling, inherited: false, fds });
         if old.is_some_and(|old| old.fds.iter().any(|held| held.stored)) {
             self.superseded.push(slot(name, number));
         }
@@ -175,14 +170,14 @@ impl Table {
         Ok(self.kept(name))
     }
 
-    /// `None`: there is nothing of that name.
+    /// Takes an entry out; `None`: there is nothing of that name.
     pub(super) fn take(&mut self, name: &str) -> Result<Option<Vec<OwnedFd>>> {
         self.check_open()?;
         let Some(group) = self.groups.get(name) else { return Ok(None) };
         let slot = slot(name, group.number);
         if self.mode == Mode::Standby {
             self.debris.push(slot);
-        } else if let (Some(line), true) = (&self.line, self.exists != Some(false)) {
+        } else if let Some(line) = self.reachable() {
             line.remove(&slot)?;
             line.barrier()?;
         }
@@ -190,11 +185,12 @@ impl Table {
         Ok(group.map(|group| group.fds.into_iter().map(|held| held.fd).collect()))
     }
 
-    /// Everything that is held into the store, everything else out of it. What is new in it is not proven to be there.
+    /// Puts everything that is held into the store, and takes everything else out of it. What is
+    /// new in it is not proven to be there.
     pub(super) fn sync(&mut self) -> Result<(Synced, Option<Unproven>)> {
         self.mode = Mode::Active;
         self.prune();
-        let waiting = self.count(false);
+        let waiting = self.count_waiting();
         let removed = self.debris.len() + self.superseded.len();
         let synced = |kept, pushed, entries| Synced { kept, pushed, removed, entries };
         self.remove_debris()?;
@@ -218,7 +214,7 @@ impl Table {
         for (name, group) in &self.groups {
             let fds = group.fds.iter().filter(|held| spare || !held.stored);
             let fds: Vec<_> = fds.map(|held| held.fd.as_fd()).collect();
-            line.push(&slot(name, group.number), &fds, group.poll)?;
+            line.push(&slot(name, group.number), &fds, group.polling)?;
         }
         line.barrier()?;
         for held in self.groups.values_mut().flat_map(|group| &mut group.fds) {
@@ -234,7 +230,7 @@ impl Table {
         self.mode = Mode::Frozen;
     }
 
-    /// Whether that is the slot of something that is held.
+    /// Tells whether that is the slot of something that is held.
     pub(super) fn has_slot(&self, name: &str) -> bool {
         let slot = Slot::parse(name);
         slot.is_some_and(|slot| self.groups.get(&slot.name).is_some_and(|group| group.number == slot.number))
@@ -245,38 +241,39 @@ impl Table {
         self.remove_debris()
     }
 
-    /// Whether it is in the store now. An error says whether anything was sent.
-    fn push(&mut self, name: &str, number: u64, fds: &[OwnedFd], poll: bool) -> Result<bool, (bool, Error)> {
+    /// Sends fds to the store, if there is one; tells whether they are in it now.
+    fn push(&mut self, name: &str, number: u64, fds: &[OwnedFd], polling: Polling) -> Result<bool, PushError> {
         if self.mode == Mode::Standby {
             return Ok(false);
         }
-        self.remove_debris().map_err(|error| (false, error))?;
-        let room = self.make_room(fds.len()).map_err(|error| (false, error))?;
+        self.remove_debris().map_err(PushError::before)?;
+        let room = self.make_room(fds.len()).map_err(PushError::before)?;
         let (Some(line), true) = (&self.line, room) else { return Ok(false) };
         let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-        line.push(&slot(name, number), &fds, poll).and_then(|()| line.barrier()).map_err(|error| (true, error))?;
+        line.push(&slot(name, number), &fds, polling).and_then(|()| line.barrier()).map_err(PushError::after)?;
         Ok(true)
     }
 
-    /// Whether there is room for so many more. False: there is no store.
+    /// Makes sure that there is room for so many more. False: there is no store.
     fn make_room(&mut self, more: usize) -> Result<bool> {
-        let (Some(line), true) = (self.line.clone(), self.exists != Some(false)) else {
+        let Some(line) = self.reachable().cloned() else {
             self.warn_once();
             return Ok(false);
         };
         self.prune();
-        let count = self.count(true) + self.superseded.len();
-        // Its variable is as old as the process, so a "no" is asked about, and a "yes" checked by sync().
+        let count = self.count_stored() + self.superseded.len();
+        // Its variable is as old as the process, so a "no" is asked about, and a "yes" checked by
+        // sync().
         if self.max.is_some_and(|max| count + self.foreign + more <= max) {
             return Ok(true);
         }
         let free = line.room(more, self.grace())?;
         if free >= more {
-            self.exists = Some(true);
+            self.presence = Presence::There;
             return Ok(true);
         }
-        if free == 0 && count == 0 && self.max.is_none() && self.exists.is_none() {
-            self.exists = Some(false);
+        if free == 0 && count == 0 && self.max.is_none() && self.presence == Presence::Unknown {
+            self.presence = Presence::Missing;
             self.warn_once();
             return Ok(false);
         }
@@ -288,9 +285,10 @@ impl Table {
         Err(Error::new(Kind::Store, why))
     }
 
-    /// A store without the variable is that of a systemd before 254, which closes what it refuses at once.
+    /// How long a refused fd may take to be closed. A store without the variable is that of a
+    /// systemd before 254, which closes what it refuses at once.
     fn grace(&self) -> Duration {
-        if self.max.is_none() && self.exists == Some(true) { Duration::ZERO } else { GRACE }
+        if self.max.is_none() && self.presence == Presence::There { Duration::ZERO } else { GRACE }
     }
 
     fn warn_once(&mut self) {
@@ -312,7 +310,7 @@ impl Table {
 
     /// Forgets what the manager has dropped because it hung up.
     pub(super) fn prune(&mut self) {
-        for (name, group) in self.groups.iter_mut().filter(|(_, group)| group.poll) {
+        for (name, group) in self.groups.iter_mut().filter(|(_, group)| group.polling == Polling::On) {
             let before = group.fds.len();
             group.fds.retain(|held| !is_dead(held.fd.as_fd()).unwrap_or(false));
             if group.fds.len() < before {
@@ -323,7 +321,7 @@ impl Table {
     }
 
     fn remove_debris(&mut self) -> Result<()> {
-        if let (Some(line), true) = (&self.line, self.exists != Some(false)) {
+        if let Some(line) = self.reachable() {
             for slot in &self.debris {
                 line.remove(slot)?;
             }
@@ -332,19 +330,19 @@ impl Table {
         Ok(())
     }
 
-    /// What replaced them is safe, so a failure is no reason to fail: they are tried again with the next change.
+    /// Removes what was replaced. What replaced it is safe, so a failure is no reason to fail: it
+    /// is tried again with the next change.
     fn remove_superseded(&mut self) {
-        if let (Some(line), true) = (&self.line, self.exists != Some(false)) {
-            self.superseded.retain(|slot| {
-                let removed = line.remove(slot);
-                removed.inspect_err(|error| warn!(%error, "fd store: {slot} cannot be removed yet")).is_err()
-            });
-        } else {
-            self.superseded.clear();
-        }
+        let superseded = std::mem::take(&mut self.superseded);
+        let Some(line) = self.reachable() else { return };
+        let left = superseded.into_iter().filter(|slot| {
+            let removed = line.remove(slot);
+            removed.inspect_err(|error| warn!(%error, "fd store: {slot} cannot be removed yet")).is_err()
+        });
+        self.superseded = left.collect();
     }
 
-    /// Those that are not in the store yet. An error: one is there under another name.
+    /// Picks those that are not in the store yet. An error: one is there under another name.
     fn new_ones(&self, name: &str, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
         let mut new: Vec<OwnedFd> = Vec::with_capacity(fds.len());
         let groups: Vec<_> =
@@ -387,16 +385,24 @@ impl Table {
     }
 
     fn kept(&self, name: &str) -> Kept {
-        let stored = self.groups.get(name).is_none_or(|group| group.fds.iter().all(|held| held.stored));
-        if stored { Kept::Stored } else { Kept::HeldOnly }
+        self.groups.get(name).map_or(Kept::Stored, Group::kept)
     }
 
     fn all_kept(&self) -> Kept {
-        if self.line.is_some() && self.exists != Some(false) { Kept::Stored } else { Kept::HeldOnly }
+        if self.reachable().is_some() { Kept::Stored } else { Kept::HeldOnly }
     }
 
-    fn count(&self, stored: bool) -> usize {
-        self.groups.values().flat_map(|group| &group.fds).filter(|held| held.stored == stored).count()
+    /// The way to the store, unless there is none.
+    pub(super) fn reachable(&self) -> Option<&Line> {
+        self.line.as_ref().filter(|_| self.presence != Presence::Missing)
+    }
+
+    fn count_stored(&self) -> usize {
+        self.groups.values().flat_map(|group| &group.fds).filter(|held| held.stored).count()
+    }
+
+    fn count_waiting(&self) -> usize {
+        self.count_all() - self.count_stored()
     }
 
     fn count_all(&self) -> usize {

@@ -11,6 +11,4 @@ mod linger;
 mod messages;
 mod support;
 mod table;
-#[path = "../waiting.rs"]
-mod waiting;
 mod websocket;

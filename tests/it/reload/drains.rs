@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::client::Asked;
-use crate::processes::{End, look, signal};
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::client::Asked;
+use handover_testing::processes::{End, look, signal};
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     what_is_held_keeps_a_generation_alive,

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use handover::Program;
 use nix::sys::signal::Signal;
 
-use crate::client;
-use crate::processes::{End, end_of, look, signal, until};
-use crate::world::{World, launch};
 use crate::{Case, cases};
+use handover_testing::client;
+use handover_testing::processes::{End, end_of, look, signal, until};
+use handover_testing::world::{World, launch};
 
 pub(crate) const CASES: &[Case] = cases![
     without_anything_it_binds_and_reloads,

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::client::Asked;
-use crate::processes::{End, kernel_tells_exits, look, open_fds, signal, until};
-use crate::service::{State, Step};
-use crate::world::{World, write_executable};
 use crate::{Case, cases};
+use handover_testing::client::Asked;
+use handover_testing::processes::{End, kernel_tells_exits, look, open_fds, signal, until};
+use handover_testing::service::{State, Step};
+use handover_testing::world::{World, write_executable};
 
 pub(crate) const CASES: &[Case] = cases![
     it_exits,
@@ -300,7 +300,7 @@ fn five_in_a_row() {
     }
     load.finish();
     until("no more fds than after the first", || (open_fds(first.pid) <= fds).then_some(()));
-    assert!(!look(first.pid).unwrap().zombie);
+    assert!(!look(first.pid).unwrap().dead);
     world.next(Step::Go, Step::Go);
     world.reload_to(2);
     world.stop();

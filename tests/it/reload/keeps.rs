@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::Signal;
 
-use crate::client::Asked;
-use crate::manager::Datagram;
-use crate::processes::{signal, until};
-use crate::service::Step;
-use crate::world::{World, launch};
 use crate::{Case, cases};
+use handover_testing::client::Asked;
+use handover_testing::manager::Datagram;
+use handover_testing::processes::{signal, until};
+use handover_testing::service::Step;
+use handover_testing::world::{World, launch};
 
 pub(crate) const CASES: &[Case] = cases![
     what_was_bound_is_there_before_ready,

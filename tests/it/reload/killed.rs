@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::processes::{End, signal, until};
-use crate::service::Step;
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{End, signal, until};
+use handover_testing::service::Step;
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     before_the_next_one_has_started,

@@ -12,9 +12,9 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::processes::{self, End, end_of};
-use crate::world::launch;
 use crate::{Case, cases};
+use handover_testing::processes::{self, End, end_of};
+use handover_testing::world::launch;
 
 /// Names the file for this process's complaints, and makes this binary such a process.
 pub(crate) const RESULT: &str = "HANDOVER_IT_PLACEMENT";

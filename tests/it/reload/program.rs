@@ -12,9 +12,9 @@ use handover::{Error, Program};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
-use crate::processes::{end_of, signal, status, until};
-use crate::world::{launch, try_launch, write_executable};
 use crate::{Case, cases};
+use handover_testing::processes::{end_of, signal, status, until};
+use handover_testing::world::{launch, try_launch, write_executable};
 
 pub(crate) const CASES: &[Case] = cases![
     a_foreign_program_gets_what_systemd_would_give_it,

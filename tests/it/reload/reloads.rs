@@ -6,10 +6,10 @@ use std::os::unix::fs::symlink;
 
 use nix::sys::signal::Signal;
 
-use crate::processes::{End, fd_table, look, open_fds, signal, until};
-use crate::service::{State, Step};
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{End, fd_table, look, open_fds, signal, until};
+use handover_testing::service::{State, Step};
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     by_signal,
@@ -169,7 +169,7 @@ fn a_file_replaced_before_the_start_is_found() {
     let world = World::new().configured(|c| c.before = Step::Wait);
     world.install(|new| world.copy(new, "one"));
     let program = world.program().argv(["made up".into()]);
-    let first = crate::world::launch(program);
+    let first = handover_testing::world::launch(program);
     assert_eq!(world.wait_for_birth(1), first);
     world.install(|new| world.copy(new, "two"));
     world.go();

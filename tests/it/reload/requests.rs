@@ -2,11 +2,11 @@
 
 use nix::sys::signal::Signal;
 
-use crate::client::Asked;
-use crate::processes::{End, signal};
-use crate::service::Step;
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::client::Asked;
+use handover_testing::processes::{End, signal};
+use handover_testing::service::Step;
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     requests_during_a_reload_are_one_more,

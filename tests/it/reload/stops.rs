@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::client::Asked;
-use crate::processes::{End, signal, until};
-use crate::service::{State, Step};
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::client::Asked;
+use handover_testing::processes::{End, signal, until};
+use handover_testing::service::{State, Step};
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     while_serving,

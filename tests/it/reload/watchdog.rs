@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::manager::Datagram;
-use crate::processes::until;
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::manager::Datagram;
+use handover_testing::processes::until;
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] =
     cases![pings_come_in_time_from_whoever_is_main, the_unhealthy_are_not_vouched_for, no_watchdog_no_pings];

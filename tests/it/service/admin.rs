@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::extra::configured;
-use crate::processes::{End, end_of, signal};
-use crate::service::Step;
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{End, end_of, signal};
+use handover_testing::service::Step;
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     it_tells_the_status,
@@ -203,7 +203,7 @@ fn an_open_door_must_be_asked_for() {
         ("127.0.0.1:0", Some("short"), false, "a token of less than 16 characters"),
     ] {
         let world = with_admin(address, token, open);
-        let pid = crate::world::launch(world.program());
+        let pid = handover_testing::world::launch(world.program());
         assert_eq!(world.end_of(pid), End::Exited(1));
         let result = world.result_of(pid);
         assert!(result.starts_with("the admin endpoint \"admin\" ") && result.contains(why), "{result}");

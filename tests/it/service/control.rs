@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::extra::configured;
-use crate::processes::End;
-use crate::service::Step;
-use crate::world::World;
 use crate::{Case, PATIENCE, cases};
+use handover_testing::processes::End;
+use handover_testing::service::Step;
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     it_tells_the_status_also_of_who_drains,

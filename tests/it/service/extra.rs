@@ -11,7 +11,7 @@ use handover::{Builder, Service, Settings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::service::Config;
+use handover_testing::service::Config;
 
 /// Read by each generation when it starts.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::extra::{Act, At, configured};
-use crate::processes::{End, signal, until};
-use crate::service::Step;
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{End, signal, until};
+use handover_testing::service::Step;
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     every_moment_of_a_reload_is_told_in_its_order,
@@ -227,7 +227,7 @@ fn one_more_signal_ends_the_wait() {
 
 fn a_hook_with_no_time_is_refused() {
     let world = with_timeout(World::new(), Duration::ZERO);
-    let pid = crate::world::launch(world.program());
+    let pid = handover_testing::world::launch(world.program());
     assert_eq!(world.end_of(pid), End::Exited(1));
     let why = "hook_timeout is 0, which would fail every hook; write a time such as \"10s\"";
     assert_eq!(world.result_of(pid), why);

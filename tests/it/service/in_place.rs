@@ -7,9 +7,9 @@ use nix::sys::signal::Signal;
 
 use crate::extra::{Act, configured};
 use crate::hooks::{notes, wait_for_note};
-use crate::processes::{End, signal, until};
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{End, signal, until};
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     it_is_told_as_a_reload,

@@ -2,43 +2,29 @@
 //! client of `tests/it/reload`, with what [`extra`] adds to the service.
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
-    clippy::exit,
     clippy::zombie_processes,
-    reason = "tests fail by panics and report by printing; a service may exit as it likes; the harness waits for all children"
+    reason = "tests fail by panics; the harness waits for all children"
 )]
 
 mod admin;
-#[path = "../reload/client.rs"]
-#[expect(dead_code, reason = "what only the tests of reloads need")]
-mod client;
 mod control;
 mod extra;
 mod habits;
 mod hooks;
 mod in_place;
-#[path = "../reload/manager.rs"]
-#[expect(dead_code, reason = "what only the tests of reloads need")]
-mod manager;
 mod mistakes;
 mod pid_one;
 mod pidfile;
-#[path = "../reload/processes.rs"]
-#[expect(dead_code, reason = "what only the tests of reloads need")]
-mod processes;
 mod reap;
-#[path = "../reload/service.rs"]
-mod service;
 mod settings;
 mod signals;
-#[path = "../reload/world.rs"]
-#[expect(dead_code, reason = "what only the tests of reloads need")]
-mod world;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use handover_testing::processes;
+use handover_testing::service::{self, Extension};
 use libtest_mimic::{Arguments, Trial};
 
 use crate::extra::{extend, extend_started};
@@ -61,8 +47,9 @@ pub(crate) use cases;
 
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(service::DIRECTORY) {
-        return service::main(Path::new(&directory));
+        return service::main(Path::new(&directory), Extension { builder: extend, started: extend_started });
     }
+    handover_testing::set_patience(PATIENCE);
     let without = !pid_one::is_possible();
     processes::adopt_orphans();
     let mut args = Arguments::from_args();

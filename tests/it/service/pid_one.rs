@@ -4,10 +4,10 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use crate::extra::{Act, configured};
-use crate::processes::{look, until};
-use crate::service::DIRECTORY;
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{look, until};
+use handover_testing::service::DIRECTORY;
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![a_reload_says_why_it_cannot_be, a_reload_in_place_works, it_stops_and_reaps];
 
@@ -42,14 +42,14 @@ fn unmanaged() -> World {
 
 fn get(world: &World, path: &str) -> String {
     let config: serde_json::Value = serde_json::from_slice(&fs::read(world.path("config")).unwrap()).unwrap();
-    crate::client::get(config["listen"].as_str().unwrap().parse().unwrap(), path).unwrap()
+    handover_testing::client::get(config["listen"].as_str().unwrap().parse().unwrap(), path).unwrap()
 }
 
 fn stop(world: &World, child: &Child) {
     assert_eq!(get(world, "/stop"), "true");
     let pid = child.id();
     // The harness waits for every child of this process.
-    assert_eq!(crate::processes::end_of(pid), crate::processes::End::Exited(0));
+    assert_eq!(handover_testing::processes::end_of(pid), handover_testing::processes::End::Exited(0));
     assert_eq!(world.result_of(1), "ok");
 }
 
@@ -80,7 +80,7 @@ fn it_stops_and_reaps() {
     let service = children().trim().to_owned();
     let zombies = || {
         let of_it = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-        let of_it = of_it.filter_map(look).filter(|p| p.zombie && p.parent.to_string() == service);
+        let of_it = of_it.filter_map(look).filter(|p| p.dead && p.parent.to_string() == service);
         of_it.count()
     };
     until("no zombies", || (zombies() == 0).then_some(()));

@@ -6,10 +6,10 @@ use nix::sys::signal::Signal;
 
 use crate::extra::{Act, At, configured};
 use crate::hooks::with_hooks;
-use crate::processes::{End, signal, until};
-use crate::service::Step;
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{End, signal, until};
+use handover_testing::service::Step;
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     it_names_the_main_generation_over_reloads,

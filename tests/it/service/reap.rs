@@ -9,9 +9,9 @@ use handover::Builder;
 use handover::service::hooks::{Hook, When};
 
 use crate::extra::configured;
-use crate::processes::{look, until};
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{look, until};
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![adopted_ones_are_waited_for_and_own_ones_are_not];
 
@@ -44,7 +44,7 @@ fn adopted_ones_are_waited_for_and_own_ones_are_not() {
     let first = world.start();
     let orphan: u32 = until("an orphan", || fs::read_to_string(world.path("orphan")).ok()?.trim().parse().ok());
     until("it to be adopted, and to end", || {
-        look(orphan).filter(|process| process.zombie && process.parent == first.pid)
+        look(orphan).filter(|process| process.dead && process.parent == first.pid)
     });
     let family = until("the others", || fs::read_to_string(world.path("family")).ok().filter(|text| !text.is_empty()));
     assert_eq!(family, "Some(3) Some(4)");

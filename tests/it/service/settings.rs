@@ -3,9 +3,9 @@
 use nix::sys::signal::Signal;
 
 use crate::extra::configured;
-use crate::processes::{End, signal};
-use crate::world::World;
 use crate::{Case, cases};
+use handover_testing::processes::{End, signal};
+use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![
     those_that_hold_are_logged_once_and_when_they_change,

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::client::Asked;
 use crate::extra::{Act, At, configured};
 use crate::hooks::{notes, wait_for_note, with_hooks};
-use crate::processes::{End, signal};
-use crate::service::Step;
-use crate::world::{Who, World};
 use crate::{Case, cases};
+use handover_testing::client::Asked;
+use handover_testing::processes::{End, signal};
+use handover_testing::service::Step;
+use handover_testing::world::{Who, World};
 
 pub(crate) const CASES: &[Case] = cases![
     default_reloads_by_hup_and_cuts_by_quit,

@@ -4,11 +4,9 @@ use handover::systemd::activation::Activation;
 use handover::systemd::environment::Environment;
 use handover::systemd::fdstore::{FdStore, Names};
 use handover::systemd::notify::Notifier;
-use nix::cmsg_space;
+use handover_testing::mailbox::{self, ProcessMessage};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -140,23 +138,9 @@ impl Drop for Manager {
 }
 
 fn receive(socket: &UnixDatagram, state: &Mutex<State>) -> bool {
-    let mut buffer = [0; 8192];
-    let mut control = cmsg_space!([i32; 253]);
-    let (length, fds) = {
-        let mut parts = [IoSliceMut::new(&mut buffer)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags).unwrap();
-        let mut fds = Vec::new();
-        for part in message.cmsgs().unwrap() {
-            if let ControlMessageOwned::ScmRights(numbers) = part {
-                // SAFETY: the kernel has just made them for this process.
-                fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
-            }
-        }
-        (message.bytes, fds)
-    };
-    assert!(length <= 4096, "longer than systemd reads");
-    let text = std::str::from_utf8(&buffer[..length]).unwrap().to_owned();
+    // More is longer than systemd reads.
+    let ProcessMessage { bytes, fds, .. } = mailbox::receive(socket, 4096).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
     if text == "EXIT" {
         return false;
     }

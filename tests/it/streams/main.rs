@@ -8,5 +8,3 @@ mod seqpacket;
 mod serve;
 mod special;
 mod support;
-#[path = "../waiting.rs"]
-mod waiting;

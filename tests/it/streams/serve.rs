@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use handover::systemd::activation::bind;
+use handover::systemd::activation::{Listener, bind};
 use handover::{Connection, Drain, Limit, Peer, Stream, StreamOptions, serve_stream};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -49,6 +50,35 @@ async fn a_shut_gate_leaves_clients_in_the_backlog() {
     assert_eq!(drain.active(), 0);
     drain.accept(true);
     assert_eq!(ask(&mut client, "served").await, "served");
+}
+
+/// Whether a socket blocks is for all processes that share it, and each may change it at any time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_somebody_made_blocking_does_not_block_its_loop() {
+    let (drain, (listeners, address)) = (Drain::new(), tcp());
+    let Listener::Tcp(shared) = listeners[0].try_clone().unwrap() else { panic!("not TCP") };
+    serve_stream(&drain, "echo", listeners, StreamOptions::new(), echo).unwrap();
+    let is_nonblocking = || fcntl(&shared, FcntlArg::F_GETFL).unwrap() & OFlag::O_NONBLOCK.bits() != 0;
+    for _ in 0..2 {
+        shared.set_nonblocking(false).unwrap();
+        drain.accept(true);
+        // Before the first client: a loop that is stuck in accept(2) would not let the test end.
+        until("nonblocking again", is_nonblocking).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        assert_eq!(ask(&mut client, "served").await, "served");
+        // A loop that waits in accept(2) would not see that its turn is over, and take the next client.
+        drain.accept(false);
+        tokio::time::sleep(MOMENT).await;
+        let mut late = TcpStream::connect(address).await.unwrap();
+        tokio::time::sleep(MOMENT).await;
+        assert_eq!(drain.active(), 1);
+        drain.accept(true);
+        assert_eq!(ask(&mut late, "too").await, "too");
+        drop((client, late));
+        until("both are gone", || drain.active() == 0).await;
+        drain.accept(false);
+        tokio::time::sleep(MOMENT).await;
+    }
 }
 
 #[tokio::test]

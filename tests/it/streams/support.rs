@@ -8,7 +8,7 @@ use handover::systemd::activation::{Listener, LocalAddr, bind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub(crate) use crate::waiting::{until, within};
+pub(crate) use handover_testing::waiting::{until, within};
 
 /// Long enough that what must not happen would have happened.
 pub(crate) const MOMENT: Duration = Duration::from_millis(100);

@@ -3,12 +3,12 @@
 use crate::PATIENCE;
 use handover::systemd::environment::Environment;
 use handover::systemd::notify::{Delivery, Message, Notifier, monotonic_usec};
+use handover_testing::mailbox;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, VsockAddr, accept, bind,
-    getsockname, listen, recvmsg, socket,
+    AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept, bind, getsockname, listen, socket,
 };
 use std::fs::File;
-use std::io::{IoSliceMut, Read as _};
+use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -36,20 +36,8 @@ fn receive(manager: &UnixDatagram) -> String {
 }
 
 fn receive_with_fds(manager: &UnixDatagram) -> (String, Vec<OwnedFd>) {
-    let mut bytes = [0; 8192];
-    let mut space = nix::cmsg_space!([i32; 8]);
-    let mut iov = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<UnixAddr>(manager.as_raw_fd(), &mut iov, Some(&mut space), flags).unwrap();
-    let mut fds = Vec::new();
-    for control in message.cmsgs().unwrap() {
-        if let ControlMessageOwned::ScmRights(numbers) = control {
-            // SAFETY: the kernel has just made these fds for us.
-            fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
-        }
-    }
-    let length = message.bytes;
-    (String::from_utf8(bytes[..length].to_vec()).unwrap(), fds)
+    let letter = mailbox::receive(manager, 8192).unwrap();
+    (String::from_utf8(letter.bytes).unwrap(), letter.fds)
 }
 
 #[test]

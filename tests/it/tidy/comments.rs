@@ -43,7 +43,8 @@ fn wide_comments(text: &str) -> Vec<(usize, usize)> {
     for (n, line) in text.lines().enumerate() {
         let words = line.trim_start();
         let Some(comment) = words.strip_prefix("//") else {
-            code_block = false;
+            // As in `#![cfg_attr(feature = "http", doc = "```no_run")]`.
+            code_block = words.contains(r#"doc = "```"#);
             continue;
         };
         let said = comment.trim_start_matches(['/', '!']).trim_start();
@@ -68,6 +69,7 @@ fn wide_comments_are_seen() {
         (format!("let x = \"{wide}\";"), 0),
         (format!("/// | {wide} |"), 0),
         (format!("/// ```\n/// {wide}\n/// ```\n/// {wide}"), 1),
+        (format!("#[doc = \"```sh\"]\n/// {wide}\n/// ```"), 0),
         (format!("/// [`x`]({}://y)", "x".repeat(100)), 0),
     ] {
         assert_eq!(wide_comments(&text).len(), found, "{text}");

@@ -1,11 +1,11 @@
 //! Handshakes at the wrong moment.
 
-use crate::certs::{VERSIONS, client, pair};
 use crate::support::{Client, End, LINGER, Reply, SHORT, Server, settle, until, within};
 use handover::Acceptor;
 use handover::http::HttpOptions;
 use handover::systemd::activation::Listener;
 use handover::tls::{Tls, TlsOptions};
+use handover_testing::certs::{VERSIONS, client, pair};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -157,7 +157,7 @@ async fn another_protocol_over_tls() {
     let tls = Tls::from_pem(&pair.chain, &pair.key).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mut acceptor = Acceptor::new(&drain, "echo", Listener::Tcp(listener)).unwrap();
+    let mut acceptor = Acceptor::new(&drain, "echo", Listener::Tcp(listener));
     drain.accept(true);
     let serving = tokio::spawn(async move {
         while let Some(accepted) = acceptor.accept().await {

@@ -1,7 +1,7 @@
 //! HTTP/2 as ALPN chooses it.
 
-use crate::certs::{VERSIONS, client};
 use crate::support::{End, LINGER, SHORT, Server, within};
+use handover_testing::certs::{VERSIONS, client};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http2::{self, SendRequest};

@@ -1,7 +1,6 @@
 //! TLS through drains and reloads, by clients that see how a connection ended.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod certs;
 mod handshake;
 mod http2;
 mod reload;
@@ -9,5 +8,3 @@ mod support;
 mod table;
 mod tickets;
 mod tools;
-#[path = "../waiting.rs"]
-mod waiting;

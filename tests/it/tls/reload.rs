@@ -1,9 +1,9 @@
 //! The certificate replaced in place, and pairs that are refused.
 
-use crate::certs::{self, Pair, VERSIONS, client, pair};
 use crate::support::{Client, DEADLINE, Reply, SHORT, Server, until, within};
 use handover::http::HttpOptions;
 use handover::tls::{Tls, TlsOptions};
+use handover_testing::certs::{self, Pair, VERSIONS, client, pair};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;

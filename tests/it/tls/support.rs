@@ -1,6 +1,5 @@
 //! A server, and a client that decides itself what of its bytes it sends, and knows how a connection ended.
 
-use crate::certs;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -9,6 +8,7 @@ use handover::Drain;
 use handover::http::{ConnectInfo, HttpOptions, serve_tls};
 use handover::systemd::activation::Listener;
 use handover::tls::Tls;
+use handover_testing::certs;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind};
 
-pub(crate) use crate::waiting::{DEADLINE, until, within};
+pub(crate) use handover_testing::waiting::{DEADLINE, until, within};
 
 /// Longer than any test that does not wait for its end.
 pub(crate) const LINGER: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
 //! The rows of the HTTP tests' table, over TLS: what happens to each kind of connection when a drain begins.
 
-use crate::certs::{VERSIONS, client};
 use crate::support::{Client, End, LINGER, Reply, SHORT, Server, get, until, within};
 use handover::http::HttpOptions;
+use handover_testing::certs::{VERSIONS, client};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_rustls::rustls::ClientConfig;
@@ -94,7 +94,7 @@ async fn half_a_record_outlasts_linger() {
 
 #[tokio::test]
 async fn half_a_record_is_closed_by_the_header_timeout() {
-    let pair = crate::certs::pair();
+    let pair = handover_testing::certs::pair();
     let tls = handover::tls::Tls::from_pem(&pair.chain, &pair.key).unwrap();
     for config in configs() {
         let server = Server::with(&tls, HttpOptions::new().header_read_timeout(SHORT));

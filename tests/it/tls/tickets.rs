@@ -1,6 +1,5 @@
 //! Sessions that are resumed by another generation than the one that they were made by.
 
-use crate::certs::{VERSIONS, client, pair};
 use crate::support::{Client, End, Reply, Server};
 use handover::http::HttpOptions;
 use handover::state::States;
@@ -9,6 +8,7 @@ use handover::systemd::environment::Environment;
 use handover::systemd::fdstore::{FdStore, Names};
 use handover::systemd::notify::Notifier;
 use handover::tls::{TicketKeys, Tls, TlsOptions};
+use handover_testing::certs::{VERSIONS, client, pair};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::rustls::crypto::ring;

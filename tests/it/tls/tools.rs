@@ -1,9 +1,9 @@
 //! Clients that nobody here wrote, where the machine has them.
 
-use crate::certs::pair;
 use crate::support::{LINGER, Server, within};
 use handover::http::HttpOptions;
 use handover::tls::Tls;
+use handover_testing::certs::pair;
 use std::process::Stdio;
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};

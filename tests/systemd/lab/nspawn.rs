@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use handover::supervise::mailbox;
 use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
@@ -194,20 +195,16 @@ fn command(name: &str, root: Option<&Path>, scratch: &Path, cgroup: Option<&Cgro
 fn booted(nspawn: &mut Child, notify: &UnixDatagram) -> Result<u32, Failed> {
     let started = Instant::now();
     let mut leader = None;
-    let mut buffer = [0; 4096];
     notify.set_read_timeout(Some(Duration::from_millis(100)))?;
     while started.elapsed() < BOOT_DEADLINE {
         if let Some(status) = nspawn.try_wait()? {
             return Err(format!("systemd-nspawn ended: {status}").into());
         }
-        let Ok(len) = notify.recv(&mut buffer) else { continue };
-        let message = String::from_utf8_lossy(&buffer[..len]);
-        for line in message.lines() {
-            if let Some(pid) = line.strip_prefix("X_NSPAWN_LEADER_PID=") {
-                leader = Some(pid.parse()?);
-            }
+        let Ok(letter) = mailbox::receive(notify, 4096) else { continue };
+        if let Some(pid) = letter.field("X_NSPAWN_LEADER_PID") {
+            leader = Some(pid.parse()?);
         }
-        if let Some(leader) = leader.filter(|_| message.lines().any(|l| l == "READY=1")) {
+        if let Some(leader) = leader.filter(|_| letter.field("READY") == Some("1")) {
             return Ok(leader);
         }
     }

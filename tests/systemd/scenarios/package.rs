@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::web::{Setup, UNIT as WEB, Web};
+use crate::TOP;
 use crate::lab::{Container, Outcome, Output, Scenario, handover};
 use crate::load;
 
@@ -83,7 +84,7 @@ fn life(lab: &Container) -> Outcome {
 
 /// As the container calls it.
 fn build(lab: &Container, version: &str) -> Outcome<String> {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let top = Path::new(TOP);
     let mut command = Command::new(top.join("packaging/build-deb"));
     command.args(["--fast", "--version", version, "--binary"]).arg(handover()).arg("--output").arg(lab.host_dir());
     let output = command.output().map_err(|e| format!("packaging/build-deb cannot be run: {e}"))?;
@@ -149,7 +150,7 @@ fn exposure(lab: &Container) -> Outcome {
         if unit.contains("notify-reload") && lab.version() < 253 {
             continue;
         }
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(unit))?;
+        let text = std::fs::read_to_string(Path::new(TOP).join("packaging").join(unit))?;
         let path = format!("/run/exposure/{name}");
         lab.write_file(&path, &text)?;
         let script = format!("systemd-analyze security --no-pager --offline=yes --threshold={} {path}", bound + 2);

@@ -2,9 +2,6 @@
 //!
 //! `HANDOVER_SOAK=60` makes each of these take that many seconds.
 
-#[expect(clippy::unwrap_used, reason = "shared with the TLS tests")]
-#[path = "../../../it/tls/certs.rs"]
-mod certs;
 mod foreign;
 mod load;
 
@@ -16,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use handover_testing::certs;
 use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 

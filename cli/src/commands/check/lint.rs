@@ -1,0 +1,248 @@
+//! All rules over everything that was read.
+
+use std::collections::BTreeSet;
+
+use super::finding::{Finding, Severity};
+use super::pair::{Claim, Given, Pair, World};
+use super::rules::{self, Rule};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) target: Option<u32>,
+    pub(super) pairs: Vec<Checked>,
+}
+
+/// One service with its sockets.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) name: String,
+    pub(super) units: Vec<String>,
+    pub(super) claim: Claim,
+    pub(super) signs: Vec<String>,
+    /// In the order of files and lines.
+    pub(super) findings: Vec<Judged>,
+    /// Findings below the level that was asked for.
+    pub(super) hidden: usize,
+}
+
+/// A finding with its weight.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) rule: &'static Rule,
+    pub(super) severity: Severity,
+    pub(super) finding: Finding,
+}
+
+impl Report {
+    pub(super) fn findings(&self) -> impl Iterator<Item = &Judged> {
+        self.pairs.iter().flat_map(|p| &p.findings)
+    }
+
+    pub(super) fn count(&self, severity: Severity) -> usize {
+        self.findings().filter(|f| f.severity == severity).count()
+    }
+}
+
+pub(super) fn lint(world: &World, given: &Given, level: Severity) -> Report {
+    // A socket of two services is in two pairs; it is blamed once.
+    let mut said = BTreeSet::new();
+    let mut pairs: Vec<_> = world.pairs(given).iter().map(checked).collect();
+    for pair in &mut pairs {
+        pair.findings.retain(|f| said.insert((f.rule.id, f.finding.place.clone(), f.finding.message.clone())));
+        let before = pair.findings.len();
+        pair.findings.retain(|f| f.severity >= level);
+        pair.hidden = before - pair.findings.len();
+    }
+    Report { target: given.target, pairs }
+}
+
+fn checked(pair: &Pair<'_>) -> Checked {
+    let applies = |rule: &&Rule| !pair.ignored.iter().any(|name| rule.is_called(name));
+    let mut findings: Vec<_> = rules::all()
+        .filter(applies)
+        .flat_map(|rule| {
+            let severity = rule.severity_for(pair.claim);
+            rule.apply(pair).into_iter().map(move |finding| Judged { rule, severity, finding })
+        })
+        .collect();
+    // The units of a pair in their order, within each the lines.
+    let order: Vec<_> = pair.units().flat_map(|u| u.files.iter().map(|f| f.path.clone())).collect();
+    let rank = |f: &Judged| order.iter().position(|path| *path == f.finding.place.file);
+    findings.sort_by_key(|f| (rank(f), f.finding.place.line, f.rule.id));
+    Checked {
+        name: pair.name(),
+        units: pair.units().map(|u| u.name.to_string()).collect(),
+        claim: pair.claim,
+        signs: pair.signs.clone(),
+        findings,
+        hidden: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::commands::check::cat;
+    use crate::commands::check::report::{drop_in, json, sarif, text};
+
+    /// From bytes to every form of the report, with numbers from the command line that are as bad as they get.
+    fn all_the_way(bytes: &[u8]) {
+        let Ok(units) = cat::split(bytes) else { return };
+        let asked = units.iter().map(|u| u.name.to_string()).collect();
+        let world = World { units };
+        let extreme = Given {
+            target: Some(1),
+            assume: true,
+            drain_timeout: Some(Duration::MAX),
+            warm_up: Some(Duration::MAX),
+            connections: Some(u64::MAX),
+            memory: Some(u64::MAX),
+            tasks: Some(u64::MAX),
+            stored: Some(u64::MAX),
+        };
+        for given in [Given::default(), extreme] {
+            let report = lint(&world, &given, Severity::Info);
+            assert!(report.findings().all(|f| f.finding.place.line >= 1));
+            for shown in [text::report(&report, text::Paint::none()), drop_in::report(&report, &asked)] {
+                assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+            }
+            for shown in [json::report(&report), sarif::report(&report)] {
+                assert!(serde_json::from_str::<serde_json::Value>(&shown).is_ok());
+            }
+        }
+    }
+
+    /// Settings of which the rules know something, and values of all kinds, right ones and wrong ones.
+    fn assignments() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec![
+            "Type",
+            "PIDFile",
+            "KillMode",
+            "SendSIGHUP",
+            "KillSignal",
+            "WatchdogSignal",
+            "NotifyAccess",
+            "ExecReload",
+            "ExecStart",
+            "ExecStopPost",
+            "Restart",
+            "TimeoutSec",
+            "TimeoutStartSec",
+            "TimeoutStopSec",
+            "WatchdogSec",
+            "RuntimeMaxSec",
+            "JobTimeoutSec",
+            "MemoryMax",
+            "TasksMax",
+            "LimitNPROC",
+            "LimitNOFILE",
+            "Delegate",
+            "FileDescriptorStoreMax",
+            "FileDescriptorStorePreserve",
+            "StartLimitBurst",
+            "StartLimitInterval",
+            "Sockets",
+            "Requires",
+            "PropagatesReloadTo",
+            "ReloadPropagatedFrom",
+            "Accept",
+            "FileDescriptorName",
+            "ListenStream",
+            "TriggerLimitBurst",
+            "TriggerLimitIntervalSec",
+            "Service",
+            "RestrictAddressFamilies",
+            "SystemCallFilter",
+            "NoExecPaths",
+            "ExecPaths",
+            "BindPaths",
+            "TemporaryFileSystem",
+            "RuntimeDirectory",
+            "NonBlocking",
+            "Ignore",
+            "DrainTimeout",
+            "WarmUp",
+            "Stored",
+            "Memory",
+            "UnsetEnvironment",
+        ]);
+        let value = prop::sample::select(vec![
+            "",
+            "notify",
+            "notify-reload",
+            "mixed",
+            "yes",
+            "no",
+            "SIGHUP",
+            "1",
+            "0",
+            "18446744073709551615",
+            "1.5h 3",
+            "99999999999999999999",
+            "infinity",
+            "10%",
+            "-1",
+            "%i",
+            "%",
+            "web.service",
+            "web@%i.service",
+            "web.socket",
+            "/usr/bin/web",
+            "+/bin/sh -c 'kill -HUP $MAINPID",
+            "@/bin/kill kill -s ; ; kill",
+            "/",
+            "~",
+            "~@process execve",
+            "@system-service",
+            "AF_UNIX",
+            "~AF_UNIX",
+            "-/run:/x:ro",
+            "/run",
+            "/a.b",
+            ":::",
+            "\"",
+            "'\\x",
+            "é\u{1b}[31m",
+            "a:b",
+            "HO101 no-such",
+            "NOTIFY_SOCKET",
+        ]);
+        (key, value).prop_map(|(key, value)| format!("{key}={value}\n"))
+    }
+
+    fn units() -> impl Strategy<Value = String> {
+        let header = prop::sample::select(vec![
+            "# /a/web.service\n",
+            "# /a/web.socket\n",
+            "# /a/web@.service\n",
+            "# /a/web@1.socket\n",
+            "# /a/web.service.d/x.conf\n",
+            "[Unit]\n",
+            "[Service]\n",
+            "[Socket]\n",
+            "[X-Handover]\n",
+            "[Install]\n",
+        ]);
+        let line = prop_oneof![1 => header.prop_map(str::to_owned), 3 => assignments()];
+        prop::collection::vec(line, 0..30).prop_map(|lines| format!("# /a/web.service\n[Service]\n{}", lines.concat()))
+    }
+
+    proptest! {
+        #![proptest_config(crate::commands::check::fixed_seed(13))]
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            all_the_way(&bytes);
+            all_the_way(&[b"[Service]\n", bytes.as_slice()].concat());
+        }
+
+        #[test]
+        fn any_settings(text in units()) {
+            all_the_way(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Unit files, read as systemd reads them. Pure: bytes in, sections and assignments out, for any bytes.
+//!
+//! # References
+//! systemd.syntax(7); `config_parse`, `parse_line` and `read_line_full` in systemd's source.
+
+/// Longest line, continuations included; systemd gives up on the file there.
+const LONGEST_LINE: usize = 1024 * 1024;
+const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// One file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Parsed {
+    pub(super) headers: Vec<Header>,
+    pub(super) assignments: Vec<Assignment>,
+    /// What systemd passes over, in the order of the lines.
+    pub(super) ignored: Vec<Ignored>,
+}
+
+/// `[Section]`. The same one may come several times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) section: String,
+    pub(super) line: u32,
+}
+
+/// `Key=value`, both stripped, continuations joined; quotes and specifiers as they stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Assignment {
+    pub(super) section: String,
+    pub(super) key: String,
+    pub(super) value: String,
+    /// Where it begins, from 1.
+    pub(super) line: u32,
+}
+
+/// A line that means nothing to systemd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ignored {
+    pub(super) line: u32,
+    pub(super) why: Why,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Why {
+    NoEquals,
+    NoKey,
+    OutsideOfSection,
+    /// These end the reading of the whole file.
+    BadHeader,
+    NotUtf8,
+    TooLong,
+}
+
+impl Why {
+    pub(super) fn text(&self) -> &'static str {
+        match self {
+            Self::NoEquals => "there is no `=`",
+            Self::NoKey => "there is no name before `=`",
+            Self::OutsideOfSection => "it stands before any [Section]",
+            Self::BadHeader => "it is no [Section], and systemd stops reading the file here",
+            Self::NotUtf8 => "it is not UTF-8, and systemd stops reading the file here",
+            Self::TooLong => "it is longer than 1 MiB, and systemd stops reading the file here",
+        }
+    }
+
+    fn is_fatal(&self) -> bool {
+        matches!(self, Self::BadHeader | Self::NotUtf8 | Self::TooLong)
+    }
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    let mut section = None;
+    let mut begun: Option<(u32, Vec<u8>)> = None;
+    let mut bom_seen = false;
+    for (number, raw) in lines(bytes) {
+        // Also within a continuation, which goes on after the comment.
+        let first = raw.iter().find(|c| !is_whitespace(**c));
+        if first.is_some_and(|c| b"#;".contains(c)) {
+            continue;
+        }
+        let mut rest = raw;
+        if !bom_seen && let Some(after) = rest.strip_prefix(b"\xef\xbb\xbf") {
+            (rest, bom_seen) = (after, true);
+        }
+        let (line, mut text) = begun.take().unwrap_or((number, Vec::new()));
+        text.extend_from_slice(rest);
+        let too_long = text.len() > LONGEST_LINE;
+        if !too_long && ends_escaped(&text) {
+            // The next line is joined by a space.
+            text.pop();
+            text.push(b' ');
+            begun = Some((line, text));
+            continue;
+        }
+        let read = if too_long { Err(Why::TooLong) } else { parsed.line(line, &text, &mut section) };
+        if let Err(why) = read {
+            let fatal = why.is_fatal();
+            parsed.ignored.push(Ignored { line, why });
+            if fatal {
+                return parsed;
+            }
+        }
+    }
+    if let Some((line, text)) = begun
+        && let Err(why) = parsed.line(line, &text, &mut section)
+    {
+        parsed.ignored.push(Ignored { line, why });
+    }
+    parsed
+}
+
+impl Parsed {
+    fn line(&mut self, line: u32, text: &[u8], section: &mut Option<String>) -> Result<(), Why> {
+        let text = std::str::from_utf8(text).map_err(|_| Why::NotUtf8)?.trim_matches(WHITESPACE);
+        // A comment after a byte order mark comes here.
+        if text.is_empty() || text.starts_with(['#', ';']) {
+            return Ok(());
+        }
+        if let Some(header) = text.strip_prefix('[') {
+            let name = header.strip_suffix(']').filter(|name| name.chars().all(is_safe)).ok_or(Why::BadHeader)?;
+            self.headers.push(Header { section: name.to_owned(), line });
+            *section = Some(name.to_owned());
+            return Ok(());
+        }
+        let section = section.as_ref().ok_or(Why::OutsideOfSection)?.clone();
+        let (key, value) = text.split_once('=').ok_or(Why::NoEquals)?;
+        let (key, value) = (key.trim_matches(WHITESPACE), value.trim_matches(WHITESPACE));
+        if key.is_empty() {
+            return Err(Why::NoKey);
+        }
+        self.assignments.push(Assignment { section, key: key.to_owned(), value: value.to_owned(), line });
+        Ok(())
+    }
+}
+
+fn is_whitespace(c: u8) -> bool {
+    b" \t\n\r".contains(&c)
+}
+
+/// `string_is_safe`.
+fn is_safe(c: char) -> bool {
+    c >= ' ' && !"\\\"'\x7f".contains(c)
+}
+
+/// A backslash at the end that is not itself escaped.
+fn ends_escaped(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|c| **c == b'\\').count() % 2 == 1
+}
+
+/// Numbered from 1. A line ends at `\n`, `\r` or NUL, and at any run of different ones: `\r\n` is one end, `\n\n` are two.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    let mut rest = bytes;
+    let mut number = 0;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let is_end = |c: &u8| b"\n\r\0".contains(c);
+        let end = rest.iter().position(is_end).unwrap_or(rest.len());
+        let (line, after) = rest.split_at(end);
+        let mut seen: Vec<u8> = Vec::new();
+        seen.extend(after.iter().take(3).take_while(|c| is_end(c)));
+        let run = (1..seen.len()).find(|n| seen[..*n].contains(&seen[*n])).unwrap_or(seen.len());
+        rest = &after[run..];
+        number += 1;
+        Some((number, line))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Vec<String> {
+        let all = parse(text.as_bytes()).assignments;
+        all.iter().map(|a| format!("{}:{}:{}={}", a.line, a.section, a.key, a.value)).collect()
+    }
+
+    fn ignored(text: &[u8]) -> Vec<(u32, Why)> {
+        parse(text).ignored.into_iter().map(|i| (i.line, i.why)).collect()
+    }
+
+    #[test]
+    fn comments_blank_lines_and_space_mean_nothing() {
+        assert_eq!(read("# a=b\n; c=d\n\n [Unit] \n\t A  =  b c \t\n  # no=thing\n"), ["5:Unit:A=b c"]);
+        assert_eq!(read("[Unit]\nA=b # no comment\nB=\n"), ["2:Unit:A=b # no comment", "3:Unit:B="]);
+    }
+
+    #[test]
+    fn a_line_goes_on_over_comments() {
+        assert_eq!(read("[S]\nA=b\\\n# x\n  c \\\n;y\n  d\nE=f\n"), ["2:S:A=b   c    d", "7:S:E=f"]);
+        assert_eq!(read("[S]\nA=b\\\\\nC=d"), ["2:S:A=b\\\\", "3:S:C=d"], "an escaped backslash ends the line");
+        assert_eq!(read("[S]\nA=b\\"), ["2:S:A=b"], "the end of the file ends it too");
+        assert_eq!(read("[S]\nA=b\\\n\nC=d"), ["2:S:A=b", "4:S:C=d"], "so does an empty line");
+    }
+
+    #[test]
+    fn line_ends_are_counted_as_systemd_counts_them() {
+        assert_eq!(read("[S]\r\nA=b\r\n\r\nC=d\r\n"), ["2:S:A=b", "4:S:C=d"]);
+        assert_eq!(read("[S]\rA=b\0C=d"), ["2:S:A=b", "3:S:C=d"]);
+        assert_eq!(read("[S]\n\rA=b"), ["2:S:A=b"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        assert_eq!(read("\u{feff}[S]\nA=b"), ["2:S:A=b"]);
+        assert_eq!(read("\u{feff}# c\n[S]\nA=b"), ["3:S:A=b"]);
+    }
+
+    #[test]
+    fn sections_may_come_again() {
+        assert_eq!(read("[A]\nx=1\n[B]\ny=2\n[A]\nz=3"), ["2:A:x=1", "4:B:y=2", "6:A:z=3"]);
+    }
+
+    #[test]
+    fn what_is_no_assignment_is_named() {
+        assert_eq!(
+            ignored(b"a=b\n[S]\nnothing\n=x\n"),
+            [(1, Why::OutsideOfSection), (3, Why::NoEquals), (4, Why::NoKey)]
+        );
+        assert_eq!(ignored(b"[S]\n[T\nA=b"), [(2, Why::BadHeader)]);
+        assert_eq!(ignored(b"[S]\nA=\xff\nB=c"), [(2, Why::NotUtf8)]);
+        assert!(ignored(b"[S]\n# \xff\nB=c").is_empty(), "systemd never looks at comments");
+        let long = format!("[S]\nA={}\nB=c", "x".repeat(LONGEST_LINE));
+        assert_eq!(ignored(long.as_bytes()), [(2, Why::TooLong)]);
+    }
+
+    /// The pieces that units are made of, in any order.
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just("[Service]"),
+            Just("[Unit"),
+            Just("]"),
+            Just("="),
+            Just("Type"),
+            Just("notify"),
+            Just("\\"),
+            Just("\n"),
+            Just("\r\n"),
+            Just("\0"),
+            Just("#"),
+            Just(";"),
+            Just(" "),
+            Just("\""),
+            Just("'"),
+            Just("%i"),
+            Just("\u{feff}"),
+            Just("é"),
+        ];
+        prop::collection::vec(piece, 0..60).prop_map(|all| all.concat().into_bytes())
+    }
+
+    fn holds_for(bytes: &[u8]) {
+        let parsed = parse(bytes);
+        let ends = bytes.iter().filter(|c| b"\n\r\0".contains(c)).count();
+        let in_range = |line: u32| line >= 1 && line as usize <= ends + 1;
+        assert!(parsed.assignments.windows(2).all(|two| two[0].line < two[1].line));
+        for a in &parsed.assignments {
+            assert!(in_range(a.line) && !a.key.is_empty() && !a.key.contains('='), "{a:?}");
+            assert!(a.value.trim_matches(WHITESPACE) == a.value && a.key.trim_matches(WHITESPACE) == a.key, "{a:?}");
+            assert!(parsed.headers.iter().any(|h| h.section == a.section && h.line < a.line), "{a:?}");
+        }
+        assert!(parsed.ignored.iter().all(|i| in_range(i.line)));
+        // Written out again, it is read as the same. (A value may begin or end with a backslash: not those.)
+        if parsed
+            .assignments
+            .iter()
+            .all(|a| !a.value.ends_with('\\') && !a.key.starts_with(['[', '#', ';', '\u{feff}']))
+        {
+            let text: String =
+                parsed.assignments.iter().map(|a| format!("[{}]\n{}={}\n", a.section, a.key, a.value)).collect();
+            let strip = |all: &[Assignment]| {
+                all.iter().map(|a| (a.section.clone(), a.key.clone(), a.value.clone())).collect::<Vec<_>>()
+            };
+            assert_eq!(strip(&parse(text.as_bytes()).assignments), strip(&parsed.assignments));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::commands::check::fixed_seed(7))]
+        #[test]
+        fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            holds_for(&bytes);
+        }
+
+        #[test]
+        fn any_pieces_of_units_are_read(bytes in pieces()) {
+            holds_for(&bytes);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The processes of the server: its cgroup, or those that come from its main process.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use handover::supervise::proc::{Stat, program, stat};
+
+/// Where cgroups are mounted, in the order in which they are tried.
+const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
+
+#[derive(Debug, Clone)]
+pub(super) enum Family {
+    /// A unit's cgroup, and those below it.
+    Cgroup(PathBuf),
+    Tree(Tree),
+    /// Not on this machine, or not known.
+    Unknown,
+}
+
+/// A process, its descendants, and those that its parent started from the same program: a generation may be a child of the one before, or
+/// of the service manager. One whose parent has ended before anybody looked is known by its program and by who takes in orphans: an
+/// ancestor.
+#[derive(Debug, Clone)]
+pub(super) struct Tree {
+    members: BTreeSet<u32>,
+    /// Looked at and found to be others, this program and what it starts among them.
+    others: BTreeSet<u32>,
+    /// Whose children are of the family if they are of its program.
+    parents: Vec<u32>,
+    program: Option<PathBuf>,
+}
+
+impl Family {
+    /// `path` is what systemd calls `ControlGroup`.
+    pub(super) fn of_cgroup(path: &str) -> Self {
+        let path = path.trim_start_matches('/');
+        let found = CGROUPS.iter().map(|root| Path::new(root).join(path)).find(|p| p.join("cgroup.procs").exists());
+        found.filter(|_| !path.is_empty()).map_or(Self::Unknown, Self::Cgroup)
+    }
+
+    pub(super) fn of(pid: u32) -> Self {
+        let own = std::process::id();
+        let ancestors: Vec<u32> = std::iter::successors(parent(pid), |pid| parent(*pid)).collect();
+        let mut tree = Tree {
+            members: BTreeSet::from([pid]),
+            others: BTreeSet::from([own]),
+            parents: ancestors.iter().take(1).copied().collect(),
+            program: program(pid).ok(),
+        };
+        // Ancestors first: whoever is not of the family by then is looked at once only.
+        tree.look();
+        // Who comes later may be an orphan of it; who was there before may be of another service of that program.
+        tree.parents = ancestors;
+        Self::Tree(tree)
+    }
+
+    /// Those that are alive.
+    pub(super) fn members(&mut self) -> BTreeSet<u32> {
+        match self {
+            Self::Cgroup(path) => {
+                let mut pids = BTreeSet::new();
+                processes(path, &mut pids);
+                pids
+            }
+            Self::Tree(tree) => {
+                tree.look();
+                tree.members.clone()
+            }
+            Self::Unknown => BTreeSet::new(),
+        }
+    }
+}
+
+impl Tree {
+    fn look(&mut self) {
+        let alive = pids();
+        self.members.retain(|pid| alive.contains(pid));
+        self.others.retain(|pid| alive.contains(pid));
+        let mut new: BTreeSet<u32> =
+            alive.into_iter().filter(|pid| !self.members.contains(pid) && !self.others.contains(pid)).collect();
+        // A child may have a lower pid than its parent, once they wrap around: until nothing changes.
+        loop {
+            let (members, rest): (BTreeSet<u32>, _) = new.iter().copied().partition(|pid| self.belongs(*pid));
+            if members.is_empty() {
+                self.others.extend(rest);
+                return;
+            }
+            self.members.extend(members);
+            new = rest;
+        }
+    }
+
+    fn belongs(&self, pid: u32) -> bool {
+        let Some(Stat { parent, .. }) = stat(pid) else { return false };
+        if self.members.contains(&parent) {
+            return true;
+        }
+        self.parents.contains(&parent) && program(pid).is_ok_and(|p| Some(p) == self.program)
+    }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    stat(pid).map(|one| one.parent).filter(|parent| *parent != 0)
+}
+
+fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            processes(&entry.path(), pids);
+        }
+    }
+}
+
+fn pids() -> BTreeSet<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_generation_whose_parent_has_ended_before_anybody_looked_is_of_the_family() {
+        let script = "exec 3<&0; read go; sh -c 'read end <&3; :' & echo $!";
+        let mut old =
+            Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut input, output) = (old.stdin.take().unwrap(), old.stdout.take().unwrap());
+        let mut family = Family::of(old.id());
+        input.write_all(b"go\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let new: u32 = line.trim().parse().unwrap();
+        old.wait().unwrap();
+        assert_ne!(stat(new).map(|new| new.parent), Some(old.id()), "it is an orphan");
+        assert!(family.members().contains(&new));
+        // whose orphan was there before is another's
+        let mut other = Command::new("sh").args(["-c", "read end"]).stdin(Stdio::piped()).spawn().unwrap();
+        assert!(!Family::of(other.id()).members().contains(&new));
+        drop(input);
+        drop(other.stdin.take());
+        other.wait().unwrap();
+    }
+}

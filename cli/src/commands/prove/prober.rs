@@ -1,0 +1,317 @@
+//! A client on a thread of its own that connects anew, back to back: what it sees of a reload it sees to a fraction of a millisecond.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+
+use super::family::Family;
+use super::who::peer;
+use handover::supervise::proc::{Diag, holds, stat};
+use handover_load::{Probe, Waits};
+
+/// So many answers of the new one in a row, and nobody looks any more who answers until the next reload.
+const SETTLED: u32 = 200;
+/// After a failed probe: a refusal comes back at once, and a server that is away is not helped by a storm.
+const AFTER_LOSS: Duration = Duration::from_micros(200);
+
+/// How it is known who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Teller {
+    /// A response header.
+    Header,
+    /// A part of the body.
+    Body,
+    /// The process that holds the server's end of the connection.
+    Process,
+    Nothing,
+}
+
+/// A reload has begun.
+#[derive(Debug, Clone)]
+pub(super) struct Begin {
+    pub(super) number: u32,
+    pub(super) at: Instant,
+    /// The processes of the server just before.
+    pub(super) old: BTreeSet<u32>,
+}
+
+/// What was seen of a reload.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    pub(super) number: u32,
+    /// Who answered before it.
+    pub(super) before: Option<u32>,
+    /// When the first answer of a new one was complete, and whose it was.
+    pub(super) first_new: Option<(Instant, u32)>,
+    /// When the last answer of an old one was complete.
+    pub(super) last_old: Option<Instant>,
+    pub(super) longest_gap: Duration,
+    /// In as much time before.
+    pub(super) gap_before: Duration,
+    /// The longest time from the beginning of one probe to that of the next, up to the first answer of a new one.
+    pub(super) resolution: Duration,
+    /// The window is over.
+    pub(super) over: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    stop: AtomicBool,
+    begin: Mutex<Option<Begin>>,
+    /// What is seen of the reload that began last.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+pub(super) struct Prober {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Waits>>,
+}
+
+pub(super) struct Config {
+    pub(super) probe: Probe,
+    pub(super) teller: Teller,
+    pub(super) family: Family,
+    pub(super) window: Duration,
+}
+
+impl Prober {
+    pub(super) fn start(config: Config) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            begin: Mutex::new(None),
+            seen: Mutex::new(Seen::default()),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let diag = if config.teller == Teller::Process { Some(Diag::open()?) } else { None };
+        let (started, running) = mpsc::channel();
+        let with = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("prober".into()).spawn(move || {
+            let _ = started.send(());
+            let now = Instant::now();
+            let probing = Probing {
+                config,
+                diag,
+                shared: with,
+                answers: VecDeque::new(),
+                last: now,
+                begun: now,
+                open: None,
+                periods: Waits::default(),
+            };
+            probing.run(&runtime)
+        })?;
+        let _ = running.recv();
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    pub(super) fn begin(&self, begin: Begin) {
+        let seen = Seen { number: begin.number, ..Seen::default() };
+        *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        *self.shared.begin.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin);
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How far apart probes began. `None`: the thread has panicked.
+    pub(super) fn stop(mut self) -> Option<Waits> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Probing {
+    config: Config,
+    diag: Option<Diag>,
+    shared: Arc<Shared>,
+    /// Those of the last window's time, and one before.
+    answers: VecDeque<Answer>,
+    last: Instant,
+    begun: Instant,
+    open: Option<Window>,
+    periods: Waits,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    /// When it was complete.
+    at: Instant,
+    /// How long after the one before.
+    gap: Duration,
+    /// Who answered, as far as is known.
+    by: Option<u32>,
+}
+
+struct Window {
+    begin: Begin,
+    seen: Seen,
+    in_a_row: u32,
+}
+
+impl Probing {
+    fn run(mut self, runtime: &Runtime) -> Waits {
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let begin = self.shared.begin.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(begin) = begin {
+                self.open(begin);
+            }
+            runtime.block_on(self.probe());
+            self.tell();
+        }
+        self.periods
+    }
+
+    fn open(&mut self, begin: Begin) {
+        self.open = Some(Window::open(begin, self.answers.make_contiguous(), self.config.window));
+    }
+
+    async fn probe(&mut self) {
+        let begun = Instant::now();
+        let period = begun - self.begun;
+        self.periods.record(period);
+        if let Some(window) = self.open.as_mut().filter(|w| w.seen.first_new.is_none()) {
+            window.seen.resolution = window.seen.resolution.max(period);
+        }
+        self.begun = begun;
+        let answer = self.config.probe.ask().await;
+        let answered = Instant::now();
+        let Ok((connection, named)) = answer else {
+            tokio::time::sleep(AFTER_LOSS).await;
+            return;
+        };
+        let gap = answered - self.last;
+        self.last = answered;
+        let before = self.by();
+        let by = match (named, &self.diag, connection.stream()) {
+            (Some(named), ..) => Some(named),
+            (None, Some(diag), Some(stream)) if self.looks() => {
+                let old = self.open.as_ref().map(|w| &w.begin.old);
+                peer(diag, stream).ok().flatten().and_then(|inode| holder(&mut self.config.family, inode, old, before))
+            }
+            _ => before,
+        };
+        connection.end();
+        self.config.probe.answered(begun, by);
+        let answer = Answer { at: answered, gap, by };
+        if let Some(window) = &mut self.open {
+            window.answered(answer);
+        }
+        self.answers.push_back(Answer { by: by.or(before), ..answer });
+        while self.answers.get(1).is_some_and(|second| answered - second.at > self.config.window) {
+            self.answers.pop_front();
+        }
+    }
+
+    /// Who answers, as far as is known.
+    fn by(&self) -> Option<u32> {
+        self.answers.back().and_then(|answer| answer.by)
+    }
+
+    /// Whether it is worth the time to see who answered.
+    fn looks(&self) -> bool {
+        match &self.open {
+            None => self.by().is_none(),
+            Some(window) => window.in_a_row < SETTLED,
+        }
+    }
+
+    fn tell(&mut self) {
+        let Some(window) = &mut self.open else { return };
+        let over = window.begin.at + self.config.window <= self.last.max(self.begun);
+        window.seen.over = over;
+        let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another reload may have begun.
+        if seen.number == window.seen.number {
+            seen.clone_from(&window.seen);
+        }
+        drop(seen);
+    }
+}
+
+impl Window {
+    /// `answers`: all lately, the last one last. One or two may have come since it began, before the prober knew of it.
+    fn open(begin: Begin, answers: &[Answer], time: Duration) -> Self {
+        let (earlier, since) = answers.split_at(answers.partition_point(|answer| answer.at <= begin.at));
+        let gaps = earlier.iter().filter(|answer| begin.at - answer.at <= time).map(|answer| answer.gap);
+        let gap_before = gaps.max().unwrap_or_default();
+        let before = earlier.last().and_then(|answer| answer.by);
+        let seen = Seen { number: begin.number, before, gap_before, ..Seen::default() };
+        let mut window = Self { begin, seen, in_a_row: 0 };
+        since.iter().for_each(|answer| window.answered(*answer));
+        window
+    }
+
+    fn answered(&mut self, Answer { at, gap, by }: Answer) {
+        let before = self.seen.before;
+        let new = by.filter(|by| Some(*by) != before && !self.begin.old.contains(by) && before.is_some());
+        if !self.seen.over {
+            self.seen.longest_gap = self.seen.longest_gap.max(gap);
+        }
+        match new {
+            Some(by) => {
+                self.in_a_row += 1;
+                self.seen.first_new.get_or_insert((at, by));
+            }
+            // Who has not been seen yet is the old one: what is new is looked for first.
+            None if self.in_a_row < SETTLED => {
+                self.in_a_row = 0;
+                self.seen.last_old = Some(at);
+            }
+            None => {}
+        }
+    }
+}
+
+/// The new ones hold few connections, so they are asked first; then who answered before; then all others.
+fn holder(family: &mut Family, inode: u64, old: Option<&BTreeSet<u32>>, before: Option<u32>) -> Option<u32> {
+    let members = family.members();
+    let is_new = |pid: &u32| old.is_some_and(|old| !old.contains(pid));
+    // Between fork and exec a next generation has copies of all that the old one holds, and answers nothing.
+    let is_copy = |pid| stat(pid).is_none_or(|one| one.forked) && before.is_some_and(|before| holds(before, inode));
+    if let Some(pid) = members.iter().copied().filter(is_new).find(|pid| holds(*pid, inode) && !is_copy(*pid)) {
+        return Some(pid);
+    }
+    if old.is_some() {
+        return before;
+    }
+    members.into_iter().find(|pid| holds(*pid, inode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn an_answer_of_the_new_one_before_the_window_was_opened_is_seen() {
+        let start = Instant::now();
+        let answer =
+            |at, by| Answer { at: start + Duration::from_millis(at), gap: Duration::from_millis(1), by: Some(by) };
+        let begin = Begin { number: 2, at: start + Duration::from_millis(300), old: BTreeSet::from([7]) };
+        let longest = Answer { gap: Duration::from_millis(50), ..answer(50, 7) };
+        let window = Window::open(begin.clone(), &[longest, answer(299, 7), answer(301, 7), answer(307, 8)], TIME);
+        let Seen { before, first_new, last_old, gap_before, .. } = window.seen;
+        assert_eq!((before, first_new), (Some(7), Some((start + Duration::from_millis(307), 8))));
+        assert_eq!(last_old, Some(start + Duration::from_millis(301)));
+        assert_eq!(gap_before, Duration::from_millis(1), "what was longer ago than that does not count");
+        // And so it goes on, if nobody new has answered by then.
+        let mut window = Window::open(begin, &[answer(299, 7)], TIME);
+        assert_eq!(window.seen.first_new, None);
+        window.answered(answer(302, 8));
+        assert!(window.seen.first_new.is_some_and(|(_, by)| by == 8));
+    }
+}

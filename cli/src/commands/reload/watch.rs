@@ -1,0 +1,93 @@
+//! Reloads of services without a control interface.
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::POLL;
+use crate::failure::{Failure, Outcome};
+use crate::out;
+use crate::safe;
+use crate::systemctl;
+use crate::target::{Target, Unit, show};
+
+/// SIGHUP, and then what systemd says of the unit. The timeout of the command is around it.
+pub(super) async fn by_signal(target: &Target, unit: &str, before: Unit) -> Result<Outcome, Failure> {
+    let pid = i32::try_from(before.main).map_err(|_| Failure::cannot_run(format!("{unit} has no main process")))?;
+    kill(Pid::from_raw(pid), Signal::SIGHUP).map_err(|e| match e {
+        Errno::EPERM => Failure::cannot_run(format!("pid {pid} may not be signalled: be the service's user or root")),
+        e => Failure::cannot_run(format!("pid {pid} cannot be signalled: {e}")),
+    })?;
+    let mut moved = false;
+    loop {
+        tokio::time::sleep(POLL).await;
+        let now = show(unit, target.user).await?;
+        moved |= now.status != before.status || now.changed != before.changed;
+        if let Some(outcome) = judge(&before, &now, moved) {
+            return match outcome {
+                Ok(text) => {
+                    out::note(text);
+                    Ok(Outcome::Success)
+                }
+                // That the service is gone need not be the new program's fault.
+                Err(reason) if reason.starts_with("reload failed: ") => {
+                    Err(Failure::rolled_back(safe::terminal(&reason)))
+                }
+                Err(reason) => Err(Failure::failed(safe::terminal(&reason))),
+            };
+        }
+    }
+}
+
+/// `moved`: something has changed since the request, so that a text of before is one of now.
+fn judge(before: &Unit, now: &Unit, moved: bool) -> Option<Result<String, String>> {
+    if now.main != 0 && now.main != before.main {
+        return Some(Ok(format!("pid {} is main: {}", now.main, now.status)));
+    }
+    if now.main == 0 || !["active", "reloading", "refreshing"].contains(&now.active.as_str()) {
+        return Some(Err(format!("the service is gone: {} ({})", now.active, now.sub)));
+    }
+    if !moved {
+        return None;
+    }
+    if let Some((serves, reason)) = now.status.split_once("; reload failed: ") {
+        return Some(Err(format!("reload failed: {reason}; {serves} on (pid {})", now.main)));
+    }
+    now.status.ends_with("; reloaded in place").then(|| Ok(now.status.clone()))
+}
+
+/// What the unit itself says about reloads.
+pub(super) async fn by_systemctl(target: &Target, unit: &str) -> Result<Outcome, Failure> {
+    let mut command = systemctl::command(target.user, &["reload", "--", unit]);
+    let status = command.status().await.map_err(|e| Failure::cannot_run(format!("systemctl cannot be run: {e}")))?;
+    if status.success() {
+        return Ok(Outcome::Success);
+    }
+    let text = format!("systemctl reload {unit}: {status}");
+    // 1: the job failed. Others: no such unit, not running, not permitted.
+    Err(if status.code() == Some(1) { Failure::rolled_back(text) } else { Failure::failed(text) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(main: u32, status: &str, changed: &str) -> Unit {
+        Unit::sample(main, "active", status, changed)
+    }
+
+    #[test]
+    fn what_systemd_says_is_the_outcome() {
+        let before = unit(7, "generation 1 serves", "1");
+        let judged = |now: &Unit, moved| judge(&before, now, moved);
+        assert_eq!(judged(&before, false), None);
+        assert_eq!(judged(&unit(7, "generation 1 serves; starting generation 2", "2"), true), None);
+        assert!(judged(&unit(9, "generation 2 takes over", "2"), true).unwrap().is_ok());
+        assert!(judged(&unit(7, "generation 1 serves; reloaded in place", "2"), true).unwrap().is_ok());
+        let failed = unit(7, "generation 1 serves; reload failed: generation 2 exited with status 7", "2");
+        let reason = judged(&failed, true).unwrap().unwrap_err();
+        assert_eq!(reason, "reload failed: generation 2 exited with status 7; generation 1 serves on (pid 7)");
+        assert_eq!(judge(&failed, &failed, false), None, "that was the reload of before");
+        assert!(judged(&Unit::sample(0, "failed", "", "2"), true).unwrap().is_err());
+    }
+}

@@ -1,0 +1,330 @@
+//! `handover upgrade`: a new program for a service, put back if the service does not take it.
+
+mod candidate;
+mod from;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use handover::supervise::proc;
+use handover::upgrade::{Done, Upgrade, UpgradeStep, Verdict};
+use handover::{Error, logging};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::{Failure, Outcome};
+use crate::out;
+use crate::safe;
+use crate::target::{Target, Where};
+pub(crate) use candidate::{Candidate, invalid};
+
+/// Fetches the program of a service, verifies it, installs it beside the running one, and reloads; if the service does not take it, the old
+/// program is put back and the new one is not tried again.
+///
+/// The reload is that of `handover reload`: it is over when the next generation is main. The service never stops.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP, group = ArgGroup::new("trust").required(true).multiple(true))]
+pub(crate) struct Options {
+    #[command(flatten)]
+    place: Where,
+    /// Where the program comes from: a path, https://…, github:OWNER/REPOSITORY, s3://BUCKET/KEY
+    #[arg(long, value_name = "SOURCE", required_unless_present = "back")]
+    from: Option<String>,
+    #[command(flatten)]
+    candidate: Candidate,
+    /// The file to be replaced [default: the one that the main process runs]
+    #[arg(long, value_name = "PATH")]
+    program: Option<PathBuf>,
+    /// The SHA-256 that the program must have
+    #[arg(long, value_name = "HEX", conflicts_with = "sha256_in")]
+    sha256: Option<String>,
+    /// How long to wait for the outcome of the reload
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Look again and again, about this often, until interrupted
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    poll: Option<Duration>,
+    /// Install, and let the service alone: its next start takes the new program
+    #[arg(long)]
+    no_reload: bool,
+    /// Fetch and verify, and change nothing
+    #[arg(long, conflicts_with_all = ["poll", "no_reload"])]
+    dry_run: bool,
+    /// Go back to the program before this one, which is not taken again
+    #[arg(long, group = "trust", conflicts_with_all = ["from", "poll", "dry_run"])]
+    back: bool,
+    /// The outcome as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
+const AFTER_HELP: &str = "\
+Examples:
+  handover upgrade web --from /srv/new/web --key web.pub
+  handover upgrade web --from https://example.com/web --key web.pub --poll 60s
+  handover upgrade web --from github:acme/web --asset 'web-*-x86_64' \\
+      --key RWQf6LRC... --sha256-in --check '{} --version'
+  handover upgrade web --from s3://releases/web/stable/web --key web.pub
+  handover upgrade web --from ./web --no-signature --dry-run
+  handover upgrade web --back              the one before, and stay there
+
+The signature is at the same place, with .minisig after the name:
+  minisign -S -m web
+
+Beside the program, .NAME.handover has the programs of before, the lock, and
+what is known to be bad. Secrets are taken from the environment:
+  HANDOVER_AUTHORIZATION      the Authorization header for https://
+  GITHUB_TOKEN, GH_TOKEN      for github:
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+  AWS_ENDPOINT_URL_S3         for s3://
+
+Exit codes:
+  0    the service runs the new program, or has it already
+  1    what was fetched is not good, or known to be bad, or the service did not
+       take it; the old program is in place; --json tells which
+  2    the command line is wrong
+  3    it cannot be done: no such unit, not permitted, not to be fetched,
+       another upgrade is running
+  130  interrupted; once installed, the outcome is waited for";
+
+pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
+    // In a unit the library's own events are better than lines of text: they have fields.
+    let quiet = logging::stderr_is_journal() && logging::init().is_ok();
+    let options = Arc::new(options);
+    let program = program(&options).await?;
+    let upgrade = upgrade(&options, program, quiet)?;
+    // Not at once: what is installed is settled first.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::cannot_run(e.to_string()))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::cannot_run(e.to_string()))?;
+    let interrupted = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    tokio::select! {
+        outcome = go(&options, &upgrade) => outcome,
+        () = interrupted => {
+            upgrade.settled(options.timeout + SETTLE).await;
+            Err(Failure::interrupted())
+        }
+    }
+}
+
+/// More than files need.
+const SETTLE: Duration = Duration::from_secs(10);
+
+async fn go(options: &Options, upgrade: &Upgrade) -> Result<Outcome, Failure> {
+    if let Some(every) = options.poll {
+        let mut last = None;
+        let told = |outcome: &Result<Done, Error>| {
+            let known = last == outcome.as_ref().ok().cloned() && last.is_some();
+            last = outcome.as_ref().ok().cloned();
+            // That nothing is new is said once.
+            if known {
+                return;
+            }
+            if let Err(failure) = tell(options, upgrade, outcome) {
+                out::error(&failure);
+            }
+        };
+        return upgrade.poll(every, told).await;
+    }
+    let outcome = match (options.back, options.dry_run) {
+        (true, _) => upgrade.back().await,
+        (_, true) => upgrade.look().await,
+        _ => upgrade.run().await,
+    };
+    tell(options, upgrade, &outcome)
+}
+
+fn upgrade(options: &Arc<Options>, program: PathBuf, quiet: bool) -> Result<Upgrade, Failure> {
+    let mut builder = options.candidate.builder(program, options.from.as_deref())?;
+    if let Some(digits) = &options.sha256 {
+        builder = builder.sha256(digits).map_err(|e| invalid(&e))?;
+    }
+    if options.json || quiet {
+        out::hide_notes();
+    }
+    builder = builder.on_step(|step| {
+        if let Some(line) = line_of(step) {
+            out::note(line);
+        }
+    });
+    if options.no_reload {
+        return builder.install_only().map_err(|e| invalid(&e));
+    }
+    let options = Arc::clone(options);
+    let built = builder.reload_with(move || {
+        let options = Arc::clone(&options);
+        async move { reload(&options).await }
+    });
+    built.map_err(|e| invalid(&e))
+}
+
+async fn reload(options: &Options) -> Verdict {
+    // Found anew: a pid that was said may be another generation's by now.
+    let reloaded = async { crate::commands::reload::of(&options.place.find().await?, options.timeout).await };
+    match reloaded.await {
+        Ok(_) => Verdict::Taken,
+        Err(failure) if failure.is_rolled_back() => Verdict::Refused(failure.to_string()),
+        Err(failure) => Verdict::Unknown(failure.to_string()),
+    }
+}
+
+/// The file that the service's program is.
+async fn program(options: &Options) -> Result<PathBuf, Failure> {
+    if let Some(program) = &options.program {
+        return std::path::absolute(program).map_err(|e| Failure::usage(format!("{}: {e}", program.display())));
+    }
+    let target = options.place.find().await?;
+    let (pid, started) = main_pid(&target).await?;
+    let program = proc::program(pid).map_err(|e| {
+        Failure::cannot_run(format!(
+            "what pid {pid} runs cannot be seen ({e}): be its user or root, or say --program PATH"
+        ))
+    })?;
+    let own = std::env::current_exe().ok().and_then(|path| path.file_name().map(ToOwned::to_owned));
+    if program.file_name().map(ToOwned::to_owned) == own {
+        let why = "that is this tool, which runs the service's program: say --program PATH";
+        return Err(Failure::usage(format!("{}: its main process runs {}; {why}", target.name(), program.display())));
+    }
+    if let Some(started) = started
+        && std::fs::canonicalize(&started).ok().as_ref() != Some(&program)
+    {
+        // a script runs its interpreter, which serves others, too
+        let why = "which of them is to be replaced? Say --program PATH";
+        let name = target.name();
+        return Err(Failure::usage(format!(
+            "{name}: {} was started, and it runs {}; {why}",
+            started,
+            program.display()
+        )));
+    }
+    Ok(program)
+}
+
+/// With what `handover run` says that it has started.
+async fn main_pid(target: &Target) -> Result<(u32, Option<String>), Failure> {
+    if let Ok(status) = crate::commands::reload::status(target).await
+        && let Some(pid) = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+    {
+        return Ok((pid, status["supervisor"]["program"].as_str().map(str::to_owned)));
+    }
+    if let Some(pid) = target.pid {
+        return Ok((pid, None));
+    }
+    let Some(unit) = &target.unit else {
+        return Err(Failure::cannot_run(format!("{}: what it runs is not known: say --program PATH", target.name())));
+    };
+    match crate::target::show(unit, target.user).await? {
+        shown if shown.main != 0 => Ok((shown.main, None)),
+        shown => Err(Failure::cannot_run(format!(
+            "{unit} is not running ({}): start it, or say --program PATH and --no-reload",
+            shown.active
+        ))),
+    }
+}
+
+fn tell(options: &Options, upgrade: &Upgrade, outcome: &Result<Done, Error>) -> Result<Outcome, Failure> {
+    let program = upgrade.program().display();
+    if options.json {
+        let mut object = match outcome {
+            Ok(done) => serde_json::to_value(done).unwrap_or_default(),
+            Err(error) => json!({ "outcome": word(error), "reason": safe::terminal(&error.to_string()) }),
+        };
+        object["program"] = json!(upgrade.program());
+        out::line(object);
+    }
+    let say = |text: String| {
+        if !options.json {
+            out::line(text)
+        }
+    };
+    match outcome {
+        Ok(Done::UpToDate { sha256 }) => say(format!("{program} is up to date ({})", short(sha256))),
+        Ok(Done::Available { sha256, current }) => {
+            say(format!("{program}: {} would be installed in place of {}", short(sha256), short(current)));
+        }
+        Ok(Done::Upgraded { sha256, previous }) => {
+            say(format!("{program} is {} now, and the service runs it; before: {}", short(sha256), short(previous)));
+        }
+        Ok(Done::Installed { sha256, previous }) => {
+            say(format!("{program} is {} now; before: {}; nobody was told", short(sha256), short(previous)));
+        }
+        Ok(Done::KnownBad { sha256, reason }) => {
+            let text =
+                format!("{} is known to be bad: {}; --retry tries it again", short(sha256), safe::terminal(reason));
+            return Err(Failure::failed(text));
+        }
+        Ok(_) => {}
+        Err(error) => return Err(failure(error)),
+    }
+    Ok(Outcome::Success)
+}
+
+fn failure(error: &Error) -> Failure {
+    let text = safe::terminal(&error.to_string());
+    match word(error) {
+        "not_taken" | "unknown" | "refused" => Failure::failed(text),
+        _ => Failure::cannot_run(text),
+    }
+}
+
+fn word(error: &Error) -> &'static str {
+    match error {
+        e if e.is_generation() => "not_taken",
+        e if e.is_timeout() => "unknown",
+        e if e.is_candidate() => "refused",
+        e if e.is_state() => "busy",
+        e if e.is_fetch() => "not_fetched",
+        _ => "not_possible",
+    }
+}
+
+/// As much of it as tells one from another.
+fn short(sha256: &str) -> &str {
+    sha256.get(..12).unwrap_or(sha256)
+}
+
+fn line_of(step: &UpgradeStep) -> Option<String> {
+    Some(match step {
+        UpgradeStep::Resumed { sha256 } => {
+            format!("{} was installed and cut short: asking again for a reload", short(sha256))
+        }
+        UpgradeStep::Fetched { sha256 } => format!("{} is fetched", short(sha256)),
+        UpgradeStep::Verified => "it is verified".to_owned(),
+        UpgradeStep::Checked => "it passes the check".to_owned(),
+        UpgradeStep::Installed => "it is installed".to_owned(),
+        UpgradeStep::Restored => "the program of before is back".to_owned(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser};
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: super::Options,
+    }
+
+    #[test]
+    fn who_is_trusted_must_be_said() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(format!("x web {line}").split(' ')).map(drop);
+        for good in ["--from a --key b --key c", "--from a --no-signature", "--back", "--from a --key b --sha256-in"] {
+            assert!(parse(good).is_ok(), "{good}: {:?}", parse(good));
+        }
+        for bad in
+            ["--from a", "--key b", "--from a --key b --no-signature", "--back --poll 1s", "--from a --key b --keep 0"]
+        {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

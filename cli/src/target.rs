@@ -1,0 +1,250 @@
+//! Which service a command is about, and where its control interface is.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use handover::control::{Client, socket_in};
+
+use crate::failure::Failure;
+use crate::systemctl;
+
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// A unit (web, web.service), or a pid such as $MAINPID in ExecReload= [default: in ExecReload=, the service itself]
+    #[arg(value_name = "UNIT|PID")]
+    target: Option<String>,
+    /// The socket of the control interface, if it is not $RUNTIME_DIRECTORY/handover.sock of the service
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// A unit of your own `systemctl --user`
+    #[arg(long)]
+    user: bool,
+}
+
+/// What is known of the service.
+#[derive(Debug, Default)]
+pub(crate) struct Target {
+    pub(crate) unit: Option<String>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) user: bool,
+    /// Where its control interface is, if it has one.
+    pub(crate) socket: Option<PathBuf>,
+    /// Said by the caller: nothing else will do.
+    pub(crate) only_socket: bool,
+}
+
+/// What the service manager says about a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unit {
+    pub(crate) main: u32,
+    pub(crate) active: String,
+    pub(crate) sub: String,
+    pub(crate) status: String,
+    /// Changes with every change of the state.
+    pub(crate) changed: String,
+    runtime_directory: String,
+}
+
+impl Where {
+    pub(crate) async fn find(&self) -> Result<Target, Failure> {
+        let mut target = Target { user: self.user, ..Target::default() };
+        let said = match &self.target {
+            Some(said) => Some(said.clone()),
+            None if self.socket.is_some() => None,
+            None => std::env::var("MAINPID").ok(),
+        };
+        match said.as_deref().map(str::trim) {
+            Some("") => return Err(Failure::usage("an empty name: is $MAINPID set? Say a unit or a pid")),
+            Some(said) => match said.parse::<u32>() {
+                Ok(0) => return Err(Failure::cannot_run("pid 0: the service has no main process; start it")),
+                Ok(pid) => target.pid = Some(pid),
+                Err(_) => target.unit = Some(unit_name(said)),
+            },
+            None if self.socket.is_none() => {
+                return Err(Failure::usage("say which service: a unit, a pid, or --socket PATH"));
+            }
+            None => {}
+        }
+        if let Some(socket) = &self.socket {
+            return Ok(Target { socket: Some(socket.clone()), only_socket: true, ..target });
+        }
+        if let Some(pid) = target.pid {
+            let (unit, user) = unit_of(&pid.to_string())
+                .map_err(|e| Failure::cannot_run(format!("there is no process {pid} that can be looked at: {e}")))?;
+            (target.unit, target.user) = (unit, user || target.user);
+            target.socket = socket_of(pid);
+        }
+        if let (None, Some(unit)) = (&target.socket, &target.unit) {
+            let shown = show(unit, target.user).await;
+            match (shown, target.pid) {
+                (Ok(unit), pid) => {
+                    let main = pid.or(Some(unit.main).filter(|pid| *pid != 0));
+                    target.socket = main.and_then(socket_of).or_else(|| unit.socket(target.user));
+                }
+                // Of a pid its unit is a help, no more.
+                (Err(_), Some(_)) => target.unit = None,
+                (Err(failure), None) => return Err(failure),
+            }
+        }
+        Ok(target)
+    }
+}
+
+impl Target {
+    /// As the caller would call it.
+    pub(crate) fn name(&self) -> String {
+        match (&self.unit, self.pid, &self.socket) {
+            (Some(unit), ..) => unit.clone(),
+            (_, Some(pid), _) => format!("pid {pid}"),
+            (.., Some(socket)) => socket.display().to_string(),
+            _ => "the service".to_owned(),
+        }
+    }
+
+    /// `None`: there is no control interface.
+    pub(crate) async fn connect(&self) -> Result<Option<Client>, Failure> {
+        let Some(socket) = &self.socket else { return Ok(None) };
+        let error = match Client::connect(socket).await {
+            Ok(client) => return Ok(Some(client)),
+            Err(error) => error,
+        };
+        let kind = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<std::io::Error>()).map(|e| e.kind());
+        match kind {
+            Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) if !self.only_socket => Ok(None),
+            Some(std::io::ErrorKind::PermissionDenied) => {
+                Err(Failure::cannot_run(format!("{error}: be the service's user or root")))
+            }
+            _ => Err(Failure::cannot_run(error.to_string())),
+        }
+    }
+
+    /// Why there is none.
+    pub(crate) fn no_control(&self) -> String {
+        match &self.socket {
+            Some(socket) => format!("no control interface at {}", socket.display()),
+            None => "no control interface (RuntimeDirectory= is not set)".to_owned(),
+        }
+    }
+}
+
+impl Unit {
+    #[cfg(test)]
+    pub(crate) fn sample(main: u32, active: &str, status: &str, changed: &str) -> Self {
+        let (sub, runtime_directory) = (String::new(), String::new());
+        Self { main, active: active.into(), sub, status: status.into(), changed: changed.into(), runtime_directory }
+    }
+
+    /// The library says so in the status text.
+    pub(crate) fn uses_handover(&self) -> bool {
+        let rest = self.status.strip_prefix("generation ").unwrap_or_default();
+        rest.split(' ').next().is_some_and(|number| number.parse::<u64>().is_ok())
+    }
+
+    fn socket(&self, user: bool) -> Option<PathBuf> {
+        let base = if user { std::env::var("XDG_RUNTIME_DIR").ok()? } else { "/run".to_owned() };
+        let first = self.runtime_directory.split_whitespace().next()?;
+        // `name:link` in newer versions.
+        socket_in(&format!("{base}/{}", first.split(':').next()?))
+    }
+}
+
+pub(crate) async fn show(unit: &str, user: bool) -> Result<Unit, Failure> {
+    let names = "LoadState,MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,RuntimeDirectory";
+    let text = ask(user, &["show", "-p", names, "--", unit]).await?;
+    let value = |name: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_default().to_owned()
+    };
+    if value("LoadState") == "not-found" {
+        return Err(Failure::cannot_run(format!("there is no unit {unit}: see `systemctl list-units --type=service`")));
+    }
+    Ok(Unit {
+        main: value("MainPID").parse().unwrap_or(0),
+        active: value("ActiveState"),
+        sub: value("SubState"),
+        status: value("StatusText"),
+        changed: value("StateChangeTimestampMonotonic"),
+        runtime_directory: value("RuntimeDirectory"),
+    })
+}
+
+/// Where the processes of a unit are, below the cgroups' root.
+pub(crate) struct ControlGroup(pub(crate) String);
+
+/// Of a unit that runs.
+pub(crate) async fn control_group(unit: &str, user: bool) -> Result<ControlGroup, Failure> {
+    let shown = show(unit, user).await?;
+    if shown.main == 0 {
+        return Err(Failure::cannot_run(format!("{unit} has no main process ({}): start it", shown.active)));
+    }
+    let path = ask(user, &["show", "-p", "ControlGroup", "--value", "--", unit]).await?;
+    Ok(ControlGroup(path.trim().to_owned()))
+}
+
+async fn ask(user: bool, arguments: &[&str]) -> Result<String, Failure> {
+    systemctl::ask(user, arguments, systemctl::TIMEOUT).await.map_err(|e| Failure::cannot_run(e.to_string()))
+}
+
+/// Whether this process belongs to the unit, as that of an `ExecReload=` does.
+pub(crate) fn is_within(unit: &str) -> bool {
+    unit_of("self").is_ok_and(|(own, _)| own.as_deref() == Some(unit))
+}
+
+pub(crate) fn unit_name(said: &str) -> String {
+    if said.ends_with(".service") { said.to_owned() } else { format!("{said}.service") }
+}
+
+/// The unit that a process belongs to, and whether it is one of a user.
+fn unit_of(pid: &str) -> std::io::Result<(Option<String>, bool)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    Ok(unit_in(&text))
+}
+
+fn unit_in(cgroups: &str) -> (Option<String>, bool) {
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    let unit = path.split('/').rfind(|part| part.ends_with(".service"));
+    (unit.map(str::to_owned), path.contains("/user@"))
+}
+
+/// From its environment, which its own user and root can read.
+fn socket_of(pid: u32) -> Option<PathBuf> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let variable = bytes.split(|b| *b == 0).find_map(|v| v.strip_prefix(b"RUNTIME_DIRECTORY="))?;
+    socket_in(std::str::from_utf8(variable).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_found_in_cgroups() {
+        let of = |text| unit_in(text);
+        assert_eq!(of("0::/system.slice/web.service\n"), (Some("web.service".into()), false));
+        assert_eq!(of("0::/system.slice/web.service/.control\n").0.as_deref(), Some("web.service"));
+        let user = "1:name=x:/\n0::/user.slice/user-1.slice/user@1.service/app.slice/web@2.service\n";
+        assert_eq!(of(user), (Some("web@2.service".into()), true));
+        assert_eq!(of("0::/init.scope\n"), (None, false));
+    }
+
+    #[test]
+    fn a_unit_tells_whether_it_uses_handover_and_where() {
+        let unit = |status: &str, directory: &str| Unit {
+            main: 1,
+            active: String::new(),
+            sub: String::new(),
+            status: status.into(),
+            changed: String::new(),
+            runtime_directory: directory.into(),
+        };
+        assert!(unit("generation 1 serves; reload failed: generation 2 exited", "").uses_handover());
+        for other in ["", "generation", "generation of reports", "Processing requests..."] {
+            assert!(!unit(other, "").uses_handover(), "{other}");
+        }
+        assert_eq!(unit("", "web more").socket(false), Some("/run/web/handover.sock".into()));
+        assert_eq!(unit("", "").socket(false), None);
+        assert_eq!(unit_name("web"), "web.service");
+        assert_eq!(unit_name("web@1.service"), "web@1.service");
+    }
+}

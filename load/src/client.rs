@@ -1,0 +1,392 @@
+//! One client: connects when it must, sends, verifies the answer, counts. It never repeats a request.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::expect::Expect;
+use super::http1::{self, Broken, Idle, Response, broken};
+use super::http2;
+use super::stats::{Cause, Kind, Loss, Stats};
+use super::target::Target;
+use super::until::Signals;
+
+/// A client that lost a request does not storm the service.
+const AFTER_LOSS: Duration = Duration::from_millis(10);
+
+/// A request and what its answer must be.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    /// The body in the pieces in which it is written; none: the request has no body.
+    pub(super) body: Vec<Vec<u8>>,
+    /// The wait before each piece of the body.
+    pub(super) pause: Duration,
+    /// Where the head is written in two pieces, at this part of its length in thousandths, and what comes between.
+    pub(super) split: Option<(usize, Hold)>,
+    pub(super) expect: Expect,
+    /// The time that the server takes for it by its nature.
+    pub(super) takes: Duration,
+    /// Whether the client says that it closes afterwards.
+    pub(super) close: bool,
+}
+
+/// A wait of the client's own.
+#[derive(Debug, Clone)]
+pub(super) enum Hold {
+    For(Duration),
+    /// Until so long after the next reload begins; if none does, until `most`.
+    Reload {
+        after: Duration,
+        most: Duration,
+        signals: Signals,
+    },
+}
+
+impl Hold {
+    pub(super) async fn wait(&self) {
+        match self {
+            Self::For(time) => tokio::time::sleep(*time).await,
+            Self::Reload { after, most, signals } => signals.clone().reload(*after, *most).await,
+        }
+    }
+
+    fn most(&self) -> Duration {
+        match self {
+            Self::For(time) => *time,
+            Self::Reload { most, after, .. } => *most + *after,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Connection {
+    One(Box<http1::Connection>),
+    Two(http2::Connection),
+}
+
+/// How one exchange ended, if it was not lost.
+enum Done {
+    Answered(Response),
+    HandedBack,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    kind: Kind,
+    target: Arc<Target>,
+    stats: Arc<Stats>,
+    /// How much later than by their nature connections and answers may come.
+    limit: Duration,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    pub fn new(kind: Kind, target: Arc<Target>, stats: Arc<Stats>, limit: Duration) -> Self {
+        Self { kind, target, stats, limit, connection: None }
+    }
+
+    /// Waits with nothing under way. When the server closes in that time, nothing is lost: the next request connects anew.
+    pub(super) async fn idle(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        self.idle_until_closed(time).await;
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    /// The same, but no longer than the server keeps the connection.
+    pub(super) async fn idle_until_closed(&mut self, time: Duration) {
+        let idle = match &mut self.connection {
+            None => return,
+            Some(Connection::One(one)) => one.idle(time).await,
+            Some(Connection::Two(two)) => two.idle(time).await,
+        };
+        if idle != Idle::Open {
+            self.closed(&idle);
+        }
+    }
+
+    /// Whether there is a connection on which the next request can go.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Connects, with nothing to say yet.
+    pub(super) async fn connect(&mut self) -> bool {
+        match self.open().await {
+            Ok(connection) => self.connection = Some(connection),
+            Err(broken) => {
+                self.stats.sent(self.kind);
+                self.lost(broken, None, None).await;
+            }
+        }
+        self.connection.is_some()
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        if let Some(Connection::One(one)) = self.connection.take() {
+            one.end();
+        }
+    }
+
+    /// Sends one request and counts how it ended; who answered, where the answer tells.
+    pub async fn ask(&mut self, ask: Ask) -> Option<u32> {
+        self.stats.sent(self.kind);
+        let begun = Instant::now();
+        self.last_look().await;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => match self.open().await {
+                Ok(connection) => connection,
+                Err(broken) => {
+                    self.lost(broken, None, None).await;
+                    return None;
+                }
+            },
+        };
+        let sent = Instant::now();
+        let mut held = Duration::ZERO;
+        let outcome = self.exchange(&mut connection, &ask, &mut held).await;
+        match outcome {
+            Ok((Done::Answered(response), generation)) => {
+                let by = self.stats.tag(generation.or(response.generation));
+                self.stats.answered(self.kind, begun, ask.takes + held, by);
+                self.keep(connection, by, response.close, ask.close);
+                by
+            }
+            Ok((Done::HandedBack, _)) => {
+                self.stats.handed_back(self.kind);
+                self.stats.announced(self.kind);
+                None
+            }
+            Err(broken) => {
+                self.lost(broken, Some(&connection), Some(sent)).await;
+                None
+            }
+        }
+    }
+
+    /// Sends all in one write, and reads as many answers.
+    pub(super) async fn pipeline(&mut self, asks: &[Ask]) {
+        let begun = Instant::now();
+        self.last_look().await;
+        for _ in asks {
+            self.stats.sent(self.kind);
+        }
+        let mut connection = match self.connection.take().map_or_else(|| None, Connection::one) {
+            Some(connection) => connection,
+            None => match self.open().await {
+                Ok(Connection::One(one)) => one,
+                Ok(Connection::Two(_)) => return,
+                Err(broken) => {
+                    for _ in asks {
+                        self.lost_now(broken.clone(), None, None);
+                    }
+                    return tokio::time::sleep(AFTER_LOSS).await;
+                }
+            },
+        };
+        let sent = Instant::now();
+        let heads: Vec<u8> = asks.iter().flat_map(|ask| ask.head(&self.target.host)).collect();
+        // What has been answered before a failed write can still be read.
+        let written = connection.write(&heads).await;
+        for (n, ask) in asks.iter().enumerate() {
+            let last = n + 1 == asks.len();
+            let answer = async {
+                let response = connection.response().await?;
+                let generation = ask.expect.check(&response)?;
+                if last {
+                    connection.nothing_more()?;
+                }
+                Ok((response, generation))
+            };
+            let answer = tokio::time::timeout(self.limit, answer).await;
+            match answer.unwrap_or_else(|_| Err(self.late(self.limit))) {
+                Ok((response, generation)) => {
+                    let by = self.stats.tag(generation.or(response.generation));
+                    self.stats.answered(self.kind, begun, Duration::ZERO, by);
+                    connection.served_by = by.or(connection.served_by);
+                    if response.close {
+                        // The rest was not acted on, and we are told so (RFC 9112, 9.6).
+                        asks[n + 1..].iter().for_each(|_| self.stats.handed_back(self.kind));
+                        self.stats.announced(self.kind);
+                        return;
+                    }
+                }
+                Err(broken) => {
+                    let connection = Connection::One(connection);
+                    let broken = written.err().unwrap_or(broken);
+                    for _ in &asks[n..] {
+                        self.lost_now(broken.clone(), Some(&connection), Some(sent));
+                    }
+                    return tokio::time::sleep(AFTER_LOSS).await;
+                }
+            }
+        }
+        self.connection = Some(Connection::One(connection));
+    }
+
+    /// Whatever has happened to the connection by now happened before the request.
+    async fn last_look(&mut self) {
+        let idle = match &mut self.connection {
+            None => return,
+            // It has something to say on this very connection: one that is closed without a word before that is not served.
+            Some(_) if self.kind == Kind::Late => return,
+            Some(Connection::One(one)) => one.look(),
+            Some(Connection::Two(two)) => two.ready().await,
+        };
+        if idle != Idle::Open {
+            self.closed(&idle);
+        }
+    }
+
+    fn closed(&mut self, idle: &Idle) {
+        let connection = self.connection.take();
+        match idle {
+            Idle::Open => self.connection = connection,
+            Idle::Closed => self.stats.idle_closed(self.kind),
+            Idle::Announced => self.stats.announced(self.kind),
+            Idle::Spoke => {
+                let broken = broken(Cause::Unasked, "bytes on a connection that was idle");
+                self.lost_now(broken, connection.as_ref(), None);
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, Broken> {
+        Ok(if self.target.http2 {
+            Connection::Two(http2::Connection::open(&self.target, self.limit).await?)
+        } else {
+            Connection::One(Box::new(http1::Connection::open(&self.target, self.limit).await?))
+        })
+    }
+
+    /// How it ended, and who says to have answered.
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        ask: &Ask,
+        held: &mut Duration,
+    ) -> Result<(Done, Option<String>), Broken> {
+        let pieces = u32::try_from(ask.body.len()).unwrap_or(u32::MAX);
+        let holds = ask.split.as_ref().map_or(Duration::ZERO, |(_, hold)| hold.most());
+        let limit = (ask.takes + self.limit + holds).saturating_add(ask.pause.saturating_mul(pieces));
+        let answer = async {
+            match connection {
+                Connection::One(one) => {
+                    let response = one.exchange(ask, &self.target.host, held).await?;
+                    let generation = ask.expect.check(&response)?;
+                    one.nothing_more()?;
+                    Ok((Done::Answered(response), generation))
+                }
+                Connection::Two(two) => match two.exchange(ask, &self.target, held).await? {
+                    None => Ok((Done::HandedBack, None)),
+                    Some(response) => {
+                        let generation = ask.expect.check(&response)?;
+                        Ok((Done::Answered(response), generation))
+                    }
+                },
+            }
+        };
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(self.late(limit)))
+    }
+
+    fn late(&self, limit: Duration) -> Broken {
+        broken(Cause::Timeout, format!("nothing complete within {limit:?}"))
+    }
+
+    fn keep(&mut self, mut connection: Connection, by: Option<u32>, announced: bool, ours: bool) {
+        match &mut connection {
+            Connection::One(one) => one.served_by = by.or(one.served_by),
+            Connection::Two(two) => two.served_by = by.or(two.served_by),
+        }
+        match connection {
+            connection if !announced && !ours => self.connection = Some(connection),
+            Connection::One(one) => {
+                if announced && !ours {
+                    self.stats.announced(self.kind);
+                }
+                one.end();
+            }
+            Connection::Two(_) => {}
+        }
+    }
+
+    async fn lost(&self, broken: Broken, connection: Option<&Connection>, sent: Option<Instant>) {
+        self.lost_now(broken, connection, sent);
+        tokio::time::sleep(AFTER_LOSS).await;
+    }
+
+    fn lost_now(&self, broken: Broken, connection: Option<&Connection>, sent: Option<Instant>) {
+        let (connected, served_by) = match connection {
+            None => (None, None),
+            Some(Connection::One(one)) => (Some(one.opened), one.served_by),
+            Some(Connection::Two(two)) => (Some(two.opened), two.served_by),
+        };
+        self.stats.lost(Loss {
+            kind: self.kind,
+            cause: broken.cause,
+            detail: broken.detail,
+            connected,
+            sent,
+            failed: Instant::now(),
+            served_by,
+        });
+    }
+}
+
+impl Connection {
+    fn one(self) -> Option<Box<http1::Connection>> {
+        match self {
+            Self::One(one) => Some(one),
+            Self::Two(_) => None,
+        }
+    }
+}
+
+impl Ask {
+    pub fn get(path: &str, expect: Expect) -> Self {
+        Self {
+            method: "GET",
+            path: path.to_owned(),
+            body: Vec::new(),
+            pause: Duration::ZERO,
+            split: None,
+            expect,
+            takes: Duration::ZERO,
+            close: false,
+        }
+    }
+
+    /// A body in one piece, and its echo.
+    pub fn upload(path: &str, body: Vec<u8>, first: &Arc<OnceLock<Vec<u8>>>) -> Self {
+        let expect = Expect::Echo { body: body.as_slice().into(), first: Arc::clone(first) };
+        Self { method: "POST", body: vec![body], ..Self::get(path, expect) }
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn taking(mut self, time: Duration) -> Self {
+        self.takes = time;
+        self
+    }
+
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// As HTTP/1 has it.
+    pub(super) fn head(&self, host: &str) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.path);
+        if !self.body.is_empty() {
+            let length: usize = self.body.iter().map(Vec::len).sum();
+            head += &format!("Content-Length: {length}\r\n");
+        }
+        if self.close {
+            head += "Connection: close\r\n";
+        }
+        (head + "\r\n").into_bytes()
+    }
+}

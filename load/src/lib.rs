@@ -1,0 +1,34 @@
+//! The load: clients of several kinds that follow their protocol, and count what they lost.
+//!
+//! What the server announced (`Connection: close`, then the close; a GOAWAY; a WebSocket's close frame) is no loss, and neither is an idle
+//! connection closed before the client wrote anything. Everything else that keeps a request from its whole, right answer is one, and
+//! nothing is repeated.
+#![expect(missing_docs, reason = "made for the tool and the scenarios; it promises nothing to others")]
+
+mod client;
+mod expect;
+mod flow;
+mod http1;
+mod http2;
+mod kinds;
+mod plan;
+mod probe;
+mod random;
+mod stats;
+mod target;
+pub mod until;
+mod websocket;
+
+pub use client::{Ask, Client};
+pub use expect::{Expect, Template};
+pub use flow::{Finished, Flow, Percentiles, Step, Waits, When};
+pub use kinds::start;
+pub use plan::{Download, Plan};
+pub use probe::Probe;
+pub use random::Random;
+pub use stats::{Cause, Count, Kill, Kind, Loss, Stats, Summary};
+pub use target::{Address, Stream, Target, Tls};
+pub use until::Conductor;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,472 @@
+//! A foreign program, kept running: the parts that the driver drives, for all generations of it.
+//!
+//! Here inputs become events; in `actions` what the lifecycles ask for is handed to the parts;
+//! `report` tells what the supervisor is doing, and ends it.
+
+mod actions;
+mod report;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
+use tracing::{debug, error, warn};
+
+use crate::drain::{Drain, FAR};
+use crate::error::Result;
+use crate::lifecycle::{Action, Event, Machine, Phase, State};
+use crate::reload::clock::now;
+use crate::reload::driver::{Driver, Lifecycles, Parts};
+use crate::reload::handle::{Asker, Request};
+use crate::reload::history::History;
+use crate::reload::hook_runner::HookRunner;
+use crate::reload::hooks::Hooks;
+use crate::reload::moment::{Facts, Moment};
+use crate::reload::narrator::Narrator;
+use crate::reload::outbox::Outbox;
+use crate::reload::watchdog::{Pinger, Pings};
+use crate::service::reap;
+use crate::settings::{END_TIMEOUT, REAP_AFTER};
+use crate::supervise::crash::Crashes;
+use crate::supervise::generation::{Overdue, ProgramGeneration};
+use crate::supervise::inheritance::Inheritance;
+use crate::supervise::notified::{self, Inbox, Notification, Right};
+use crate::supervise::ready::Ready;
+use crate::supervise::record::{FORMAT, PassedFds, SupervisorRecord, ago, ahead, until};
+use crate::supervise::renew::{Renewal, Resumed};
+use crate::supervise::rolling::{Reloads, refuse};
+use crate::supervise::signals::SupervisorSignals;
+use crate::supervise::terms::{Foundation, Terms};
+use crate::supervise::watches::{Happening, Watches};
+use crate::supervise::workers::Workers;
+use crate::sys::mailbox::ProcessMessage;
+use crate::sys::pidfd::Ended;
+use crate::systemd::notify::Message;
+use crate::wire::notify::{store, store_remove};
+
+/// A program, as its supervisor sees it.
+#[derive(Debug)]
+pub(crate) struct Supervision {
+    terms: Terms,
+    workers: Workers,
+    crashes: Crashes,
+    reloads: Reloads,
+    renewal: Renewal,
+    inheritance: Inheritance,
+    narrator: Narrator,
+    outbox: Outbox,
+    pinger: Pinger,
+    inbox: Inbox,
+    watches: Watches,
+    signals: SupervisorSignals,
+    asked: mpsc::UnboundedReceiver<Request>,
+    drain: Drain,
+    /// The listener of the control interface.
+    control: Option<OwnedFd>,
+
+    /// What is left to do when all that followed from an input is done.
+    afterwards: Option<Afterwards>,
+    /// The service manager was told that the service is ready.
+    served: bool,
+    stopping: bool,
+    stop_told: bool,
+    /// Why the supervisor ends with an error.
+    failed: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Afterwards {
+    /// The first process of a generation has ended: what it said before that comes before.
+    Ended(u64, Ended),
+    /// No process of a generation is left.
+    Gone(u64),
+}
+
+impl Supervision {
+    /// Keeps the program running until the service has been stopped.
+    pub(crate) async fn run(foundation: Foundation) -> Result<()> {
+        let signals = SupervisorSignals::install()?;
+        // Whose parent ends becomes ours, so that it is found and ended with its generation.
+        if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
+            warn!(%error, "processes that lose their parent cannot be followed");
+        }
+        signals.unblock();
+        let (mut own, resumed) = Self::new(foundation, signals);
+        own.watches.run(reap::reap(REAP_AFTER));
+        let mut lives = Lifecycles::default();
+        match resumed {
+            Some(resumed) => own.resume(&mut lives, resumed),
+            None => own.begin(&mut lives)?,
+        }
+        Driver::new(lives, own).run().await.finish().await
+    }
+
+    fn new(foundation: Foundation, signals: SupervisorSignals) -> (Self, Option<Resumed>) {
+        let Foundation { terms, notifier, drain, mut resumed, .. } = foundation;
+        let record = resumed.as_mut().map(|resumed| &mut resumed.record);
+        let (mut reloads, mut crashes, mut renewals) = (0, 0, 0);
+        let mut history = History::open(None);
+        if let Some(of) = record {
+            (reloads, crashes, renewals) = (of.reloads, of.crashes, of.renewals + 1);
+            history = History::resumed(std::mem::take(&mut of.past), ago(of.age_ms));
+        }
+        let pings = foundation.watchdog.map(|watchdog| Pings {
+            generation: 0,
+            watchdog,
+            notifier: notifier.clone(),
+            check: None,
+            metrics: drain.metrics().clone(),
+            driver: foundation.requests,
+        });
+        let mut pinger = Pinger::new(pings);
+        pinger.start();
+        let hooks = HookRunner::open(Hooks::default(), terms.settings.hook_timeout);
+        let own = Self {
+            workers: Workers::new(terms.workers),
+            crashes: Crashes::new(terms.workers, terms.good_after, crashes),
+            reloads: Reloads::new(terms.at_a_time, reloads),
+            renewal: Renewal::new(foundation.own, terms.recipe.env.clone(), renewals),
+            terms,
+            inheritance: foundation.inheritance,
+            narrator: Narrator::new(foundation.listeners, hooks, drain.metrics().clone(), history),
+            outbox: Outbox::open(notifier, || {}),
+            pinger,
+            inbox: foundation.inbox,
+            watches: Watches::new(),
+            signals,
+            asked: foundation.asked,
+            drain,
+            control: foundation.control,
+            afterwards: None,
+            served: false,
+            stopping: false,
+            stop_told: false,
+            failed: None,
+        };
+        (own, resumed)
+    }
+
+    /// The first start: each worker gets a process.
+    fn begin(&mut self, lives: &mut Lifecycles) -> Result<()> {
+        for (name, fd) in self.inheritance.bound()? {
+            self.outbox.pass(store(&name, false).into_bytes(), vec![fd]);
+        }
+        for slot in 0..self.workers.count() {
+            if let Err(reason) = self.launch(lives, slot, None, false) {
+                self.failed = Some(format!("the program did not start: {reason}"));
+                self.stop_all(lives, &Event::Stop);
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Parts for Supervision {
+    type Input = Happening;
+
+    async fn next(&mut self) -> Happening {
+        // In no order: a program that says a lot, or a client that asks a lot, must not keep the
+        // rest waiting.
+        tokio::select! {
+            signal = self.signals.next() => Happening::Signal(signal),
+            happening = self.watches.next() => happening,
+            message = self.inbox.next() => Happening::Notified(message),
+            Some(request) = self.asked.recv() => Happening::Request(request),
+        }
+    }
+
+    fn take(&mut self, lives: &mut Lifecycles, input: Happening) {
+        match input {
+            Happening::Signal(signal) => self.on_signal(lives, signal),
+            Happening::Request(Request::Reload(asker)) => self.on_reload(Some(asker)),
+            Happening::Request(Request::Stop) => self.on_stop(lives, "stop"),
+            Happening::Request(Request::Status(answer)) => _ = answer.send(self.status(lives)),
+            Happening::Request(Request::Alive(answer)) => _ = answer.send(()),
+            Happening::Notified(Ok(message)) => self.on_message(lives, message),
+            Happening::Notified(Err(error)) => debug!(%error, "a notification cannot be read"),
+            Happening::Ready(number) => {
+                if self.workers.get_mut(number).is_some_and(ProgramGeneration::is_ready) {
+                    lives.push(number, Event::Started);
+                }
+            }
+            Happening::Ended(number, how) => {
+                for message in self.inbox.last() {
+                    self.on_message(lives, message);
+                }
+                self.afterwards = Some(Afterwards::Ended(number, how));
+            }
+            Happening::Gone(number) => {
+                lives.push(number, Event::Drained);
+                self.afterwards = Some(Afterwards::Gone(number));
+            }
+            Happening::MayRenew(answer) => self.renew(lives, answer),
+        }
+    }
+
+    fn perform(&mut self, lives: &mut Lifecycles, number: u64, action: Action) {
+        self.carry_out(lives, number, action);
+    }
+
+    /// How far the reload has come, the main generation knows.
+    fn entered(&mut self, number: u64, state: State) {
+        let moment = match state {
+            State::Reloading(Phase::Ready) => Moment::Ready,
+            State::Reloading(Phase::Switched) => Moment::Switched,
+            _ => return,
+        };
+        if self.workers.next_beside(number).is_some() {
+            let facts = self.facts(number);
+            self.narrator.tell(moment, &Facts { since: self.reloads.began(), ..facts });
+        }
+    }
+
+    fn overdue(&self, _: u64, state: State) -> Option<Event> {
+        (state == State::Reloading(Phase::Spawned)).then(|| Event::NextFailed(self.not_ready()))
+    }
+
+    fn deadline(&self, lives: &Lifecycles) -> Option<Instant> {
+        let generations = self.workers.all().flat_map(|of| [of.deadline(), self.good_at(lives, of)]);
+        generations.chain([self.crashes.deadline()]).flatten().min()
+    }
+
+    fn on_time(&mut self, lives: &mut Lifecycles, now: Instant) {
+        for number in self.workers.numbers() {
+            let Some(generation) = self.workers.get_mut(number) else { continue };
+            match generation.on_time(&self.terms.stop_signals, now) {
+                Some(Overdue::NotReady) => self.on_failed(lives, number, self.not_ready()),
+                Some(Overdue::Hung) => self.abort(number, "sent no WATCHDOG=1 in time"),
+                None => {}
+            }
+            let Some(generation) = self.workers.get(number) else { continue };
+            if self.good_at(lives, generation).is_some_and(|at| at <= now) {
+                self.crashes.is_good(generation.slot());
+                self.workers.is_good(number);
+            }
+        }
+        for slot in self.crashes.due(now) {
+            self.restart(lives, slot, false);
+        }
+    }
+
+    fn settled(&mut self, lives: &mut Lifecycles) {
+        match self.afterwards.take() {
+            Some(Afterwards::Ended(number, how)) => self.has_ended(lives, number, how),
+            Some(Afterwards::Gone(number)) => {
+                self.workers.remove(number);
+                lives.remove(number);
+                self.measure();
+            }
+            None => {}
+        }
+        if lives.is_idle() && self.reloads.is_due() && self.served && !self.stopping {
+            self.begin_reload(lives);
+        }
+        if lives.is_idle() && self.renewal.is_due() && self.may_renew() {
+            let asking = self.renewal.ask();
+            self.watches.spawn(async move { Happening::MayRenew(asking.await) });
+        }
+    }
+
+    fn is_over(&self, _: &Lifecycles) -> bool {
+        self.stopping && self.workers.is_empty()
+    }
+}
+
+/// Signals, and requests.
+impl Supervision {
+    fn on_signal(&mut self, lives: &mut Lifecycles, signal: Signal) {
+        match signal {
+            Signal::SIGQUIT => {
+                self.tell_stop("SIGQUIT: cutting what is left");
+                self.stop_all(lives, &Event::Quit);
+            }
+            Signal::SIGHUP => self.on_reload(None),
+            Signal::SIGUSR2 => self.renewal.want(),
+            // Logs are reopened on it by custom.
+            Signal::SIGUSR1 => {
+                let main = self.workers.all().filter(|of| lives.state(of.number()).is_main());
+                main.for_each(|of| of.process().signal(signal));
+            }
+            stop => self.on_stop(lives, stop.as_str()),
+        }
+    }
+
+    fn on_reload(&mut self, asker: Option<Asker>) {
+        if !self.stopping {
+            self.reloads.want(asker);
+        } else if let Some(asker) = asker {
+            refuse(asker);
+        }
+    }
+
+    fn on_stop(&mut self, lives: &mut Lifecycles, cause: &str) {
+        self.tell_stop(cause);
+        self.stop_all(lives, &Event::Stop);
+    }
+
+    fn tell_stop(&mut self, detail: &str) {
+        let generation = self.newest_main();
+        self.narrator.tell(Moment::Stop, &Facts { generation, detail, ..Facts::default() });
+    }
+
+    /// Ends all generations, each as far as it is.
+    fn stop_all(&mut self, lives: &mut Lifecycles, event: &Event) {
+        self.stopping = true;
+        self.reloads.stop();
+        self.crashes.stop();
+        for number in self.workers.numbers() {
+            lives.push(number, event.clone());
+        }
+    }
+}
+
+/// What the program says.
+impl Supervision {
+    fn on_message(&mut self, lives: &mut Lifecycles, message: ProcessMessage) {
+        let sender = message.pid.and_then(|pid| self.workers.sender(pid, self.terms.senders));
+        let Some(number) = sender else { return self.inbox.ignore(message.pid) };
+        for notification in notified::read(&message.bytes, message.fds) {
+            let state = lives.state(number);
+            match notification.right(state) {
+                Right::Counts => self.on_notification(lives, number, notification),
+                Right::CountsWhenMain => {
+                    if let Some(generation) = self.workers.get_mut(number) {
+                        generation.stage(notification);
+                    }
+                }
+                Right::Nobodys(field) => {
+                    debug!(generation = number, "{field} is not for a program to say, and ignored")
+                }
+                Right::MeansNothing => debug!(generation = number, ?state, ?notification, "means nothing now"),
+            }
+        }
+    }
+
+    fn on_notification(&mut self, lives: &mut Lifecycles, number: u64, notification: Notification) {
+        let Some(generation) = self.workers.get_mut(number) else { return };
+        match notification {
+            Notification::Ready if self.terms.ready == Ready::Notify => self.watches.push(Happening::Ready(number)),
+            Notification::Status(text) => {
+                let text = format!("generation {number} starts: {}", generation.says(&text));
+                if lives.state(number).is_main() && !self.reloads.is_running() {
+                    self.outbox.send_if_room(&Message::new().status(self.serves()));
+                } else if !self.served {
+                    self.outbox.send_if_room(&Message::new().status(text));
+                }
+            }
+            Notification::Watchdog => generation.pings(),
+            Notification::WatchdogEvery(every) => generation.watch_every(every),
+            Notification::Unhealthy => self.abort(number, "said WATCHDOG=trigger"),
+            Notification::Stopping => generation.stops_by_itself(),
+            Notification::Extend(by) => {
+                // For as long as a generation gets ready, its own time; else that of whatever the
+                // service manager waits for.
+                if lives.state(number) == State::Starting {
+                    let until = now() + by.min(FAR);
+                    generation.extend(until);
+                    if let Some(main) = self.workers.main_beside(number) {
+                        lives.extend(main.number(), until);
+                    }
+                }
+                self.outbox.send_if_room(&Message::new().extend_timeout(by));
+            }
+            Notification::Store { .. } | Notification::Unstore(_) => self.keep(notification),
+            Notification::Ready | Notification::Barrier | Notification::Foreign(_) => {}
+        }
+    }
+
+    /// Keeps it in the store of the service manager, which outlives us, and in ours, for the
+    /// generations to come.
+    fn keep(&mut self, what: Notification) {
+        match what {
+            Notification::Store { name, poll, fds } => {
+                let copies: std::io::Result<Vec<_>> = fds.iter().map(OwnedFd::try_clone).collect();
+                match copies {
+                    Ok(copies) => self.outbox.pass_if_room(store(&name, poll).into_bytes(), copies),
+                    Err(error) => warn!(%error, "{name:?} cannot be stored"),
+                }
+                self.inheritance.store(&name, poll, fds);
+            }
+            Notification::Unstore(name) => {
+                self.inheritance.unstore(&name);
+                self.outbox.pass_if_room(store_remove(&name).into_bytes(), Vec::new());
+            }
+            _ => {}
+        }
+    }
+
+    /// Aborts a generation, as systemd does when a watchdog is not fed. It counts as a crash.
+    fn abort(&mut self, number: u64, why: &str) {
+        let Some(generation) = self.workers.get_mut(number) else { return };
+        let detail = &format!("generation {number} {why}: SIGABRT");
+        let facts = Facts { generation: number, reason: Some(why), detail, ..Facts::default() };
+        self.narrator.tell(Moment::Unhealthy, &facts);
+        generation.abort(END_TIMEOUT);
+    }
+}
+
+/// The way to a newer version of the supervisor.
+impl Supervision {
+    fn may_renew(&self) -> bool {
+        self.served && !self.stopping && self.reloads.is_idle() && self.workers.all_serve()
+    }
+
+    /// Goes on as the newer version, if it can. What came while that was asked comes first: then it
+    /// is asked again.
+    fn renew(&mut self, lives: &Lifecycles, answer: Result<()>) {
+        self.renewal.answered();
+        if answer.is_ok() && !self.may_renew() {
+            return self.renewal.want();
+        }
+        let failed = answer.err().unwrap_or_else(|| {
+            let mut fds = PassedFds::default();
+            let record = self.record(lives, &mut fds);
+            self.renewal.execute(&record, &fds)
+        });
+        error!(generation = self.newest_main(), "handover run stays as it is: {failed}");
+        self.renewal.failed(&failed);
+    }
+
+    fn record<'a>(&'a self, lives: &Lifecycles, fds: &mut PassedFds<'a>) -> SupervisorRecord {
+        let history = self.narrator.history();
+        let alive = self.workers.all().filter(|of| !of.is_ended());
+        SupervisorRecord {
+            format: FORMAT,
+            pid: std::process::id(),
+            run: self.terms.recipe.run.clone(),
+            mail: fds.add(self.inbox.as_fd()),
+            control: self.control.as_ref().map(|fd| fds.add(fd.as_fd())),
+            items: self.inheritance.record(fds),
+            good: self.workers.good().map(|image| fds.add(image.as_fd())),
+            generations: alive.map(|of| of.record(lives.deadline_of(of.number()).map(until), fds)).collect(),
+            last_number: self.workers.last_number(),
+            reloads: self.reloads.count(),
+            crashes: self.crashes.count(),
+            renewals: self.renewal.count(),
+            age_ms: crate::reload::clock::millis(history.launched()),
+            past: history.past().to_vec(),
+        }
+    }
+
+    /// Goes on where an older version was.
+    fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
+        self.served = true;
+        self.workers.resume(resumed.record.last_number, resumed.good);
+        for (of, process) in resumed.generations {
+            let state = if of.draining_ms.is_some() { State::Draining } else { State::Serving };
+            let machine = Machine::resumed(self.terms.settings.machine(false, false), state, of.left_ms.map(ahead));
+            lives.insert(of.number, machine);
+            match process.pidfd.try_clone() {
+                Ok(pidfd) => self.watches.until_ended(of.number, pidfd),
+                Err(error) => error!(%error, "generation {} ({:?}) cannot be watched", of.number, process.family),
+            }
+            self.workers.adopt(ProgramGeneration::resumed(of, process), state == State::Serving);
+        }
+        let detail = &format!("handover run goes on as version {}", env!("CARGO_PKG_VERSION"));
+        let facts = Facts { new_pid: Some(std::process::id()), detail, ..Facts::default() };
+        self.narrator.tell(Moment::Renewed, &facts);
+        self.outbox.send(&Message::new().status(self.serves()));
+    }
+}

@@ -1,0 +1,78 @@
+//! Which source on another machine it is.
+
+use std::fmt;
+
+use super::github::GitHub;
+use super::http::{Http, shown};
+use super::s3::S3;
+use crate::error::Result;
+
+/// A source on another machine.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Remote {
+    /// An address.
+    Http(Http),
+    /// An asset of a release.
+    GitHub(GitHub),
+    /// An object of a bucket.
+    S3(S3),
+}
+
+impl Remote {
+    pub(crate) fn file_name(&self) -> Option<String> {
+        match self {
+            Self::Http(http) => http.url.path_segments().and_then(|mut all| all.next_back()).map(str::to_owned),
+            Self::GitHub(_) => None,
+            Self::S3(s3) => s3.key.rsplit('/').next().map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> String {
+        match self {
+            Self::Http(http) => http.url.to_string(),
+            Self::GitHub(github) => format!("{self} {} {:?}", github.api, github.tag),
+            Self::S3(s3) => format!("{self} {:?} {}", s3.endpoint, s3.region),
+        }
+    }
+
+    pub(crate) fn is_plain_http(&self) -> bool {
+        match self {
+            Self::Http(http) => http.url.scheme() == "http",
+            Self::GitHub(github) => github.api.starts_with("http:"),
+            Self::S3(s3) => s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http:")),
+        }
+    }
+
+    /// Returns whether the source itself has no name, because its files have.
+    pub(crate) fn has_names_of_its_own(&self) -> bool {
+        matches!(self, Self::GitHub(_))
+    }
+
+    /// Checks what can be said before anybody is asked.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self {
+            Self::GitHub(github) => github.release().map(drop),
+            Self::Http(_) | Self::S3(_) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(http) => f.write_str(&shown(&http.url)),
+            Self::GitHub(github) => {
+                let tag = github.tag.as_deref().unwrap_or("latest");
+                write!(f, "github:{} ({tag}, {})", github.repository, github.asset)
+            }
+            Self::S3(s3) => write!(f, "s3://{}/{}", s3.bucket, s3.key),
+        }
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Remote({self})")
+    }
+}
