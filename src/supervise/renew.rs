@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use tokio::process::Command;
 use tracing::warn;
 
@@ -22,6 +22,7 @@ use crate::supervise::child::ProgramProcess;
 use crate::supervise::image::Image;
 use crate::supervise::inheritance::{Inheritance, Item};
 use crate::supervise::record::{FORMAT, GenerationRecord, PassedFds, SupervisorRecord};
+use crate::supervise::signals::OWN_SIGNALS;
 use crate::supervise::tree::{Family, TAG};
 use crate::sys::{memfd, pidfd, socket as sys};
 use crate::systemd::environment::Environment;
@@ -170,9 +171,7 @@ impl Renewal {
         let path = c_string(own.path.as_os_str())?;
         // Until the new version has handlers of its own: the default action of most of them is death.
         let mut before = SigSet::empty();
-        let blocked =
-            [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
-        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked.into_iter().collect()), Some(&mut before));
+        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&OWN_SIGNALS.into_iter().collect()), Some(&mut before));
         let open = |on: bool| -> std::io::Result<()> {
             fds.iter().chain([memory.as_fd()]).try_for_each(|fd| sys::set_inherited(fd, on))
         };

@@ -91,7 +91,6 @@ impl Supervision {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!(%error, "processes that lose their parent cannot be followed");
         }
-        signals.unblock();
         let (mut own, resumed) = Self::new(foundation, signals);
         own.watches.run(reap::reap(REAP_AFTER));
         let mut lives = Lifecycles::default();
@@ -104,12 +103,13 @@ impl Supervision {
 
     fn new(foundation: Foundation, signals: SupervisorSignals) -> (Self, Option<Resumed>) {
         let Foundation { terms, notifier, drain, mut resumed, .. } = foundation;
-        let record = resumed.as_mut().map(|resumed| &mut resumed.record);
         let (mut reloads, mut crashes, mut renewals) = (0, 0, 0);
         let mut history = History::open(None);
-        if let Some(of) = record {
-            (reloads, crashes, renewals) = (of.reloads, of.crashes, of.renewals + 1);
-            history = History::resumed(std::mem::take(&mut of.past), ago(of.age_ms));
+        let mut workers = Workers::new(terms.workers, 0, None);
+        if let Some(Resumed { record, good, .. }) = &mut resumed {
+            (reloads, crashes, renewals) = (record.reloads, record.crashes, record.renewals + 1);
+            history = History::resumed(std::mem::take(&mut record.past), ago(record.age_ms));
+            workers = Workers::new(terms.workers, record.last_number, good.take());
         }
         let pings = foundation.watchdog.map(|watchdog| Pings {
             generation: 0,
@@ -123,7 +123,7 @@ impl Supervision {
         pinger.start();
         let hooks = HookRunner::open(Hooks::default(), terms.settings.hook_timeout);
         let own = Self {
-            workers: Workers::new(terms.workers),
+            workers,
             crashes: Crashes::new(terms.workers, terms.good_after, crashes),
             reloads: Reloads::new(terms.at_a_time, reloads),
             renewal: Renewal::new(foundation.own, terms.recipe.env.clone(), renewals),
@@ -241,7 +241,7 @@ impl Parts for Supervision {
             }
             let Some(generation) = self.workers.get(number) else { continue };
             if self.good_at(lives, generation).is_some_and(|at| at <= now) {
-                self.crashes.is_good(generation.slot());
+                self.crashes.is_good(generation.slot);
                 self.workers.is_good(number);
             }
         }
@@ -286,8 +286,8 @@ impl Supervision {
             Signal::SIGUSR2 => self.renewal.want(),
             // Logs are reopened on it by custom.
             Signal::SIGUSR1 => {
-                let main = self.workers.all().filter(|of| lives.state(of.number()).is_main());
-                main.for_each(|of| of.process().signal(signal));
+                let main = self.workers.all().filter(|of| lives.state(of.number).is_main());
+                main.for_each(|of| of.process.signal(signal));
             }
             stop => self.on_stop(lives, stop.as_str()),
         }
@@ -359,7 +359,7 @@ impl Supervision {
             Notification::Watchdog => generation.pings(),
             Notification::WatchdogEvery(every) => generation.watch_every(every),
             Notification::Unhealthy => self.abort(number, "said WATCHDOG=trigger"),
-            Notification::Stopping => generation.stops_by_itself(),
+            Notification::Stopping => generation.says_stopping = true,
             Notification::Extend(by) => {
                 // For as long as a generation gets ready, its own time; else that of whatever the
                 // service manager waits for.
@@ -367,7 +367,7 @@ impl Supervision {
                     let until = now() + by.min(FAR);
                     generation.extend(until);
                     if let Some(main) = self.workers.main_beside(number) {
-                        lives.extend(main.number(), until);
+                        lives.extend(main.number, until);
                     }
                 }
                 self.outbox.send_if_room(&Message::new().extend_timeout(by));
@@ -431,7 +431,7 @@ impl Supervision {
 
     fn record<'a>(&'a self, lives: &Lifecycles, fds: &mut PassedFds<'a>) -> SupervisorRecord {
         let history = self.narrator.history();
-        let alive = self.workers.all().filter(|of| !of.is_ended());
+        let alive = self.workers.all().filter(|of| !of.ended);
         SupervisorRecord {
             format: FORMAT,
             pid: std::process::id(),
@@ -440,7 +440,7 @@ impl Supervision {
             control: self.control.as_ref().map(|fd| fds.add(fd.as_fd())),
             items: self.inheritance.record(fds),
             good: self.workers.good().map(|image| fds.add(image.as_fd())),
-            generations: alive.map(|of| of.record(lives.deadline_of(of.number()).map(until), fds)).collect(),
+            generations: alive.map(|of| of.record(lives.deadline_of(of.number).map(until), fds)).collect(),
             last_number: self.workers.last_number(),
             reloads: self.reloads.count(),
             crashes: self.crashes.count(),
@@ -453,7 +453,6 @@ impl Supervision {
     /// Goes on where an older version was.
     fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
         self.served = true;
-        self.workers.resume(resumed.record.last_number, resumed.good);
         for (of, process) in resumed.generations {
             let state = if of.draining_ms.is_some() { State::Draining } else { State::Serving };
             let machine = Machine::resumed(self.terms.settings.machine(false, false), state, of.left_ms.map(ahead));
@@ -462,7 +461,7 @@ impl Supervision {
                 Ok(pidfd) => self.watches.until_ended(of.number, pidfd),
                 Err(error) => error!(%error, "generation {} ({:?}) cannot be watched", of.number, process.family),
             }
-            self.workers.adopt(ProgramGeneration::resumed(of, process), state == State::Serving);
+            self.workers.adopt(ProgramGeneration::resumed(of, process));
         }
         let detail = &format!("handover run goes on as version {}", env!("CARGO_PKG_VERSION"));
         let facts = Facts { new_pid: Some(std::process::id()), detail, ..Facts::default() };
