@@ -137,11 +137,10 @@ impl Reloads {
     /// Tells what must happen next. To be asked until it says that it waits.
     pub(crate) fn next_move(&mut self) -> NextMove {
         let Some(rolling) = &mut self.running else { return NextMove::Wait };
-        if rolling.failed.is_none() && rolling.running.len() < self.at_a_time {
-            if let Some(slot) = rolling.left.pop_front() {
-                rolling.running.insert(slot);
-                return NextMove::Replace(slot);
-            }
+        let may_go_on = rolling.failed.is_none() && rolling.running.len() < self.at_a_time;
+        if may_go_on && let Some(slot) = rolling.left.pop_front() {
+            rolling.running.insert(slot);
+            return NextMove::Replace(slot);
         }
         if !rolling.running.is_empty() {
             return NextMove::Wait;

@@ -17,8 +17,8 @@ pub(crate) const OWN_SIGNALS: [Signal; 6] =
 pub(crate) struct SupervisorSignals(Vec<(Signal, Arrivals)>);
 
 impl SupervisorSignals {
-    /// Installs the handlers, and unblocks all signals: they are blocked if an older version of this
-    /// program was in this process before.
+    /// Installs the handlers, and unblocks all signals: they are blocked if an older version of
+    /// this program was in this process before.
     pub(crate) fn install() -> Result<Self> {
         let on = |which: Signal| match signal(SignalKind::from_raw(which as i32)) {
             Ok(arrivals) => Ok((which, arrivals)),

@@ -33,8 +33,8 @@ impl Supervision {
                 self.tell_next(lives, number, Event::Main { reload: false, stop });
                 self.tell_since_asked(Moment::HandedOver, number);
             }
-            // The sockets are shared, and a program that knows nothing of gates has none: it accepts
-            // as soon as it can, and until it is told to go.
+            // The sockets are shared, and a program that knows nothing of gates has none: it
+            // accepts as soon as it can, and until it is told to go.
             Action::ShutGate => lives.push(number, Event::GateShut),
             // The main process stays the same: there is nothing that the service manager would have
             // to confirm.
@@ -56,8 +56,8 @@ impl Supervision {
             }
             Action::Answer(_, outcome) => self.answered(lives, number, &outcome),
             Action::Exit(end) => self.exited(lives, number, &end),
-            // The gate is always open. The reload of the service is told of by the whole of it. And a
-            // generation was told to go when the drain began, and knows no other word.
+            // The gate is always open. The reload of the service is told of by the whole of it. And
+            // a generation was told to go when the drain began, and knows no other word.
             Action::OpenGate | Action::TellReloading | Action::TellReloadedInPlace | Action::Hurry => {}
         }
     }
@@ -104,8 +104,8 @@ impl Supervision {
 
 /// The start of a generation, and its way to be main.
 impl Supervision {
-    /// Starts a generation. With a predecessor it waits for it; without, it is main as soon as it is
-    /// ready.
+    /// Starts a generation. With a predecessor it waits for it; without, it is main as soon as it
+    /// is ready.
     pub(super) fn launch(
         &mut self,
         lives: &mut Lifecycles,
@@ -117,17 +117,17 @@ impl Supervision {
         let items = self.inheritance.for_generation().map_err(|e| e.to_string())?;
         let main = self.workers.main(slot).map(|main| (main.number, main.pid()));
         let before = main.map(|(_, pid)| pid);
-        let process = self.terms.recipe.start(number, &items, image, before).map_err(|e| e.to_string())?;
+        let process = self.recipe.start(number, &items, image, before).map_err(|e| e.to_string())?;
         let pidfd = process.pidfd.try_clone().map_err(|e| e.to_string());
         let family = process.family.clone();
         // Nobody restarts a generation but us: it is never too late for it to take over.
-        lives.insert(number, Machine::new(self.terms.settings.machine(false, successor)));
+        lives.insert(number, Machine::new(self.settings.machine(false, successor)));
         let handover_id = self.reloads.handover_id().filter(|_| self.reloads.replaces(slot));
-        let mut generation = ProgramGeneration::new(number, slot, process, self.terms.recipe.watchdog);
+        let mut generation = ProgramGeneration::new(number, slot, process, self.recipe.watchdog);
         generation.handover_id.clone_from(&handover_id);
         generation.went_back = image.is_some();
         if !successor {
-            generation.must_be_ready(now() + self.terms.settings.ready_timeout);
+            generation.must_be_ready(now() + self.settings.ready_timeout);
         }
         self.workers.started(generation);
         // A step of the reload is the previous generation's.
@@ -137,7 +137,7 @@ impl Supervision {
         self.narrator.tell(Moment::Spawned, &facts);
         match pidfd {
             Ok(pidfd) => {
-                let probe = self.terms.probe.as_ref();
+                let probe = self.probe.as_ref();
                 let waiting = self.watches.until_ready(number, family, &self.terms.ready, probe);
                 if let Some(generation) = self.workers.get_mut(number) {
                     generation.waits(waiting);
@@ -204,7 +204,7 @@ impl Supervision {
     fn begin_drain(&mut self, lives: &mut Lifecycles, number: u64) {
         let Some(generation) = self.workers.get_mut(number) else { return };
         generation.drain(&self.terms.stop_signals, self.reloads.handover_id());
-        let (limit, signals) = (self.terms.settings.drain_timeout, &self.terms.stop_signals);
+        let (limit, signals) = (self.settings.drain_timeout, &self.terms.stop_signals);
         let detail = &format!("was told to go by {signals}, and drains within {limit:?}");
         let facts = self.facts(number);
         self.narrator.tell(Moment::DrainStarted, &Facts { new_pid: None, detail, ..facts.clone() });
@@ -218,7 +218,7 @@ impl Supervision {
     }
 
     fn keep_drainers_in_bounds(&mut self, lives: &mut Lifecycles) {
-        let cap = self.terms.settings.max_draining.saturating_mul(self.workers.count());
+        let cap = self.settings.max_draining.saturating_mul(self.workers.count());
         let draining = self.workers.all().rev().filter(|of| lives.state(of.number) == State::Draining);
         let draining: Vec<u64> = draining.map(|of| of.number).collect();
         let too_many = draining.into_iter().enumerate().filter(|(younger, _)| bound(*younger, cap) == Bound::Hammer);
@@ -263,7 +263,7 @@ impl Supervision {
         }
         self.outbox.send(&Message::new().status("stopping").stopping());
         // After the drain timeout comes the end of what was killed.
-        let limit = self.terms.settings.drain_timeout + 3 * END_TIMEOUT;
+        let limit = self.settings.drain_timeout + 3 * END_TIMEOUT;
         self.watches.run(extend::while_stopping(self.outbox.sender(), limit));
     }
 
@@ -333,7 +333,7 @@ impl Supervision {
             Some(next) => {
                 lives.remove(number);
                 if let Some(next) = self.workers.get_mut(next) {
-                    next.must_be_ready(now() + self.terms.settings.ready_timeout);
+                    next.must_be_ready(now() + self.settings.ready_timeout);
                 }
                 lives.push(next, Event::PredecessorGone);
             }
@@ -402,7 +402,7 @@ impl Supervision {
         self.reloads.begin(self.workers.count(), main.and_then(|main| main.process.image.clone()));
         let next = self.workers.last_number() + 1;
         let (program, starting) =
-            (&self.terms.recipe.program.display().to_string(), &format!("starting generation {next}"));
+            (&self.recipe.command.program.display().to_string(), &format!("starting generation {next}"));
         let handover_id = self.reloads.handover_id();
         let facts = Facts { generation, next, old_pid, handover_id, detail: program, ..Facts::default() };
         self.narrator.tell(Moment::Starting, &facts);

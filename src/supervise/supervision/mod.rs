@@ -27,12 +27,13 @@ use crate::reload::narrator::Narrator;
 use crate::reload::outbox::Outbox;
 use crate::reload::watchdog::{Pinger, Pings};
 use crate::service::reap;
-use crate::settings::{END_TIMEOUT, REAP_AFTER};
+use crate::settings::{END_TIMEOUT, Effective, REAP_AFTER};
+use crate::supervise::child::Recipe;
 use crate::supervise::crash::Crashes;
 use crate::supervise::generation::{Overdue, ProgramGeneration};
 use crate::supervise::inheritance::Inheritance;
 use crate::supervise::notified::{self, Inbox, Notification, Right};
-use crate::supervise::ready::Ready;
+use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::record::{FORMAT, PassedFds, SupervisorRecord, ago, ahead, until};
 use crate::supervise::renew::{Renewal, Resumed};
 use crate::supervise::rolling::{Reloads, refuse};
@@ -49,6 +50,9 @@ use crate::wire::notify::{store, store_remove};
 #[derive(Debug)]
 pub(crate) struct Supervision {
     terms: Terms,
+    settings: Effective,
+    recipe: Recipe,
+    probe: Option<Probe>,
     workers: Workers,
     crashes: Crashes,
     reloads: Reloads,
@@ -102,7 +106,7 @@ impl Supervision {
     }
 
     fn new(foundation: Foundation, signals: SupervisorSignals) -> (Self, Option<Resumed>) {
-        let Foundation { terms, notifier, drain, mut resumed, .. } = foundation;
+        let Foundation { terms, settings, recipe, notifier, drain, mut resumed, .. } = foundation;
         let (mut reloads, mut crashes, mut renewals) = (0, 0, 0);
         let mut history = History::open(None);
         let mut workers = Workers::new(terms.workers, 0, None);
@@ -121,13 +125,16 @@ impl Supervision {
         });
         let mut pinger = Pinger::new(pings);
         pinger.start();
-        let hooks = HookRunner::open(Hooks::default(), terms.settings.hook_timeout);
+        let hooks = HookRunner::open(Hooks::default(), settings.hook_timeout);
         let own = Self {
             workers,
             crashes: Crashes::new(terms.workers, terms.good_after, crashes),
             reloads: Reloads::new(terms.at_a_time, reloads),
-            renewal: Renewal::new(foundation.own, terms.recipe.env.clone(), renewals),
+            renewal: Renewal::new(foundation.own, recipe.env.clone(), renewals),
             terms,
+            settings,
+            recipe,
+            probe: foundation.probe,
             inheritance: foundation.inheritance,
             narrator: Narrator::new(foundation.listeners, hooks, drain.metrics().clone(), history),
             outbox: Outbox::open(notifier, || {}),
@@ -420,13 +427,15 @@ impl Supervision {
         if answer.is_ok() && !self.may_renew() {
             return self.renewal.want();
         }
-        let failed = answer.err().unwrap_or_else(|| {
-            let mut fds = PassedFds::default();
+        let mut fds = PassedFds::default();
+        let executed = answer.and_then(|()| {
             let record = self.record(lives, &mut fds);
             self.renewal.execute(&record, &fds)
         });
-        error!(generation = self.newest_main(), "handover run stays as it is: {failed}");
-        self.renewal.failed(&failed);
+        // It returns only to say why it is still here.
+        let Err(error) = executed;
+        error!(generation = self.newest_main(), "handover run stays as it is: {error}");
+        self.renewal.failed(&error);
     }
 
     fn record<'a>(&'a self, lives: &Lifecycles, fds: &mut PassedFds<'a>) -> SupervisorRecord {
@@ -435,7 +444,7 @@ impl Supervision {
         SupervisorRecord {
             format: FORMAT,
             pid: std::process::id(),
-            run: self.terms.recipe.run.clone(),
+            run: self.recipe.run.clone(),
             mail: fds.add(self.inbox.as_fd()),
             control: self.control.as_ref().map(|fd| fds.add(fd.as_fd())),
             items: self.inheritance.record(fds),
@@ -455,7 +464,7 @@ impl Supervision {
         self.served = true;
         for (of, process) in resumed.generations {
             let state = if of.draining_ms.is_some() { State::Draining } else { State::Serving };
-            let machine = Machine::resumed(self.terms.settings.machine(false, false), state, of.left_ms.map(ahead));
+            let machine = Machine::resumed(self.settings.machine(false, false), state, of.left_ms.map(ahead));
             lives.insert(of.number, machine);
             match process.pidfd.try_clone() {
                 Ok(pidfd) => self.watches.until_ended(of.number, pidfd),

@@ -64,7 +64,7 @@ impl Supervision {
     }
 
     pub(super) fn not_ready(&self) -> String {
-        let (within, why) = (self.terms.settings.ready_timeout, self.terms.ready.unmet());
+        let (within, why) = (self.settings.ready_timeout, self.terms.ready.unmet());
         format!("was not ready within {within:?}: {why}")
     }
 
@@ -98,7 +98,7 @@ impl Supervision {
             version: env!("CARGO_PKG_VERSION"),
             supervisor: Some(Supervising {
                 pid: std::process::id(),
-                program: self.terms.recipe.program.display().to_string(),
+                program: self.recipe.command.program.display().to_string(),
                 age_ms: millis(history.launched()),
                 workers: self.workers.serving().map(ProgramGeneration::pid).collect(),
                 crashes: self.crashes.count(),
@@ -113,7 +113,7 @@ impl Supervision {
 
     fn named(&self) -> BTreeMap<String, String> {
         let counts = ["ready_timeout", "probation", "drain_timeout", "max_draining"];
-        let named = self.terms.settings.named().into_iter().filter(|(key, _)| counts.contains(key));
+        let named = self.settings.named().into_iter().filter(|(key, _)| counts.contains(key));
         let mut all: BTreeMap<_, _> = named.map(|(key, value)| (key.to_owned(), value)).collect();
         all.insert("stop_signals".into(), self.terms.stop_signals.to_string());
         all.insert("workers".into(), self.workers.count().to_string());
