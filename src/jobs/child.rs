@@ -24,7 +24,7 @@ use crate::sys::pidfd::Ended;
 #[non_exhaustive]
 pub struct CommandReport {
     /// How it ended.
-    pub end: ChildEnd,
+    pub end: End,
     /// Its exit status, if the kernel told it; also that of a program that ran into its timeout.
     pub status: Option<ExitStatus>,
     /// How long it ran.
@@ -39,14 +39,14 @@ impl CommandReport {
     /// Returns whether it exited with 0, in time.
     #[must_use]
     pub fn success(&self) -> bool {
-        self.end == ChildEnd::Exited(0)
+        self.end == End::Exited(0)
     }
 }
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ChildEnd {
+pub enum End {
     /// It exited with this status.
     Exited(i32),
     /// It was killed by this signal, not by us. 15 (SIGTERM) in a stop: see
@@ -60,7 +60,7 @@ pub enum ChildEnd {
     Stuck,
 }
 
-impl fmt::Display for ChildEnd {
+impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(code) => Ended::Exited(*code).fmt(f),
@@ -150,13 +150,13 @@ async fn supervise(core: &Arc<JobsCore>, mut command: ProgramSpec, tell: &mut Te
     let (stdout, stderr) = (captured(readers.0).await, captured(readers.1).await);
     let (status, end) = match reaped {
         Reaped::Status(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => (Some(status), ChildEnd::Exited(code)),
-            (None, signal) => (Some(status), ChildEnd::Killed(signal.unwrap_or_default())),
+            (Some(code), _) => (Some(status), End::Exited(code)),
+            (None, signal) => (Some(status), End::Killed(signal.unwrap_or_default())),
         },
-        Reaped::ByOthers => (None, ChildEnd::Unknown),
-        Reaped::Not => (None, ChildEnd::Stuck),
+        Reaped::ByOthers => (None, End::Unknown),
+        Reaped::Not => (None, End::Stuck),
     };
-    let end = timed_out.then_some(limit).flatten().map_or(end, ChildEnd::TimedOut);
+    let end = timed_out.then_some(limit).flatten().map_or(end, End::TimedOut);
     if tell.is_closed() {
         info!(job = &*name, child = program.pid, "the program of {name:?} {end}");
     }

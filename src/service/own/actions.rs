@@ -171,7 +171,7 @@ impl OwnGeneration {
             let result = starting.await.unwrap_or_else(|e| {
                 Err(Error::new(Kind::Generation, format!("the application's handover state failed: {e}")))
             });
-            let _ = inputs.send(Input::SpawnedProcess(attempt, result));
+            let _ = inputs.send(Input::Spawned(attempt, result));
         });
     }
 

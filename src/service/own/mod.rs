@@ -32,7 +32,7 @@ use crate::reload::inquiry::Inquiry;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::narrator::Narrator;
 use crate::reload::outbox::Outbox;
-use crate::reload::requests::Requests;
+use crate::reload::requests::ReloadRequests;
 use crate::reload::successor::{Start, Successor};
 use crate::reload::watch;
 use crate::reload::watchdog::{Pinger, Pings};
@@ -237,7 +237,7 @@ impl Parts for OwnGeneration {
                 Ok(Decision::Done) => lives.push(self.number, Event::ReloadedInPlace),
                 Err(reason) => self.next_failed(lives, reason),
             },
-            Input::SpawnedProcess(attempt, started) => self.on_spawned(lives, attempt, started),
+            Input::Spawned(attempt, started) => self.on_spawned(lives, attempt, started),
             Input::FromNext(attempt, frame, fds) if self.successor.is_current(attempt) => {
                 self.on_frame(lives, attempt, frame, fds);
             }
@@ -284,7 +284,7 @@ impl Parts for OwnGeneration {
     fn overdue(&self, _: u64, state: LifeState) -> Option<Event> {
         // A program that knows nothing of us, or hangs before it gets to us: a reason of its own
         // for the operator.
-        let silent = state == LifeState::Reloading(ReloadPhase::SpawnedProcess) && self.successor.is_silent();
+        let silent = state == LifeState::Reloading(ReloadPhase::Spawned) && self.successor.is_silent();
         let limit = self.settings.ready_timeout;
         silent.then(|| {
             Event::NextFailed(format!(
@@ -320,7 +320,7 @@ impl OwnGeneration {
             Start::Running => {
                 self.custody.spawned(snapshot);
                 let facts = Facts { since: self.successor.began(), ..self.facts() };
-                self.narrator.tell(Moment::SpawnedProcess, &facts);
+                self.narrator.tell(Moment::Spawned, &facts);
             }
             Start::Failed(reason) => self.next_failed(lives, reason),
             Start::TooLate => {}
@@ -370,7 +370,7 @@ impl OwnGeneration {
         let last_start = async {
             while self.successor.is_starting() {
                 match self.heard.recv().await {
-                    Some(Input::SpawnedProcess(attempt, started)) => {
+                    Some(Input::Spawned(attempt, started)) => {
                         // The service is over: whatever has become of it, it is not needed.
                         _ = self.successor.started(attempt, started.map(|(next, _)| next));
                     }
