@@ -214,7 +214,7 @@ impl World {
         until("another process", || self.born().get(number - 1).copied())
     }
 
-    /// Until one is at [`Step::Wait`](crate::service::Step::Wait).
+    /// Until one is at [`Step::Wait`].
     pub fn wait_for_a_waiting_one(&self) {
         until("one that waits", || self.path("waits").exists().then_some(()));
     }
