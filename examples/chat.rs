@@ -1,5 +1,6 @@
-//! A chat room over WebSockets, and the same messages as server-sent events. At a reload each client is told to come again,
-//! in its protocol's own way: close code 1012 ("service restart"), or the end of the event stream.
+//! A chat room over WebSockets, and the same messages as server-sent events. At a reload each
+//! client is told to come again, in its protocol's own way: close code 1012 ("service restart"), or
+//! the end of the event stream.
 //!
 //! ```sh
 //! cargo run --example chat --features http,journald
@@ -41,7 +42,8 @@ async fn main() -> handover::Result<()> {
 }
 
 async fn socket(upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectInfo>, room: State<Room>) -> Response {
-    // it counts as a connection until it is closed, and the drain waits for it, up to the drain timeout
+    // it counts as a connection until it is closed, and the drain waits for it, up to the drain
+    // timeout
     upgrade.on_upgrade(move |socket| chat(socket, info.drain(), room.0))
 }
 

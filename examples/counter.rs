@@ -38,7 +38,8 @@ struct Options {
     drain_timeout: Duration,
 }
 
-/// What is kept. A new field with `#[serde(default)]` needs no new version; a change of meaning does.
+/// What is kept. A new field with `#[serde(default)]` needs no new version; a change of meaning
+/// does.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Counter {
     total: u64,

@@ -1,4 +1,5 @@
-//! A DNS server with one answer: which generation of it there is. Each query is answered, whatever is reloaded meanwhile.
+//! A DNS server with one answer: which generation of it there is. Each query is answered, whatever
+//! is reloaded meanwhile.
 //!
 //! ```sh
 //! cargo run --example dns --features journald

@@ -1,4 +1,5 @@
-//! An echo over everything that is not HTTP: TCP, Unix streams, sequential packets, UDP, Unix datagrams. No reload loses a byte.
+//! An echo over everything that is not HTTP: TCP, Unix streams, sequential packets, UDP, Unix
+//! datagrams. No reload loses a byte.
 //!
 //! ```sh
 //! cargo run --example echo --features journald
@@ -6,7 +7,8 @@
 //! pkill -HUP --exact echo       # a new generation accepts; the conversation goes on in the old one
 //! ```
 //!
-//! A line is echoed, except `who`, which is answered by the generation, and `wait`, which is answered when that generation drains.
+//! A line is echoed, except `who`, which is answered by the generation, and `wait`, which is
+//! answered when that generation drains.
 
 use std::error::Error;
 use std::io;

@@ -1,5 +1,5 @@
-//! A gRPC service by tonic. Calls that are running finish; a stream without end is told of the drain, and says `UNAVAILABLE`,
-//! which asks the client to call again.
+//! A gRPC service by tonic. Calls that are running finish; a stream without end is told of the
+//! drain, and says `UNAVAILABLE`, which asks the client to call again.
 //!
 //! What is written out here, a `.proto` file and `tonic-prost-build` generate as a rule.
 //!

@@ -1,4 +1,5 @@
-//! A web service whose counters Prometheus reads at `/metrics`, reloads included: they go on over generations.
+//! A web service whose counters Prometheus reads at `/metrics`, reloads included: they go on over
+//! generations.
 //!
 //! ```sh
 //! cargo run --example metrics --features http,journald,metrics
@@ -12,7 +13,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::error::Error;
 use std::time::Duration;
 
-/// Upper ends of the histograms' buckets, in seconds: reloads take milliseconds, drains up to the drain timeout.
+/// Upper ends of the histograms' buckets, in seconds: reloads take milliseconds, drains up to the
+/// drain timeout.
 const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// How often the recorder tidies up, as its documentation asks for.
 const UPKEEP: Duration = Duration::from_secs(5);

@@ -1,4 +1,5 @@
-//! A job runner without a socket: it runs what is put into a directory, and no reload or restart breaks a job off.
+//! A job runner without a socket: it runs what is put into a directory, and no reload or restart
+//! breaks a job off.
 //!
 //! ```sh
 //! mkdir -p spool/queue
@@ -7,8 +8,9 @@
 //! pkill -HUP --exact runner       # a new generation fetches; the old one finishes its jobs
 //! ```
 //!
-//! A job is a file in `queue/`: its one line says how (`inline`, `blocking` or `program`) and how long. It moves to `running/` when it is
-//! fetched, back if it was not started, and to `done/` or `failed/` at its end. Its work is a file in `out/`, written in two steps.
+//! A job is a file in `queue/`: its one line says how (`inline`, `blocking` or `program`) and how
+//! long. It moves to `running/` when it is fetched, back if it was not started, and to `done/` or
+//! `failed/` at its end. Its work is a file in `out/`, written in two steps.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -119,7 +121,8 @@ impl Spool {
         Ok(Self { top: top.to_owned(), scope })
     }
 
-    /// What is in `running` when the first generation starts was broken off: nobody else can say so after a SIGKILL.
+    /// What is in `running` when the first generation starts was broken off: nobody else can say so
+    /// after a SIGKILL.
     fn set_cut_jobs_aside(&self) -> Result<()> {
         for name in self.names("running")? {
             warn!(job = name, "job {name:?} was broken off when the runner last ended; it is in cut/");
@@ -128,7 +131,8 @@ impl Spool {
         Ok(())
     }
 
-    /// The next job, in the order of their names. Whoever renames it first has it, old generation or new.
+    /// The next job, in the order of their names. Whoever renames it first has it, old generation
+    /// or new.
     fn fetch(&self) -> io::Result<Option<String>> {
         for name in self.names("queue")? {
             match self.rename("queue", &name, "running") {

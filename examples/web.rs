@@ -106,7 +106,8 @@ async fn sleep(Query(query): Query<Vec<(String, String)>>) -> Result<String, Bad
     Ok(pid().await)
 }
 
-/// `/stream?chunks=10&interval=100ms`: a body of that many numbered chunks of 1 KiB, that far apart.
+/// `/stream?chunks=10&interval=100ms`: a body of that many numbered chunks of 1 KiB, that far
+/// apart.
 async fn stream_chunks(Query(query): Query<Vec<(String, String)>>) -> Result<Body, BadRequest> {
     let interval = time(&query, "interval", Duration::from_millis(100))?;
     let chunks: u64 = match value(&query, "chunks") {
@@ -133,7 +134,8 @@ async fn upload(body: Body) -> Result<String, BadRequest> {
     Ok(format!("{:x} {length}\n", hash.finalize()))
 }
 
-/// A WebSocket whose messages come back. At a reload its client is told to come again: close code 1012, "service restart".
+/// A WebSocket whose messages come back. At a reload its client is told to come again: close code
+/// 1012, "service restart".
 async fn echo(upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectInfo>) -> Response {
     upgrade.on_upgrade(move |socket| send_back(socket, info.drain()))
 }

@@ -1,4 +1,5 @@
-//! An endpoint to ask a running service for its status, a reload or a stop, over HTTP: off unless it is served.
+//! An endpoint to ask a running service for its status, a reload or a stop, over HTTP: off unless
+//! it is served.
 //!
 //! | request | answer |
 //! |---|---|
@@ -6,10 +7,12 @@
 //! | `POST /reload` | when it is over: 200 and how it ended; 409 and the reason, if the next generation failed; 500 otherwise |
 //! | `POST /stop`, `POST /drain` | 202; the service finishes what it has accepted, and ends |
 //!
-//! Its socket is one of the service's own, declared with [`Builder::listen`](crate::Builder::listen): it is handed over in a reload as the
-//! others are, and its connections are counted and drained. On a Unix socket the kernel tells who asks: the service's own user
-//! and root, and [others that are named](AdminOptions::uid), are let in. On TCP it must be a loopback address, and
-//! a [token](AdminOptions::token) is needed; a browser's requests are refused, whatever page sends them.
+//! Its socket is one of the service's own, declared with
+//! [`Builder::listen`](crate::Builder::listen): it is handed over in a reload as the others are,
+//! and its connections are counted and drained. On a Unix socket the kernel tells who asks: the
+//! service's own user and root, and [others that are named](AdminOptions::uid), are let in. On TCP
+//! it must be a loopback address, and a [token](AdminOptions::token) is needed; a browser's
+//! requests are refused, whatever page sends them.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")]
@@ -60,14 +63,15 @@ impl AdminOptions {
         Self::default()
     }
 
-    /// Whoever connects over TCP says `Authorization: Bearer` and this: at least 16 characters, from a secret that the service was
-    /// given. It is not asked for on a Unix socket.
+    /// Whoever connects over TCP says `Authorization: Bearer` and this: at least 16 characters,
+    /// from a secret that the service was given. It is not asked for on a Unix socket.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
     }
 
-    /// Lets in everybody who can connect to the loopback address: every user of this machine, and of a container every process in it.
+    /// Lets in everybody who can connect to the loopback address: every user of this machine, and
+    /// of a container every process in it.
     pub fn without_token(mut self) -> Self {
         self.open = true;
         self
@@ -142,8 +146,8 @@ impl Service {
     /// Serves the [admin endpoint](crate::admin) on the listeners of that name.
     ///
     /// # Errors
-    /// As [`listeners`](Self::listeners). With [`Error::is_invalid`]: it would be open to other machines, or to other users of this one
-    /// without that being said.
+    /// As [`listeners`](Self::listeners). With [`Error::is_invalid`]: it would be open to other
+    /// machines, or to other users of this one without that being said.
     pub fn serve_admin(&self, name: &str, options: AdminOptions) -> Result<()> {
         let listeners = self.listeners(name)?;
         options.check(name, &listeners)?;

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-/// What went wrong, in words that name the variable, path, fd, socket or unit, and what to do about it.
+/// What went wrong, in words that name the variable, path, fd, socket or unit, and what to do about
+/// it.
 ///
 /// The kind is opaque so that it can grow; ask with the `is_*` predicates. The underlying
 /// operating-system error, where there is one, is the [`source`](std::error::Error::source).
@@ -31,7 +32,8 @@ pub(crate) enum Kind {
     Protocol,
     /// A deadline passed.
     Timeout,
-    /// The call came too late or in the wrong state: the service is stopping, or another generation is main.
+    /// The call came too late or in the wrong state: the service is stopping, or another generation
+    /// is main.
     State,
     /// A new program could not be fetched.
     Fetch,
@@ -72,8 +74,8 @@ impl Error {
         self.kind == Kind::Notify
     }
 
-    /// The service manager's fd store has no room for it (`FileDescriptorStoreMax=`), or cannot keep it. "There is no fd
-    /// store" is *not* an error.
+    /// The service manager's fd store has no room for it (`FileDescriptorStoreMax=`), or cannot
+    /// keep it. "There is no fd store" is *not* an error.
     #[must_use]
     pub fn is_store(&self) -> bool {
         self.kind == Kind::Store
@@ -109,7 +111,8 @@ impl Error {
         self.kind == Kind::Fetch
     }
 
-    /// A new program is not what it should be (its signature, checksum, size, format, or its own check): nothing has changed.
+    /// A new program is not what it should be (its signature, checksum, size, format, or its own
+    /// check): nothing has changed.
     #[must_use]
     pub fn is_candidate(&self) -> bool {
         self.kind == Kind::Candidate

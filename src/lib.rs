@@ -1,9 +1,10 @@
 //! A service under systemd is reloaded and upgraded without its clients noticing.
 //!
-//! On SIGHUP a [`Service`] starts the *next generation* of itself from the file that is at its path now, passes it the
-//! listening sockets, and waits until it is ready. Then the two switch: the new one accepts, the old one stops accepting.
-//! The old one names the new one to systemd as its main process, finishes what it had accepted, and exits. If the new
-//! generation fails before that (it is missing, exits, hangs, says so), the old one has never stopped serving, and serves on.
+//! On SIGHUP a [`Service`] starts the *next generation* of itself from the file that is at its path
+//! now, passes it the listening sockets, and waits until it is ready. Then the two switch: the new
+//! one accepts, the old one stops accepting. The old one names the new one to systemd as its main
+//! process, finishes what it had accepted, and exits. If the new generation fails before that (it
+//! is missing, exits, hangs, says so), the old one has never stopped serving, and serves on.
 //!
 //! # The paved path
 //!
@@ -25,8 +26,9 @@
 //! }
 //! ```
 //!
-//! The units that belong to it are in the [README](https://docs.rs/crate/handover/latest) and in `packaging/systemd`. Without
-//! systemd the same program binds its address, tells nobody, and still reloads on SIGHUP.
+//! The units that belong to it are in the [README](https://docs.rs/crate/handover/latest) and in
+//! `packaging/systemd`. Without systemd the same program binds its address, tells nobody, and still
+//! reloads on SIGHUP.
 //!
 //! # Each layer alone
 //!
@@ -68,13 +70,14 @@
 //!
 //! # Requirements
 //!
-//! Linux, and a tokio runtime with I/O and time. Rust 1.88; a newer one is required only by a new minor version.
-//! Developed against systemd 252, 257 and 262.
+//! Linux, and a tokio runtime with I/O and time. Rust 1.88; a newer one is required only by a new
+//! minor version. Developed against systemd 252, 257 and 262.
 //!
 //! # More
 //!
-//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, what each protocol does in a reload, the
-//! habits that people bring, the traps, what must be in the units, the state machine's table, and how this compares with others.
+//! The chapters in [`docs`]: what happens in a reload and why, what survives which event, what each
+//! protocol does in a reload, the habits that people bring, the traps, what must be in the units,
+//! the state machine's table, and how this compares with others.
 
 mod drain;
 mod error;

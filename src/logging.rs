@@ -1,11 +1,13 @@
-//! Lifecycle events where operators look for them: journald's own fields under systemd, readable text elsewhere.
+//! Lifecycle events where operators look for them: journald's own fields under systemd, readable
+//! text elsewhere.
 //!
-//! The library logs with [`tracing`] and installs nothing by itself. Either add [`layer`] to your subscriber, or call
-//! [`init`] in `main`.
+//! The library logs with [`tracing`] and installs nothing by itself. Either add [`layer`] to your
+//! subscriber, or call [`init`] in `main`.
 //!
-//! Under systemd each event of a reload carries the fields `GENERATION`, `HANDOVER_ID`, `OLD_PID`, `NEW_PID` and its
-//! durations in milliseconds (`SPAWN_MS`, `READY_MS`, `HANDOVER_MS`, `DRAIN_MS`, …), and a `MESSAGE_ID` of
-//! [`service::events`](crate::service::events), by which `journalctl -x` explains it. In readable text the id is left out.
+//! Under systemd each event of a reload carries the fields `GENERATION`, `HANDOVER_ID`, `OLD_PID`,
+//! `NEW_PID` and its durations in milliseconds (`SPAWN_MS`, `READY_MS`, `HANDOVER_MS`, `DRAIN_MS`,
+//! …), and a `MESSAGE_ID` of [`service::events`](crate::service::events), by which `journalctl -x`
+//! explains it. In readable text the id is left out.
 //!
 //! ```sh
 //! journalctl -u web.service -o json HANDOVER_ID=07e6aa55fc8e4dd4e046436619305fdf
@@ -24,8 +26,8 @@ use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 use crate::error::{Error, Kind, Result};
 
-/// Whether stderr is a stream to journald, as [systemd.exec(5)] says to find out: `JOURNAL_STREAM` holds its device and
-/// inode. It does not while stderr is redirected to a file or a terminal.
+/// Whether stderr is a stream to journald, as [systemd.exec(5)] says to find out: `JOURNAL_STREAM`
+/// holds its device and inode. It does not while stderr is redirected to a file or a terminal.
 ///
 /// [systemd.exec(5)]: https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#%24JOURNAL_STREAM
 #[must_use]
@@ -35,10 +37,12 @@ pub fn stderr_is_journal() -> bool {
     stream == format!("{}:{}", stderr.dev(), stderr.ino())
 }
 
-/// A layer that logs to journald natively where stderr is the journal, and as text to stderr elsewhere.
+/// A layer that logs to journald natively where stderr is the journal, and as text to stderr
+/// elsewhere.
 ///
-/// Native, because lines on an inherited stderr are credited to the first generation on old versions of journald, and
-/// have no fields. If journald cannot be reached, this is text on stderr, too.
+/// Native, because lines on an inherited stderr are credited to the first generation on old
+/// versions of journald, and have no fields. If journald cannot be reached, this is text on stderr,
+/// too.
 ///
 /// ```
 /// use tracing_subscriber::prelude::*;
@@ -63,7 +67,8 @@ where
 /// Installs [`layer`] as the program's subscriber, filtered by `RUST_LOG`, by default at `info`.
 ///
 /// # Errors
-/// With [`Error::is_state`]: the program has a subscriber already. With [`Error::is_invalid`]: `RUST_LOG` cannot be read.
+/// With [`Error::is_state`]: the program has a subscriber already. With [`Error::is_invalid`]:
+/// `RUST_LOG` cannot be read.
 pub fn init() -> Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) => EnvFilter::try_new(&directives)

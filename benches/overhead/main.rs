@@ -1,13 +1,15 @@
-//! What counting and draining cost: `serve_hyper` beside bare hyper, with one service and equal settings.
+//! What counting and draining cost: `serve_hyper` beside bare hyper, with one service and equal
+//! settings.
 //!
 //! ```sh
 //! cargo bench --bench overhead --features http        # about two minutes; HANDOVER_SEED repeats an order
 //! ```
 //!
-//! Every server is a process of its own with one thread on the last processor, the client has the first. Slices of load go round
-//! the servers in random order, so that whatever else the machine does hits all alike; what counts is the ratio within a round.
-//! The servers are started anew now and then: where a process happens to lie in memory is worth a few percent. The processor
-//! time that the server took per request is given too: it does not depend on who else is running.
+//! Every server is a process of its own with one thread on the last processor, the client has the
+//! first. Slices of load go round the servers in random order, so that whatever else the machine
+//! does hits all alike; what counts is the ratio within a round. The servers are started anew now
+//! and then: where a process happens to lie in memory is worth a few percent. The processor time
+//! that the server took per request is given too: it does not depend on who else is running.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and fails by panicking")]
 
 mod load;

@@ -1,4 +1,5 @@
-//! The servers, each in a process of its own: this program again, told by a variable which one it is.
+//! The servers, each in a process of its own: this program again, told by a variable which one it
+//! is.
 
 use handover::Drain;
 use handover::http::HttpOptions;
@@ -169,7 +170,8 @@ pub(crate) fn main(kind: &str) {
     });
 }
 
-/// hyper as its documentation shows it, with handover's settings, and nothing that tells the versions apart.
+/// hyper as its documentation shows it, with handover's settings, and nothing that tells the
+/// versions apart.
 async fn bare(kind: Kind, listener: std::net::TcpListener) {
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();

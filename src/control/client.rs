@@ -5,11 +5,11 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokio::net::UnixStream;
 
-use super::INTERFACE;
-use super::wire::{Call, MAX_REPLY, Reply, Wire};
+use super::wire::{Call, INTERFACE, MAX_REPLY, Reply, Wire};
 use crate::error::{Error, Kind, Result};
 
-/// A connection to the [control interface](crate::control) of a service. One call at a time; nothing here has a deadline of its own.
+/// A connection to the [control interface](crate::control) of a service. One call at a time;
+/// nothing here has a deadline of its own.
 #[derive(Debug)]
 pub struct Client {
     wire: Wire<UnixStream>,
@@ -23,9 +23,10 @@ pub enum Answer {
     Step(Value),
     /// The last one.
     Done(Value),
-    /// Refused.
+    /// The service has refused.
     Failed(Failed),
-    /// The service ended the connection: it was handed over meanwhile, or is gone. What was asked for may or may not be done.
+    /// The service ended the connection: it was handed over meanwhile, or is gone. What was asked
+    /// for may or may not be done.
     Gone,
 }
 
@@ -40,7 +41,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// In words, if it has some.
+    /// Returns the reason in words, if it has some.
     #[must_use]
     pub fn reason(&self) -> &str {
         self.parameters.get("reason").and_then(Value::as_str).unwrap_or(&self.error)
@@ -51,7 +52,8 @@ impl Client {
     /// Connects to the socket at that path.
     ///
     /// # Errors
-    /// As connect(2); the [`source`](std::error::Error::source) tells a missing socket from one that this user may not use.
+    /// It fails as connect(2) does; the [`source`](std::error::Error::source) tells a missing
+    /// socket from one that this user may not use.
     pub async fn connect(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path).await.map_err(|e| {
             Error::io(Kind::Os, format!("cannot connect to the control interface at {}", path.display()), e)
@@ -59,14 +61,14 @@ impl Client {
         Ok(Self { wire: Wire::new(stream, MAX_REPLY) })
     }
 
-    /// Calls a method of `io.handover.Service` that has no parameters, and waits for the first answer. With `more` there may be
-    /// several.
+    /// Calls a method of `io.handover.Service` that has no parameters, and waits for the first
+    /// answer. With `more` there may be several.
     ///
     /// # Errors
     /// With [`Error::is_protocol`]: the answer makes no sense.
     ///
     /// # Cancel safety
-    /// Not cancel-safe: drop the client with the future.
+    /// It is not cancel-safe: drop the client with the future.
     pub async fn call(&mut self, method: &str, more: bool) -> Result<Answer> {
         let method = format!("{INTERFACE}.{method}");
         let call = Call { method, parameters: Some(Map::new()), more, oneway: false, upgrade: false };
@@ -76,7 +78,7 @@ impl Client {
         self.next().await
     }
 
-    /// The answer after an [`Answer::Step`].
+    /// Waits for the answer after an [`Answer::Step`].
     ///
     /// # Errors
     /// With [`Error::is_protocol`]: it makes no sense.

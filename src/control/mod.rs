@@ -1,7 +1,8 @@
-//! A service's control interface: status, reload and lifecycle events over [Varlink](https://varlink.org), off unless asked for by
-//! [`Builder::control`].
+//! A service's control interface: status, reload and lifecycle events over
+//! [Varlink](https://varlink.org), off unless asked for by [`Builder::control`].
 //!
-//! It is what `handover reload` and `handover status` talk to; `varlinkctl` of systemd 257 and later can, too:
+//! It is what `handover reload` and `handover status` talk to; `varlinkctl` of systemd 257 and
+//! later can, too:
 //!
 //! ```sh
 //! varlinkctl introspect /run/web/handover.sock io.handover.Service
@@ -9,9 +10,10 @@
 //! varlinkctl call --more /run/web/handover.sock io.handover.Service.Reload '{}'
 //! ```
 //!
-//! The kernel tells who asks: the service's own user and root are let in, nobody else. The socket is one of the service's own: it
-//! is handed over in a reload as the others are, and its connections are counted and drained, so that who waits for the outcome of
-//! a reload gets it from the generation that was asked.
+//! The kernel tells who asks: the service's own user and root are let in, nobody else. The socket
+//! is one of the service's own: it is handed over in a reload as the others are, and its
+//! connections are counted and drained, so that who waits for the outcome of a reload gets it from
+//! the generation that was asked.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")]
@@ -36,6 +38,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{info, warn};
 
 pub use client::{Answer, Client, Failed};
+pub use wire::INTERFACE;
 
 use crate::drain::{Connection, Drain, DrainSignal, Peer, Stream, StreamOptions, serve_stream};
 use crate::error::{Error, Result};
@@ -49,9 +52,6 @@ pub const SOCKET_NAME: &str = "control";
 
 /// The file in the runtime directory.
 pub const SOCKET_FILE: &str = "handover.sock";
-
-/// The Varlink interface.
-pub const INTERFACE: &str = "io.handover.Service";
 
 /// How many clients there may be at a time; more of them wait.
 pub const MAX_CLIENTS: usize = 64;
@@ -78,13 +78,15 @@ error ExpectedMore ()
 ";
 
 impl Builder {
-    /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, where `handover reload` finds it. systemd
-    /// sets the variable for `RuntimeDirectory=`; without it there is no control interface, and a line in the log says so. Under `handover run`
-    /// there is none either: that has one.
+    /// Serves the [control interface](crate::control) at `$RUNTIME_DIRECTORY/handover.sock`, where
+    /// `handover reload` finds it. systemd sets the variable for `RuntimeDirectory=`; without it
+    /// there is no control interface, and a line in the log says so. Under `handover run` there is
+    /// none either: that has one.
     pub fn control(self) -> Self {
         let directory = std::env::var_os("RUNTIME_DIRECTORY").and_then(|all| socket_in(all.to_str()?));
         match directory {
-            // One for each generation would be in the way of the others; the supervisor has one for them all.
+            // One for each generation would be in the way of the others; the supervisor has one for
+            // them all.
             Some(_) if std::env::var_os(SUPERVISED).is_some() => self,
             Some(path) => self.control_at(path),
             None => self.with_extra(|_| {
@@ -94,7 +96,8 @@ impl Builder {
         }
     }
 
-    /// As [`control`](Self::control), at this path or `@name`; `handover reload --socket` takes paths.
+    /// Serves as [`control`](Self::control) does, at this path or `@name`;
+    /// `handover reload --socket` takes paths.
     pub fn control_at(self, path: impl AsRef<Path>) -> Self {
         let address = path.as_ref().display().to_string();
         self.listen(SOCKET_NAME, address)
@@ -107,13 +110,13 @@ impl Builder {
     }
 }
 
-/// Also for what is no [`Service`], and has a handle all the same.
+/// Serves the interface for whatever has a handle, also if it is no [`Service`].
 pub(crate) fn serve(drain: &Drain, listeners: Vec<Listener>, handle: Handle) -> Result<()> {
     let options = StreamOptions::new().max_connections(MAX_CLIENTS);
     serve_stream(drain, SOCKET_NAME, listeners, options, move |connection| converse(connection, handle.clone()))
 }
 
-/// Of the value of `RUNTIME_DIRECTORY`, which may name several.
+/// Returns the socket's path for a value of `RUNTIME_DIRECTORY`, which may name several.
 #[must_use]
 pub fn socket_in(runtime_directory: &str) -> Option<PathBuf> {
     let first = runtime_directory.split(':').next().filter(|first| first.starts_with('/'))?;
@@ -158,7 +161,7 @@ fn lets_in(peer: &Peer) -> std::result::Result<(), String> {
     }
 }
 
-/// The last reply; those before it are sent.
+/// Returns the last reply; those before it are sent.
 async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &mut DrainSignal) -> io::Result<Reply> {
     let nothing = Map::new();
     let parameters = call.parameters.as_ref().unwrap_or(&nothing);
@@ -280,7 +283,7 @@ fn not_possible(error: &Error) -> Reply {
     refusal("io.handover.Service.NotPossible", &json!({ "reason": error.to_string() }))
 }
 
-/// In Varlink what is not there is left out.
+/// Leaves out what is null: in Varlink what is not there is left out.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(
@@ -317,7 +320,8 @@ mod tests {
         assert_eq!(without_nulls(json!({"a": null, "b": [{"c": null, "d": 1}]})), json!({"b": [{"d": 1}]}));
     }
 
-    /// Every field that a status or a step can have is in the description, so that `varlinkctl` shows it.
+    /// Every field that a status or a step can have is in the description, so that `varlinkctl`
+    /// shows it.
     #[test]
     fn the_description_names_every_method_that_there_is() {
         for method in ["Status", "Reload", "Drain", "Subscribe"] {

@@ -1,7 +1,8 @@
 //! Varlink on a stream socket: JSON objects, each ended by a NUL.
 //!
-//! Not by the crate `zlink`: its server owns the accept loop and answers one call of all connections at a time, so that nobody could ask
-//! for the status during a reload, and no drain could count its connections.
+//! Not by the crate `zlink`: its server owns the accept loop and answers one call of all
+//! connections at a time, so that nobody could ask for the status during a reload, and no drain
+//! could count its connections.
 
 use std::io;
 use std::time::Duration;
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
+
+/// The Varlink interface.
+pub const INTERFACE: &str = "io.handover.Service";
 
 /// A call of a client is small.
 pub(crate) const MAX_CALL: usize = 64 * 1024;
@@ -57,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, received: Vec::new(), limit }
     }
 
-    /// The next message; `None` at the end.
+    /// Receives the next message; `None` at the end.
     ///
     /// # Cancel safety
     /// Nothing is lost.

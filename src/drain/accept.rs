@@ -1,62 +1,49 @@
 //! Taking connections from a listener.
 
-use super::Drain;
-use super::guard::{Entering, Guard};
+use super::entering::Entering;
+use super::guard::Guard;
+use super::handle::Drain;
 use super::limit::Limit;
-use super::stream::Peer;
+use super::listening::Listening;
+use super::peer::Peer;
+use super::stream::Stream;
 use super::turn::Turn;
 use crate::error::{Error, Result};
 use crate::systemd::activation::Listener;
-use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// A listening socket that an [`Acceptor`] takes connections from. Not to be implemented elsewhere.
-pub trait Listening: AsFd + Send + Sync + Sized + 'static {
-    /// An accepted connection.
-    type Stream: AsFd + Send + 'static;
-    #[doc(hidden)]
-    type Registered: Send + Sync;
-
-    /// In the reactor, as long as that lives.
-    #[doc(hidden)]
-    fn registered(&self) -> io::Result<Self::Registered>;
-    #[doc(hidden)]
-    fn poll_accept(listener: &Self::Registered, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Peer)>>;
-    #[doc(hidden)]
-    fn tune(stream: &Self::Stream, nodelay: bool, keepalive: Option<Duration>);
-}
 
 /// A connection that is served in any case, and counted from before accept(2) returned it.
 #[derive(Debug)]
-pub struct Accepted<S = super::Stream> {
+pub struct Accepted<S = Stream> {
     pub(crate) stream: S,
     pub(crate) peer: Peer,
     pub(crate) entering: Entering,
 }
 
 impl<S> Accepted<S> {
-    /// Who is at the other end.
+    /// Returns who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// The stream, and the guard that counts it until dropped; `what` names the connection if it must be cut. The guard's
-    /// [`cut`](Guard::cut) resolves when that happens: stop then.
+    /// Returns the stream, and the guard that counts it until it is dropped; `what` names the
+    /// connection if it must be cut. The guard's [`cut`](Guard::cut) resolves when that happens:
+    /// stop then.
     #[must_use = "it is counted until the guard is dropped"]
     pub fn register(self, what: impl Into<String>) -> (S, Guard) {
         (self.stream, self.entering.register(what.into()))
     }
 }
 
-/// One listener's accept loop: at the drain's gate, and through a shortage of file descriptors.
+/// Accepts from one listener, while the drain's gate is open, and through a shortage of file
+/// descriptors.
 ///
-/// A generation accepts only while it is its turn: from ready, or from the switch on, until the next switch. So take
-/// connections from here rather than from the listener, whatever protocol they speak;
-/// [`Service::serve_stream`](crate::Service::serve_stream) does so for handlers that are functions:
+/// A generation accepts only while it is its turn: from ready, or from the switch on, until the
+/// next switch. So take connections from here rather than from the listener, whatever protocol they
+/// speak; [`Service::serve_stream`](crate::Service::serve_stream) does so for handlers that are
+/// functions:
 ///
 /// ```no_run
 /// # async fn example(service: &handover::Service) -> handover::Result<()> {
@@ -90,7 +77,7 @@ pub struct Acceptor<L: Listening = Listener> {
 }
 
 impl<L: Listening> Acceptor<L> {
-    /// An accept loop for this listener; `name` is for the log.
+    /// Makes an accept loop for this listener; `name` is for the log.
     ///
     /// # Errors
     /// The listener cannot be made nonblocking.
@@ -101,35 +88,36 @@ impl<L: Listening> Acceptor<L> {
         Ok(Self { turn: Turn::new(drain, name, ("accept", "accepting")), listener, nodelay: true, keepalive: None })
     }
 
-    /// Accepts only while fewer connections than that are open. Default: no limit but `LimitNOFILE=`.
+    /// Accepts only while fewer connections than that are open. By default there is no limit but
+    /// `LimitNOFILE=`.
     #[must_use]
     pub fn limit(mut self, limit: &Limit) -> Self {
         self.turn.limit(limit);
         self
     }
 
-    /// Whether TCP connections get `TCP_NODELAY`. False leaves it as the listener has it (`NoDelay=` in the .socket
-    /// unit). Default true.
+    /// Sets whether TCP connections get `TCP_NODELAY`. With false they keep what the listener has
+    /// (`NoDelay=` in the .socket unit). The default is true.
     #[must_use]
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
         self
     }
 
-    /// A TCP client that has been silent for this long is asked whether it is still there; one that is not is noticed
-    /// within twice this time. Whole seconds, at least 1. `None` leaves it as the listener has it (`KeepAlive=` in the
-    /// .socket unit), which is the default.
+    /// Sets after how long a silence a TCP client is asked whether it is still there. One that is
+    /// not is noticed within twice this time. It is in whole seconds, at least 1. With `None`, the
+    /// default, connections keep what the listener has (`KeepAlive=` in the .socket unit).
     #[must_use]
     pub fn keepalive(mut self, time: Option<Duration>) -> Self {
         self.keepalive = time;
         self
     }
 
-    /// The next connection; `None` once the drain has begun. Waits while the gate is shut or the limit is reached, and
-    /// through errors of accept(2): those of one connection are skipped, for others (no file descriptors left) it logs
-    /// and tries again.
+    /// Returns the next connection, or `None` once the drain has begun. It waits while the gate is
+    /// shut or the limit is reached, and through errors of accept(2): those of one connection are
+    /// skipped; after others (no file descriptor is left) it logs and tries again.
     ///
-    /// Within a tokio runtime.
+    /// It must be called within a tokio runtime.
     ///
     /// # Cancel safety
     /// A connection that the kernel has handed over is returned, never lost.

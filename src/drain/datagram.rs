@@ -1,20 +1,19 @@
 //! Datagrams, and what else comes in pieces: one generation reads, none is lost.
 
-use super::Drain;
-use super::guard::{Cutting, Entering, Guard};
+use super::entering::Entering;
+use super::guard::{Cutting, Guard};
+use super::handle::Drain;
 use super::limit::Limit;
+use super::peer::DatagramPeer;
 use super::serve::{Handled, contained, log, runtime};
 use super::turn::Turn;
 use crate::error::{Error, Kind, Result};
 use crate::sys::message::{self, Address, Received};
 use crate::sys::{peer, socket};
 use crate::systemd::activation::{Socket, SocketKind};
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::SocketAddr as UnixSocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -24,101 +23,34 @@ use tokio::time::{sleep, timeout};
 
 /// How long an answer may wait for room: in our own send buffer, or in the queue of a Unix socket.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// The kernel does not tell when another Unix socket's queue has room again: we ask, this often at first…
+/// The first pause between two questions whether another Unix socket's queue has room again: the
+/// kernel does not tell.
 const ASK_MIN: Duration = Duration::from_millis(1);
-/// …and at least this often.
+/// The longest pause between two such questions.
 const ASK_MAX: Duration = Duration::from_millis(20);
 /// No UDP datagram is longer. Unix ones may be.
 const MAX_DATAGRAM: usize = 65_535;
 
-/// Who sent a datagram.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum DatagramPeer {
-    /// A UDP client.
-    Udp(SocketAddr),
-    /// A client on a Unix socket.
-    Unix {
-        /// Where it can be answered, if it has bound a path or a name.
-        address: Option<UnixSocketAddr>,
-        /// The process that sent it, if the kernel knows it: not one of another PID namespace, nor of what was sent
-        /// before this socket was first read from (unless the .socket unit says `PassCredentials=yes`).
-        pid: Option<i32>,
-        /// Its user, likewise.
-        uid: Option<u32>,
-        /// Its group, likewise.
-        gid: Option<u32>,
-    },
-    /// Of a FIFO, a message queue or a netlink socket: nobody that can be answered.
-    Unknown,
-}
-
-impl DatagramPeer {
-    /// The client's address and port, if it came over UDP.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Udp(address) => Some(*address),
-            _ => None,
-        }
-    }
-
-    fn of(received: &Received, kind: SocketKind) -> Self {
-        let credentials = received.credentials;
-        match (&received.from, kind) {
-            (Some(Address::Inet(address)), _) => Self::Udp(*address),
-            (from, SocketKind::UnixDatagram) => Self::Unix {
-                address: match from {
-                    Some(Address::Unix(address)) => Some(address.clone()),
-                    _ => None,
-                },
-                pid: credentials.and_then(|c| c.pid),
-                uid: credentials.map(|c| c.uid),
-                gid: credentials.map(|c| c.gid),
-            },
-            _ => Self::Unknown,
-        }
-    }
-
-    fn to(&self) -> io::Result<Address> {
-        match self {
-            Self::Udp(address) => Ok(Address::Inet(*address)),
-            Self::Unix { address: Some(address), .. } => Ok(Address::Unix(address.clone())),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the sender has no address to answer at")),
-        }
-    }
-}
-
-impl fmt::Display for DatagramPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Udp(address) => address.fmt(f),
-            Self::Unix { pid: Some(pid), .. } => write!(f, "pid {pid}"),
-            Self::Unix { .. } => f.write_str("unix"),
-            Self::Unknown => f.write_str("unknown"),
-        }
-    }
-}
-
-/// A datagram that was received. It is counted as work in hand, which a drain waits for, until dropped.
+/// A datagram that was received. It is counted as work in hand, which a drain waits for, until
+/// dropped.
 #[derive(Debug)]
 pub struct Datagram {
     bytes: Vec<u8>,
     peer: DatagramPeer,
     sender: DatagramSender,
     guard: Guard,
-    /// For the count.
+    /// Held for as long as the application has the datagram, which is counted by it.
     _hand: Arc<()>,
 }
 
 impl Datagram {
-    /// What was sent.
+    /// Returns what was sent.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Who sent it.
+    /// Returns who sent it.
     #[must_use]
     pub fn peer(&self) -> &DatagramPeer {
         &self.peer
@@ -127,12 +59,14 @@ impl Datagram {
     /// Answers, from the socket that it came to. Waits up to [`SEND_TIMEOUT`] for room.
     ///
     /// # Errors
-    /// The sender has no address, is gone, or takes nothing for so long ([`TimedOut`](io::ErrorKind::TimedOut)).
+    /// The sender has no address, is gone, or takes nothing for so long
+    /// ([`TimedOut`](io::ErrorKind::TimedOut)).
     pub async fn reply(&self, bytes: &[u8]) -> io::Result<()> {
         self.sender.send_to(bytes, &self.peer).await
     }
 
-    /// To send more from the socket that it came to, also when this generation does not receive any more.
+    /// Returns a sender from the socket that the datagram came to. It works also when this
+    /// generation does not receive any more.
     #[must_use]
     pub fn sender(&self) -> &DatagramSender {
         &self.sender
@@ -144,7 +78,7 @@ impl Datagram {
     }
 }
 
-/// Sends from the shared socket. Cheap to clone.
+/// Sends from the shared socket. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct DatagramSender {
     socket: Arc<Socket>,
@@ -154,7 +88,8 @@ impl DatagramSender {
     /// Sends one datagram; waits up to [`SEND_TIMEOUT`] for room.
     ///
     /// # Errors
-    /// The peer has no address, is gone, or takes nothing for so long ([`TimedOut`](io::ErrorKind::TimedOut)).
+    /// The peer has no address, is gone, or takes nothing for so long
+    /// ([`TimedOut`](io::ErrorKind::TimedOut)).
     ///
     /// # Cancel safety
     /// It is sent whole or not at all.
@@ -187,13 +122,14 @@ impl DatagramSender {
     }
 }
 
-/// One socket's datagrams, of those generations that share it: exactly one takes each.
+/// Receives the datagrams of one socket: of the generations that share it, exactly one takes each.
 ///
-/// A generation receives only while it is its turn: from ready, or from the switch on, until the next switch. What the
-/// kernel has queued by then is for the next one; what was received before is finished here. (The next one begins before this
-/// one ends, so for a moment both receive. Each datagram goes to one of them.)
+/// A generation receives only while it is its turn: from ready, or from the switch on, until the
+/// next switch. What the kernel has queued by then is for the next one; what was received before is
+/// finished here. (The next one begins before this one ends, so for a moment both receive. Each
+/// datagram goes to one of them.)
 ///
-/// Also for what else comes in pieces and by name:
+/// It is also for what else comes in pieces and by name:
 ///
 /// | kind | a datagram is |
 /// |---|---|
@@ -216,23 +152,24 @@ impl DatagramSender {
 /// ```
 ///
 /// # Limitations
-/// - What the kernel's queue has no room for is lost, as ever (`ReceiveBuffer=`, `net.core.rmem_max`).
-/// - An answer from a socket that is bound to all addresses leaves from the one that the kernel chooses: bind each address,
-///   where clients look at it.
+/// - What the kernel's queue has no room for is lost, as ever (`ReceiveBuffer=`,
+///   `net.core.rmem_max`).
+/// - An answer from a socket that is bound to all addresses leaves from the one that the kernel
+///   chooses: bind each address, where clients look at it.
 /// - No GRO, GSO or ECN.
 #[derive(Debug)]
 pub struct Datagrams {
     turn: Turn<AsyncFd<OwnedFd>>,
     socket: Arc<Socket>,
     buffer: Vec<u8>,
-    /// In the reactor for [`take_ungated`](Self::take_ungated).
+    /// The socket in the reactor, for [`take_ungated`](Self::take_ungated).
     ungated: Option<AsyncFd<OwnedFd>>,
     hands: Arc<()>,
 }
 
 impl Datagrams {
-    /// Receives from this socket; `name` is for the log. It becomes nonblocking, and a Unix one tells who sends
-    /// (`SO_PASSCRED`).
+    /// Receives from this socket; `name` is for the log. It becomes nonblocking, and a Unix one
+    /// tells who sends (`SO_PASSCRED`).
     ///
     /// # Errors
     /// It is of none of the kinds.
@@ -255,15 +192,16 @@ impl Datagrams {
         Ok(Self { turn, socket, buffer, ungated: None, hands: Arc::default() })
     }
 
-    /// Receives only while fewer are in hand. Default: no limit.
+    /// Receives only while fewer are in hand. By default there is no limit.
     #[must_use]
     pub fn limit(mut self, limit: &Limit) -> Self {
         self.turn.limit(limit);
         self
     }
 
-    /// The longest datagram that is received; longer ones are dropped, and logged. Default 65,535 bytes, which is all of
-    /// UDP. Not for FIFOs and message queues, which say themselves.
+    /// Sets the longest datagram that is received; longer ones are dropped, and logged. The default
+    /// is 65,535 bytes, which is all of UDP. It does not apply to FIFOs and message queues, which
+    /// say themselves how long a piece may be.
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         if !matches!(self.socket.kind(), SocketKind::Fifo | SocketKind::MessageQueue) {
@@ -272,16 +210,17 @@ impl Datagrams {
         self
     }
 
-    /// To send from this socket, also when this generation does not receive any more.
+    /// Returns a sender from this socket. It works also when this generation does not receive any
+    /// more.
     #[must_use]
     pub fn sender(&self) -> DatagramSender {
         DatagramSender { socket: Arc::clone(&self.socket) }
     }
 
-    /// The next datagram; `None` once the drain has begun. Waits while the gate is shut or the limit is reached, and
-    /// through errors, which it logs.
+    /// Returns the next datagram, or `None` once the drain has begun. It waits while the gate is
+    /// shut or the limit is reached, and through errors, which it logs.
     ///
-    /// Within a tokio runtime.
+    /// It must be called within a tokio runtime.
     ///
     /// # Cancel safety
     /// What the kernel has handed over is returned, never lost.
@@ -296,7 +235,8 @@ impl Datagrams {
         turn.next(|| registered(socket), |fd, cx| poll_receive(fd, socket.kind(), buffer, cx)).await
     }
 
-    /// Whatever the gate says. `None`: it fails.
+    /// Takes the next datagram, whether the gate is open or not. It returns `None` when the socket
+    /// fails.
     pub(super) async fn take_ungated(&mut self) -> Option<(Vec<u8>, DatagramPeer)> {
         let Self { socket, buffer, ungated, .. } = self;
         if ungated.is_none() {
@@ -306,7 +246,8 @@ impl Datagrams {
         poll_fn(|cx| poll_receive(fd, socket.kind(), buffer, cx)).await.ok()
     }
 
-    /// `entering`: none for what came in another way than by [`take`](Self::take).
+    /// Makes a datagram of what was received. `entering` is none if it came in another way than by
+    /// [`take`](Self::take).
     pub(super) fn datagram(&self, bytes: Vec<u8>, peer: DatagramPeer, entering: Option<Entering>) -> Datagram {
         let work = Arc::new(Handled::new(Arc::clone(self.turn.name()), peer.clone()));
         let guard = match entering {
@@ -316,7 +257,7 @@ impl Datagrams {
         Datagram { bytes, peer, sender: self.sender(), guard, _hand: Arc::clone(&self.hands) }
     }
 
-    /// How many datagrams the application has.
+    /// Returns how many datagrams the application has in hand.
     pub(super) fn in_hand(&self) -> usize {
         Arc::strong_count(&self.hands) - 1
     }
@@ -349,7 +290,8 @@ fn receive(fd: BorrowedFd<'_>, kind: SocketKind, buffer: &mut [u8]) -> io::Resul
     let length = match kind {
         SocketKind::MessageQueue => message::receive_queued(fd, buffer)?,
         SocketKind::Fifo => match message::read(fd, buffer)? {
-            // Only of a FIFO that nobody has open for writing, which would be "ready" without end. systemd's never are.
+            // Only of a FIFO that nobody has open for writing, which would be "ready" without end.
+            // systemd's never are.
             0 => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "nobody has it open for writing any more")),
             length => length,
         },
@@ -358,7 +300,7 @@ fn receive(fd: BorrowedFd<'_>, kind: SocketKind, buffer: &mut [u8]) -> io::Resul
     Ok(Received { length, truncated: false, from: None, credentials: None })
 }
 
-/// Settings for the datagrams of one name.
+/// The settings for the datagrams of one name.
 #[derive(Debug, Clone)]
 pub struct DatagramOptions {
     max_in_hand: usize,
@@ -366,26 +308,26 @@ pub struct DatagramOptions {
 }
 
 impl DatagramOptions {
-    /// 1024 datagrams.
+    /// The default of [`max_in_hand`](Self::max_in_hand), in datagrams.
     pub const MAX_IN_HAND: usize = 1024;
-    /// 65,535 bytes.
+    /// The default of [`max_length`](Self::max_length), in bytes.
     pub const MAX_LENGTH: usize = MAX_DATAGRAM;
 
-    /// The defaults.
+    /// Returns the defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// So many handlers run at a time, over all sockets of the name; more datagrams wait in the kernel's queue. Default
-    /// [1024](Self::MAX_IN_HAND).
+    /// Limits how many handlers run at a time, over all sockets of the name. More datagrams wait in
+    /// the kernel's queue. The default is [1024](Self::MAX_IN_HAND).
     #[must_use]
     pub fn max_in_hand(mut self, datagrams: usize) -> Self {
         self.max_in_hand = datagrams;
         self
     }
 
-    /// See [`Datagrams::max_length`]. Default [65,535](Self::MAX_LENGTH).
+    /// Sets [`Datagrams::max_length`]. The default is [65,535](Self::MAX_LENGTH).
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         self.max_length = bytes;
@@ -400,11 +342,13 @@ impl Default for DatagramOptions {
 }
 
 /// Serves each datagram of these sockets with a function, in a task of its own: what
-/// [`Service::serve_datagrams`](crate::Service::serve_datagrams) does, where activation and notify are your own.
+/// [`Service::serve_datagrams`](crate::Service::serve_datagrams) does, where activation and notify
+/// are your own.
 ///
-/// A datagram is counted until its handler returns. The handler is dropped when the hammer falls. One that panics is
-/// logged; what it returns as an error is logged at the debug level. Handlers of datagrams that came one after the other
-/// run side by side: where the order matters, use [`Datagrams`].
+/// A datagram is counted until its handler returns. The handler is dropped when the hammer falls.
+/// One that panics is logged; what it returns as an error is logged at the debug level. Handlers of
+/// datagrams that came one after the other run side by side: where the order matters, use
+/// [`Datagrams`].
 ///
 /// # Errors
 /// Outside of a tokio runtime, a setting that cannot work, or a socket of another kind.

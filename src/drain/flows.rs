@@ -1,41 +1,37 @@
 //! Protocols on UDP that have connections: each flow stays with the generation that has it.
 
 use super::datagram::{Datagram, DatagramSender, Datagrams};
-use super::guard::{Cutting, Guard};
+use super::guard::{Cutting, DrainSignal, Guard};
+use super::handle::Drain;
+use super::open_flows::{Change, OpenFlows};
 use super::relay::Relay;
 use super::router::Router;
-use super::{Drain, DrainSignal};
+use super::serve;
 use crate::error::{Error, Kind, Result};
 use crate::systemd::activation::{Socket, SocketKind};
 use crate::wire::flows::MAX_KEY;
-use std::collections::HashSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// How long a new generation waits for the old one to have told all its flows, before it receives. Then it takes what comes
-/// for flows that it does not know.
-pub const FLOWS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Datagrams that wait for [`Flows::recv`].
+/// The number of datagrams that may wait for [`Flows::recv`].
 const QUEUE: usize = 64;
 
-/// Which flow a datagram belongs to; `None`: it may begin one.
-pub(super) type KeyFn = Box<dyn Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send + Sync>;
-
-/// UDP for protocols that have connections, as QUIC or DTLS: a datagram goes to the generation that has its flow.
+/// UDP for protocols that have connections, as QUIC or DTLS: a datagram goes to the generation that
+/// has its flow.
 ///
-/// A function of the application tells the key of a datagram's flow: a connection id or, where a flow is a client's address,
-/// that. A flow begins with [`open`](Self::open), and is over when that is dropped. After the switch the new generation
-/// receives; what belongs to a flow that an old one has open it passes on, over a socket pair that the service hands over.
-/// The old one answers from the shared socket. All else is the new one's: also what belongs to no flow that anybody has.
+/// A function of the application tells the key of a datagram's flow: a connection id or, where a
+/// flow is a client's address, that. A flow begins with [`open`](Self::open), and is over when that
+/// is dropped. After the switch the new generation receives; what belongs to a flow that an old one
+/// has open it passes on, over a socket pair that the service hands over. The old one answers from
+/// the shared socket. All else is the new one's: also what belongs to no flow that anybody has.
 ///
-/// The old generation tells its flows when it has stopped to receive, and only then the new one begins: so exactly one
-/// receives, and no datagram goes astray.
+/// The old generation tells its flows when it has stopped to receive, and only then the new one
+/// begins: so exactly one receives, and no datagram goes astray.
 ///
-/// An open flow is work that the drain waits for, until the drain timeout. [`recv`](Self::recv) goes on until then.
+/// An open flow is work that the drain waits for, until the drain timeout. [`recv`](Self::recv)
+/// goes on until then.
 ///
 /// ```no_run
 /// # async fn example(service: &handover::Service) -> handover::Result<()> {
@@ -68,35 +64,21 @@ pub(super) type KeyFn = Box<dyn Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send 
 ///
 /// # Limitations
 /// - A generation that dies loses its flows, and cuts off those of older ones that it passed on to.
-/// - What is passed on is dropped, and logged, when the old generation does not take it: as the kernel does with a full queue.
+/// - What is passed on is dropped, and logged, when the old generation does not take it: as the
+///   kernel does with a full queue.
 /// - No GRO, GSO or ECN; the receiving address is not known (see [`Datagrams`]).
 #[derive(Debug)]
 pub struct Flows {
     datagrams: mpsc::Receiver<Datagram>,
     links: FlowLinks,
     sender: DatagramSender,
-    shared: Arc<Shared>,
+    shared: Arc<OpenFlows>,
 }
 
-/// Makes the links to next generations. Cheap to clone.
+/// Makes the links to next generations. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FlowLinks {
     links: mpsc::UnboundedSender<OwnedFd>,
-}
-
-/// The flows that this generation has open.
-pub(super) struct Shared {
-    pub(super) name: Arc<str>,
-    pub(super) drain: Drain,
-    own: Mutex<HashSet<Vec<u8>>>,
-    changes: mpsc::UnboundedSender<Change>,
-}
-
-/// Of the flows that are open here.
-#[derive(Debug)]
-pub(super) enum Change {
-    Added(Vec<u8>),
-    Removed(Vec<u8>),
 }
 
 /// An open flow. It is over when dropped.
@@ -104,13 +86,14 @@ pub(super) enum Change {
 #[must_use = "the flow is over when this is dropped"]
 pub struct Flow {
     key: Vec<u8>,
-    shared: Arc<Shared>,
+    shared: Arc<OpenFlows>,
     guard: Guard,
 }
 
 impl Flows {
-    /// Receives from this UDP socket, with flows by this key; `older` is the link to the generation before, which that has
-    /// made by [`FlowLinks::link`]. [`Service::flows`](crate::Service::flows) does it all.
+    /// Receives from this UDP socket, with flows by this key; `older` is the link to the generation
+    /// before, which that has made by [`FlowLinks::link`].
+    /// [`Service::flows`](crate::Service::flows) does it all.
     ///
     /// # Errors
     /// It is another kind of socket, the link is none, or there is no tokio runtime.
@@ -119,7 +102,7 @@ impl Flows {
         K: Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send + Sync + 'static,
     {
         socket.check(&[SocketKind::Udp], "a UDP socket", "ListenDatagram=")?;
-        let runtime = super::serve::runtime(name)?;
+        let runtime = serve::runtime(name)?;
         let unusable =
             |e| Error::os(format!("the link to the previous generation's flows of {name:?} cannot be used"), e);
         let older = older.map(Relay::new).transpose().map_err(unusable)?;
@@ -128,14 +111,15 @@ impl Flows {
         let (changes, changed) = mpsc::unbounded_channel();
         let (links, linked) = mpsc::unbounded_channel();
         let (queue, received) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared { name: name.into(), drain: drain.clone(), own: Mutex::default(), changes });
+        let shared = Arc::new(OpenFlows { name: name.into(), drain: drain.clone(), own: Mutex::default(), changes });
         let router = Router::new(datagrams, Box::new(key), Arc::clone(&shared), older, changed, linked, queue);
         runtime.spawn(router.run());
         Ok(Self { datagrams: received, links: FlowLinks { links }, sender, shared })
     }
 
-    /// The next datagram that is this generation's: of a flow that is open here, or of none that is open elsewhere. `None` when
-    /// the drain has begun and no flow is open any more, here or in an older generation; or when the hammer has fallen.
+    /// Returns the next datagram that is this generation's: of a flow that is open here, or of none
+    /// that is open elsewhere. It returns `None` when the drain has begun and no flow is open any
+    /// more, here or in an older generation; or when the hammer has fallen.
     ///
     /// # Cancel safety
     /// No datagram is lost.
@@ -143,7 +127,8 @@ impl Flows {
         self.datagrams.recv().await
     }
 
-    /// Begins a flow of this key. One flow may have several keys, as one of QUIC has several connection ids: open each.
+    /// Begins a flow of this key. One flow may have several keys, as one of QUIC has several
+    /// connection ids: open each.
     ///
     /// # Errors
     /// The key is longer than 255 bytes, or open already ([`Error::is_invalid`]).
@@ -151,19 +136,19 @@ impl Flows {
         open(&self.shared, key.into())
     }
 
-    /// To open flows from elsewhere.
+    /// Returns what opens flows from elsewhere.
     #[must_use]
     pub fn opener(&self) -> FlowOpener {
         FlowOpener { shared: Arc::clone(&self.shared) }
     }
 
-    /// To send from the shared socket.
+    /// Returns what sends from the shared socket.
     #[must_use]
     pub fn sender(&self) -> &DatagramSender {
         &self.sender
     }
 
-    /// For the links to next generations, where they are not handed over by the service.
+    /// Returns what makes the links to next generations, where the service does not hand them over.
     #[must_use]
     pub fn links(&self) -> FlowLinks {
         self.links.clone()
@@ -175,25 +160,25 @@ impl Flows {
     }
 }
 
-/// Begins flows. Cheap to clone.
+/// Begins flows. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FlowOpener {
-    shared: Arc<Shared>,
+    shared: Arc<OpenFlows>,
 }
 
 impl FlowOpener {
-    /// See [`Flows::open`].
+    /// Begins a flow of this key, as [`Flows::open`] does.
     ///
     /// # Errors
-    /// As for [`Flows::open`].
+    /// It fails as [`Flows::open`] does.
     pub fn open(&self, key: impl Into<Vec<u8>>) -> Result<Flow> {
         open(&self.shared, key.into())
     }
 }
 
 impl FlowLinks {
-    /// A link for the next generation's [`Flows::new`]. To be made for each one; that of a generation that is gone is given up
-    /// by itself.
+    /// Makes a link for the next generation's [`Flows::new`]. Each next generation needs one of its
+    /// own; the link of one that is gone is given up by itself.
     ///
     /// # Errors
     /// There is no fd left, or this generation does not receive any more.
@@ -206,7 +191,7 @@ impl FlowLinks {
 }
 
 impl Flow {
-    /// Its key.
+    /// Returns the flow's key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         &self.key
@@ -232,7 +217,7 @@ impl Drop for Flow {
     }
 }
 
-fn open(shared: &Arc<Shared>, key: Vec<u8>) -> Result<Flow> {
+fn open(shared: &Arc<OpenFlows>, key: Vec<u8>) -> Result<Flow> {
     if key.len() > MAX_KEY {
         return Err(Error::new(Kind::Invalid, format!("a flow's key has {} bytes, at most {MAX_KEY}", key.len())));
     }
@@ -242,17 +227,4 @@ fn open(shared: &Arc<Shared>, key: Vec<u8>) -> Result<Flow> {
     let guard = shared.drain.register(format!("{}: a flow", shared.name));
     let _ = shared.changes.send(Change::Added(key.clone()));
     Ok(Flow { key, shared: Arc::clone(shared), guard })
-}
-
-impl Shared {
-    pub(super) fn own(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
-        // nothing in a critical section can panic half-way
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flows").field("name", &self.name).field("open", &self.own().len()).finish_non_exhaustive()
-    }
 }

@@ -1,8 +1,8 @@
 //! What holds a drain open, and what tells its holders.
 
-use super::limit::Slot;
-use super::{Core, Drain, Entry, Phase, State, Work};
-use crate::metrics::{Counted, Protocol};
+use super::core::{DrainCore, OpenWork, Phase, Register, Work};
+use super::limit::LimitSlot;
+use crate::metrics::Counted;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,23 +10,27 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::futures::OwnedNotified;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Holds a drain open until dropped.
 #[must_use = "it is counted until the guard is dropped"]
 pub struct Guard {
-    core: Arc<Core>,
+    core: Arc<DrainCore>,
     id: u64,
-    _slot: Option<Slot>,
+    _slot: Option<LimitSlot>,
 }
 
 impl Guard {
-    pub(super) fn new(core: Arc<Core>, id: u64) -> Self {
+    pub(super) fn new(core: Arc<DrainCore>, id: u64) -> Self {
         Self { core, id, _slot: None }
     }
 
-    /// Its work is over, and the other one's takes its place within the limit.
+    /// Holds the slot of a limit, too, until it is dropped.
+    pub(super) fn hold(&mut self, slot: Option<LimitSlot>) {
+        self._slot = slot;
+    }
+
+    /// Passes the slot within the limit on to the guard of the work that follows this one.
     #[cfg(all(feature = "http", feature = "tls"))]
     pub(crate) fn continues_as(mut self, mut next: Self) -> Self {
         next._slot = self._slot.take();
@@ -35,7 +39,7 @@ impl Guard {
 
     /// Resolves when the hammer falls: what is not done by now should stop.
     pub fn cut(&self) -> Cutting {
-        Cutting { step: Step::new(Arc::clone(&self.core), Phase::Hammered) }
+        Cutting { step: PhaseWait::new(Arc::clone(&self.core), Phase::Hammered) }
     }
 }
 
@@ -55,69 +59,12 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// Held by an accept loop around accept(2), so that what it returns is never uncounted.
-#[derive(Debug)]
-pub(crate) struct Entering {
-    drain: Drain,
-    pub(super) slot: Option<Slot>,
-    /// The listener, for the metrics of a connection that is not HTTP.
-    pub(super) listener: Option<Arc<str>>,
-}
-
-impl Drain {
-    /// `None` while the gate is shut.
-    pub(crate) fn enter(&self) -> Option<Entering> {
-        let mut state = self.core.lock();
-        state.gate.then(|| {
-            state.accepting += 1;
-            Entering { drain: self.clone(), slot: None, listener: None }
-        })
-    }
-
-    /// Counts it, unless that phase has come: under the lock that phases change under, so nothing slips in.
-    pub(crate) fn track_before(&self, phase: Phase, work: Arc<dyn Work>) -> Option<Guard> {
-        let mut state = self.core.lock();
-        (self.core.phase() < phase).then(|| self.core.count(&mut state, work))
-    }
-
-    /// Whether the gate is open, and when that changes.
-    pub(crate) fn gate(&self) -> watch::Receiver<bool> {
-        self.core.gate.subscribe()
-    }
-}
-
-impl Core {
-    pub(super) fn count(self: &Arc<Self>, state: &mut State, work: Arc<dyn Work>) -> Guard {
+impl DrainCore {
+    pub(super) fn count(self: &Arc<Self>, state: &mut Register, work: Arc<dyn Work>) -> Guard {
         let id = state.next;
         state.next += 1;
-        state.open.insert(id, Entry { work, cut: false });
+        state.open.insert(id, OpenWork { work, cut: false });
         Guard::new(Arc::clone(self), id)
-    }
-}
-
-impl Entering {
-    pub(super) fn register(self, what: String) -> Guard {
-        let metrics = self.drain.metrics();
-        let connection = self.listener.clone().map(|listener| metrics.connection(listener, Protocol::Stream));
-        self.track(Arc::new(Job::new(what, connection)))
-    }
-
-    /// The drain that it will be counted by.
-    #[cfg(feature = "tls")]
-    pub(crate) fn drain(&self) -> &Drain {
-        &self.drain
-    }
-
-    pub(crate) fn track(mut self, work: Arc<dyn Work>) -> Guard {
-        let mut guard = self.drain.track(work);
-        guard._slot = self.slot.take();
-        guard
-    }
-}
-
-impl Drop for Entering {
-    fn drop(&mut self) {
-        self.drain.core.release(|state| state.accepting -= 1);
     }
 }
 
@@ -125,15 +72,15 @@ impl Drop for Entering {
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug, Clone)]
 pub struct DrainSignal {
-    step: Step,
+    step: PhaseWait,
 }
 
 impl DrainSignal {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { step: Step::new(core, Phase::Draining) }
+    pub(super) fn new(core: Arc<DrainCore>) -> Self {
+        Self { step: PhaseWait::new(core, Phase::Draining) }
     }
 
-    /// Whether the drain has begun, without waiting.
+    /// Returns whether the drain has begun, without waiting.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.step.is_past()
@@ -152,7 +99,7 @@ impl Future for DrainSignal {
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug, Clone)]
 pub struct Cutting {
-    step: Step,
+    step: PhaseWait,
 }
 
 impl Future for Cutting {
@@ -164,17 +111,17 @@ impl Future for Cutting {
 }
 
 /// Waits for a phase. Allocates only if it must wait.
-struct Step {
-    /// In an Arc of its own: a connection clones its signal for each request, and the threads of all connections would
-    /// else write to one cache line.
+struct PhaseWait {
+    /// The drain, in an Arc of its own: a connection clones its signal for each request, and the
+    /// threads of all connections would else write to one cache line.
     #[expect(clippy::redundant_allocation, reason = "not for its size, but for its count")]
-    core: Arc<Arc<Core>>,
+    core: Arc<Arc<DrainCore>>,
     phase: Phase,
     waiting: Option<Pin<Box<OwnedNotified>>>,
 }
 
-impl Step {
-    fn new(core: Arc<Core>, phase: Phase) -> Self {
+impl PhaseWait {
+    fn new(core: Arc<DrainCore>, phase: Phase) -> Self {
         Self { core: Arc::new(core), phase, waiting: None }
     }
 
@@ -196,15 +143,15 @@ impl Step {
     }
 }
 
-impl Clone for Step {
+impl Clone for PhaseWait {
     fn clone(&self) -> Self {
         Self { core: Arc::clone(&self.core), phase: self.phase, waiting: None }
     }
 }
 
-impl fmt::Debug for Step {
+impl fmt::Debug for PhaseWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Step").field("for", &self.phase).field("now", &self.core.phase()).finish_non_exhaustive()
+        f.debug_struct("PhaseWait").field("for", &self.phase).field("now", &self.core.phase()).finish_non_exhaustive()
     }
 }
 
@@ -228,19 +175,19 @@ impl fmt::Display for Cut {
 }
 
 /// Work that is known by a name alone.
-pub(super) struct Job {
+pub(super) struct NamedWork {
     what: String,
     since: Instant,
     connection: Option<Counted>,
 }
 
-impl Job {
+impl NamedWork {
     pub(super) fn new(what: String, connection: Option<Counted>) -> Self {
         Self { what, since: Instant::now(), connection }
     }
 }
 
-impl Work for Job {
+impl Work for NamedWork {
     fn wake(&self) {}
 
     fn doing(&self) -> Option<String> {
@@ -252,7 +199,7 @@ impl Work for Job {
     }
 }
 
-/// For how long, to a tenth of a second: a log line needs no more.
+/// Returns how long ago that was, to a tenth of a second: a log line needs no more.
 pub(crate) fn since(then: Instant) -> Duration {
     let tenths = then.elapsed().as_millis() / 100;
     Duration::from_millis(u64::try_from(tenths).unwrap_or(u64::MAX / 100).saturating_mul(100))

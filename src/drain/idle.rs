@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A stream that fails with [`TimedOut`](io::ErrorKind::TimedOut) when a read or a write waits and nothing has moved for some
-/// time, in neither direction: so a handler ends when its client sleeps, but not in the middle of a long answer, nor while it
-/// works and waits for something else.
+/// A stream that fails with [`TimedOut`](io::ErrorKind::TimedOut) when a read or a write waits and
+/// nothing has moved for some time, in neither direction: so a handler ends when its client sleeps,
+/// but not in the middle of a long answer, nor while it works and waits for something else.
 ///
-/// Around any stream, as that of a [`Connection`](crate::Connection). There is no limit unless it is asked for: only the protocol
-/// knows how long a client may be silent.
+/// It wraps any stream, as that of a [`Connection`](crate::Connection). There is no limit unless it
+/// is asked for: only the protocol knows how long a client may be silent.
 ///
 /// ```no_run
 /// # fn example(service: &handover::Service) -> handover::Result<()> {
@@ -32,25 +32,26 @@ pub struct IdleTimeout<S> {
     stream: S,
     time: Duration,
     moved: Instant,
-    // One for each direction: a timer wakes one task, and the two halves of a split stream may be in two.
+    // One for each direction: a timer wakes one task, and the two halves of a split stream may be
+    // in two.
     reads: Option<Pin<Box<Sleep>>>,
     writes: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> IdleTimeout<S> {
-    /// Nothing may move for this long, from now on.
+    /// Wraps the stream; an error ends it when nothing has moved for this long, counted from now.
     ///
-    /// To be read and written within a tokio runtime that has time.
+    /// It is to be read and written within a tokio runtime that has time.
     pub fn new(stream: S, time: Duration) -> Self {
         Self { stream, time, moved: Instant::now(), reads: None, writes: None }
     }
 
-    /// The stream, without a limit.
+    /// Returns the stream without the limit.
     pub fn into_inner(self) -> S {
         self.stream
     }
 
-    /// The stream, for its options and its address.
+    /// Returns the stream, for its options and its address.
     pub fn get_ref(&self) -> &S {
         &self.stream
     }
@@ -64,7 +65,7 @@ fn note<T>(polled: Poll<io::Result<T>>, moved: &mut Instant) -> Poll<io::Result<
     polled
 }
 
-/// What waits is an error once it is too late.
+/// Makes an error of waiting once it is too late.
 fn watch<T>(
     polled: Poll<io::Result<T>>,
     time: Duration,
@@ -75,7 +76,7 @@ fn watch<T>(
     if polled.is_ready() {
         return polled;
     }
-    // A time without end.
+    // The time has no end.
     let Some(due) = moved.checked_add(time) else { return Poll::Pending };
     let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
     loop {

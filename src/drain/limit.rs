@@ -1,4 +1,4 @@
-//! At most so many connections, or datagrams in hand, at a time.
+//! A limit to how many connections, or datagrams in hand, there are at a time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,48 +9,49 @@ use tokio::sync::Notify;
 /// A full listener is logged, and then not again before this time has passed.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// At most so many connections, or datagrams in hand, of one generation; clones share the number. See
-/// [`Acceptor::limit`](super::Acceptor::limit) and [`Datagrams::limit`](super::Datagrams::limit).
+/// Limits how many connections, or datagrams in hand, one generation has; clones share the number.
+/// See [`Acceptor::limit`](super::Acceptor::limit) and
+/// [`Datagrams::limit`](super::Datagrams::limit).
 ///
-/// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone. (Datagrams wait in the
-/// socket's receive buffer; what that has no room for, the kernel drops.) It is per generation, so while an old one drains
-/// there may be more in all.
+/// Clients beyond it are not refused: they wait in the kernel's backlog until others have gone.
+/// (Datagrams wait in the socket's receive buffer; what that has no room for, the kernel drops.) It
+/// is per generation, so while an old one drains there may be more in all.
 #[derive(Clone)]
 pub struct Limit {
-    shared: Arc<Shared>,
+    shared: Arc<LimitSlots>,
 }
 
-struct Shared {
+struct LimitSlots {
     max: usize,
     taken: AtomicUsize,
     freed: Notify,
     told: Mutex<Option<Instant>>,
 }
 
-/// One of them, until dropped.
+/// One place within the limit, taken until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct LimitSlot {
     limit: Limit,
 }
 
 impl Limit {
-    /// At most `max`; with 0 none is ever accepted.
+    /// Makes a limit of `max`. With 0 nothing is ever accepted.
     #[must_use]
     pub fn new(max: usize) -> Self {
         let told = Mutex::default();
-        Self { shared: Arc::new(Shared { max, taken: AtomicUsize::new(0), freed: Notify::new(), told }) }
+        Self { shared: Arc::new(LimitSlots { max, taken: AtomicUsize::new(0), freed: Notify::new(), told }) }
     }
 
-    /// How many there are.
+    /// Returns how many places are taken.
     #[must_use]
     pub fn active(&self) -> usize {
         self.shared.taken.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn take(&self) -> Option<Slot> {
+    pub(crate) fn take(&self) -> Option<LimitSlot> {
         let less = |taken| (taken < self.shared.max).then_some(taken + 1);
         let taken = self.shared.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        taken.is_ok().then(|| Slot { limit: self.clone() })
+        taken.is_ok().then(|| LimitSlot { limit: self.clone() })
     }
 
     /// Resolves when a slot may be free.
@@ -73,7 +74,7 @@ impl Limit {
     }
 }
 
-impl Drop for Slot {
+impl Drop for LimitSlot {
     fn drop(&mut self) {
         self.limit.shared.taken.fetch_sub(1, Ordering::AcqRel);
         self.limit.shared.freed.notify_waiters();

@@ -1,11 +1,14 @@
-//! Where each datagram of a socket with flows goes: here, or to an older generation. One task, one socket.
+//! Where each datagram of a socket with flows goes: here, or to an older generation. It is one task
+//! for one socket.
 
-use super::Phase;
-use super::datagram::{Datagram, DatagramPeer, Datagrams};
-use super::flows::{Change, FLOWS_TIMEOUT, KeyFn, Shared};
-use super::guard::{Entering, Guard};
+use super::core::Phase;
+use super::datagram::{Datagram, Datagrams};
+use super::entering::Entering;
+use super::guard::Guard;
+use super::open_flows::{Change, KeyFn, OpenFlows};
+use super::peer::DatagramPeer;
 use super::relay::Relay;
-use crate::wire::flows::{self, Message};
+use crate::wire::flows::{self, FlowMessage};
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
@@ -16,31 +19,34 @@ use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// In a drain, a datagram in the application's hands may still open a flow: looked at so often.
+/// How long a new generation waits for the old one to have told all its flows, before it receives.
+/// Then it takes what comes for flows that it does not know.
+pub const FLOWS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often we look, in a drain, whether a datagram in the application's hands has opened a flow.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Lost datagrams are counted, and logged so often.
+/// How often it is logged how many datagrams were lost.
 const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) struct Router {
     datagrams: Datagrams,
     key: KeyFn,
-    shared: Arc<Shared>,
+    shared: Arc<OpenFlows>,
     gate: watch::Receiver<bool>,
     changes: mpsc::UnboundedReceiver<Change>,
     links: mpsc::UnboundedReceiver<OwnedFd>,
     queue: mpsc::Sender<Datagram>,
-    /// To the generation before this one, while that has flows.
+    /// The link to the generation before this one, while that has flows.
     older: Option<Relay>,
-    /// Flows of older generations.
+    /// The flows that older generations have.
     routes: HashSet<Vec<u8>>,
     /// The older generation has stopped to receive, and has told all its flows.
     told: bool,
-    /// To the generation that receives, or will.
+    /// The link to the generation that receives, or will.
     newer: Option<Relay>,
     /// It knows our flows.
     announced: bool,
-    /// A link to a next generation was closed: it failed, or receives and needs us no more. As nobody tells which, we do not
-    /// receive in a drain.
+    /// A link to a next generation was closed: it failed, or receives and needs us no more. As
+    /// nobody tells which, we do not receive in a drain.
     succeeded: bool,
     /// Holds this generation while it passes datagrams on to an older one.
     passing: Option<Guard>,
@@ -48,12 +54,12 @@ pub(super) struct Router {
 }
 
 /// What happened.
-enum Next {
+enum Happened {
     Look,
     Link(OwnedFd),
     Change(Change),
-    Older(Option<Message>),
-    Newer(Option<Message>),
+    Older(Option<FlowMessage>),
+    Newer(Option<FlowMessage>),
     Flushed(bool),
     Room(Option<OwnedPermit<Datagram>>),
     Taken((Vec<u8>, DatagramPeer), Option<Entering>),
@@ -64,7 +70,7 @@ impl Router {
     pub(super) fn new(
         datagrams: Datagrams,
         key: KeyFn,
-        shared: Arc<Shared>,
+        shared: Arc<OpenFlows>,
         older: Option<Relay>,
         changes: mpsc::UnboundedReceiver<Change>,
         links: mpsc::UnboundedReceiver<OwnedFd>,
@@ -90,7 +96,7 @@ impl Router {
         }
     }
 
-    /// Until the drain has begun and no flow is left, or the hammer falls.
+    /// Routes until the drain has begun and no flow is left, or until the hammer falls.
     pub(super) async fn run(mut self) {
         let mut room = None;
         // From when on the gate is open and we wait for the older generation's flows.
@@ -109,37 +115,38 @@ impl Router {
             if phase == Phase::Hammered || (drains && idle && self.datagrams.in_hand() == 0) {
                 return;
             }
-            // A service that stops, with nobody after it: its flows shall end in order, and nobody else would receive.
+            // A service that stops, with nobody after it: its flows shall end in order, and nobody
+            // else would receive.
             let alone = drains && !self.succeeded && self.newer.is_none() && !self.shared.own().is_empty();
             match self.next(room.is_some(), open && self.told, alone, idle && drains, waiting_since).await {
-                Next::Look => {}
-                Next::Link(fd) => match Relay::new(fd) {
+                Happened::Look => {}
+                Happened::Link(fd) => match Relay::new(fd) {
                     Ok(newer) => (self.newer, self.announced, self.succeeded) = (Some(newer), false, false),
                     Err(error) => {
                         tracing::warn!(name = &*self.shared.name, %error, "the next generation will not know our flows");
                     }
                 },
-                Next::Change(change) => self.tell(change),
-                Next::Older(message) => self.on_older(message),
-                Next::Newer(Some(Message::Datagram { from, bytes })) => {
+                Happened::Change(change) => self.tell(change),
+                Happened::Older(message) => self.on_older(message),
+                Happened::Newer(Some(FlowMessage::Datagram { from, bytes })) => {
                     self.route(bytes, from, None, &mut room);
                 }
-                Next::Newer(Some(_)) | Next::Flushed(true) => {}
-                Next::Newer(None) | Next::Flushed(false) => {
+                Happened::Newer(Some(_)) | Happened::Flushed(true) => {}
+                Happened::Newer(None) | Happened::Flushed(false) => {
                     (self.newer, self.succeeded) = (None, true);
                 }
-                Next::Room(Some(permit)) => room = Some(permit),
+                Happened::Room(Some(permit)) => room = Some(permit),
                 // The application does not receive any more.
-                Next::Room(None) => return,
-                Next::Taken((bytes, DatagramPeer::Udp(from)), entering) => {
+                Happened::Room(None) => return,
+                Happened::Taken((bytes, DatagramPeer::Udp(from)), entering) => {
                     // Alone, only for flows that are open: the service stops.
                     let ours = |key: Vec<u8>| self.shared.own().contains(&key);
                     if entering.is_some() || (self.key)(&bytes, from).is_some_and(ours) {
                         self.route(bytes, from, entering, &mut room);
                     }
                 }
-                Next::Taken(..) => {}
-                Next::Waited => {
+                Happened::Taken(..) => {}
+                Happened::Waited => {
                     self.told = true;
                     tracing::warn!(
                         name = &*self.shared.name,
@@ -157,7 +164,7 @@ impl Router {
         alone: bool,
         lingers: bool,
         waiting_since: Option<Instant>,
-    ) -> Next {
+    ) -> Happened {
         let Self { datagrams, gate, changes, links, queue, older, newer, told, .. } = self;
         let flushes = newer.as_ref().is_some_and(Relay::has_queued);
         // Two borrows of it: it is flushed first, as what it answers comes after that.
@@ -165,20 +172,20 @@ impl Router {
         let waited = waiting_since.filter(|_| !*told).map(|since| since + FLOWS_TIMEOUT);
         tokio::select! {
             biased;
-            _ = gate.changed() => Next::Look,
-            Some(fd) = links.recv() => Next::Link(fd),
-            Some(change) = changes.recv() => Next::Change(change),
-            Some(message) = from(older.as_ref()) => Next::Older(message),
-            Some(sent) = flush(flushed) => Next::Flushed(sent),
-            room = queue.clone().reserve_owned(), if !room => Next::Room(room.ok()),
-            Some(message) = from(newer), if room => Next::Newer(message),
-            Some((taken, entering)) = take(datagrams, receives), if room && (receives || alone) => Next::Taken(taken, entering),
-            () = at(waited) => Next::Waited,
-            () = sleep(LOOK_AGAIN), if lingers => Next::Look,
+            _ = gate.changed() => Happened::Look,
+            Some(fd) = links.recv() => Happened::Link(fd),
+            Some(change) = changes.recv() => Happened::Change(change),
+            Some(message) = from(older.as_ref()) => Happened::Older(message),
+            Some(sent) = flush(flushed) => Happened::Flushed(sent),
+            room = queue.clone().reserve_owned(), if !room => Happened::Room(room.ok()),
+            Some(message) = from(newer), if room => Happened::Newer(message),
+            Some((taken, entering)) = take(datagrams, receives), if room && (receives || alone) => Happened::Taken(taken, entering),
+            () = at(waited) => Happened::Waited,
+            () = sleep(LOOK_AGAIN), if lingers => Happened::Look,
         }
     }
 
-    /// To a new generation: these are our flows, and we do not receive any more.
+    /// Tells a new generation our flows, and that we do not receive any more.
     fn announce(&mut self) {
         let Some(newer) = self.newer.as_mut().filter(|_| !self.announced) else { return };
         let own = self.shared.own();
@@ -200,17 +207,17 @@ impl Router {
         }
     }
 
-    fn on_older(&mut self, message: Option<Message>) {
+    fn on_older(&mut self, message: Option<FlowMessage>) {
         match message {
-            Some(Message::Added(keys)) => {
+            Some(FlowMessage::Added(keys)) => {
                 self.pass_on(true, &keys);
                 self.routes.extend(keys);
             }
-            Some(Message::Removed(keys)) => {
+            Some(FlowMessage::Removed(keys)) => {
                 self.pass_on(false, &keys);
                 keys.iter().for_each(|key| _ = self.routes.remove(key));
             }
-            Some(Message::Shut) => self.told = true,
+            Some(FlowMessage::Shut) => self.told = true,
             Some(_) => {}
             None => {
                 let keys: Vec<_> = self.routes.drain().collect();
@@ -220,7 +227,7 @@ impl Router {
         }
     }
 
-    /// What is passed on needs us, also when our own flows are over.
+    /// Holds this generation while it passes datagrams on, also when its own flows are over.
     fn hold(&mut self) {
         if self.routes.is_empty() {
             self.passing = None;
@@ -275,7 +282,7 @@ async fn take(datagrams: &mut Datagrams, gated: bool) -> Option<((Vec<u8>, Datag
     }
 }
 
-async fn from(relay: Option<&Relay>) -> Option<Option<Message>> {
+async fn from(relay: Option<&Relay>) -> Option<Option<FlowMessage>> {
     Some(relay?.receive().await)
 }
 

@@ -1,7 +1,7 @@
 //! Unix sockets that keep packets apart (`SOCK_SEQPACKET`).
 
-use super::accept::Listening;
-use super::stream::Peer;
+use super::listening::Listening;
+use super::peer::Peer;
 use crate::sys::{peer, seqpacket, socket};
 use crate::systemd::activation::SeqpacketListener;
 use std::io;
@@ -18,7 +18,8 @@ pub struct Seqpacket {
 }
 
 impl Seqpacket {
-    /// From a connected `SOCK_SEQPACKET` socket, which becomes nonblocking. Within a tokio runtime.
+    /// Takes a connected `SOCK_SEQPACKET` socket, which becomes nonblocking. It must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// It cannot be registered with the runtime.
@@ -27,12 +28,12 @@ impl Seqpacket {
         Ok(Self { fd: socket::register(fd, Interest::READABLE | Interest::WRITABLE)? })
     }
 
-    /// The next packet, into the buffer; its length. 0: the peer has closed (or has sent a packet of no bytes, which
-    /// cannot be told from that).
+    /// Receives the next packet into the buffer, and returns its length. 0 means that the peer has
+    /// closed, or that it has sent a packet of no bytes, which cannot be told from that.
     ///
     /// # Errors
-    /// With [`InvalidData`](io::ErrorKind::InvalidData): the packet is longer than the buffer. It is gone then; the next
-    /// one can be received.
+    /// With [`InvalidData`](io::ErrorKind::InvalidData): the packet is longer than the buffer. It
+    /// is gone then; the next one can be received.
     ///
     /// # Cancel safety
     /// No packet is lost.
@@ -49,7 +50,8 @@ impl Seqpacket {
     /// Sends one packet; waits while the peer's queue is full.
     ///
     /// # Errors
-    /// The peer is gone, or the packet is longer than the socket's send buffer (`net.core.wmem_default`).
+    /// The peer is gone, or the packet is longer than the socket's send buffer
+    /// (`net.core.wmem_default`).
     ///
     /// # Cancel safety
     /// The packet is sent whole or not at all.

@@ -1,10 +1,13 @@
 //! Serving connections with a function.
 
-use super::accept::{Accepted, Acceptor, Listening};
-use super::guard::since;
+use super::accept::{Accepted, Acceptor};
+use super::core::Work;
+use super::guard::{DrainSignal, since};
+use super::handle::Drain;
 use super::limit::Limit;
-use super::stream::{Peer, Stream};
-use super::{Drain, DrainSignal, Work};
+use super::listening::Listening;
+use super::peer::Peer;
+use super::stream::Stream;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Counted, Protocol};
 use crate::sys::peer::peer_credentials;
@@ -47,36 +50,37 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// The defaults.
+    /// Returns the defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// At most so many connections at a time, over all sockets of the name. More are not refused: they wait in the
-    /// backlog until others have gone. It counts in one generation, so while an old one drains there may be more in all.
-    /// Default: no limit but `LimitNOFILE=`.
+    /// Limits how many connections are open at a time, over all sockets of the name. More are not
+    /// refused: they wait in the backlog until others have gone. The number counts in one
+    /// generation, so while an old one drains there may be more in all. By default there is no
+    /// limit but `LimitNOFILE=`.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = Some(connections);
         self
     }
 
-    /// A limit that is shared with others, instead of [`max_connections`](Self::max_connections).
+    /// Shares a limit with others, instead of [`max_connections`](Self::max_connections).
     #[must_use]
     pub fn limit(mut self, limit: &Limit) -> Self {
         self.limit = Some(limit.clone());
         self
     }
 
-    /// See [`Acceptor::nodelay`]. Default true.
+    /// Sets [`Acceptor::nodelay`]. The default is true.
     #[must_use]
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
         self
     }
 
-    /// See [`Acceptor::keepalive`]. Default: none is set.
+    /// Sets [`Acceptor::keepalive`]. By default none is set.
     #[must_use]
     pub fn keepalive(mut self, time: Duration) -> Self {
         self.keepalive = Some(time);
@@ -91,12 +95,14 @@ impl Default for StreamOptions {
 }
 
 /// Serves each connection of these listeners with a function, in a task of its own: what
-/// [`Service::serve_stream`](crate::Service::serve_stream) does, where activation and notify are your own.
+/// [`Service::serve_stream`](crate::Service::serve_stream) does, where activation and notify are
+/// your own.
 ///
-/// The gate of the drain decides when it accepts. A connection is counted until its handler returns. The handler is
-/// dropped, wherever it waits, when the hammer falls; what was cut is in [`Drain::hammer`]'s list. A handler that panics
-/// ends its own connection, and is logged (not where the program was built with `panic = "abort"`). What it returns as an
-/// error is logged at the debug level.
+/// The gate of the drain decides when it accepts. A connection is counted until its handler
+/// returns. The handler is dropped, wherever it waits, when the hammer falls; what was cut is in
+/// [`Drain::hammer`]'s list. A handler that panics ends its own connection, and is logged (not
+/// where the program was built with `panic = "abort"`). What it returns as an error is logged at
+/// the debug level.
 ///
 /// ```no_run
 /// # async fn example(listeners: Vec<handover::systemd::activation::Listener>) -> handover::Result<()> {
@@ -168,7 +174,8 @@ where
     Ok(())
 }
 
-/// The same for the one connection of a process that `Accept=yes` started; whoever waits for the handle knows when it is over.
+/// Serves the one connection of a process that `Accept=yes` started. Whoever waits for the handle
+/// knows when it is over.
 pub(crate) fn serve_passed<H, F>(
     drain: &Drain,
     name: &str,
@@ -228,7 +235,7 @@ impl<P> Handled<P> {
         Self { listener, peer, since: Instant::now(), counted: None }
     }
 
-    /// It is a connection.
+    /// Has it counted as a connection.
     fn counted(mut self, drain: &Drain) -> Self {
         self.counted = Some(drain.metrics().connection(Arc::clone(&self.listener), Protocol::Stream));
         self
@@ -252,7 +259,7 @@ impl<P: fmt::Display + Send + Sync> Work for Handled<P> {
     }
 }
 
-/// The future's outcome, or what it panicked with.
+/// Returns the future's outcome, or the text that it panicked with.
 pub(crate) async fn contained<T>(future: impl Future<Output = T>) -> std::result::Result<T, String> {
     let mut future = pin!(future);
     // After a panic it is not polled again, only dropped.

@@ -1,11 +1,10 @@
-//! The sockets of connections, and who is at their other end.
+//! The sockets of connections.
 
-use super::accept::Listening;
+use super::listening::Listening;
+use super::peer::Peer;
 use crate::sys::peer as sys;
 use crate::systemd::activation::Listener;
-use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,54 +12,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Peer {
-    /// A TCP client.
-    Tcp(SocketAddr),
-    /// A client on a Unix socket, as the kernel names it (`SO_PEERCRED`): who it was when it connected.
-    Unix {
-        /// The process that connected, if the kernel knows it: not one of another PID namespace.
-        pid: Option<i32>,
-        /// Its user, likewise.
-        uid: Option<u32>,
-        /// Its group, likewise.
-        gid: Option<u32>,
-    },
-}
-
-impl Peer {
-    /// The client's address and port, if it came over TCP.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(address) => Some(*address),
-            Self::Unix { .. } => None,
-        }
-    }
-
-    pub(crate) fn unix(credentials: Option<sys::Credentials>) -> Self {
-        let (pid, uid, gid) = (credentials.and_then(|c| c.pid), credentials.map(|c| c.uid), credentials.map(|c| c.gid));
-        Self::Unix { pid, uid, gid }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix { pid: Some(pid), .. } => write!(f, "pid {pid}"),
-            Self::Unix { .. } => f.write_str("unix"),
-        }
-    }
-}
-
 /// The socket of an accepted connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Stream {
-    /// TCP, with `TCP_NODELAY` unless [asked otherwise](super::Acceptor::nodelay).
+    /// A TCP connection, with `TCP_NODELAY` unless [asked otherwise](super::Acceptor::nodelay).
     Tcp(TcpStream),
     /// A Unix stream socket.
     Unix(UnixStream),

@@ -1,8 +1,10 @@
-//! Taking from a socket that generations share: at the gate, within a limit, and through a shortage of descriptors.
+//! Taking from a socket that generations share: at the gate, within a limit, and through a shortage
+//! of descriptors.
 
-use super::guard::Entering;
+use super::core::Phase;
+use super::entering::Entering;
+use super::handle::Drain;
 use super::limit::Limit;
-use super::{Drain, Phase};
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -10,21 +12,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// First pause after a failure for want of descriptors or memory; doubled each time.
+/// The first pause after a failure for want of descriptors or memory; it is doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// Longest pause: a client waits no longer than this in the kernel's queue once the shortage is over.
+/// The longest pause: a client waits no longer than this in the kernel's queue once the shortage is
+/// over.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// `R` is the socket as the reactor has it.
+/// Takes from a shared socket when it is this generation's turn. `R` is the socket as the reactor
+/// has it.
 #[derive(Debug)]
 pub(crate) struct Turn<R> {
     name: Arc<str>,
-    /// For the log: what cannot be done when it fails, and what goes on afterwards.
+    /// What the log says cannot be done when it fails, and what goes on afterwards.
     words: (&'static str, &'static str),
     drain: Drain,
     gate: watch::Receiver<bool>,
-    /// Out of the reactor while the gate is shut: another generation takes from the same socket then, and whatever comes
-    /// for it would wake us.
+    /// Out of the reactor while the gate is shut: another generation takes from the same socket
+    /// then, and whatever comes for it would wake us.
     registered: Option<R>,
     limit: Option<Limit>,
     /// The pause after the next failure; above the least one: an episode is going on.
@@ -56,7 +60,7 @@ impl<R> Turn<R> {
         &self.drain
     }
 
-    /// What `poll` takes, counted from before it did; `None` once the drain has begun.
+    /// Returns what `poll` takes, counted from before it did; `None` once the drain has begun.
     ///
     /// Cancel-safe: what was taken is returned.
     pub(crate) async fn next<T>(
@@ -136,7 +140,8 @@ impl<R> Turn<R> {
     }
 }
 
-/// `None`: there is as much in hand as there may be.
+/// Polls within the gate and the limit. It returns `None` when there is as much in hand as there
+/// may be.
 fn poll_take<R, T>(
     drain: &Drain,
     registered: Option<&R>,
@@ -149,7 +154,8 @@ fn poll_take<R, T>(
     };
     let Some(registered) = registered else { return Poll::Pending };
     if let Some(limit) = limit {
-        // Held only while we look: a listener that nobody connects to shall not keep the last slot from another one.
+        // Held only while we look: a listener that nobody connects to shall not keep the last slot
+        // from another one.
         let Some(slot) = limit.take() else { return Poll::Ready(Ok(None)) };
         entering.slot = Some(slot);
     }
@@ -157,7 +163,8 @@ fn poll_take<R, T>(
     Poll::Ready(Ok(Some((taken, entering))))
 }
 
-/// See accept(2), "Error handling": these concern one client, not the socket.
+/// Returns whether the error concerns one client, and not the socket; see accept(2), "Error
+/// handling".
 fn is_of_one_peer(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

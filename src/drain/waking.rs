@@ -7,22 +7,25 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::{Core, Phase, Work};
+use super::core::{DrainCore, Phase, Work};
 
-/// So many are told in one go.
+/// How many are told in one go, at least.
 const AT_ONCE: usize = 64;
 /// The pause between two goes.
 const PAUSE: Duration = Duration::from_millis(1);
-/// However many there are, they are told in so many goes: a quarter of a second, as each pause is about two milliseconds.
+/// The most goes in which all are told, however many they are: that takes a quarter of a second, as
+/// each pause is about two milliseconds.
 const GOES: usize = 128;
 
-impl Core {
+impl DrainCore {
     pub(super) fn wake_all(&self) {
         self.wake_some(0, u64::MAX, usize::MAX);
     }
 
-    /// A drain has begun. No connection has to know at once: its next request shows it, or the end of its linger. To wake ten
-    /// thousand takes milliseconds of all processors, just when the next generation wants to answer for the first time.
+    /// Tells what is open of the drain, one slice after the other. No connection has to know at
+    /// once: its next request shows it, or the end of its linger. To wake ten thousand takes
+    /// milliseconds of all processors, just when the next generation wants to answer for the first
+    /// time.
     pub(super) fn wake_in_turn(self: &Arc<Self>) {
         if self.hurried.load(Ordering::Acquire) {
             return self.wake_all();
@@ -46,7 +49,7 @@ impl Core {
         });
     }
 
-    /// The oldest, `most` of them; the first that was left out.
+    /// Wakes the oldest, `most` of them, and returns the first that was left out.
     fn wake_some(&self, from: u64, until: u64, most: usize) -> Option<u64> {
         // not under the lock: a waker may drop a task and with it a guard
         let (work, next) = {
@@ -66,8 +69,8 @@ impl Core {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use super::super::Drain;
     use super::*;
+    use crate::drain::{Drain, Guard};
 
     struct Counting(Arc<AtomicUsize>);
 
@@ -80,7 +83,7 @@ mod tests {
         }
     }
 
-    fn open(drain: &Drain, count: usize) -> (Arc<AtomicUsize>, Vec<super::super::Guard>) {
+    fn open(drain: &Drain, count: usize) -> (Arc<AtomicUsize>, Vec<Guard>) {
         let woken = Arc::new(AtomicUsize::new(0));
         let guards = (0..count).map(|_| drain.track(Arc::new(Counting(Arc::clone(&woken))))).collect();
         (woken, guards)

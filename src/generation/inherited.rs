@@ -15,7 +15,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// An older generation that still drains, and the link to it. It is gone when the link is closed.
 #[derive(Debug)]
-pub(crate) struct Drainer {
+pub(crate) struct InheritedDrainer {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
     pub(crate) draining: Duration,
@@ -28,12 +28,13 @@ pub(crate) struct Drainer {
 pub(crate) struct Inherited {
     pub(crate) link: Idle,
     pub(crate) hello: Hello,
-    pub(crate) drainers: Vec<Drainer>,
+    pub(crate) drainers: Vec<InheritedDrainer>,
     pub(crate) state: Option<Vec<u8>>,
 }
 
 impl Inherited {
-    /// `None`: nobody handed anything to this process (a first start, or variables that were meant for an ancestor).
+    /// Takes what was inherited. It is `None` if nobody handed anything to this process (a first
+    /// start, or variables that were meant for an ancestor).
     pub(crate) fn from_env(environment: &Environment, pid: u32) -> Result<Option<Self>> {
         let number = |name: &str| environment.get(name).and_then(|v| v.to_str()).and_then(|v| v.parse::<u32>().ok());
         let (Some(fd), Some(meant)) = (number("HANDOVER_FD"), number("HANDOVER_PID")) else { return Ok(None) };
@@ -62,7 +63,7 @@ impl Inherited {
             let draining = Duration::from_millis(drainer.draining_ms);
             let drain_timeout = drainer.drain_timeout_ms.map(Duration::from_millis);
             let (generation, pid) = (drainer.generation, drainer.pid);
-            drainers.push(Drainer { generation, pid, draining, drain_timeout, link: missing()? });
+            drainers.push(InheritedDrainer { generation, pid, draining, drain_timeout, link: missing()? });
         }
         let state = if hello.state {
             let bytes = memfd::read(missing()?);
@@ -70,7 +71,8 @@ impl Inherited {
         } else {
             None
         };
-        // If the previous generation is gone already, the closed link says so later, to somebody who knows what to do.
+        // If the previous generation is gone already, the closed link says so later, to somebody
+        // who knows what to do.
         let _ = idle.send(&Frame::Started { version: env!("CARGO_PKG_VERSION").into() }, &[]);
         Ok(Some(Self { link: idle, hello, drainers, state }))
     }

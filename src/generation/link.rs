@@ -24,7 +24,7 @@ pub(crate) struct Idle(OwnedFd);
 pub(crate) struct Link(AsyncFd<OwnedFd>);
 
 impl Idle {
-    /// Two connected ends; the second one, as an fd, is for the next generation.
+    /// Makes two connected ends; the second one, as an fd, is for the next generation.
     pub(crate) fn pair() -> Result<(Self, OwnedFd)> {
         let (ours, theirs) = link::pair().map_err(|e| Error::os("no socket pair for the next generation", e))?;
         Ok((Self(ours), theirs))
@@ -34,7 +34,7 @@ impl Idle {
         Self(fd)
     }
 
-    /// Never waits, see [`Link::send`].
+    /// Sends a frame. It never waits, see [`Link::send`].
     pub(crate) fn send(&self, frame: &Frame, fds: &[BorrowedFd<'_>]) -> Result<()> {
         scm::send(self.0.as_fd(), &frame.encode()?, fds).map(drop).map_err(|e| lost(frame, e))
     }
@@ -56,7 +56,7 @@ impl Idle {
         }
     }
 
-    /// For use in the runtime that we are in.
+    /// Makes a link for use in the runtime that we are in.
     pub(crate) fn into_link(self) -> Result<Link> {
         socket::register(self.0, Interest::READABLE)
             .map(Link)
@@ -65,17 +65,18 @@ impl Idle {
 }
 
 impl Link {
-    /// Never waits: frames are few and far smaller than the socket's buffer.
+    /// Sends a frame. It never waits: frames are few and far smaller than the socket's buffer.
     pub(crate) fn send(&self, frame: &Frame) -> Result<()> {
         self.send_with(frame, &[])
     }
 
-    /// At most [`MAX_FDS`]. Never waits either: the kernel counts fds on their way only against `LimitNOFILE=`.
+    /// Sends a frame with at most [`MAX_FDS`] fds. It never waits either: the kernel counts fds on
+    /// their way only against `LimitNOFILE=`.
     pub(crate) fn send_with(&self, frame: &Frame, fds: &[BorrowedFd<'_>]) -> Result<()> {
         scm::send(self.as_fd(), &frame.encode()?, fds).map(drop).map_err(|e| lost(frame, e))
     }
 
-    /// As many frames as they need.
+    /// Sends the entries, in as many frames as they need.
     pub(crate) fn send_entries(&self, entries: &[(String, OwnedFd)]) -> Result<()> {
         for some in entries.chunks(MAX_NAMES) {
             let names = some.iter().map(|(name, _)| name.clone()).collect();
@@ -89,7 +90,7 @@ impl Link {
         self.as_fd().try_clone_to_owned().map_err(|e| Error::os("a handover link cannot be duplicated", e))
     }
 
-    /// The next frame and its fds; `None` when the other end is gone.
+    /// Receives the next frame and its fds; `None` when the other end is gone.
     ///
     /// # Cancel safety
     /// No frame is lost.

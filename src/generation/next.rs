@@ -36,7 +36,7 @@ pub(crate) struct Origin {
 pub(crate) struct Estate {
     pub(crate) sockets: Vec<(String, OwnedFd)>,
     pub(crate) hello: Hello,
-    /// One for each of `hello.drainers`.
+    /// The links to older generations, one for each of `hello.drainers`.
     pub(crate) links: Vec<OwnedFd>,
     pub(crate) state: Option<Vec<u8>>,
 }
@@ -49,7 +49,8 @@ pub(crate) struct Next {
 }
 
 impl Origin {
-    /// `known` is the path that an earlier generation, or the application, has settled on.
+    /// Captures how this process was started. `known` is the path that an earlier generation, or
+    /// the application, has settled on.
     pub(crate) fn capture(environment: &Environment, known: Option<PathBuf>, watchdog: bool) -> Result<Self> {
         let argv: Vec<OsString> = std::env::args_os().collect();
         let directory = std::env::current_dir().map_err(|e| {
@@ -65,7 +66,8 @@ impl Origin {
             .filter(|(name, _)| watchdog || *name != "WATCHDOG_USEC")
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        // now, as the low numbers are free only before there are connections; without them a start takes longer
+        // now, as the low numbers are free only before there are connections; without them a start
+        // takes longer
         let passed = environment.get("LISTEN_FDS").and_then(|count| count.to_str()?.parse().ok()).unwrap_or(0_usize);
         let low = LowFds::hold(passed.min(MAX_FDS) + SPARE_FDS).map(Arc::new).ok();
         Ok(Self { program, argv, env, directory, ignored: vec![Signal::SIGHUP], low })

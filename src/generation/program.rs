@@ -33,12 +33,14 @@ pub(crate) const OWN_VARIABLES: [&str; 8] = [
 
 /// A program to be started with sockets, right for anything that speaks `LISTEN_FDS`.
 ///
-/// The new process gets the sockets from fd 3 on with `LISTEN_FDS` and `LISTEN_FDNAMES`, and `LISTEN_PID`,
-/// `SYSTEMD_EXEC_PID` and (with `WATCHDOG_USEC`) `WATCHDOG_PID` with its own pid, as [sd_listen_fds(3)] and
-/// [sd_watchdog_enabled(3)] check them. All signals have their default actions, but SIGHUP is ignored until the program
-/// installs a handler: a reload request must not kill what cannot handle it yet.
+/// The new process gets the sockets from fd 3 on with `LISTEN_FDS` and `LISTEN_FDNAMES`, and
+/// `LISTEN_PID`, `SYSTEMD_EXEC_PID` and (with `WATCHDOG_USEC`) `WATCHDOG_PID` with its own pid, as
+/// [sd_listen_fds(3)] and [sd_watchdog_enabled(3)] check them. All signals have their default
+/// actions, but SIGHUP is ignored until the program installs a handler: a reload request must not
+/// kill what cannot handle it yet.
 ///
-/// Starting costs about a millisecond, whatever memory the starting process has touched: it is a `vfork(2)`-like clone.
+/// Starting costs about a millisecond, whatever memory the starting process has touched: it is a
+/// `vfork(2)`-like clone.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,7 +68,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program at this path; its first argument is the path, its environment is empty.
+    /// Names the program at this path; its first argument is the path, its environment is empty.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let args = vec![path.clone().into_os_string()];
@@ -83,44 +85,44 @@ impl Program {
         }
     }
 
-    /// One more argument.
+    /// Adds one more argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
-    /// All arguments, the name of the program (`argv[0]`) first.
+    /// Sets all arguments, the name of the program (`argv[0]`) first.
     pub fn argv(mut self, argv: impl IntoIterator<Item = OsString>) -> Self {
         self.args = argv.into_iter().collect();
         self
     }
 
-    /// One more variable. What names a process or its sockets (`LISTEN_PID`, `WATCHDOG_PID`, …) is set at the start and
-    /// cannot be given.
+    /// Adds one more variable. What names a process or its sockets (`LISTEN_PID`, `WATCHDOG_PID`,
+    /// …) is set at the start and cannot be given.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// More variables, see [`Program::env`].
+    /// Adds more variables, see [`Program::env`].
     pub fn envs(mut self, pairs: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         self.env.extend(pairs);
         self
     }
 
-    /// Where it works; else where we do.
+    /// Sets where it works; by default that is where we do.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
     }
 
-    /// One more socket (or other fd); a name may come several times.
+    /// Passes one more socket (or other fd); a name may come several times.
     pub fn socket(mut self, name: impl Into<String>, fd: impl Into<OwnedFd>) -> Self {
         self.sockets.push((name.into(), fd.into()));
         self
     }
 
-    /// Its end of the private link.
+    /// Passes its end of the private link.
     pub(crate) fn link(mut self, fd: OwnedFd) -> Self {
         self.link = Some(fd);
         self
@@ -131,13 +133,14 @@ impl Program {
         self
     }
 
-    /// Which signals it ignores until it installs handlers, instead of SIGHUP alone.
+    /// Sets which signals it ignores until it installs handlers, instead of SIGHUP alone.
     pub(crate) fn ignoring(mut self, signals: Vec<Signal>) -> Self {
         self.ignored = signals;
         self
     }
 
-    /// Numbers for its sockets and its link, so that the start costs the same with any number of open fds.
+    /// Sets numbers for its sockets and its link, so that the start costs the same with any number
+    /// of open fds.
     pub(crate) fn low(mut self, low: Option<Arc<LowFds>>) -> Self {
         self.low = low;
         self
@@ -146,9 +149,10 @@ impl Program {
     /// Starts it. Blocks for about a millisecond, until it was executed.
     ///
     /// # Errors
-    /// With [`Error::is_generation`]: it is missing, not executable, of another format, its directory is gone, or the
-    /// system has no room for one more process. With [`Error::is_invalid`]: an argument or variable has a NUL byte, or a
-    /// socket's name has a colon.
+    /// With [`Error::is_generation`]: it is missing, not executable, of another format, its
+    /// directory is gone, or the system has no room for one more process. With
+    /// [`Error::is_invalid`]: an argument or variable has a NUL byte, or a socket's name has a
+    /// colon.
     pub fn start(self) -> Result<Process> {
         let shown = self.path.display().to_string();
         let env = self.environment()?;
@@ -218,20 +222,21 @@ pub struct Process {
 }
 
 impl Process {
-    /// Its pid.
+    /// Returns its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// A pidfd of it: readable when the process has ended.
+    /// Returns a pidfd of it, which is readable when the process has ended.
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
-    /// Whether a service manager would refuse it as its main process: ended, or ending. The pidfd alone tells only when the last of
-    /// its threads is gone; systemd asks for the state of the first, which is a zombie before.
+    /// Returns whether a service manager would refuse it as its main process: it has ended, or is
+    /// ending. The pidfd alone tells only when the last of its threads is gone; systemd asks for
+    /// the state of the first, which is a zombie before.
     pub(crate) fn has_ended(&self) -> bool {
         wait(self.pidfd.as_fd(), PollFlags::POLLIN, Instant::now()).unwrap_or(false)
             || stat(self.pid).is_some_and(|process| process.dead)
@@ -273,10 +278,11 @@ pub(crate) fn explain(program: &str, directory: Option<&Path>, error: io::Error)
     Error::io(Kind::Generation, what, error)
 }
 
-/// Where our own program is: the path to start the next generation from.
+/// Finds where our own program is: the path to start the next generation from.
 ///
-/// Not `/proc/self/exe` itself: that is the file that runs now, and replacing the file is the upgrade. `argv[0]` keeps a
-/// symbolic link such as `/opt/web/current/web` as it is; a made-up `argv[0]` is noticed because it is another file.
+/// It is not `/proc/self/exe` itself: that is the file that runs now, and replacing the file is the
+/// upgrade. `argv[0]` keeps a symbolic link such as `/opt/web/current/web` as it is; a made-up
+/// `argv[0]` is noticed because it is another file.
 pub(crate) fn own_path(argv0: Option<&OsStr>, search: Option<&OsStr>, directory: &Path) -> Result<PathBuf> {
     let running = std::fs::metadata("/proc/self/exe").ok();
     let same = |path: &Path| {
@@ -322,7 +328,8 @@ mod tests {
         assert_eq!(found(link.to_str(), None, Path::new("/")), link, "as it is, not what it points to");
         assert_eq!(found(Some("./web"), None, here), here.join("./web"));
         assert_eq!(found(Some("web"), Some(&path), Path::new("/")), link);
-        // Not ours: another program, a made-up name, no name, and a name that is only found by a search.
+        // Not ours: another program, a made-up name, no name, and a name that is only found by a
+        // search.
         for argv0 in [other.to_str(), Some("web: main"), Some(""), None, Some("./nothing")] {
             assert_eq!(found(argv0, Some(&path), here), us, "{argv0:?}");
         }

@@ -1,4 +1,5 @@
-//! The requests of a connection that are not answered yet, for whoever must say what a cut broke off.
+//! The requests of a connection that are not answered yet, for whoever must say what a cut broke
+//! off.
 
 use crate::drain::since;
 use http::{Method, Request};
@@ -8,16 +9,18 @@ use tokio::time::Instant;
 /// Longest path that a cut is logged with.
 const PATH_SHOWN: usize = 200;
 
-/// A slot's memory for the path of its next request; more is given back, as HTTP/2 may have hundreds of slots.
+/// A slot's memory for the path of its next request; more is given back, as HTTP/2 may have
+/// hundreds of slots.
 const PATH_KEPT: usize = 64;
 
 /// A request from its call to the end of its reply; after that an empty slot for the next.
 #[derive(Debug, Default)]
 pub(super) struct Active {
-    /// 0: none.
+    /// The number of the request; 0 for none.
     number: u64,
     method: Method,
-    /// What is shown of it. A copy: a share in the request's own path would hold hyper's read buffer, and cost more.
+    /// What is shown of it. A copy: a share in the request's own path would hold hyper's read
+    /// buffer, and cost more.
     target: String,
     since: Option<Instant>,
 }
@@ -41,7 +44,7 @@ impl Active {
     }
 }
 
-/// One character more than is shown, which tells that there are more.
+/// Returns one character more than is shown, which tells that there are more.
 #[inline]
 fn shown(target: &str) -> &str {
     if target.len() <= PATH_SHOWN {
@@ -71,16 +74,17 @@ impl fmt::Display for Active {
 /// Each in a slot, so that its end finds it at once among HTTP/2's hundreds.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    /// Slot 0, all that HTTP/1 needs: not on the heap, which would be one more cache line to fetch for each request.
+    /// Slot 0, all that HTTP/1 needs: not on the heap, which would be one more cache line to fetch
+    /// for each request.
     first: Active,
     /// Slots from 1 on.
     more: Vec<Active>,
-    /// Of `more`.
+    /// The free places in `more`.
     free: Vec<usize>,
 }
 
 impl Requests {
-    /// HTTP/1: in slot 0, in place of the one before.
+    /// Notes the request of HTTP/1, in slot 0, in place of the one before.
     #[inline]
     pub(super) fn only<B>(&mut self, number: u64, request: &Request<B>) -> usize {
         self.first.begin(number, request);

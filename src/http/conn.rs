@@ -22,7 +22,7 @@ use tokio::time::Instant;
 pub(super) enum Stage {
     /// No byte of a request is here, and the last reply has been written.
     Idle,
-    /// Some of a head.
+    /// A part of a head has come.
     Half,
     /// All of a head; hyper is parsing it.
     Head,
@@ -34,9 +34,9 @@ pub(super) enum Stage {
     Replied,
     /// hyper and the scanner disagree on where a message ends: bytes pass untouched.
     Unframed,
-    /// HTTP/2: any number of requests.
+    /// It speaks HTTP/2, with any number of requests.
     Http2,
-    /// No longer HTTP; whoever upgraded it owns it.
+    /// It speaks HTTP no longer; whoever upgraded it owns it.
     Upgraded,
     /// The last reply is out; waiting for the client to close.
     Closing,
@@ -153,7 +153,7 @@ impl Conn {
         self.requests.load(Relaxed)
     }
 
-    /// Bytes are held back that hyper has not asked for.
+    /// Returns whether bytes are held back that hyper has not asked for.
     #[inline]
     pub(super) fn has_held(&self) -> bool {
         self.held.load(Relaxed)
@@ -164,18 +164,18 @@ impl Conn {
         self.held.store(held, Relaxed);
     }
 
-    /// Seen while draining: nothing has been received behind the current request.
+    /// Notes, while draining, whether nothing has been received behind the current request.
     #[inline]
     pub(super) fn set_last(&self, last: bool) {
         self.last.store(last, Relaxed);
     }
 
-    /// The current request's body has been received.
+    /// Notes that the current request's body has been received.
     pub(super) fn set_complete(&self) {
         self.body.store(false, Relaxed);
     }
 
-    /// The connection should close if a last look finds nothing.
+    /// Returns whether the connection should close if a last look finds nothing.
     #[inline]
     pub(super) fn closes_idle(&self) -> bool {
         self.close_idle.load(Relaxed)
@@ -186,12 +186,12 @@ impl Conn {
         self.close_idle.store(close, Relaxed);
     }
 
-    /// It is us who want to close: the client may just be sending.
+    /// Returns whether it is us who want to close: the client may just be sending.
     pub(super) fn closes(&self) -> bool {
         self.closes.load(Relaxed) || self.closes_idle()
     }
 
-    /// The body of the request that the service was called with last.
+    /// Returns the length of the body of the request that the service was called with last.
     #[inline]
     pub(super) fn length(&self) -> Length {
         match self.length.load(Relaxed) {
@@ -200,7 +200,7 @@ impl Conn {
         }
     }
 
-    /// hyper calls the service.
+    /// Notes that hyper calls the service.
     pub(super) fn called<B: Body>(&self, request: &Request<B>) -> usize {
         let http2 = self.http2.load(Relaxed);
         let number = self.requests.load(Relaxed) + 1;
@@ -219,7 +219,8 @@ impl Conn {
         slot
     }
 
-    /// The service has answered; returns whether the reply must carry `Connection: close`.
+    /// Notes that the service has answered; returns whether the reply must carry
+    /// `Connection: close`.
     #[inline]
     pub(super) fn answered(&self, upgrade: bool) -> bool {
         if self.http2.load(Relaxed) {
@@ -245,17 +246,17 @@ impl Conn {
         close
     }
 
-    /// The first bytes have told.
+    /// Notes the protocol that the first bytes have told.
     pub(super) fn speaks(&self, protocol: Protocol) {
         self.metrics.speaks(protocol);
     }
 
-    /// No request is being answered, and no stream was upgraded.
+    /// Returns whether no request is being answered, and no stream was upgraded.
     pub(super) fn is_quiet(&self) -> bool {
         !self.tunnels.load(Relaxed) && self.active().count() == 0
     }
 
-    /// hyper has let go of the reply's body.
+    /// Notes that hyper has let go of the reply's body.
     #[inline]
     pub(super) fn ended(&self, slot: usize) {
         match self.stage() {
@@ -274,7 +275,7 @@ impl Conn {
         self.wakers().task = Some(waker);
     }
 
-    /// An upgraded stream waits in somebody else's task.
+    /// Notes that an upgraded stream waits in somebody else's task.
     pub(super) fn set_waiting(&self, half: Half, waker: &Waker) {
         let mut wakers = self.wakers();
         let slot = match half {

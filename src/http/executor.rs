@@ -9,31 +9,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// So long requests are polled by their connection's own task: what a task may take between two awaits.
+/// So long requests are polled by their connection's own task: what a task may take between two
+/// awaits.
 const LOOK: Duration = Duration::from_micros(100);
-/// So many go without a look after one that took longer: others of the connection waited for it.
+/// The number of requests that go without a look after one that took longer, for which others of
+/// the connection have waited.
 const WITHOUT: usize = 1000;
 
 type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// hyper wants a task for each request. Most are answered at the first look, and then a task, and another thread to run it, costs more than the
-/// answer: so only what has to wait gets one.
+/// Runs the requests of an HTTP/2 connection within its task. hyper wants a task for each request.
+/// Most are answered at the first look, and then a task, and another thread to run it, costs more
+/// than the answer: so only what has to wait gets one.
 #[derive(Default)]
 pub(super) struct Streams {
     executor: StreamExecutor,
 }
 
-/// hyper's end of it, also in each request.
+/// Hyper's end of it, which each request has, too.
 #[derive(Clone, Default)]
-pub(super) struct StreamExecutor(Arc<Mutex<Fresh>>);
+pub(super) struct StreamExecutor(Arc<Mutex<FreshStreams>>);
 
 #[derive(Default)]
-struct Fresh {
+struct FreshStreams {
     /// hyper is being polled by the connection, which looks afterwards.
     accepting: bool,
-    /// Accepted, and not looked at yet: looked at by `execute`, each answer would be a write of its own.
+    /// Accepted, and not looked at yet: looked at by `execute`, each answer would be a write of its
+    /// own.
     requests: Vec<Request>,
-    /// So many more get their task at once.
+    /// The number of requests yet to come that get their task at once.
     without: usize,
 }
 
@@ -68,7 +72,7 @@ impl Drop for Streams {
 }
 
 impl StreamExecutor {
-    fn fresh(&self) -> MutexGuard<'_, Fresh> {
+    fn fresh(&self) -> MutexGuard<'_, FreshStreams> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,7 +99,7 @@ where
     }
 }
 
-/// Whether one took longer than it may.
+/// Looks at the requests, and returns whether one took longer than it may.
 fn look(requests: impl Iterator<Item = Request>) -> bool {
     let (began, mut before, mut slow) = (Instant::now(), Duration::ZERO, false);
     for mut request in requests {
@@ -111,7 +115,8 @@ fn look(requests: impl Iterator<Item = Request>) -> bool {
     slow
 }
 
-/// Also if it panicked: that ends the request and not the connection, as with a task.
+/// Polls the request, and returns whether it is over. A panic ends the request and not the
+/// connection, as with a task.
 fn answered(request: Pin<&mut (dyn Future<Output = ()> + Send)>) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     catch_unwind(AssertUnwindSafe(|| request.poll(&mut cx).is_ready())).unwrap_or(true)

@@ -11,7 +11,7 @@
 use super::conn::{Conn, Half, Length, Stage};
 use super::info::ConnectInfo;
 use super::scan;
-use super::transport::Transport;
+use super::transport::{HttpVersion, Transport};
 use crate::drain::Guard;
 use crate::sys::look::Look;
 use bytes::{Buf, BytesMut};
@@ -24,20 +24,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What a client that knows HTTP/2 sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// After the last reply, at most this much of what the client still sends is read and dropped, so
-/// that no reset overtakes the reply. With [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
+/// How much of what the client still sends after the last reply is read and dropped at most, so
+/// that no reset overtakes the reply. The time has a bound, too:
+/// [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
 const CLOSE_DISCARD: usize = 16 << 20;
 
-/// Pieces of a reply of no more than this are written as one: to copy them costs less than writev(2) does over send(2).
+/// Pieces of a reply of no more than this are written as one: to copy them costs less than
+/// writev(2) does over send(2).
 const GATHERED: usize = 1024;
 
 pub(super) struct Framed<T: Transport> {
     stream: T,
     conn: Arc<Conn>,
-    /// In here, not in the task: an upgraded stream counts until it is dropped.
+    /// It is in here, and not in the task, because an upgraded stream counts until it is dropped.
     _guard: Guard,
     framing: Framing,
-    /// Received, but not part of the current message. At most one read of hyper's.
+    /// Bytes that were received, but are not part of the current message. They are at most one read
+    /// of hyper's.
     held: BytesMut,
     /// All of the reply has been written.
     flushed: bool,
@@ -57,14 +60,9 @@ enum Framing {
     Chunked(scan::Chunked),
     /// hyper has all of the request.
     Done,
-    /// Bytes pass untouched: HTTP/2, upgraded, or a disagreement with hyper.
+    /// Bytes pass untouched: the connection speaks HTTP/2, was upgraded, or hyper sees it otherwise
+    /// than we do.
     Raw,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
 }
 
 impl<T: Transport> Framed<T> {
@@ -82,7 +80,7 @@ impl<T: Transport> Framed<T> {
         }
     }
 
-    /// What requests shall know of the connection.
+    /// Returns what requests shall know of the connection.
     pub(super) fn info(&self) -> ConnectInfo {
         ConnectInfo::new(
             self.conn.peer,
@@ -92,11 +90,11 @@ impl<T: Transport> Framed<T> {
         )
     }
 
-    /// Reads until the protocol is known; `None` if the client closes before. Where it was agreed on beforehand, HTTP/2
-    /// is still waited for: its preface may be late.
-    pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Protocol>>> {
+    /// Reads until the protocol is known; `None` if the client closes before. Where it was agreed
+    /// on beforehand, HTTP/2 is still waited for: its preface may be late.
+    pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<HttpVersion>>> {
         let agreed = self.stream.protocol();
-        if agreed == Some(Protocol::Http1) {
+        if agreed == Some(HttpVersion::Http1) {
             return Poll::Ready(Ok(agreed));
         }
         loop {
@@ -107,7 +105,7 @@ impl<T: Transport> Framed<T> {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
                 }
                 self.note_held();
-                return Poll::Ready(Ok(Some(Protocol::Http1)));
+                return Poll::Ready(Ok(Some(HttpVersion::Http1)));
             }
             if known > 0 {
                 self.conn.close_idle(false);
@@ -116,7 +114,7 @@ impl<T: Transport> Framed<T> {
             if known == PREFACE.len() {
                 self.framing = Framing::Raw;
                 self.conn.set_stage(Stage::Http2);
-                return Poll::Ready(Ok(Some(Protocol::Http2)));
+                return Poll::Ready(Ok(Some(HttpVersion::Http2)));
             }
             let mut space = [0; 2048];
             let mut buf = ReadBuf::new(&mut space);
@@ -155,7 +153,7 @@ impl<T: Transport> Framed<T> {
         }
     }
 
-    /// How many of these bytes hyper may see now. Moves the framing on.
+    /// Returns how many of these bytes hyper may see now, and moves the framing on.
     fn admit(framing: &mut Framing, conn: &Conn, flushed: &mut bool, bytes: &[u8]) -> usize {
         let end = match framing {
             Framing::Head(head) => {
@@ -198,8 +196,8 @@ impl<T: Transport> Framed<T> {
         end.unwrap_or(bytes.len())
     }
 
-    /// The current request is complete: only the client's end is of interest, and what comes
-    /// behind. hyper stops looking for the end once it has read ahead, and so do we.
+    /// Looks behind a complete request, where only the client's end is of interest, and what comes
+    /// after. hyper stops looking for the end once it has read ahead, and so do we.
     fn poll_behind(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.held.is_empty() {
             let before = buf.filled().len();
@@ -263,12 +261,13 @@ impl<T: Transport> Framed<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// The last look: idle, asked to close, and nothing received that epoll has not told us of.
+    /// Takes the last look: returns whether the connection is idle, was asked to close, and has
+    /// received nothing that epoll has not told us of.
     fn may_close(&mut self) -> bool {
         self.conn.closes_idle() && self.conn.stage() == Stage::Idle && self.stream.look() != Look::Bytes
     }
 
-    /// Part of a head that cannot be read yet is half a head, too.
+    /// Counts a part of a head that cannot be read yet as half a head, too.
     fn note_partial(&mut self) {
         if !matches!(&self.framing, Framing::Head(head) if !head.has_started()) || !self.held.is_empty() {
             return;
@@ -287,7 +286,7 @@ impl<T: Transport> Framed<T> {
         self.conn.set_held(!self.held.is_empty());
     }
 
-    /// The hammer reaches an upgraded stream here, in whoever's task it is.
+    /// Lets the hammer reach an upgraded stream, in whoever's task it is.
     fn check_upgraded(&self, cx: &mut Context<'_>, half: Half) -> io::Result<()> {
         if self.conn.stage() == Stage::Upgraded {
             // first the waker, then the look: the hammer does it the other way round
@@ -350,7 +349,8 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         self.stream.is_write_vectored()
     }
 
-    /// hyper flushes when it has written all it has: after the end of the body, all of the reply.
+    /// Flushes, which hyper asks for when it has written all it has: after the end of the body, all
+    /// of the reply.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         if self.conn.stage() == Stage::Replied {
@@ -387,7 +387,7 @@ impl<T: Transport> AsyncWrite for Framed<T> {
     }
 }
 
-/// `None`: they are too large.
+/// Gathers the pieces into one, unless they are too large.
 fn gather<'a>(bufs: &[IoSlice<'_>], space: &'a mut [u8; GATHERED]) -> Option<&'a [u8]> {
     let mut end = 0;
     for buf in bufs {

@@ -5,7 +5,7 @@ use crate::drain::{DrainSignal, Peer};
 use crate::tls::TlsInfo;
 use std::sync::Arc;
 
-/// The connection that a request came by; in the extensions of each request. Cheap to clone.
+/// The connection that a request came by; in the extensions of each request. It is cheap to clone.
 ///
 /// ```
 /// use axum::{Extension, Router, routing::get};
@@ -16,14 +16,15 @@ use std::sync::Arc;
 /// }
 /// let router: Router = Router::new().route("/whoami", get(whoami));
 /// ```
-// One value behind one pointer: each more that is inserted by itself costs a request one more allocation, 1 % of a small one.
+// One value behind one pointer: each more that is inserted by itself costs a request one more
+// allocation, 1 % of a small one.
 #[derive(Debug, Clone)]
 pub struct ConnectInfo {
-    inner: Arc<Inner>,
+    inner: Arc<ConnectInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ConnectInner {
     peer: Peer,
     drain: DrainSignal,
     #[cfg(feature = "tls")]
@@ -32,7 +33,7 @@ struct Inner {
 
 impl ConnectInfo {
     pub(super) fn new(peer: Peer, drain: DrainSignal, #[cfg(feature = "tls")] tls: Option<TlsInfo>) -> Self {
-        let inner = Inner {
+        let inner = ConnectInner {
             peer,
             drain,
             #[cfg(feature = "tls")]
@@ -41,18 +42,19 @@ impl ConnectInfo {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Who is at the other end.
+    /// Returns who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.inner.peer
     }
 
-    /// Resolves when the generation begins to drain: time for a long reply to come to an end, for a WebSocket to say goodbye.
+    /// Resolves when the generation begins to drain: time for a long reply to come to an end, for a
+    /// WebSocket to say goodbye.
     pub fn drain(&self) -> DrainSignal {
         self.inner.drain.clone()
     }
 
-    /// What was agreed on in the handshake. `None`: there was none.
+    /// Returns what was agreed on in the handshake; `None` if there was none.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(&self) -> Option<&TlsInfo> {

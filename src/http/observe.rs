@@ -21,7 +21,7 @@ pub(super) struct Observed<S> {
 }
 
 impl<S> Observed<S> {
-    /// `info`: what each request gets besides.
+    /// Wraps a service; `info` is what each request gets besides.
     pub(super) fn new(service: S, conn: Arc<Conn>, info: Option<ConnectInfo>) -> Self {
         let mut extensions = Extensions::new();
         if let Some(info) = info {
@@ -35,7 +35,7 @@ impl<S, B> Service<Request<Incoming>> for Observed<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
 {
-    type Response = Response<Reply<B>>;
+    type Response = Response<ReplyBody<B>>;
     type Error = S::Error;
     type Future = Replying<S::Future>;
 
@@ -53,7 +53,7 @@ where
         }
         Replying {
             future: self.service.call(request),
-            end: Some(End { conn: Arc::clone(&self.conn), slot }),
+            end: Some(ReplyEnd { conn: Arc::clone(&self.conn), slot }),
             connect,
             version,
         }
@@ -64,7 +64,7 @@ pin_project! {
     pub(super) struct Replying<F> {
         #[pin]
         future: F,
-        end: Option<End>,
+        end: Option<ReplyEnd>,
         connect: bool,
         version: Version,
     }
@@ -74,7 +74,7 @@ impl<F, B, E> Future for Replying<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<Reply<B>>, E>;
+    type Output = Result<Response<ReplyBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -91,20 +91,20 @@ where
             }
         }
         let end = this.end.take();
-        Poll::Ready(Ok(response.map(|body| Reply { body, _end: end })))
+        Poll::Ready(Ok(response.map(|body| ReplyBody { body, _end: end })))
     }
 }
 
 pin_project! {
     /// A reply's body. hyper drops it in any case, read to its end or not, before it flushes.
-    pub(super) struct Reply<B> {
+    pub(super) struct ReplyBody<B> {
         #[pin]
         body: B,
-        _end: Option<End>,
+        _end: Option<ReplyEnd>,
     }
 }
 
-impl<B: Body> Body for Reply<B> {
+impl<B: Body> Body for ReplyBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -122,12 +122,12 @@ impl<B: Body> Body for Reply<B> {
 }
 
 /// Dropped: the request is over.
-struct End {
+struct ReplyEnd {
     conn: Arc<Conn>,
     slot: usize,
 }
 
-impl Drop for End {
+impl Drop for ReplyEnd {
     fn drop(&mut self) {
         self.conn.ended(self.slot);
     }

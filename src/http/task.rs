@@ -1,13 +1,13 @@
 //! One connection's task: which protocol, then hyper, and the clock that linger goes by.
 
-use super::HttpOptions;
 use super::conn::{Conn, Stage};
 use super::executor::Streams;
-use super::framed::{Framed, Protocol};
+use super::framed::Framed;
 use super::observe::Observed;
-use super::transport::Transport;
+use super::options::HttpOptions;
+use super::transport::{HttpVersion, Transport};
 use crate::drain::later;
-use crate::metrics::Protocol as Speaks;
+use crate::metrics::Protocol;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -24,15 +24,15 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// After the last reply we wait at most this long for the client to close, and never beyond the
-/// hammer. A client that has read `Connection: close` closes at once.
+/// How long we wait after the last reply for the client to close, but never beyond the hammer. A
+/// client that has read `Connection: close` closes at once.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The kernel has bytes for us that epoll has not told of yet: look again after this, at most.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Pipelined requests that are answered before other connections get their turn.
 const ROUNDS: usize = 16;
 
-type BoxError = Box<dyn StdError + Send + Sync>;
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 pub(super) async fn connection<T, S, B>(mut framed: Framed<T>, conn: Arc<Conn>, service: S, options: HttpOptions)
 where
@@ -49,8 +49,8 @@ where
     let mut clock = Clock::new(&conn, &options, sleep);
     let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
     match protocol {
-        Ok(Some(Protocol::Http1)) => conn.speaks(Speaks::Http1),
-        Ok(Some(Protocol::Http2)) => conn.speaks(Speaks::Http2),
+        Ok(Some(HttpVersion::Http1)) => conn.speaks(Protocol::Http1),
+        Ok(Some(HttpVersion::Http2)) => conn.speaks(Protocol::Http2),
         Ok(None) | Err(_) => {}
     }
     let info = options.connect_info.then(|| framed.info());
@@ -58,9 +58,9 @@ where
     let result = match protocol {
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),
-        Ok(Some(Protocol::Http1)) => http1(framed, service, &conn, &mut clock).await,
+        Ok(Some(HttpVersion::Http1)) => http1(framed, service, &conn, &mut clock).await,
         // boxed: it is larger than an HTTP/1 connection, which would have to carry the difference
-        Ok(Some(Protocol::Http2)) => Box::pin(http2(framed, service, &conn, &mut clock)).await,
+        Ok(Some(HttpVersion::Http2)) => Box::pin(http2(framed, service, &conn, &mut clock)).await,
     };
     if let Err(error) = result {
         tracing::debug!(peer = %conn.peer, %error, "connection ended");
@@ -139,13 +139,14 @@ where
     driven.await.map_err(BoxError::from)
 }
 
-/// Until the first bytes tell; with the same linger and the same last look as later.
+/// Waits until the first bytes tell the protocol, with the same linger and the same last look as
+/// later.
 fn poll_protocol<T: Transport>(
     framed: &mut Framed<T>,
     conn: &Conn,
     clock: &mut Clock<'_>,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Option<Protocol>>> {
+) -> Poll<io::Result<Option<HttpVersion>>> {
     clock.register(cx);
     for _ in 0..ROUNDS {
         if conn.is_hammered() {
@@ -214,7 +215,7 @@ struct Clock<'a> {
     options: &'a HttpOptions,
     sleep: Pin<&'a mut Sleep>,
     armed: Instant,
-    /// Of which request number on, and since when, a stage has been seen.
+    /// From which request number on, and since when, a stage has been seen.
     idle: (u64, Instant),
     half: Option<(u64, Instant)>,
     closing: Option<Instant>,

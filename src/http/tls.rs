@@ -1,9 +1,11 @@
 //! HTTP over TLS: the handshake first, then the same as without.
 
 use super::conn::Conn;
-use super::framed::{Framed, Protocol};
-use super::transport::Transport;
-use super::{BoxError, HttpOptions, accept, prepare, task};
+use super::framed::Framed;
+use super::options::HttpOptions;
+use super::serve::{accept, prepare};
+use super::task::{self, BoxError};
+use super::transport::{HttpVersion, Transport};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::service::Service;
@@ -17,11 +19,12 @@ use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 
 impl Service {
-    /// Serves HTTPS on all listeners of that name with any tower service, an axum `Router` included: HTTP/2 and HTTP/1 as
-    /// the client wants it (ALPN).
+    /// Serves HTTPS on all listeners of that name with any tower service, an axum `Router`
+    /// included: HTTP/2 and HTTP/1 as the client wants it (ALPN).
     ///
-    /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets) with the generations to
-    /// come, unless clients are [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself.
+    /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets)
+    /// with the generations to come, unless clients are
+    /// [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself.
     /// Handlers find [`TlsInfo`] in the request's [`ConnectInfo`](super::ConnectInfo::tls).
     ///
     /// ```no_run
@@ -38,7 +41,7 @@ impl Service {
     /// ```
     ///
     /// # Errors
-    /// As [`serve_http`](Self::serve_http).
+    /// It fails as [`serve_http`](Self::serve_http) does.
     pub fn serve_https<S, B>(&self, name: &str, service: S, tls: &Tls) -> Result<()>
     where
         S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -51,10 +54,10 @@ impl Service {
         self.serve_https_with(name, service, tls, HttpOptions::default())
     }
 
-    /// [`serve_https`](Self::serve_https) with settings.
+    /// Serves HTTPS as [`serve_https`](Self::serve_https) does, with settings.
     ///
     /// # Errors
-    /// As [`serve_https`](Self::serve_https); and a setting that cannot work.
+    /// It fails as [`serve_https`](Self::serve_https) does; and with a setting that cannot work.
     pub fn serve_https_with<S, B>(&self, name: &str, service: S, tls: &Tls, options: HttpOptions) -> Result<()>
     where
         S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -75,11 +78,11 @@ impl Service {
     }
 }
 
-/// [`serve`](super::serve) over TLS. Its session tickets are shared only by
-/// [`share_tickets`](Tls::share_tickets).
+/// Serves HTTP over TLS, as [`serve`](super::serve) does without. Its session tickets are shared
+/// only by [`share_tickets`](Tls::share_tickets).
 ///
 /// # Errors
-/// As [`serve`](super::serve).
+/// It fails as [`serve`](super::serve) does.
 pub fn serve_tls<S, B>(
     drain: &Drain,
     name: &str,
@@ -99,10 +102,10 @@ where
     serve_hyper_tls(drain, name, listeners, TowerToHyperService::new(service), tls, options)
 }
 
-/// [`serve_tls`] with hyper's own kind of service.
+/// Serves HTTPS as [`serve_tls`] does, with hyper's own kind of service.
 ///
 /// # Errors
-/// As [`serve`](super::serve).
+/// It fails as [`serve`](super::serve) does.
 pub fn serve_hyper_tls<S, B>(
     drain: &Drain,
     name: &str,
@@ -153,10 +156,10 @@ impl Transport for TlsStream {
         TlsStream::is_partial(self)
     }
 
-    fn protocol(&self) -> Option<Protocol> {
+    fn protocol(&self) -> Option<HttpVersion> {
         match self.info().protocol() {
-            Some(b"h2") => Some(Protocol::Http2),
-            Some(b"http/1.1" | b"http/1.0") => Some(Protocol::Http1),
+            Some(b"h2") => Some(HttpVersion::Http2),
+            Some(b"http/1.1" | b"http/1.0") => Some(HttpVersion::Http1),
             _ => None,
         }
     }

@@ -1,25 +1,31 @@
 //! What carries the bytes of a connection: a socket, or TLS over it.
 
-use super::framed::Protocol;
 use crate::drain::Stream;
 use crate::sys::look::{Look, look};
 use std::os::fd::AsFd as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// Which HTTP a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HttpVersion {
+    Http1,
+    Http2,
+}
+
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// A client that wanted the close itself sends something more when we close.
     const ANSWERS_CLOSE: bool = false;
 
-    /// What was received and cannot be known from a read that would have to wait.
+    /// Returns what was received and cannot be known from a read that would have to wait.
     fn look(&mut self) -> Look;
 
-    /// Some of a unit is here that can be read only as a whole.
+    /// Returns whether a part is here of what can be read only as a whole.
     fn is_partial(&self) -> bool {
         false
     }
 
-    /// What client and server have agreed on.
-    fn protocol(&self) -> Option<Protocol> {
+    /// Returns what client and server have agreed on.
+    fn protocol(&self) -> Option<HttpVersion> {
         None
     }
 

@@ -7,21 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
+use super::core::JobsCore;
 use super::output::{Captured, OUTPUT_GRACE, Output, Reader};
-use super::program::{Program, Reaped};
-use super::{Core, JobCommand};
+use super::program::{Reaped, RunningProgram};
+use super::spec::ProgramSpec;
 use crate::drain::FAR;
 use crate::error::{Error, Kind, Result};
 use crate::sys::pidfd::Ended;
-
-/// How long a program may take from SIGTERM until SIGKILL, once its time is over.
-pub const TERM_GRACE: Duration = Duration::from_secs(2);
-/// How long the end of a killed program is waited for: one that hangs in the kernel cannot be helped.
-pub const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What came of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +25,7 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct CommandReport {
     /// How it ended.
     pub end: End,
-    /// Its exit status, if the kernel told; also of one that ran into its timeout.
+    /// Its exit status, if the kernel told it; also that of a program that ran into its timeout.
     pub status: Option<ExitStatus>,
     /// How long it ran.
     pub took: Duration,
@@ -40,7 +36,7 @@ pub struct CommandReport {
 }
 
 impl CommandReport {
-    /// It exited with 0, in time.
+    /// Returns whether it exited with 0, in time.
     #[must_use]
     pub fn success(&self) -> bool {
         self.end == End::Exited(0)
@@ -53,13 +49,14 @@ impl CommandReport {
 pub enum End {
     /// It exited with this status.
     Exited(i32),
-    /// It was killed by this signal, not by us. 15 (SIGTERM) in a stop: see [`JobCommand`].
+    /// It was killed by this signal, not by us. 15 (SIGTERM) in a stop: see
+    /// [`JobCommand`](super::JobCommand).
     Killed(i32),
     /// It ran longer than its timeout, and was ended.
     TimedOut(Duration),
     /// It ended, and somebody else in this process took its status (`waitpid(-1)`).
     Unknown,
-    /// It did not end on SIGKILL, within [`KILL_TIMEOUT`].
+    /// It did not end on SIGKILL, within [`KILL_TIMEOUT`](super::KILL_TIMEOUT).
     Stuck,
 }
 
@@ -75,50 +72,27 @@ impl fmt::Display for End {
     }
 }
 
-/// The programs that run.
-#[derive(Debug, Default)]
-pub(super) struct Children(watch::Sender<Running>);
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Running {
-    number: usize,
-    /// The longest grace among them, or among those before: it is a bound, not a wait.
-    grace: Duration,
-}
-
-impl Children {
-    fn enter(core: &Arc<Core>, grace: Duration) -> Alive {
-        core.children.0.send_modify(|running| {
-            running.number += 1;
-            running.grace = running.grace.max(grace).min(FAR);
-        });
-        Alive(Arc::clone(core))
-    }
-
-    pub(super) fn end_within(&self) -> Duration {
-        let Running { number, grace } = *self.0.borrow();
-        if number == 0 { Duration::ZERO } else { grace + KILL_TIMEOUT + OUTPUT_GRACE }
-    }
-
-    pub(super) async fn ended(&self) -> bool {
-        let mut running = self.0.subscribe();
-        timeout(self.end_within(), running.wait_for(|running| running.number == 0)).await.is_ok()
-    }
-}
-
-/// Also keeps the thread that the program is tied to.
+/// A program that runs. It also keeps the thread that the program is tied to.
 #[derive(Debug)]
-struct Alive(Arc<Core>);
+struct Alive(Arc<JobsCore>);
+
+impl Alive {
+    fn new(core: &Arc<JobsCore>, grace: Duration) -> Self {
+        core.children.enter(grace);
+        Self(Arc::clone(core))
+    }
+}
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.0.children.0.send_modify(|running| running.number -= 1);
+        self.0.children.leave();
     }
 }
 
-/// Runs it to its end. If this future is dropped the program is ended, in order: by a task of its own.
-pub(super) async fn run(core: Arc<Core>, command: JobCommand) -> Result<CommandReport> {
-    let alive = Children::enter(&core, command.term_grace);
+/// Runs it to its end. If this future is dropped the program is ended, in order: by a task of its
+/// own.
+pub(super) async fn run(core: Arc<JobsCore>, command: ProgramSpec) -> Result<CommandReport> {
+    let alive = Alive::new(&core, command.term_grace);
     let (mut tell, told) = oneshot::channel();
     tokio::spawn(async move {
         let result = supervise(&core, command, &mut tell).await;
@@ -130,13 +104,13 @@ pub(super) async fn run(core: Arc<Core>, command: JobCommand) -> Result<CommandR
 
 type Tell = oneshot::Sender<Result<CommandReport>>;
 
-async fn supervise(core: &Arc<Core>, mut command: JobCommand, tell: &mut Tell) -> Result<CommandReport> {
+async fn supervise(core: &Arc<JobsCore>, mut command: ProgramSpec, tell: &mut Tell) -> Result<CommandReport> {
     let began = Instant::now();
     command.prepare();
     let stdin = command.stdin.take();
     let (name, output, grace): (Arc<str>, _, _) = (command.name.as_str().into(), command.output, command.term_grace);
     let limit = command.timeout;
-    let mut program = Program::start(core, command).await?;
+    let mut program = RunningProgram::start(core, command).await?;
     if let (Some(bytes), Some(mut pipe)) = (stdin, program.child.stdin.take()) {
         // a program that does not read has closed it when it ends: this ends, too
         tokio::spawn(async move { pipe.write_all(&bytes).await.is_ok() });

@@ -15,36 +15,38 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Core, Counts, JobCommand, runtime};
+use super::core::{JobsCore, runtime};
+use super::report::Counts;
 use crate::drain::{Cutting, DrainSignal, Guard, Phase, Work, since};
 use crate::error::{Error, Kind};
 
 /// What a job is told, and starts other jobs with.
 ///
-/// It is of use while the job runs: jobs that it starts are part of it. They may start while a drain is on, and the job is over
-/// when they are, too. Cheap to clone.
+/// It is of use while the job runs: jobs that it starts are part of it. They may start while a
+/// drain is on, and the job is over when they are, too. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Job {
-    core: Arc<Core>,
+    core: Arc<JobsCore>,
     tracked: Arc<Tracked>,
     /// How many jobs this one has started that are not over.
     nested: Arc<watch::Sender<usize>>,
 }
 
 impl Job {
-    /// Its name; of a job that another one started, both: `parent > child`.
+    /// Returns its name; that of a job which another one started is both: `parent > child`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.tracked.name
     }
 
-    /// Resolves when the drain begins: finish soon, at the latest by the drain timeout. A job that can stop half-way without
-    /// harm stops then. [`DrainSignal::has_begun`] is for code that blocks.
+    /// Resolves when the drain begins: finish soon, at the latest by the drain timeout. A job that
+    /// can stop half-way without harm stops then. [`DrainSignal::has_begun`] is for code that
+    /// blocks.
     pub fn draining(&self) -> DrainSignal {
         self.core.drain.signal()
     }
 
-    /// As [`Jobs::spawn`](super::Jobs::spawn), as a part of this job.
+    /// Starts a job, as [`Jobs::spawn`](super::Jobs::spawn) does, as a part of this one.
     ///
     /// # Errors
     /// The hammer has fallen, or this job is over and a drain has begun.
@@ -60,10 +62,12 @@ impl Job {
         }
     }
 
-    /// As [`Jobs::spawn_blocking`](super::Jobs::spawn_blocking), as a part of this job.
+    /// Starts a job that blocks, as [`Jobs::spawn_blocking`](super::Jobs::spawn_blocking) does, as
+    /// a part of this one.
     ///
     /// # Errors
-    /// The hammer has fallen, this job is over and a drain has begun, or there is no room for one more thread.
+    /// The hammer has fallen, this job is over and a drain has begun, or there is no room for one
+    /// more thread.
     pub fn spawn_blocking<F, T>(&self, name: impl AsRef<str>, job: F) -> Result<JobHandle<T>, Refused<F>>
     where
         F: FnOnce(Self) -> T + Send + 'static,
@@ -75,17 +79,11 @@ impl Job {
         }
     }
 
-    /// As [`Jobs::command`](super::Jobs::command), as a part of this job.
-    pub fn command(&self, name: impl AsRef<str>, command: impl Into<tokio::process::Command>) -> JobCommand {
-        let name = self.name_of(name.as_ref());
-        JobCommand::new(Arc::clone(&self.core), Some(self.clone()), name, command.into())
-    }
-
-    pub(super) fn core(&self) -> &Arc<Core> {
+    pub(super) fn core(&self) -> &Arc<JobsCore> {
         &self.core
     }
 
-    fn name_of(&self, child: &str) -> String {
+    pub(super) fn name_of(&self, child: &str) -> String {
         format!("{} > {child}", self.name())
     }
 
@@ -108,7 +106,7 @@ pub enum Outcome<T> {
 }
 
 impl<T> Outcome<T> {
-    /// What it returned, if it did.
+    /// Returns what the job returned, if it did.
     #[must_use]
     pub fn finished(self) -> Option<T> {
         match self {
@@ -123,12 +121,12 @@ impl<T> Outcome<T> {
 pub struct JobHandle<T> {
     name: Arc<str>,
     told: oneshot::Receiver<Outcome<T>>,
-    /// Of a blocking job: nobody else would say so.
+    /// The cut of a blocking job: nobody else would tell of it.
     cut: Option<Cutting>,
 }
 
 impl<T> JobHandle<T> {
-    /// The job's name.
+    /// Returns the job's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -167,13 +165,13 @@ impl<F> Refused<F> {
         Self { what: Box::new((error, job)) }
     }
 
-    /// Why; [`Error::is_state`] if a drain has begun.
+    /// Returns why it was refused; [`Error::is_state`] tells that a drain has begun.
     #[must_use]
     pub fn error(&self) -> &Error {
         &self.what.0
     }
 
-    /// The job as it was given: to be run in place, or given back to where it came from.
+    /// Returns the job as it was given: to be run in place, or given back to where it came from.
     #[must_use]
     pub fn into_job(self) -> F {
         self.what.1
@@ -208,7 +206,8 @@ const RUNNING: u8 = 0;
 const OVER: u8 = 1;
 const CUT: u8 = 2;
 
-/// A job as the drain sees it. Either it is over or it was cut: what the log says of it and what its handle says agree.
+/// A job as the drain sees it. Either it is over or it was cut: what the log says of it and what
+/// its handle says agree.
 #[derive(Debug)]
 pub(super) struct Tracked {
     name: Arc<str>,
@@ -283,7 +282,7 @@ pub(super) struct Seat {
     runtime: Handle,
 }
 
-/// Of a job that is part of another one.
+/// Counts a job that is part of another one, until dropped.
 struct Part(Arc<watch::Sender<usize>>);
 
 impl Part {
@@ -300,7 +299,7 @@ impl Drop for Part {
 }
 
 impl Seat {
-    pub(super) fn take(core: &Arc<Core>, parent: Option<&Job>, name: String) -> Result<Self, Error> {
+    pub(super) fn take(core: &Arc<JobsCore>, parent: Option<&Job>, name: String) -> Result<Self, Error> {
         // before the look at the parent, which waits for its parts before it is over
         let part = parent.map(Part::of);
         // of a parent that is over it is none
@@ -309,12 +308,12 @@ impl Seat {
         Self::take_until(core, until, part, name)
     }
 
-    /// For an item that was fetched: it is run even if a drain has begun meanwhile.
-    pub(super) fn take_late(core: &Arc<Core>, name: String) -> Result<Self, Error> {
+    /// Takes a seat for an item that was fetched. It is run even if a drain has begun meanwhile.
+    pub(super) fn take_late(core: &Arc<JobsCore>, name: String) -> Result<Self, Error> {
         Self::take_until(core, Phase::Hammered, None, name)
     }
 
-    fn take_until(core: &Arc<Core>, until: Phase, part: Option<Part>, name: String) -> Result<Self, Error> {
+    fn take_until(core: &Arc<JobsCore>, until: Phase, part: Option<Part>, name: String) -> Result<Self, Error> {
         let runtime = runtime()?;
         let name: Arc<str> = name.into();
         let counts = Arc::clone(&core.counts);
@@ -336,7 +335,7 @@ impl Seat {
         Ok(Self { job, guard, part, runtime })
     }
 
-    /// `failure` says of a result that it is one.
+    /// Starts the job as a task. `failure` says of a result that it is one.
     pub(super) fn launch<F, Fut>(
         self,
         work: F,
@@ -412,7 +411,7 @@ impl Seat {
     }
 }
 
-/// A panic in the future is its result.
+/// Returns the future's result, or the text of its panic.
 pub(super) async fn contained<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

@@ -14,25 +14,28 @@ use tracing::info;
 pub const OUTPUT_LIMIT: usize = 64 * 1024;
 /// A longer line is logged in pieces of so many bytes.
 pub const LINE_LIMIT: usize = 4096;
-/// How long, after a program has ended, its output is still read: something that it left behind may keep the pipe open.
+/// How long, after a program has ended, its output is still read: something that it left behind may
+/// keep the pipe open.
 pub const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 
 /// Where a program's stdout and stderr go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
-    /// The last so many bytes of each are in the report. All is read, so the program never blocks on a full pipe.
+    /// The last so many bytes of each are in the report. All is read, so the program never blocks
+    /// on a full pipe.
     Capture(usize),
     /// Each line becomes a log event with the job's name, as it comes; nothing is in the report.
     Log,
     /// Where this process's own go: under systemd the journal.
     Inherit,
-    /// As the [`Command`](tokio::process::Command) was set up, with files or `null`. Pipes are not read: they are closed.
+    /// As the [`Command`](tokio::process::Command) was set up, with files or `null`. Pipes are not
+    /// read: they are closed.
     AsGiven,
 }
 
 impl Default for Output {
-    /// [`Output::Capture`] of [`OUTPUT_LIMIT`].
+    /// Captures [`OUTPUT_LIMIT`] of the output.
     fn default() -> Self {
         Self::Capture(OUTPUT_LIMIT)
     }
@@ -49,7 +52,7 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// As text; what is no UTF-8 is replaced.
+    /// Returns it as text; what is no UTF-8 is replaced.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
@@ -93,7 +96,7 @@ impl Reader {
         Self { kept: Arc::default(), task }
     }
 
-    /// What there is by then.
+    /// Returns what there is by then.
     pub(super) async fn end(mut self, until: Instant) -> Captured {
         if timeout_at(until, &mut self.task).await.is_err() {
             self.task.abort();
@@ -103,7 +106,7 @@ impl Reader {
     }
 }
 
-/// An empty piece is the end.
+/// Reads to the end, and passes each piece on. An empty piece is the end.
 async fn pump(mut from: impl AsyncRead + Unpin, mut take: impl FnMut(&[u8])) {
     let mut buffer = vec![0; 8 * 1024];
     loop {

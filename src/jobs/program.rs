@@ -15,8 +15,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::child::KILL_TIMEOUT;
-use super::{Core, JobCommand};
+use super::children::KILL_TIMEOUT;
+use super::core::JobsCore;
+#[cfg(feature = "scope")]
+use super::scoped;
+use super::spec::ProgramSpec;
 use crate::error::{Error, Kind, Result};
 use crate::sys::child::{Setup, set_up};
 use crate::sys::pidfd;
@@ -26,9 +29,10 @@ use crate::sys::stat;
 /// How often it is looked whether the group of an ended program is empty, within its grace.
 const GROUP_POLL: Duration = Duration::from_millis(50);
 
-/// Runs. It is not reaped before [`reap`](Self::reap), so until then its number, also as that of its group, is its own.
+/// Runs. It is not reaped before [`reap`](Self::reap), so until then its number, also as that of
+/// its group, is its own.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct RunningProgram {
     pub(super) pid: u32,
     pub(super) child: Child,
     name: String,
@@ -46,8 +50,8 @@ pub(super) enum Reaped {
     Not,
 }
 
-impl Program {
-    pub(super) async fn start(core: &Core, mut command: JobCommand) -> Result<Self> {
+impl RunningProgram {
+    pub(super) async fn start(core: &JobsCore, mut command: ProgramSpec) -> Result<Self> {
         let shown = command.command.as_std().get_program().display().to_string();
         let name = command.name.clone();
         let failed =
@@ -55,7 +59,7 @@ impl Program {
         command.command.kill_on_drop(!command.survives);
         #[cfg(feature = "scope")]
         let (mut child, unit) = match command.scope.take() {
-            Some(scope) => super::scoped::start(core, command, &scope, failed).await?,
+            Some(scope) => scoped::start(core, command, &scope, failed).await?,
             None => (plain(core, command).await.map_err(failed)?, None),
         };
         #[cfg(not(feature = "scope"))]
@@ -78,6 +82,8 @@ impl Program {
         }
     }
 
+    /// Waits until the program has ended.
+    ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn ended(&self) {
@@ -85,7 +91,7 @@ impl Program {
         let _ = self.pidfd.readable().await;
     }
 
-    /// SIGTERM to its group, and SIGKILL after the grace to what is left of it.
+    /// Sends SIGTERM to the program's group, and SIGKILL after the grace to what is left of it.
     pub(super) async fn end(&self, grace: Duration) {
         self.signal(Signal::SIGTERM);
         // Not the leader alone: a shell dies at once, and what it runs may still be cleaning up.
@@ -105,7 +111,7 @@ impl Program {
     }
 
     /// Kills what it left behind, and asks how it ended.
-    pub(super) async fn reap(&mut self, core: &Core) -> Reaped {
+    pub(super) async fn reap(&mut self, core: &JobsCore) -> Reaped {
         self.signal(Signal::SIGKILL);
         #[cfg(feature = "scope")]
         if let Some(unit) = &self.unit {
@@ -129,12 +135,13 @@ impl Program {
     }
 }
 
-/// Whether a process of the group runs. kill(2) with signal 0 does not tell: it finds the leader, too, which is not reaped yet.
+/// Returns whether a process of the group runs. kill(2) with signal 0 does not tell: it finds the
+/// leader, too, which is not reaped yet.
 fn group_lives(group: u32) -> bool {
     stat::all().any(|process| !process.dead && process.group == group)
 }
 
-pub(super) async fn plain(core: &Core, mut command: JobCommand) -> io::Result<Child> {
+pub(super) async fn plain(core: &JobsCore, mut command: ProgramSpec) -> io::Result<Child> {
     let setup = Setup { death_signal: command.death_signal(), hold: None };
     set_up(&mut command.command, setup);
     core.lanes.spawn(command.command).await

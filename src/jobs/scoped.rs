@@ -9,19 +9,22 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 use tracing::warn;
 
-use super::{Core, JobCommand};
+use super::core::JobsCore;
+use super::spec::ProgramSpec;
 use crate::error::{Error, Result};
 use crate::sys::child::{GO, Setup, set_up};
 use crate::systemd::scope::Scope;
 
-/// Said instead of [`GO`]: it fails, as if it could not be executed.
+/// The byte that is sent instead of [`GO`]: the start fails, as if the program could not be
+/// executed.
 const NO: u8 = b'n';
 
-/// The child stops between fork and exec until the manager has moved it. A program that was executed first could start others in
-/// the meantime, which would stay in our cgroup.
+/// Starts the program in a scope. The child stops between fork and exec until the manager has moved
+/// it: a program that was executed first could start others in the meantime, which would stay in
+/// our cgroup.
 pub(super) async fn start(
-    core: &Core,
-    mut command: JobCommand,
+    core: &JobsCore,
+    mut command: ProgramSpec,
     scope: &Scope,
     failed: impl Fn(io::Error) -> Error,
 ) -> Result<(Child, Option<String>)> {

@@ -1,8 +1,9 @@
 //! Threads that start programs, and last as long as these do.
 //!
-//! The kernel ties `PR_SET_PDEATHSIG` to the *thread* that forked. A runtime's threads come and go (blocking ones after 10 s of
-//! idleness, workers with `block_in_place`), and would take the programs with them. A fork also copies our page tables, which
-//! takes 50 ms per GiB of heap: that is no work for a thread that serves.
+//! The kernel ties `PR_SET_PDEATHSIG` to the *thread* that forked. A runtime's threads come and go
+//! (blocking ones after 10 s of idleness, workers with `block_in_place`), and would take the
+//! programs with them. A fork also copies our page tables, which takes 50 ms per GiB of heap: that
+//! is no work for a thread that serves.
 
 use std::fmt;
 use std::io;
@@ -17,16 +18,18 @@ use tokio::sync::oneshot;
 /// How many programs may be being started at once: each waits for its exec, and for its scope.
 const LANES: usize = 4;
 
-type Start = Box<dyn FnOnce() + Send>;
+type StartCall = Box<dyn FnOnce() + Send>;
 
 /// They end when this is dropped: whoever has a child that ends with its thread holds on to it.
 #[derive(Default)]
 pub(super) struct Lanes {
     next: AtomicUsize,
-    lanes: [Mutex<Option<mpsc::Sender<Start>>>; LANES],
+    lanes: [Mutex<Option<mpsc::Sender<StartCall>>>; LANES],
 }
 
 impl Lanes {
+    /// Starts the command on one of the threads.
+    ///
     /// # Cancel safety
     /// A child that nobody waits for any more is dropped, and killed if the command says so.
     pub(super) async fn spawn(&self, mut command: Command) -> io::Result<Child> {
@@ -42,7 +45,7 @@ impl Lanes {
         told.await.unwrap_or_else(|_| Err(io::Error::other("the thread that starts programs is gone")))
     }
 
-    fn send(&self, mut start: Start) -> io::Result<()> {
+    fn send(&self, mut start: StartCall) -> io::Result<()> {
         let lane = self.next.fetch_add(1, Ordering::Relaxed) % LANES;
         let mut lane = self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = &*lane {
@@ -51,7 +54,7 @@ impl Lanes {
                 Err(mpsc::SendError(back)) => start = back,
             }
         }
-        let (sender, waiting) = mpsc::channel::<Start>();
+        let (sender, waiting) = mpsc::channel::<StartCall>();
         thread::Builder::new().name("job starter".into()).spawn(move || {
             for start in waiting {
                 start();

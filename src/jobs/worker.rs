@@ -13,16 +13,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
-use super::job::{Seat, contained};
-use super::{Job, JobHandle, Jobs, Outcome, runtime};
+use super::core::{JobsCore, runtime};
+use super::job::{Job, JobHandle, Outcome, Seat, contained};
 use crate::drain::{Guard, Phase};
 use crate::error::Result;
 
 /// How long a worker waits after its queue was empty (`fetch` said `None`).
 pub const IDLE_PAUSE: Duration = Duration::from_millis(100);
-/// How long it waits after a fetch has failed, at first; twice as long after each further failure…
+/// How long a worker waits after a fetch has failed, at first. It is twice as long after each
+/// further failure.
 pub const FETCH_RETRY_MIN: Duration = Duration::from_millis(100);
-/// …up to this.
+/// The longest time that a worker waits after a fetch has failed.
 pub const FETCH_RETRY_MAX: Duration = Duration::from_secs(10);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -31,18 +32,20 @@ type Run<I> = dyn Fn(I, Job) -> Boxed<Result<(), String>> + Send + Sync;
 type NameOf<I> = Box<dyn Fn(&I) -> String + Send>;
 type GiveBack<I> = Box<dyn Fn(I) -> Boxed<Result<(), String>> + Send + Sync>;
 
-/// Fetches items and runs each as a job; made by [`Jobs::worker`].
+/// Fetches items and runs each as a job; made by [`Jobs::worker`](super::Jobs::worker).
 ///
-/// One fetch at a time, and only with room for one more item. It waits for the drain's gate: a next generation does not fetch
-/// before the switch, and an old one does not begin a fetch after it.
+/// It does one fetch at a time, and only with room for one more item. It waits for the drain's
+/// gate: a next generation does not fetch before the switch, and an old one does not begin a fetch
+/// after it.
 ///
-/// A fetch that is under way when that happens is **awaited to its end**, so that nothing fetched is lost, and the drain waits for
-/// it: let a fetch that waits for items return `None` after some seconds, or say that it may be dropped
-/// ([`fetch_is_cancel_safe`](Self::fetch_is_cancel_safe)). What it fetched goes to the [`give_back`](Self::give_back) hook, for the
-/// next generation to fetch; without a hook this generation runs it.
+/// A fetch that is under way when that happens is **awaited to its end**, so that nothing fetched
+/// is lost, and the drain waits for it: let a fetch that waits for items return `None` after some
+/// seconds, or say that it may be dropped ([`fetch_is_cancel_safe`](Self::fetch_is_cancel_safe)).
+/// What it fetched goes to the [`give_back`](Self::give_back) hook, for the next generation to
+/// fetch; without a hook this generation runs it.
 #[must_use = "it does nothing until started"]
 pub struct Worker<I> {
-    jobs: Jobs,
+    core: Arc<JobsCore>,
     name: Arc<str>,
     concurrency: usize,
     fetch: Fetch<I>,
@@ -52,12 +55,18 @@ pub struct Worker<I> {
     cancel_safe: bool,
     idle: Duration,
     retry: (Duration, Duration),
-    counts: Arc<Counts>,
+    counts: Arc<ItemCounts>,
     number: u64,
 }
 
 impl<I: Send + 'static> Worker<I> {
-    pub(super) fn new<F, FF, FE, R, RF, RE>(jobs: Jobs, name: String, concurrency: usize, mut fetch: F, run: R) -> Self
+    pub(super) fn new<F, FF, FE, R, RF, RE>(
+        core: Arc<JobsCore>,
+        name: String,
+        concurrency: usize,
+        mut fetch: F,
+        run: R,
+    ) -> Self
     where
         F: FnMut() -> FF + Send + 'static,
         FF: Future<Output = Result<Option<I>, FE>> + Send + 'static,
@@ -67,7 +76,7 @@ impl<I: Send + 'static> Worker<I> {
         RE: fmt::Display,
     {
         Self {
-            jobs,
+            core,
             name: name.into(),
             concurrency: concurrency.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize)),
             fetch: Box::new(move || {
@@ -88,7 +97,8 @@ impl<I: Send + 'static> Worker<I> {
         }
     }
 
-    /// Where an item goes that was fetched when this generation had to stop; it was not started. The drain waits for it.
+    /// Sets where an item goes that was fetched when this generation had to stop. It was not
+    /// started, and the drain waits until it is given back.
     pub fn give_back<G, GF, GE>(mut self, hook: G) -> Self
     where
         G: Fn(I) -> GF + Send + Sync + 'static,
@@ -102,27 +112,28 @@ impl<I: Send + 'static> Worker<I> {
         self
     }
 
-    /// How an item's job is called. Default: the worker's name and a number.
+    /// Sets how an item's job is called. The default is the worker's name and a number.
     pub fn name_items(mut self, name: impl Fn(&I) -> String + Send + 'static) -> Self {
         self.name_of = Some(Box::new(name));
         self
     }
 
-    /// The fetch may be dropped half-way without losing an item, as tokio's `Receiver::recv` may: it is, as soon as this
-    /// generation stops fetching, and the drain does not wait for it.
+    /// Says that the fetch may be dropped half-way without losing an item, as tokio's
+    /// `Receiver::recv` may. It is then dropped as soon as this generation stops fetching, and the
+    /// drain does not wait for it.
     pub fn fetch_is_cancel_safe(mut self) -> Self {
         self.cancel_safe = true;
         self
     }
 
-    /// How long to wait after `fetch` said `None`. Default [`IDLE_PAUSE`].
+    /// Sets how long to wait after `fetch` said `None`. The default is [`IDLE_PAUSE`].
     pub fn idle_pause(mut self, pause: Duration) -> Self {
         self.idle = pause;
         self
     }
 
-    /// How long to wait after a fetch has failed: `min` at first, doubled each time, up to `max`. Default
-    /// [`FETCH_RETRY_MIN`] and [`FETCH_RETRY_MAX`].
+    /// Sets how long to wait after a fetch has failed: `min` at first, doubled each time, up to
+    /// `max`. The defaults are [`FETCH_RETRY_MIN`] and [`FETCH_RETRY_MAX`].
     pub fn fetch_retry(mut self, min: Duration, max: Duration) -> Self {
         self.retry = (min, max.max(min));
         self
@@ -141,25 +152,25 @@ impl<I: Send + 'static> Worker<I> {
         let mut pause = self.retry.0;
         while let Some((permit, guard)) = self.turn(&room).await {
             match self.fetched(&guard).await {
-                Fetched::Item(item) => {
+                FetchEnd::Item(item) => {
                     if std::mem::replace(&mut pause, self.retry.0) > self.retry.0 {
                         info!(worker = &*self.name, "fetching again");
                     }
                     self.counts.fetched.fetch_add(1, Ordering::Relaxed);
                     self.start_item(item, permit, guard).await;
                 }
-                Fetched::Nothing => {
+                FetchEnd::Nothing => {
                     pause = self.retry.0;
                     drop((permit, guard));
                     self.rest(self.idle).await;
                 }
-                Fetched::Failed(why) => {
+                FetchEnd::Failed(why) => {
                     drop((permit, guard));
                     warn!(worker = &*self.name, retry_in = ?pause, "worker {:?} cannot fetch: {why}", self.name);
                     self.rest(pause).await;
                     pause = pause.saturating_mul(2).min(self.retry.1);
                 }
-                Fetched::Dropped => {}
+                FetchEnd::Dropped => {}
             }
         }
         debug!(worker = &*self.name, "stopped fetching");
@@ -169,9 +180,10 @@ impl<I: Send + 'static> Worker<I> {
         self.counts.report()
     }
 
-    /// There is room for an item, and it is our turn to fetch; `None` for good. The guard holds the drain open meanwhile.
+    /// Waits until there is room for an item, and it is our turn to fetch; it returns `None` when
+    /// that will not come again. The guard holds the drain open meanwhile.
     async fn turn(&mut self, room: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Guard)> {
-        let drain = &self.jobs.core.drain;
+        let drain = &self.core.drain;
         let permit = tokio::select! {
             biased;
             () = drain.signal() => return None,
@@ -191,8 +203,8 @@ impl<I: Send + 'static> Worker<I> {
         }
     }
 
-    async fn fetched(&mut self, guard: &Guard) -> Fetched<I> {
-        let mut gate = self.jobs.core.drain.gate();
+    async fn fetched(&mut self, guard: &Guard) -> FetchEnd<I> {
+        let mut gate = self.core.drain.gate();
         let cancel_safe = self.cancel_safe;
         let fetch = &mut self.fetch;
         let shut = async {
@@ -205,12 +217,12 @@ impl<I: Send + 'static> Worker<I> {
         tokio::select! {
             biased;
             fetched = contained(async { fetch().await }) => match fetched {
-                Ok(Ok(Some(item))) => Fetched::Item(item),
-                Ok(Ok(None)) => Fetched::Nothing,
-                Ok(Err(why)) => Fetched::Failed(why),
-                Err(panic) => Fetched::Failed(format!("it panicked: {panic}")),
+                Ok(Ok(Some(item))) => FetchEnd::Item(item),
+                Ok(Ok(None)) => FetchEnd::Nothing,
+                Ok(Err(why)) => FetchEnd::Failed(why),
+                Err(panic) => FetchEnd::Failed(format!("it panicked: {panic}")),
             },
-            () = shut => Fetched::Dropped,
+            () = shut => FetchEnd::Dropped,
         }
     }
 
@@ -219,12 +231,12 @@ impl<I: Send + 'static> Worker<I> {
         // its panic must not cost us the item
         let named = self.name_of.as_ref().and_then(|name| catch_unwind(AssertUnwindSafe(|| name(&item))).ok());
         let name = named.unwrap_or_else(|| format!("{} #{}", self.name, self.number));
-        let drain = self.jobs.core.drain.clone();
+        let drain = self.core.drain.clone();
         let entering = drain.enter();
         if let (None, Some(_)) = (&entering, &self.give_back) {
             return self.return_item(item, &name, guard).await;
         }
-        match Seat::take_late(&self.jobs.core, name.clone()) {
+        match Seat::take_late(&self.core, name.clone()) {
             Ok(seat) => {
                 let run = Arc::clone(&self.run);
                 let handle = seat.launch(move |job| run(item, job), |result| result.as_ref().err().cloned());
@@ -254,7 +266,7 @@ impl<I: Send + 'static> Worker<I> {
 
     async fn rest(&mut self, pause: Duration) {
         tokio::select! {
-            () = self.jobs.core.drain.signal() => {}
+            () = self.core.drain.signal() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -269,14 +281,15 @@ impl<I> fmt::Debug for Worker<I> {
     }
 }
 
-enum Fetched<I> {
+enum FetchEnd<I> {
     Item(I),
     Nothing,
     Failed(String),
     Dropped,
 }
 
-/// A worker that was started; resolves when it is over: a drain has begun, and its last item is done.
+/// A worker that was started; resolves when it is over: a drain has begun, and its last item is
+/// done.
 #[must_use = "dropping it does not end the worker; `drop` it to say that its report is of no interest"]
 #[derive(Debug)]
 pub struct WorkerHandle {
@@ -311,7 +324,7 @@ pub struct WorkerReport {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ItemCounts {
     fetched: AtomicU64,
     finished: AtomicU64,
     failed: AtomicU64,
@@ -319,7 +332,7 @@ struct Counts {
     given_back: AtomicU64,
 }
 
-impl Counts {
+impl ItemCounts {
     async fn count(&self, handle: JobHandle<Result<(), String>>) {
         let counter = match handle.await {
             Outcome::Finished(Ok(())) => &self.finished,

@@ -154,7 +154,7 @@ impl Driver {
                 state: false,
                 told: false,
                 asked_usec: self.asked_usec(),
-                past: self.chronicle.past.clone(),
+                past: self.chronicle.past.iter().cloned().map(Into::into).collect(),
             },
         })
     }

@@ -12,6 +12,7 @@ mod jobs;
 mod keeper;
 mod measure;
 mod parties;
+mod past;
 mod pidfile;
 pub(crate) mod reap;
 mod runner;

@@ -8,8 +8,8 @@ use tokio::sync::broadcast;
 
 use crate::service::clock::{millis, now};
 use crate::service::driver::Driver;
+pub use crate::service::past::Past;
 use crate::systemd::notify::monotonic_usec;
-pub use crate::wire::frame::Past;
 use crate::wire::frame::{HISTORY, Hello};
 
 /// A listener that is so many steps behind misses the oldest of them.
@@ -115,7 +115,7 @@ impl Chronicle {
     pub(crate) fn open(came_with: Option<&Hello>) -> Self {
         Self {
             listeners: Listeners::default(),
-            past: came_with.map(|hello| hello.past.clone()).unwrap_or_default(),
+            past: came_with.map(|hello| hello.past.iter().cloned().map(Past::from).collect()).unwrap_or_default(),
             launched: now(),
             main_since: None,
             came_usec: came_with.map_or(0, |hello| hello.asked_usec),

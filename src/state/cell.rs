@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// Between two looks at a lock that another generation has: as long as a small change takes, and then longer.
+/// Between two looks at a lock that another generation has: as long as a small change takes, and
+/// then longer.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
@@ -34,20 +35,20 @@ impl From<Error> for Trouble {
 
 /// What a change says of itself.
 #[derive(Debug, Clone)]
-pub(super) struct Form {
+pub(super) struct CellForm {
     pub(super) name: String,
     pub(super) version: u32,
     pub(super) limit: u64,
 }
 
 /// How the JSON gets into the memory.
-pub(super) type Output<'a> = BufWriter<Writer<'a>>;
+pub(super) type CellOutput<'a> = BufWriter<Writer<'a>>;
 
-/// A state's memory, as an open file of this process alone: the lock is the open file's, and the one that came in is shared with
-/// other generations and the manager.
+/// A state's memory, as an open file of this process alone: the lock is the open file's, and the
+/// one that came in is shared with other generations and the manager.
 #[derive(Debug)]
 pub(super) struct Cell {
-    /// Never used twice in a process, as an inode number may be.
+    /// A number that is never used twice in a process, as an inode number may be.
     pub(super) id: u64,
     file: Arc<File>,
     inode: (libc::dev_t, libc::ino_t),
@@ -55,10 +56,10 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// New memory with a first value, for the store.
+    /// Makes new memory with a first value, for the store.
     pub(super) fn create(
-        form: &Form,
-        produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+        form: &CellForm,
+        produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
     ) -> Result<OwnedFd> {
         let os = |error| Error::os(format!("no memfd for the state {:?}", form.name), error);
         let file = memfd::create(c"handover-state").map_err(os)?;
@@ -94,22 +95,23 @@ impl Cell {
         Ok(Self { id, file: Arc::new(file), inode, warned: AtomicBool::new(false) })
     }
 
-    /// Whether `fd` is the same memory.
+    /// Returns whether `fd` is the same memory.
     pub(super) fn is(&self, fd: &OwnedFd) -> bool {
         inode(fd).is_ok_and(|inode| inode == self.inode)
     }
 
-    /// Another open file of the same memory.
+    /// Opens another file of the same memory.
     pub(super) fn reopen(&self) -> io::Result<File> {
         memfd::reopen(self.file.as_fd())
     }
 
-    /// Whether another generation has it open.
+    /// Returns whether another generation has it open.
     pub(super) fn is_shared(&self) -> bool {
         Lock::Presence.is_elsewhere(&self.file).unwrap_or(true)
     }
 
-    /// Of what is there, without the lock: at most one of the two headers is being written.
+    /// Returns the sequence number of what is there, without the lock: at most one of the two
+    /// headers is being written.
     pub(super) fn sequence(&self, name: &str) -> Result<u64, Trouble> {
         Ok(self.page(name)?.header.current.sequence)
     }
@@ -120,7 +122,7 @@ impl Cell {
         name: &str,
         exclusive: bool,
         (deadline, timeout): (Instant, Duration),
-    ) -> Result<Locked, Trouble> {
+    ) -> Result<LockedCell, Trouble> {
         let mut pause = FIRST_PAUSE;
         let os = |error| Error::os(format!("the state {name:?} cannot be locked"), error);
         // A blocking F_OFD_SETLKW was rejected: only a signal would end it.
@@ -138,7 +140,7 @@ impl Cell {
         }
         let hold = Hold(Arc::clone(self));
         let Page { header, place, .. } = self.page(name)?;
-        Ok(Locked { hold, header, place })
+        Ok(LockedCell { hold, header, place })
     }
 
     fn page(&self, name: &str) -> Result<Page, Trouble> {
@@ -164,19 +166,19 @@ impl Cell {
 
 /// The memory, while no other generation changes it.
 #[derive(Debug)]
-pub(super) struct Locked {
+pub(super) struct LockedCell {
     hold: Hold,
     pub(super) header: Header,
-    /// Of the two, the one that the header was read from.
+    /// Which of the two places the header was read from.
     place: usize,
 }
 
-impl Locked {
+impl LockedCell {
     pub(super) fn id(&self) -> u64 {
         self.hold.0.id
     }
 
-    /// Of the value that is there, if there is one.
+    /// Returns the version of the value that is there, if there is one.
     pub(super) fn version(&self) -> Option<u32> {
         Some(self.header.current).filter(|current| current.length > 0).map(|current| current.version)
     }
@@ -185,12 +187,13 @@ impl Locked {
         StateReader::open(&self.hold.0.file, &self.header.current, limit).map_err(Trouble::Damaged)
     }
 
-    /// Makes it the value. After an error the one before is. What was of another version stays beside it, if `keep_previous`.
+    /// Makes it the value. After an error the one before is. What was of another version stays
+    /// beside it, if `keep_previous`.
     pub(super) fn write(
         &mut self,
-        form: &Form,
+        form: &CellForm,
         keep_previous: bool,
-        produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+        produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
     ) -> Result<()> {
         let used = self.used();
         let payload = fill(&self.hold.0.file, &used, form, self.next(&form.name)?, produce);
@@ -204,7 +207,7 @@ impl Locked {
     }
 
     /// Takes the value away.
-    pub(super) fn clear(&mut self, form: &Form, keep_previous: bool) -> Result<()> {
+    pub(super) fn clear(&mut self, form: &CellForm, keep_previous: bool) -> Result<()> {
         let version = form.version.max(self.header.current.version);
         let none = Payload { version, sequence: self.next(&form.name)?, offset: 0, length: 0, checksum: 0 };
         self.commit(none, self.previous(version, keep_previous))
@@ -277,11 +280,11 @@ fn inode(fd: impl AsFd) -> io::Result<(libc::dev_t, libc::ino_t)> {
 fn fill(
     file: &File,
     used: &[Payload],
-    form: &Form,
+    form: &CellForm,
     sequence: u64,
-    produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+    produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
 ) -> Result<Payload> {
-    let Form { name, version, limit } = form;
+    let CellForm { name, version, limit } = form;
     let expected = used.last().map_or(0, |current| current.length);
     let buffer = usize::try_from(expected + expected / 4).unwrap_or(BUFFER).clamp(SMALL_BUFFER, BUFFER);
     let mut output = BufWriter::with_capacity(buffer, Writer::new(file, used, expected, *limit));

@@ -1,10 +1,10 @@
 //! One state, as the application has it.
 
 use crate::error::{Error, Kind, Result};
-use crate::state::cell::{Form, Locked, Output, Trouble};
+use crate::state::cell::{CellForm, CellOutput, LockedCell, Trouble};
+use crate::state::outcome::{Loaded, MigrationError, Updated};
 use crate::state::payload::StateReader;
-use crate::state::turn::{Target, Turn};
-use crate::state::{Loaded, MigrationError, STATE_LIMIT, Updated};
+use crate::state::turn::{StatePlace, StateTurn};
 use crate::systemd::fdstore::Kept;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,11 +15,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::warn;
 
+/// How long a state's JSON may be, unless set otherwise: 4 GiB.
+pub const STATE_LIMIT: u64 = 4 << 30;
+
 type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync>;
 
-/// A named, versioned state of type `T`. Clones are the same, with one copy of the value between them.
+/// A named, versioned state of type `T`. Clones are the same, with one copy of the value between
+/// them.
 pub struct State<T> {
-    target: Target,
+    target: StatePlace,
     version: u32,
     limit: u64,
     migrate: Option<Migrate<T>>,
@@ -33,7 +37,7 @@ struct Cached<T> {
     value: T,
 }
 
-enum Value<T> {
+enum FoundValue<T> {
     None,
     Current(T),
     Migrated(T, u32),
@@ -42,12 +46,13 @@ enum Value<T> {
 }
 
 impl<T> State<T> {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: StatePlace) -> Self {
         target.known.version.fetch_max(1, Ordering::Relaxed);
         Self { target, version: 1, limit: STATE_LIMIT, migrate: None, cache: Arc::default() }
     }
 
-    /// The version of `T`'s form, to be raised when an older JSON would not be read as a `T`. Default: 1.
+    /// Sets the version of `T`'s form, to be raised when an older JSON would not be read as a `T`.
+    /// The default is 1.
     #[must_use]
     pub fn version(mut self, version: u32) -> Self {
         self.target.known.version.fetch_max(version, Ordering::Relaxed);
@@ -56,14 +61,15 @@ impl<T> State<T> {
         self
     }
 
-    /// How long the JSON may be. Default: [`STATE_LIMIT`].
+    /// Sets how long the JSON may be. The default is [`STATE_LIMIT`].
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// Makes a `T` of the JSON of an older version, whose number it gets. It runs under the lock of the state.
+    /// Makes a `T` of the JSON of an older version, whose number it gets. It runs under the lock of
+    /// the state.
     #[must_use]
     pub fn migrate(
         mut self,
@@ -74,17 +80,18 @@ impl<T> State<T> {
         self
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.target.name
     }
 
-    /// Removes it, for all generations. False: there was none.
+    /// Removes it, for all generations. It returns false if there was none.
     ///
     /// # Errors
     ///
-    /// As for [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove). [`Error::is_timeout`]: another generation holds it.
+    /// It fails as [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove) does.
+    /// [`Error::is_timeout`]: another generation holds it.
     pub fn remove(&self) -> Result<bool> {
         let mut turn = self.target.enter()?;
         let locked = match turn.lock(true) {
@@ -100,16 +107,16 @@ impl<T> State<T> {
         Ok(had_entry && had_value)
     }
 
-    fn form(&self) -> Form {
-        Form { name: self.target.name.clone(), version: self.version, limit: self.limit }
+    fn form(&self) -> CellForm {
+        CellForm { name: self.target.name.clone(), version: self.version, limit: self.limit }
     }
 
-    /// No code of `T`'s runs under it.
+    /// Locks the copy of the value. No code of `T`'s runs meanwhile.
     fn cache(&self) -> MutexGuard<'_, Option<Cached<T>>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, locked: &Locked, value: T) {
+    fn remember(&self, locked: &LockedCell, value: T) {
         let new = Cached { cell: locked.id(), sequence: locked.header.current.sequence, value };
         let old = self.cache().replace(new);
         drop(old);
@@ -117,8 +124,8 @@ impl<T> State<T> {
 }
 
 impl<T: DeserializeOwned> State<T> {
-    /// The newest value that was saved, by any generation. Reading 1 GiB takes seconds and blocks, and who wants to change it
-    /// meanwhile waits.
+    /// Loads the newest value that was saved, by any generation. To read 1 GiB takes seconds and
+    /// blocks, and who wants to change it meanwhile waits.
     ///
     /// # Errors
     ///
@@ -133,21 +140,21 @@ impl<T: DeserializeOwned> State<T> {
         let found = turn.lock(false).and_then(|locked| match locked {
             Some(locked) => self.value(&locked).map(|value| match value {
                 // The memory may change as soon as the lock is gone.
-                Value::Older(version, reader) => reader.detach().map(|reader| Value::Older(version, reader)),
+                FoundValue::Older(version, reader) => reader.detach().map(|reader| FoundValue::Older(version, reader)),
                 value => Ok(value),
             }),
-            None => Ok(Ok(Value::None)),
+            None => Ok(Ok(FoundValue::None)),
         });
         let why = match found {
             Ok(Err(error)) => {
                 let what = format!("no memory for a copy of the state {:?}, which is of an older version", self.name());
                 return Err(Error::os(what, error));
             }
-            Ok(Ok(Value::None)) => return Ok(Loaded::None),
-            Ok(Ok(Value::Current(value))) => return Ok(Loaded::Current(value)),
-            Ok(Ok(Value::Migrated(value, from))) => return Ok(Loaded::Migrated { value, from }),
-            Ok(Ok(Value::Older(version, reader))) => return Ok(Loaded::Older { version, reader }),
-            Ok(Ok(Value::Newer(version))) => {
+            Ok(Ok(FoundValue::None)) => return Ok(Loaded::None),
+            Ok(Ok(FoundValue::Current(value))) => return Ok(Loaded::Current(value)),
+            Ok(Ok(FoundValue::Migrated(value, from))) => return Ok(Loaded::Migrated { value, from }),
+            Ok(Ok(FoundValue::Older(version, reader))) => return Ok(Loaded::Older { version, reader }),
+            Ok(Ok(FoundValue::Newer(version))) => {
                 let why =
                     format!("is of version {version}, of a newer program; this one knows version {}", self.version);
                 if turn.is_shared() {
@@ -166,29 +173,29 @@ impl<T: DeserializeOwned> State<T> {
         Ok(Loaded::Damaged { reason, aside })
     }
 
-    fn value(&self, locked: &Locked) -> Result<Value<T>, Trouble> {
+    fn value(&self, locked: &LockedCell) -> Result<FoundValue<T>, Trouble> {
         let version = match locked.version() {
-            None => return Ok(Value::None),
-            Some(newer) if newer > self.version => return Ok(Value::Newer(newer)),
+            None => return Ok(FoundValue::None),
+            Some(newer) if newer > self.version => return Ok(FoundValue::Newer(newer)),
             Some(version) => version,
         };
         let mut reader = locked.reader(self.limit)?;
         if version == self.version {
-            return serde_json::from_reader(BufReader::new(reader)).map(Value::Current).map_err(|e| {
+            return serde_json::from_reader(BufReader::new(reader)).map(FoundValue::Current).map_err(|e| {
                 Trouble::Damaged(format!(
                     "is of version {version} but does not read as one ({e}): a change of its type needs a new State::version"
                 ))
             });
         }
-        let Some(migrate) = &self.migrate else { return Ok(Value::Older(version, reader)) };
+        let Some(migrate) = &self.migrate else { return Ok(FoundValue::Older(version, reader)) };
         match migrate(version, &mut BufReader::new(&mut reader)) {
-            Ok(value) => Ok(Value::Migrated(value, version)),
+            Ok(value) => Ok(FoundValue::Migrated(value, version)),
             Err(e) => Err(Trouble::Damaged(format!("is of version {version}, and its migration failed: {e}"))),
         }
     }
 
-    /// The value, and the lock under which it stays as it is.
-    fn begin(&self, turn: &mut Turn<'_>, exclusive: bool) -> Result<(Option<Locked>, Option<T>)> {
+    /// Returns the value, and the lock under which it stays as it is.
+    fn begin(&self, turn: &mut StateTurn<'_>, exclusive: bool) -> Result<(Option<LockedCell>, Option<T>)> {
         let found = turn.lock(exclusive).and_then(|locked| {
             let value = locked.as_ref().map(|locked| self.cached_or_read(locked)).transpose()?;
             Ok((locked, value.flatten()))
@@ -196,7 +203,7 @@ impl<T: DeserializeOwned> State<T> {
         found.or_else(|trouble| turn.put_aside(trouble).map(|_| (None, None)))
     }
 
-    fn cached_or_read(&self, locked: &Locked) -> Result<Option<T>, Trouble> {
+    fn cached_or_read(&self, locked: &LockedCell) -> Result<Option<T>, Trouble> {
         self.target.check_version(locked, self.version)?;
         // Out of the cache: when what is done with it panics, it is not there half done.
         let cached = self.cache().take();
@@ -206,9 +213,9 @@ impl<T: DeserializeOwned> State<T> {
             return Ok(Some(cached.value));
         }
         match self.value(locked)? {
-            Value::Current(value) | Value::Migrated(value, _) => Ok(Some(value)),
-            Value::None | Value::Newer(_) => Ok(None),
-            Value::Older(version, _) => {
+            FoundValue::Current(value) | FoundValue::Migrated(value, _) => Ok(Some(value)),
+            FoundValue::None | FoundValue::Newer(_) => Ok(None),
+            FoundValue::Older(version, _) => {
                 let why = format!(
                     "the state {:?} is of version {version}, older than {}, and there is no State::migrate; State::load returns it",
                     self.name(),
@@ -221,15 +228,18 @@ impl<T: DeserializeOwned> State<T> {
 }
 
 impl<T: DeserializeOwned + Default> State<T> {
-    /// Looks at the value: never older than what any generation was told that it is saved. It is read again only when it has
-    /// changed. Where there is none, or a damaged one, which is then put aside, it is the default.
+    /// Looks at the value: never older than what any generation was told that it is saved. It is
+    /// read again only when it has changed. Where there is none, or a damaged one, which is then
+    /// put aside, it is the default.
     ///
-    /// `f` holds the lock: other threads of this process wait meanwhile, and who wants to change it.
+    /// `f` holds the lock: other threads of this process wait meanwhile, and who wants to change
+    /// it.
     ///
     /// # Errors
     ///
-    /// As for [`load`](Self::load). [`Error::is_state`]: it is of a newer version, or of an older one, and there is no
-    /// [`migrate`](Self::migrate). Damage that cannot be put aside is an error as well.
+    /// It fails as [`load`](Self::load) does. [`Error::is_state`]: it is of a newer version, or of
+    /// an older one, and there is no [`migrate`](Self::migrate). Damage that cannot be put aside is
+    /// an error as well.
     pub fn read<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R> {
         let mut turn = self.target.enter()?;
         let (locked, value) = self.begin(&mut turn, false)?;
@@ -241,11 +251,12 @@ impl<T: DeserializeOwned + Default> State<T> {
         Ok(result)
     }
 
-    /// As [`read`](Self::read), for a tokio runtime: all of it happens on a thread for blocking calls.
+    /// Reads as [`read`](Self::read) does, for a tokio runtime: all of it happens on a thread for
+    /// blocking calls.
     ///
     /// # Errors
     ///
-    /// As for [`read`](Self::read).
+    /// It fails as [`read`](Self::read) does.
     ///
     /// # Panics
     ///
@@ -260,16 +271,19 @@ impl<T: DeserializeOwned + Default> State<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Default> State<T> {
-    /// Changes the value: it is locked, read again if another generation has changed it, changed by `f`, and saved as a whole. So
-    /// of two generations that live at the same time none undoes what the other one did.
+    /// Changes the value: it is locked, read again if another generation has changed it, changed by
+    /// `f`, and saved as a whole. So of two generations that live at the same time none undoes what
+    /// the other one did.
     ///
-    /// When this returns, it is saved: a SIGKILL does not lose it ([`Kept`] says what a crash that ends all generations does).
-    /// Where there is no value, or a damaged one, which is then put aside, `f` begins with the default; with an older version it
-    /// begins with what [`migrate`](Self::migrate) returns.
+    /// When this returns, it is saved: a SIGKILL does not lose it ([`Kept`] says what a crash that
+    /// ends all generations does). Where there is no value, or a damaged one, which is then put
+    /// aside, `f` begins with the default; with an older version it begins with what
+    /// [`migrate`](Self::migrate) returns.
     ///
-    /// The value stays in the memory of the process, so that the next update only has to write. It blocks: for microseconds with a
-    /// small value, for as long as another generation holds the state, and the first time for the manager's answer. `f` holds
-    /// the lock, and must not use this state by another handle: that times out.
+    /// The value stays in the memory of the process, so that the next update only has to write. It
+    /// blocks: for microseconds with a small value, for as long as another generation holds the
+    /// state, and the first time for the manager's answer. `f` holds the lock, and must not use
+    /// this state by another handle: that times out.
     ///
     /// # Errors
     ///
@@ -277,10 +291,12 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     ///
     /// - [`Error::is_timeout`]: another generation, or another thread, holds it for longer than
     ///   [`States::lock_timeout`](crate::state::States::lock_timeout). `f` was not called.
-    /// - [`Error::is_state`]: it is of a newer version; or of an older one, and there is no [`migrate`](Self::migrate); or there is
-    ///   none, and this generation cannot make one any more, as it has handed over.
+    /// - [`Error::is_state`]: it is of a newer version; or of an older one, and there is no
+    ///   [`migrate`](Self::migrate); or there is none, and this generation cannot make one any
+    ///   more, as it has handed over.
     /// - [`Error::is_invalid`]: it is no JSON, longer than the limit, or the name cannot be used.
-    /// - For the first value of a state, as for [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
+    /// - For the first value of a state, as for
+    ///   [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
     ///
     /// # Panics
     ///
@@ -292,11 +308,12 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
         }
     }
 
-    /// As [`update`](Self::update), but when `f` returns an error, which is the inner one, nothing is saved.
+    /// Updates as [`update`](Self::update) does, but when `f` returns an error, which is the inner
+    /// one, nothing is saved.
     ///
     /// # Errors
     ///
-    /// As for [`update`](Self::update).
+    /// It fails as [`update`](Self::update) does.
     pub fn try_update<R, E>(&self, f: impl FnOnce(&mut T) -> Result<R, E>) -> Result<Result<Updated<R>, E>> {
         let mut turn = self.target.enter()?;
         let (locked, value) = self.begin(&mut turn, true)?;
@@ -305,7 +322,7 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
             Ok(result) => result,
             Err(refused) => return Ok(Err(refused)),
         };
-        let produce = |output: &mut Output<'_>| serde_json::to_writer(output, &value);
+        let produce = |output: &mut CellOutput<'_>| serde_json::to_writer(output, &value);
         let kept = match locked {
             Some(mut locked) => {
                 locked.write(&self.form(), self.target.keeps_previous(), produce)?;
@@ -317,7 +334,8 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
         Ok(Ok(Updated { result, kept }))
     }
 
-    /// As [`update`](Self::update), for a tokio runtime: all of it happens on a thread for blocking calls.
+    /// Updates as [`update`](Self::update) does, for a tokio runtime: all of it happens on a thread
+    /// for blocking calls.
     ///
     /// # Cancel safety
     ///
@@ -325,7 +343,7 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`update`](Self::update).
+    /// It fails as [`update`](Self::update) does.
     ///
     /// # Panics
     ///
@@ -343,23 +361,26 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
 }
 
 impl<T: Serialize> State<T> {
-    /// Makes it the value, whatever was there. While two generations live, the last one that saves wins: to change a part of a
-    /// value, use [`update`](Self::update).
+    /// Makes it the value, whatever was there. While two generations live, the last one that saves
+    /// wins: to change a part of a value, use [`update`](Self::update).
     ///
     /// When this returns [`Kept::Stored`], it is there again after any crash.
     ///
     /// # Errors
     ///
-    /// As for [`update`](Self::update); an older version is replaced also without a migration.
+    /// It fails as [`update`](Self::update) does; an older version is replaced also without a
+    /// migration.
     pub fn save(&self, value: &T) -> Result<Kept> {
         let ticket = self.ticket();
         self.target.publish(&self.form(), ticket, |output| serde_json::to_writer(output, value))
     }
 
-    /// As [`save`](Self::save), for a tokio runtime: it is serialized here, which takes as long as it takes and needs memory for the
-    /// JSON, and written on a thread for blocking calls.
+    /// Saves as [`save`](Self::save) does, for a tokio runtime: the value is serialized here, which
+    /// takes as long as it takes and needs memory for the JSON, and written on a thread for
+    /// blocking calls.
     ///
-    /// Of saves at the same time the last one begun wins; the others then mean: this one, or a newer one, is kept.
+    /// Of several saves at the same time, the last one that was begun wins. The others then mean
+    /// that this value, or a newer one, is kept.
     ///
     /// # Cancel safety
     ///
@@ -367,7 +388,7 @@ impl<T: Serialize> State<T> {
     ///
     /// # Errors
     ///
-    /// As for [`save`](Self::save).
+    /// It fails as [`save`](Self::save) does.
     ///
     /// # Panics
     ///

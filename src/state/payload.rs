@@ -10,20 +10,20 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use tracing::debug;
 
-/// For each system call; a state of 1 GiB is then 4096 of them.
+/// How much one system call reads or writes; a state of 1 GiB is then 4096 of them.
 pub(super) const BUFFER: usize = 256 * 1024;
-/// For a small state, or one of unknown size.
+/// The buffer for a small state, or one of unknown size.
 pub(super) const SMALL_BUFFER: usize = 16 * 1024;
 const PAGE_BYTES: u64 = PAGE as u64;
 /// What a file offset can be.
 const END: u64 = i64::MAX as u64 - PAGE_BYTES;
 
-/// The pages that belong to a payload.
+/// Returns the pages that belong to a payload.
 fn pages(payload: &Payload) -> Range<u64> {
     payload.offset..payload.offset + payload.length.next_multiple_of(PAGE_BYTES)
 }
 
-/// What is free beside these, in order; the last one has no end.
+/// Returns what is free beside these, in order; the last one has no end.
 fn gaps(used: &[Payload]) -> Vec<Range<u64>> {
     let mut used: Vec<_> = used.iter().filter(|payload| payload.length > 0).map(pages).collect();
     used.sort_by_key(|pages| pages.start);
@@ -38,7 +38,8 @@ fn gaps(used: &[Payload]) -> Vec<Range<u64>> {
     gaps
 }
 
-/// Gives back everything but the headers and these payloads: the ones before, and what a killed writer has left.
+/// Gives back everything but the headers and these payloads: the ones before, and what a killed
+/// writer has left.
 pub(super) fn keep_only(file: &File, used: &[Payload]) {
     let done = file.metadata().and_then(|metadata| {
         // Of a page only a part of which is punched, nothing is given back.
@@ -52,12 +53,13 @@ pub(super) fn keep_only(file: &File, used: &[Payload]) {
 
 /// Writes a payload of unknown length into the free pages.
 ///
-/// It begins where the one before would fit, and when it gets longer than that gap it moves on to the next one. A first pass that
-/// only counts was rejected: it would serialize twice, and a `Serialize` need not say the same twice.
+/// It begins where the one before would fit, and when it gets longer than that gap it moves on to
+/// the next one. A first pass that only counts was rejected: it would serialize twice, and a
+/// `Serialize` need not say the same twice.
 pub(super) struct Writer<'a> {
     file: &'a File,
     gap: Range<u64>,
-    /// Behind `gap`.
+    /// The free ranges behind `gap`.
     gaps: std::vec::IntoIter<Range<u64>>,
     hasher: Hasher,
     length: u64,
@@ -65,7 +67,7 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// `used` are the payloads that stay; `expected` is a guess.
+    /// Makes a writer. `used` are the payloads that stay; `expected` is a guess of the length.
     pub(super) fn new(file: &'a File, used: &[Payload], expected: u64, limit: u64) -> Self {
         let gaps: Vec<_> =
             gaps(used).into_iter().skip_while(|gap| gap.end - gap.start < expected.min(END / 4)).collect();
@@ -132,8 +134,8 @@ pub struct StateReader {
 }
 
 impl StateReader {
-    /// Checks everything but the JSON; what is wrong is the end of a sentence about the state. The caller has the lock for as
-    /// long as it reads.
+    /// Checks everything but the JSON; what is wrong is the end of a sentence about the state. The
+    /// caller has the lock for as long as it reads.
     pub(super) fn open(file: &Arc<File>, payload: &Payload, limit: u64) -> Result<Self, String> {
         let size = file.metadata().map_err(|error| format!("cannot be looked at: {error}"))?.len();
         let present = size.saturating_sub(payload.offset);
@@ -160,7 +162,7 @@ impl StateReader {
         Ok(reader)
     }
 
-    /// In memory of its own, to be read when nobody has the lock any more.
+    /// Copies what is left into memory of its own, to be read when nobody has the lock any more.
     pub(super) fn detach(self) -> io::Result<Self> {
         let mut copy = memfd::create(c"handover-older")?;
         let end = self.remaining();
@@ -168,7 +170,7 @@ impl StateReader {
         Ok(Self { file: Arc::new(copy), position: 0, end })
     }
 
-    /// How many bytes there are to read.
+    /// Returns how many bytes there are to read.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.end - self.position

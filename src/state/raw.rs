@@ -1,7 +1,8 @@
 //! Memory that the application maps itself.
 
 use crate::error::{Error, Kind, Result};
-use crate::state::{States, check_name, put_aside};
+use crate::state::naming::{check_name, put_aside};
+use crate::state::states::States;
 use crate::sys::memfd::{self, Seals};
 use crate::wire::store::RESERVED;
 use std::fs::File;
@@ -18,14 +19,15 @@ pub struct RawState {
 }
 
 impl States {
-    /// Memory of that many bytes, zero at first, for the application to map: what is written to it is kept as it is written.
+    /// Returns memory of that many bytes, zero at first, for the application to map: what is
+    /// written to it is kept as it is written.
     ///
     /// Its size is sealed. The previous generation, while it drains, has the same memory.
     ///
     /// # Errors
     ///
-    /// [`Error::is_invalid`]: there is memory of another size under that name, or the name cannot be used. Else as for
-    /// [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
+    /// [`Error::is_invalid`]: there is memory of another size under that name, or the name cannot
+    /// be used. Else as for [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
     pub fn raw(&self, name: &str, size: u64) -> Result<RawState> {
         check_name(name)?;
         let entry = entry(name);
@@ -49,11 +51,11 @@ impl States {
         Ok(RawState { fd, fresh: true })
     }
 
-    /// Removes the raw state of that name. False: there was none.
+    /// Removes the raw state of that name. It returns false if there was none.
     ///
     /// # Errors
     ///
-    /// As for [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove).
+    /// It fails as [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove) does.
     pub fn remove_raw(&self, name: &str) -> Result<bool> {
         self.store.remove(&entry(name))
     }
@@ -63,7 +65,7 @@ fn entry(name: &str) -> String {
     format!("{RESERVED}raw.{name}")
 }
 
-/// Whether it is raw memory, and of which size; else what is wrong.
+/// Returns the size of raw memory; the error says why it is none.
 fn size_of(fd: &OwnedFd) -> Result<u64, String> {
     match memfd::seals(fd.as_fd()) {
         Ok(Seals::Sized) => {}

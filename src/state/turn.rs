@@ -1,8 +1,8 @@
-//! One at a time: first the threads of this process, then the generations.
+//! Users of a state take turns: first the threads of this process, then the generations.
 
 use crate::error::{Error, Kind, Result};
-use crate::state::cell::{Cell, Form, Locked, Output, Trouble};
-use crate::state::{check_name, put_aside};
+use crate::state::cell::{Cell, CellForm, CellOutput, LockedCell, Trouble};
+use crate::state::naming::{check_name, put_aside};
 use crate::systemd::fdstore::{FdStore, Kept};
 use crate::systemd::notify::after;
 use crate::wire::store::RESERVED;
@@ -14,10 +14,10 @@ use tracing::debug;
 
 /// Where a state is.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(super) struct StatePlace {
     pub(super) store: FdStore,
     pub(super) name: String,
-    pub(super) known: Arc<Known>,
+    pub(super) known: Arc<KnownState>,
     pub(super) timeout: Duration,
     /// No rollback can come any more.
     pub(super) settled: Arc<AtomicBool>,
@@ -25,8 +25,8 @@ pub(super) struct Target {
 
 /// What the handles of one name share.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    place: Mutex<Place>,
+pub(super) struct KnownState {
+    place: Mutex<Occupancy>,
     free: Condvar,
     /// The highest that this process has declared.
     pub(super) version: AtomicU32,
@@ -35,13 +35,13 @@ pub(super) struct Known {
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Occupancy {
     taken: bool,
-    held: Held,
+    held: KnownCell,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct KnownCell {
     opened: Option<Opened>,
     /// The newest save that is done, and who keeps what it saved.
     saved: Option<(u64, Kept)>,
@@ -51,25 +51,26 @@ struct Held {
 struct Opened {
     cell: Arc<Cell>,
     kept: Kept,
-    /// Of the store, when it was looked at.
+    /// The number of changes of the store when it was looked at.
     changes: u64,
 }
 
 /// The right to use the state, in this process.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    target: &'a Target,
-    held: Held,
+pub(super) struct StateTurn<'a> {
+    target: &'a StatePlace,
+    held: KnownCell,
     deadline: Instant,
 }
 
-impl Target {
+impl StatePlace {
     pub(super) fn entry(&self) -> String {
         format!("{RESERVED}state.{}", self.name)
     }
 
-    /// Waits until no other thread has it. A plain mutex was rejected: an update within an update would wait for ever.
-    pub(super) fn enter(&self) -> Result<Turn<'_>> {
+    /// Waits until no other thread has it. A plain mutex was rejected: an update within an update
+    /// would wait for ever.
+    pub(super) fn enter(&self) -> Result<StateTurn<'_>> {
         check_name(&self.name)?;
         let (deadline, mut place) = (after(self.timeout), self.known.lock());
         while place.taken {
@@ -85,15 +86,15 @@ impl Target {
             place = self.known.free.wait_timeout(place, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         place.taken = true;
-        Ok(Turn { target: self, held: std::mem::take(&mut place.held), deadline })
+        Ok(StateTurn { target: self, held: std::mem::take(&mut place.held), deadline })
     }
 
     /// Replaces the value, unless a save that was begun later is done.
     pub(super) fn publish(
         &self,
-        form: &Form,
+        form: &CellForm,
         ticket: u64,
-        produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+        produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
     ) -> Result<Kept> {
         let mut turn = self.enter()?;
         if let Some((newest, kept)) = turn.held.saved
@@ -120,8 +121,8 @@ impl Target {
         Ok(kept)
     }
 
-    /// Whether the value is none of a newer program.
-    pub(super) fn check_version(&self, locked: &Locked, ours: u32) -> Result<()> {
+    /// Checks that the value is none of a newer program.
+    pub(super) fn check_version(&self, locked: &LockedCell, ours: u32) -> Result<()> {
         let Some(newer) = locked.version().filter(|version| *version > ours) else { return Ok(()) };
         let why = format!(
             "the state {:?} is of version {newer}: a newer program has saved it, and this one knows version {ours}. \
@@ -136,31 +137,31 @@ impl Target {
     }
 }
 
-impl Known {
-    fn lock(&self) -> MutexGuard<'_, Place> {
+impl KnownState {
+    fn lock(&self) -> MutexGuard<'_, Occupancy> {
         // No code of others runs under it.
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Turn<'_> {
-    /// The state, if there is one, while no other generation changes it.
-    pub(super) fn lock(&mut self, exclusive: bool) -> Result<Option<Locked>, Trouble> {
+impl StateTurn<'_> {
+    /// Locks the state, if there is one, so that no other generation changes it meanwhile.
+    pub(super) fn lock(&mut self, exclusive: bool) -> Result<Option<LockedCell>, Trouble> {
         let Some(cell) = self.cell()? else { return Ok(None) };
         cell.lock(&self.target.name, exclusive, (self.deadline, self.target.timeout)).map(Some)
     }
 
-    /// New memory for it, into the store.
+    /// Puts new memory for it into the store.
     pub(super) fn create(
         &mut self,
-        form: &Form,
-        produce: impl FnOnce(&mut Output<'_>) -> serde_json::Result<()>,
+        form: &CellForm,
+        produce: impl FnOnce(&mut CellOutput<'_>) -> serde_json::Result<()>,
     ) -> Result<Kept> {
         let fd = Cell::create(form, produce)?;
         self.target.store.put(&self.target.entry(), &[fd])
     }
 
-    /// Damage is put aside, so that there is no state now; an error stays one.
+    /// Puts damage aside, so that there is no state now; an error stays one.
     pub(super) fn put_aside(&mut self, trouble: Trouble) -> Result<String> {
         match trouble {
             Trouble::Error(error) => Err(error),
@@ -171,19 +172,19 @@ impl Turn<'_> {
         }
     }
 
-    /// Who keeps it, as far as that is known without asking.
+    /// Returns who keeps it, as far as that is known without asking.
     pub(super) fn kept(&self) -> Kept {
         self.held.opened.as_ref().map_or(Kept::HeldOnly, |opened| opened.kept)
     }
 
-    /// Whether another generation would miss it, if it were put aside.
+    /// Returns whether another generation would miss it, if it were put aside.
     pub(super) fn is_shared(&self) -> bool {
         let elsewhere = self.held.opened.as_ref().is_some_and(|opened| opened.cell.is_shared());
         elsewhere && !self.target.store.is_standby()
     }
 
     fn cell(&mut self) -> Result<Option<Arc<Cell>>, Trouble> {
-        let Target { store, name, .. } = self.target;
+        let StatePlace { store, name, .. } = self.target;
         // Before the look, so that what changes meanwhile is seen next time.
         let changes = store.changes();
         let before = self.held.opened.take_if(|opened| opened.changes != changes);
@@ -198,7 +199,8 @@ impl Turn<'_> {
             None if fds.is_empty() => return Ok(None),
             None => {
                 let cell = newest(&fds, name)?;
-                // Somebody else has put more than one: a new open file of this one replaces them all, in the same memory.
+                // Somebody else has put more than one: a new open file of this one replaces them
+                // all, in the same memory.
                 if fds.len() > 1 {
                     let only = cell.reopen().map(|file| store.replace(&entry, &[file]));
                     debug!(?only, "the state {name:?} is in the fd store {} times", fds.len());
@@ -211,7 +213,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for StateTurn<'_> {
     fn drop(&mut self) {
         let mut place = self.target.known.lock();
         place.taken = false;
@@ -220,7 +222,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Of several, the one that was changed most often; an error is that of the first one.
+/// Returns the one of several that was changed most often; an error is that of the first one.
 fn newest(fds: &[OwnedFd], name: &str) -> Result<Cell, Trouble> {
     let mut best: Option<(u64, Cell)> = None;
     let mut wrong = None;

@@ -1,4 +1,4 @@
-//! To be in nobody's way.
+//! Running in nobody's way.
 //!
 //! # References
 //! sched(7): `SCHED_IDLE`, for which no privilege is needed; seccomp(2); proc_pid_status(5).
@@ -7,9 +7,11 @@ use std::fs;
 
 use crate::sys::status::status;
 
-/// All threads of this process run only when nobody else wants to, from now on. As far as it can be done: nothing depends on it.
+/// Lets all threads of this process run, from now on, only when nobody else wants to. It does what
+/// can be done: nothing depends on it.
 ///
-/// Not in a seccomp filter (`SystemCallFilter=~@resources` is common), which might kill whoever asks.
+/// It does not ask within a seccomp filter (`SystemCallFilter=~@resources` is common), which might
+/// kill whoever asks.
 pub(crate) fn enter() {
     if status(std::process::id(), "Seccomp").as_deref() != Some("0") {
         return;

@@ -1,4 +1,5 @@
-//! Children of ours, for jobs: in a session of their own, and ended with the thread that started them.
+//! Children of ours, for jobs: in a session of their own, and ended with the thread that started
+//! them.
 //!
 //! # References
 //! setsid(2), prctl(2) (`PR_SET_PDEATHSIG`), signal-safety(7).
@@ -10,7 +11,7 @@ use std::ptr;
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
-/// Said to a held child: go on, and execute.
+/// The byte that tells a held child to go on, and execute.
 pub(crate) const GO: u8 = b'g';
 
 /// What the child does between fork and exec.
@@ -18,20 +19,24 @@ pub(crate) const GO: u8 = b'g';
 pub(crate) struct Setup {
     /// Sent to it when the *thread* that started it ends.
     pub(crate) death_signal: Option<Signal>,
-    /// It says its pid here (4 bytes, native order), and waits for [`GO`]; then the number of our end, which it closes.
+    /// It says its pid here (4 bytes, native order), and waits for [`GO`]; then the number of our
+    /// end, which it closes.
     pub(crate) hold: Option<(OwnedFd, RawFd)>,
 }
 
-/// The command's process will lead a session and a process group of its own, with no signal blocked and each with its default
-/// action: what is ignored would stay so over the exec, and a service ignores some while it starts.
+/// Sets up the command's process: it will lead a session and a process group of its own, with no
+/// signal blocked and each with its default action. What is ignored would stay so over the exec,
+/// and a service ignores some while it starts.
 pub(crate) fn set_up(command: &mut Command, setup: Setup) {
     let us = std::process::id();
-    // SAFETY: between fork and exec only async-signal-safe system calls follow, and nothing allocates.
+    // SAFETY: between fork and exec only async-signal-safe system calls follow, and nothing
+    // allocates.
     unsafe { command.pre_exec(move || child(us, &setup)) };
 }
 
 fn child(parent: u32, setup: &Setup) -> io::Result<()> {
-    // SAFETY: system calls on the child's own signal table and mask, and on fds that it owns copies of.
+    // SAFETY: system calls on the child's own signal table and mask, and on fds that it owns copies
+    // of.
     unsafe {
         // While it is held nobody else would end it.
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;

@@ -1,7 +1,9 @@
-//! Which socket is at the other end of a connection within this machine: its inode, as `/proc/PID/fd` names it.
+//! Which socket is at the other end of a connection within this machine: its inode, as
+//! `/proc/PID/fd` names it.
 //!
 //! # References
-//! sock_diag(7). An exact lookup, not a dump: its cost does not grow with the number of connections.
+//! sock_diag(7). An exact lookup, not a dump: its cost does not grow with the number of
+//! connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +41,8 @@ pub struct Diag(OwnedFd);
 pub struct Tcp {
     /// The inode of the socket.
     pub inode: u64,
-    /// Its peer may still get what is sent to it. False of a listener, too, which is found where there is no connection.
+    /// Its peer may still get what is sent to it. False of a listener, too, which is found where
+    /// there is no connection.
     pub sends: bool,
 }
 
@@ -55,7 +58,8 @@ impl Diag {
         Ok(Self(fd))
     }
 
-    /// The socket bound to `own` whose peer is `other`. Without one, whatever listens at `own`.
+    /// Finds the socket bound to `own` whose peer is `other`. Without one it is whatever listens at
+    /// `own`.
     ///
     /// # Errors
     /// The kernel does not answer.
@@ -77,7 +81,8 @@ impl Diag {
         Ok((inode != 0).then_some(Tcp { inode, sends }))
     }
 
-    /// The inode at the other end of the Unix socket with that inode. `None`: nobody has accepted it, or there is no such socket.
+    /// Finds the inode at the other end of the Unix socket with that inode. It is `None` if nobody
+    /// has accepted it, or there is no such socket.
     ///
     /// # Errors
     /// The kernel does not answer.
@@ -101,7 +106,7 @@ impl Diag {
         Ok(None)
     }
 
-    /// The answer without its header. `None`: there is no such socket.
+    /// Returns the answer without its header, or `None` if there is no such socket.
     fn ask(&self, request: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let length = u32::try_from(HEADER + request.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut message = length.to_ne_bytes().to_vec();
@@ -124,7 +129,8 @@ impl Diag {
     }
 }
 
-/// Whether that process has that socket open. One whose descriptors may not be read has none that we know of.
+/// Returns whether that process has that socket open. One whose descriptors may not be read has
+/// none that we know of.
 pub fn holds(pid: u32, inode: u64) -> bool {
     let wanted = format!("socket:[{inode}]");
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();

@@ -1,8 +1,10 @@
-//! The kernel's table of a process's fds, made as large as needed before it has threads. To make it larger later takes the kernel 10 ms
-//! and more as soon as there are two threads, and whoever opens or accepts something in that time waits for it.
+//! The kernel's table of a process's fds, made as large as needed before it has threads. To make it
+//! larger later takes the kernel 10 ms and more as soon as there are two threads, and whoever opens
+//! or accepts something in that time waits for it.
 //!
 //! # References
-//! proc_pid_status(5): `FDSize`; fcntl(2): `F_DUPFD`; "RCU grace period" in the kernel's documentation.
+//! proc_pid_status(5): `FDSize`; fcntl(2): `F_DUPFD`; "RCU grace period" in the kernel's
+//! documentation.
 
 use std::io;
 use std::os::fd::{AsFd as _, RawFd};
@@ -12,22 +14,24 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::sys::socket::duplicate_above;
 use crate::sys::status::status;
 
-/// Entries that a table has at least: the soft limit (`LimitNOFILE=`) that systemd gives. 8 bytes each.
+/// Entries that a table has at least: the soft limit (`LimitNOFILE=`) that systemd gives. 8 bytes
+/// each.
 const LEAST: u64 = 1024;
 
-/// So many entries the table of a new process shall have: as many as that one's, which it is to follow.
+/// Returns how many entries the table of a new process shall have: as many as that of the process
+/// which it is to follow.
 pub(crate) fn entries_like(pid: u32) -> RawFd {
     let entries = status(pid, "FDSize").and_then(|entries| entries.parse().ok()).unwrap_or(LEAST);
     within_limit(entries.max(LEAST))
 }
 
-/// This process's own, to the least. Blocks for as long as the kernel needs.
+/// Enlarges this process's own table to the least size. It blocks for as long as the kernel needs.
 pub(crate) fn enlarge() -> io::Result<()> {
     let (end, _) = io::pipe()?;
     duplicate_above(end.as_fd(), within_limit(LEAST) - 1).map(drop)
 }
 
-/// There are no numbers beyond.
+/// Cuts the number to the limit: there are no fds beyond.
 fn within_limit(entries: u64) -> RawFd {
     let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(LEAST, |(soft, _)| soft);
     RawFd::try_from(entries.min(soft)).unwrap_or(RawFd::MAX)

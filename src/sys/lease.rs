@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 
-/// Asks for a read lease, which nobody gets while somebody could write, and gives it back. Such a file cannot be executed (ETXTBSY).
+/// Asks for a read lease, which nobody gets while somebody could write, and gives it back. Such a
+/// file cannot be executed (ETXTBSY).
 ///
-/// The file must be open for reading only. Who is neither its owner nor has `CAP_LEASE`, or is on a filesystem without leases, is not
-/// told: `false`.
+/// The file must be open for reading only. Who is neither its owner nor has `CAP_LEASE`, or is on a
+/// filesystem without leases, is not told: `false`.
 ///
 /// # References
 /// - fcntl(2), `F_SETLEASE`

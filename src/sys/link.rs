@@ -10,7 +10,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv, recvmsg, socketpair,
 };
 
-/// A connected pair, close-on-exec and nonblocking.
+/// Makes a connected pair, close-on-exec and nonblocking.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
@@ -22,7 +22,8 @@ pub(crate) fn receive(
     max_bytes: usize,
     max_fds: usize,
 ) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    // as long as it is: to clear the longest for each would be a part of a reload that one can measure
+    // as long as it is: to clear the longest for each would be a part of a reload that one can
+    // measure
     let length = recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
     let mut bytes = vec![0; length.min(max_bytes)];
     let mut space = vec![0; nix::sys::socket::cmsg_space::<RawFd>() + max_fds * size_of::<RawFd>()];
@@ -50,12 +51,14 @@ pub(crate) fn receive(
     Ok(Some((bytes, fds)))
 }
 
-/// Takes an fd that the environment promises to be ours. Fails if it is not open or not a Unix socket.
+/// Takes an fd that the environment promises to be ours. Fails if it is not open or not a Unix
+/// socket.
 pub(crate) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: only borrowed to be looked at; a closed fd answers EBADF.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     nix::sys::socket::getpeername::<UnixAddr>(fd)?;
     nix::fcntl::fcntl(borrowed, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-    // SAFETY: it is open, and the environment says that it was opened for us; the caller adopts it once.
+    // SAFETY: it is open, and the environment says that it was opened for us; the caller adopts it
+    // once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -7,9 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// What the receive buffer of a stream socket holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// At least one byte.
+    /// At least one byte is there.
     Bytes,
-    /// Nothing, so far.
+    /// Nothing is there so far.
     Nothing,
     /// The peer has closed its side, or the connection is broken.
     End,

@@ -1,5 +1,5 @@
-//! Low fd numbers, held for those that the next start passes on: then the new process needs a copy of a short table only,
-//! however many connections have the numbers above.
+//! Low fd numbers, held for those that the next start passes on: then the new process needs a copy
+//! of a short table only, however many connections have the numbers above.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -9,7 +9,9 @@ use nix::fcntl::OFlag;
 use nix::unistd::dup3;
 
 use crate::sys::socket::duplicate_above;
-use crate::sys::spawn::LISTEN_FDS_START;
+
+/// The first fd that sd_listen_fds(3) looks at.
+pub(crate) const LISTEN_FDS_START: RawFd = 3;
 
 /// Numbers that are open with nothing behind them.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(crate) struct Placed<'a> {
 }
 
 impl LowFds {
-    /// The lowest numbers that are free now and beyond what as many passed fds become.
+    /// Holds the lowest numbers that are free now and beyond what as many passed fds become.
     pub(crate) fn hold(count: usize) -> io::Result<Self> {
         let beyond = RawFd::try_from(count).ok().and_then(|count| count.checked_add(LISTEN_FDS_START));
         let beyond = beyond.ok_or(io::ErrorKind::InvalidInput)?;
@@ -37,7 +39,7 @@ impl LowFds {
         Ok(Self { nothing, slots: Mutex::new(slots) })
     }
 
-    /// `None`: more than are held.
+    /// Copies the fds to the held numbers. It returns `None` if they are more than are held.
     pub(crate) fn place(&self, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Placed<'_>>> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if fds.len() > slots.len() {

@@ -1,7 +1,9 @@
-//! A socket that processes send sd_notify(3) messages to, with who each is from and the fds that come along.
+//! A socket that processes send sd_notify(3) messages to, with who each is from and the fds that
+//! come along.
 //!
 //! # References
-//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; an address of no length makes the kernel choose an abstract name.
+//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; an address of no length makes the
+//! kernel choose an abstract name.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -23,20 +25,22 @@ const MAX_FDS: usize = 253;
 pub struct Letter {
     /// What it says: lines such as `READY=1`.
     pub bytes: Vec<u8>,
-    /// `None`: of a PID namespace that ours cannot see.
+    /// The sender, or `None` if it is of a PID namespace that ours cannot see.
     pub pid: Option<u32>,
-    /// What came along. Dropped, that of a `BARRIER=1` tells its sender that all before it was read.
+    /// What came along. Dropped, that of a `BARRIER=1` tells its sender that all before it was
+    /// read.
     pub fds: Vec<OwnedFd>,
 }
 
 impl Letter {
-    /// The value of a line `NAME=…`, the first if there are several. `None`, too, if the message is no text.
+    /// Returns the value of the first line `NAME=…`, or `None` if there is no such line, or the
+    /// message is no text.
     pub fn field(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(&self.bytes).ok()?.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
-/// Makes a socket that is nonblocking, with an abstract [name] that nobody else has.
+/// Opens a socket, nonblocking and close-on-exec, of an abstract [name] that nobody else has.
 ///
 /// # Errors
 /// There are no fds left.
@@ -48,7 +52,7 @@ pub fn open() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Makes a blocking socket at a path.
+/// Opens a blocking socket at a path.
 ///
 /// # Errors
 /// There is something at the path already, or it cannot be made there.
@@ -58,7 +62,7 @@ pub fn bind(path: &Path) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Tells the name of a socket that [`open`] made, as `NOTIFY_SOCKET` has it.
+/// Returns the name of a socket that [`open`] made, as `NOTIFY_SOCKET` has it.
 ///
 /// # Errors
 /// It is another socket.
@@ -68,11 +72,11 @@ pub fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
     Ok(format!("@{}", name.ok_or(io::ErrorKind::InvalidData)?))
 }
 
-/// Reads the next message. systemd takes at most 4,096 bytes.
+/// Receives the next letter. systemd takes at most 4,096 bytes.
 ///
 /// # Errors
-/// With `WouldBlock` if there is none, and the socket is nonblocking or its timeout is over; with `InvalidData` if it is longer than `limit`:
-/// then it is gone.
+/// With `WouldBlock` if there is none, and the socket is nonblocking or its timeout is over; with
+/// `InvalidData` if it is longer than `limit`: then it is gone.
 pub fn receive(socket: impl AsFd, limit: usize) -> io::Result<Letter> {
     let socket = socket.as_fd();
     let mut bytes = vec![0; limit + 1];

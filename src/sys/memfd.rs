@@ -1,4 +1,5 @@
-//! Memory files: bytes that two processes share, sealed so that nobody can change them, or changed under a lock.
+//! Memory files: bytes that two processes share, sealed so that nobody can change them, or changed
+//! under a lock.
 //!
 //! # References
 //! memfd_create(2), fcntl(2) "Open file description locks", fallocate(2).
@@ -12,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// A memfd that holds these bytes and can never change again.
+/// Makes a memfd that holds these bytes and can never change again.
 pub(crate) fn sealed(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = create(name)?;
     file.write_all(bytes)?;
@@ -20,19 +21,19 @@ pub(crate) fn sealed(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// An empty one, to be written and then [sealed](seal).
+/// Makes an empty memfd, to be written and then [sealed](seal).
 pub(crate) fn create(name: &CStr) -> io::Result<File> {
     Ok(File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?))
 }
 
-/// Nobody can change it any more.
+/// Seals the file, so that nobody can change it any more.
 pub(crate) fn seal(file: &File) -> io::Result<()> {
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(())
 }
 
-/// Of that size for ever, so that a mapping of it never faults.
+/// Makes a memfd of that size for ever, so that a mapping of it never faults.
 pub(crate) fn sized(name: &CStr, size: u64) -> io::Result<OwnedFd> {
     let file = create(name)?;
     file.set_len(size)?;
@@ -41,13 +42,14 @@ pub(crate) fn sized(name: &CStr, size: u64) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// It can be written and can grow, but what is there stays, for ever.
+/// Seals the file so that it can be written and can grow, but what is there stays, for ever.
 pub(crate) fn seal_growing(file: &File) -> io::Result<()> {
     fcntl(file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL))?;
     Ok(())
 }
 
-/// The same memory as an open file of its own: with locks and a position that no other holder of `fd` shares.
+/// Opens the same memory as an open file of its own: with locks and a position that no other holder
+/// of `fd` shares.
 pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
     File::options().read(true).write(true).open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
@@ -69,7 +71,8 @@ pub(crate) enum Lock {
 }
 
 impl Lock {
-    /// False: somebody else has it. The lock is the open file's, and ends with it: with the process at the latest.
+    /// Tries to take the lock; false means that somebody else has it. The lock is the open file's,
+    /// and ends with it: with the process at the latest.
     pub(crate) fn try_take(self, file: &File, exclusive: bool) -> io::Result<bool> {
         let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
         match fcntl(file, FcntlArg::F_OFD_SETLK(&self.describe(kind))) {
@@ -84,7 +87,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Whether another open file has it.
+    /// Returns whether another open file has the lock.
     pub(crate) fn is_elsewhere(self, file: &File) -> io::Result<bool> {
         let mut lock = self.describe(libc::F_WRLCK);
         fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
@@ -140,7 +143,7 @@ pub(crate) fn seals(fd: BorrowedFd<'_>) -> io::Result<Seals> {
     })
 }
 
-/// All bytes of it.
+/// Reads all bytes of it.
 pub(crate) fn read(fd: OwnedFd) -> io::Result<Vec<u8>> {
     let mut file = File::from(fd);
     file.rewind()?;

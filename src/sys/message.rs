@@ -29,9 +29,10 @@ pub(crate) enum Address {
     Unix(UnixSocketAddr),
 }
 
-/// Never blocks.
+/// Receives a message, with its sender. It never blocks.
 ///
-/// Not by nix: its `recvmsg` takes the length of a Unix address for known, and leaves that of a nameless sender uninitialized.
+/// It does not use nix, whose `recvmsg` takes the length of a Unix address for known, and leaves
+/// that of a nameless sender uninitialized.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     // SAFETY: all zeroes is a valid sockaddr_storage: of no family.
     let mut from = Name { storage: unsafe { std::mem::zeroed() }, length: 0 };
@@ -47,8 +48,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
         message.msg_iovlen = 1;
         message.msg_control = (&raw mut space).cast();
         message.msg_controllen = SPACE;
-        // SAFETY: each pointer in the header is to something of ours that lives on, with its own length beside it; the fd
-        // is open while it is borrowed.
+        // SAFETY: each pointer in the header is to something of ours that lives on, with its own
+        // length beside it; the fd is open while it is borrowed.
         match usize::try_from(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) }) {
             Ok(length) => break length,
             Err(_) => match Errno::last() {
@@ -69,7 +70,8 @@ const UCRED: libc::c_uint = 12;
 const _: () = assert!(size_of::<libc::sockaddr_storage>() == STORAGE as usize);
 const _: () = assert!(size_of::<libc::ucred>() == UCRED as usize);
 
-/// Room for one `SCM_CREDENTIALS`. Fds that somebody sends along do not fit, so that the kernel closes them.
+/// The room for one `SCM_CREDENTIALS`. Fds that somebody sends along do not fit, so that the kernel
+/// closes them.
 // SAFETY: this only computes.
 const SPACE: usize = unsafe { libc::CMSG_SPACE(UCRED) } as usize;
 
@@ -77,10 +79,12 @@ const SPACE: usize = unsafe { libc::CMSG_SPACE(UCRED) } as usize;
 #[repr(C, align(8))]
 struct Space([u8; SPACE]);
 
-/// Of a message that the kernel has filled in, with its control buffer still alive.
+/// Reads the credentials of a message that the kernel has filled in, with its control buffer still
+/// alive.
 fn credentials(message: &libc::msghdr) -> Option<Credentials> {
-    // SAFETY: the kernel has set msg_controllen to what it wrote to our aligned buffer, and the macros stay within it; what
-    // is read is a ucred, because its type says so and its length is checked.
+    // SAFETY: the kernel has set msg_controllen to what it wrote to our aligned buffer, and the
+    // macros stay within it; what is read is a ucred, because its type says so and its length is
+    // checked.
     unsafe {
         let control = libc::CMSG_FIRSTHDR(message).as_ref()?;
         let whole = control.cmsg_len >= libc::CMSG_LEN(UCRED) as usize;
@@ -107,8 +111,8 @@ impl Name {
         let is = |size: usize| self.length >= size;
         match libc::c_int::from(self.storage.ss_family) {
             libc::AF_INET if is(size_of::<libc::sockaddr_in>()) => {
-                // SAFETY: a sockaddr_storage has room and alignment for each kind of address, any bytes are valid ones,
-                // and these were written by the kernel.
+                // SAFETY: a sockaddr_storage has room and alignment for each kind of address, any
+                // bytes are valid ones, and these were written by the kernel.
                 let v4 = unsafe { &*pointer.cast::<libc::sockaddr_in>() };
                 let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
                 Some(Address::Inet(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into()))
@@ -129,13 +133,13 @@ impl Name {
                 };
                 Some(Address::Unix(address.ok()?))
             }
-            // A nameless Unix sender, netlink.
+            // The sender is a nameless Unix socket, or netlink.
             _ => None,
         }
     }
 }
 
-/// Never blocks, and no SIGPIPE.
+/// Sends a message to that address. It never blocks, and raises no SIGPIPE.
 pub(crate) fn send_to(socket: BorrowedFd<'_>, bytes: &[u8], to: &Address) -> io::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     loop {
@@ -150,7 +154,7 @@ pub(crate) fn send_to(socket: BorrowedFd<'_>, bytes: &[u8], to: &Address) -> io:
     }
 }
 
-/// What is there to be read. Never blocks if the fd is nonblocking.
+/// Reads what is there. It never blocks if the fd is nonblocking.
 pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match nix::unistd::read(fd, buffer) {
@@ -160,15 +164,15 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// One message of a POSIX message queue; its length. The buffer must have [`queue_message_size`]. Never blocks if the fd
-/// is nonblocking.
+/// Receives one message of a POSIX message queue, and returns its length. The buffer must have
+/// [`queue_message_size`]. It never blocks if the fd is nonblocking.
 ///
 /// # References
 /// - mq_receive(3). On Linux a queue's descriptor is a file descriptor.
 pub(crate) fn receive_queued(queue: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
-        // SAFETY: pointer and length are those of one buffer of ours, and the fd is open while it is borrowed; the
-        // priority may be null.
+        // SAFETY: pointer and length are those of one buffer of ours, and the fd is open while it
+        // is borrowed; the priority may be null.
         let length = unsafe {
             libc::mq_receive(queue.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), std::ptr::null_mut())
         };
@@ -182,7 +186,7 @@ pub(crate) fn receive_queued(queue: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Re
     }
 }
 
-/// The longest message that the queue can have.
+/// Returns the length of the longest message that the queue can have.
 pub(crate) fn queue_message_size(queue: BorrowedFd<'_>) -> io::Result<usize> {
     let mut attributes = std::mem::MaybeUninit::<libc::mq_attr>::uninit();
     // SAFETY: mq_getattr writes a whole mq_attr or fails; the fd is open while it is borrowed.
@@ -193,7 +197,7 @@ pub(crate) fn queue_message_size(queue: BorrowedFd<'_>) -> io::Result<usize> {
     usize::try_from(attributes.mq_msgsize).map_err(|_| Errno::EINVAL.into())
 }
 
-/// How much a pipe or FIFO can hold.
+/// Returns how much a pipe or FIFO can hold.
 pub(crate) fn pipe_size(pipe: BorrowedFd<'_>) -> io::Result<usize> {
     let size = fcntl(pipe, FcntlArg::F_GETPIPE_SZ)?;
     usize::try_from(size).map_err(|_| Errno::EINVAL.into())

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A process, as the kernel vouches for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Credentials {
-    /// `None`: of a PID namespace that ours cannot see.
+    /// The process, or `None` if it is of a PID namespace that ours cannot see.
     pub(crate) pid: Option<i32>,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -20,17 +20,19 @@ impl From<UnixCredentials> for Credentials {
     }
 }
 
-/// Who connected (`SO_PEERCRED`, see unix(7)).
+/// Returns who connected (`SO_PEERCRED`, see unix(7)).
 pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
     Ok(getsockopt(&socket, sockopt::PeerCredentials)?.into())
 }
 
-/// Each datagram that arrives from now on tells who sent it (`SO_PASSCRED`). For all who share the socket.
+/// Lets each datagram that arrives from now on tell who sent it (`SO_PASSCRED`). It holds for all
+/// who share the socket.
 pub(crate) fn pass_credentials(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setsockopt(&socket, sockopt::PassCred, &true)?)
 }
 
-/// After `time` of silence the peer is asked, four times within as much time again; see tcp(7), `TCP_KEEPIDLE`.
+/// Has the peer asked after `time` of silence, four times within as much time again; see tcp(7),
+/// `TCP_KEEPIDLE`.
 pub(crate) fn keepalive(socket: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
     /// The kernel takes no more.
     const MAX: u64 = 32767;

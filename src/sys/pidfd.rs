@@ -1,4 +1,5 @@
-//! Processes by pidfd: signals that cannot hit a stranger, and how a process that is not our child ended.
+//! Processes by pidfd: signals that cannot hit a stranger, and how a process that is not our child
+//! ended.
 //!
 //! # References
 //! pidfd_open(2), pidfd_send_signal(2), waitid(2), and `linux/pidfd.h` for `PIDFD_GET_INFO`.
@@ -12,11 +13,11 @@ use std::ptr;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
-/// `_IOWR(0xFF, 11, struct pidfd_info)` in its first version, of 64 bytes.
+/// The ioctl `_IOWR(0xFF, 11, struct pidfd_info)` in its first version, of 64 bytes.
 const PIDFD_GET_INFO: u64 = 0xC040_FF0B;
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
-/// `struct pidfd_info`, first version.
+/// The kernel's `struct pidfd_info` in its first version.
 #[repr(C)]
 #[derive(Default)]
 struct PidfdInfo {
@@ -48,7 +49,7 @@ impl fmt::Display for Ended {
     }
 }
 
-/// A pidfd of a process that is known to be alive.
+/// Opens a pidfd of a process that is known to be alive.
 pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: a system call; what it returns is a new close-on-exec fd.
     unsafe {
@@ -73,7 +74,8 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// How the process ended; `None` while that cannot be told yet. Reaps it if it is our own child.
+/// Returns how the process ended, or `None` while that cannot be told yet. It reaps the process if
+/// that is our own child.
 pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
     match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
         Ok(WaitStatus::Exited(_, code)) => return Some(Ended::Exited(code)),

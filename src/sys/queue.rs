@@ -5,14 +5,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 
-/// Of a listening TCP socket: how many connections wait, and how many may.
+/// Returns how many connections wait at a listening TCP socket, and how many may.
 ///
 /// # References
-/// - tcp(7), `TCP_INFO`: of a listener the kernel tells its queue in `tcpi_unacked` and `tcpi_sacked`
+/// - tcp(7), `TCP_INFO`: of a listener the kernel tells its queue in `tcpi_unacked` and
+///   `tcpi_sacked`
 pub(crate) fn tcp_backlog(listener: BorrowedFd<'_>) -> Option<(u32, u32)> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
-    // SAFETY: the buffer is `length` bytes long and outlives the call; an older kernel fills less of it, and the rest is zeroed.
+    // SAFETY: the buffer is `length` bytes long and outlives the call; an older kernel fills less
+    // of it, and the rest is zeroed.
     let info = unsafe {
         let (fd, to) = (listener.as_raw_fd(), info.as_mut_ptr().cast());
         if libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut length) != 0 {
@@ -24,7 +26,8 @@ pub(crate) fn tcp_backlog(listener: BorrowedFd<'_>) -> Option<(u32, u32)> {
     Some((info.tcpi_unacked, info.tcpi_sacked))
 }
 
-/// In the forms of [`bind`](crate::systemd::activation::bind); `None`: it has no address.
+/// Returns the socket's address in the forms of [`bind`](crate::systemd::activation::bind), or
+/// `None` if it has none.
 pub(crate) fn bound_to(socket: BorrowedFd<'_>) -> Option<String> {
     let address: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
     if let Some(unix) = address.as_unix_addr() {

@@ -57,7 +57,7 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> io::Result<File> {
 /// The file system of POSIX message queues; see mq_overview(7).
 const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
 
-/// Whether both are the same socket, or else the same open file description.
+/// Returns whether both are the same socket, or else the same open file description.
 ///
 /// Where kcmp(2) is missing or forbidden, files that are no sockets count as different.
 pub(crate) fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
@@ -76,13 +76,14 @@ pub(crate) fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(order == 0)
 }
 
-/// Whether there is an open fd of that number.
+/// Returns whether there is an open fd of that number.
 pub(crate) fn is_open(number: i32) -> bool {
     // SAFETY: F_GETFD has no argument and touches nothing; an unused number is answered by EBADF.
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
-/// Takes the fd at `index` out of `fds`, close-on-exec from now on. None: there is none, or it was taken.
+/// Takes the fd at `index` out of `fds`, close-on-exec from now on. It is `None` if there is none,
+/// or it was taken.
 pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedFd>> {
     let Some(number) = fds.take_raw_fd(index)? else {
         return Ok(None);
@@ -90,8 +91,8 @@ pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedF
     if !is_open(number) {
         return Err(Errno::EBADF.into());
     }
-    // SAFETY: it is open, passed to this process to own, and ListenFd gives each out once per process,
-    // because it removes LISTEN_FDS when it reads it.
+    // SAFETY: it is open, passed to this process to own, and ListenFd gives each out once per
+    // process, because it removes LISTEN_FDS when it reads it.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     set_cloexec(fd.as_fd())?;
     Ok(Some(fd))
@@ -102,14 +103,14 @@ pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// A copy whose number is at least `above`, close-on-exec.
+/// Makes a copy whose number is at least `above`, close-on-exec.
 pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, above: RawFd) -> io::Result<OwnedFd> {
     let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
     // SAFETY: F_DUPFD_CLOEXEC just returned this fd; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// For all who share the open file description.
+/// Makes the fd nonblocking, for all who share the open file description.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     if !flags.contains(OFlag::O_NONBLOCK) {
@@ -118,7 +119,7 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether it stays open over an exec(2).
+/// Sets whether the fd stays open over an exec(2).
 #[cfg(feature = "supervise")]
 pub(crate) fn set_inherited(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(if on { FdFlag::empty() } else { FdFlag::FD_CLOEXEC }))?;
@@ -137,7 +138,7 @@ pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// For all who share the open file description.
+/// Makes the fd blocking, for all who share the open file description.
 #[cfg(feature = "supervise")]
 pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
@@ -145,13 +146,13 @@ pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// How many fds this process may have open (`LimitNOFILE=`).
+/// Returns how many fds this process may have open (`LimitNOFILE=`).
 pub(crate) fn max_open_files() -> usize {
     let limit = sysconf(SysconfVar::OPEN_MAX).ok().flatten();
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// A nonblocking TCP listener, or UDP socket. `[::]` takes IPv4 too.
+/// Binds a nonblocking TCP listener, or UDP socket. `[::]` takes IPv4 too.
 pub(crate) fn bind_inet(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
@@ -168,7 +169,8 @@ pub(crate) fn bind_inet(address: SocketAddr, kind: SockType) -> io::Result<Owned
     Ok(fd)
 }
 
-/// A nonblocking Unix socket, which listens unless it is one of datagrams. The file of a path gets `mode` from the start.
+/// Binds a nonblocking Unix socket, which listens unless it is one of datagrams. The file of a path
+/// gets `mode` from the start.
 pub(crate) fn bind_unix(address: &UnixAddr, kind: SockType, mode: Mode) -> io::Result<OwnedFd> {
     let fd = unix_socket(kind)?;
     // bind(2) gives the file the mode of the socket, less the umask: no moment with a wider one,
@@ -183,7 +185,8 @@ fn listen_unless_datagram(fd: &OwnedFd, kind: SockType) -> nix::Result<()> {
     if kind == SockType::Datagram { Ok(()) } else { listen(fd, Backlog::MAXCONN) }
 }
 
-/// Whether somebody listens or receives there. An answer that says neither yes nor no is an error.
+/// Returns whether somebody listens or receives there. An answer that says neither yes nor no is an
+/// error.
 pub(crate) fn is_listened_to(address: &UnixAddr) -> io::Result<bool> {
     let fd = unix_socket(SockType::Stream)?;
     match connect(fd.as_raw_fd(), address) {
@@ -210,7 +213,7 @@ pub(crate) enum Receiver {
 }
 
 impl Receiver {
-    /// A nonblocking socket, its connection made or being made.
+    /// Makes a nonblocking socket, its connection made or being made.
     pub(crate) fn connect(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Unix(address) => connect_to(AddressFamily::Unix, SockType::Datagram, address),
@@ -238,7 +241,7 @@ fn is_unsupported(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| unsupported.contains(&errno))
 }
 
-/// The pending error of a socket, for example that of a connection that could not be made.
+/// Returns the pending error of a socket, for example that of a connection that could not be made.
 pub(crate) fn pending_error(fd: BorrowedFd<'_>) -> io::Result<()> {
     match getsockopt(&fd, sockopt::SocketError)? {
         0 => Ok(()),
@@ -246,7 +249,8 @@ pub(crate) fn pending_error(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Blocks until one of the events, an error or a hangup. False: the deadline passed.
+/// Blocks until one of the events, an error or a hangup. It returns false when the deadline has
+/// passed.
 pub(crate) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -273,7 +277,8 @@ fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int
     const LENGTH: libc::socklen_t = 4;
     const { assert!(size_of::<libc::c_int>() == LENGTH as usize) };
     let mut length = LENGTH;
-    // SAFETY: value and length are ours, length is that of value, and the fd is open while it is borrowed.
+    // SAFETY: value and length are ours, length is that of value, and the fd is open while it is
+    // borrowed.
     let result =
         unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length) };
     Errno::result(result)?;

@@ -1,5 +1,5 @@
-//! Starting a program by a vfork-like clone: the cost does not grow with our memory, and the new process can be a
-//! child of our own parent.
+//! Starting a program by a vfork-like clone: the cost does not grow with our memory, and the new
+//! process can be a child of our own parent.
 //!
 //! # References
 //! clone(2), vfork(2), sd_listen_fds(3).
@@ -14,13 +14,12 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use crate::sys::low::LowFds;
 use crate::sys::socket::duplicate_above;
 
-/// The first fd that sd_listen_fds(3) looks at.
-pub(crate) const LISTEN_FDS_START: RawFd = 3;
+pub(crate) use crate::sys::low::LISTEN_FDS_START;
 
-/// Room for the child's few frames: it makes system calls and nothing else.
+/// The room for the child's few frames: it makes system calls and nothing else.
 const STACK: usize = 64 * 1024;
 
-/// Digits of the largest pid, and the NUL.
+/// The room for the digits of the largest pid, and the NUL.
 const PID_ROOM: usize = 11;
 
 /// Whose child the new process becomes.
@@ -28,7 +27,8 @@ const PID_ROOM: usize = 11;
 pub(crate) enum Parent {
     /// Ours.
     Us,
-    /// Our own parent's, which is the service manager (`CLONE_PARENT`). Not possible for PID 1 of a namespace.
+    /// Our own parent's, which is the service manager (`CLONE_PARENT`). It is not possible for PID
+    /// 1 of a namespace.
     Manager,
 }
 
@@ -37,24 +37,24 @@ pub(crate) enum Parent {
 pub(crate) struct Spawn<'a> {
     pub(crate) program: CString,
     pub(crate) args: Vec<CString>,
-    /// `NAME=value`.
+    /// The variables, each as `NAME=value`.
     pub(crate) env: Vec<CString>,
     /// Variables that are set to the new process's own pid.
     pub(crate) pid_variables: &'a [&'static str],
     pub(crate) directory: Option<CString>,
     /// They become 3, 4, 5…; everything else of ours must be close-on-exec.
     pub(crate) fds: Vec<BorrowedFd<'a>>,
-    /// Numbers that they can be copied at, so that nothing of what is above needs to be copied for the new process. Neither the
-    /// program nor the directory may be named by an fd then.
+    /// Numbers that they can be copied at, so that nothing of what is above needs to be copied for
+    /// the new process. Neither the program nor the directory may be named by an fd then.
     pub(crate) low: Option<&'a LowFds>,
     /// The number that the first of them becomes instead of 3.
     pub(crate) first_fd: RawFd,
-    /// So many entries its table of fds has from the start, as far as there is memory.
+    /// How many entries its table of fds has from the start, as far as there is memory.
     pub(crate) table: RawFd,
     pub(crate) parent: Parent,
     /// Signals that it ignores until it installs handlers.
     pub(crate) ignored: &'a [Signal],
-    /// It leads a session and a process group of its own.
+    /// Whether it leads a session and a process group of its own.
     pub(crate) session: bool,
     /// Sent to it when the *thread* that starts it ends.
     pub(crate) death_signal: Option<Signal>,
@@ -70,9 +70,10 @@ pub(crate) struct Spawned {
 impl Spawn<'_> {
     /// Starts the program. Blocks until it was executed (about a millisecond) or could not be.
     ///
-    /// In the new process all signals have their default actions and none is blocked, except that some are ignored, SIGHUP
-    /// first of all: its default action is death, and a reload request must not kill a generation that has no handler yet. Ignored
-    /// rather than blocked: a program installs its handler over both, but only few programs unblock.
+    /// In the new process all signals have their default actions and none is blocked, except that
+    /// some are ignored, SIGHUP first of all: its default action is death, and a reload request
+    /// must not kill a generation that has no handler yet. Ignored rather than blocked: a program
+    /// installs its handler over both, but only few programs unblock.
     pub(crate) fn start(&self) -> io::Result<Spawned> {
         if let Some(low) = self.low.filter(|_| self.first_fd == LISTEN_FDS_START)
             && let Some(placed) = low.place(&self.fds)?
@@ -93,8 +94,9 @@ impl Spawn<'_> {
         self.start_with(&sources, None)?.ok_or(io::ErrorKind::Unsupported.into())
     }
 
-    /// `sources`: the numbers of the fds, all beyond what they become. `split`: from where on the new process needs none of
-    /// ours. `None`: it could not have a table of fds of its own in that way.
+    /// Starts the program with the fds at the numbers `sources`, all beyond what they become. From
+    /// `split` on the new process needs none of our fds. It returns `None` if the process could not
+    /// have a table of fds of its own in that way.
     fn start_with(&self, sources: &[RawFd], split: Option<RawFd>) -> io::Result<Option<Spawned>> {
         let mut pids: Vec<Vec<u8>> = Vec::new();
         for name in self.pid_variables {
@@ -110,7 +112,7 @@ impl Spawn<'_> {
         let args = pointers(self.args.iter().map(|a| a.as_ptr()));
         let env = pointers(self.env.iter().map(|e| e.as_ptr()).chain(pids.iter().map(|p| p.as_ptr().cast())));
 
-        let mut child = Child {
+        let mut child = ChildSetup {
             program: self.program.as_ptr(),
             args: args.as_ptr(),
             env: env.as_ptr(),
@@ -136,7 +138,8 @@ impl Spawn<'_> {
         let restored = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
         let (pid, pidfd) = started?;
         restored?;
-        // SAFETY: the child wrote it, and has executed or exited by now; volatile because the compiler saw no write.
+        // SAFETY: the child wrote it, and has executed or exited by now; volatile because the
+        // compiler saw no write.
         let (errno, is_split) =
             unsafe { (ptr::read_volatile(&raw const child.errno), ptr::read_volatile(&raw const child.is_split)) };
         if errno == 0 {
@@ -149,7 +152,7 @@ impl Spawn<'_> {
     }
 }
 
-/// Signals go from 1 to 64.
+/// Returns the bit of a signal; signals go from 1 to 64.
 const fn bit(signal: c_int) -> u64 {
     1 << (signal - 1)
 }
@@ -158,13 +161,15 @@ fn pointers<T>(of: impl Iterator<Item = *const T>) -> Vec<*const T> {
     of.chain([ptr::null()]).collect()
 }
 
-/// Pointers into the parent's memory, which the child shares and the parent keeps: it is suspended meanwhile.
-struct Child {
+/// Pointers into the parent's memory, which the child shares and the parent keeps: it is suspended
+/// meanwhile.
+struct ChildSetup {
     program: *const c_char,
     args: *const *const c_char,
     env: *const *const c_char,
     directory: *const c_char,
-    /// Its table of fds is ours until it has made one of its own, with those below this. 0: it is a copy from the beginning.
+    /// Its table of fds is ours until it has made one of its own, with those below this. 0: it is a
+    /// copy from the beginning.
     split: c_uint,
     is_split: bool,
     fds: *const RawFd,
@@ -176,12 +181,12 @@ struct Child {
     /// A bit for each signal.
     ignored: u64,
     session: bool,
-    /// 0: none.
+    /// The signal that it gets when the thread that started it ends; 0 for none.
     death_signal: c_int,
     errno: c_int,
 }
 
-impl Child {
+impl ChildSetup {
     fn clone(&mut self, parent: Parent) -> io::Result<(u32, OwnedFd)> {
         // not cleared: it needs one page or two of it
         let mut stack = Box::<[u128]>::new_uninit_slice(STACK / size_of::<u128>());
@@ -193,8 +198,9 @@ impl Child {
             flags |= libc::CLONE_FILES;
         }
         let mut pidfd: RawFd = -1;
-        // SAFETY: `run` only makes async-signal-safe calls on pointers that live until clone returns (CLONE_VFORK
-        // suspends us until the child has executed or exited); the stack is aligned and grows down from its end.
+        // SAFETY: `run` only makes async-signal-safe calls on pointers that live until clone
+        // returns (CLONE_VFORK suspends us until the child has executed or exited); the stack is
+        // aligned and grows down from its end.
         let pid = unsafe {
             let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
             libc::clone(
@@ -215,11 +221,12 @@ impl Child {
     }
 }
 
-/// In the child, in the parent's memory, on its own stack.
+/// Runs in the child, in the parent's memory, on its own stack.
 extern "C" fn run(child: *mut c_void) -> c_int {
-    // SAFETY: the only caller passes its own `Child`, and waits until we are gone. Only system calls follow.
+    // SAFETY: the only caller passes its own `ChildSetup`, and waits until we are gone. Only system
+    // calls follow.
     unsafe {
-        let child = child.cast::<Child>();
+        let child = child.cast::<ChildSetup>();
         match split(child).and_then(|()| prepare(&*child)) {
             Ok(()) => {
                 libc::execve((*child).program, (*child).args, (*child).env);
@@ -230,9 +237,11 @@ extern "C" fn run(child: *mut c_void) -> c_int {
     }
 }
 
+/// Notes the error for the parent, and exits.
+///
 /// # Safety
-/// In the child of [`Child::clone`] only.
-unsafe fn fail(child: *mut Child) -> ! {
+/// It may be called in the child of [`ChildSetup::clone`] only.
+unsafe fn fail(child: *mut ChildSetup) -> ! {
     // SAFETY: see above; the parent reads errno after we are gone.
     unsafe {
         ptr::write_volatile(&raw mut (*child).errno, *libc::__errno_location());
@@ -240,11 +249,11 @@ unsafe fn fail(child: *mut Child) -> ! {
     }
 }
 
-/// From here on the fds are its own.
+/// Gives the child a table of fds of its own: from here on the fds are not ours.
 ///
 /// # Safety
-/// In the child of [`Child::clone`] only, before anything else.
-unsafe fn split(child: *mut Child) -> Result<(), ()> {
+/// It may be called in the child of [`ChildSetup::clone`] only, before anything else.
+unsafe fn split(child: *mut ChildSetup) -> Result<(), ()> {
     // SAFETY: see above; close_range changes no memory, and no table but the one that it makes.
     unsafe {
         if (*child).split != 0 {
@@ -257,10 +266,13 @@ unsafe fn split(child: *mut Child) -> Result<(), ()> {
     Ok(())
 }
 
+/// Makes the process what the program shall find: signals, session, fds, directory.
+///
 /// # Safety
-/// In the child of [`Child::clone`] only.
-unsafe fn prepare(child: &Child) -> Result<(), ()> {
-    // SAFETY: system calls on our own copies of the fd table, signal table and mask; pointers as in `Child`.
+/// It may be called in the child of [`ChildSetup::clone`] only.
+unsafe fn prepare(child: &ChildSetup) -> Result<(), ()> {
+    // SAFETY: system calls on our own copies of the fd table, signal table and mask; pointers as in
+    // `ChildSetup`.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         for signal in 1..=libc::SIGRTMAX() {
@@ -290,8 +302,9 @@ unsafe fn prepare(child: &Child) -> Result<(), ()> {
         // Its table is nobody else's now, which makes this cheap, and the exec keeps its size.
         let open = if child.fd_count > 0 { child.first_fd } else { libc::STDIN_FILENO };
         libc::fcntl(open, libc::F_DUPFD_CLOEXEC, child.table - 1);
-        // What some library opened without close-on-exec would be handed on for ever. Closed by the exec, not now: the program itself may
-        // be named by an fd of ours. Before Linux 5.11: as it is.
+        // What some library opened without close-on-exec would be handed on for ever. Closed by the
+        // exec, not now: the program itself may be named by an fd of ours. Before Linux 5.11: as it
+        // is.
         let from = beyond.max(LISTEN_FDS_START).cast_unsigned();
         libc::syscall(libc::SYS_close_range, from, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         let pid = libc::getpid().cast_unsigned();
@@ -310,6 +323,8 @@ unsafe fn prepare(child: &Child) -> Result<(), ()> {
     Ok(())
 }
 
+/// Writes a number in decimal digits.
+///
 /// # Safety
 /// `to` has room for [`PID_ROOM`] bytes, zeroed.
 unsafe fn write_decimal(to: *mut c_char, mut number: u32) {

@@ -7,15 +7,16 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-/// Among the kernel's flags of a process.
+/// One of the kernel's flags of a process: it has not executed a program since its fork.
 const PF_FORKNOEXEC: u64 = 0x40;
 
-/// A process as proc_pid_stat(5) shows it.
+/// What is taken from proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// Its pid.
     pub pid: u32,
-    /// Its first thread has ended: a zombie, or just being removed. Other threads may still be ending.
+    /// Its first thread has ended: a zombie, or just being removed. Other threads may still be
+    /// ending.
     pub dead: bool,
     /// The pid of its parent.
     pub parent: u32,
@@ -25,22 +26,24 @@ pub struct Stat {
     pub session: u32,
     /// It runs what its parent ran: it has not called execve(2).
     pub forked: bool,
-    /// In clock ticks since the boot; with the pid it names one process for good.
+    /// When it began, in clock ticks since the boot. With the pid it names one process for good.
     pub started: u64,
 }
 
-/// Reads about one process. `None`: there is none of that pid, or /proc does not show it.
+/// Reads the entry of that process. It is `None` if there is none of that pid, or /proc does not
+/// show it.
 pub fn stat(pid: u32) -> Option<Stat> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Reads about all processes that /proc shows.
+/// Reads all processes that /proc shows.
 pub fn all() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// Tells the path of a process's program (`self`: of this one), or of what has replaced that: the kernel marks a file that is no longer there.
+/// Returns the path of its program (`self` is this one), or of what has replaced that: the kernel
+/// marks a file that is no longer there.
 ///
 /// # Errors
 /// There is no such process, or it is somebody else's.
@@ -49,7 +52,7 @@ pub fn program(pid: impl Display) -> io::Result<PathBuf> {
     Ok(OsString::from_vec(bytes.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(bytes)).into())
 }
 
-/// "pid (name) state ppid group …"; the name may have blanks and brackets.
+/// Parses "pid (name) state ppid group …"; the name may have blanks and brackets.
 fn parse(pid: u32, text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

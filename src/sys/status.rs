@@ -2,7 +2,8 @@
 
 use std::fs;
 
-/// The line of this name. `None`: there is none, or no such process, or /proc does not show it.
+/// Reads the line of this name. It is `None` if there is none, or no such process, or /proc does
+/// not show it.
 pub(crate) fn status(pid: u32, name: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -9,15 +9,17 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-/// Whether this is a Unix socket with a path that does not lead to a socket any more.
+/// Returns whether this is a Unix socket with a path that does not lead to a socket any more.
 pub(crate) fn is_gone(socket: BorrowedFd<'_>) -> bool {
     path(socket).is_some_and(|path| !leads_to_a_socket(&path))
 }
 
-/// Removes the path of this bound socket; `None`: it has none, or it is not its own any more.
+/// Removes the path of this bound socket. It returns `None` if it has none, or if that is not its
+/// own any more.
 pub(crate) fn remove(socket: BorrowedFd<'_>) -> io::Result<Option<PathBuf>> {
     let Some(path) = path(socket).filter(|path| leads_to_a_socket(path)) else { return Ok(None) };
-    // What a path leads to cannot be asked for without privileges (SIOCUNIXFILE), but who else has it can.
+    // What a path leads to cannot be asked for without privileges (SIOCUNIXFILE), but who else has
+    // it can.
     let table = std::fs::read("/proc/self/net/unix")?;
     if is_anothers(&table, &path, fstat(socket)?.st_ino) {
         return Ok(None);
@@ -38,8 +40,9 @@ fn path(socket: BorrowedFd<'_>) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(path)))
 }
 
-/// Whether a socket other than `inode` receives at the path: somebody has replaced the file. The connections of a listener
-/// have its path, too, but neither listen nor are they of datagrams.
+/// Returns whether a socket other than `inode` receives at the path: somebody has replaced the
+/// file. The connections of a listener have its path, too, but neither listen nor are they of
+/// datagrams.
 ///
 /// # References
 /// - proc_net_unix: `Num RefCount Protocol Flags Type St Inode Path`

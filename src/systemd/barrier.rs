@@ -1,8 +1,8 @@
-//! `BARRIER=1`: to know that the manager has dealt with everything that was sent before.
+//! `BARRIER=1` tells when the manager has dealt with everything that was sent before.
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket;
-use crate::systemd::notify::{Notifier, Outcome, after};
+use crate::systemd::notify::{Delivery, Notifier, after};
 use crate::wire::notify::BARRIER;
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
@@ -12,9 +12,6 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::time::Instant;
 
-/// How long a barrier waits when there is no reason for another time.
-pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Notifier {
     /// Blocks until the service manager has processed all messages that were sent before.
     ///
@@ -22,49 +19,51 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send), and [`Error::is_timeout`] when the manager does not answer in time. The
-    /// whole call takes no longer than `timeout`.
+    /// It fails as [`send`](Self::send) does, and with [`Error::is_timeout`] when the manager does
+    /// not answer in time. The whole call takes no longer than `timeout`.
     #[doc(alias = "BARRIER")]
     #[doc(alias = "sd_notify_barrier")]
-    pub fn barrier(&self, timeout: Duration) -> Result<Outcome> {
+    pub fn barrier(&self, timeout: Duration) -> Result<Delivery> {
         let deadline = after(timeout);
         let (ours, theirs) = pipe()?;
-        if self.transmit(BARRIER, &[theirs.as_fd()], deadline)? == Outcome::NoManager {
-            return Ok(Outcome::NoManager);
+        if self.transmit(BARRIER, &[theirs.as_fd()], deadline)? == Delivery::NoManager {
+            return Ok(Delivery::NoManager);
         }
         drop(theirs);
-        // Nobody writes into the pipe: what wakes us is that the manager closed the last copy of its end.
+        // Nobody writes into the pipe: what wakes us is that the manager closed the last copy of
+        // its end.
         match socket::wait(ours.as_fd(), PollFlags::POLLIN, deadline) {
-            Ok(true) => Ok(Outcome::Sent),
+            Ok(true) => Ok(Delivery::Sent),
             Ok(false) => Err(timed_out(timeout)),
             Err(error) => Err(Error::os("cannot wait for the service manager's barrier", error)),
         }
     }
 
-    /// As [`barrier`](Self::barrier), for a tokio runtime with I/O and time.
+    /// Waits as [`barrier`](Self::barrier) does, for a tokio runtime with I/O and time.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the barrier may have been sent; that does no harm, and a new one can be sent.
+    /// When the future is dropped, the barrier may have been sent; that does no harm, and a new one
+    /// can be sent.
     ///
     /// # Errors
     ///
-    /// As for [`barrier`](Self::barrier).
+    /// It fails as [`barrier`](Self::barrier) does.
     ///
     /// # Panics
     ///
     /// Without a tokio runtime, or in one without I/O or time.
-    pub async fn barrier_async(&self, timeout: Duration) -> Result<Outcome> {
+    pub async fn barrier_async(&self, timeout: Duration) -> Result<Delivery> {
         let deadline = Instant::from_std(after(timeout));
         let (ours, theirs) = pipe()?;
-        if self.transmit_async(BARRIER, &[theirs.as_fd()], timeout).await? == Outcome::NoManager {
-            return Ok(Outcome::NoManager);
+        if self.transmit_async(BARRIER, &[theirs.as_fd()], timeout).await? == Delivery::NoManager {
+            return Ok(Delivery::NoManager);
         }
         drop(theirs);
         let failed = |error| Error::os("cannot wait for the service manager's barrier", error);
         let ours = socket::register(ours, Interest::READABLE).map_err(failed)?;
         match tokio::time::timeout_at(deadline, ours.readable()).await {
-            Ok(closed) => closed.map(|_| Outcome::Sent).map_err(failed),
+            Ok(closed) => closed.map(|_| Delivery::Sent).map_err(failed),
             Err(_) => Err(timed_out(timeout)),
         }
     }

@@ -5,8 +5,9 @@ use std::fmt;
 
 /// The environment of the process, read once.
 ///
-/// Everything that systemd passes by variables is read from such a value: so one sees what a program was
-/// started with, whatever else changes the environment later, and tests need not change it at all.
+/// Everything that systemd passes by variables is read from such a value: so one sees what a
+/// program was started with, whatever else changes the environment later, and tests need not change
+/// it at all.
 ///
 /// ```
 /// use handover::systemd::environment::Environment;

@@ -2,13 +2,13 @@
 //!
 //! ```no_run
 //! use handover::systemd::environment::Environment;
-//! use handover::systemd::notify::{Message, Notifier, Outcome};
+//! use handover::systemd::notify::{Message, Notifier, Delivery};
 //!
 //! # fn main() -> handover::Result<()> {
 //! let notifier = Notifier::from_env(&Environment::capture())?;
 //! match notifier.send(&Message::new().ready().status("serving"))? {
-//!     Outcome::Sent => {}
-//!     Outcome::NoManager => {} // started from a shell: nobody to tell
+//!     Delivery::Sent => {}
+//!     Delivery::NoManager => {} // started from a shell: nobody to tell
 //!     _ => {}
 //! }
 //! # Ok(())
@@ -33,17 +33,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 
-pub use crate::systemd::barrier::BARRIER_TIMEOUT;
 pub use crate::wire::notify::Message;
 
 /// How long a message waits for room in the service manager's queue, unless set otherwise.
 pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a barrier waits when there is no reason for another time.
+pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outcome {
-    /// The message is in the service manager's queue. That it was read, only a [barrier](Notifier::barrier) tells.
+pub enum Delivery {
+    /// The message is in the service manager's queue. That it was read, only a
+    /// [barrier](Notifier::barrier) tells.
     Sent,
     /// There is no service manager: `NOTIFY_SOCKET` is not set, or empty.
     NoManager,
@@ -51,26 +53,27 @@ pub enum Outcome {
 
 /// The way to the service manager.
 ///
-/// Each message opens its own nonblocking socket: so a restarted manager is found again, and nothing has to be
-/// kept away from child processes.
+/// Each message opens its own nonblocking socket: so a restarted manager is found again, and
+/// nothing has to be kept away from child processes.
 #[derive(Debug, Clone)]
 #[doc(alias = "NOTIFY_SOCKET")]
 #[doc(alias = "sd_notify")]
 pub struct Notifier {
-    manager: Option<Manager>,
+    manager: Option<ManagerSocket>,
     timeout: Duration,
 }
 
 /// The receiver, and what it is called in messages.
 #[derive(Debug, Clone)]
-struct Manager {
+struct ManagerSocket {
     receiver: Receiver,
     name: String,
 }
 
 impl Notifier {
-    /// The service manager that `NOTIFY_SOCKET` names: a path, `@abstract`, or `vsock:CID:PORT`, where `vsock` may
-    /// be `vsock-stream`, `vsock-dgram` or `vsock-seqpacket`. Without the variable there is nobody to tell.
+    /// Finds the service manager that `NOTIFY_SOCKET` names: a path, `@abstract`, or
+    /// `vsock:CID:PORT`, where `vsock` may be `vsock-stream`, `vsock-dgram` or `vsock-seqpacket`.
+    /// Without the variable there is nobody to tell.
     ///
     /// # Errors
     ///
@@ -78,31 +81,31 @@ impl Notifier {
     pub fn from_env(environment: &Environment) -> Result<Self> {
         let manager = match environment.get("NOTIFY_SOCKET").filter(|value| !value.is_empty()) {
             None => None,
-            Some(value) => Some(Manager { receiver: parse(value)?, name: format!("NOTIFY_SOCKET={value:?}") }),
+            Some(value) => Some(ManagerSocket { receiver: parse(value)?, name: format!("NOTIFY_SOCKET={value:?}") }),
         };
         Ok(Self { manager, timeout: NOTIFY_TIMEOUT })
     }
 
-    /// Nobody to tell.
+    /// Returns a notifier that has nobody to tell.
     #[must_use]
     pub fn disabled() -> Self {
         Self { manager: None, timeout: NOTIFY_TIMEOUT }
     }
 
-    /// How long a message waits for room in the queue. Default: [`NOTIFY_TIMEOUT`].
+    /// Sets how long a message waits for room in the queue. The default is [`NOTIFY_TIMEOUT`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Whether there is a service manager to tell.
+    /// Returns whether there is a service manager to tell.
     #[must_use]
     pub fn has_manager(&self) -> bool {
         self.manager.is_some()
     }
 
-    /// Whether there is a manager that fds can be sent to.
+    /// Returns whether there is a manager that fds can be sent to.
     pub(crate) fn carries_fds(&self) -> bool {
         self.manager.as_ref().is_some_and(|manager| matches!(manager.receiver, Receiver::Unix(_)))
     }
@@ -111,41 +114,42 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// Nobody receives at `NOTIFY_SOCKET`, or there was no room within the timeout ([`Error::is_timeout`]).
-    pub fn send(&self, message: &Message) -> Result<Outcome> {
+    /// Nobody receives at `NOTIFY_SOCKET`, or there was no room within the timeout
+    /// ([`Error::is_timeout`]).
+    pub fn send(&self, message: &Message) -> Result<Delivery> {
         self.send_with_fds(message, &[])
     }
 
-    /// As [`send`](Self::send), with fds. The manager gets copies.
+    /// Sends as [`send`](Self::send) does, with fds, of which the manager gets copies.
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send); and a vsock cannot carry fds.
-    pub fn send_with_fds(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Outcome> {
+    /// It fails as [`send`](Self::send) does; and because a vsock cannot carry fds.
+    pub fn send_with_fds(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<Delivery> {
         self.transmit(message.encode().as_bytes(), fds, after(self.timeout))
     }
 
-    /// As [`send`](Self::send), for a tokio runtime with I/O and time.
+    /// Sends as [`send`](Self::send) does, for a tokio runtime with I/O and time.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the message was sent as a whole or not at all; on a vsock stream too, unless
-    /// the connection breaks at that moment.
+    /// When the future is dropped, the message was sent as a whole or not at all; on a vsock stream
+    /// too, unless the connection breaks at that moment.
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send).
+    /// It fails as [`send`](Self::send) does.
     ///
     /// # Panics
     ///
     /// Without a tokio runtime, or in one without I/O or time, when it has to wait.
-    pub async fn send_async(&self, message: &Message) -> Result<Outcome> {
+    pub async fn send_async(&self, message: &Message) -> Result<Delivery> {
         self.transmit_async(message.encode().as_bytes(), &[], self.timeout).await
     }
 
-    pub(crate) fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<Outcome> {
+    pub(crate) fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<Delivery> {
         let Some(manager) = &self.manager else {
-            return Ok(Outcome::NoManager);
+            return Ok(Delivery::NoManager);
         };
         let socket = manager.connect(fds)?;
         while !manager.try_send(socket.as_fd(), bytes, fds)? {
@@ -155,7 +159,7 @@ impl Notifier {
                 Err(error) => return Err(manager.failed(error)),
             }
         }
-        Ok(Outcome::Sent)
+        Ok(Delivery::Sent)
     }
 
     pub(crate) async fn transmit_async(
@@ -163,21 +167,21 @@ impl Notifier {
         bytes: &[u8],
         fds: &[BorrowedFd<'_>],
         timeout: Duration,
-    ) -> Result<Outcome> {
+    ) -> Result<Delivery> {
         let Some(manager) = &self.manager else {
-            return Ok(Outcome::NoManager);
+            return Ok(Delivery::NoManager);
         };
         let socket = manager.connect(fds)?;
         // The usual case: there is room, and nothing need be registered with the runtime.
         if manager.try_send(socket.as_fd(), bytes, fds)? {
-            return Ok(Outcome::Sent);
+            return Ok(Delivery::Sent);
         }
         let waiting = async {
             let socket = socket::register(socket, Interest::WRITABLE).map_err(|error| manager.failed(error))?;
             loop {
                 let mut guard = socket.writable().await.map_err(|error| manager.failed(error))?;
                 if manager.try_send(socket.as_fd(), bytes, fds)? {
-                    return Ok(Outcome::Sent);
+                    return Ok(Delivery::Sent);
                 }
                 guard.clear_ready();
             }
@@ -186,7 +190,7 @@ impl Notifier {
     }
 }
 
-impl Manager {
+impl ManagerSocket {
     fn connect(&self, fds: &[BorrowedFd<'_>]) -> Result<OwnedFd> {
         if !fds.is_empty() && !matches!(self.receiver, Receiver::Unix(_)) {
             let why =
@@ -196,7 +200,8 @@ impl Manager {
         self.receiver.connect().map_err(|error| self.failed(error))
     }
 
-    /// False: there is no room yet, or the connection is still being made.
+    /// Tries to send. It returns false if there is no room yet, or the connection is still being
+    /// made.
     fn try_send(&self, socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<bool> {
         match scm::send(socket, bytes, fds) {
             Ok(sent) if sent == bytes.len() => Ok(true),
@@ -218,7 +223,7 @@ impl Manager {
     }
 }
 
-/// `CLOCK_MONOTONIC` in microseconds, for [`Message::reloading`].
+/// Returns `CLOCK_MONOTONIC` in microseconds, for [`Message::reloading`].
 #[must_use]
 pub fn monotonic_usec() -> u64 {
     // The clock always exists, and starts at boot.
@@ -226,7 +231,7 @@ pub fn monotonic_usec() -> u64 {
     now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// The deadline; one that no [`Instant`] can hold is in a year.
+/// Returns the deadline; one that no [`Instant`] can hold is in a year.
 pub(crate) fn after(timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = Instant::now();
@@ -293,8 +298,8 @@ mod tests {
     #[test]
     fn no_manager() {
         let nobody = Notifier::from_env(&Environment::default()).expect("valid");
-        assert_eq!(nobody.send(&Message::new().ready()).expect("valid"), Outcome::NoManager);
-        assert_eq!(nobody.barrier(BARRIER_TIMEOUT).expect("valid"), Outcome::NoManager);
+        assert_eq!(nobody.send(&Message::new().ready()).expect("valid"), Delivery::NoManager);
+        assert_eq!(nobody.barrier(BARRIER_TIMEOUT).expect("valid"), Delivery::NoManager);
         assert!(!from("").expect("valid").has_manager());
     }
 }

@@ -1,8 +1,9 @@
 //! Transient scopes: a cgroup of its own for a program, made by the service manager at our request.
 //!
-//! systemd signals a unit's whole cgroup when it stops the unit. A program in a scope is in another cgroup: a stop of the service
-//! that started it sends it nothing, while it stays that service's child. The request goes over the message bus: that of the
-//! system, or the user's. A unit that is `After=dbus.service` still has it while the machine shuts down.
+//! systemd signals a unit's whole cgroup when it stops the unit. A program in a scope is in another
+//! cgroup: a stop of the service that started it sends it nothing, while it stays that service's
+//! child. The request goes over the message bus: that of the system, or the user's. A unit that is
+//! `After=dbus.service` still has it while the machine shuts down.
 //!
 //! | we are | the manager asked | right |
 //! |---|---|---|
@@ -11,9 +12,10 @@
 //! | another user of a system service (`User=`, `DynamicUser=`) | the system's | only with a polkit rule for `org.freedesktop.systemd1.manage-units` |
 //!
 //! # What else a scope changes
-//! `MemoryMax=`, `TasksMax=` and `CPUWeight=` of the service's unit do not hold in the scope: name a slice that has such limits
-//! ([`Scope::slice`]). `systemctl status` of the service does not show the program, `systemctl list-units --type=scope` does. The
-//! scope has no default dependencies: a shutdown stops the service first, which waits for its jobs, and the scope with the rest.
+//! `MemoryMax=`, `TasksMax=` and `CPUWeight=` of the service's unit do not hold in the scope: name
+//! a slice that has such limits ([`Scope::slice`]). `systemctl status` of the service does not show
+//! the program, `systemctl list-units --type=scope` does. The scope has no default dependencies: a
+//! shutdown stops the service first, which waits for its jobs, and the scope with the rest.
 
 use std::env;
 use std::future::poll_fn;
@@ -35,7 +37,8 @@ use crate::error::{Error, Kind, Result};
 
 /// How long the manager may take to put a program into its scope.
 pub const SCOPE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A program without a timeout of its own is ended by the manager after this time, whatever became of us: one day.
+/// A program without a timeout of its own is ended by the manager after this time, whatever became
+/// of us: one day.
 pub const SCOPE_RUNTIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -57,21 +60,21 @@ impl Scope {
         Self { slice: None, runtime_max: None, required: true }
     }
 
-    /// Where no scope can be had (no right, no systemd) the program runs in the service's own cgroup, and the log says so: a
-    /// reload leaves it alone, a stop of the unit does not.
+    /// Where no scope can be had (no right, no systemd) the program runs in the service's own
+    /// cgroup, and the log says so: a reload leaves it alone, a stop of the unit does not.
     pub fn if_possible() -> Self {
         Self { required: false, ..Self::required() }
     }
 
-    /// `Slice=` of the scope. Default: the manager's choice, `system.slice`. A slice with default dependencies is stopped at
-    /// shutdown, and its scopes with it.
+    /// `Slice=` of the scope. Default: the manager's choice, `system.slice`. A slice with default
+    /// dependencies is stopped at shutdown, and its scopes with it.
     pub fn slice(mut self, slice: impl Into<String>) -> Self {
         self.slice = Some(slice.into());
         self
     }
 
-    /// `RuntimeMaxSec=`: the manager ends the program after this time. Default: the command's own timeout and grace, else
-    /// [`SCOPE_RUNTIME_MAX`].
+    /// `RuntimeMaxSec=`: the manager ends the program after this time. Default: the command's own
+    /// timeout and grace, else [`SCOPE_RUNTIME_MAX`].
     pub fn runtime_max(mut self, time: Duration) -> Self {
         self.runtime_max = Some(time);
         self
@@ -90,8 +93,8 @@ pub(crate) struct Scopes {
 }
 
 impl Scopes {
-    /// Puts a process of ours into a scope of its own; the scope's name. `limit` is for a scope that has none; one that `survives`
-    /// us is nobody's orphan.
+    /// Puts a process of ours into a scope of its own; the scope's name. `limit` is for a scope
+    /// that has none; one that `survives` us is nobody's orphan.
     ///
     /// # Errors
     /// With [`Error::is_notify`]: there is no manager, or it refuses. With [`Error::is_timeout`].
@@ -232,10 +235,12 @@ impl Scopes {
     }
 }
 
-/// As `ListUnitsByPatterns` has it: its name, its description, four states and relations, its path, and its job.
+/// As `ListUnitsByPatterns` has it: its name, its description, four states and relations, its path,
+/// and its job.
 type Unit<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, &'a str, ObjectPath<'a>, u32, &'a str, ObjectPath<'a>);
 
-/// The service that a process (`self`, or a pid) belongs to, as far as its name can be part of a scope's; `none` if it is gone.
+/// The service that a process (`self`, or a pid) belongs to, as far as its name can be part of a
+/// scope's; `none` if it is gone.
 fn unit_of(process: &str) -> String {
     let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
     let unified = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
@@ -244,7 +249,8 @@ fn unit_of(process: &str) -> String {
 }
 
 async fn open() -> zbus::Result<Connection> {
-    // The manager's own socket (/run/systemd/private) would need no bus, but it signs with a name that zbus 5 panics over.
+    // The manager's own socket (/run/systemd/private) would need no bus, but it signs with a name
+    // that zbus 5 panics over.
     let is_users = !geteuid().is_root() && env::var_os("XDG_RUNTIME_DIR").is_some();
     let bus = if is_users { Builder::session() } else { Builder::system() };
     let connection = bus?.build().await?;

@@ -94,8 +94,8 @@ impl SocketKind {
 
 /// An fd that was passed under a name: a socket of any kind, or something else.
 ///
-/// It is close-on-exec. Whether it is nonblocking is left as it came: that is a property of the open
-/// file description, which whoever passed it has too.
+/// It is close-on-exec. Whether it is nonblocking is left as it came: that is a property of the
+/// open file description, which whoever passed it has too.
 #[derive(Debug)]
 pub struct Socket {
     name: String,

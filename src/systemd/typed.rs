@@ -12,7 +12,8 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 const CONNECTED: &[SocketKind] = &[SocketKind::TcpStream, SocketKind::UnixStream, SocketKind::UnixSeqpacket];
 const DATAGRAM: &[SocketKind] = &[SocketKind::Udp, SocketKind::UnixDatagram];
 
-/// A listening Unix socket that keeps packets apart (`ListenSequentialPacket=`): close-on-exec and nonblocking.
+/// A listening Unix socket that keeps packets apart (`ListenSequentialPacket=`): close-on-exec and
+/// nonblocking.
 ///
 /// An [`Acceptor`](crate::Acceptor) accepts from it.
 #[derive(Debug)]
@@ -138,7 +139,8 @@ impl Activation {
         self.typed(name, |s| s.check(&[SocketKind::UnixDatagram], "a Unix datagram socket", "ListenDatagram="))
     }
 
-    /// The FIFOs (`ListenFIFO=`). systemd has opened them for reading and writing, so they never end.
+    /// The FIFOs (`ListenFIFO=`). systemd has opened them for reading and writing, so they never
+    /// end.
     ///
     /// # Errors
     ///
@@ -174,8 +176,9 @@ impl Activation {
         self.typed(name, |s| s.check(&[SocketKind::Special], "a special file", "ListenSpecial="))
     }
 
-    /// The one connection of a process that `Accept=yes` started. systemd calls it `connection` unless
-    /// `FileDescriptorName=` says otherwise. `REMOTE_ADDR` and `REMOTE_PORT` say what its `peer_addr()` does.
+    /// The one connection of a process that `Accept=yes` started. systemd calls it `connection`
+    /// unless `FileDescriptorName=` says otherwise. `REMOTE_ADDR` and `REMOTE_PORT` say what its
+    /// `peer_addr()` does.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 //! The service manager's watchdog: whether it wants pings, and how often.
 //!
-//! Sending them, while the service is alive, is up to the caller; [`Service`](crate::Service) does it by itself.
+//! Sending them, while the service is alive, is up to the caller; [`Service`](crate::Service) does
+//! it by itself.
 //!
 //! ```
 //! use handover::systemd::environment::Environment;
@@ -19,7 +20,8 @@
 //! # References
 //!
 //! [sd_watchdog_enabled(3)](https://www.freedesktop.org/software/systemd/man/latest/sd_watchdog_enabled.html),
-//! `WatchdogSec=` in [systemd.service(5)](https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html)
+//! `WatchdogSec=` in
+//! [systemd.service(5)](https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html)
 
 use crate::error::{Error, Kind, Result};
 use crate::systemd::environment::Environment;
@@ -37,7 +39,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Reads `WATCHDOG_USEC` and `WATCHDOG_PID`. None: the watchdog is off, or meant for another process.
+    /// Reads `WATCHDOG_USEC` and `WATCHDOG_PID`. None: the watchdog is off, or meant for another
+    /// process.
     ///
     /// # Errors
     ///
@@ -68,8 +71,9 @@ impl Watchdog {
 
     /// How often to ping: 0.4 of the timeout, but at least [`MIN_PING_INTERVAL`].
     ///
-    /// sd_watchdog_enabled(3) recommends half. Less leaves room for a timer that fires late, and for a new main
-    /// generation, which has for its first ping only what is left of its predecessor's interval.
+    /// sd_watchdog_enabled(3) recommends half. Less leaves room for a timer that fires late, and
+    /// for a new main generation, which has for its first ping only what is left of its
+    /// predecessor's interval.
     #[must_use]
     pub fn ping_interval(&self) -> Duration {
         (self.timeout / 5 * 2).max(MIN_PING_INTERVAL)

@@ -1,4 +1,5 @@
-//! The handshake, as part of the drain: counted from accept(2) on, and never longer than its timeout.
+//! The handshake, as part of the drain: counted from accept(2) on, and never longer than its
+//! timeout.
 
 use std::fmt;
 use std::io;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::Tls;
+use super::handle::Tls;
 use super::stream::{Records, TlsStream};
 use crate::drain::{Accepted, Drain, Guard, Peer, Phase, Stream, Work, later, since};
 use crate::error::{Error, Kind, Result};
@@ -21,15 +22,17 @@ use crate::sys::look::{Look, look};
 
 /// How long a client may take to close after its handshake failed, so that it reads why.
 const FAILED_LINGER: Duration = Duration::from_secs(2);
-/// At most this much of what it still sends is read and dropped meanwhile.
+/// How much of what it still sends is read and dropped meanwhile, at most.
 const FAILED_DISCARD: usize = 1 << 20;
 
 impl Tls {
-    /// Does the handshake of a connection that an [`Acceptor`](crate::Acceptor) returned. `what` names the connection if
-    /// it must be cut; the guard counts it until dropped, and its [`cut`](Guard::cut) says when that is.
+    /// Does the handshake of a connection that an [`Acceptor`](crate::Acceptor) returned. `what`
+    /// names the connection if it must be cut; the guard counts it until dropped, and its
+    /// [`cut`](Guard::cut) says when that is.
     ///
-    /// It is over within [the handshake timeout](super::TlsOptions::handshake_timeout). In a drain, a client that has sent
-    /// nothing yet is waited for until the end of linger, and one in the middle of its handshake until that timeout.
+    /// It is over within [the handshake timeout](super::TlsOptions::handshake_timeout). In a drain,
+    /// a client that has sent nothing yet is waited for until the end of linger, and one in the
+    /// middle of its handshake until that timeout.
     ///
     /// ```no_run
     /// # async fn example(service: &handover::Service, tls: handover::tls::Tls) -> handover::Result<()> {
@@ -56,8 +59,9 @@ impl Tls {
     /// ```
     ///
     /// # Errors
-    /// The handshake failed ([`Error::is_protocol`]), took too long ([`Error::is_timeout`]), or was cut by the drain
-    /// ([`Error::is_state`]). These are the client's affair: not worth more than a debug message.
+    /// The handshake failed ([`Error::is_protocol`]), took too long ([`Error::is_timeout`]), or was
+    /// cut by the drain ([`Error::is_state`]). These are the client's affair: not worth more than a
+    /// debug message.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
@@ -68,7 +72,8 @@ impl Tls {
         Ok((stream, drain.register(what)))
     }
 
-    /// The guard is of the handshake: to be exchanged for one of the connection.
+    /// Does the handshake. The guard that it returns is the handshake's, to be exchanged for one of
+    /// the connection.
     pub(crate) async fn enter(
         &self,
         accepted: Accepted,
@@ -141,7 +146,7 @@ impl Handshake {
         }
     }
 
-    /// Until then it is a fresh connection like any other: it lingers.
+    /// Waits for the first bytes. Until then it is a fresh connection like any other, and lingers.
     async fn first_bytes(&self, stream: &Stream, drain: &Drain, end: Instant) -> Result<(), Failure> {
         loop {
             let until = match drain.phase() {
@@ -164,8 +169,8 @@ impl Handshake {
         }
     }
 
-    /// The alert that says why is on its way. Closed with bytes unread, the kernel would send a reset after it, which
-    /// destroys it.
+    /// Waits until the client has read the alert that says why. If the socket were closed with
+    /// bytes unread, the kernel would send a reset after it, which destroys it.
     async fn explain(&self, mut stream: Stream, drain: &Drain) {
         let end = Instant::now() + FAILED_LINGER;
         let discard = async {
@@ -190,7 +195,8 @@ impl Handshake {
     }
 }
 
-/// Something is there to be read, be it the end. tokio takes every new socket for readable until it was tried.
+/// Waits until something is there to be read, be it the end. tokio takes every new socket for
+/// readable until it was tried.
 async fn readable(stream: &Stream) -> io::Result<()> {
     let tried = || match look(stream.as_fd()) {
         Look::Nothing => Err(io::ErrorKind::WouldBlock.into()),

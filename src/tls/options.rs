@@ -25,65 +25,69 @@ pub struct TlsOptions {
 pub(super) type Configure = Arc<dyn Fn(&mut ServerConfig) + Send + Sync>;
 
 impl TlsOptions {
-    /// 10 seconds.
+    /// The default of [`handshake_timeout`](Self::handshake_timeout).
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-    /// 10 seconds.
+    /// The default of [`poll`](Self::poll).
     pub const POLL: Duration = Duration::from_secs(10);
-    /// 6 hours.
+    /// The default of [`ticket_rotation`](Self::ticket_rotation).
     pub const TICKET_ROTATION: Duration = Duration::from_secs(6 * 60 * 60);
     /// No client keeps a ticket longer: 7 days.
     const TICKET_ROTATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-    /// The defaults.
+    /// Returns the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long a client may take from connecting to the end of its handshake, in a drain as otherwise.
-    /// Default [10 s](Self::HANDSHAKE_TIMEOUT).
+    /// Sets how long a client may take from connecting to the end of its handshake, in a drain as
+    /// otherwise. The default is [10 s](Self::HANDSHAKE_TIMEOUT).
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// The application protocols to choose from, the best first. Default: `h2`, `http/1.1` where HTTP is served, none
-    /// elsewhere. A client that offers others, and none of these, is refused; one that offers none is served.
+    /// Sets the application protocols to choose from, the best first. The default is `h2`,
+    /// `http/1.1` where HTTP is served, and none elsewhere. A client that offers others, and none
+    /// of these, is refused; one that offers none is served.
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = Some(protocols.into_iter().map(Into::into).collect());
         self
     }
 
-    /// How often the files are looked at. Replaced ones, by a write, a rename or another target of a symlink, are used
-    /// after at most twice that. `None`: only when told to. Default [10 s](Self::POLL).
+    /// Sets how often the files are looked at. Replaced ones, by a write, a rename or another
+    /// target of a symlink, are used after at most twice that. With `None` they are looked at only
+    /// when told to. The default is [10 s](Self::POLL).
     pub fn poll(mut self, interval: Option<Duration>) -> Self {
         self.poll = interval;
         self
     }
 
-    /// How long one key makes session tickets. A client can come back with its ticket for that long at least, and for twice
-    /// that at most. `None`: no tickets, and no session is resumed. Default [6 h](Self::TICKET_ROTATION), at most 7 days.
+    /// Sets how long one key makes session tickets. A client can come back with its ticket for that
+    /// long at least, and for twice that at most. With `None` there are no tickets, and no session
+    /// is resumed. The default is [6 h](Self::TICKET_ROTATION), the most is 7 days.
     pub fn ticket_rotation(mut self, interval: Option<Duration>) -> Self {
         self.ticket_rotation = interval;
         self
     }
 
-    /// Takes certificates that have expired or are not valid yet, which else are refused: for machines whose clock is
-    /// wrong. Default false.
+    /// Takes certificates that have expired or are not valid yet, which else are refused: for
+    /// machines whose clock is wrong. The default is false.
     pub fn ignore_validity(mut self, ignore: bool) -> Self {
         self.ignore_validity = ignore;
         self
     }
 
-    /// Asks clients for a certificate, and has it verified by this. Default: they are not asked. Then `Service::serve_https` does not
-    /// [share tickets](super::Tls::share_tickets), so that each generation verifies each client for itself. See
+    /// Asks clients for a certificate, and has it verified by this. By default they are not asked.
+    /// With it, `Service::serve_https` does not [share tickets](super::Tls::share_tickets), so that
+    /// each generation verifies each client for itself. See
     /// [`WebPkiClientVerifier`](tokio_rustls::rustls::server::WebPkiClientVerifier).
     pub fn client_verifier(mut self, verifier: Arc<dyn ClientCertVerifier>) -> Self {
         self.client_verifier = Some(verifier);
         self
     }
 
-    /// Changes what has no setting here. It is called once. With another `cert_resolver` than ours, reloading has no effect;
-    /// with another `ticketer`, tickets are not shared.
+    /// Changes what has no setting here. It is called once. With another `cert_resolver` than ours,
+    /// reloading has no effect; with another `ticketer`, tickets are not shared.
     pub fn configure(mut self, configure: impl Fn(&mut ServerConfig) + Send + Sync + 'static) -> Self {
         self.configure = Some(Arc::new(configure));
         self

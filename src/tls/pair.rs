@@ -32,7 +32,7 @@ pub(super) struct Pair {
     pub(super) not_after: Option<u64>,
 }
 
-/// Both PEM texts, and what messages call them.
+/// Both PEM texts, with what messages call them.
 pub(super) struct Pem {
     pub(super) chain: Vec<u8>,
     pub(super) key: Zeroizing<Vec<u8>>,
@@ -40,14 +40,14 @@ pub(super) struct Pem {
     pub(super) key_name: String,
 }
 
-/// By what a pair is judged.
+/// What a pair is judged by.
 pub(super) struct Judge {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) ignore_validity: bool,
 }
 
 impl Judge {
-    /// The pair, or what is wrong with it and what to do.
+    /// Returns the pair, or what is wrong with it and what to do.
     pub(super) fn judge(&self, pem: &Pem) -> Result<Pair> {
         let chain = self.chain(pem)?;
         let key = self.key(pem, chain)?;
@@ -77,7 +77,8 @@ impl Judge {
         if chain.is_empty() {
             return Err(refuse(&"it has no certificate in it (-----BEGIN CERTIFICATE-----)"));
         }
-        // Of an intermediate that is past its time clients may know a newer one: that is no reason to stop.
+        // Of an intermediate that is past its time clients may know a newer one: that is no reason
+        // to stop.
         for (at, certificate) in chain.iter().enumerate().skip(1) {
             if !self.ignore_validity && self.validity(certificate).is_some_and(|(_, not_after)| now() > not_after) {
                 tracing::warn!("certificate {} of the chain {} has expired", at + 1, pem.chain_name);
@@ -110,8 +111,8 @@ impl Judge {
         }
     }
 
-    /// From when to when, in seconds since 1970. webpki has no question for it, but says it when it refuses: it looks at the
-    /// time first. Rejected: one more X.509 parser.
+    /// Reads from when to when it is valid, in seconds since 1970. webpki has no question for it,
+    /// but says it when it refuses: it looks at the time first. One more X.509 parser was rejected.
     fn validity(&self, certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
         let parsed = ParsedCertificate::try_from(certificate).ok()?;
         let at = |seconds| {
@@ -145,7 +146,8 @@ pub(super) struct Files {
     pub(super) key: PathBuf,
 }
 
-/// Which files were there; another one when either was written, renamed over, or its symlink pointed elsewhere.
+/// Which files were there; another one when either was written, renamed over, or its symlink
+/// pointed elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp([Option<[i128; 5]>; 2]);
 
@@ -160,7 +162,7 @@ impl Files {
         Stamp([stamp(&self.chain), stamp(&self.key)])
     }
 
-    /// Both texts, of one moment if there is one.
+    /// Reads both texts, of one moment if there is one.
     pub(super) fn read(&self) -> (Stamp, Result<Pem>) {
         let mut stamp = self.stamp();
         for left in (0..READS).rev() {

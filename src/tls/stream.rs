@@ -14,7 +14,8 @@ use tokio_rustls::server;
 
 use crate::drain::Stream;
 
-/// A connection after its handshake. Shutting it down sends TLS's own end (close_notify); dropping it does not.
+/// A connection after its handshake. Shutting it down sends TLS's own end (close_notify); dropping
+/// it does not.
 pub struct TlsStream {
     inner: server::TlsStream<Records>,
     info: TlsInfo,
@@ -26,19 +27,20 @@ impl TlsStream {
         Self { inner, info }
     }
 
-    /// What was agreed on in the handshake.
+    /// Returns what was agreed on in the handshake.
     #[must_use]
     pub fn info(&self) -> &TlsInfo {
         &self.info
     }
 
-    /// Some of a record has been received, and not all of it: the client is sending.
+    /// Returns whether a part of a record has been received, and not all of it: the client is
+    /// sending.
     #[cfg(feature = "http")]
     pub(crate) fn is_partial(&self) -> bool {
         self.inner.get_ref().0.is_partial()
     }
 
-    /// What was received, by the kernel or by us, and not yet read from here.
+    /// Returns what was received, by the kernel or by us, and not yet read from here.
     #[cfg(feature = "http")]
     pub(crate) fn look(&mut self) -> crate::sys::look::Look {
         use crate::sys::look::{Look, look};
@@ -47,7 +49,7 @@ impl TlsStream {
         if unread || records.is_partial() { Look::Bytes } else { look(records.as_fd()) }
     }
 
-    /// TLS's end, if the socket takes it now: for a connection that is dropped.
+    /// Sends TLS's end, if the socket takes it now: for a connection that is dropped.
     #[cfg(feature = "http")]
     pub(crate) fn last_word(&mut self) {
         let (records, session) = self.inner.get_mut();
@@ -56,7 +58,8 @@ impl TlsStream {
     }
 }
 
-/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectInfo`. Cheap to clone.
+/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectInfo`. Cheap
+/// to clone.
 #[derive(Debug, Clone)]
 pub struct TlsInfo {
     agreed: Arc<Agreed>,
@@ -83,31 +86,32 @@ impl TlsInfo {
         Self { agreed: Arc::new(agreed) }
     }
 
-    /// The name that the client asked for (SNI).
+    /// Returns the name that the client asked for (SNI).
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.agreed.server_name.as_deref()
     }
 
-    /// The application protocol that was chosen (ALPN), for example `h2`.
+    /// Returns the application protocol that was chosen (ALPN), for example `h2`.
     #[must_use]
     pub fn protocol(&self) -> Option<&[u8]> {
         self.agreed.protocol.as_deref()
     }
 
-    /// TLS 1.2 or 1.3.
+    /// Returns whether it is TLS 1.2 or 1.3.
     #[must_use]
     pub fn version(&self) -> Option<ProtocolVersion> {
         self.agreed.version
     }
 
-    /// Whether the client came back with a session ticket.
+    /// Returns whether the client came back with a session ticket.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
         self.agreed.resumed
     }
 
-    /// The client's certificate and its chain, if [one was asked for](super::TlsOptions::client_verifier).
+    /// Returns the client's certificate and its chain, if [one was asked
+    /// for](super::TlsOptions::client_verifier).
     #[must_use]
     pub fn client_certificates(&self) -> &[CertificateDer<'static>] {
         &self.agreed.certificates
@@ -158,8 +162,8 @@ impl fmt::Debug for TlsStream {
     }
 }
 
-/// The socket below TLS. It follows the records, because rustls does not say whether it has part of one: that is a request
-/// on its way, as half a head is.
+/// The socket below TLS. It follows the records, because rustls does not say whether it has part of
+/// one: that is a request on its way, as half a head is.
 #[derive(Debug)]
 pub(super) struct Records {
     stream: Stream,
@@ -168,14 +172,15 @@ pub(super) struct Records {
 
 #[derive(Debug, Default)]
 struct At {
-    /// Bytes of a record's header that are here; above 0 and below [`HEADER`]: in the middle of one.
+    /// Bytes of a record's header that are here; above 0 and below [`HEADER`]: in the middle of
+    /// one.
     header: usize,
     length: [u8; 2],
-    /// Of its body, that are to come.
+    /// How much of its body is still to come.
     body: usize,
 }
 
-/// Type, version, length.
+/// The length of a record's header: type, version, length.
 const HEADER: usize = 5;
 
 impl Records {

@@ -1,9 +1,10 @@
 //! Session tickets that every generation can read.
 //!
-//! Each key is made one rotation before it is used, and shared then. So whoever shares the set at any moment knows the key
-//! that the others will go over to, and at what time: nobody needs to be told of a rotation when it happens. The shared set is
-//! changed under a lock, and has the last word: of two generations that both make a next key, the second one to come there
-//! finds that of the first, and takes it.
+//! Each key is made one rotation before it is used, and shared then. So whoever shares the set at
+//! any moment knows the key that the others will go over to, and at what time: nobody needs to be
+//! told of a rotation when it happens. The shared set is changed under a lock, and has the last
+//! word: of two generations that both make a next key, the second one to come there finds that of
+//! the first, and takes it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -21,12 +22,14 @@ use super::pair::now;
 
 const NAME: usize = 16;
 
-/// The keys that session tickets are encrypted with: the current one, the next one, and those that can still be met.
+/// The keys that session tickets are encrypted with: the current one, the next one, and those that
+/// can still be met.
 ///
-/// For sharing them among machines or over restarts by means of your own; within one service
-/// [`Tls::share_tickets`](super::Tls::share_tickets) does it. Whoever has them can read recorded connections that were
-/// resumed without a fresh key exchange, and pose as the server to clients that resume: keep them as you keep the private
-/// key. `Debug` shows no secret, and memory is wiped on drop; what serde makes of them is not.
+/// They are public for sharing them among machines or over restarts by means of your own; within
+/// one service [`Tls::share_tickets`](super::Tls::share_tickets) does it. Whoever has them can read
+/// recorded connections that were resumed without a fresh key exchange, and pose as the server to
+/// clients that resume: keep them as you keep the private key. `Debug` shows no secret, and memory
+/// is wiped on drop; what serde makes of them is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketKeys {
     keys: Vec<TicketKey>,
@@ -36,9 +39,10 @@ pub struct TicketKeys {
 struct TicketKey {
     name: [u8; NAME],
     secret: [u8; 32],
-    /// It encrypts from then on, for one rotation, and decrypts for two. Seconds since 1970.
+    /// When the key begins, in seconds since 1970. From then on it encrypts for one rotation, and
+    /// decrypts for two.
     from: u64,
-    /// It encrypts no more.
+    /// Whether it encrypts no more.
     retired: bool,
 }
 
@@ -55,7 +59,7 @@ impl fmt::Debug for TicketKey {
 }
 
 impl TicketKeys {
-    /// Each of these makes no more tickets, unless it is one of `others`, which come in.
+    /// Retires these keys, but for those that are among `others`, which come in.
     pub(super) fn give_way_to(&mut self, others: &Self) {
         for key in &mut self.keys {
             key.retired = true;
@@ -67,9 +71,10 @@ impl TicketKeys {
 
 /// What rustls makes tickets with.
 pub(super) struct Tickets {
-    /// In seconds.
+    /// How long a key encrypts, in seconds.
     rotation: u64,
-    /// What a session was allowed to skip. A ticket of another realm cannot be read, whoever has its key.
+    /// What a session was allowed to skip. A ticket of another realm cannot be read, whoever has
+    /// its key.
     realm: Vec<u8>,
     ring: RwLock<Ring>,
 }
@@ -95,7 +100,8 @@ impl Tickets {
         Ok(tickets)
     }
 
-    /// For whoever shall be able to read our tickets. In one order, so that they can be compared.
+    /// Returns the keys, for whoever shall be able to read our tickets. They come in one order, so
+    /// that they can be compared.
     pub(super) fn keys(&self) -> TicketKeys {
         let mut keys: Vec<_> = self.read().keys.iter().map(|k| k.key.clone()).collect();
         keys.sort_by_key(|key| (key.from, key.name));
@@ -193,7 +199,8 @@ impl ProducesTickets for Tickets {
         true
     }
 
-    /// A ticket made at the last moment of its key can be read for one rotation more.
+    /// Returns how long a ticket lives: one that was made at the last moment of its key can be read
+    /// for one rotation more.
     fn lifetime(&self) -> u32 {
         u32::try_from(self.rotation).unwrap_or(u32::MAX)
     }
@@ -353,7 +360,8 @@ mod tests {
         assert_eq!(theirs.seal(b"x", start + 3).unwrap()[..NAME], after[..NAME], "but make none with them");
     }
 
-    /// Days of three generations, of which two live at a time, and which look at the shared set at other times.
+    /// Days of three generations, of which two live at a time, and which look at the shared set at
+    /// other times.
     #[test]
     fn through_the_shared_set_any_two_read_each_other_s_tickets() {
         let start = 1_800_000_000;

@@ -1,5 +1,5 @@
-//! Looking after the files and the ticket keys, on a thread of its own: reading files and saving states block, and a runtime
-//! would wait for them when it ends.
+//! Looking after the files and the ticket keys, on a thread of its own: reading files and saving
+//! states block, and a runtime would wait for them when it ends.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -7,33 +7,35 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::inner::{TlsShared, lock, no_random};
 use super::pair::{self, Age, Files, Stamp};
-use super::{Inner, lock, no_random};
 use crate::drain::{FAR, Phase};
 use crate::error::{Error, Kind, Result};
 
-/// Files are read when they have not changed for this long: a pair is written one file after the other.
+/// Files are read when they have not changed for this long: a pair is written one file after the
+/// other.
 const SETTLED: Duration = Duration::from_secs(1);
 /// They are read anyway after so many looks.
 const SETTLING: usize = 10;
-/// Ticket keys are compared with the shared ones that often; four times in a rotation, if that is more often.
+/// Ticket keys are compared with the shared ones that often; four times in a rotation, if that is
+/// more often.
 const TICKETS: Duration = Duration::from_secs(60);
 
-pub(super) fn start(inner: &Arc<Inner>, end: Receiver<()>, poll: Option<Duration>) -> Result<()> {
+pub(super) fn start(inner: &Arc<TlsShared>, end: Receiver<()>, poll: Option<Duration>) -> Result<()> {
     let poll = poll.filter(|_| inner.files.is_some()).map(|every| every.min(FAR));
     let tickets = inner.tickets.as_ref().map(|tickets| TICKETS.min(tickets.rotation() / 4));
     if poll.is_none() && tickets.is_none() {
         return Ok(());
     }
     let weak = Arc::downgrade(inner);
-    let watcher = move || run(&weak, &end, &[(tickets, Inner::look_at_tickets), (poll, Inner::look_at_files)]);
+    let watcher = move || run(&weak, &end, &[(tickets, TlsShared::look_at_tickets), (poll, TlsShared::look_at_files)]);
     let started = thread::Builder::new().name("handover-tls".into()).spawn(watcher);
     started.map(drop).map_err(|e| Error::os("no thread can be started to look after the certificate", e))
 }
 
-type Duty = (Option<Duration>, fn(&Inner, Duration));
+type Duty = (Option<Duration>, fn(&TlsShared, Duration));
 
-fn run(inner: &Weak<Inner>, end: &Receiver<()>, duties: &[Duty]) {
+fn run(inner: &Weak<TlsShared>, end: &Receiver<()>, duties: &[Duty]) {
     let first = Instant::now();
     let on = duties.iter().filter_map(|(every, duty)| Some(((*every)?, duty)));
     let mut due: Vec<_> = on.map(|(every, duty)| (first + every, every, duty)).collect();
@@ -50,7 +52,7 @@ fn run(inner: &Weak<Inner>, end: &Receiver<()>, duties: &[Duty]) {
     }
 }
 
-impl Inner {
+impl TlsShared {
     /// Reads the files again. `log`: also that they are refused.
     pub(super) fn renew(&self, log: bool) -> Result<bool> {
         let Some(files) = &self.files else {
@@ -89,7 +91,8 @@ impl Inner {
             if seen.loaded.as_ref() == Some(&stamp) {
                 return;
             }
-            // Tried again each time, for what is not in the files: a clock, a directory's permissions. Told once.
+            // Tried again each time, for what is not in the files: a clock, a directory's
+            // permissions. It is logged once.
             seen.refused.as_ref() == Some(&stamp)
         };
         if !known {
@@ -101,7 +104,8 @@ impl Inner {
     fn look_at_tickets(&self, _: Duration) {
         match self.share_tickets() {
             Ok(()) => self.unshared.store(false, Relaxed),
-            // A generation that does not serve yet, or no longer, or a newer one's form: nothing is wrong with that.
+            // A generation that does not serve yet, or no longer, or a newer one's form: nothing is
+            // wrong with that.
             Err(error) if error.is_state() => {}
             Err(error) => {
                 if !self.unshared.swap(true, Relaxed) {

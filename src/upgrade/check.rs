@@ -11,7 +11,8 @@ use tokio::process::Command;
 
 use crate::error::{Error, Kind, Result};
 
-/// Runs it by the shell in a process group of its own, which is killed when time is over or the future is dropped.
+/// Runs it by the shell in a process group of its own, which is killed when time is over or the
+/// future is dropped.
 pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> Result<()> {
     let bad = |why: String| Error::new(Kind::Candidate, format!("the check `{command}` {why}"));
     let path = candidate.display().to_string();
@@ -29,7 +30,7 @@ pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> R
         .process_group(0)
         .spawn()
         .map_err(|e| Error::os("/bin/sh cannot be run for the check", e))?;
-    let group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()));
+    let group = CheckGroup(child.id().and_then(|pid| i32::try_from(pid).ok()));
     let waited = tokio::time::timeout(timeout, child.wait()).await;
     drop(group);
     match waited {
@@ -43,10 +44,10 @@ pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> R
     }
 }
 
-/// With whatever it has started.
-struct Group(Option<i32>);
+/// Kills the check with whatever it has started, when dropped.
+struct CheckGroup(Option<i32>);
 
-impl Drop for Group {
+impl Drop for CheckGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);

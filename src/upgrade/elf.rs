@@ -4,25 +4,25 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-/// Of a 64-bit ELF file; in a 32-bit one the fields lie elsewhere.
+/// The header of a 64-bit ELF file; in a 32-bit one the fields lie elsewhere.
 #[derive(Debug, PartialEq, Eq)]
-struct Header {
+struct ElfHeader {
     /// Class, byte order: how all else is to be read.
     ident: [u8; 2],
     kind: u16,
     machine: u16,
-    programs: Table,
-    sections: Table,
+    programs: HeaderTable,
+    sections: HeaderTable,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Table {
+struct HeaderTable {
     at: u64,
     entry: u64,
     entries: u64,
 }
 
-/// `Err` says why it is none.
+/// Checks that the candidate is a program of this machine. The error says why it is none.
 pub(crate) fn check(candidate: &Path) -> Result<(), String> {
     let (file, length) = open(candidate)?;
     if length == 0 {
@@ -91,7 +91,7 @@ fn first(file: &File) -> [u8; 4] {
     bytes
 }
 
-fn header(file: &File) -> Option<Header> {
+fn header(file: &File) -> Option<ElfHeader> {
     let mut ident = [0; 6];
     file.read_exact_at(&mut ident, 0).ok()?;
     if ident[..4] != *b"\x7fELF" || !matches!(ident[4], 1 | 2) {
@@ -99,18 +99,24 @@ fn header(file: &File) -> Option<Header> {
     }
     if !reads_as_we_do(ident[5]) {
         // The fields cannot be read; that it is another architecture's is all that matters.
-        let none = || Table { at: 0, entry: 0, entries: 0 };
-        return Some(Header { ident: [ident[4], ident[5]], kind: 0, machine: 0, programs: none(), sections: none() });
+        let none = || HeaderTable { at: 0, entry: 0, entries: 0 };
+        return Some(ElfHeader {
+            ident: [ident[4], ident[5]],
+            kind: 0,
+            machine: 0,
+            programs: none(),
+            sections: none(),
+        });
     }
     let field = |at: u64, size| number(file, at, size);
     let (word, tables, entries) = if ident[4] == 2 { (8, 32, 54) } else { (4, 28, 42) };
     let half = |at: u64| field(at, 2).and_then(|value| u16::try_from(value).ok());
-    Some(Header {
+    Some(ElfHeader {
         ident: [ident[4], ident[5]],
         kind: half(16)?,
         machine: half(18)?,
-        programs: Table { at: field(tables, word)?, entry: field(entries, 2)?, entries: field(entries + 2, 2)? },
-        sections: Table {
+        programs: HeaderTable { at: field(tables, word)?, entry: field(entries, 2)?, entries: field(entries + 2, 2)? },
+        sections: HeaderTable {
             at: field(tables + word as u64, word)?,
             entry: field(entries + 4, 2)?,
             entries: field(entries + 6, 2)?,
@@ -122,7 +128,7 @@ fn reads_as_we_do(order: u8) -> bool {
     order == if cfg!(target_endian = "little") { 1 } else { 2 }
 }
 
-/// In this machine's byte order.
+/// Reads a number in this machine's byte order.
 fn number(file: &File, at: u64, size: usize) -> Option<u64> {
     let mut bytes = [0; 8];
     file.read_exact_at(&mut bytes[..size], at).ok()?;
@@ -143,7 +149,7 @@ fn text(file: &File, at: u64, size: u64) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
 }
 
-fn machine(header: &Header) -> String {
+fn machine(header: &ElfHeader) -> String {
     let name = match header.machine {
         0 => "of another byte order",
         3 => "x86",

@@ -1,24 +1,22 @@
-//! Fetching: what is written to the candidate's file is counted, hashed, and bounded in size and time.
+//! Fetching: what a source has comes to the candidate's file, bounded in size and time.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 
 use crate::error::{Error, Kind, Result};
 use crate::upgrade::record::Seen;
 #[cfg(feature = "upgrade-remote")]
 use crate::upgrade::remote;
-use crate::upgrade::source::{Source, hex};
+use crate::upgrade::sink::{MAX_TEXT, Sink};
+use crate::upgrade::source::ProgramSource;
 
 /// How long a program with its signature may take to be fetched.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(600);
 /// How large a program may be, in bytes.
 pub const MAX_SIZE: u64 = 512 * 1024 * 1024;
-/// How large a signature or a list of checksums may be, and what tells of a release.
-pub(crate) const MAX_TEXT: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
@@ -36,7 +34,7 @@ impl Default for Limits {
 pub(crate) struct Fetcher {
     pub(crate) limits: Limits,
     #[cfg(feature = "upgrade-remote")]
-    pub(crate) client: remote::Client,
+    pub(crate) client: remote::HttpClient,
 }
 
 /// What a source has.
@@ -58,14 +56,14 @@ pub(crate) struct Fresh {
 enum Beside {
     File(PathBuf),
     #[cfg(feature = "upgrade-remote")]
-    Remote(Box<remote::Beside>),
+    Remote(Box<remote::RemoteRelease>),
 }
 
 impl Fetcher {
     /// Writes the program to that file, unless it is what was `seen` there.
     pub(crate) async fn program(
         &self,
-        source: &Source,
+        source: &ProgramSource,
         seen: Option<&Seen>,
         into: (std::fs::File, PathBuf),
     ) -> Result<Fetched> {
@@ -81,14 +79,14 @@ impl Fetcher {
 
     async fn fetch(
         &self,
-        source: &Source,
+        source: &ProgramSource,
         seen: Option<&Seen>,
         (file, path): (std::fs::File, PathBuf),
     ) -> Result<Fetched> {
         let mut sink = Sink::new(File::from_std(file), path, self.limits.size);
         let mut fresh = Seen { source: source.identity(), ..Seen::default() };
         let beside = match source {
-            Source::File(path) => {
+            ProgramSource::File(path) => {
                 fresh.version = Some(copy(path, seen.and_then(|seen| seen.version.as_deref()), &mut sink).await?);
                 if fresh.version == seen.and_then(|seen| seen.version.clone()) {
                     return Ok(Fetched::Unchanged);
@@ -96,15 +94,15 @@ impl Fetcher {
                 Beside::File(path.clone())
             }
             #[cfg(feature = "upgrade-remote")]
-            Source::Remote(remote) => match self.client.program(remote, seen, &mut sink, &mut fresh).await? {
-                Some(beside) => Beside::Remote(Box::new(beside)),
+            ProgramSource::Remote(remote) => match self.client.program(remote, seen, &mut sink, &mut fresh).await? {
+                Some(release) => Beside::Remote(Box::new(release)),
                 None => return Ok(Fetched::Unchanged),
             },
         };
         fresh.sha256 = sink.end().await?;
         #[cfg(feature = "upgrade-remote")]
-        if let Beside::Remote(remote) = &beside
-            && remote.contradicts(&fresh.sha256)
+        if let Beside::Remote(release) = &beside
+            && release.contradicts(&fresh.sha256)
         {
             let what = "its SHA-256 is not the one that the release tells";
             return Err(Error::new(Kind::Candidate, format!("{source}: {what}")));
@@ -112,14 +110,13 @@ impl Fetcher {
         Ok(Fetched::Program(Box::new(Fresh { seen: fresh, beside })))
     }
 
-    /// What has the program's name and this ending.
+    /// Fetches what has the program's name and this ending.
     pub(crate) async fn side(&self, fresh: &Fresh, ending: &str) -> Result<Vec<u8>> {
         self.named(fresh, &format!("{}{ending}", Self::name_of(fresh))).await
     }
 
-    /// What has this name, and lies where the program does.
+    /// Fetches what has this name, and lies where the program does.
     pub(crate) async fn named(&self, fresh: &Fresh, name: &str) -> Result<Vec<u8>> {
-        let within = self.limits.total;
         let reading = async {
             match &fresh.beside {
                 Beside::File(path) => {
@@ -131,73 +128,25 @@ impl Fetcher {
                     Ok(text)
                 }
                 #[cfg(feature = "upgrade-remote")]
-                Beside::Remote(beside) => self.client.named(beside, name).await,
+                Beside::Remote(release) => self.client.named(release, name).await,
             }
         };
+        let within = self.limits.total;
         tokio::time::timeout(within, reading)
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Fetch, format!("{name}: not fetched within {within:?}"))))
     }
 
     pub(crate) fn name_of(fresh: &Fresh) -> String {
-        fresh.beside.file_name()
-    }
-}
-
-impl Beside {
-    fn file_name(&self) -> String {
-        match self {
-            Self::File(path) => Source::file(path).file_name(),
+        match &fresh.beside {
+            Beside::File(path) => ProgramSource::file(path).file_name(),
             #[cfg(feature = "upgrade-remote")]
-            Self::Remote(beside) => beside.file_name(),
+            Beside::Remote(release) => release.file_name(),
         }
     }
 }
 
-/// Where the bytes go.
-pub(crate) struct Sink {
-    file: File,
-    path: PathBuf,
-    hash: Sha256,
-    pub(crate) length: u64,
-    limit: u64,
-}
-
-impl Sink {
-    fn new(file: File, path: PathBuf, limit: u64) -> Self {
-        Self { file, path, hash: Sha256::new(), length: 0, limit }
-    }
-
-    pub(crate) fn announced(&self, length: u64) -> std::result::Result<(), String> {
-        let limit = self.limit;
-        if length > limit { Err(format!("{length} bytes, and a program may have {limit}")) } else { Ok(()) }
-    }
-
-    pub(crate) async fn take(&mut self, chunk: &[u8], what: &str) -> Result<()> {
-        self.length += chunk.len() as u64;
-        if self.length > self.limit {
-            let limit = self.limit;
-            return Err(Error::new(
-                Kind::Candidate,
-                format!("{what}: more than {limit} bytes, which a program may have"),
-            ));
-        }
-        self.hash.update(chunk);
-        self.file.write_all(chunk).await.map_err(|e| self.failed(e))
-    }
-
-    /// Everything is in the file; its SHA-256.
-    async fn end(&mut self) -> Result<String> {
-        self.file.flush().await.map_err(|e| self.failed(e))?;
-        Ok(hex(&std::mem::take(&mut self.hash).finalize()))
-    }
-
-    fn failed(&self, error: std::io::Error) -> Error {
-        Error::os(format!("{} cannot be written", self.path.display()), error)
-    }
-}
-
-/// Its version; nothing is copied if that is the one that was seen.
+/// Copies the file, and returns its version. Nothing is copied if that is the one that was seen.
 async fn copy(path: &Path, seen: Option<&str>, sink: &mut Sink) -> Result<String> {
     use std::os::unix::fs::MetadataExt as _;
     let failed = |e| Error::io(Kind::Fetch, format!("{} cannot be read", path.display()), e);

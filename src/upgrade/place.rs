@@ -1,8 +1,10 @@
 //! The program's file, the versions beside it, and who may touch them. All of it blocks.
 //!
-//! Every version lies under its SHA-256 in a directory beside the program, and the program is a second name of one of them, put there
-//! by rename(2). So a step back is one rename, as a step forward is, and there is no moment at which the program's name is missing or
-//! is that of half a file. Not `web.1`, `web.2`, … as logs are rotated: that takes as many renames as versions are kept.
+//! Every version lies under its SHA-256 in a directory beside the program, and the program is a
+//! second name of one of them, put there by rename(2). So a step back is one rename, as a step
+//! forward is, and there is no moment at which the program's name is missing or is that of half a
+//! file. Not `web.1`, `web.2`, … as logs are rotated: that takes as many renames as versions are
+//! kept.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -17,8 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::lease::is_written;
-use crate::upgrade::source::hex;
-use crate::upgrade::trust::each_chunk;
+use crate::upgrade::trust::{each_chunk, hex};
 
 /// How long somebody may still have a candidate open for writing.
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,14 +31,14 @@ const LINK: &str = "link";
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) program: PathBuf,
-    /// `.NAME.handover` beside it.
+    /// The directory `.NAME.handover` beside the program.
     directory: PathBuf,
     _lock: Flock<File>,
 }
 
 /// What a file was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Program {
+pub(crate) struct ProgramFile {
     pub(crate) sha256: String,
     identity: (u64, u64, i64, i64, u64),
     mode: u32,
@@ -96,11 +97,11 @@ impl Place {
         self.directory.join("versions").join(sha256)
     }
 
-    /// The program as it is now.
-    pub(crate) fn look(&self) -> Result<Program> {
+    /// Looks at the program as it is now.
+    pub(crate) fn look(&self) -> Result<ProgramFile> {
         let meta = fs::symlink_metadata(&self.program).map_err(|e| cannot("looked at", &self.program, e))?;
         let sha256 = hash(&self.program)?;
-        Ok(Program {
+        Ok(ProgramFile {
             sha256,
             identity: (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()),
             mode: meta.mode() & 0o777,
@@ -108,14 +109,14 @@ impl Place {
         })
     }
 
-    /// Whether it is still that.
-    pub(crate) fn is(&self, program: &Program) -> bool {
+    /// Returns whether the program is still that one.
+    pub(crate) fn is(&self, program: &ProgramFile) -> bool {
         let meta = fs::symlink_metadata(&self.program).ok();
         let now = meta.map(|meta| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()));
         now == Some(program.identity)
     }
 
-    /// A new file that nobody else can read.
+    /// Makes a new file that nobody else can read.
     pub(crate) fn candidate(&self) -> Result<(File, PathBuf)> {
         let path = self.directory.join(CANDIDATE);
         let _ = fs::remove_file(&path);
@@ -123,12 +124,14 @@ impl Place {
         file.map(|file| (file, path.clone())).map_err(|e| cannot("made", &path, e))
     }
 
-    /// Gives it the rights of the one that it shall replace, and puts it on the disk. Not set-user-id and the like.
-    pub(crate) fn ready(&self, candidate: &Path, like: &Program) -> Result<()> {
+    /// Gives it the rights of the one that it shall replace, and puts it on the disk. The
+    /// rights do not include set-user-id and the like.
+    pub(crate) fn ready(&self, candidate: &Path, like: &ProgramFile) -> Result<()> {
         let failed = |e| cannot("prepared", candidate, e);
         let file = File::open(candidate).map_err(failed)?;
         let deadline = Instant::now() + WRITERS_TIMEOUT;
-        // A child that another thread has just started has a copy of our fd until it executes its program.
+        // A child that another thread has just started has a copy of our fd until it executes its
+        // program.
         while is_written(&file) {
             if Instant::now() >= deadline {
                 return Err(failed(io::ErrorKind::ExecutableFileBusy.into()));
@@ -138,7 +141,8 @@ impl Place {
         let (uid, gid) = like.owner;
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         if (uid, gid) != own {
-            // Only root can; for others the program is theirs from now on, which it is by the rights of the directory.
+            // Only root can; for others the program is theirs from now on, which it is by the
+            // rights of the directory.
             match std::os::unix::fs::chown(candidate, Some(uid), Some(gid)) {
                 Err(e) if e.kind() != io::ErrorKind::PermissionDenied => return Err(failed(e)),
                 _ => {}
@@ -148,15 +152,15 @@ impl Place {
         file.sync_all().map_err(failed)
     }
 
-    /// The candidate among the versions.
+    /// Keeps the candidate among the versions.
     pub(crate) fn keep_candidate(&self, candidate: &Path, sha256: &str) -> Result<()> {
         let version = self.version(sha256);
         fs::rename(candidate, &version).map_err(|e| cannot("kept", &version, e))?;
         sync(&self.directory.join("versions"))
     }
 
-    /// What is the program now among the versions.
-    pub(crate) fn keep_current(&self, current: &Program) -> Result<()> {
+    /// Keeps what is the program now among the versions.
+    pub(crate) fn keep_current(&self, current: &ProgramFile) -> Result<()> {
         let version = self.version(&current.sha256);
         if version.exists() {
             if hash(&version)? == current.sha256 {
@@ -181,7 +185,7 @@ impl Place {
         fs::rename(&part, version)
     }
 
-    /// Whether it is there, and still what it was.
+    /// Returns whether the version is there, and still what it was.
     pub(crate) fn has(&self, sha256: &str) -> bool {
         hash(&self.version(sha256)).is_ok_and(|found| found == sha256)
     }
@@ -200,7 +204,7 @@ impl Place {
         sync(self.program.parent().unwrap_or(Path::new("/")))
     }
 
-    /// Only these are left.
+    /// Removes all versions but these.
     pub(crate) fn prune(&self, keep: &[&str]) -> Result<()> {
         let versions = self.directory.join("versions");
         let failed = |e| cannot("cleared", &versions, e);
@@ -220,7 +224,8 @@ impl Drop for Place {
     }
 }
 
-/// A file with that content, by another one that takes its place. On the disk when this returns.
+/// Writes a file with that content, by another one that takes its place. It is on the disk when
+/// this returns.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     let written = || {
@@ -233,7 +238,8 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     sync(path.parent().unwrap_or(Path::new("/")))
 }
 
-/// The file stays when the lock is gone: who removes it could leave two with a lock each.
+/// Takes the lock. Its file stays when the lock is gone: who removes it could leave two with a lock
+/// each.
 fn lock(path: &Path, program: &Path) -> Result<Flock<File>> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = open.map_err(|e| cannot("opened", path, e))?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::upgrade::place;
 
-/// So many bad ones are remembered; of more, the oldest is forgotten.
+/// How many bad programs are remembered; of more, the oldest is forgotten.
 pub const BAD_KEPT: usize = 100;
 
 /// A reason is remembered up to here; the journal has all of it.
@@ -61,7 +61,7 @@ pub(crate) struct Seen {
     pub(crate) etag: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) modified: Option<String>,
-    /// Of an asset of a release.
+    /// The version of an asset of a release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<String>,
 }
@@ -86,7 +86,7 @@ impl Record {
         Ok(record)
     }
 
-    /// On the disk when this returns.
+    /// Writes the record. It is on the disk when this returns.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(|e| Error::os("the record cannot be written", e))?;
         place::replace(path, &text)
@@ -109,7 +109,7 @@ impl Record {
         self.bad.retain(|bad| bad.sha256 != sha256);
     }
 
-    /// `sha256` is the program now, in place of `previous`.
+    /// Notes that `sha256` is the program now, in place of `previous`.
     pub(crate) fn took(&mut self, pending: Pending, keep: usize) {
         let Pending { sha256, previous, seen, back } = pending;
         self.forgive(&sha256);

@@ -7,22 +7,23 @@ use tracing::{error, info, warn};
 
 use crate::error::{Error, Kind, Result};
 use crate::service::events;
-use crate::upgrade::builder::Verdict;
 use crate::upgrade::fetch::{Fetched, Fetcher, Fresh};
-use crate::upgrade::place::{Place, Program};
+use crate::upgrade::place::{Place, ProgramFile};
+use crate::upgrade::plan::{UpgradeShared, Verdict};
+use crate::upgrade::progress::{Done, UpgradeStep};
 use crate::upgrade::record::{Pending, Record, Seen};
 use crate::upgrade::trust::{Sum, sum_of};
-use crate::upgrade::{Done, Inner, Step, check, elf};
+use crate::upgrade::{check, elf};
 
 /// What is known when the lock is ours.
-struct Start {
+struct UpgradeStart {
     place: Arc<Place>,
     record: Record,
-    current: Program,
+    current: ProgramFile,
 }
 
-pub(crate) async fn run(inner: &Arc<Inner>, only_look: bool) -> Result<Done> {
-    let Start { place, mut record, current } = start(inner, only_look).await?;
+pub(crate) async fn run(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<Done> {
+    let UpgradeStart { place, mut record, current } = start(inner, only_look).await?;
     let seen = record.seen.clone().filter(|seen| {
         let known = seen.sha256 == current.sha256 || (record.why_bad(&seen.sha256).is_some() && !inner.plan.retry);
         known && seen.source == inner.plan.source.identity()
@@ -52,7 +53,7 @@ pub(crate) async fn run(inner: &Arc<Inner>, only_look: bool) -> Result<Done> {
         (None, Fetched::Unchanged) => return Err(Error::new(Kind::Fetch, "unchanged, and not known")),
         (None, Fetched::Program(fresh)) => fresh,
     };
-    inner.tell(&Step::Fetched { sha256: sha256.clone() });
+    inner.tell(&UpgradeStep::Fetched { sha256: sha256.clone() });
     if let Err(error) = examine(inner, &place, &path, &current, &fresh).await {
         if error.is_candidate() {
             warn!(
@@ -73,8 +74,8 @@ pub(crate) async fn run(inner: &Arc<Inner>, only_look: bool) -> Result<Done> {
     commit(inner, place, record, pending, Install::Candidate(path, current)).await
 }
 
-pub(crate) async fn back(inner: &Arc<Inner>) -> Result<Done> {
-    let Start { place, record, current } = start(inner, false).await?;
+pub(crate) async fn back(inner: &Arc<UpgradeShared>) -> Result<Done> {
+    let UpgradeStart { place, record, current } = start(inner, false).await?;
     let Some(sha256) = record.previous.first().cloned() else {
         return Err(Error::new(Kind::State, format!("{}: no program of before is kept", inner.plan.program.display())));
     };
@@ -83,7 +84,7 @@ pub(crate) async fn back(inner: &Arc<Inner>) -> Result<Done> {
 }
 
 /// Takes the lock, and brings to its end what was cut short.
-async fn start(inner: &Arc<Inner>, only_look: bool) -> Result<Start> {
+async fn start(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<UpgradeStart> {
     let program = inner.plan.program.clone();
     let (place, mut record, mut current) = blocking(&(), move |()| {
         let place = Place::open(&program)?;
@@ -92,12 +93,12 @@ async fn start(inner: &Arc<Inner>, only_look: bool) -> Result<Start> {
         Ok((Arc::new(place), record, current))
     })
     .await?;
-    inner.tell(&Step::Locked);
+    inner.tell(&UpgradeStep::Locked);
     let Some(pending) = record.pending.clone().filter(|_| !only_look) else {
-        return Ok(Start { place, record, current });
+        return Ok(UpgradeStart { place, record, current });
     };
     if pending.sha256 == current.sha256 {
-        inner.tell(&Step::Resumed { sha256: pending.sha256.clone() });
+        inner.tell(&UpgradeStep::Resumed { sha256: pending.sha256.clone() });
         info!(program = %inner.plan.program.display(), sha256 = pending.sha256, "an upgrade was cut short: asking again for a reload");
         // What comes of it is told below; the source is read in any case.
         match commit(inner, Arc::clone(&place), record, pending, Install::Done).await {
@@ -110,11 +111,17 @@ async fn start(inner: &Arc<Inner>, only_look: bool) -> Result<Start> {
         blocking(&place, move |place| record.write(&place.record())).await?;
     }
     (record, current) = blocking(&place, |place| Ok((Record::read(&place.record())?, place.look()?))).await?;
-    Ok(Start { place, record, current })
+    Ok(UpgradeStart { place, record, current })
 }
 
-/// Everything that can be known of a candidate without running the service with it.
-async fn examine(inner: &Inner, place: &Arc<Place>, path: &Path, current: &Program, fresh: &Fresh) -> Result<()> {
+/// Examines everything that can be known of a candidate without running the service with it.
+async fn examine(
+    inner: &UpgradeShared,
+    place: &Arc<Place>,
+    path: &Path,
+    current: &ProgramFile,
+    fresh: &Fresh,
+) -> Result<()> {
     let bad = |why: String| Error::new(Kind::Candidate, format!("{}: {why}", inner.plan.source));
     let name = Fetcher::name_of(fresh);
     let expected = match &inner.plan.sum {
@@ -147,31 +154,32 @@ async fn examine(inner: &Inner, place: &Arc<Place>, path: &Path, current: &Progr
         place.ready(&candidate, &like)
     })
     .await?;
-    inner.tell(&Step::Verified);
+    inner.tell(&UpgradeStep::Verified);
     if let Some(command) = &inner.plan.check {
         check::run(command, path, inner.plan.check_timeout).await?;
-        inner.tell(&Step::Checked);
+        inner.tell(&UpgradeStep::Checked);
     }
     Ok(())
 }
 
 enum Install {
-    Candidate(PathBuf, Program),
-    Kept(Program),
-    /// Before we came.
+    Candidate(PathBuf, ProgramFile),
+    Kept(ProgramFile),
+    /// It was installed before we came.
     Done,
 }
 
-/// In a task of its own: once it is begun, nobody's going away leaves it half done.
+/// Installs, and asks for the reload, in a task of its own: once it is begun, nobody's going away
+/// leaves it half done.
 async fn commit(
-    inner: &Arc<Inner>,
+    inner: &Arc<UpgradeShared>,
     place: Arc<Place>,
     record: Record,
     pending: Pending,
     what: Install,
 ) -> Result<Done> {
     let inner = Arc::clone(inner);
-    let counted = Counted::new(&inner);
+    let counted = Committing::new(&inner);
     let committing = tokio::spawn(async move {
         let _counted = counted;
         // The generation that upgrades itself stays until it is on the disk.
@@ -187,7 +195,7 @@ async fn commit(
 }
 
 async fn prepare(
-    inner: &Arc<Inner>,
+    inner: &Arc<UpgradeShared>,
     place: &Arc<Place>,
     mut record: Record,
     pending: Pending,
@@ -209,18 +217,18 @@ async fn prepare(
                 current
             }
         };
-        told.tell(&Step::Kept);
+        told.tell(&UpgradeStep::Kept);
         place.keep_current(&current)?;
-        told.tell(&Step::PreviousKept);
+        told.tell(&UpgradeStep::PreviousKept);
         record.pending = Some(pending.clone());
         record.write(&place.record())?;
-        told.tell(&Step::Recorded);
+        told.tell(&UpgradeStep::Recorded);
         if !place.is(&current) {
             let why = format!("{} was replaced by somebody else meanwhile", place.program.display());
             return Err(Error::new(Kind::State, why));
         }
         place.install(&pending.sha256)?;
-        told.tell(&Step::Installed);
+        told.tell(&UpgradeStep::Installed);
         Ok((record, pending))
     })
     .await?;
@@ -236,7 +244,7 @@ async fn prepare(
 }
 
 async fn settle(
-    inner: &Arc<Inner>,
+    inner: &Arc<UpgradeShared>,
     place: &Arc<Place>,
     mut record: Record,
     pending: Pending,
@@ -245,7 +253,7 @@ async fn settle(
     let (sha256, previous) = (pending.sha256.clone(), pending.previous.clone());
     let (reason, refused) = match verdict {
         Verdict::Taken => {
-            inner.tell(&Step::Taken);
+            inner.tell(&UpgradeStep::Taken);
             record.took(pending, inner.plan.keep);
             write_and_prune(inner, place, record, sha256.clone()).await?;
             if inner.plan.reload.is_none() {
@@ -264,7 +272,7 @@ async fn settle(
         Verdict::Refused(reason) => (reason, true),
         Verdict::Unknown(reason) => (reason, false),
     };
-    inner.tell(&Step::NotTaken { reason: reason.clone() });
+    inner.tell(&UpgradeStep::NotTaken { reason: reason.clone() });
     let (told, back) = (Arc::clone(inner), pending.clone());
     let restored = blocking(place, move |place| {
         // Somebody else's program is not ours to replace.
@@ -276,7 +284,7 @@ async fn settle(
             return Err(Error::new(Kind::State, why));
         }
         place.install(&back.previous)?;
-        told.tell(&Step::Restored);
+        told.tell(&UpgradeStep::Restored);
         Ok(true)
     })
     .await;
@@ -306,47 +314,44 @@ async fn settle(
     Err(Error::new(kind, format!("{reason}; {after}")))
 }
 
-async fn write_and_prune(inner: &Arc<Inner>, place: &Arc<Place>, record: Record, current: String) -> Result<()> {
+async fn write_and_prune(
+    inner: &Arc<UpgradeShared>,
+    place: &Arc<Place>,
+    record: Record,
+    current: String,
+) -> Result<()> {
     let told = Arc::clone(inner);
     blocking(place, move |place| {
         record.write(&place.record())?;
-        told.tell(&Step::Settled);
+        told.tell(&UpgradeStep::Settled);
         let kept: Vec<&str> = record.previous.iter().map(String::as_str).chain([current.as_str()]).collect();
         // What is left over costs room, no more.
         if let Err(error) = place.prune(&kept) {
             warn!(%error, "old versions are left");
         }
-        told.tell(&Step::Pruned);
+        told.tell(&UpgradeStep::Pruned);
         Ok(())
     })
     .await
 }
 
-/// See [`Upgrade::settled`](crate::upgrade::Upgrade::settled).
-struct Counted(Arc<Inner>);
+/// Counts what must not be cut short; see [`Upgrade::settled`](crate::upgrade::Upgrade::settled).
+struct Committing(Arc<UpgradeShared>);
 
-impl Counted {
-    fn new(inner: &Arc<Inner>) -> Self {
+impl Committing {
+    fn new(inner: &Arc<UpgradeShared>) -> Self {
         inner.committing.send_modify(|count| *count += 1);
         Self(Arc::clone(inner))
     }
 }
 
-impl Drop for Counted {
+impl Drop for Committing {
     fn drop(&mut self) {
         self.0.committing.send_modify(|count| *count -= 1);
     }
 }
 
-impl Inner {
-    fn tell(&self, step: &Step) {
-        if let Some(told) = &self.plan.on_step {
-            (told.0)(step);
-        }
-    }
-}
-
-/// Work on files, away from the tasks of the service.
+/// Does work on files, away from the tasks of the service.
 async fn blocking<C: Clone + Send + 'static, T: Send + 'static>(
     with: &C,
     work: impl FnOnce(&C) -> Result<T> + Send + 'static,

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-/// Of the time between two looks, so much is left to chance: a fleet that was started together does not ask together.
+/// How much of the time between two looks is left to chance: a fleet that was started together does
+/// not ask together.
 pub const JITTER: f64 = 0.1;
 
 /// The longest that failures make it wait, unless the interval itself is longer.
 pub const MAX_BACK_OFF: Duration = Duration::from_secs(3600);
 
-/// `chance` is between 0 and 1.
+/// Returns how long to wait until the next look. `chance` is between 0 and 1.
 pub(crate) fn wait(every: Duration, failures: u32, chance: f64) -> Duration {
     let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
     let backed_off = every.saturating_mul(factor).min(MAX_BACK_OFF).max(every);

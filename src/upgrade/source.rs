@@ -6,38 +6,50 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 #[cfg(feature = "upgrade-remote")]
-use crate::upgrade::remote::Remote;
+use crate::error::Result;
+#[cfg(feature = "upgrade-remote")]
+use crate::upgrade::remote::{Http, RemoteSource};
+use crate::upgrade::trust::hex;
 
 /// Where a candidate comes from. Its signature lies beside it, with `.minisig` after the name.
 ///
 #[cfg_attr(feature = "upgrade-remote", doc = "```")]
 #[cfg_attr(not(feature = "upgrade-remote"), doc = "```ignore")]
-/// use handover::upgrade::{GitHub, S3, Source};
-/// let file: Source = Source::file("/srv/releases/web");
-/// let https: Source = Source::url("https://releases.example.com/web")?;
-/// let github: Source = GitHub::new("acme/web", "web-*-x86_64").into();
-/// let s3: Source = S3::new("releases", "web/stable/web").region("eu-central-1").into();
+/// use handover::upgrade::{GitHub, S3, ProgramSource};
+/// let file: ProgramSource = ProgramSource::file("/srv/releases/web");
+/// let https: ProgramSource = ProgramSource::url("https://releases.example.com/web")?;
+/// let github: ProgramSource = GitHub::new("acme/web", "web-*-x86_64").into();
+/// let s3: ProgramSource = S3::new("releases", "web/stable/web").region("eu-central-1").into();
 /// assert_eq!(s3.to_string(), "s3://releases/web/stable/web");
 /// # Ok::<(), handover::Error>(())
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]
-pub enum Source {
+pub enum ProgramSource {
     /// A file of this machine.
     File(PathBuf),
-    /// What another machine has: made from a [`Http`](crate::upgrade::Http), a [`GitHub`](crate::upgrade::GitHub) or an
-    /// [`S3`](crate::upgrade::S3).
+    /// What another machine has: an address, an asset of a release, an object of a bucket.
     #[cfg(feature = "upgrade-remote")]
-    Remote(Remote),
+    Remote(RemoteSource),
 }
 
-impl Source {
-    /// A file of this machine, or of one that is mounted.
+impl ProgramSource {
+    /// Names a file of this machine, or of one that is mounted.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
     }
 
-    /// The name by which a list of checksums has it.
+    /// Takes an `https://` or `http://` address. A user and password in it are sent, and never
+    /// shown.
+    ///
+    /// # Errors
+    /// With [`is_invalid`](crate::Error::is_invalid): it is no such address.
+    #[cfg(feature = "upgrade-remote")]
+    pub fn url(url: &str) -> Result<Self> {
+        Http::new(url).map(Self::from)
+    }
+
+    /// Returns the name by which a list of checksums has it.
     pub(crate) fn file_name(&self) -> String {
         let name = match self {
             Self::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
@@ -47,7 +59,7 @@ impl Source {
         name.unwrap_or_default()
     }
 
-    /// What was seen there is remembered under this name. It holds no secret.
+    /// Returns the name under which it is remembered what was seen there. It holds no secret.
     pub(crate) fn identity(&self) -> String {
         let all = match self {
             Self::File(_) => self.to_string(),
@@ -57,7 +69,7 @@ impl Source {
         hex(&Sha256::digest(all))
     }
 
-    /// Whether who stands between could put another file in its place.
+    /// Returns whether who stands between could put another file in its place.
     pub(crate) fn is_plain_http(&self) -> bool {
         match self {
             Self::File(_) => false,
@@ -68,7 +80,7 @@ impl Source {
 }
 
 /// Without secrets: a URL's user, password, query and fragment are left out.
-impl fmt::Display for Source {
+impl fmt::Display for ProgramSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -78,16 +90,39 @@ impl fmt::Display for Source {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for ProgramSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Source({self})")
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+#[cfg(feature = "upgrade-remote")]
+impl<T: Into<RemoteSource>> From<T> for ProgramSource {
+    fn from(remote: T) -> Self {
+        Self::Remote(remote.into())
+    }
+}
+
+#[cfg(all(test, feature = "upgrade-remote"))]
+mod tests {
+    use super::*;
+    use crate::upgrade::GitHub;
+
+    #[test]
+    fn what_is_shown_has_no_secret() {
+        let source = ProgramSource::url("https://me:word@host:1/web?token=secret#x").unwrap();
+        for text in [source.to_string(), format!("{source:?}"), source.identity()] {
+            assert!(!text.contains("word") && !text.contains("secret"), "{text}");
+        }
+        assert_eq!(source.to_string(), "https://host:1/web");
+        let github = GitHub::new("a/b", "*").token("hush").tag("v1/2");
+        assert!(!format!("{github:?} {:?}", github.release().unwrap()).contains("hush"));
+        assert_eq!(github.release().unwrap().url.path(), "/repos/a/b/releases/tags/v1%2F2");
+        for bad in ["a", "a/", "a/b/c", "a/b?x"] {
+            assert!(GitHub::new(bad, "*").release().unwrap_err().is_invalid(), "{bad}");
+        }
+        for bad in ["ftp://x/y", "web", "/usr/bin/web", ""] {
+            assert!(ProgramSource::url(bad).unwrap_err().is_invalid(), "{bad}");
+        }
+    }
 }

@@ -16,8 +16,9 @@ const MAX_KEY_FILE: u64 = 4096;
 pub struct Trust(pub(crate) Vec<PublicKey>);
 
 impl Trust {
-    /// That of one of these [minisign](https://jedisct1.github.io/minisign/) keys (Ed25519): each the line that begins with `RW`, as it
-    /// stands in the key's file. Several, so that a key can be replaced.
+    /// Trusts the signatures of these [minisign](https://jedisct1.github.io/minisign/) keys
+    /// (Ed25519): each is the line that begins with `RW`, as it stands in the key's file. There may
+    /// be several, so that a key can be replaced.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: one is no key, or there is none.
@@ -34,10 +35,10 @@ impl Trust {
         Ok(Self(keys))
     }
 
-    /// As [`keys`](Self::keys), from a file such as `minisign.pub`.
+    /// Trusts the keys, as [`keys`](Self::keys) does, of a file such as `minisign.pub`.
     ///
     /// # Errors
-    /// As there, or the file cannot be read.
+    /// It fails as [`keys`](Self::keys) does, or the file cannot be read.
     pub fn key_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut text = String::new();
@@ -46,13 +47,14 @@ impl Trust {
         Self::keys([text.as_str()])
     }
 
-    /// These keys, too.
+    /// Trusts these keys, too.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Nobody's: what is there is taken. Not over plain `http://`, unless its checksum is given.
+    /// Takes what is there, whoever has made it; but not over plain `http://`, unless its checksum
+    /// is given.
     #[must_use]
     pub fn unsigned() -> Self {
         Self(Vec::new())
@@ -62,7 +64,7 @@ impl Trust {
         self.0.is_empty()
     }
 
-    /// Reads the whole file. Blocks.
+    /// Reads the whole file. It blocks.
     pub(crate) fn verify(&self, candidate: &Path, signature: &[u8], what: &str) -> Result<()> {
         let bad = |why: &dyn std::fmt::Display| {
             Error::new(Kind::Candidate, format!("the signature of {what} is not good: {why}"))
@@ -114,6 +116,14 @@ pub(crate) enum Sum {
     In(String),
 }
 
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 pub(crate) fn checked_hex(text: &str) -> Result<String> {
     let text = text.trim().to_ascii_lowercase();
     if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -122,7 +132,7 @@ pub(crate) fn checked_hex(text: &str) -> Result<String> {
     Err(Error::new(Kind::Invalid, format!("{text:?} is no SHA-256: that has 64 hexadecimal digits")))
 }
 
-/// As `sha256sum` writes it, or the digits alone.
+/// Finds the checksum of a file in a list as `sha256sum` writes it, or in the digits alone.
 pub(crate) fn sum_of(list: &str, file: &str) -> Option<String> {
     let mut lines = list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let of = |line: &str| {

@@ -1,8 +1,9 @@
-//! What generations that share a datagram socket say to each other about its flows: one packet a message.
+//! What generations that share a datagram socket say to each other about its flows: one packet a
+//! message.
 //!
-//! An old generation tells a new one the keys of its flows, once it does not receive any more, and each change after that.
-//! The new one sends back the datagrams of those flows. A message begins with its tag; unknown tags, of newer versions, are
-//! skipped.
+//! An old generation tells a new one the keys of its flows, once it does not receive any more, and
+//! each change after that. The new one sends back the datagrams of those flows. A message begins
+//! with its tag; unknown tags, of newer versions, are skipped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -19,11 +20,11 @@ const ADDED: u8 = b'A';
 const REMOVED: u8 = b'R';
 /// Old to new: we do not receive any more, and you know all our flows.
 const SHUT: u8 = b'S';
-/// New to old: a datagram of one of your flows.
+/// The first byte of a message from new to old: a datagram of one of your flows.
 const DATAGRAM: u8 = b'D';
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Message {
+pub(crate) enum FlowMessage {
     Added(Vec<Vec<u8>>),
     Removed(Vec<Vec<u8>>),
     Shut,
@@ -31,11 +32,11 @@ pub(crate) enum Message {
         from: SocketAddr,
         bytes: Vec<u8>,
     },
-    /// From a newer version: not for us.
+    /// A message from a newer version is not for us.
     Unknown,
 }
 
-/// The messages that say this of these keys, each of at most [`MAX_KEY`] bytes.
+/// Makes the messages that say this of these keys, each of at most [`MAX_KEY`] bytes.
 pub(crate) fn keys<'a>(added: bool, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let tag = if added { ADDED } else { REMOVED };
     let mut messages: Vec<Vec<u8>> = Vec::new();
@@ -76,18 +77,18 @@ pub(crate) fn datagram(from: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     message
 }
 
-/// `None`: it is cut short, or is none.
-pub(crate) fn decode(message: &[u8]) -> Option<Message> {
+/// Decodes a message; `None` if it is cut short, or is none.
+pub(crate) fn decode(message: &[u8]) -> Option<FlowMessage> {
     let (tag, rest) = message.split_first()?;
     Some(match *tag {
-        ADDED => Message::Added(split(rest)?),
-        REMOVED => Message::Removed(split(rest)?),
-        SHUT => Message::Shut,
+        ADDED => FlowMessage::Added(split(rest)?),
+        REMOVED => FlowMessage::Removed(split(rest)?),
+        SHUT => FlowMessage::Shut,
         DATAGRAM => {
             let (from, bytes) = address(rest)?;
-            Message::Datagram { from, bytes: bytes.to_vec() }
+            FlowMessage::Datagram { from, bytes: bytes.to_vec() }
         }
-        _ => Message::Unknown,
+        _ => FlowMessage::Unknown,
     })
 }
 
@@ -133,12 +134,12 @@ mod tests {
         for from in ["127.0.0.1:53", "[fe80::1%3]:4433"] {
             let from: SocketAddr = from.parse().unwrap();
             for bytes in [&b""[..], b"hello"] {
-                let message = Message::Datagram { from, bytes: bytes.to_vec() };
+                let message = FlowMessage::Datagram { from, bytes: bytes.to_vec() };
                 assert_eq!(decode(&datagram(from, bytes)), Some(message));
             }
         }
-        assert_eq!(decode(&shut()), Some(Message::Shut));
-        assert_eq!(decode(b"Z?"), Some(Message::Unknown));
+        assert_eq!(decode(&shut()), Some(FlowMessage::Shut));
+        assert_eq!(decode(b"Z?"), Some(FlowMessage::Unknown));
         for cut in [&b""[..], b"A\x02x", b"D", b"D\x04abc", b"D\x05abcdefgh"] {
             assert_eq!(decode(cut), None, "{cut:?}");
         }
@@ -152,13 +153,13 @@ mod tests {
         let back: Vec<_> = messages
             .iter()
             .flat_map(|message| match decode(message) {
-                Some(Message::Added(keys)) => keys,
+                Some(FlowMessage::Added(keys)) => keys,
                 other => panic!("{other:?}"),
             })
             .collect();
         assert_eq!(back, all);
         let empty: Vec<&[u8]> = vec![b""];
-        assert_eq!(decode(&keys(false, empty)[0]), Some(Message::Removed(vec![Vec::new()])));
+        assert_eq!(decode(&keys(false, empty)[0]), Some(FlowMessage::Removed(vec![Vec::new()])));
     }
 
     proptest! {

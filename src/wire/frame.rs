@@ -1,18 +1,20 @@
 //! What generations say to each other: one datagram a frame, `handover/1 ` and then JSON.
 //!
-//! The two ends are different binaries, so frames describe themselves: an unknown field is skipped, an unknown type
-//! is [`Frame::Unknown`], another major version is an error that names both. File descriptors travel beside a frame
-//! and are counted in it.
+//! The two ends are different binaries, so frames describe themselves: an unknown field is skipped,
+//! an unknown type is [`Frame::Unknown`], another major version is an error that names both. File
+//! descriptors travel beside a frame and are counted in it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Carried;
 
-/// Every frame begins with this. The number changes only when an old end could not make sense of a new one.
+/// Every frame begins with this. The number changes only when an old end could not make sense of a
+/// new one.
 const PREFIX: &[u8] = b"handover/1 ";
 
-/// The longest frame; well below the kernel's default socket buffer, so that a frame is sent whole or not at all.
+/// The longest frame; well below the kernel's default socket buffer, so that a frame is sent whole
+/// or not at all.
 pub(crate) const MAX_FRAME: usize = 64 * 1024;
 
 /// The most fds beside one frame (the kernel's SCM_MAX_FD).
@@ -31,50 +33,52 @@ pub(crate) enum Frame {
     Hello(Hello),
     /// New to old, when the library has started in it.
     Started {
-        /// Version of the crate in the new generation.
+        /// The version of the crate in the new generation.
         version: String,
     },
-    /// New to old: ready to accept.
+    /// New to old: it is ready to accept.
     Ready,
-    /// Entries of the fd store, an fd for each beside the frame. New to old, before `Ready`: keep these for me. Old to new,
-    /// before `Switch`: what has come or changed since you were started.
+    /// New to old, before `Ready`: keep these entries of the fd store for me. Old to new, before
+    /// `Switch`: this has come or changed since you were started. An fd for each entry is beside
+    /// the frame.
     Entries { names: Vec<String> },
     /// Old to new, before `Switch`: entries that you were started with and that are no more.
     Gone { names: Vec<String> },
     /// New to old: it will not work.
     Failed { reason: String },
-    /// Old to new: accept.
+    /// Old to new: accept from now on.
     Switch,
-    /// New to old: accepting.
+    /// New to old: it accepts.
     Switched,
     /// Old to new: you are main.
     Main { reload: bool, stop: bool },
-    /// Old to new: not you.
+    /// Old to new: the new generation is not to go on.
     Dismissed { reason: String },
     /// Main to a drainer: what is still open?
     Ask,
     /// The answer: how much there is, and some of it in words.
     Holds { generation: u64, connections: usize, work: Vec<String> },
-    /// Main to a drainer: end your linger.
+    /// Main to a drainer: it shall end its linger.
     Hurry,
     /// Main to a drainer: too many drain at once, cut what is left.
     Hammer,
-    /// Old to new, before `Main`: count on from here. A drainer to the main one, as its last: add these.
+    /// Old to new, before `Main`: the new one counts on from here. A drainer to the main one, as
+    /// its last frame: the main one adds these.
     Counted(Carried),
-    /// From a newer version: not for us.
+    /// A frame of a newer version is not for us.
     #[serde(other)]
     Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// Version of the crate in the old generation.
+    /// The version of the crate in the old generation.
     pub(crate) version: String,
     /// The number of the new generation.
     pub(crate) generation: u64,
-    /// Of this reload.
+    /// The id of this reload.
     pub(crate) handover_id: String,
-    /// Pid of the old generation.
+    /// The pid of the old generation.
     pub(crate) pid: u32,
     /// What the next generation is started from, so that it starts the one after it from there too.
     pub(crate) program: String,
@@ -86,7 +90,7 @@ pub(crate) struct Hello {
     /// The older generations that still drain, oldest first; a link to each comes beside the frame.
     #[serde(default)]
     pub(crate) drainers: Vec<Drainer>,
-    /// After the links, a sealed memfd with the application's state.
+    /// Whether a sealed memfd with the application's state comes after the links.
     #[serde(default)]
     pub(crate) state: bool,
     /// That no fd store covers crashes was said.
@@ -100,33 +104,28 @@ pub(crate) struct Hello {
     pub(crate) asked_usec: u64,
     /// The reloads before this one, the oldest first.
     #[serde(default)]
-    pub(crate) past: Vec<Past>,
+    pub(crate) past: Vec<PastReload>,
 }
 
-/// A reload that is over.
+/// A reload that is over, as the next generation is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Past {
-    /// Its id.
-    pub handover_id: String,
+pub(crate) struct PastReload {
+    pub(crate) handover_id: String,
     /// The generation that it was asked of.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// `handed_over`, `rolled_back` or `in_place`.
-    pub outcome: String,
-    /// Of a rollback, the beginning of the reason; the journal has all of it.
+    pub(crate) outcome: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// From the request to the outcome, in milliseconds.
-    pub took_ms: u64,
-    /// When it was over, in milliseconds since 1970.
-    pub ended_unix_ms: u64,
+    pub(crate) reason: Option<String>,
+    pub(crate) took_ms: u64,
+    pub(crate) ended_unix_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Drainer {
     pub(crate) generation: u64,
     pub(crate) pid: u32,
-    /// For how long it has been draining.
+    /// How long it has been draining.
     #[serde(default)]
     pub(crate) draining_ms: u64,
     /// Its own drain timeout, which is not ours.
@@ -161,7 +160,8 @@ impl Frame {
             .map_err(|e| Error::new(Kind::Protocol, format!("a handover frame cannot be read: {e}")))
     }
 
-    /// A reason is for people: bounded, whatever an application puts in.
+    /// Makes the frame of a failure. A reason is for people, and so it is bounded, whatever an
+    /// application puts in.
     pub(crate) fn failed(reason: &str) -> Self {
         Self::Failed { reason: reason.chars().take(2000).collect() }
     }

@@ -14,7 +14,7 @@ const UNNAMED: &str = "unknown";
 pub(crate) enum Listen {
     /// These fds, in order, are ours; the list is not empty.
     Passed(Vec<(i32, String)>),
-    /// No `LISTEN_FDS`, or 0 of them.
+    /// There is no `LISTEN_FDS`, or it is 0.
     Nothing,
     /// There are fds, but for another process: that of the pid, or, without `LISTEN_PID`, nobody's.
     NotForUs(Option<u32>),
@@ -77,7 +77,8 @@ fn names_of(value: Option<&str>, fds: usize) -> Result<Vec<String>> {
     Err(invalid("LISTEN_FDNAMES", value, &why))
 }
 
-/// The variable as text. An empty one counts as absent, except that empty names are one empty name.
+/// Returns the variable as text. An empty one counts as absent, except that empty names are one
+/// empty name.
 fn text<'a>(variable: &str, value: Option<&'a OsStr>) -> Result<Option<&'a str>> {
     match value {
         None => Ok(None),

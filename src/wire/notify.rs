@@ -22,9 +22,9 @@ pub(crate) fn store_remove(name: &str) -> String {
 
 /// What the service manager is told in one datagram, as in sd_notify(3).
 ///
-/// Whatever is put in, the datagram is valid: at most 4096 bytes of UTF-8, one field per line, no NUL.
-/// The order of the calls does not matter: `MAINPID` goes first, the status text, which is what gets cut
-/// if need be, last.
+/// Whatever is put in, the datagram is valid: at most 4096 bytes of UTF-8, one field per line, no
+/// NUL. The order of the calls does not matter: `MAINPID` goes first, the status text, which is
+/// what gets cut if need be, last.
 ///
 /// ```
 /// use handover::systemd::notify::Message;
@@ -36,7 +36,7 @@ pub(crate) fn store_remove(name: &str) -> String {
 #[must_use = "a message does nothing until it is sent"]
 pub struct Message {
     main_pid: Option<u32>,
-    state: Option<State>,
+    state: Option<UnitState>,
     watchdog: bool,
     extend_timeout_usec: Option<u64>,
     errno: Option<u32>,
@@ -44,60 +44,65 @@ pub struct Message {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum UnitState {
     Ready,
     Reloading { monotonic_usec: u64 },
     Stopping,
 }
 
 impl Message {
-    /// A message that says nothing yet.
+    /// Makes a message that says nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `READY=1`: the start or the reload is complete, the latter also when it failed.
+    /// Adds `READY=1`: the start or the reload is complete, the latter also when it failed.
     ///
-    /// `ready`, [`reloading`](Self::reloading) and [`stopping`](Self::stopping) exclude each other; the last call counts.
+    /// `ready`, [`reloading`](Self::reloading) and [`stopping`](Self::stopping) exclude each other;
+    /// the last call counts.
     #[doc(alias = "READY")]
     pub fn ready(mut self) -> Self {
-        self.state = Some(State::Ready);
+        self.state = Some(UnitState::Ready);
         self
     }
 
-    /// `RELOADING=1` with `MONOTONIC_USEC=`, which `Type=notify-reload` needs: the clock of
-    /// [`monotonic_usec`](crate::systemd::notify::monotonic_usec), read after the reload was asked for.
+    /// Adds `RELOADING=1` with `MONOTONIC_USEC=`, which `Type=notify-reload` needs: the clock of
+    /// [`monotonic_usec`](crate::systemd::notify::monotonic_usec), read after the reload was asked
+    /// for.
     ///
     /// A [`ready`](Self::ready) must follow, also when the reload failed.
     #[doc(alias = "RELOADING")]
     #[doc(alias = "MONOTONIC_USEC")]
     pub fn reloading(mut self, monotonic_usec: u64) -> Self {
-        self.state = Some(State::Reloading { monotonic_usec });
+        self.state = Some(UnitState::Reloading { monotonic_usec });
         self
     }
 
-    /// `STOPPING=1`: the whole service stops. Not for an old generation that merely drains.
+    /// Adds `STOPPING=1`: the whole service stops. An old generation that merely drains does not
+    /// say it.
     #[doc(alias = "STOPPING")]
     pub fn stopping(mut self) -> Self {
-        self.state = Some(State::Stopping);
+        self.state = Some(UnitState::Stopping);
         self
     }
 
-    /// `MAINPID=`: from now on this process is the main one. It must be alive and in the unit's cgroup.
+    /// Adds `MAINPID=`: from now on this process is the main one. It must be alive and in the
+    /// unit's cgroup.
     #[doc(alias = "MAINPID")]
     pub fn main_pid(mut self, pid: u32) -> Self {
         self.main_pid = Some(pid);
         self
     }
 
-    /// `STATUS=`, the line that `systemctl status` shows.
+    /// Adds `STATUS=`, the line that `systemctl status` shows.
     ///
-    /// Newlines, other control characters and what Unicode breaks lines at become spaces. What does not
-    /// fit into the datagram is cut off between two characters.
+    /// Newlines, other control characters and what Unicode breaks lines at become spaces. What does
+    /// not fit into the datagram is cut off between two characters.
     #[doc(alias = "STATUS")]
     pub fn status(mut self, text: impl AsRef<str>) -> Self {
         let one_line = text.as_ref().chars().map(|c| if breaks_line(c) { ' ' } else { c });
-        // Cut here already, so that an enormous text is not kept; how much really fits, encode() knows.
+        // Cut here already, so that an enormous text is not kept; how much really fits, encode()
+        // knows.
         let mut status = String::new();
         for c in one_line {
             if status.len() + c.len_utf8() > MAX_DATAGRAM {
@@ -109,14 +114,15 @@ impl Message {
         self
     }
 
-    /// `WATCHDOG=1`: the service is alive.
+    /// Adds `WATCHDOG=1`: the service is alive.
     #[doc(alias = "WATCHDOG")]
     pub fn watchdog(mut self) -> Self {
         self.watchdog = true;
         self
     }
 
-    /// `EXTEND_TIMEOUT_USEC=`: the start, reload or stop that is under way needs this much longer, from now.
+    /// Adds `EXTEND_TIMEOUT_USEC=`: the start, reload or stop that is under way needs this much
+    /// longer, from now.
     #[doc(alias = "EXTEND_TIMEOUT_USEC")]
     pub fn extend_timeout(mut self, by: Duration) -> Self {
         // u64::MAX would be systemd's "infinity".
@@ -124,7 +130,7 @@ impl Message {
         self
     }
 
-    /// `ERRNO=`: why the service failed, as a number of errno(3).
+    /// Adds `ERRNO=`: why the service failed, as a number of errno(3).
     #[doc(alias = "ERRNO")]
     pub fn errno(mut self, errno: u32) -> Self {
         self.errno = Some(errno);
@@ -137,15 +143,15 @@ impl Message {
         *self == Self::default()
     }
 
-    /// The datagram.
+    /// Encodes the datagram.
     pub(crate) fn encode(&self) -> String {
         let mut lines: Vec<NotifyState<'_>> = Vec::new();
         lines.extend(self.main_pid.map(NotifyState::MainPid));
         match self.state {
             None => {}
-            Some(State::Ready) => lines.push(NotifyState::Ready),
-            Some(State::Stopping) => lines.push(NotifyState::Stopping),
-            Some(State::Reloading { monotonic_usec }) => {
+            Some(UnitState::Ready) => lines.push(NotifyState::Ready),
+            Some(UnitState::Stopping) => lines.push(NotifyState::Stopping),
+            Some(UnitState::Reloading { monotonic_usec }) => {
                 lines.extend([NotifyState::Reloading, NotifyState::MonotonicUsec(monotonic_usec.into())]);
             }
         }
@@ -245,9 +251,9 @@ mod tests {
         ];
         let state = prop_oneof![
             Just(None),
-            Just(Some(State::Ready)),
-            Just(Some(State::Stopping)),
-            any::<u64>().prop_map(|monotonic_usec| Some(State::Reloading { monotonic_usec })),
+            Just(Some(UnitState::Ready)),
+            Just(Some(UnitState::Stopping)),
+            any::<u64>().prop_map(|monotonic_usec| Some(UnitState::Reloading { monotonic_usec })),
         ];
         let numbers = (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u32>>());
         (text, state, any::<bool>(), numbers).prop_map(|(text, state, watchdog, (main_pid, usec, errno))| {

@@ -1,11 +1,11 @@
 //! The first page of a state's memory: two copies of a header that says where its payload is.
 //!
-//! A header is written in one piece within one page, which a SIGKILL does not tear, and then its copy; so both say the same, or
-//! one is that of a change that nobody was told of yet.
+//! A header is written in one piece within one page, which a SIGKILL does not tear, and then its
+//! copy; so both say the same, or one is that of a change that nobody was told of yet.
 
 use crc32fast::Hasher;
 
-/// Of one header.
+/// The length of one header.
 pub(crate) const HEADER: usize = 512;
 /// What comes before the payloads.
 pub(crate) const PAGE: usize = 4096;
@@ -15,7 +15,8 @@ pub(crate) const PLACES: [usize; 2] = [0, PAGE / 2];
 pub(crate) const MAX_NAME: usize = 200;
 
 const MAGIC: &[u8; 16] = b"handover-state\r\n";
-/// Changes when an older version of the crate could not make sense of what a newer one writes. (1 was a sealed file per save.)
+/// Changes when an older version of the crate could not make sense of what a newer one writes. (1
+/// was a sealed file per save.)
 const FORMAT: u32 = 2;
 /// How the payload is written.
 const JSON: u32 = 1;
@@ -29,11 +30,11 @@ const NAME: usize = 96;
 pub(crate) struct Payload {
     /// The application's version of it.
     pub(crate) version: u32,
-    /// From 1, grows with each change.
+    /// The sequence number, which begins at 1 and grows with each change.
     pub(crate) sequence: u64,
-    /// From the start of the memory, whole pages.
+    /// Where the value begins, from the start of the memory, in whole pages.
     pub(crate) offset: u64,
-    /// In bytes; 0: there is no value.
+    /// How long the value is, in bytes; 0 if there is no value.
     pub(crate) length: u64,
     pub(crate) checksum: u32,
 }
@@ -52,17 +53,19 @@ pub(crate) struct Header {
 pub(crate) struct Page {
     /// The newest valid header.
     pub(crate) header: Header,
-    /// In which of the two [places](PLACES) it was.
+    /// Which of the two [places](PLACES) it was in.
     pub(crate) place: usize,
     /// What is wrong with the other one.
     pub(crate) damage: Option<String>,
 }
 
 impl Page {
-    /// What is wrong with both, as the end of a sentence about the state.
+    /// Decodes the two headers. The error says what is wrong with both, as the end of a sentence
+    /// about the state.
     ///
-    /// One damaged header is no damage: before anybody is told of a change, both are written, and what the one before pointed at
-    /// is there until then. So what the valid one says is never older than what was acknowledged.
+    /// One damaged header is no damage: before anybody is told of a change, both are written, and
+    /// what the one before pointed at is there until then. So what the valid one says is never
+    /// older than what was acknowledged.
     pub(crate) fn decode(page: &[u8; PAGE]) -> Result<Self, String> {
         let at = |place: usize| page.get(PLACES[place]..PLACES[place] + HEADER).and_then(|b| b.try_into().ok());
         let read = |place| at(place).ok_or(Damage::Other(String::new())).and_then(Header::decode);
@@ -118,7 +121,8 @@ impl Payload {
         }
     }
 
-    /// Also of what only somebody else can have written.
+    /// Returns whether the value lies where one may lie, also if somebody else has written the
+    /// header.
     fn is_placed(&self) -> bool {
         let end = self.offset.checked_add(self.length).and_then(|end| i64::try_from(end).ok());
         let aligned = self.offset >= PAGE as u64 && self.offset.is_multiple_of(PAGE as u64);
@@ -127,7 +131,8 @@ impl Payload {
 }
 
 impl Header {
-    /// The name has at most [`MAX_NAME`] bytes; of a longer one the rest is left off.
+    /// Encodes the header. The name has at most [`MAX_NAME`] bytes; of a longer one the rest is
+    /// left off.
     pub(crate) fn encode(&self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -178,7 +183,7 @@ impl Header {
     }
 }
 
-/// The bytes are there: each caller has an array of a fixed size.
+/// Reads a number. The bytes are there: each caller has an array of a fixed size.
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

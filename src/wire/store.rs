@@ -1,16 +1,17 @@
 //! Names in the fd store.
 //!
-//! systemd can remove only *all* fds of a name, and of one open file description it keeps the first name. So an entry cannot
-//! be replaced under its own name without a moment in which the store has neither: each replacement goes under a name of
-//! its own, the plain one with a number, and the one before is removed afterwards. Two slots that alternate were rejected:
-//! after a crash between the two steps nothing would tell which one is newer.
+//! systemd can remove only *all* fds of a name, and of one open file description it keeps the first
+//! name. So an entry cannot be replaced under its own name without a moment in which the store has
+//! neither: each replacement goes under a name of its own, the plain one with a number, and the one
+//! before is removed afterwards. Two slots that alternate were rejected: after a crash between the
+//! two steps nothing would tell which one is newer.
 
 use crate::error::{Error, Kind, Result};
 use std::fmt;
 
-/// As `FDNAME_MAX` in systemd.
+/// The longest name of an fd, which is `FDNAME_MAX` in systemd.
 const MAX_NAME: usize = 255;
-/// `~` and the digits of a u64.
+/// The length of `~` and the digits of a u64.
 const MAX_SUFFIX: usize = 21;
 
 /// Names that begin so are handover's own.
@@ -27,7 +28,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// `None`: no name that handover gives.
+    /// Parses a name; `None` if it is none that handover gives.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (text, stored) = match text.strip_suffix('~') {
             Some(text) => (text, false),
@@ -56,7 +57,7 @@ impl fmt::Display for Slot {
     }
 }
 
-/// Whether the store can have an entry of that plain name.
+/// Checks that the store can have an entry of that plain name.
 pub(crate) fn check(name: &str) -> Result<()> {
     let why = if name.is_empty() {
         "is empty".to_owned()

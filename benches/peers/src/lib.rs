@@ -24,7 +24,8 @@ pub const DIRECTORY: &str = "PEERS_DIRECTORY";
 /// The listening socket, where it is inherited.
 pub const FD: &str = "PEERS_FD";
 
-/// `/` says who answers, `/sleep?duration=5ms` takes its time, `/ballast?mib=7` makes the process as large as that.
+/// `/` says who answers, `/sleep?duration=5ms` takes its time, `/ballast?mib=7` makes the process
+/// as large as that.
 ///
 /// # Errors
 /// Never.

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Every point is visited so often, at times apart, as a machine is busier at one time than at another.
+/// Every point is visited so often, at times apart, as a machine is busier at one time than at
+/// another.
 pub(crate) const PASSES: usize = 2;
 /// Reloads of each pass: the machine's own noise is as large as what is measured.
 const RELOADS: usize = 7;
@@ -24,7 +25,8 @@ const ONE_RELOAD: [&str; 6] = ["--idle", "0", "--reloads", "1", "--every", "1s"]
 pub(crate) enum Point {
     /// So many idle connections.
     Idle(u32),
-    /// So many MiB of touched heap in who is reloaded, by one client each time: to be compared with 0 of them.
+    /// So many MiB of touched heap in who is reloaded, by one client each time: to be compared with
+    /// 0 of them.
     Heap(u32),
     /// The control: so many MiB of touched heap in a process that nobody reloads.
     Beside(u32),

@@ -170,7 +170,8 @@ impl Server {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
-    /// The options of `handover prove` that reload it, for `pid` is who answers, where that is the one to be told.
+    /// The options of `handover prove` that reload it, for `pid` is who answers, where that is the
+    /// one to be told.
     pub(crate) fn reload(&self) -> io::Result<Vec<String>> {
         let pid = match self.peer {
             Peer::Nginx | Peer::Haproxy | Peer::Restart => self.child.id().to_string(),

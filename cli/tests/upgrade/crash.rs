@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use handover::upgrade::{Done, Source, Trust, Upgrade, Verdict};
+use handover::upgrade::{Done, ProgramSource, Trust, Upgrade, Verdict};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -29,14 +29,15 @@ pub(crate) fn main(directory: &Path) -> ExitCode {
     let last: usize = variable(STEP).parse().unwrap();
     let refused = !variable(REFUSED).is_empty();
     let steps = AtomicUsize::new(0);
-    let upgrade = Upgrade::builder(directory.join("web"), Source::file(directory.join("new")), Trust::unsigned())
-        .on_step(move |_| {
-            if steps.fetch_add(1, Ordering::SeqCst) == last {
-                kill(Pid::this(), Signal::SIGKILL).unwrap();
-            }
-        })
-        .reload_with(move || async move { verdict(refused) })
-        .unwrap();
+    let upgrade =
+        Upgrade::builder(directory.join("web"), ProgramSource::file(directory.join("new")), Trust::unsigned())
+            .on_step(move |_| {
+                if steps.fetch_add(1, Ordering::SeqCst) == last {
+                    kill(Pid::this(), Signal::SIGKILL).unwrap();
+                }
+            })
+            .reload_with(move || async move { verdict(refused) })
+            .unwrap();
     let done = if variable(BACK).is_empty() { block_on(upgrade.run()) } else { block_on(upgrade.back()) };
     if done.is_ok() || refused { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -82,13 +83,13 @@ fn whole(place: &Place, old: &str, new: &str) -> bool {
 fn killed_where_it_is_taken() {
     let steps = killed(&fresh, false, false, |place, step| {
         let was_new = whole(place, "old", "1");
-        let done = run(&place.taken(place.unsigned(Source::file(place.path("new"))))).unwrap();
+        let done = run(&place.taken(place.unsigned(ProgramSource::file(place.path("new"))))).unwrap();
         place.is("1");
         assert_eq!(matches!(done, Done::UpToDate { .. }), was_new, "step {step}: {done:?}");
         let mut kept = [sha256(&program("1")), sha256(&program("old"))];
         kept.sort();
         assert_eq!(place.kept(), kept, "step {step}");
-        crate::parts::upgraded(&block_on(place.taken(place.unsigned(Source::file(place.path("new")))).back()));
+        crate::parts::upgraded(&block_on(place.taken(place.unsigned(ProgramSource::file(place.path("new")))).back()));
         place.is("old");
     });
     assert!(steps >= 10, "{steps}");
@@ -98,7 +99,7 @@ fn killed_where_it_is_refused() {
     let steps = killed(&fresh, true, false, |place, step| {
         let _ = whole(place, "old", "1");
         let build = || {
-            let builder = place.unsigned(Source::file(place.path("new")));
+            let builder = place.unsigned(ProgramSource::file(place.path("new")));
             builder.reload_with(|| async { verdict(true) }).unwrap()
         };
         // Either it was known, or it is found again.
@@ -108,7 +109,7 @@ fn killed_where_it_is_refused() {
         place.is("old");
         assert!(matches!(run(&build()), Ok(Done::KnownBad { .. })), "step {step}");
         place.write("new", &program("2"));
-        crate::parts::upgraded(&run(&place.taken(place.unsigned(Source::file(place.path("new"))))));
+        crate::parts::upgraded(&run(&place.taken(place.unsigned(ProgramSource::file(place.path("new"))))));
         place.is("2");
     });
     assert!(steps >= 10, "{steps}");
@@ -117,12 +118,12 @@ fn killed_where_it_is_refused() {
 fn killed_on_the_way_back() {
     let installed = || {
         let place = fresh();
-        crate::parts::upgraded(&run(&place.taken(place.unsigned(Source::file(place.path("new"))))));
+        crate::parts::upgraded(&run(&place.taken(place.unsigned(ProgramSource::file(place.path("new"))))));
         place
     };
     let steps = killed(&installed, false, true, |place, step| {
         let still = whole(place, "old", "1");
-        let upgrade = place.taken(place.unsigned(Source::file(place.path("new"))));
+        let upgrade = place.taken(place.unsigned(ProgramSource::file(place.path("new"))));
         let done = run(&upgrade).unwrap();
         // Before the file was put back, nothing was asked for that would be known; after it, it stays.
         let expected =
@@ -158,6 +159,6 @@ fn killed_at_any_time() {
     }
     assert!(times < 25 || ended < times, "none was killed");
     place.write("new", &program("last"));
-    crate::parts::upgraded(&run(&place.taken(place.unsigned(Source::file(place.path("new"))))));
+    crate::parts::upgraded(&run(&place.taken(place.unsigned(ProgramSource::file(place.path("new"))))));
     place.is("last");
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use handover::upgrade::{Done, Http, Source, Step};
+use handover::upgrade::{Done, Http, ProgramSource, UpgradeStep};
 
 use crate::parts::{Place, block_on, not_fetched, program, refused, run, sha256, up_to_date, upgraded};
 use crate::serve::{Answer, Server};
@@ -25,14 +25,14 @@ pub(crate) const CASES: &[Case] = cases![
     polling,
 ];
 
-fn source(server: &Server, path: &str) -> Source {
-    Source::url(&server.url(path)).unwrap()
+fn source(server: &Server, path: &str) -> ProgramSource {
+    ProgramSource::url(&server.url(path)).unwrap()
 }
 
 fn a_file() {
     let place = Place::new();
     let from = place.write("new", &program("1"));
-    let upgrade = place.taken(place.unsigned(Source::file(&from)));
+    let upgrade = place.taken(place.unsigned(ProgramSource::file(&from)));
     upgraded(&run(&upgrade));
     place.is("1");
     up_to_date(&run(&upgrade));
@@ -157,7 +157,7 @@ fn too_large() {
     server.put("/web", Answer::Length(Vec::new(), 1_000_001));
     refused(run(&build()), "1000001 bytes");
     let from = place.write("new", &vec![0; 1_000_001]);
-    refused(run(&place.taken(place.unsigned(Source::file(from)).max_size(1_000_000))), "1000001 bytes");
+    refused(run(&place.taken(place.unsigned(ProgramSource::file(from)).max_size(1_000_000))), "1000001 bytes");
     place.is_untouched();
 }
 
@@ -237,7 +237,7 @@ fn secrets_stay_where_they_belong() {
 fn looking_changes_nothing() {
     let place = Place::new();
     let from = place.write("new", &program("1"));
-    let upgrade = place.taken(place.unsigned(Source::file(&from)).check("exit 0"));
+    let upgrade = place.taken(place.unsigned(ProgramSource::file(&from)).check("exit 0"));
     let found = block_on(upgrade.look()).unwrap();
     assert_eq!(found, Done::Available { sha256: sha256(&program("1")), current: sha256(&program("old")) });
     place.is_untouched();
@@ -249,10 +249,10 @@ fn one_at_a_time() {
     let server = Server::tls(&place.path("ca.pem"));
     server.put("/web", Answer::Stalls(program("1")));
     let slow = place.taken(place.unsigned(source(&server, "/web")).ca_file(place.path("ca.pem")));
-    let other = place.taken(place.unsigned(Source::file(place.write("new", &program("1")))));
+    let other = place.taken(place.unsigned(ProgramSource::file(place.write("new", &program("1")))));
     block_on(async {
         let running = tokio::spawn(async move { slow.run().await });
-        while !place.steps.lock().unwrap().contains(&Step::Locked) {
+        while !place.steps.lock().unwrap().contains(&UpgradeStep::Locked) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let busy = other.run().await.unwrap_err();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use handover::Program;
-use handover::upgrade::{Source, Trust, Upgrade};
+use handover::upgrade::{ProgramSource, Trust, Upgrade};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ async fn serve(directory: &Path) -> handover::Result<()> {
     let service =
         handover::Service::builder().listen("http", "127.0.0.1:0").linger(Duration::from_millis(200)).start()?;
     service.serve_http("http", Router::new().route("/pid", get(async || std::process::id().to_string())))?;
-    let source = Source::file(directory.join("new"));
+    let source = ProgramSource::file(directory.join("new"));
     let upgrade = Upgrade::builder(directory.join("web"), source, Trust::unsigned()).service(&service)?;
     let drains = service.drain().signal();
     tokio::spawn(async move {

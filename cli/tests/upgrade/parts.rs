@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use handover::upgrade::{Builder, Done, Source, Step, Trust, Upgrade, Verdict};
+use handover::upgrade::{Done, ProgramSource, Trust, Upgrade, UpgradeBuilder, UpgradeStep, Verdict};
 use handover::{Error, Result};
 use minisign::KeyPair;
 use sha2::{Digest as _, Sha256};
@@ -30,7 +30,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub(crate) struct Place {
     directory: TempDir,
     pub(crate) program: PathBuf,
-    pub(crate) steps: Arc<Mutex<Vec<Step>>>,
+    pub(crate) steps: Arc<Mutex<Vec<UpgradeStep>>>,
 }
 
 impl Place {
@@ -52,18 +52,18 @@ impl Place {
         path
     }
 
-    pub(crate) fn builder(&self, source: impl Into<Source>, trust: Trust) -> Builder {
+    pub(crate) fn builder(&self, source: impl Into<ProgramSource>, trust: Trust) -> UpgradeBuilder {
         let steps = Arc::clone(&self.steps);
         Upgrade::builder(&self.program, source.into(), trust)
             .on_step(move |step| steps.lock().unwrap().push(step.clone()))
     }
 
-    pub(crate) fn unsigned(&self, source: impl Into<Source>) -> Builder {
+    pub(crate) fn unsigned(&self, source: impl Into<ProgramSource>) -> UpgradeBuilder {
         self.builder(source, Trust::unsigned())
     }
 
     /// The service takes it.
-    pub(crate) fn taken(&self, builder: Builder) -> Upgrade {
+    pub(crate) fn taken(&self, builder: UpgradeBuilder) -> Upgrade {
         builder.reload_with(|| async { Verdict::Taken }).unwrap()
     }
 
@@ -81,7 +81,9 @@ impl Place {
         self.is("old");
         assert_eq!(self.kept(), Vec::<String>::new());
         assert!(!self.path(".web.handover/candidate").exists() && !self.path(".web.handover/link").exists());
-        assert!(!self.steps.lock().unwrap().iter().any(|step| matches!(step, Step::Kept | Step::Installed)));
+        assert!(
+            !self.steps.lock().unwrap().iter().any(|step| matches!(step, UpgradeStep::Kept | UpgradeStep::Installed))
+        );
     }
 
     pub(crate) fn kept(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use handover::upgrade::{Done, Source, Trust, Verdict};
+use handover::upgrade::{Done, ProgramSource, Trust, Verdict};
 
 use crate::parts::{Place, Signer, not_fetched, program, refused, run, sha256, succeeds, upgraded};
 use crate::{Case, cases};
@@ -15,7 +15,7 @@ fn signatures() {
     let (place, signer, other) = (Place::new(), Signer::new(), Signer::new());
     let from = place.write("new", &program("1"));
     let signed = |bytes: &[u8]| drop(place.write("new.minisig", bytes));
-    let try_it = |trust: Trust| run(&place.taken(place.builder(Source::file(&from), trust)));
+    let try_it = |trust: Trust| run(&place.taken(place.builder(ProgramSource::file(&from), trust)));
     not_fetched(try_it(signer.trust()), "new.minisig");
     signed(&other.sign(&program("1")));
     refused(try_it(signer.trust()), "another key");
@@ -38,7 +38,7 @@ fn signatures() {
 fn checksums() {
     let place = Place::new();
     let from = place.write("new", &program("1"));
-    let builder = || place.unsigned(Source::file(&from));
+    let builder = || place.unsigned(ProgramSource::file(&from));
     refused(run(&place.taken(builder().sha256(&sha256(&program("2"))).unwrap())), "its SHA-256 is");
     not_fetched(run(&place.taken(builder().sha256_in("SUMS"))), "SUMS");
     place.write("SUMS", format!("{}  other\n", sha256(&program("1"))).as_bytes());
@@ -48,7 +48,7 @@ fn checksums() {
     place.is_untouched();
     upgraded(&run(&place.taken(builder().sha256(&sha256(&program("1")).to_uppercase()).unwrap())));
     // Nobody could tell who is at the other end.
-    let plain = || place.unsigned(Source::url("http://127.0.0.1:1/web").unwrap());
+    let plain = || place.unsigned(ProgramSource::url("http://127.0.0.1:1/web").unwrap());
     assert!(plain().install_only().unwrap_err().is_invalid());
     assert!(plain().sha256(&"0".repeat(64)).unwrap().install_only().is_ok());
 }
@@ -59,7 +59,7 @@ fn formats() {
     let good = program("1");
     let mut foreign = good.clone();
     foreign[18] = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
-    let builder = || place.unsigned(Source::file(&from));
+    let builder = || place.unsigned(ProgramSource::file(&from));
     for (bytes, why) in [
         (&good[..good.len() / 2], "cut off"),
         (&foreign, "another architecture"),
@@ -79,7 +79,7 @@ fn formats() {
 fn checks() {
     let place = Place::new();
     let from = place.write("new", &program("1"));
-    let builder = || place.unsigned(Source::file(&from));
+    let builder = || place.unsigned(ProgramSource::file(&from));
     refused(run(&place.taken(builder().check("{} && exit 9"))), "exit status: 9");
     refused(run(&place.taken(builder().check("kill -9 $$"))), "signal: 9");
     refused(
@@ -96,7 +96,7 @@ fn refusals_are_remembered() {
     let place = Place::new();
     let from = place.write("new", &program("bad"));
     let upgrade = |verdict: fn() -> Verdict, retry: bool| {
-        let builder = place.unsigned(Source::file(&from));
+        let builder = place.unsigned(ProgramSource::file(&from));
         let builder = if retry { builder.retry() } else { builder };
         builder.reload_with(move || async move { verdict() }).unwrap()
     };
@@ -111,7 +111,7 @@ fn refusals_are_remembered() {
     }
     // From elsewhere it is the same.
     let copy = place.write("copy", &program("bad"));
-    assert!(matches!(run(&place.taken(place.unsigned(Source::file(copy)))), Ok(Done::KnownBad { .. })));
+    assert!(matches!(run(&place.taken(place.unsigned(ProgramSource::file(copy)))), Ok(Done::KnownBad { .. })));
     fs::write(&from, program("good")).unwrap();
     upgraded(&run(&upgrade(|| Verdict::Taken, false)));
     place.is("good");
@@ -128,7 +128,7 @@ fn silence_is_not_remembered() {
     let place = Place::new();
     let from = place.write("new", &program("1"));
     let silent = place
-        .unsigned(Source::file(&from))
+        .unsigned(ProgramSource::file(&from))
         .reload_with(|| async { Verdict::Unknown("nobody answers".into()) })
         .unwrap();
     for _ in 0..2 {
@@ -136,7 +136,7 @@ fn silence_is_not_remembered() {
         assert!(error.is_timeout() && error.to_string().contains("nobody answers"), "{error}");
         place.is("old");
     }
-    upgraded(&run(&place.taken(place.unsigned(Source::file(&from)))));
+    upgraded(&run(&place.taken(place.unsigned(ProgramSource::file(&from)))));
 }
 
 /// A package manager, or a person, in between.
@@ -146,7 +146,7 @@ fn somebody_else() {
     let (program_path, other) = (place.program.clone(), place.write("other", &program("theirs")));
     fs::set_permissions(&other, fs::metadata(&program_path).unwrap().permissions()).unwrap();
     let upgrade =
-        place.unsigned(Source::file(&from)).check(format!("mv {} {}", other.display(), program_path.display()));
+        place.unsigned(ProgramSource::file(&from)).check(format!("mv {} {}", other.display(), program_path.display()));
     let error = run(&place.taken(upgrade)).unwrap_err();
     assert!(error.is_state() && error.to_string().contains("somebody else"), "{error}");
     place.is("theirs");
@@ -154,7 +154,7 @@ fn somebody_else() {
     let (to, their) = (program_path.clone(), place.path("again"));
     fs::write(&their, program("theirs again")).unwrap();
     fs::set_permissions(&their, fs::metadata(&program_path).unwrap().permissions()).unwrap();
-    let upgrade = place.unsigned(Source::file(&from)).reload_with(move || {
+    let upgrade = place.unsigned(ProgramSource::file(&from)).reload_with(move || {
         fs::rename(&their, &to).unwrap();
         async { Verdict::Refused("bad".into()) }
     });

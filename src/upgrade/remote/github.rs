@@ -22,25 +22,27 @@ pub struct GitHub {
 }
 
 impl GitHub {
-    /// Of `OWNER/REPOSITORY`, the one asset of the latest release whose name is that; `*` and `?` stand for others.
+    /// Names the one asset of the latest release of `OWNER/REPOSITORY` whose name is that; `*` and
+    /// `?` stand for others.
     pub fn new(repository: impl Into<String>, asset: impl Into<String>) -> Self {
         let (repository, asset) = (repository.into(), asset.into());
         Self { api: GITHUB_API.to_owned(), repository, tag: None, asset, token: None }
     }
 
-    /// Of the release with this tag, not of the latest one.
+    /// Takes the release with this tag, not the latest one.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tag = Some(tag.into());
         self
     }
 
-    /// Default [`GITHUB_API`]; that of an Enterprise server is `https://HOST/api/v3`.
+    /// Sets the address of the API. The default is [`GITHUB_API`]; that of an Enterprise server is
+    /// `https://HOST/api/v3`.
     pub fn api(mut self, url: impl Into<String>) -> Self {
         self.api = url.into().trim_end_matches('/').to_owned();
         self
     }
 
-    /// For private repositories, and more requests an hour.
+    /// Sets a token, for private repositories, and more requests an hour.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
@@ -63,7 +65,7 @@ impl GitHub {
         self.authorized(http, "application/vnd.github+json")
     }
 
-    /// The one whose name matches, of those in the release.
+    /// Chooses the one whose name matches, of those in the release.
     pub(crate) fn choose(&self, release: &Value) -> Result<Asset> {
         let all = assets(release);
         let side = |name: &str| [".minisig", ".sha256", ".sha256sum"].iter().any(|end| name.ends_with(end));
@@ -79,7 +81,8 @@ impl GitHub {
         }
     }
 
-    /// The API is trusted with the token, and no other host that it may name.
+    /// Returns the address of an asset. The API is trusted with the token, and no other host that
+    /// it may name.
     pub(crate) fn asset(&self, asset: &Asset) -> Result<Http> {
         let (api, http) = (Http::new(&self.api)?, Http::new(&asset.url)?);
         if api.url.origin() == http.url.origin() {
@@ -130,7 +133,7 @@ pub(crate) fn assets(release: &Value) -> Vec<Asset> {
     assets.collect()
 }
 
-/// `*` for any text, `?` for one character.
+/// Returns whether the name matches the pattern: `*` stands for any text, `?` for one character.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n, mut star) = (0, 0, None);

@@ -1,4 +1,4 @@
-//! An address.
+//! Addresses of programs.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// As [`Source::url`](crate::upgrade::Source::url).
+    /// Takes an address, as [`ProgramSource::url`](crate::upgrade::ProgramSource::url) does.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: it is no `https://` or `http://` address.
@@ -28,7 +28,8 @@ impl Http {
         Ok(Self { url, headers: HeaderMap::new() })
     }
 
-    /// Sends this, too. `Authorization` is not sent on to another host by a redirect; of other headers say only what is no secret.
+    /// Sends this, too. `Authorization` is not sent on to another host by a redirect; of other
+    /// headers say only what is no secret.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: it is no header.
@@ -40,6 +41,10 @@ impl Http {
         self.headers.insert(name, value);
         Ok(self)
     }
+
+    pub(crate) fn file_name(&self) -> Option<String> {
+        self.url.path_segments().and_then(|mut all| all.next_back()).map(str::to_owned)
+    }
 }
 
 impl fmt::Debug for Http {
@@ -48,7 +53,7 @@ impl fmt::Debug for Http {
     }
 }
 
-/// A URL as it may be shown.
+/// Writes a URL as it may be shown.
 pub(crate) fn shown(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())

@@ -12,7 +12,8 @@ use crate::error::{Error, Kind, Result};
 /// A signed address is good for this long: from its making until the server has read it.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
 
-/// An object of a bucket in S3-compatible storage. Requests are signed (`SigV4`) if there are credentials.
+/// An object of a bucket in S3-compatible storage. Requests are signed (`SigV4`) if there are
+/// credentials.
 #[derive(Clone)]
 pub struct S3 {
     pub(crate) bucket: String,
@@ -24,14 +25,15 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// The object `key` of that bucket.
+    /// Names the object `key` of that bucket.
     pub fn new(bucket: impl Into<String>, key: impl Into<String>) -> Self {
         let (bucket, key) = (bucket.into(), key.into());
         Self { bucket, key, region: "us-east-1".to_owned(), endpoint: None, path_style: None, credentials: None }
     }
 
-    /// Takes what is set of `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` or `AWS_DEFAULT_REGION`,
-    /// and `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as Amazon's own tools do.
+    /// Takes what is set of `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`,
+    /// `AWS_REGION` or `AWS_DEFAULT_REGION`, and `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as
+    /// Amazon's own tools do.
     pub fn with_env(self) -> Self {
         self.with_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -47,25 +49,26 @@ impl S3 {
         }
     }
 
-    /// Default `us-east-1`.
+    /// Sets the region. The default is `us-east-1`.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.region = region.into();
         self
     }
 
-    /// Where the storage is. Default: Amazon's, in the region.
+    /// Sets where the storage is. By default that is Amazon's, in the region.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
         self
     }
 
-    /// Whether the bucket stands in the path, not in the host name. Default: if there is an [`endpoint`](Self::endpoint).
+    /// Sets whether the bucket stands in the path, not in the host name. By default it does if
+    /// there is an [`endpoint`](Self::endpoint).
     pub fn path_style(mut self, on: bool) -> Self {
         self.path_style = Some(on);
         self
     }
 
-    /// Default: requests are not signed.
+    /// Sets what requests are signed with. By default they are not signed.
     pub fn credentials(mut self, key: impl Into<String>, secret: impl Into<String>, token: Option<String>) -> Self {
         self.credentials = Some(match token {
             Some(token) => Credentials::new_with_token(key, secret, token),
@@ -74,7 +77,12 @@ impl S3 {
         self
     }
 
-    /// The object, or the one whose key has this in place of its last part, at an address that holds a signature of its own.
+    pub(crate) fn file_name(&self) -> Option<String> {
+        self.key.rsplit('/').next().map(str::to_owned)
+    }
+
+    /// Returns the address, with a signature of its own, of the object, or of the one whose key has
+    /// this in place of its last part.
     pub(crate) fn get(&self, key: &str) -> Result<Http> {
         let bad = |why: &dyn fmt::Display| Error::new(Kind::Invalid, format!("s3://{}: {why}", self.bucket));
         let endpoint = match &self.endpoint {

@@ -2,7 +2,7 @@
 
 use crate::PATIENCE;
 use handover::systemd::environment::Environment;
-use handover::systemd::notify::{Message, Notifier, Outcome, monotonic_usec};
+use handover::systemd::notify::{Delivery, Message, Notifier, monotonic_usec};
 use handover_testing::mailbox;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept, bind, getsockname, listen, socket,
@@ -45,7 +45,7 @@ fn to_a_path() {
     let (_directory, manager, notifier) = manager();
     assert!(notifier.has_manager());
     let message = Message::new().ready().main_pid(1).status("one\ntwo");
-    assert_eq!(notifier.send(&message).unwrap(), Outcome::Sent);
+    assert_eq!(notifier.send(&message).unwrap(), Delivery::Sent);
     assert_eq!(receive(&manager), "MAINPID=1\nREADY=1\nSTATUS=one two");
 }
 
@@ -53,7 +53,7 @@ fn to_a_path() {
 async fn to_a_path_async() {
     let (_directory, manager, notifier) = manager();
     let before = monotonic_usec();
-    assert_eq!(notifier.send_async(&Message::new().reloading(monotonic_usec())).await.unwrap(), Outcome::Sent);
+    assert_eq!(notifier.send_async(&Message::new().reloading(monotonic_usec())).await.unwrap(), Delivery::Sent);
     let text = receive(&manager);
     let usec: u64 = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
     assert!((before..=monotonic_usec()).contains(&usec));
@@ -64,7 +64,7 @@ fn to_an_abstract_name() {
     let name = format!("handover-it-{}", std::process::id());
     let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert_eq!(notifier(&format!("@{name}")).send(&Message::new().stopping()).unwrap(), Outcome::Sent);
+    assert_eq!(notifier(&format!("@{name}")).send(&Message::new().stopping()).unwrap(), Delivery::Sent);
     assert_eq!(receive(&manager), "STOPPING=1");
 }
 
@@ -114,7 +114,7 @@ fn a_full_queue_is_waited_for_until_the_deadline() {
         assert_eq!(receive(&manager), "WATCHDOG=1");
     }
     assert_eq!(receive(&manager), "READY=1");
-    assert_eq!(sender.join().unwrap().unwrap(), Outcome::Sent);
+    assert_eq!(sender.join().unwrap().unwrap(), Delivery::Sent);
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_full_queue_is_waited_for_until_the_deadline_async() {
         (0..queued).for_each(|_| assert_eq!(receive(&manager), "WATCHDOG=1"));
         receive(&manager)
     });
-    assert_eq!(sender.await.unwrap().unwrap(), Outcome::Sent);
+    assert_eq!(sender.await.unwrap().unwrap(), Delivery::Sent);
     assert_eq!(reader.await.unwrap(), "READY=1");
 }
 
@@ -148,7 +148,7 @@ fn a_barrier_returns_when_the_manager_has_closed_its_fd() {
 
     let (_directory, manager, notifier) = crate::notify::manager();
     let receiver = thread::spawn(move || drop(receive_with_fds(&manager)));
-    assert_eq!(notifier.barrier(PATIENCE).unwrap(), Outcome::Sent);
+    assert_eq!(notifier.barrier(PATIENCE).unwrap(), Delivery::Sent);
     receiver.join().unwrap();
 }
 
@@ -162,10 +162,10 @@ async fn a_barrier_returns_when_the_manager_has_closed_its_fd_async() {
         assert_eq!((text.as_str(), fds.len()), ("BARRIER=1", 1));
         drop(receive_with_fds(&manager));
     });
-    assert_eq!(notifier.barrier_async(PATIENCE).await.unwrap(), Outcome::Sent);
+    assert_eq!(notifier.barrier_async(PATIENCE).await.unwrap(), Delivery::Sent);
     receiver.await.unwrap();
-    assert_eq!(Notifier::disabled().barrier_async(PATIENCE).await.unwrap(), Outcome::NoManager);
-    assert_eq!(Notifier::disabled().send_async(&Message::new().ready()).await.unwrap(), Outcome::NoManager);
+    assert_eq!(Notifier::disabled().barrier_async(PATIENCE).await.unwrap(), Delivery::NoManager);
+    assert_eq!(Notifier::disabled().send_async(&Message::new().ready()).await.unwrap(), Delivery::NoManager);
 }
 
 /// A vsock receiver on this machine itself, where the kernel has a loopback for it.
@@ -185,7 +185,7 @@ fn to_a_vsock() {
     {
         let (receiver, port) = vsock(kind).expect("the module vsock_loopback is loaded");
         let notifier = notifier(&format!("{prefix}:1:{port}"));
-        assert_eq!(notifier.send(&Message::new().ready()).unwrap(), Outcome::Sent, "{prefix}");
+        assert_eq!(notifier.send(&Message::new().ready()).unwrap(), Delivery::Sent, "{prefix}");
         // SAFETY: accept(2) has just made it.
         let mut connection = File::from(unsafe { OwnedFd::from_raw_fd(accept(receiver.as_raw_fd()).unwrap()) });
         let mut text = [0; 64];

@@ -1,5 +1,5 @@
-//! What `systemctl restart` does to a service with a .socket unit, without the time that PID 1 takes for itself: it holds the
-//! socket, and at SIGHUP ends the server and then starts it again.
+//! What `systemctl restart` does to a service with a .socket unit, without the time that PID 1
+//! takes for itself: it holds the socket, and at SIGHUP ends the server and then starts it again.
 
 use std::process::{Child, Command};
 

@@ -1,4 +1,5 @@
-//! SIGUSR1: a restart. The socket is inherited, as from systemd. Set up as in its own example, with a socket to ask for restarts.
+//! SIGUSR1: a restart. The socket is inherited, as from systemd. Set up as in its own example, with
+//! a socket to ask for restarts.
 
 use hyper_util::server::graceful::GracefulShutdown;
 use shellflip::RestartConfig;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use handover::Error;
-use handover::upgrade::{Builder, KEEP, MAX_SIZE, Source, Trust, Upgrade};
+use handover::upgrade::{KEEP, MAX_SIZE, ProgramSource, Trust, Upgrade, UpgradeBuilder};
 
 use super::from::More;
 use crate::failure::Failure;
@@ -59,10 +59,10 @@ fn keep(text: &str) -> Result<usize, String> {
 
 impl Candidate {
     /// `from`: None if nothing is to be fetched.
-    pub(crate) fn builder(&self, program: PathBuf, from: Option<&str>) -> Result<Builder, Failure> {
+    pub(crate) fn builder(&self, program: PathBuf, from: Option<&str>) -> Result<UpgradeBuilder, Failure> {
         let source = match from {
             Some(from) => self.more.source(from).map_err(Failure::usage)?,
-            None => Source::file(&program),
+            None => ProgramSource::file(&program),
         };
         let mut trust = Trust::unsigned();
         for key in &self.key {

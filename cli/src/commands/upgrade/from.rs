@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use handover::upgrade::{Builder, GitHub, Http, S3, Source};
+use handover::upgrade::{GitHub, Http, ProgramSource, S3, UpgradeBuilder};
 
 #[derive(Debug, Args)]
 pub(super) struct More {
@@ -36,7 +36,7 @@ pub(super) struct More {
 
 impl More {
     /// `Err` is for people.
-    pub(super) fn source(&self, from: &str) -> Result<Source, String> {
+    pub(super) fn source(&self, from: &str) -> Result<ProgramSource, String> {
         let text = |e: handover::Error| crate::safe::terminal(&e.to_string());
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         if let Some(repository) = from.strip_prefix("github:") {
@@ -77,7 +77,7 @@ impl More {
             return Err("--s3-endpoint, --s3-region and --s3-style are for --from s3://BUCKET/KEY".to_owned());
         }
         if let Some(path) = from.strip_prefix("file://") {
-            return Ok(Source::file(path));
+            return Ok(ProgramSource::file(path));
         }
         if from.contains("://") {
             let mut http = Http::new(from).map_err(text)?;
@@ -86,7 +86,7 @@ impl More {
             }
             return Ok(http.into());
         }
-        std::path::absolute(from).map(Source::file).map_err(|e| format!("{from}: {e}"))
+        std::path::absolute(from).map(ProgramSource::file).map_err(|e| format!("{from}: {e}"))
     }
 
     pub(super) fn is_said(&self) -> bool {
@@ -94,7 +94,7 @@ impl More {
         texts.into_iter().any(Option::is_some) || self.ca_file.is_some() || !self.resolve.is_empty()
     }
 
-    pub(super) fn add_to(&self, mut builder: Builder) -> Builder {
+    pub(super) fn add_to(&self, mut builder: UpgradeBuilder) -> UpgradeBuilder {
         if let Some(path) = &self.ca_file {
             builder = builder.ca_file(path);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use handover::supervise::proc;
-use handover::upgrade::{Done, Step, Upgrade, Verdict};
+use handover::upgrade::{Done, Upgrade, UpgradeStep, Verdict};
 use handover::{Error, logging};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -290,14 +290,16 @@ fn short(sha256: &str) -> &str {
     sha256.get(..12).unwrap_or(sha256)
 }
 
-fn line_of(step: &Step) -> Option<String> {
+fn line_of(step: &UpgradeStep) -> Option<String> {
     Some(match step {
-        Step::Resumed { sha256 } => format!("{} was installed and cut short: asking again for a reload", short(sha256)),
-        Step::Fetched { sha256 } => format!("{} is fetched", short(sha256)),
-        Step::Verified => "it is verified".to_owned(),
-        Step::Checked => "it passes the check".to_owned(),
-        Step::Installed => "it is installed".to_owned(),
-        Step::Restored => "the program of before is back".to_owned(),
+        UpgradeStep::Resumed { sha256 } => {
+            format!("{} was installed and cut short: asking again for a reload", short(sha256))
+        }
+        UpgradeStep::Fetched { sha256 } => format!("{} is fetched", short(sha256)),
+        UpgradeStep::Verified => "it is verified".to_owned(),
+        UpgradeStep::Checked => "it passes the check".to_owned(),
+        UpgradeStep::Installed => "it is installed".to_owned(),
+        UpgradeStep::Restored => "the program of before is back".to_owned(),
         _ => return None,
     })
 }

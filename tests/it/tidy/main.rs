@@ -1,5 +1,10 @@
 //! The repository's own rules, checked.
 
+mod circles;
+mod comments;
+mod names;
+mod tokens;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -246,6 +251,20 @@ fn sources() -> Vec<Source> {
         assert!(files.len() > before, "no sources below {package:?}");
     }
     files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "rs")).map(|f| read(&f)).collect()
+}
+
+/// The name and the text of each Rust file below these directories, comments and all.
+fn read_all(directories: &[&str]) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for directory in directories {
+        walk(&top().join(directory), &mut files);
+    }
+    let rust = files.iter().filter(|f| f.extension().is_some_and(|e| e == "rs"));
+    rust.map(|f| {
+        let name = f.strip_prefix(top()).expect("below the top").display().to_string();
+        (name, fs::read_to_string(f).expect("a source file"))
+    })
+    .collect()
 }
 
 fn read(path: &Path) -> Source {
