@@ -102,27 +102,3 @@ impl<T: Into<RemoteSource>> From<T> for ProgramSource {
         Self::Remote(remote.into())
     }
 }
-
-#[cfg(all(test, feature = "upgrade-remote"))]
-mod tests {
-    use super::*;
-    use crate::upgrade::GitHub;
-
-    #[test]
-    fn what_is_shown_has_no_secret() {
-        let source = ProgramSource::url("https://me:word@host:1/web?token=secret#x").unwrap();
-        for text in [source.to_string(), format!("{source:?}"), source.identity()] {
-            assert!(!text.contains("word") && !text.contains("secret"), "{text}");
-        }
-        assert_eq!(source.to_string(), "https://host:1/web");
-        let github = GitHub::new("a/b", "*").token("hush").tag("v1/2");
-        assert!(!format!("{github:?} {:?}", github.release().unwrap()).contains("hush"));
-        assert_eq!(github.release().unwrap().url.path(), "/repos/a/b/releases/tags/v1%2F2");
-        for bad in ["a", "a/", "a/b/c", "a/b?x"] {
-            assert!(GitHub::new(bad, "*").release().unwrap_err().is_invalid(), "{bad}");
-        }
-        for bad in ["ftp://x/y", "web", "/usr/bin/web", ""] {
-            assert!(ProgramSource::url(bad).unwrap_err().is_invalid(), "{bad}");
-        }
-    }
-}

@@ -9,7 +9,6 @@ const WIDTH: usize = 100;
 const NOT_YET: &[&str] = &[
     "cli/src/",
     "cli/tests/",
-    "load/",
     "src/lifecycle/",
     "src/service/",
     "src/supervise/",
