@@ -7,7 +7,8 @@ const WIDTH: usize = 100;
 
 /// Where comments are still wider, by the beginning of the path. Nothing is to be added here.
 const NOT_YET: &[&str] = &[
-    "src/bin/",
+    "cli/src/",
+    "cli/tests/",
     "src/lifecycle/",
     "src/service/",
     "src/supervise/",
@@ -20,7 +21,7 @@ const NOT_YET: &[&str] = &[
 
 #[test]
 fn comments_fit_100_columns() {
-    let files = read_all(&["src", "tests", "examples", "benches"]);
+    let files = read_all(&["src", "cli", "load", "tests", "examples", "benches"]);
     let mut broken = Vec::new();
     let mut used = [false; NOT_YET.len()];
     for (name, text) in &files {
