@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{Action, Config, Event, LifeEnd, LifeState, ReloadAnswer, ReloadPhase, RequestId};
+use super::terms::{Action, Config, Event, LifeEnd, LifeState, ReloadAnswer, ReloadPhase, RequestId};
 
 /// After taking the main role without the manager's confirmation, a stop within this time is taken
 /// as the manager's restart, which waits for us: hurry.

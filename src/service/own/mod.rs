@@ -1,7 +1,7 @@
 //! This process as one generation of its service: the parts that the driver drives.
 //!
-//! Here inputs become events, and the process comes to its end; in `actions` what the lifecycle asks
-//! for is handed to the parts; `asked` has what others ask for.
+//! Here inputs become events, and the process comes to its end; in `actions` what the lifecycle
+//! asks for is handed to the parts; `asked` has what others ask for.
 
 mod actions;
 mod asked;
