@@ -9,8 +9,6 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("lifecycle", "it is being rewritten"),
     ("service", "it is being rewritten"),
     ("supervise", "it is being rewritten"),
-    ("systemd::activation", "it is being rewritten"),
-    ("systemd::fdstore", "it is being rewritten"),
 ];
 
 /// From each module that has a file to those that its code names.

@@ -80,7 +80,12 @@ fn closing(text: &str, end: char) -> usize {
 fn without_tests<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     let (mut kept, mut at) = (Vec::new(), 0);
     while at < tokens.len() {
-        if tokens[at..].starts_with(&["#", "[", "cfg", "(", "test", ")", "]"]) {
+        let is_test = match &tokens[at..] {
+            ["#", "[", "cfg", "(", "test", ")", "]", ..] => true,
+            ["#", "[", "cfg", "(", "all", "(", "test", ",", ..] => true,
+            _ => false,
+        };
+        if is_test {
             at = end_of_item(tokens, at);
         } else {
             kept.push(tokens[at]);
