@@ -2,8 +2,8 @@
 //!
 //! | who | may say |
 //! |---|---|
-//! | the main one | `STATUS`, `WATCHDOG`, `EXTEND_TIMEOUT_USEC`, `FDSTORE`, `FDSTOREREMOVE`, `STOPPING`, `BARRIER` |
-//! | the next one | `READY`, `STATUS`, `EXTEND_TIMEOUT_USEC`; what it stores counts when it is main |
+//! | the main one | all but `READY`: `STATUS`, `WATCHDOG`, `FDSTORE`, `FDSTOREREMOVE`, `STOPPING`… |
+//! | the next one | `READY`, `STATUS`, `EXTEND_TIMEOUT_USEC`; what it stores counts later |
 //! | one that drains | `BARRIER` |
 //!
 //! `MAINPID`, `RELOADING` and `NOTIFYACCESS` are nobody's: who is main is the supervisor's to say.

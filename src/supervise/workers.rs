@@ -31,23 +31,9 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    pub(crate) fn new(count: usize) -> Self {
-        let workers = vec![Worker::default(); count];
-        Self { workers, generations: BTreeMap::new(), last_number: 0, good: None }
-    }
-
-    /// Goes on with the generations that another process started.
-    pub(crate) fn resume(&mut self, last_number: u64, good: Option<Image>) {
-        (self.last_number, self.good) = (last_number, good);
-    }
-
-    /// Takes a generation that another process started.
-    pub(crate) fn adopt(&mut self, generation: ProgramGeneration, serves: bool) {
-        if let Some(worker) = self.workers.get_mut(generation.slot()).filter(|_| serves) {
-            worker.main = Some(generation.number());
-            worker.image = generation.image().cloned();
-        }
-        self.generations.insert(generation.number(), generation);
+    /// Numbers the generations from that number on.
+    pub(crate) fn new(count: usize, last_number: u64, good: Option<Image>) -> Self {
+        Self { workers: vec![Worker::default(); count], generations: BTreeMap::new(), last_number, good }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -86,17 +72,17 @@ impl Workers {
 
     /// The main generation of the worker that this generation is of.
     pub(crate) fn main_beside(&self, number: u64) -> Option<&ProgramGeneration> {
-        self.main(self.get(number)?.slot())
+        self.main(self.get(number)?.slot)
     }
 
     /// The next generation of the worker that this generation is of.
     pub(crate) fn next_beside(&self, number: u64) -> Option<&ProgramGeneration> {
-        self.next(self.get(number)?.slot())
+        self.next(self.get(number)?.slot)
     }
 
     /// The newest of the main generations.
     pub(crate) fn newest_main(&self) -> Option<&ProgramGeneration> {
-        self.get(self.workers.iter().filter_map(|worker| worker.main).max()?)
+        self.serving().max_by_key(|main| main.number)
     }
 
     /// The main generations, one of each worker that has one.
@@ -120,14 +106,11 @@ impl Workers {
 
     /// The generation that a notification of that process counts as one of.
     pub(crate) fn sender(&self, pid: u32, senders: Senders) -> Option<u64> {
-        let own = self.all().find(|generation| generation.pid() == pid && !generation.is_ended());
-        let any = || self.all().find(|generation| senders == Senders::All && generation.family().has(pid));
-        own.or_else(any).map(ProgramGeneration::number)
+        let own = self.all().find(|of| of.pid() == pid && !of.ended);
+        let any = || self.all().find(|of| senders == Senders::All && of.process.family.has(pid));
+        own.or_else(any).map(|of| of.number)
     }
-}
 
-/// What becomes of them.
-impl Workers {
     /// Numbers a generation of the worker that is about to be started.
     pub(crate) fn number_next(&mut self, slot: usize) -> u64 {
         self.last_number += 1;
@@ -137,10 +120,20 @@ impl Workers {
 
     /// The generation was started, and is the next one of its worker.
     pub(crate) fn started(&mut self, generation: ProgramGeneration) {
-        let worker = &mut self.workers[generation.slot()];
-        worker.next = Some(generation.number());
-        worker.image = generation.image().cloned();
-        self.generations.insert(generation.number(), generation);
+        let worker = &mut self.workers[generation.slot];
+        worker.next = Some(generation.number);
+        worker.image.clone_from(&generation.process.image);
+        self.generations.insert(generation.number, generation);
+    }
+
+    /// Takes a generation that another process started, and that serves or drains.
+    pub(crate) fn adopt(&mut self, generation: ProgramGeneration) {
+        let serves = generation.drains_since.is_none();
+        if let Some(worker) = self.workers.get_mut(generation.slot).filter(|_| serves) {
+            worker.main = Some(generation.number);
+            worker.image.clone_from(&generation.process.image);
+        }
+        self.generations.insert(generation.number, generation);
     }
 
     /// The generation is main; the number of the one before it is returned.
@@ -164,28 +157,23 @@ impl Workers {
     pub(crate) fn remove(&mut self, number: u64) {
         self.generations.remove(&number);
     }
-}
 
-/// The versions of the program.
-impl Workers {
     /// The version that the worker can go back to, and how that relates to what it ran last.
     pub(crate) fn last_good(&self, slot: usize) -> (LastGood, Option<Image>) {
-        match self.good.clone().filter(Image::is_intact) {
-            None => (LastGood::Missing, None),
-            Some(good) if self.workers[slot].image.as_ref().is_some_and(|last| last.is(&good)) => {
-                (LastGood::Same, Some(good))
-            }
-            good => (LastGood::Older, good),
-        }
+        let good = self.good.clone().filter(Image::is_intact);
+        let relation = match (&good, &self.workers[slot].image) {
+            (None, _) => LastGood::Missing,
+            (Some(good), Some(last)) if last.is(good) => LastGood::Same,
+            (Some(_), _) => LastGood::Older,
+        };
+        (relation, good)
     }
 
     /// The version of this generation is the one to go back to.
     pub(crate) fn is_good(&mut self, number: u64) {
         let Some(generation) = self.generations.get_mut(&number) else { return };
-        generation.becomes_good();
-        if let Some(image) = generation.image() {
-            self.good = Some(image.clone());
-        }
+        generation.good = true;
+        self.good = generation.process.image.clone().or(self.good.take());
     }
 
     pub(crate) fn good(&self) -> Option<&Image> {

@@ -27,12 +27,13 @@ use crate::reload::narrator::Narrator;
 use crate::reload::outbox::Outbox;
 use crate::reload::watchdog::{Pinger, Pings};
 use crate::service::reap;
-use crate::settings::{END_TIMEOUT, REAP_AFTER};
+use crate::settings::{END_TIMEOUT, Effective, REAP_AFTER};
+use crate::supervise::child::Recipe;
 use crate::supervise::crash::Crashes;
 use crate::supervise::generation::{Overdue, ProgramGeneration};
 use crate::supervise::inheritance::Inheritance;
 use crate::supervise::notified::{self, Inbox, Notification, Right};
-use crate::supervise::ready::Ready;
+use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::record::{FORMAT, PassedFds, SupervisorRecord, ago, ahead, until};
 use crate::supervise::renew::{Renewal, Resumed};
 use crate::supervise::rolling::{Reloads, refuse};
@@ -49,6 +50,9 @@ use crate::wire::notify::{store, store_remove};
 #[derive(Debug)]
 pub(crate) struct Supervision {
     terms: Terms,
+    settings: Effective,
+    recipe: Recipe,
+    probe: Option<Probe>,
     workers: Workers,
     crashes: Crashes,
     reloads: Reloads,
@@ -91,7 +95,6 @@ impl Supervision {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!(%error, "processes that lose their parent cannot be followed");
         }
-        signals.unblock();
         let (mut own, resumed) = Self::new(foundation, signals);
         own.watches.run(reap::reap(REAP_AFTER));
         let mut lives = Lifecycles::default();
@@ -103,13 +106,14 @@ impl Supervision {
     }
 
     fn new(foundation: Foundation, signals: SupervisorSignals) -> (Self, Option<Resumed>) {
-        let Foundation { terms, notifier, drain, mut resumed, .. } = foundation;
-        let record = resumed.as_mut().map(|resumed| &mut resumed.record);
+        let Foundation { terms, settings, recipe, notifier, drain, mut resumed, .. } = foundation;
         let (mut reloads, mut crashes, mut renewals) = (0, 0, 0);
         let mut history = History::open(None);
-        if let Some(of) = record {
-            (reloads, crashes, renewals) = (of.reloads, of.crashes, of.renewals + 1);
-            history = History::resumed(std::mem::take(&mut of.past), ago(of.age_ms));
+        let mut workers = Workers::new(terms.workers, 0, None);
+        if let Some(Resumed { record, good, .. }) = &mut resumed {
+            (reloads, crashes, renewals) = (record.reloads, record.crashes, record.renewals + 1);
+            history = History::resumed(std::mem::take(&mut record.past), ago(record.age_ms));
+            workers = Workers::new(terms.workers, record.last_number, good.take());
         }
         let pings = foundation.watchdog.map(|watchdog| Pings {
             generation: 0,
@@ -121,13 +125,16 @@ impl Supervision {
         });
         let mut pinger = Pinger::new(pings);
         pinger.start();
-        let hooks = HookRunner::open(Hooks::default(), terms.settings.hook_timeout);
+        let hooks = HookRunner::open(Hooks::default(), settings.hook_timeout);
         let own = Self {
-            workers: Workers::new(terms.workers),
+            workers,
             crashes: Crashes::new(terms.workers, terms.good_after, crashes),
             reloads: Reloads::new(terms.at_a_time, reloads),
-            renewal: Renewal::new(foundation.own, terms.recipe.env.clone(), renewals),
+            renewal: Renewal::new(foundation.own, recipe.env.clone(), renewals),
             terms,
+            settings,
+            recipe,
+            probe: foundation.probe,
             inheritance: foundation.inheritance,
             narrator: Narrator::new(foundation.listeners, hooks, drain.metrics().clone(), history),
             outbox: Outbox::open(notifier, || {}),
@@ -241,7 +248,7 @@ impl Parts for Supervision {
             }
             let Some(generation) = self.workers.get(number) else { continue };
             if self.good_at(lives, generation).is_some_and(|at| at <= now) {
-                self.crashes.is_good(generation.slot());
+                self.crashes.is_good(generation.slot);
                 self.workers.is_good(number);
             }
         }
@@ -286,8 +293,8 @@ impl Supervision {
             Signal::SIGUSR2 => self.renewal.want(),
             // Logs are reopened on it by custom.
             Signal::SIGUSR1 => {
-                let main = self.workers.all().filter(|of| lives.state(of.number()).is_main());
-                main.for_each(|of| of.process().signal(signal));
+                let main = self.workers.all().filter(|of| lives.state(of.number).is_main());
+                main.for_each(|of| of.process.signal(signal));
             }
             stop => self.on_stop(lives, stop.as_str()),
         }
@@ -359,7 +366,7 @@ impl Supervision {
             Notification::Watchdog => generation.pings(),
             Notification::WatchdogEvery(every) => generation.watch_every(every),
             Notification::Unhealthy => self.abort(number, "said WATCHDOG=trigger"),
-            Notification::Stopping => generation.stops_by_itself(),
+            Notification::Stopping => generation.says_stopping = true,
             Notification::Extend(by) => {
                 // For as long as a generation gets ready, its own time; else that of whatever the
                 // service manager waits for.
@@ -367,7 +374,7 @@ impl Supervision {
                     let until = now() + by.min(FAR);
                     generation.extend(until);
                     if let Some(main) = self.workers.main_beside(number) {
-                        lives.extend(main.number(), until);
+                        lives.extend(main.number, until);
                     }
                 }
                 self.outbox.send_if_room(&Message::new().extend_timeout(by));
@@ -420,27 +427,29 @@ impl Supervision {
         if answer.is_ok() && !self.may_renew() {
             return self.renewal.want();
         }
-        let failed = answer.err().unwrap_or_else(|| {
-            let mut fds = PassedFds::default();
+        let mut fds = PassedFds::default();
+        let executed = answer.and_then(|()| {
             let record = self.record(lives, &mut fds);
             self.renewal.execute(&record, &fds)
         });
-        error!(generation = self.newest_main(), "handover run stays as it is: {failed}");
-        self.renewal.failed(&failed);
+        // It returns only to say why it is still here.
+        let Err(error) = executed;
+        error!(generation = self.newest_main(), "handover run stays as it is: {error}");
+        self.renewal.failed(&error);
     }
 
     fn record<'a>(&'a self, lives: &Lifecycles, fds: &mut PassedFds<'a>) -> SupervisorRecord {
         let history = self.narrator.history();
-        let alive = self.workers.all().filter(|of| !of.is_ended());
+        let alive = self.workers.all().filter(|of| !of.ended);
         SupervisorRecord {
             format: FORMAT,
             pid: std::process::id(),
-            run: self.terms.recipe.run.clone(),
+            run: self.recipe.run.clone(),
             mail: fds.add(self.inbox.as_fd()),
             control: self.control.as_ref().map(|fd| fds.add(fd.as_fd())),
             items: self.inheritance.record(fds),
             good: self.workers.good().map(|image| fds.add(image.as_fd())),
-            generations: alive.map(|of| of.record(lives.deadline_of(of.number()).map(until), fds)).collect(),
+            generations: alive.map(|of| of.record(lives.deadline_of(of.number).map(until), fds)).collect(),
             last_number: self.workers.last_number(),
             reloads: self.reloads.count(),
             crashes: self.crashes.count(),
@@ -453,16 +462,15 @@ impl Supervision {
     /// Goes on where an older version was.
     fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
         self.served = true;
-        self.workers.resume(resumed.record.last_number, resumed.good);
         for (of, process) in resumed.generations {
             let state = if of.draining_ms.is_some() { State::Draining } else { State::Serving };
-            let machine = Machine::resumed(self.terms.settings.machine(false, false), state, of.left_ms.map(ahead));
+            let machine = Machine::resumed(self.settings.machine(false, false), state, of.left_ms.map(ahead));
             lives.insert(of.number, machine);
             match process.pidfd.try_clone() {
                 Ok(pidfd) => self.watches.until_ended(of.number, pidfd),
                 Err(error) => error!(%error, "generation {} ({:?}) cannot be watched", of.number, process.family),
             }
-            self.workers.adopt(ProgramGeneration::resumed(of, process), state == State::Serving);
+            self.workers.adopt(ProgramGeneration::resumed(of, process));
         }
         let detail = &format!("handover run goes on as version {}", env!("CARGO_PKG_VERSION"));
         let facts = Facts { new_pid: Some(std::process::id()), detail, ..Facts::default() };

@@ -20,7 +20,7 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 impl Supervision {
     /// The number of the newest main generation; 0: there is none.
     pub(super) fn newest_main(&self) -> u64 {
-        self.workers.newest_main().map_or(0, ProgramGeneration::number)
+        self.workers.newest_main().map_or(0, |of| of.number)
     }
 
     /// What `systemctl status` says.
@@ -28,8 +28,8 @@ impl Supervision {
         let Some(main) = self.workers.newest_main() else { return "no generation serves".into() };
         let workers = self.workers.serving().count();
         let of = if self.workers.count() > 1 { format!(" as the newest of {workers}") } else { String::new() };
-        let said = main.status().map(|said| format!(": {said}")).unwrap_or_default();
-        format!("generation {} serves{of}{said}", main.number())
+        let said = main.status.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+        format!("generation {} serves{of}{said}", main.number)
     }
 
     /// What every moment of a generation is told with. A step of a reload is told by the generation
@@ -40,7 +40,7 @@ impl Supervision {
         Facts {
             generation: number,
             pid: pid.unwrap_or(0),
-            next: next.map_or(0, ProgramGeneration::number),
+            next: next.map_or(0, |of| of.number),
             old_pid: pid,
             new_pid: next.map(ProgramGeneration::pid),
             handover_id: self.reloads.handover_id(),
@@ -52,19 +52,19 @@ impl Supervision {
     }
 
     pub(super) fn measure(&self) {
-        let draining = self.workers.all().filter(|of| of.drains_since().is_some()).count();
+        let draining = self.workers.all().filter(|of| of.drains_since.is_some()).count();
         self.drain.metrics().set_gauge(DRAINING, draining as f64);
         self.drain.metrics().set_gauge(GENERATION, self.newest_main() as f64);
     }
 
     /// When a generation will have served for long enough to be gone back to.
     pub(super) fn good_at(&self, lives: &Lifecycles, generation: &ProgramGeneration) -> Option<Instant> {
-        let since = generation.unproven_since(lives.state(generation.number()))?;
+        let since = generation.unproven_since(lives.state(generation.number))?;
         Some(self.crashes.good_at(since))
     }
 
     pub(super) fn not_ready(&self) -> String {
-        let (within, why) = (self.terms.settings.ready_timeout, self.terms.ready.unmet());
+        let (within, why) = (self.settings.ready_timeout, self.terms.ready.unmet());
         format!("was not ready within {within:?}: {why}")
     }
 
@@ -73,19 +73,19 @@ impl Supervision {
         let state = match main {
             _ if self.stopping => State::Stopping.name(),
             _ if self.reloads.is_running() => "reloading",
-            Some(main) => lives.state(main.number()).name(),
+            Some(main) => lives.state(main.number).name(),
             None if self.served => "crashed",
             None => State::Starting.name(),
         };
-        let draining = self.workers.all().filter(|of| of.drains_since().is_some());
+        let draining = self.workers.all().filter(|of| of.drains_since.is_some());
         let history = self.narrator.history();
         let (renewals_failed, renewal_failed) = self.renewal.failures();
         Status {
-            generation: main.map_or(0, ProgramGeneration::number),
+            generation: main.map_or(0, |of| of.number),
             pid: main.map_or(0, ProgramGeneration::pid),
             state,
-            age_ms: main.map_or(0, |main| millis(main.began())),
-            main_ms: main.and_then(ProgramGeneration::main_since).map(millis),
+            age_ms: main.map_or(0, |main| millis(main.began)),
+            main_ms: main.and_then(|main| main.main_since).map(millis),
             connections: 0,
             open: Vec::new(),
             reloads: self.reloads.count(),
@@ -98,22 +98,22 @@ impl Supervision {
             version: env!("CARGO_PKG_VERSION"),
             supervisor: Some(Supervising {
                 pid: std::process::id(),
-                program: self.terms.recipe.program.display().to_string(),
+                program: self.recipe.command.program.display().to_string(),
                 age_ms: millis(history.launched()),
                 workers: self.workers.serving().map(ProgramGeneration::pid).collect(),
                 crashes: self.crashes.count(),
                 renewals: self.renewal.count(),
                 renewals_failed,
                 renewal_failed,
-                went_back: main.is_some_and(ProgramGeneration::went_back),
-                says: main.and_then(ProgramGeneration::status).map(str::to_owned),
+                went_back: main.is_some_and(|main| main.went_back),
+                says: main.and_then(|main| main.status.clone()),
             }),
         }
     }
 
     fn named(&self) -> BTreeMap<String, String> {
         let counts = ["ready_timeout", "probation", "drain_timeout", "max_draining"];
-        let named = self.terms.settings.named().into_iter().filter(|(key, _)| counts.contains(key));
+        let named = self.settings.named().into_iter().filter(|(key, _)| counts.contains(key));
         let mut all: BTreeMap<_, _> = named.map(|(key, value)| (key.to_owned(), value)).collect();
         all.insert("stop_signals".into(), self.terms.stop_signals.to_string());
         all.insert("workers".into(), self.workers.count().to_string());
@@ -140,9 +140,9 @@ impl Supervision {
 
 fn older(generation: &ProgramGeneration) -> Older {
     Older {
-        generation: generation.number(),
+        generation: generation.number,
         pid: generation.pid(),
-        draining_ms: generation.drains_since().map_or(0, millis),
+        draining_ms: generation.drains_since.map_or(0, millis),
         connections: None,
         work: Vec::new(),
     }
