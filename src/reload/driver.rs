@@ -101,6 +101,7 @@ impl Lifecycles {
     }
 
     /// When the present state of a generation ends by itself.
+    #[cfg(feature = "supervise")]
     pub(crate) fn deadline_of(&self, number: u64) -> Option<Instant> {
         self.machines.get(&number)?.deadline()
     }

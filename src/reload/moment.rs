@@ -107,6 +107,7 @@ macro_rules! moments {
     ) => {
         /// What can be told.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(not(feature = "supervise"), expect(dead_code, reason = "only a supervisor tells some of them"))]
         pub(crate) enum Moment {
             $($(#[$doc])+ $name,)+
             $($(#[$quiet_doc])+ $quiet,)+
