@@ -1,7 +1,6 @@
 //! What the lifecycles ask for, handed to the part whose job it is; and what follows when a process
 //! starts, ends or fails.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
@@ -16,11 +15,10 @@ use crate::settings::END_TIMEOUT;
 use crate::supervise::crash::{CRASH_LOOP, Restart};
 use crate::supervise::generation::ProgramGeneration;
 use crate::supervise::image::Image;
-use crate::supervise::rolling::{NextMove, Rolling};
 use crate::supervise::supervision::Supervision;
 use crate::supervise::terms::OnCrash;
 use crate::sys::pidfd::Ended;
-use crate::systemd::notify::{Message, monotonic_usec};
+use crate::systemd::notify::Message;
 
 impl Supervision {
     pub(super) fn carry_out(&mut self, lives: &mut Lifecycles, number: u64, action: Action) {
@@ -391,66 +389,5 @@ impl Supervision {
             let number = self.workers.last_number();
             self.start_failed(lives, slot, number, &format!("did not start: {reason}"));
         }
-    }
-}
-
-/// The reload of the whole.
-impl Supervision {
-    pub(super) fn begin_reload(&mut self, lives: &mut Lifecycles) {
-        let main = self.workers.newest_main();
-        let (generation, old_pid) = (main.map_or(0, |of| of.number), main.map(ProgramGeneration::pid));
-        self.reloads.begin(self.workers.count(), main.and_then(|main| main.process.image.clone()));
-        let next = self.workers.last_number() + 1;
-        let (program, starting) =
-            (&self.recipe.command.program.display().to_string(), &format!("starting generation {next}"));
-        let handover_id = self.reloads.handover_id();
-        let facts = Facts { generation, next, old_pid, handover_id, detail: program, ..Facts::default() };
-        self.narrator.tell(Moment::Starting, &facts);
-        let status = Moment::Reloading.status(&Facts { serves: self.serves(), detail: starting, ..Facts::default() });
-        self.outbox.send(&Message::new().status(status).reloading(monotonic_usec()));
-        self.roll_on(lives);
-    }
-
-    /// One worker has a new main generation, or has failed to get one.
-    fn slot_done(&mut self, lives: &mut Lifecycles, slot: usize, outcome: Result<(), String>) {
-        self.reloads.done(slot, outcome);
-        self.roll_on(lives);
-    }
-
-    fn roll_on(&mut self, lives: &mut Lifecycles) {
-        loop {
-            match self.reloads.next_move() {
-                NextMove::Wait => return,
-                NextMove::Replace(slot) => {
-                    // A next one is being started anew just now, perhaps from the old file: what it
-                    // becomes is not what was asked for.
-                    match self.workers.main(slot).or_else(|| self.workers.next(slot)) {
-                        Some(generation) => lives.push(generation.number, Event::Reload(self.reloads.request())),
-                        None => self.restart(lives, slot, true),
-                    }
-                }
-                NextMove::Over(ended) => self.end_reload(*ended),
-            }
-        }
-    }
-
-    fn end_reload(&mut self, ended: Rolling) {
-        let main = self.workers.newest_main();
-        let (generation, pid) = main.map_or((0, 0), |main| (main.number, main.pid()));
-        let began = Some(ended.began);
-        let facts = Facts {
-            handover_id: Some(Arc::clone(&ended.handover_id)),
-            new_pid: None,
-            asked: began,
-            since: began,
-            of_worker: false,
-            ..self.facts(generation)
-        };
-        let moment = if ended.failed.is_some() { Moment::RolledBack } else { Moment::AllReplaced };
-        let reason = ended.failed.as_deref();
-        let detail = reason.unwrap_or_default();
-        let status = self.narrator.tell(moment, &Facts { reason, detail, ..facts });
-        self.outbox.send(&Message::new().status(status).ready());
-        ended.answer(generation, pid);
     }
 }

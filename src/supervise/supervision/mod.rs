@@ -1,21 +1,21 @@
 //! A foreign program, kept running: the parts that the driver drives, for all generations of it.
 //!
 //! Here inputs become events; in `actions` what the lifecycles ask for is handed to the parts;
-//! `report` tells what the supervisor is doing, and ends it.
+//! `whole` is about all workers at once.
 
 mod actions;
-mod report;
+mod whole;
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::drain::{Drain, FAR};
 use crate::error::Result;
-use crate::lifecycle::{Action, Event, Machine, Phase, State};
+use crate::lifecycle::{Action, Event, Phase, State};
 use crate::reload::clock::now;
 use crate::reload::driver::{Driver, Lifecycles, Parts};
 use crate::reload::handle::{Asker, Request};
@@ -34,7 +34,7 @@ use crate::supervise::generation::{Overdue, ProgramGeneration};
 use crate::supervise::inheritance::Inheritance;
 use crate::supervise::notified::{self, Inbox, Notification, Right};
 use crate::supervise::ready::{Probe, Ready};
-use crate::supervise::record::{FORMAT, PassedFds, SupervisorRecord, ago, ahead, until};
+use crate::supervise::record::ago;
 use crate::supervise::renew::{Renewal, Resumed};
 use crate::supervise::rolling::{Reloads, refuse};
 use crate::supervise::signals::SupervisorSignals;
@@ -411,70 +411,5 @@ impl Supervision {
         let facts = Facts { generation: number, reason: Some(why), detail, ..Facts::default() };
         self.narrator.tell(Moment::Unhealthy, &facts);
         generation.abort(END_TIMEOUT);
-    }
-}
-
-/// The way to a newer version of the supervisor.
-impl Supervision {
-    fn may_renew(&self) -> bool {
-        self.served && !self.stopping && self.reloads.is_idle() && self.workers.all_serve()
-    }
-
-    /// Goes on as the newer version, if it can. What came while that was asked comes first: then it
-    /// is asked again.
-    fn renew(&mut self, lives: &Lifecycles, answer: Result<()>) {
-        self.renewal.answered();
-        if answer.is_ok() && !self.may_renew() {
-            return self.renewal.want();
-        }
-        let mut fds = PassedFds::default();
-        let executed = answer.and_then(|()| {
-            let record = self.record(lives, &mut fds);
-            self.renewal.execute(&record, &fds)
-        });
-        // It returns only to say why it is still here.
-        let Err(error) = executed;
-        error!(generation = self.newest_main(), "handover run stays as it is: {error}");
-        self.renewal.failed(&error);
-    }
-
-    fn record<'a>(&'a self, lives: &Lifecycles, fds: &mut PassedFds<'a>) -> SupervisorRecord {
-        let history = self.narrator.history();
-        let alive = self.workers.all().filter(|of| !of.ended);
-        SupervisorRecord {
-            format: FORMAT,
-            pid: std::process::id(),
-            run: self.recipe.run.clone(),
-            mail: fds.add(self.inbox.as_fd()),
-            control: self.control.as_ref().map(|fd| fds.add(fd.as_fd())),
-            items: self.inheritance.record(fds),
-            good: self.workers.good().map(|image| fds.add(image.as_fd())),
-            generations: alive.map(|of| of.record(lives.deadline_of(of.number).map(until), fds)).collect(),
-            last_number: self.workers.last_number(),
-            reloads: self.reloads.count(),
-            crashes: self.crashes.count(),
-            renewals: self.renewal.count(),
-            age_ms: crate::reload::clock::millis(history.launched()),
-            past: history.past().to_vec(),
-        }
-    }
-
-    /// Goes on where an older version was.
-    fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
-        self.served = true;
-        for (of, process) in resumed.generations {
-            let state = if of.draining_ms.is_some() { State::Draining } else { State::Serving };
-            let machine = Machine::resumed(self.settings.machine(false, false), state, of.left_ms.map(ahead));
-            lives.insert(of.number, machine);
-            match process.pidfd.try_clone() {
-                Ok(pidfd) => self.watches.until_ended(of.number, pidfd),
-                Err(error) => error!(%error, "generation {} ({:?}) cannot be watched", of.number, process.family),
-            }
-            self.workers.adopt(ProgramGeneration::resumed(of, process));
-        }
-        let detail = &format!("handover run goes on as version {}", env!("CARGO_PKG_VERSION"));
-        let facts = Facts { new_pid: Some(std::process::id()), detail, ..Facts::default() };
-        self.narrator.tell(Moment::Renewed, &facts);
-        self.outbox.send(&Message::new().status(self.serves()));
     }
 }
