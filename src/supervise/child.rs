@@ -15,10 +15,10 @@ use crate::generation::program::{OWN_VARIABLES, c_string, explain};
 use crate::supervise::image::Image;
 use crate::supervise::inheritance::Item;
 use crate::supervise::passing::{self, Passing};
-use crate::supervise::tree::{Family, TAG};
+use crate::supervise::tree::{ProcessFamily, TAG};
 use crate::sys::fdtable;
 use crate::sys::pidfd;
-use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, Spawned};
+use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, SpawnedProcess};
 
 /// Variables that are ours, or of another supervisor around us, and not for the program.
 const NOT_PASSED: [&str; 10] = [
@@ -65,7 +65,7 @@ pub(crate) struct Recipe {
 pub(crate) struct ProgramProcess {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
-    pub(crate) family: Family,
+    pub(crate) family: ProcessFamily,
     /// What it was started from, if that can be started again.
     pub(crate) image: Option<Image>,
 }
@@ -119,12 +119,12 @@ impl Recipe {
             // systemd tells it by itself, and a second SIGTERM means "at once" to many programs.
             death_signal: (!self.managed && on_main_thread()).then_some(Signal::SIGTERM),
         };
-        let Spawned { pid, pidfd } =
+        let SpawnedProcess { pid, pidfd } =
             spawn.start().map_err(|e| explain(&path.display().to_string(), self.command.directory.as_deref(), e))?;
         // What runs is what was looked at, and no script: there the kernel runs the interpreter.
         let running = File::open(format!("/proc/{pid}/exe")).ok().and_then(Image::of);
         let image = now.filter(|image| running.is_some_and(|running| running.is(image)));
-        Ok(ProgramProcess { pid, pidfd, family: Family { leader: pid, tag }, image })
+        Ok(ProgramProcess { pid, pidfd, family: ProcessFamily { leader: pid, tag }, image })
     }
 
     /// Looks for the program, at each start, as execvp(3) does.

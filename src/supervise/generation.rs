@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tokio::task::AbortHandle;
 
-use crate::lifecycle::State;
+use crate::lifecycle::LifeState;
 use crate::reload::clock::{millis, now};
 use crate::supervise::child::ProgramProcess;
 use crate::supervise::notified::Notification;
@@ -132,7 +132,7 @@ impl ProgramGeneration {
     }
 
     /// When it was made main, of one that is not known to be good.
-    pub(crate) fn unproven_since(&self, state: State) -> Option<Instant> {
+    pub(crate) fn unproven_since(&self, state: LifeState) -> Option<Instant> {
         self.main_since.filter(|_| !self.good && state.is_main())
     }
 

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::error::{Error, Kind, Result};
 use crate::supervise::inheritance::Item;
-use crate::supervise::tree::Family;
+use crate::supervise::tree::ProcessFamily;
 use crate::sys::{diag::Diag, queue};
 
 /// The time from one attempt of a probe to the next.
@@ -133,7 +133,7 @@ impl Probe {
     }
 
     /// Probes until that has succeeded.
-    pub(crate) async fn succeed(&self, family: &Family) {
+    pub(crate) async fn succeed(&self, family: &ProcessFamily) {
         let mut last = String::new();
         loop {
             let why = match timeout(PROBE_TIMEOUT, self.attempt(family)).await {
@@ -155,7 +155,7 @@ impl Probe {
     }
 
     /// Makes one attempt. False: somebody else has accepted the connection.
-    async fn attempt(&self, family: &Family) -> std::io::Result<bool> {
+    async fn attempt(&self, family: &ProcessFamily) -> std::io::Result<bool> {
         match &self.target {
             ProbeTarget::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
@@ -179,7 +179,7 @@ impl Probe {
 
     async fn accepted_by(
         &self,
-        family: &Family,
+        family: &ProcessFamily,
         acceptor: impl Fn() -> std::io::Result<Option<u64>>,
     ) -> std::io::Result<bool> {
         loop {

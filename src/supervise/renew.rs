@@ -24,7 +24,7 @@ use crate::supervise::image::Image;
 use crate::supervise::inheritance::{Inheritance, Item};
 use crate::supervise::record::{FORMAT, GenerationRecord, PassedFds, SupervisorRecord};
 use crate::supervise::signals::OWN_SIGNALS;
-use crate::supervise::tree::{Family, TAG};
+use crate::supervise::tree::{ProcessFamily, TAG};
 use crate::sys::{memfd, pidfd, socket as sys};
 use crate::systemd::environment::Environment;
 
@@ -79,7 +79,7 @@ impl Resumed {
             let image = of.image.map(image).transpose()?.flatten();
             // The process is ours, and not waited for: the pid is nobody else's.
             let pidfd = pidfd::open(of.pid).map_err(|e| wrong("a process of the program is gone", e))?;
-            let family = Family { leader: of.pid, tag: format!("{TAG}={}-{}", record.run, of.number) };
+            let family = ProcessFamily { leader: of.pid, tag: format!("{TAG}={}-{}", record.run, of.number) };
             generations.push((of, ProgramProcess { pid: family.leader, pidfd, family, image }));
         }
         Ok(Some(Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::drain::Drain;
-use crate::reload::handle::{Request, RequestSender};
+use crate::reload::handle::{RequestSender, ServiceRequest};
 use crate::reload::steps::Listeners;
 use crate::settings::Effective;
 use crate::supervise::child::Recipe;
@@ -72,5 +72,5 @@ pub(crate) struct Foundation {
     pub(crate) drain: Drain,
     pub(crate) listeners: Listeners,
     pub(crate) requests: RequestSender,
-    pub(crate) asked: mpsc::UnboundedReceiver<Request>,
+    pub(crate) asked: mpsc::UnboundedReceiver<ServiceRequest>,
 }

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What makes a process one of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Family {
+pub(crate) struct ProcessFamily {
     /// The pid of the first process, which is the session of all that did not leave it. Nobody else
     /// gets the number while one is left.
     pub(crate) leader: u32,
@@ -33,7 +33,7 @@ pub(crate) struct Family {
     pub(crate) tag: String,
 }
 
-impl Family {
+impl ProcessFamily {
     /// Finds those that are alive.
     pub(crate) fn members(&self) -> Vec<Stat> {
         let all: Vec<Stat> = stat::all().filter(|process| !process.dead).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::lifecycle::{Action, End, Event, Machine, Outcome, State};
+use crate::lifecycle::{Action, Event, LifeEnd, LifeState, Machine, ReloadAnswer};
 use crate::reload::clock::now;
 use crate::reload::drainers::{Bound, bound};
 use crate::reload::driver::Lifecycles;
@@ -91,10 +91,10 @@ impl Supervision {
         self.slot_done(lives, slot, Err(format!("generation {next} {reason}")));
     }
 
-    fn answered(&mut self, lives: &mut Lifecycles, number: u64, outcome: &Outcome) {
+    fn answered(&mut self, lives: &mut Lifecycles, number: u64, outcome: &ReloadAnswer) {
         let slot = self.workers.get(number).map(|of| of.slot);
         // A handover is over when the other one is main; a rollback was told of already.
-        if let (Some(slot), Outcome::Refused(why)) = (slot, outcome) {
+        if let (Some(slot), ReloadAnswer::Refused(why)) = (slot, outcome) {
             self.slot_done(lives, slot, Err((*why).to_owned()));
         }
     }
@@ -184,7 +184,7 @@ impl Supervision {
         }
         self.measure();
         // Otherwise it reloads again: it was started before that was asked for.
-        if lives.state(number) == State::Serving {
+        if lives.state(number) == LifeState::Serving {
             self.slot_done(lives, slot, Ok(()));
         }
         if !self.reloads.is_running() && self.served {
@@ -207,7 +207,7 @@ impl Supervision {
         let facts = self.facts(number);
         self.narrator.tell(Moment::DrainStarted, &Facts { new_pid: None, detail, ..facts.clone() });
         self.measure();
-        if lives.state(number) == State::Stopping {
+        if lives.state(number) == LifeState::Stopping {
             self.narrator.tell(Moment::Stopping, &facts);
         } else {
             self.narrator.tell(Moment::Draining, &facts);
@@ -217,7 +217,7 @@ impl Supervision {
 
     fn keep_drainers_in_bounds(&mut self, lives: &mut Lifecycles) {
         let cap = self.settings.max_draining.saturating_mul(self.workers.count());
-        let draining = self.workers.all().rev().filter(|of| lives.state(of.number) == State::Draining);
+        let draining = self.workers.all().rev().filter(|of| lives.state(of.number) == LifeState::Draining);
         let draining: Vec<u64> = draining.map(|of| of.number).collect();
         let too_many = draining.into_iter().enumerate().filter(|(younger, _)| bound(*younger, cap) == Bound::Hammer);
         for (_, number) in too_many.collect::<Vec<_>>().into_iter().rev() {
@@ -237,17 +237,17 @@ impl Supervision {
         self.narrator.tell(Moment::Hammered, &facts);
     }
 
-    fn exited(&mut self, lives: &mut Lifecycles, number: u64, end: &End) {
+    fn exited(&mut self, lives: &mut Lifecycles, number: u64, end: &LifeEnd) {
         let Some(generation) = self.workers.get(number) else { return };
         let facts = self.facts(number);
         match end {
-            End::Done if generation.main_since.is_some() => {
+            LifeEnd::Done if generation.main_since.is_some() => {
                 let (handover_id, since) = (generation.handover_id.clone(), generation.drains_since);
                 let drained = Facts { handover_id, since, new_pid: None, ..facts.clone() };
                 self.narrator.tell(Moment::Drained, &drained);
             }
-            End::Done | End::Hammered => {}
-            End::Failed(why) => {
+            LifeEnd::Done | LifeEnd::Hammered => {}
+            LifeEnd::Failed(why) => {
                 info!(generation = number, "generation {number} is ended: {why}");
                 self.dismiss(lives, number, END_TIMEOUT);
             }
@@ -277,9 +277,11 @@ impl Supervision {
         } else {
             match lives.state(number) {
                 // When the last of its processes is gone, so is what it had accepted.
-                State::Draining | State::Stopping | State::Exited => {}
-                State::Starting | State::Standby | State::Trial => self.on_failed(lives, number, how.to_string()),
-                State::Serving | State::Reloading(_) | State::HandingOver => {
+                LifeState::Draining | LifeState::Stopping | LifeState::Exited => {}
+                LifeState::Starting | LifeState::Standby | LifeState::Trial => {
+                    self.on_failed(lives, number, how.to_string())
+                }
+                LifeState::Serving | LifeState::Reloading(_) | LifeState::HandingOver => {
                     if says_stopping && how == Ended::Exited(0) {
                         info!(generation = number, "generation {number} has stopped by itself: so does the service");
                         self.stop_all(lives, &Event::Stop);

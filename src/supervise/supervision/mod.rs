@@ -15,10 +15,10 @@ use tracing::{debug, warn};
 
 use crate::drain::{Drain, FAR};
 use crate::error::Result;
-use crate::lifecycle::{Action, Event, Phase, State};
+use crate::lifecycle::{Action, Event, LifeState, ReloadPhase};
 use crate::reload::clock::now;
 use crate::reload::driver::{Driver, Lifecycles, Parts};
-use crate::reload::handle::{Asker, Request};
+use crate::reload::handle::{Asker, ServiceRequest};
 use crate::reload::history::History;
 use crate::reload::hook_runner::HookRunner;
 use crate::reload::hooks::Hooks;
@@ -64,7 +64,7 @@ pub(crate) struct Supervision {
     inbox: Inbox,
     watches: Watches,
     signals: SupervisorSignals,
-    asked: mpsc::UnboundedReceiver<Request>,
+    asked: mpsc::UnboundedReceiver<ServiceRequest>,
     drain: Drain,
     /// The listener of the control interface.
     control: Option<OwnedFd>,
@@ -180,17 +180,17 @@ impl Parts for Supervision {
             signal = self.signals.next() => Happening::Signal(signal),
             happening = self.watches.next() => happening,
             message = self.inbox.next() => Happening::Notified(message),
-            Some(request) = self.asked.recv() => Happening::Request(request),
+            Some(request) = self.asked.recv() => Happening::ServiceRequest(request),
         }
     }
 
     fn take(&mut self, lives: &mut Lifecycles, input: Happening) {
         match input {
             Happening::Signal(signal) => self.on_signal(lives, signal),
-            Happening::Request(Request::Reload(asker)) => self.on_reload(Some(asker)),
-            Happening::Request(Request::Stop) => self.on_stop(lives, "stop"),
-            Happening::Request(Request::Status(answer)) => _ = answer.send(self.status(lives)),
-            Happening::Request(Request::Alive(answer)) => _ = answer.send(()),
+            Happening::ServiceRequest(ServiceRequest::Reload(asker)) => self.on_reload(Some(asker)),
+            Happening::ServiceRequest(ServiceRequest::Stop) => self.on_stop(lives, "stop"),
+            Happening::ServiceRequest(ServiceRequest::Status(answer)) => _ = answer.send(self.status(lives)),
+            Happening::ServiceRequest(ServiceRequest::Alive(answer)) => _ = answer.send(()),
             Happening::Notified(Ok(message)) => self.on_message(lives, message),
             Happening::Notified(Err(error)) => debug!(%error, "a notification cannot be read"),
             Happening::Ready(number) => {
@@ -217,10 +217,10 @@ impl Parts for Supervision {
     }
 
     /// How far the reload has come, the main generation knows.
-    fn entered(&mut self, number: u64, state: State) {
+    fn entered(&mut self, number: u64, state: LifeState) {
         let moment = match state {
-            State::Reloading(Phase::Ready) => Moment::Ready,
-            State::Reloading(Phase::Switched) => Moment::Switched,
+            LifeState::Reloading(ReloadPhase::Ready) => Moment::Ready,
+            LifeState::Reloading(ReloadPhase::Switched) => Moment::Switched,
             _ => return,
         };
         if self.workers.next_beside(number).is_some() {
@@ -229,8 +229,8 @@ impl Parts for Supervision {
         }
     }
 
-    fn overdue(&self, _: u64, state: State) -> Option<Event> {
-        (state == State::Reloading(Phase::Spawned)).then(|| Event::NextFailed(self.not_ready()))
+    fn overdue(&self, _: u64, state: LifeState) -> Option<Event> {
+        (state == LifeState::Reloading(ReloadPhase::Spawned)).then(|| Event::NextFailed(self.not_ready()))
     }
 
     fn deadline(&self, lives: &Lifecycles) -> Option<Instant> {
@@ -370,7 +370,7 @@ impl Supervision {
             Notification::Extend(by) => {
                 // For as long as a generation gets ready, its own time; else that of whatever the
                 // service manager waits for.
-                if lives.state(number) == State::Starting {
+                if lives.state(number) == LifeState::Starting {
                     let until = now() + by.min(FAR);
                     generation.extend(until);
                     if let Some(main) = self.workers.main_beside(number) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::error;
 
 use crate::error::{Error, Kind, Result};
-use crate::lifecycle::{Event, Machine, State};
+use crate::lifecycle::{Event, LifeState, Machine};
 use crate::metrics::{DRAINING, GENERATION};
 use crate::reload::clock::millis;
 use crate::reload::driver::Lifecycles;
@@ -141,11 +141,11 @@ impl Supervision {
     pub(super) fn status(&self, lives: &Lifecycles) -> Status {
         let main = self.workers.newest_main();
         let state = match main {
-            _ if self.stopping => State::Stopping.name(),
+            _ if self.stopping => LifeState::Stopping.name(),
             _ if self.reloads.is_running() => "reloading",
             Some(main) => lives.state(main.number).name(),
             None if self.served => "crashed",
-            None => State::Starting.name(),
+            None => LifeState::Starting.name(),
         };
         let draining = self.workers.all().filter(|of| of.drains_since.is_some());
         let history = self.narrator.history();
@@ -241,7 +241,7 @@ impl Supervision {
     pub(super) fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
         self.served = true;
         for (of, process) in resumed.generations {
-            let state = if of.draining_ms.is_some() { State::Draining } else { State::Serving };
+            let state = if of.draining_ms.is_some() { LifeState::Draining } else { LifeState::Serving };
             let machine = Machine::resumed(self.settings.machine(false, false), state, of.left_ms.map(ahead));
             lives.insert(of.number, machine);
             match process.pidfd.try_clone() {
