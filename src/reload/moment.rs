@@ -131,7 +131,10 @@ macro_rules! moments {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[cfg_attr(
             not(test),
-            expect(dead_code, reason = "upgrades take only the ids; a test shows that each is told by somebody")
+            expect(
+                dead_code,
+                reason = "upgrades take only the ids, only a supervisor tells some; a test finds who tells each"
+            )
         )]
         pub(crate) enum Moment {
             $($(#[$doc])+ $name,)+

@@ -72,6 +72,11 @@ impl Watches {
         let _ = self.happenings.send(happening);
     }
 
+    /// Whether nothing has happened that was not taken.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.happened.is_empty()
+    }
+
     /// Waits until a generation is ready, if it does not say so itself.
     pub(crate) fn until_ready(
         &mut self,

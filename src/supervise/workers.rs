@@ -23,7 +23,7 @@ struct WorkerSlot {
 /// All generations of the program.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    workers: Vec<WorkerSlot>,
+    slots: Vec<WorkerSlot>,
     generations: BTreeMap<u64, ProgramGeneration>,
     last_number: u64,
     /// The last version that was good.
@@ -33,11 +33,11 @@ pub(crate) struct Workers {
 impl Workers {
     /// Numbers the generations from that number on.
     pub(crate) fn new(count: usize, last_number: u64, good: Option<Image>) -> Self {
-        Self { workers: vec![WorkerSlot::default(); count], generations: BTreeMap::new(), last_number, good }
+        Self { slots: vec![WorkerSlot::default(); count], generations: BTreeMap::new(), last_number, good }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.workers.len()
+        self.slots.len()
     }
 
     /// Whether there is no generation left.
@@ -63,11 +63,11 @@ impl Workers {
     }
 
     pub(crate) fn main(&self, slot: usize) -> Option<&ProgramGeneration> {
-        self.get(self.workers[slot].main?)
+        self.get(self.slots[slot].main?)
     }
 
     pub(crate) fn next(&self, slot: usize) -> Option<&ProgramGeneration> {
-        self.get(self.workers[slot].next?)
+        self.get(self.slots[slot].next?)
     }
 
     /// The main generation of the worker that this generation is of.
@@ -87,12 +87,12 @@ impl Workers {
 
     /// The main generations, one of each worker that has one.
     pub(crate) fn serving(&self) -> impl Iterator<Item = &ProgramGeneration> {
-        self.workers.iter().filter_map(|worker| self.get(worker.main?))
+        self.slots.iter().filter_map(|worker| self.get(worker.main?))
     }
 
     /// Whether each worker has a main generation.
     pub(crate) fn all_serve(&self) -> bool {
-        self.workers.iter().all(|worker| worker.main.is_some())
+        self.slots.iter().all(|worker| worker.main.is_some())
     }
 
     pub(crate) fn last_number(&self) -> u64 {
@@ -101,7 +101,7 @@ impl Workers {
 
     /// The newest generation of the worker that was tried.
     pub(crate) fn newest(&self, slot: usize) -> u64 {
-        self.workers[slot].newest
+        self.slots[slot].newest
     }
 
     /// The generation that a notification of that process counts as one of.
@@ -114,13 +114,13 @@ impl Workers {
     /// Numbers a generation of the worker that is about to be started.
     pub(crate) fn number_next(&mut self, slot: usize) -> u64 {
         self.last_number += 1;
-        self.workers[slot].newest = self.last_number;
+        self.slots[slot].newest = self.last_number;
         self.last_number
     }
 
     /// The generation was started, and is the next one of its worker.
     pub(crate) fn started(&mut self, generation: ProgramGeneration) {
-        let worker = &mut self.workers[generation.slot];
+        let worker = &mut self.slots[generation.slot];
         worker.next = Some(generation.number);
         worker.image.clone_from(&generation.process.image);
         self.generations.insert(generation.number, generation);
@@ -129,7 +129,7 @@ impl Workers {
     /// Takes a generation that another process started, and that serves or drains.
     pub(crate) fn adopt(&mut self, generation: ProgramGeneration) {
         let serves = generation.drains_since.is_none();
-        if let Some(worker) = self.workers.get_mut(generation.slot).filter(|_| serves) {
+        if let Some(worker) = self.slots.get_mut(generation.slot).filter(|_| serves) {
             worker.main = Some(generation.number);
             worker.image.clone_from(&generation.process.image);
         }
@@ -138,19 +138,19 @@ impl Workers {
 
     /// The generation is main; the number of the one before it is returned.
     pub(crate) fn crown(&mut self, slot: usize, number: u64) -> Option<u64> {
-        self.workers[slot].next = None;
-        self.workers[slot].main.replace(number)
+        self.slots[slot].next = None;
+        self.slots[slot].main.replace(number)
     }
 
     /// The main generation of the worker has crashed; its next one is returned.
     pub(crate) fn lose_main(&mut self, slot: usize) -> Option<u64> {
-        self.workers[slot].main = None;
-        self.workers[slot].next
+        self.slots[slot].main = None;
+        self.slots[slot].next
     }
 
     /// Nothing will come of the next generation of the worker.
     pub(crate) fn take_next(&mut self, slot: usize) -> Option<u64> {
-        self.workers[slot].next.take()
+        self.slots[slot].next.take()
     }
 
     /// No process of the generation is left.
@@ -161,7 +161,7 @@ impl Workers {
     /// The version that the worker can go back to, and how that relates to what it ran last.
     pub(crate) fn last_good(&self, slot: usize) -> (LastGood, Option<Image>) {
         let good = self.good.clone().filter(Image::is_intact);
-        let relation = match (&good, &self.workers[slot].image) {
+        let relation = match (&good, &self.slots[slot].image) {
             (None, _) => LastGood::Missing,
             (Some(good), Some(last)) if last.is(good) => LastGood::Same,
             (Some(_), _) => LastGood::Older,

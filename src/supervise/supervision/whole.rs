@@ -201,7 +201,8 @@ impl Supervision {
     /// is asked again.
     pub(super) fn renew(&mut self, lives: &Lifecycles, answer: Result<()>) {
         self.renewal.answered();
-        if answer.is_ok() && !self.may_renew() {
+        // An end that a task has seen already would be lost, and the process with it.
+        if answer.is_ok() && !(self.may_renew() && self.watches.is_idle()) {
             return self.renewal.want();
         }
         let mut fds = PassedFds::default();
