@@ -12,10 +12,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(crate) struct Problem {
-    asked: String,
-    why: Why,
-}
+pub(crate) struct Problem(Why);
 
 #[derive(Debug)]
 enum Why {
@@ -34,14 +31,12 @@ pub(crate) fn command(user: bool, arguments: &[&str]) -> Command {
 
 /// Runs the command to its end, whatever that is, and returns what it wrote.
 pub(crate) async fn output(mut command: Command, limit: Duration) -> Result<Output, Problem> {
-    let words = command.as_std().get_args().skip(1).map(|word| word.to_string_lossy());
-    let asked = words.collect::<Vec<_>>().join(" ");
     let why = match tokio::time::timeout(limit, command.output()).await {
         Ok(Ok(output)) => return Ok(output),
         Ok(Err(e)) => Why::NotRun(e),
         Err(_) => Why::Late(limit),
     };
-    Err(Problem { asked, why })
+    Err(Problem(why))
 }
 
 /// Asks a question, and returns the answer. A failure of `systemctl` is a problem, too.
@@ -50,27 +45,27 @@ pub(crate) async fn ask(user: bool, arguments: &[&str], limit: Duration) -> Resu
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(Problem { asked: arguments.join(" "), why: Why::Refused(output) })
+    Err(Problem(Why::Refused(output)))
 }
 
 impl Problem {
     /// Whether there is no `systemctl` that could be run here.
     pub(crate) fn is_not_run(&self) -> bool {
-        matches!(self.why, Why::NotRun(_))
+        matches!(self.0, Why::NotRun(_))
     }
 }
 
+/// What was asked is the tool's own business: whoever reads the message has not written that command line.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { asked, why } = self;
-        match why {
+        match &self.0 {
             Why::NotRun(e) => write!(f, "systemctl cannot be run: {e}"),
-            Why::Late(limit) => write!(f, "systemctl {asked}: no answer within {limit:?}"),
+            Why::Late(limit) => write!(f, "the service manager: no answer within {limit:?}"),
             Why::Refused(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 match said.trim().trim_end_matches('.') {
-                    "" => write!(f, "systemctl {asked}: {}", output.status),
-                    said => write!(f, "systemctl {asked}: {}", crate::safe::terminal(said)),
+                    "" => write!(f, "the service manager cannot be asked: systemctl ended with {}", output.status),
+                    said => write!(f, "the service manager cannot be asked: {}", crate::safe::terminal(said)),
                 }
             }
         }
@@ -91,5 +86,8 @@ mod tests {
         slow.arg("60").kill_on_drop(true);
         let problem = output(slow, Duration::from_millis(20)).await.unwrap_err();
         assert!(!problem.is_not_run() && problem.to_string().contains("no answer within 20ms"), "{problem}");
+        assert!(!problem.to_string().contains("60"), "not its command line: {problem}");
+        let no_such_unit = ask(false, &["no-such-verb", "-p", "LoadState"], TIMEOUT).await;
+        assert!(!no_such_unit.unwrap_err().to_string().contains("LoadState"));
     }
 }

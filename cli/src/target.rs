@@ -59,7 +59,7 @@ impl Where {
             Some(said) => match said.parse::<u32>() {
                 Ok(0) => return Err(Failure::cannot_run("pid 0: the service has no main process; start it")),
                 Ok(pid) => target.pid = Some(pid),
-                Err(_) => target.unit = Some(unit_name(said)),
+                Err(_) => target.unit = Some(service(said, self.user).await?),
             },
             None if self.socket.is_none() => {
                 return Err(Failure::usage("say which service: a unit, a pid, or --socket PATH"));
@@ -141,6 +141,15 @@ impl Unit {
         rest.split(' ').next().is_some_and(|number| number.parse::<u64>().is_ok())
     }
 
+    /// In one word where there is one: `stopped`, `failed`; else as systemd has it.
+    pub(crate) fn state(&self) -> String {
+        match (&*self.active, self.main) {
+            ("inactive", 0) => "stopped".to_owned(),
+            ("failed", 0) => "failed".to_owned(),
+            _ => format!("{} ({})", self.active, self.sub),
+        }
+    }
+
     fn socket(&self, user: bool) -> Option<PathBuf> {
         let base = if user { std::env::var("XDG_RUNTIME_DIR").ok()? } else { "/run".to_owned() };
         let first = self.runtime_directory.split_whitespace().next()?;
@@ -191,6 +200,27 @@ pub(crate) fn is_within(unit: &str) -> bool {
     unit_of("self").is_ok_and(|(own, _)| own.as_deref() == Some(unit))
 }
 
+/// The service that is meant: `web` is web.service, and `web.socket` is the one that it starts.
+pub(crate) async fn service(said: &str, user: bool) -> Result<String, Failure> {
+    if ![".socket", ".path", ".timer"].iter().any(|kind| said.ends_with(kind)) {
+        return Ok(unit_name(said));
+    }
+    let text = ask(user, &["show", "-p", "LoadState,Triggers", "--", said]).await?;
+    triggered(said, &text)
+}
+
+fn triggered(said: &str, shown: &str) -> Result<String, Failure> {
+    let value = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    if value("LoadState=") == "not-found" {
+        return Err(Failure::cannot_run(format!("there is no unit {said}: see `systemctl list-units --all`")));
+    }
+    let service = value("Triggers=").split_whitespace().find(|unit| unit.ends_with(".service"));
+    // With Accept=yes there is one for each connection.
+    service.map(str::to_owned).ok_or_else(|| {
+        Failure::cannot_run(format!("{said} is loaded and starts no one service: name the service that is meant"))
+    })
+}
+
 pub(crate) fn unit_name(said: &str) -> String {
     if said.ends_with(".service") { said.to_owned() } else { format!("{said}.service") }
 }
@@ -226,6 +256,14 @@ mod tests {
         let user = "1:name=x:/\n0::/user.slice/user-1.slice/user@1.service/app.slice/web@2.service\n";
         assert_eq!(of(user), (Some("web@2.service".into()), true));
         assert_eq!(of("0::/init.scope\n"), (None, false));
+    }
+
+    #[test]
+    fn a_socket_names_its_service() {
+        let of = |shown| triggered("web.socket", shown);
+        assert_eq!(of("LoadState=loaded\nTriggers=web-http.service\n").unwrap(), "web-http.service");
+        assert!(of("LoadState=not-found\nTriggers=\n").unwrap_err().to_string().contains("no unit web.socket"));
+        assert!(of("LoadState=loaded\nTriggers=\n").unwrap_err().to_string().contains("starts no one service"));
     }
 
     #[test]

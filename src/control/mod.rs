@@ -43,7 +43,7 @@ pub use wire::INTERFACE;
 use crate::drain::{Connection, Drain, DrainSignal, Peer, Stream, StreamOptions, serve_stream};
 use crate::error::{Error, Result};
 use crate::service::builder::Extra;
-use crate::service::{Builder, Handle, Reloaded, Service};
+use crate::service::{Builder, Handle, Reloaded, Service, Status};
 use crate::systemd::activation::Listener;
 use wire::{Call, MAX_CALL, Reply, Wire};
 
@@ -184,7 +184,7 @@ async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &m
             None => refusal("org.varlink.service.InvalidParameter", &json!({ "parameter": "interface" })),
         },
         (INTERFACE, "Status") => match handle.status().await {
-            Ok(status) => done(&json!({ "status": status })),
+            Ok(status) => done(&json!({ "status": without_asker(status) })),
             Err(error) => not_possible(&error),
         },
         (INTERFACE, "Reload") => reload(wire, handle, more).await?,
@@ -248,7 +248,7 @@ async fn reload(wire: &mut Wire<Stream>, handle: &Handle, more: bool) -> io::Res
 async fn subscribe(wire: &mut Wire<Stream>, handle: &Handle, drain: &mut DrainSignal) -> io::Result<Reply> {
     let mut steps = handle.steps();
     match handle.status().await {
-        Ok(status) => wire.send(&step(&json!({ "status": status }))).await?,
+        Ok(status) => wire.send(&step(&json!({ "status": without_asker(status) }))).await?,
         Err(error) => return Ok(not_possible(&error)),
     }
     loop {
@@ -265,6 +265,16 @@ async fn subscribe(wire: &mut Wire<Stream>, handle: &Handle, drain: &mut DrainSi
         }
     }
     Ok(done(&json!({})))
+}
+
+/// The connection that asks is the asker's, not the service's work: with it nothing would ever be idle.
+fn without_asker(mut status: Status) -> Status {
+    if let Some(own) = status.open.iter_mut().find(|open| open.listener == SOCKET_NAME && open.count > 0) {
+        own.count -= 1;
+        status.connections = status.connections.saturating_sub(1);
+    }
+    status.open.retain(|open| open.count > 0);
+    status
 }
 
 fn done(parameters: &impl Serialize) -> Reply {

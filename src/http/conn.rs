@@ -324,10 +324,12 @@ impl Work for Conn {
             since(self.opened)
         );
         let active = self.active();
-        // of HTTP/1 the last one stays there when it is over
-        let some = self.http2.load(Relaxed) || self.answering.load(Relaxed);
+        // of HTTP/1 the last one stays there when it is over; until its answer is out, it is not
+        let unsent = stage == Stage::Replied;
+        let some = self.http2.load(Relaxed) || self.answering.load(Relaxed) || unsent;
         // writing to a String cannot fail
         let _ = match (active.oldest().filter(|_| some), stage) {
+            (Some(oldest), _) if unsent => write!(text, "{oldest}, the answer is not sent yet"),
             (Some(oldest), _) => write!(text, "{oldest}"),
             (None, Stage::Half) => write!(text, "half a request head"),
             (None, Stage::Head) => write!(text, "a request head"),

@@ -12,15 +12,22 @@ const JOURNAL: &str = r#"{"__REALTIME_TIMESTAMP":"1795282200000000","_PID":"1","
 {"__REALTIME_TIMESTAMP":"1795282200100000","_PID":"1","UNIT":"web.service","MESSAGE_ID":"7b05ebc668384222baa8881179cfda54","JOB_RESULT":"done","MESSAGE":"Reloaded web.service"}
 "#;
 
+/// How large it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terminal {
+    pub(crate) columns: u16,
+}
+
 /// What the tool writes to a terminal, with this in its environment.
-fn on_a_terminal(arguments: &[&str], variable: (&str, &str)) -> String {
-    let pty = nix::pty::openpty(None, None).unwrap();
+pub(crate) fn on_a_terminal(arguments: &[&str], variables: &[(&str, &str)], terminal: Terminal) -> String {
+    let size = nix::pty::Winsize { ws_row: 50, ws_col: terminal.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(&size, None).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
     // All of them have a say: in CI, for one, clap takes any terminal for one with colours.
     for other in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(other);
     }
-    command.args(arguments).env("TERM", "xterm").env(variable.0, variable.1);
+    command.args(arguments).env("TERM", "xterm").envs(variables.iter().copied());
     let stderr = pty.slave.try_clone().unwrap();
     let mut child = command.stdin(Stdio::null()).stdout(pty.slave).stderr(stderr).spawn().unwrap();
     // It holds the other end; when nobody does, reading from this one fails.
@@ -30,6 +37,8 @@ fn on_a_terminal(arguments: &[&str], variable: (&str, &str)) -> String {
     child.wait().unwrap();
     String::from_utf8(written).unwrap()
 }
+
+const WIDE: Terminal = Terminal { columns: 100 };
 
 #[test]
 fn colours_are_for_terminals_and_not_for_no_color() {
@@ -48,10 +57,10 @@ fn colours_are_for_terminals_and_not_for_no_color() {
     ]);
     for arguments in &all {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        let plain = on_a_terminal(&arguments, ("NO_COLOR", "1"));
+        let plain = on_a_terminal(&arguments, &[("NO_COLOR", "1")], WIDE);
         assert!(plain.len() > 20 && !plain.contains('\u{1b}'), "{arguments:?}: {plain:?}");
-        assert!(!on_a_terminal(&arguments, ("TERM", "dumb")).contains('\u{1b}'), "{arguments:?}");
-        let coloured = on_a_terminal(&arguments, ("NO_COLOR", ""));
+        assert!(!on_a_terminal(&arguments, &[("TERM", "dumb")], WIDE).contains('\u{1b}'), "{arguments:?}");
+        let coloured = on_a_terminal(&arguments, &[("NO_COLOR", "")], WIDE);
         assert!(coloured.contains("\u{1b}["), "an empty NO_COLOR is none: {arguments:?}: {coloured:?}");
         let piped = handover(&arguments);
         assert!(!piped.stdout.contains('\u{1b}') && !piped.stderr.contains('\u{1b}'), "{arguments:?}");

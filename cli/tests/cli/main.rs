@@ -5,6 +5,7 @@
 mod colours;
 mod completions;
 mod exit_codes;
+mod fits;
 mod help;
 mod package;
 mod pages;

@@ -14,6 +14,9 @@ async fn it_names_who_was_doing_what_and_ends_it() {
     let mut streaming = server.client().await;
     streaming.get("/stream").await;
     streaming.head().await.unwrap();
+    let mut big = server.client().await;
+    big.get("/big").await;
+    big.head().await.unwrap(); // and no more: the service has done its part, the client has a part of it
     let mut upgraded = server.client().await;
     upgraded.send("GET /upgrade HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n").await;
     upgraded.head().await.unwrap();
@@ -36,6 +39,7 @@ async fn it_names_who_was_doing_what_and_ends_it() {
     named(&half, "), half a request head");
     named(&busy, "), GET /hold?a=%0a for ");
     named(&streaming, "), GET /stream for ");
+    named(&big, ", the answer is not sent yet");
     named(&upgraded, "(upgraded, open for ");
     assert_eq!(cuts, [""; 0], "one that has had its last reply loses nothing");
 

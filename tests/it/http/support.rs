@@ -26,11 +26,14 @@ pub(crate) const LINGER: Duration = Duration::from_secs(60);
 /// For tests that wait for the end of linger.
 pub(crate) const SHORT: Duration = Duration::from_millis(150);
 
+/// More than the kernel takes for a client that does not read.
+pub(crate) const BIG: usize = 32 << 20;
+
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The service of all tests, steered by the test:
 /// `/hold` answers when released, `/stream` sends its head at once and its body when released,
-/// `/echo` answers the request's body, `/early` answers without reading it, `/upgrade` echoes raw
+/// `/big` answers [`BIG`] bytes, `/echo` answers the request's body, `/early` answers without reading it, `/upgrade` echoes raw
 /// bytes; all else answers its path.
 #[derive(Clone)]
 pub(crate) struct Service {
@@ -58,6 +61,7 @@ impl Service {
                 self.release.acquire().await.unwrap().forget();
                 text(path)
             }
+            "/big" => text("x".repeat(BIG)),
             "/stream" => {
                 let release = async move { self.release.acquire().await.unwrap().forget() };
                 Response::new(Held { release: Box::pin(release), done: false }.boxed_unsync())

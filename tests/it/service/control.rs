@@ -80,11 +80,20 @@ fn it_tells_the_status_also_of_who_drains() {
         (&before["generation"], &before["pid"], &before["state"]),
         (&json!(1), &json!(first.pid), &json!("serving"))
     );
-    let open = json!([
-        {"listener": "control", "protocol": "stream", "count": 1},
-        {"listener": "http", "protocol": "http1", "count": 1},
-    ]);
-    assert_eq!(before["open"], open);
+    // Who asks does not count; another client does.
+    assert_eq!(before["open"], json!([{"listener": "http", "protocol": "http1", "count": 1}]));
+    assert_eq!(before["connections"], 1);
+    let mut other = Blocking::connect(&world);
+    assert!(matches!(other.call("Status", false), Answer::Done(_)));
+    // Those that asked before may not be gone yet.
+    let mut beside = status(&world);
+    let begun = std::time::Instant::now();
+    while beside["connections"] != 2 && begun.elapsed() < PATIENCE {
+        beside = status(&world);
+    }
+    assert_eq!(beside["open"][0], json!({"listener": "control", "protocol": "stream", "count": 1}));
+    assert_eq!(beside["connections"], 2);
+    drop(other);
     assert!(before["main_ms"].is_u64() && before["past"] == json!([]) && before["settings"]["drain_timeout"] == "30s");
     let names: Vec<_> = before["sockets"].as_array().unwrap().iter().map(|socket| &socket["name"]).collect();
     assert_eq!(names, ["http", "control"]);

@@ -27,6 +27,7 @@ mod streams;
 mod survival;
 mod timeline;
 mod tls;
+mod told;
 mod upgrade;
 mod user_manager;
 mod watchdog;
@@ -55,6 +56,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         timeline::SCENARIOS,
+        told::SCENARIOS,
         run::SCENARIOS,
         run::LANGUAGES,
         runner::SCENARIOS,

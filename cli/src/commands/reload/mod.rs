@@ -207,17 +207,22 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
 /// From whichever generation accepts now.
 pub(crate) async fn status(target: &Target) -> Result<Value, Failure> {
     let gone = || Failure::cannot_run(format!("{}: {}", target.name(), target.no_control()));
+    status_if_told(target).await?.ok_or_else(gone)
+}
+
+/// As [`status`]; `None`: there is no control interface. One connection at a time, as those beside it would be counted.
+pub(crate) async fn status_if_told(target: &Target) -> Result<Option<Value>, Failure> {
     for _ in 0..3 {
-        let mut client = target.connect().await?.ok_or_else(gone)?;
+        let Some(mut client) = target.connect().await? else { break };
         match client.call("Status", false).await.map_err(|e| Failure::cannot_run(e.to_string()))? {
-            Answer::Done(mut parameters) => return Ok(parameters["status"].take()),
+            Answer::Done(mut parameters) => return Ok(Some(parameters["status"].take())),
             Answer::Failed(failed) => {
                 return Err(Failure::cannot_run(format!("{}: {}", target.name(), safe::terminal(failed.reason()))));
             }
             _ => tokio::time::sleep(POLL).await,
         }
     }
-    Err(gone())
+    Ok(None)
 }
 
 /// A phase of a reload, for people; of other steps nothing.

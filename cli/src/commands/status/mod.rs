@@ -8,11 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::commands::reload::status;
+use crate::commands::reload::status_if_told;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::target::{Target, Where, show};
-use text::Paint;
+use text::Looks;
 
 /// How long a service may take to answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,22 +81,27 @@ async fn once(options: &Options, target: &Target, clear: &str) -> Result<Outcome
     if options.json {
         out::line(&asked);
     } else {
-        out::line(format_args!("{clear}{}", text::text(&target.name(), &asked, Paint::detect()).trim_end()));
+        out::line(format_args!("{clear}{}", text::text(&target.name(), &asked, Looks::detect()).trim_end()));
     }
     Ok(if runs { Outcome::Success } else { Outcome::Bad })
 }
 
 async fn ask(target: &Target) -> Result<Value, Failure> {
-    match (target.connect().await?, &target.unit) {
-        (Some(_), _) => status(target).await,
+    match (status_if_told(target).await?, &target.unit) {
+        (Some(status), _) => Ok(status),
         (None, Some(unit)) => {
             let unit = show(unit, target.user).await?;
-            Ok(json!({
-                "pid": unit.main,
-                "state": format!("{} ({})", unit.active, unit.sub),
+            let mut known = json!({
+                "state": unit.state(),
                 "status_text": unit.status,
                 "note": format!("{}: this is what systemd knows", target.no_control()),
-            }))
+            });
+            match unit.main {
+                // Without a process there is nobody who could have an interface.
+                0 => known["note"] = json!(format!("systemd says: {} ({})", unit.active, unit.sub)),
+                pid => known["pid"] = json!(pid),
+            }
+            Ok(known)
         }
         (None, None) => Err(Failure::cannot_run(format!(
             "{}: {}: give the program Service::builder().control() and the unit RuntimeDirectory=, or say --socket PATH",

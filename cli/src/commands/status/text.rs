@@ -1,4 +1,4 @@
-//! For people.
+//! For people, on terminals of any width.
 
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,76 +8,113 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use crate::out;
-use crate::safe::terminal;
+use crate::safe::{terminal, wrap};
 
-/// Whether there are colours: only on a terminal that has them, and not with `NO_COLOR`.
+/// How it looks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Paint(bool);
+pub(super) struct Looks {
+    /// Only on a terminal that has them, and not with `NO_COLOR`.
+    colours: bool,
+    /// `None`: no terminal, and lines are as long as they are.
+    width: Option<usize>,
+}
 
-impl Paint {
+impl Looks {
     pub(super) fn detect() -> Self {
-        Self(out::colours())
+        Self { colours: out::colours(), width: out::columns() }
+    }
+
+    /// Lines of that text, the first one after that many spaces, the others a little further in.
+    fn fit(self, indent: usize, text: &str) -> String {
+        let Some(width) = self.width else { return format!("{:indent$}{text}\n", "") };
+        let deeper = indent + 2;
+        let lines = wrap(text, width.saturating_sub(deeper).max(1));
+        let indents = std::iter::once(indent).chain(std::iter::repeat(deeper));
+        lines.iter().zip(indents).map(|(line, indent)| format!("{:indent$}{line}\n", "")).collect()
     }
 
     fn with(self, style: Style, text: &str) -> String {
-        if self.0 { format!("{style}{text}{style:#}") } else { text.to_owned() }
+        if self.colours { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
     fn state(self, state: &str) -> String {
         let colour = match state {
-            "serving" => AnsiColor::Green,
-            "reloading" | "handing over" | "trial" | "standby" | "starting" => AnsiColor::Yellow,
-            _ => AnsiColor::Red,
+            "serving" => Some(AnsiColor::Green),
+            "reloading" => Some(AnsiColor::BrightBlue),
+            "handing over" | "trial" | "standby" | "starting" => Some(AnsiColor::Yellow),
+            // Somebody wanted it so.
+            "stopped" => None,
+            _ => Some(AnsiColor::Red),
         };
-        self.with(Style::new().bold().fg_color(Some(colour.into())), state)
+        self.with(Style::new().bold().fg_color(colour.map(Into::into)), state)
     }
 }
 
 /// Of a status as JSON, which a service of another version may have written: what is not there is left out.
-pub(super) fn text(name: &str, status: &Value, paint: Paint) -> String {
+pub(super) fn text(name: &str, status: &Value, looks: Looks) -> String {
     let state = terminal(status["state"].as_str().unwrap_or("?"));
-    let mut head = vec![paint.state(&state)];
+    let mut head = vec![state.clone()];
     head.extend(status["generation"].as_u64().map(|number| format!("generation {number}")));
     head.extend(status["pid"].as_u64().map(|pid| format!("pid {pid}")));
     head.extend(status["main_ms"].as_u64().map(|ms| format!("main for {}", time(ms))));
     head.extend(status["connections"].as_u64().map(|open| format!("open: {open}")));
-    let mut text = format!("{}  {}\n", paint.with(Style::new().bold(), name), head.join(", "));
+    let mut text = first(&terminal(name), &state, &head.join(", "), looks);
     for key in ["status_text", "note"] {
         if let Some(line) = status[key].as_str().filter(|line| !line.is_empty()) {
-            let _ = writeln!(text, "  {}", terminal(line));
+            text += &looks.fit(2, &terminal(line));
         }
     }
     let mut section = |title: &str, lines: Option<String>| {
         if let Some(lines) = lines {
-            let _ = write!(text, "\n{}\n{lines}", paint.with(Style::new().bold(), title));
+            let _ = write!(text, "\n{}\n{lines}", looks.with(Style::new().bold(), title));
         }
     };
-    section("Supervisor", supervisor(status));
-    section("Open", open(status));
-    section("Draining", draining(status));
-    section("Sockets", sockets(status));
-    section("Fd store", store(status));
-    section("Last reloads", past(status));
-    section("Settings", settings(status));
+    section("Supervisor", supervisor(status, looks));
+    section("Open", open(status, looks));
+    section("Draining", draining(status, looks));
+    section("Sockets", sockets(status, looks));
+    section("Fd store", store(status, looks));
+    section("Last reloads", past(status, looks));
+    section("Settings", settings(status, looks));
     text
 }
 
-fn supervisor(status: &Value) -> Option<String> {
+/// The name, and what goes for the whole service.
+fn first(name: &str, state: &str, facts: &str, looks: Looks) -> String {
+    let bold = Style::new().bold();
+    let painted = |facts: &str| match facts.strip_prefix(state) {
+        Some(rest) => looks.state(state) + rest,
+        None => facts.to_owned(),
+    };
+    let long = name.chars().count() + 2 + facts.chars().count();
+    if looks.width.is_none_or(|width| long <= width) {
+        return format!("{}  {}\n", looks.with(bold, name), painted(facts));
+    }
+    let names = looks.fit(0, name);
+    let mut text: String = names.lines().map(|line| looks.with(bold, line) + "\n").collect();
+    for (number, line) in looks.fit(2, facts).lines().enumerate() {
+        text += &if number == 0 { format!("  {}\n", painted(line.trim_start())) } else { format!("{line}\n") };
+    }
+    text
+}
+
+fn supervisor(status: &Value, looks: Looks) -> Option<String> {
     let of = status["supervisor"].as_object()?;
     let number = |key: &str| of.get(key).and_then(Value::as_u64).unwrap_or_default();
     let workers: Vec<String> = of.get("workers")?.as_array()?.iter().map(ToString::to_string).collect();
-    let mut text = format!("  handover run, pid {} for {}\n", number("pid"), time(number("age_ms")));
-    let _ = writeln!(text, "  {}, pids {}, crashes: {}", shown(&of["program"]), workers.join(" "), number("crashes"));
+    let mut text = looks.fit(2, &format!("handover run, pid {} for {}", number("pid"), time(number("age_ms"))));
+    let crashes = number("crashes");
+    text += &looks.fit(2, &format!("{}, pids {}, crashes: {crashes}", shown(&of["program"]), workers.join(" ")));
     if of.get("went_back").is_some_and(|back| *back == true) {
-        let _ = writeln!(text, "  after a loop of crashes the last good version runs, not what is at the path");
+        text += &looks.fit(2, "after a loop of crashes the last good version runs, not what is at the path");
     }
     if let Some(says) = of.get("says").and_then(Value::as_str) {
-        let _ = writeln!(text, "  says: {}", terminal(says));
+        text += &looks.fit(2, &format!("says: {}", terminal(says)));
     }
     Some(text)
 }
 
-fn open(status: &Value) -> Option<String> {
+fn open(status: &Value, looks: Looks) -> Option<String> {
     let row = |open: &Value| {
         let listener = shown(&open["listener"]);
         vec![
@@ -86,28 +123,24 @@ fn open(status: &Value) -> Option<String> {
             shown(&open["count"]),
         ]
     };
-    table(&["listener", "protocol", "count"], rows(&status["open"], row))
+    table(&["listener", "protocol", "count"], &rows(&status["open"], row), looks)
 }
 
-fn draining(status: &Value) -> Option<String> {
+fn draining(status: &Value, looks: Looks) -> Option<String> {
     let mut text = String::new();
     for older in status["draining"].as_array()? {
         let open = older["connections"].as_u64().map_or("not told".to_owned(), |open| open.to_string());
         let since = time(older["draining_ms"].as_u64().unwrap_or_default());
-        let _ = writeln!(
-            text,
-            "  generation {} (pid {}) for {since}, open: {open}",
-            shown(&older["generation"]),
-            shown(&older["pid"])
-        );
+        let (number, pid) = (shown(&older["generation"]), shown(&older["pid"]));
+        text += &looks.fit(2, &format!("generation {number} (pid {pid}) for {since}, open: {open}"));
         for work in older["work"].as_array().into_iter().flatten() {
-            let _ = writeln!(text, "    {}", shown(work));
+            text += &looks.fit(4, &shown(work));
         }
     }
     (!text.is_empty()).then_some(text)
 }
 
-fn sockets(status: &Value) -> Option<String> {
+fn sockets(status: &Value, looks: Looks) -> Option<String> {
     let row = |socket: &Value| {
         let waiting = match (socket["waiting"].as_u64(), socket["backlog"].as_u64()) {
             (Some(waiting), Some(backlog)) => format!("{waiting} of {backlog}"),
@@ -115,18 +148,18 @@ fn sockets(status: &Value) -> Option<String> {
         };
         vec![shown(&socket["name"]), shown(&socket["address"]), shown(&socket["kind"]), waiting]
     };
-    table(&["name", "address", "what", "waiting"], rows(&status["sockets"], row))
+    table(&["name", "address", "what", "waiting"], &rows(&status["sockets"], row), looks)
 }
 
-fn store(status: &Value) -> Option<String> {
+fn store(status: &Value, looks: Looks) -> Option<String> {
     let row = |entry: &Value| {
         let kept = if entry["stored"] == true { "stored" } else { "in this process only" };
         vec![shown(&entry["name"]), shown(&entry["fds"]), kept.to_owned()]
     };
-    table(&["name", "fds", ""], rows(&status["store"], row))
+    table(&["name", "fds", ""], &rows(&status["store"], row), looks)
 }
 
-fn past(status: &Value) -> Option<String> {
+fn past(status: &Value, looks: Looks) -> Option<String> {
     let row = |past: &Value| {
         let ended = UNIX_EPOCH + Duration::from_millis(past["ended_unix_ms"].as_u64().unwrap_or_default());
         vec![
@@ -137,26 +170,38 @@ fn past(status: &Value) -> Option<String> {
             shown(&past["reason"]),
         ]
     };
-    table(&["when", "by", "outcome", "took", "why"], rows(&status["past"], row))
+    table(&["when", "by", "outcome", "took", "why"], &rows(&status["past"], row), looks)
 }
 
-fn settings(status: &Value) -> Option<String> {
-    let all: Vec<_> =
-        status["settings"].as_object()?.iter().map(|(k, v)| format!("  {} = {}", terminal(k), shown(v))).collect();
-    (!all.is_empty()).then(|| all.join("\n") + "\n")
+fn settings(status: &Value, looks: Looks) -> Option<String> {
+    let line = |(key, value): (&String, &Value)| looks.fit(2, &format!("{} = {}", terminal(key), shown(value)));
+    let all: String = status["settings"].as_object()?.iter().map(line).collect();
+    (!all.is_empty()).then_some(all)
 }
 
 fn rows(values: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
     values.as_array().into_iter().flatten().map(row).collect()
 }
 
-fn table(head: &[&str], rows: Vec<Vec<String>>) -> Option<String> {
+/// A row of a table that is too wide for the terminal is a paragraph: what it is about, and below it the rest with their names.
+fn table(head: &[&str], rows: &[Vec<String>], looks: Looks) -> Option<String> {
     if rows.is_empty() {
         return None;
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head).add_rows(rows);
-    Some(table.lines().map(|line| format!(" {}\n", line.trim_end())).collect())
+    let lines: Vec<String> = table.lines().map(|line| format!(" {}", line.trim_end())).collect();
+    if looks.width.is_none_or(|width| lines.iter().all(|line| line.chars().count() <= width)) {
+        return Some(lines.iter().map(|line| format!("{line}\n")).collect());
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut cells = head.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
+        text += &looks.fit(2, cells.next().map(|(_, cell)| cell.as_str()).unwrap_or_default());
+        let rest = cells.map(|(name, cell)| if name.is_empty() { cell.clone() } else { format!("{name}: {cell}") });
+        text += &looks.fit(4, &rest.collect::<Vec<_>>().join(", "));
+    }
+    Some(text)
 }
 
 fn shown(value: &Value) -> String {
@@ -178,6 +223,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const PLAIN: Looks = Looks { colours: false, width: None };
+
     #[test]
     fn a_status_is_shown_whole_and_without_colours() {
         let status = json!({
@@ -189,7 +236,7 @@ mod tests {
             "past": [{"generation": 2, "outcome": "handed_over", "took_ms": 12, "ended_unix_ms": 0}],
             "settings": {"drain_timeout": "30s"},
         });
-        let text = text("web.service", &status, Paint(false));
+        let text = text("web.service", &status, PLAIN);
         for part in [
             "web.service  serving, generation 3, pid 42, main for 1m 1s, open: 2",
             "generation 2 (pid 40) for 1s 500ms, open: 1",
@@ -206,9 +253,9 @@ mod tests {
 
     #[test]
     fn what_another_version_leaves_out_is_left_out() {
-        assert_eq!(text("web", &json!({}), Paint(false)), "web  ?\n");
+        assert_eq!(text("web", &json!({}), PLAIN), "web  ?\n");
         let strange =
             json!({"state": 1, "open": {}, "draining": [1, null], "sockets": "x", "past": [[]], "settings": []});
-        assert!(text("web", &strange, Paint(false)).starts_with("web  ?"));
+        assert!(text("web", &strange, PLAIN).starts_with("web  ?"));
     }
 }

@@ -10,16 +10,21 @@ use crate::safe::markup;
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,'Segoe UI','DejaVu Sans',sans-serif;color:#1f2430;background:#fff;max-width:1050px;margin:2em auto;padding:0 1em}\
-svg{max-width:100%;height:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}\
+svg{max-width:100%;height:auto;display:block}.narrow{display:none}.scrolls{overflow-x:auto}\
+@media(max-width:800px){body{margin:1em auto}.wide{display:none}.narrow{display:block}}\
+table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}\
 th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #e3e6eb;white-space:nowrap}\
-th:last-child,td:last-child{text-align:left;white-space:normal;overflow-wrap:anywhere}.b{color:#b3261e}footer{color:#5b6472;margin-top:2em}";
+th:last-child,td:last-child{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:18em}.b{color:#b3261e}footer{color:#5b6472;margin-top:2em}";
 
 pub(super) fn render(view: &View) -> String {
     let title = markup(&format!("{}: {}", view.unit, view.counted()));
-    let mut page = format!("{}\n", svg::render(view));
+    let mut page =
+        format!("<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>\n", svg::render(view), svg::narrow(view));
     if view.shown > 0 {
-        page += "<table><thead><tr><th>#<th>began<th>generation";
-        let names: Vec<_> = PhaseName::ALL.into_iter().filter(|name| view.has_phase(*name)).collect();
+        page += "<div class=\"scrolls\"><table><thead><tr><th>#<th>began<th>generation";
+        // One that is the whole reload has that column.
+        let is_part = |name: &PhaseName| *name != PhaseName::Reload && view.has_phase(*name);
+        let names: Vec<_> = PhaseName::ALL.into_iter().filter(is_part).collect();
         for name in &names {
             let _ = write!(page, "<th>{}", name.word());
         }
@@ -40,7 +45,7 @@ pub(super) fn render(view: &View) -> String {
                 }
             }
         }
-        page += "</tbody></table>\n";
+        page += "</tbody></table></div>\n";
     }
     if !view.uses_handover && view.shown > 0 {
         page += "<p>This service does not tell its phases: what is shown is systemd's account.</p>\n";

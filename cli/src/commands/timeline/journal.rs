@@ -1,6 +1,8 @@
 //! Entries of the journal as `journalctl -o json` prints them: asked from it, or from a file.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
@@ -59,6 +61,76 @@ impl Entry {
     pub(super) fn time(&self) -> Option<Moment> {
         let stamp = |field: &str| self.get(field)?.parse().ok();
         stamp("_SOURCE_REALTIME_TIMESTAMP").or_else(|| stamp("__REALTIME_TIMESTAMP")).map(Moment)
+    }
+}
+
+/// When an entry was logged. Compared by their order alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stamp {
+    /// For the order of entries and what is between them: as if nobody had set the clock.
+    pub(super) order: Moment,
+    /// By the clock on the wall.
+    pub(super) wall: Moment,
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Stamp {}
+
+impl PartialOrd for Stamp {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Stamp {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
+impl Stamp {
+    pub(super) fn earlier(self, ms: u64) -> Self {
+        Self { order: self.order.earlier(ms), wall: self.wall.earlier(ms) }
+    }
+
+    pub(super) fn later(self, ms: u64) -> Self {
+        Self { order: self.order.later(ms), wall: self.wall.later(ms) }
+    }
+
+    /// Milliseconds since `before`; 0 where that is later.
+    pub(super) fn since(self, before: Self) -> u64 {
+        self.order.since(before.order)
+    }
+}
+
+/// Finds out where the clock was set: then it has another distance to the one that nobody sets.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    /// Of each boot: the distance in its first entry.
+    boots: BTreeMap<String, i64>,
+}
+
+impl Clock {
+    /// Less is the time between two looks at two clocks.
+    const SET: i64 = 100_000;
+
+    /// `None`: the entry has no time.
+    pub(super) fn stamp(&mut self, entry: &Entry) -> Option<Stamp> {
+        let wall = entry.time()?;
+        let received = |field: &str| entry.get(field)?.parse::<i64>().ok();
+        let distance = received("__REALTIME_TIMESTAMP")
+            .and_then(|real| real.checked_sub(received("__MONOTONIC_TIMESTAMP")?))
+            .zip(entry.get("_BOOT_ID"));
+        let set = distance.map_or(0, |(distance, boot)| {
+            distance.saturating_sub(*self.boots.entry(boot.into_owned()).or_insert(distance))
+        });
+        let set = if set.saturating_abs() > Self::SET { set } else { 0 };
+        Some(Stamp { order: Moment(wall.0.saturating_sub(set)), wall })
     }
 }
 

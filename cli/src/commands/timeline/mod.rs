@@ -3,12 +3,14 @@
 mod brief;
 mod history;
 mod html;
+mod jobs;
 mod journal;
 mod known;
 mod model;
 mod scale;
 mod svg;
 mod text;
+mod told;
 mod view;
 mod when;
 
@@ -21,11 +23,11 @@ use jiff::tz::TimeZone;
 use nix::unistd::{Group, Uid, getegid, getgroups};
 
 use crate::failure::{Failure, Outcome};
-use crate::out;
+use crate::{out, target};
 pub(crate) use brief::{Brief, reloads as briefs};
 use history::{History, unit_of};
 pub(crate) use html::whole as page;
-use text::{NARROWEST, Style};
+use text::{NARROWEST, Style, WIDEST};
 use view::View;
 use when::Moment;
 
@@ -61,9 +63,9 @@ pub(crate) struct Options {
     /// Print all that is known, for programs
     #[arg(long)]
     json: bool,
-    /// Columns of the text
-    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(i64::from(NARROWEST)..=1000))]
-    width: u16,
+    /// Columns of the text [default: those of the terminal; 80 elsewhere]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(i64::from(NARROWEST)..=i64::from(WIDEST)))]
+    width: Option<u16>,
     /// Letters instead of blocks; the default where the locale is not UTF-8
     #[arg(long)]
     ascii: bool,
@@ -113,7 +115,10 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
 
     let (unit, history) = match (&options.file, unit) {
         (Some(path), unit) => from_file(path, unit, since)?,
-        (None, Some(unit)) => from_journal(unit, options.user, since).await?,
+        (None, Some(_)) => {
+            let said = options.unit.as_deref().unwrap_or_default();
+            from_journal(target::service(said, options.user).await?, options.user, since).await?
+        }
         (None, None) => return Err(Failure::usage("name a unit, or a --file")),
     };
     if history.odd > 0 {
@@ -139,7 +144,10 @@ fn show(options: &Options, view: &View) -> Result<(), Failure> {
         out::line(json.map_err(|e| Failure::failed(format!("what was read is no JSON: {e}")))?);
     } else if options.svg.is_none() && options.html.is_none() {
         let style = Style {
-            width: usize::from(options.width),
+            width: match options.width {
+                Some(width) => width.into(),
+                None => out::columns().unwrap_or(80).clamp(NARROWEST.into(), WIDEST.into()),
+            },
             colours: out::colours(),
             ascii: options.ascii || !locale_is_utf8(),
         };
@@ -182,7 +190,7 @@ fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result
         }
     })?;
     if unit.is_none() {
-        all.retain(|_, history| history.reloads() > 0);
+        all.retain(|_, history| history.has_reloads());
     }
     let name = crate::safe::terminal(&path.display().to_string());
     match all.len() {

@@ -7,17 +7,67 @@ use super::view::{View, generations, remarks};
 use super::when::duration;
 use crate::safe::{markup, wrap};
 
-const WIDTH: f64 = 1000.0;
 const ROW: f64 = 21.0;
+const LINE: f64 = 17.0;
 const BAR: f64 = 13.0;
-/// Characters of a remark's line: of the widest, in the font's size, so many fit.
-const REMARK_CHARACTERS: usize = 130;
 
-const NUMBER_END: f64 = 50.0;
-const TIME: f64 = 62.0;
-const GENERATIONS: f64 = 128.0;
-const RELOAD_END: f64 = 258.0;
-const RIGHT: f64 = 976.0;
+/// Where things are, for one width of the picture.
+#[derive(Debug)]
+struct Layout {
+    width: f64,
+    margin: f64,
+    number_end: f64,
+    time: f64,
+    generations: f64,
+    /// The durations of reload and drain end here.
+    reload_end: f64,
+    drain_end: f64,
+    /// From where to where the bars go, if somebody drains and if not.
+    reload: (f64, f64),
+    reload_alone: (f64, f64),
+    drain: (f64, f64),
+    /// Bars stand beside the numbers, else below them.
+    beside: bool,
+    /// Of the largest letters, and of the others.
+    title_characters: usize,
+    characters: usize,
+    remark_characters: usize,
+}
+
+const WIDE: Layout = Layout {
+    width: 1000.0,
+    margin: 24.0,
+    number_end: 50.0,
+    time: 62.0,
+    generations: 126.0,
+    reload_end: 276.0,
+    drain_end: 776.0,
+    reload: (286.0, 690.0),
+    reload_alone: (286.0, 976.0),
+    drain: (786.0, 976.0),
+    beside: true,
+    title_characters: 80,
+    characters: 135,
+    remark_characters: 120,
+};
+
+/// For telephones, and for pages beside others.
+const NARROW: Layout = Layout {
+    width: 400.0,
+    margin: 12.0,
+    number_end: 36.0,
+    time: 44.0,
+    generations: 108.0,
+    reload_end: 262.0,
+    drain_end: 388.0,
+    reload: (12.0, 262.0),
+    reload_alone: (12.0, 388.0),
+    drain: (286.0, 388.0),
+    beside: false,
+    title_characters: 32,
+    characters: 50,
+    remark_characters: 38,
+};
 
 const STYLE: &str = "\
 text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2430}\
@@ -47,7 +97,8 @@ impl Axis {
 fn colour(name: PhaseName) -> &'static str {
     match name {
         PhaseName::Spawn => "#56b4e9",
-        PhaseName::Ready | PhaseName::Reload => "#0072b2",
+        PhaseName::Ready => "#0072b2",
+        PhaseName::Reload => "#882255",
         PhaseName::Switch => "#e69f00",
         PhaseName::Handover => "#009e73",
     }
@@ -56,122 +107,186 @@ fn colour(name: PhaseName) -> &'static str {
 const DRAIN: &str = "#b9a3c9";
 const FAILED: &str = "#d55e00";
 
+/// The picture of its own.
 pub(super) fn render(view: &View) -> String {
+    draw(view, &WIDE)
+}
+
+/// The same for narrow windows: a tall one.
+pub(super) fn narrow(view: &View) -> String {
+    draw(view, &NARROW)
+}
+
+fn draw(view: &View, layout: &Layout) -> String {
     let drains = view.has_drains();
-    let reload = Axis { from: 268.0, to: if drains { 690.0 } else { RIGHT }, end: view.reload_scale() };
-    let drain = drains.then(|| Axis { from: 786.0, to: RIGHT, end: view.drain_scale() });
+    let axis = |(from, to): (f64, f64), end: u64| Axis { from, to, end };
+    let reload = axis(if drains { layout.reload } else { layout.reload_alone }, view.reload_scale());
+    let drain = drains.then(|| axis(layout.drain, view.drain_scale()));
     let mut body = String::new();
-    let top = head(&mut body, view);
-    let mut y = top + 28.0;
+    let top = head(&mut body, view, layout);
+    let mut y = top + if layout.beside { 28.0 } else { 44.0 };
     let rows_from = y;
     let mut rows = String::new();
     let mut date = view.rows.first().map(|row| row.began().date(&view.zone)).unwrap_or_default();
     for (number, row) in view.rows.iter().enumerate() {
         let today = row.began().date(&view.zone);
         if today != date {
-            text(&mut rows, TIME, y + 14.0, "s", "start", &today);
+            text(&mut rows, layout.time, y + 14.0, "s", "start", &today);
             y += ROW;
             date = today;
         }
-        if number % 2 == 1 && matches!(row, Row::Reload(_)) {
-            let _ = write!(rows, "<rect class=\"z\" x=\"24\" y=\"{y}\" width=\"{}\" height=\"{ROW}\"/>", WIDTH - 48.0);
-        }
+        let from = y;
+        let mut one = String::new();
         match row {
-            Row::Reload(one) => y = reload_row(&mut rows, y, one, &reload, drain.as_ref(), view),
+            Row::Reload(reloaded) => {
+                y = reload_row(&mut one, y, reloaded, &reload, drain.as_ref(), view, layout);
+                if number % 2 == 1 {
+                    let (x, width, height) = (layout.margin, layout.width - 2.0 * layout.margin, y - from);
+                    let _ = write!(
+                        rows,
+                        "<rect class=\"z\" x=\"{x}\" y=\"{from}\" width=\"{width}\" height=\"{height}\"/>"
+                    );
+                }
+            }
             Row::Event(mark) => {
                 let class = if mark.bad { "h b" } else { "h s" };
-                let _ = write!(rows, "<path class=\"e\" d=\"M24 {0}H{1}\"/>", y + 0.5, WIDTH - 24.0);
-                text(&mut rows, TIME, y + 14.0, "n s", "start", &mark.time.time(&view.zone));
-                for line in wrap(&mark.text, REMARK_CHARACTERS - 10) {
-                    text(&mut rows, GENERATIONS, y + 14.0, class, "start", &line);
-                    y += ROW - 4.0;
+                let (left, right) = (layout.margin, layout.width - layout.margin);
+                let _ = write!(one, "<path class=\"e\" d=\"M{left} {0}H{right}\"/>", y + 0.5);
+                text(&mut one, layout.time, y + 14.0, "n s", "start", &mark.time.time(&view.zone));
+                for line in wrap(&mark.text, layout.remark_characters) {
+                    text(&mut one, layout.generations, y + 14.0, class, "start", &line);
+                    y += LINE;
                 }
                 y += 4.0;
             }
         }
+        rows += &one;
     }
     if view.shown > 0 {
-        text(&mut body, NUMBER_END, top + 20.0, "s", "end", "#");
-        text(&mut body, TIME, top + 20.0, "s", "start", "time");
+        text(&mut body, layout.number_end, top + 20.0, "s", "end", "#");
+        text(&mut body, layout.time, top + 20.0, "s", "start", "time");
         if view.has_generations() {
-            text(&mut body, GENERATIONS, top + 20.0, "s", "start", "generation");
+            text(&mut body, layout.generations, top + 20.0, "s", "start", "generation");
         }
-        axis(&mut body, &reload, top, y, "reload");
+        axis_of(&mut body, &reload, (top, y), "reload", layout);
         if let Some(drain) = &drain {
-            axis(&mut body, drain, top, y, "drain");
+            axis_of(&mut body, drain, (top, y), "drain", layout);
         }
     }
     // The zebra must not hide the grid: grid, then rows, whose ground is almost transparent.
     body += &rows;
     y += 12.0;
-    for line in view.summary() {
+    for line in view.summary().iter().flat_map(|line| wrap(line, layout.characters)) {
         y += 18.0;
-        text(&mut body, 24.0, y, "s", "start", &line);
+        text(&mut body, layout.margin, y, "s", "start", &line);
     }
-    let height = y.max(rows_from) + 22.0;
+    let (width, height) = (layout.width, y.max(rows_from) + 22.0);
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         style=\"max-width:100%;height:auto\" role=\"img\">\
          <title>{}</title><style>{STYLE}</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>{body}</svg>",
         markup(&format!("{}: {}", view.unit, view.counted()))
     )
 }
 
 /// Title and legend; where they end.
-fn head(body: &mut String, view: &View) -> f64 {
-    let title = crate::safe::short(&view.unit, 80);
-    text(body, 24.0, 38.0, "t", "start", &title);
-    let facts: Vec<_> = [Some(view.counted()), view.span()].into_iter().flatten().collect();
-    text(body, 24.0, 62.0, "s", "start", &facts.join("   ·   "));
+fn head(body: &mut String, view: &View, layout: &Layout) -> f64 {
+    let mut y = 14.0;
+    for line in wrap(&crate::safe::short(&view.unit, 2 * layout.title_characters), layout.title_characters) {
+        y += 24.0;
+        text(body, layout.margin, y, "t", "start", &line);
+    }
+    y += 6.0;
+    let facts = [Some(view.counted()), view.span()].into_iter().flatten();
+    let facts = if layout.beside { vec![facts.collect::<Vec<_>>().join("   ·   ")] } else { facts.collect() };
+    for line in facts.iter().flat_map(|fact| wrap(fact, layout.characters)) {
+        y += 18.0;
+        text(body, layout.margin, y, "s", "start", &line);
+    }
     if view.shown == 0 {
-        return 70.0;
-    }
-    let mut x = 24.0;
-    let mut entry = |body: &mut String, fill: &str, word: &str, wide: f64| {
-        let _ = write!(body, "<rect x=\"{x}\" y=\"78\" width=\"{BAR}\" height=\"{BAR}\" rx=\"2\" fill=\"{fill}\"/>");
-        text(body, x + 19.0, 89.0, "", "start", word);
-        x += wide;
-    };
-    for name in PhaseName::ALL.into_iter().filter(|name| view.has_phase(*name)) {
-        entry(body, colour(name), name.word(), 96.0);
-    }
-    if view.has_drains() {
-        entry(body, DRAIN, "drain of the old generation", 200.0);
-    }
-    if view.each_reload().any(|r| r.outcome.is_bad()) {
-        entry(body, FAILED, "failed here", 110.0);
+        return y + 8.0;
     }
     let over = |axis: u64, ms: Option<u64>| ms.is_some_and(|ms| ms > axis);
     let (reload, drain) = (view.reload_scale(), view.drain_scale());
-    if view.each_reload().any(|r| over(reload, r.reload_ms) || over(drain, r.drain_ms())) {
-        text(body, x, 89.0, "", "start", "»  beyond the scale");
-    }
-    100.0
+    let longer = view.each_reload().any(|r| over(reload, r.reload_ms) || over(drain, r.drain_ms()));
+    let phases = PhaseName::ALL.into_iter().filter(|name| view.has_phase(*name));
+    let mut entries: Vec<_> = phases.map(|name| (Some(colour(name)), name.word())).collect();
+    entries.extend(view.has_drains().then_some((Some(DRAIN), "drain of the old generation")));
+    entries.extend(view.each_reload().any(|r| r.outcome.is_bad()).then_some((Some(FAILED), "failed here")));
+    entries.extend(longer.then_some((None, "beyond the scale")));
+    legend(body, y + 27.0, &entries, layout)
 }
 
-fn axis(body: &mut String, axis: &Axis, top: f64, bottom: f64, what: &str) {
-    text(body, axis.from - 10.0, top + 20.0, "s", "end", what);
+/// In as many lines as it takes; where they end.
+fn legend(body: &mut String, mut y: f64, entries: &[(Option<&str>, &str)], layout: &Layout) -> f64 {
+    let mut x = layout.margin;
+    for (fill, word) in entries {
+        // Wider than any font has it: nothing measures text here.
+        let wide = 19.0 + 6.8 * f64::from(u8::try_from(word.len()).unwrap_or(u8::MAX)) + 14.0;
+        if x > layout.margin && x + wide > layout.width - layout.margin {
+            (x, y) = (layout.margin, y + 20.0);
+        }
+        match fill {
+            Some(fill) => {
+                let top = y - 11.0;
+                let _ = write!(
+                    body,
+                    "<rect x=\"{x}\" y=\"{top}\" width=\"{BAR}\" height=\"{BAR}\" rx=\"2\" fill=\"{fill}\"/>"
+                );
+            }
+            None => text(body, x + 3.0, y, "", "start", "»"),
+        }
+        text(body, x + 19.0, y, "k", "start", word);
+        x += wide;
+    }
+    y + 11.0
+}
+
+fn axis_of(body: &mut String, axis: &Axis, (top, bottom): (f64, f64), what: &str, layout: &Layout) {
+    let line = if layout.beside { top + 20.0 } else { top + 36.0 };
+    if layout.beside {
+        text(body, axis.from - 10.0, line, "s", "end", what);
+    } else {
+        text(body, axis.to, top + 20.0, "s", "end", what);
+    }
     for tick in axis.ticks() {
         let x = axis.x(tick);
         let class = if tick == 0 { "a" } else { "g" };
-        let _ = write!(body, "<path class=\"{class}\" d=\"M{x:.1} {}V{bottom}\"/>", top + 26.0);
+        let _ = write!(body, "<path class=\"{class}\" d=\"M{x:.1} {}V{bottom}\"/>", line + 6.0);
         // In so little room, the ends alone.
         if axis.to - axis.from > 300.0 || tick == 0 || tick == axis.end {
             let label = if tick == 0 { "0".to_owned() } else { duration(tick) };
-            text(body, x, top + 20.0, "s n", if tick == axis.end { "end" } else { "middle" }, &label);
+            text(body, x, line, "s n", if tick == axis.end { "end" } else { "middle" }, &label);
         }
     }
 }
 
-fn reload_row(rows: &mut String, y: f64, reload: &Reload, axis: &Axis, drains: Option<&Axis>, view: &View) -> f64 {
+/// Returns where it ends.
+fn reload_row(
+    rows: &mut String,
+    y: f64,
+    reload: &Reload,
+    axis: &Axis,
+    drains: Option<&Axis>,
+    view: &View,
+    layout: &Layout,
+) -> f64 {
     let base = y + 15.0;
     let bad = reload.outcome.is_bad();
     let class = if bad { "n b" } else { "n" };
-    text(rows, NUMBER_END, base, "n s", "end", &reload.number.to_string());
-    text(rows, TIME, base, class, "start", &reload.began.time(&view.zone));
-    text(rows, GENERATIONS, base, class, "start", &generations(reload, " → "));
+    text(rows, layout.number_end, base, "n s", "end", &reload.number.to_string());
+    text(rows, layout.time, base, class, "start", &reload.began.time(&view.zone));
+    let named = generations(reload, " → ");
+    let named = if named.chars().count() > 11 { generations(reload, "→") } else { named };
+    text(rows, layout.generations, base, class, "start", &named);
     if let Some(ms) = reload.reload_ms {
-        text(rows, RELOAD_END, base, class, "end", &duration(ms));
+        text(rows, layout.reload_end, base, class, "end", &duration(ms));
     }
+    if let Some(ms) = reload.drain_ms().filter(|_| drains.is_some()) {
+        text(rows, layout.drain_end, base, "n", "end", &duration(ms));
+    }
+    let y = if layout.beside { y } else { y + LINE };
+    let base = y + 15.0;
     for phase in &reload.phases {
         let fill = if phase.failed { FAILED } else { colour(phase.name) };
         let failed = if phase.failed { ", failed here" } else { "" };
@@ -193,9 +308,9 @@ fn reload_row(rows: &mut String, y: f64, reload: &Reload, axis: &Axis, drains: O
     }
     let mut y = y + ROW;
     for (bad, remark) in remarks(reload) {
-        for line in wrap(&remark, REMARK_CHARACTERS) {
-            text(rows, TIME, y + 11.0, if bad { "h b" } else { "h s" }, "start", &line);
-            y += ROW - 4.0;
+        for line in wrap(&remark, layout.remark_characters) {
+            text(rows, layout.time, y + 11.0, if bad { "h b" } else { "h s" }, "start", &line);
+            y += LINE;
         }
     }
     y
@@ -212,7 +327,6 @@ fn drain_bar(rows: &mut String, y: f64, drain: &Drain, axis: &Axis) {
     };
     let mut reached = axis.from;
     if let Some(ms) = drain.ms {
-        text(rows, axis.from - 10.0, base, "n", "end", &duration(ms));
         let open = drain.connections.map(|n| format!(", connections open at its beginning: {n}")).unwrap_or_default();
         let fill = if matches!(drain.end, DrainEnd::Hammered | DrainEnd::Killed) { FAILED } else { DRAIN };
         bar(rows, y, axis, (0, ms), fill, &format!("drain {}{open}", duration(ms)));

@@ -1,4 +1,4 @@
-//! As text, for a terminal of 80 columns or more.
+//! As text, for terminals of any width.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,12 @@ pub(super) struct Style {
 }
 
 /// Less cannot hold a row.
-pub(super) const NARROWEST: u16 = 60;
+pub(super) const NARROWEST: u16 = 40;
+/// Of more nobody sees both ends.
+pub(super) const WIDEST: u16 = 1000;
+
+/// A bar of less tells nothing.
+const SHORTEST_BAR: usize = 8;
 
 const RED: &str = "31";
 const DIM: &str = "2";
@@ -31,6 +36,8 @@ struct Columns {
     reload_bar: usize,
     /// 0: nobody drains.
     drain_bar: usize,
+    /// The drain has a line of its own, below that of the reload.
+    below: bool,
     reload_end: u64,
     drain_end: u64,
 }
@@ -58,7 +65,7 @@ impl Style {
             PhaseName::Ready => ('▒', 'r', "36"),
             PhaseName::Switch => ('▓', 'w', "33"),
             PhaseName::Handover => ('█', 'h', "32"),
-            PhaseName::Reload => ('▒', 'r', "36"),
+            PhaseName::Reload => ('▚', 'R', "94"),
         };
         (if self.ascii { letter } else { block }, colour)
     }
@@ -87,14 +94,19 @@ pub(super) fn render(view: &View, style: Style) -> String {
         let _ = writeln!(text, "{}", style.paint(BOLD, &line));
     }
     if let Some(span) = view.span() {
-        let _ = writeln!(text, "{}", span);
+        for line in wrap(&span, style.width) {
+            let _ = writeln!(text, "{line}");
+        }
     }
     if view.shown > 0 {
         let columns = Columns::new(view, style);
         if view.has_phase(PhaseName::Spawn) || columns.drain_bar > 0 {
             let _ = writeln!(text, "{}", legend(view, style));
         }
-        let _ = writeln!(text, "\n{}", style.paint(DIM, &columns.heading(style)));
+        let _ = writeln!(text);
+        for line in columns.heading(style) {
+            let _ = writeln!(text, "{}", style.paint(DIM, &line));
+        }
         let mut date = view.each_reload().next().map(|r| r.began.date(&view.zone)).unwrap_or_default();
         for row in &view.rows {
             let today = row.began().date(&view.zone);
@@ -107,7 +119,10 @@ pub(super) fn render(view: &View, style: Style) -> String {
                 Row::Event(mark) => columns.mark(&mut text, mark, view, style),
             }
         }
-        let _ = writeln!(text, "\n{}", view.summary().join("\n"));
+        let _ = writeln!(text);
+        for line in view.summary().iter().flat_map(|line| wrap(line, style.width)) {
+            let _ = writeln!(text, "{line}");
+        }
     } else {
         for row in &view.rows {
             if let Row::Event(mark) = row {
@@ -160,19 +175,25 @@ fn legend(view: &View, style: Style) -> String {
 impl Columns {
     fn new(view: &View, style: Style) -> Self {
         let number = view.each_reload().map(|r| r.number.to_string().len()).max().unwrap_or(1);
-        let generations = match view.has_generations() {
+        let mut generations = match view.has_generations() {
             true => view.each_reload().map(|r| generations(r, "→").chars().count()).max().unwrap_or(0).max(3),
             false => 0,
         };
-        let drains = view.has_drains();
-        let generation_column = if generations > 0 { generations + GAP.len() } else { 0 };
-        let fixed = number + GAP.len() + TIME + GAP.len() + generation_column + DURATION + 1;
-        let left = style.width.saturating_sub(fixed);
-        let (reload_bar, drain_bar) = match drains {
-            true => {
-                let both = left.saturating_sub(GAP.len() + DURATION + 1);
-                (both - both / 3, both / 3)
-            }
+        let left_with = |generations: usize| {
+            let generation_column = if generations > 0 { generations + GAP.len() } else { 0 };
+            let fixed = number + GAP.len() + TIME + GAP.len() + generation_column + DURATION + 1;
+            style.width.saturating_sub(fixed)
+        };
+        // Rather without the generations' numbers than without bars.
+        if left_with(generations) < SHORTEST_BAR {
+            generations = 0;
+        }
+        let left = left_with(generations);
+        let both = left.saturating_sub(GAP.len() + DURATION + 1);
+        let below = view.has_drains() && both / 3 < SHORTEST_BAR / 2;
+        let (reload_bar, drain_bar) = match view.has_drains() {
+            true if below => (left, left),
+            true => (both - both / 3, both / 3),
             false => (left, 0),
         };
         Self {
@@ -180,21 +201,30 @@ impl Columns {
             generations,
             reload_bar,
             drain_bar,
+            below,
             reload_end: view.reload_scale(),
             drain_end: view.drain_scale(),
         }
     }
 
-    fn heading(&self, style: Style) -> String {
+    /// Columns before the duration.
+    fn indent(&self) -> usize {
+        let generations = if self.generations > 0 { self.generations + GAP.len() } else { 0 };
+        self.number + GAP.len() + TIME + GAP.len() + generations
+    }
+
+    fn heading(&self, style: Style) -> Vec<String> {
         let mut line = format!("{:>1$}{GAP}{2:<TIME$}{GAP}", "#", self.number, "time");
         if self.generations > 0 {
             let _ = write!(line, "{:<1$}{GAP}", "gen", self.generations);
         }
         let _ = write!(line, "{:>DURATION$} {}", "reload", axis(self.reload_end, self.reload_bar, style));
-        if self.drain_bar > 0 {
-            let _ = write!(line, "{GAP}{:>DURATION$} {}", "drain", axis(self.drain_end, self.drain_bar, style));
+        let drain = format!("{:>DURATION$} {}", "drain", axis(self.drain_end, self.drain_bar, style));
+        match (self.drain_bar, self.below) {
+            (0, _) => vec![line],
+            (_, true) => vec![line, format!("{:1$}{drain}", "", self.indent())],
+            (_, false) => vec![format!("{line}{GAP}{drain}")],
         }
-        line
     }
 
     fn reload(&self, text: &mut String, reload: &Reload, view: &View, style: Style) {
@@ -214,7 +244,13 @@ impl Columns {
         }
         if let Some(drain) = &reload.drain {
             let total = drain.ms.map(duration).unwrap_or_default();
-            let _ = write!(line, "{:1$}{GAP}{total:>DURATION$} ", "", self.reload_bar.saturating_sub(bar_width));
+            if self.below {
+                let _ = writeln!(text, "{}", line.trim_end());
+                line = " ".repeat(self.indent());
+            } else {
+                let _ = write!(line, "{:1$}{GAP}", "", self.reload_bar.saturating_sub(bar_width));
+            }
+            let _ = write!(line, "{total:>DURATION$} ");
             line += &style.paint("35", &self.drain_cells(drain.ms, drain.end, style));
         }
         let _ = writeln!(text, "{}", line.trim_end());
@@ -291,6 +327,7 @@ fn axis(end: u64, width: usize, style: Style) -> String {
     let (edge, line) = if style.ascii { ("|", "-") } else { ("├", "─") };
     let corner = if style.ascii { "|" } else { "┤" };
     match rest {
+        _ if label.trim_start().chars().count() > width => String::new(),
         0 => format!("{:>width$}", label.trim_start()),
         _ => format!("{edge}{}{label}{corner}", line.repeat(rest.saturating_sub(1))),
     }
@@ -298,11 +335,18 @@ fn axis(end: u64, width: usize, style: Style) -> String {
 
 /// What the journal says, made harmless, in lines that begin below each other.
 fn indented(head: &str, text: &str, colour: &str, style: Style) -> String {
-    let indent = head.chars().count();
-    let lines = wrap(&terminal(text), style.width.saturating_sub(indent).max(20));
+    const FEWEST: usize = 20;
     let mut all = String::new();
+    let mut head = head.to_owned();
+    // Where little would be left beside it, below it.
+    if head.chars().count() + FEWEST > style.width {
+        let _ = writeln!(all, "{}", head.trim_end());
+        head = GAP.to_owned();
+    }
+    let indent = head.chars().count();
+    let lines = wrap(&terminal(text), style.width.saturating_sub(indent).max(1));
     for (number, line) in lines.iter().enumerate() {
-        let head = if number == 0 { head.to_owned() } else { " ".repeat(indent) };
+        let head = if number == 0 { head.clone() } else { " ".repeat(indent) };
         let line = if style.ascii { line.replace('→', ">") } else { line.clone() };
         let _ = writeln!(all, "{head}{}", if colour.is_empty() { line } else { style.paint(colour, &line) });
     }

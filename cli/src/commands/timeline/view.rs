@@ -136,6 +136,11 @@ pub(super) fn remarks(reload: &Reload) -> Vec<(bool, String)> {
     {
         all.push((true, format!("systemd's job ended with: {result}")));
     }
+    match reload.asked_again {
+        0 => {}
+        1 => all.push((false, "asked for once more meanwhile".into())),
+        times => all.push((false, format!("asked for {times} times more meanwhile"))),
+    }
     if let Some(Drain { cut, end, .. }) = reload.drain {
         match end {
             DrainEnd::Hammered => all.push((cut > 0, format!("drain timeout over, connections cut: {cut}"))),

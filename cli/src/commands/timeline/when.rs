@@ -5,12 +5,16 @@ use jiff::{Span, Timestamp, Zoned, civil};
 use serde::{Serialize, Serializer};
 
 /// A time of the wall clock, in microseconds since 1970, as the journal has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(pub(super) i64);
 
 impl Moment {
     pub(super) fn earlier(self, ms: u64) -> Self {
         Self(self.0.saturating_sub_unsigned(ms.saturating_mul(1000)))
+    }
+
+    pub(super) fn later(self, ms: u64) -> Self {
+        Self(self.0.saturating_add_unsigned(ms.saturating_mul(1000)))
     }
 
     /// Milliseconds since `before`; 0 where the clock was turned back.
