@@ -33,6 +33,20 @@ pub(crate) fn markup(text: &str) -> String {
     safe
 }
 
+/// For JSON that may be read on a terminal: the same values, with what is hostile written as escapes. Takes whole JSON, in which such
+/// characters can only be in strings.
+pub(crate) fn json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hostile(c) && c != '\n' {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(safe, "\\u{unit:04x}"));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Cut to so many characters, with an ellipsis where something is missing.
 pub(crate) fn short(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
@@ -66,7 +80,7 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
 /// Control characters, line separators, and marks that reorder or hide text.
 fn is_hostile(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -78,6 +92,14 @@ mod tests {
         assert_eq!(terminal("a\u{1b}[31mb\u{9b}c\u{7f}\r\nd"), r"a\u{1b}[31mb\u{9b}c\u{7f}\u{d} d");
         assert_eq!(terminal("\u{202e}evil\u{2066}"), r"\u{202e}evil\u{2066}");
         assert_eq!(terminal("später → ✓"), "später → ✓");
+    }
+
+    #[test]
+    fn json_keeps_its_values() {
+        let value = serde_json::json!({"a": "x\u{202e}y\u{9b}\u{7f}\u{e0041}\n✓"});
+        let safe = json(&format!("{value:#}"));
+        assert!(safe.contains(r"x\u202ey\u009b\u007f\udb40\udc41\n✓"), "{safe}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
     }
 
     #[test]

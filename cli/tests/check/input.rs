@@ -139,6 +139,104 @@ fn a_directory_without_aliases_and_masked_units() {
 }
 
 #[test]
+fn directories_are_looked_into_all_the_way_down() {
+    let dir = tempfile::tempdir().unwrap();
+    write(
+        dir.path(),
+        &[
+            ("web.service", SERVICE),
+            ("more/web.service", SERVICE),
+            ("more/deep/web.service", SERVICE),
+            ("more/deep/web.socket", SOCKET),
+            ("more/web.service.d/a.conf", "[Service]\nKillMode=control-group\n"),
+            ("more/web.service.wants/not.service", SERVICE),
+            (".git/not.service", SERVICE),
+        ],
+    );
+    std::os::unix::fs::symlink("..", dir.path().join("more/round")).unwrap();
+    let report = checked(dir.path(), &["."]);
+    assert_eq!(units(&report), "web.service web.service web.service+web.socket");
+    let bad: Vec<_> =
+        found(&report).iter().filter(|f| f["id"] == "HO104").map(|f| f["file"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(bad, ["./web.service", "./more/deep/web.service"], "units of two directories are not merged");
+}
+
+#[test]
+fn an_alias_is_its_unit_and_its_drop_ins_count() {
+    let dir = tempfile::tempdir().unwrap();
+    write(
+        dir.path(),
+        &[
+            ("web.service", SERVICE),
+            ("www.service.d/20-a.conf", "[Service]\nKillMode=control-group\n"),
+            ("www.service.d/30-b.conf", "[Service]\nKillMode=process\n"),
+            ("web.service.d/30-b.conf", "[Service]\n"),
+        ],
+    );
+    assert!(ids(&found(&checked(dir.path(), &["web.service"]))).contains(&"HO104"));
+    std::os::unix::fs::symlink("web.service", dir.path().join("www.service")).unwrap();
+    for asked in ["web.service", "www.service", "."] {
+        let report = checked(dir.path(), &[asked]);
+        assert_eq!(units(&report), "web.service", "{asked}");
+        assert!(!ids(&found(&report)).contains(&"HO104"), "{asked}: of one file name that of the unit's own name wins");
+    }
+}
+
+#[test]
+fn files_of_others_with_the_same_ending_are_no_units() {
+    let dir = tempfile::tempdir().unwrap();
+    write(
+        dir.path(),
+        &[
+            ("org.example.Web.service", "[D-BUS Service]\nName=org.example.Web\nExec=/usr/bin/web\n"),
+            (
+                "http.service",
+                "<?xml version=\"1.0\"?>\n<!DOCTYPE service-group SYSTEM \"avahi-service.dtd\">\n<service-group/>\n",
+            ),
+            ("web.service", SERVICE),
+        ],
+    );
+    assert_eq!(units(&checked(dir.path(), &["."])), "web.service");
+    for (file, whose) in [("org.example.Web.service", "D-Bus"), ("http.service", "Avahi")] {
+        let run = check_in(dir.path(), &[file], b"");
+        assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""));
+        assert!(run.stderr.contains(whose) && run.stderr.contains("no unit of systemd"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn what_ends_the_reading_of_a_unit_is_an_error() {
+    let of = |text: &[u8]| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("d.service"), [b"[Service]\nExecStart=/bin/true\n", text].concat()).unwrap();
+        let report = checked(dir.path(), &["d.service"]);
+        let all = found(&report);
+        all.iter().find(|f| f["id"] == "HO005").map(|f| format!("{}:{}", f["line"], f["message"].as_str().unwrap()))
+    };
+    assert_eq!(of(b"[Install\n").unwrap(), "3:error: a line that begins with `[` is no [Section]");
+    assert_eq!(of(b"User=\xe4\n").unwrap(), "3:error: a line is not UTF-8");
+    assert_eq!(
+        of(&[b"User=", vec![b'x'; 1 << 20].as_slice()].concat()).unwrap(),
+        "3:error: a line is longer than 1 MiB"
+    );
+    assert_eq!(of(b"# \xe4\n[Install]\n"), None);
+    // Of a drop-in only that drop-in is lost, which is a warning.
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &[("d.service", "[Service]\nExecStart=/bin/true\n"), ("d.service.d/a.conf", "[Service\n")]);
+    let report = checked(dir.path(), &["d.service"]);
+    assert!(ids(&found(&report)).contains(&"HO001") && !ids(&found(&report)).contains(&"HO005"));
+}
+
+#[test]
+fn a_mistyped_setting_is_known_again() {
+    let text = SERVICE.replace("KillMode", "killMod").replace("[X-", "Restrat=always\n[X-");
+    let found = crate::tool::findings(&text, &[]);
+    let advice: Vec<_> =
+        found.iter().filter(|f| f["id"] == "HO004").map(|f| f["fix"]["advice"].as_str().unwrap()).collect();
+    assert_eq!(advice, ["Did you mean KillMode=?", "Did you mean Restart=?"]);
+}
+
+#[test]
 fn what_cannot_be_read_is_said_and_is_no_success() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &[("web.conf", ""), ("empty/x", ""), ("web.service", SERVICE)]);

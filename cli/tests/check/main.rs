@@ -5,7 +5,9 @@
 mod cases;
 mod claims;
 mod docs;
+mod fix;
 mod formats;
+mod hostile;
 mod input;
 mod others;
 mod tool;

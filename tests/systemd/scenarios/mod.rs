@@ -1,6 +1,7 @@
 //! The scenarios. A new module adds its `SCENARIOS` to [`all`].
 
 mod basics;
+mod check;
 mod control;
 mod counter;
 mod crashes;
@@ -69,6 +70,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         prove::SCENARIOS,
         package::SCENARIOS,
         path_unit::SCENARIOS,
+        check::SCENARIOS,
     ]
     .concat()
 }

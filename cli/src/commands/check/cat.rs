@@ -60,19 +60,20 @@ impl Source {
 }
 
 fn unmarked(bytes: &[u8]) -> Result<Unit, String> {
-    let with_name = |name: &str| {
-        UnitName::parse(name).map(|name| Unit::new(name, vec![File::new("-", bytes)])).ok_or_else(|| name.to_owned())
-    };
     let file = File::new("-", bytes);
-    match (file.has_section(SERVICE), file.has_section(SOCKET)) {
-        (true, false) => with_name("stdin.service"),
-        (false, true) => with_name("stdin.socket"),
+    let name = match (file.has_section(SERVICE), file.has_section(SOCKET)) {
+        (true, false) => "stdin.service",
+        (false, true) => "stdin.socket",
         (true, true) => {
-            Err("two units in one text: put a line `# /path/of/NAME.service` before each, as `systemctl cat` does"
-                .to_owned())
+            return Err(
+                "two units in one text: put a line `# /path/of/NAME.service` before each, as `systemctl cat` does"
+                    .to_owned(),
+            );
         }
-        (false, false) => Err("there is neither a [Service] nor a [Socket]".to_owned()),
-    }
+        (false, false) => return Err("there is neither a [Service] nor a [Socket]".to_owned()),
+    };
+    let name = UnitName::parse(name).ok_or_else(|| name.to_owned())?;
+    Ok(Unit::new(name, vec![file]))
 }
 
 #[cfg(test)]

@@ -6,6 +6,10 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::unit::{Place, Setting, Unit};
+use crate::safe::short;
+
+/// Characters of a value that are repeated to the reader; a line can have a million.
+const LONGEST_VALUE: usize = 300;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -70,7 +74,7 @@ impl Finding {
 
     /// `Key=value` is the message.
     pub(super) fn of(setting: &Setting<'_>) -> Self {
-        Self::at(setting, format!("{}={}", setting.key(), setting.value()))
+        Self::at(setting, format!("{}={}", setting.key(), short(setting.value(), LONGEST_VALUE)))
     }
 
     /// Something is not there.

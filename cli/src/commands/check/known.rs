@@ -1,20 +1,43 @@
-//! What systemd reads where: the settings that matter here, their sections and their kinds.
+//! Kinds of values, and the settings whose values are one of a few words.
 
-use super::unit::{OURS, SERVICE, SOCKET, UNIT};
+use super::directives;
+use super::unit::OURS;
 use super::value;
 
-/// The section that a setting belongs to, in a unit whose own section is that one. `None` of a setting that is not known here.
-pub(super) fn section(key: &str, own: &'static str) -> Option<&'static str> {
-    let one = KNOWN.iter().find(|(_, known, _)| *known == key).map(|(section, ..)| *section);
-    one.or_else(|| KNOWN_IN_BOTH.iter().any(|(known, _)| *known == key).then_some(own))
+/// The section that a setting belongs to, in a unit whose own section is that one. `None` of a setting that systemd does not know.
+pub(super) fn section(number: Option<u16>, own: &'static str) -> Option<&'static str> {
+    directives::sections(number).find(|section| *section == own).or_else(|| directives::sections(number).next())
 }
 
-pub(super) fn kind(section: &str, key: &str) -> Option<&'static Kind> {
-    let one = KNOWN.iter().find(|(s, k, _)| *s == section && *k == key).map(|(.., kind)| kind);
-    one.or_else(|| KNOWN_IN_BOTH.iter().find(|(k, _)| *k == key && section != UNIT).map(|(_, kind)| kind))
+/// By the number of the key, and its name.
+pub(super) fn kind(section: &str, number: Option<u16>, key: &str) -> Option<&'static Kind> {
+    let of_words = || WORDS.iter().find(|(words, _)| *words == key).map(|(_, kind)| kind);
+    match section {
+        OURS => OWN.iter().find(|(own, _)| *own == key).map(|(_, kind)| kind),
+        _ => {
+            let directive = directives::find(section, number)?;
+            directive.kind.or_else(of_words)
+        }
+    }
+}
+
+/// Keys of the section that is this tool's own.
+pub(super) fn own_keys() -> impl Iterator<Item = &'static str> {
+    OWN.iter().map(|(key, _)| *key)
 }
 
 impl Kind {
+    /// By the word that the table of settings has for it.
+    pub(super) fn named(name: &str) -> Option<&'static Self> {
+        Some(match name {
+            "boolean" => &Self::Boolean,
+            "span" => &Self::Span,
+            "count" => &Self::Count,
+            "signal" => &Self::Signal,
+            _ => return None,
+        })
+    }
+
     /// Whether systemd can read that; if not, it goes on as if the line were not there.
     pub(super) fn reads(&self, text: &str) -> bool {
         match self {
@@ -23,7 +46,7 @@ impl Kind {
             Self::Count => value::count(text).is_some(),
             Self::Signal => crate::signals::name(text).is_some(),
             Self::OneOf(all) => all.contains(&text),
-            Self::Other => true,
+            Self::Any => true,
         }
     }
 
@@ -35,7 +58,7 @@ impl Kind {
             Self::Count => "a number".to_owned(),
             Self::Signal => "a signal as `SIGTERM`, in capitals".to_owned(),
             Self::OneOf(all) => format!("one of {}", all.join(", ")),
-            Self::Other => "something else".to_owned(),
+            Self::Any => "something else".to_owned(),
         }
     }
 }
@@ -47,86 +70,37 @@ pub(super) enum Kind {
     Count,
     Signal,
     OneOf(&'static [&'static str]),
-    /// Not looked into here.
-    Other,
+    /// Read by whoever asks for it.
+    Any,
 }
 
-/// Settings of one section that the rules read, or that are often put into another one.
-const KNOWN: &[(&str, &str, Kind)] = &[
-    (UNIT, "Requires", Kind::Other),
-    (UNIT, "Wants", Kind::Other),
-    (UNIT, "BindsTo", Kind::Other),
-    (UNIT, "After", Kind::Other),
-    (UNIT, "Before", Kind::Other),
-    (UNIT, "Conflicts", Kind::Other),
-    (UNIT, "PropagatesReloadTo", Kind::Other),
-    (UNIT, "ReloadPropagatedFrom", Kind::Other),
-    (UNIT, "StartLimitIntervalSec", Kind::Span),
-    (UNIT, "JobTimeoutSec", Kind::Span),
-    (UNIT, "JobRunningTimeoutSec", Kind::Span),
+/// Settings that take one of a few words.
+const WORDS: &[(&str, Kind)] = &[
+    ("Type", Kind::OneOf(&["simple", "exec", "forking", "oneshot", "dbus", "notify", "notify-reload", "idle"])),
+    ("ExitType", Kind::OneOf(&["main", "cgroup"])),
+    ("Restart", Kind::OneOf(&["no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"])),
+    ("NotifyAccess", Kind::OneOf(&["none", "main", "exec", "all"])),
+    ("OOMPolicy", Kind::OneOf(&["continue", "stop", "kill"])),
     (
-        SERVICE,
-        "Type",
-        Kind::OneOf(&["simple", "exec", "forking", "oneshot", "dbus", "notify", "notify-reload", "idle"]),
-    ),
-    (SERVICE, "ExitType", Kind::OneOf(&["main", "cgroup"])),
-    (
-        SERVICE,
-        "Restart",
-        Kind::OneOf(&["no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"]),
-    ),
-    (SERVICE, "RestartSec", Kind::Span),
-    (SERVICE, "RestartSteps", Kind::Count),
-    (SERVICE, "RestartMaxDelaySec", Kind::Span),
-    (SERVICE, "TimeoutStartSec", Kind::Span),
-    (SERVICE, "TimeoutStopSec", Kind::Span),
-    (SERVICE, "TimeoutAbortSec", Kind::Span),
-    (SERVICE, "RuntimeMaxSec", Kind::Span),
-    (SERVICE, "WatchdogSec", Kind::Span),
-    (SERVICE, "NotifyAccess", Kind::OneOf(&["none", "main", "exec", "all"])),
-    (SERVICE, "ExecReload", Kind::Other),
-    (SERVICE, "ExecStart", Kind::Other),
-    (SERVICE, "ReloadSignal", Kind::Signal),
-    (SERVICE, "PIDFile", Kind::Other),
-    (SERVICE, "RemainAfterExit", Kind::Boolean),
-    (SERVICE, "NonBlocking", Kind::Boolean),
-    (SERVICE, "OOMPolicy", Kind::OneOf(&["continue", "stop", "kill"])),
-    (SERVICE, "FileDescriptorStoreMax", Kind::Count),
-    (
-        SERVICE,
         "FileDescriptorStorePreserve",
-        Kind::OneOf(&["no", "yes", "restart", "true", "false", "1", "0", "on", "off"]),
+        Kind::OneOf(&["no", "yes", "restart", "true", "false", "1", "0", "on", "off", "y", "n", "t", "f"]),
     ),
-    (SOCKET, "ListenStream", Kind::Other),
-    (SOCKET, "ListenDatagram", Kind::Other),
-    (SOCKET, "FileDescriptorName", Kind::Other),
-    (SOCKET, "Accept", Kind::Boolean),
-    (SOCKET, "FlushPending", Kind::Boolean),
-    (SOCKET, "RemoveOnStop", Kind::Boolean),
-    (SOCKET, "ReusePort", Kind::Boolean),
-    (SOCKET, "TriggerLimitIntervalSec", Kind::Span),
-    (SOCKET, "TriggerLimitBurst", Kind::Count),
-    (SOCKET, "MaxConnections", Kind::Count),
-    (OURS, "DrainTimeout", Kind::Span),
-    (OURS, "WarmUp", Kind::Span),
-    (OURS, "Connections", Kind::Count),
-    (OURS, "Tasks", Kind::Count),
-    (OURS, "Stored", Kind::Count),
+    ("KillMode", Kind::OneOf(&["control-group", "process", "mixed", "none"])),
+    ("TimeoutStopSec", Kind::Span),
+    ("TimeoutAbortSec", Kind::Span),
+    ("TimeoutSec", Kind::Span),
+    ("JobTimeoutSec", Kind::Span),
+    ("JobRunningTimeoutSec", Kind::Span),
 ];
 
-/// Of several sections.
-const KNOWN_IN_BOTH: &[(&str, Kind)] = &[
-    ("KillMode", Kind::OneOf(&["control-group", "process", "mixed", "none"])),
-    ("KillSignal", Kind::Signal),
-    ("RestartKillSignal", Kind::Signal),
-    ("WatchdogSignal", Kind::Signal),
-    ("SendSIGHUP", Kind::Boolean),
-    ("SendSIGKILL", Kind::Boolean),
-    ("DynamicUser", Kind::Boolean),
-    ("TasksMax", Kind::Other),
-    ("MemoryMax", Kind::Other),
-    ("LimitNOFILE", Kind::Other),
-    ("RestrictAddressFamilies", Kind::Other),
-    ("SystemCallFilter", Kind::Other),
-    ("RuntimeDirectory", Kind::Other),
+/// Settings of `[X-Handover]`.
+const OWN: &[(&str, Kind)] = &[
+    ("DrainTimeout", Kind::Span),
+    ("WarmUp", Kind::Span),
+    ("Connections", Kind::Count),
+    ("Tasks", Kind::Count),
+    ("Stored", Kind::Count),
+    ("ReloadSignal", Kind::Signal),
+    ("Memory", Kind::Any),
+    ("Ignore", Kind::Any),
 ];

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::finding::{Finding, Severity};
-use super::pair::{Claim, Given, Pair, World};
+use super::pair::{Claim, Given, Pair, Trust, World};
 use super::rules::{self, Rule};
 
 /// What was found.
@@ -19,6 +19,9 @@ pub(super) struct Checked {
     pub(super) name: String,
     pub(super) units: Vec<String>,
     pub(super) claim: Claim,
+    pub(super) trust: Trust,
+    /// What its service runs, with arguments.
+    pub(super) program: String,
     pub(super) signs: Vec<String>,
     /// In the order of files and lines.
     pub(super) findings: Vec<Judged>,
@@ -44,17 +47,19 @@ impl Report {
     }
 }
 
-pub(super) fn lint(world: &World, given: &Given, level: Severity) -> Report {
+pub(super) fn lint(worlds: &[World], given: &Given, level: Severity) -> Report {
     // A socket of two services is in two pairs; it is blamed once.
     let mut said = BTreeSet::new();
-    let mut pairs: Vec<_> = world.pairs(given).iter().map(checked).collect();
-    for pair in &mut pairs {
+    let mut report = Report { target: given.target, pairs: Vec::new() };
+    for pair in worlds.iter().flat_map(|world| world.pairs(given)) {
+        let mut pair = checked(&pair);
         pair.findings.retain(|f| said.insert((f.rule.id, f.finding.place.clone(), f.finding.message.clone())));
         let before = pair.findings.len();
         pair.findings.retain(|f| f.severity >= level);
         pair.hidden = before - pair.findings.len();
+        report.pairs.push(pair);
     }
-    Report { target: given.target, pairs }
+    report
 }
 
 fn checked(pair: &Pair<'_>) -> Checked {
@@ -74,6 +79,8 @@ fn checked(pair: &Pair<'_>) -> Checked {
         name: pair.name(),
         units: pair.units().map(|u| u.name.to_string()).collect(),
         claim: pair.claim,
+        trust: pair.trust(),
+        program: pair.program(),
         signs: pair.signs.clone(),
         findings,
         hidden: 0,
@@ -94,7 +101,7 @@ mod tests {
     fn all_the_way(bytes: &[u8]) {
         let Ok(units) = cat::split(bytes) else { return };
         let asked = units.iter().map(|u| u.name.to_string()).collect();
-        let world = World { units };
+        let worlds = [World::new(units)];
         let extreme = Given {
             target: Some(1),
             assume: true,
@@ -106,9 +113,9 @@ mod tests {
             stored: Some(u64::MAX),
         };
         for given in [Given::default(), extreme] {
-            let report = lint(&world, &given, Severity::Info);
+            let report = lint(&worlds, &given, Severity::Info);
             assert!(report.findings().all(|f| f.finding.place.line >= 1));
-            for shown in [text::report(&report, text::Paint::none()), drop_in::report(&report, &asked)] {
+            for shown in [text::report(&report, text::Paint::none()), drop_in::report(&report, &asked).text] {
                 assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
             }
             for shown in [json::report(&report), sarif::report(&report)] {

@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 use super::cat;
 use super::name::UnitName;
 use super::pair::{World, reference, service_of, sockets_setting};
+use super::program;
 use super::unit::{File, Unit};
 use crate::systemctl;
 
 /// More than this is no unit.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
+/// More than any machine has; what is found in each of them is kept until it is printed.
+const MOST_UNITS: usize = 10_000;
+/// Of directories in directories.
+const DEEPEST: usize = 16;
 
 /// Where to look, besides what is named.
 #[derive(Debug, Default)]
@@ -27,7 +32,10 @@ pub(super) struct Sources {
 /// What was read, and what could not be.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
-    pub(super) world: World,
+    /// The units that were named, and then those of each directory below a directory: units of two directories have nothing to do
+    /// with each other, and may have the same name.
+    pub(super) worlds: Vec<World>,
+    groups: Vec<Group>,
     pub(super) problems: Vec<String>,
     /// Units that were named, or are in a directory or a text that was; not those that were found to belong to them.
     pub(super) asked: BTreeSet<String>,
@@ -35,15 +43,29 @@ pub(super) struct Loaded {
     pub(super) from_manager: bool,
 }
 
+/// Units with different names.
+#[derive(Debug, Default)]
+struct Group {
+    units: Vec<Unit>,
+    names: BTreeSet<UnitName>,
+}
+
 impl Sources {
     pub(super) async fn load(&self, arguments: &[String]) -> Loaded {
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded { groups: vec![Group::default()], ..Loaded::default() };
         for argument in arguments {
             if let Err(problem) = self.argument(argument, &mut loaded).await {
                 loaded.problems.push(problem);
             }
         }
-        if loaded.world.units.is_empty() && loaded.problems.is_empty() {
+        let groups = std::mem::take(&mut loaded.groups).into_iter();
+        for group in groups.filter(|group| !group.units.is_empty()) {
+            let programs = program::with_handover(&group.units);
+            let mut world = World::new(group.units);
+            world.programs = programs;
+            loaded.worlds.push(world);
+        }
+        if loaded.worlds.is_empty() && loaded.problems.is_empty() {
             loaded.problems.push(format!("there is no .service and no .socket in {}", arguments.join(" ")));
         }
         loaded
@@ -59,11 +81,10 @@ impl Sources {
             }
             let units = cat::split(&text).map_err(|e| format!("stdin: {e}"))?;
             loaded.asked.extend(units.iter().map(|u| u.name.to_string()));
-            loaded.add(units);
-            return Ok(());
+            return loaded.add(0, units);
         }
         if path.is_dir() {
-            return self.directory(path, loaded);
+            return self.directory(path, 0, loaded);
         }
         let directory = path.parent().filter(|d| !d.as_os_str().is_empty());
         let name = unit_name(path);
@@ -80,9 +101,10 @@ impl Sources {
 
     /// A unit, and what beside it belongs to it.
     fn file(&self, name: UnitName, path: &Path, loaded: &mut Loaded) -> Result<(), String> {
-        let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-        loaded.asked.insert(name.to_string());
-        let unit = self.read(name, path)?;
+        let directory = Directory::read(path.parent().unwrap_or(Path::new("")))?;
+        let (name, path) = directory.behind_alias(name, path);
+        let unit = self.read(name, &path, &directory)?;
+        loaded.asked.insert(unit.name.to_string());
         let others: Vec<_> = if unit.name.is_socket() {
             service_of(&unit).into_iter().collect()
         } else {
@@ -91,43 +113,57 @@ impl Sources {
         };
         let mut units = vec![unit];
         for other in others {
-            if let Some(path) = find(&directory, &other) {
-                units.push(self.read(other, &path)?);
+            if let Some(path) = find(&directory.path, &other) {
+                units.push(self.read(other, &path, &directory)?);
             }
         }
         // Sockets of another name say themselves whose they are.
         if units[0].name.is_service() {
-            for (name, path) in units_in(&directory)?.into_iter().filter(|(name, _)| name.is_socket()) {
-                let Ok(socket) = self.read(name, &path) else { continue };
+            for (name, path) in directory.units.iter().filter(|(name, _)| name.is_socket()) {
+                let Ok(socket) = self.read(name.clone(), path, &directory) else { continue };
                 if service_of(&socket).as_ref() == Some(&units[0].name) {
                     units.push(socket);
                 }
             }
         }
-        loaded.add(units);
-        Ok(())
+        loaded.add(0, units)
     }
 
-    fn directory(&self, directory: &Path, loaded: &mut Loaded) -> Result<(), String> {
-        for (name, path) in units_in(directory)? {
-            match self.read(name, &path) {
+    /// All units of a directory, and of those below it: a package keeps its units in more than one.
+    fn directory(&self, path: &Path, depth: usize, loaded: &mut Loaded) -> Result<(), String> {
+        let directory = Directory::read(path)?;
+        let group = if depth == 0 { 0 } else { loaded.groups.len() };
+        for (name, path) in &directory.units {
+            match self.read(name.clone(), path, &directory) {
                 Ok(unit) => {
                     loaded.asked.insert(unit.name.to_string());
-                    loaded.add(vec![unit]);
+                    loaded.add(group, vec![unit])?;
                 }
+                // Among the files of a package they are no mistake.
+                Err(problem) if problem.ends_with(NO_UNIT) => {}
                 Err(problem) => loaded.problems.push(problem),
+            }
+        }
+        for below in directory.below.iter().filter(|_| depth < DEEPEST) {
+            if let Err(problem) = self.directory(below, depth + 1, loaded) {
+                loaded.problems.push(problem);
             }
         }
         Ok(())
     }
 
-    fn read(&self, name: UnitName, path: &Path) -> Result<Unit, String> {
-        let mut files = vec![read(path)?];
-        let beside = path.parent().map(Path::to_owned);
-        // Of one file name the most special directory wins; the file names decide the order.
+    fn read(&self, name: UnitName, path: &Path, directory: &Directory) -> Result<Unit, String> {
+        let bytes = read(path)?;
+        if let Some(what) = foreign(&bytes) {
+            return Err(format!("{}: a file of {what}, {NO_UNIT}", path.display()));
+        }
+        let mut files = vec![File::new(path.display().to_string(), &bytes)];
+        // Of one file name the most special directory wins, and of the unit's names its own; the file names decide the order.
         let mut drop_ins: BTreeMap<_, PathBuf> = BTreeMap::new();
+        let beside = path.parent().map(Path::to_owned);
         let places: Vec<_> = beside.into_iter().chain(self.drop_ins.iter().cloned()).collect();
-        for special in name.drop_in_directories() {
+        let names = directory.aliases.get(&name).into_iter().flatten().chain([&name]);
+        for special in names.flat_map(UnitName::drop_in_directories) {
             for place in &places {
                 let Ok(entries) = fs::read_dir(place.join(&special)) else { continue };
                 let paths = entries.flatten().map(|e| e.path()).filter(|p| p.extension() == Some(OsStr::new("conf")));
@@ -135,7 +171,7 @@ impl Sources {
             }
         }
         for path in drop_ins.into_values() {
-            files.push(read(&path)?);
+            files.push(File::new(path.display().to_string(), &read(&path)?));
         }
         Ok(Unit::new(name, files))
     }
@@ -148,12 +184,24 @@ impl Sources {
         }
         loaded.from_manager = true;
         loaded.asked.insert(name.to_string());
-        loaded.add(self.cat(&name).await?);
+        let units = self.cat(&name).await?;
+        // A template is no unit that could be shown: its sockets are looked for by their names.
+        if name.is_template() {
+            let asked = units.iter().flat_map(sockets_setting).filter_map(|name| reference(&name));
+            let others: Vec<_> =
+                asked.chain([name.with_type(if name.is_service() { "socket" } else { "service" })]).collect();
+            loaded.add(0, units)?;
+            for other in others {
+                loaded.add(0, self.cat(&other).await.unwrap_or_default())?;
+            }
+            return Ok(());
+        }
+        loaded.add(0, units)?;
         let property = if name.is_service() { "TriggeredBy" } else { "Triggers" };
         let others = self.systemctl(&["show", "--value", "-p", property, "--", &name.to_string()]).await?;
         for other in others.split_whitespace().filter_map(UnitName::parse) {
             if other.is_socket() || other.is_service() {
-                loaded.add(self.cat(&other).await?);
+                loaded.add(0, self.cat(&other).await?)?;
             }
         }
         Ok(())
@@ -182,13 +230,109 @@ impl Sources {
 
 impl Loaded {
     /// What was there before stays: a unit may be named and be found beside another one.
-    fn add(&mut self, units: Vec<Unit>) {
+    fn add(&mut self, group: usize, units: Vec<Unit>) -> Result<(), String> {
+        while self.groups.len() <= group {
+            self.groups.push(Group::default());
+        }
+        let mut count: usize = self.groups.iter().map(|group| group.units.len()).sum();
         for unit in units {
             let wanted = unit.name.is_service() || unit.name.is_socket();
-            if wanted && !self.world.units.iter().any(|known| known.name == unit.name) {
-                self.world.units.push(unit);
+            if wanted && self.groups[group].names.insert(unit.name.clone()) {
+                count += 1;
+                if count > MOST_UNITS {
+                    return Err(format!("more than {MOST_UNITS} units: name fewer at a time"));
+                }
+                self.groups[group].units.push(unit);
             }
         }
+        Ok(())
+    }
+}
+
+/// What a directory has.
+#[derive(Debug, Default)]
+struct Directory {
+    path: PathBuf,
+    /// Without aliases and masked ones, which are links to another name or to /dev/null.
+    units: Vec<(UnitName, PathBuf)>,
+    /// By the unit that they are links to.
+    aliases: BTreeMap<UnitName, Vec<UnitName>>,
+    /// Directories, but for those that belong to units, hidden ones, and links.
+    below: Vec<PathBuf>,
+}
+
+impl Directory {
+    fn read(path: &Path) -> Result<Self, String> {
+        let shown = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let entries = fs::read_dir(shown).map_err(|e| format!("{}: {e}", shown.display()))?;
+        let mut directory = Self { path: path.to_owned(), ..Self::default() };
+        let of_units = [".d", ".wants", ".requires", ".upholds"];
+        for entry in entries.flatten() {
+            let file = entry.file_name();
+            let (path, text) = (path.join(&file), file.to_string_lossy());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if !text.starts_with('.') && !of_units.iter().any(|end| text.ends_with(end)) {
+                    directory.below.push(path);
+                }
+            } else if let Some(name) = unit_name(&path).filter(|_| path.is_file()) {
+                match directory.alias_of(&name, &path) {
+                    // An instance that is a link to its template is no other name of that.
+                    Some(Alias::Here(other)) if name.template().as_ref() == Some(&other) => {}
+                    Some(Alias::Here(other)) => directory.aliases.entry(other).or_default().push(name),
+                    Some(Alias::Elsewhere) => {}
+                    None => directory.units.push((name, path)),
+                }
+            }
+        }
+        directory.units.sort();
+        directory.below.sort();
+        directory.aliases.values_mut().for_each(|names| names.sort());
+        Ok(directory)
+    }
+
+    fn alias_of(&self, name: &UnitName, path: &Path) -> Option<Alias> {
+        let to = fs::read_link(path).ok()?;
+        let other = fs::canonicalize(path).ok().and_then(|to| unit_name(&to));
+        let Some(other) = other else { return (to.file_name() != path.file_name()).then_some(Alias::Elsewhere) };
+        if other == *name {
+            return None;
+        }
+        let here = self.path.join(other.to_string());
+        let same = fs::canonicalize(&here).ok().zip(fs::canonicalize(path).ok()).is_some_and(|(one, two)| one == two);
+        Some(if same { Alias::Here(other) } else { Alias::Elsewhere })
+    }
+
+    /// The unit that a name is an alias of. An instance that is a link to its template is none.
+    fn behind_alias(&self, name: UnitName, path: &Path) -> (UnitName, PathBuf) {
+        match self.alias_of(&name, path) {
+            Some(Alias::Here(other)) if name.template().as_ref() != Some(&other) => {
+                let path = self.path.join(other.to_string());
+                (other, path)
+            }
+            _ => (name, path.to_owned()),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Alias {
+    /// Of a unit in the same directory.
+    Here(UnitName),
+    Elsewhere,
+}
+
+/// Ends the problem with a file that is named like a unit and is none.
+const NO_UNIT: &str = "no unit of systemd";
+
+/// Whose file it is, if it is somebody else's: D-Bus and Avahi call theirs NAME.service as well.
+fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(64 * 1024)]).into_owned();
+    let mut lines = begin.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with(['#', ';']))?;
+    match first {
+        "[D-BUS Service]" => Some("D-Bus"),
+        _ if first.starts_with('<') => Some("Avahi, or another XML file"),
+        _ => None,
     }
 }
 
@@ -204,22 +348,7 @@ fn find(directory: &Path, name: &UnitName) -> Option<PathBuf> {
     candidates.into_iter().flatten().map(path).find(|path| path.is_file())
 }
 
-/// Units of a directory, without aliases and masked ones, which are links to another name or to /dev/null.
-fn units_in(directory: &Path) -> Result<Vec<(UnitName, PathBuf)>, String> {
-    let shown = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let entries = fs::read_dir(shown).map_err(|e| format!("{}: {e}", shown.display()))?;
-    let mut units: Vec<_> = entries
-        .flatten()
-        .map(|entry| directory.join(entry.file_name()))
-        .filter(|path| fs::read_link(path).ok().is_none_or(|to| to.file_name() == path.file_name()))
-        .filter(|path| path.is_file())
-        .filter_map(|path| Some((unit_name(&path)?, path)))
-        .collect();
-    units.sort();
-    Ok(units)
-}
-
-fn read(path: &Path) -> Result<File, String> {
+fn read(path: &Path) -> Result<Vec<u8>, String> {
     let problem = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let metadata = fs::metadata(path).map_err(|e| problem(&e))?;
     // A masked drop-in is a link to /dev/null.
@@ -229,5 +358,5 @@ fn read(path: &Path) -> Result<File, String> {
     if metadata.len() > LARGEST_FILE {
         return Err(problem(&format!("larger than {LARGEST_FILE} bytes, so it is no unit")));
     }
-    Ok(File::new(path.display().to_string(), &fs::read(path).map_err(|e| problem(&e))?))
+    fs::read(path).map_err(|e| problem(&e))
 }

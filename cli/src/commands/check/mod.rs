@@ -2,13 +2,16 @@
 
 mod cat;
 mod command;
+mod directives;
 mod finding;
+mod graph;
 mod known;
 mod lint;
 mod load;
 mod name;
 mod pair;
 mod parse;
+mod program;
 mod report;
 mod rules;
 mod unit;
@@ -20,7 +23,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::failure::{Failure, Outcome};
-use crate::out;
+use crate::{out, safe};
 use finding::Severity;
 use load::Sources;
 use pair::Given;
@@ -100,7 +103,7 @@ enum Format {
 const AFTER_HELP: &str = "\
 Examples:
   handover check web.service                 the file, its drop-ins, its sockets
-  handover check packaging/systemd --strict  a directory; warnings fail too
+  handover check packaging --strict          directories; warnings fail too
   handover check nginx                       no file: what systemd has loaded
   systemctl cat web.service web.socket | handover check --target-version 252 -
   handover check --explain HO104
@@ -111,7 +114,9 @@ Examples:
 Which services are meant:
   Many a daemon has a socket or answers SIGHUP, and does not hand over.
   Findings weigh in full where a unit says so: by an ExecReload= with
-  `handover reload`, by a section [X-Handover], or by all three signs:
+  `handover reload`, an ExecStart= with `handover run`, a section [X-Handover],
+  where its program is on this machine and has the library in it, or by all
+  three signs:
     a .socket unit,
     a reload by SIGHUP or Type=notify-reload,
     FileDescriptorStoreMax=.
@@ -124,16 +129,23 @@ In the unit, in a section that systemd ignores:
   Ignore=HO132 delegate     rules that do not apply; say why in a comment
   DrainTimeout=, WarmUp=, Connections=, Memory=, Tasks=, Stored=  as options
 
+What --fix writes:
+  Only what cannot break a service that works. Nothing for a rolling reload
+  unless the unit or the program says that it is one, and never Type=notify for
+  a program that may not speak sd_notify: `handover run` speaks it for any. What
+  it assumed stands on top, what is left to you in comments.
+
 Exit codes:
-  0  no error (with --strict: and no warning)
-  1  errors (with --strict: or warnings)
+  0  no error (with --strict: and no warning); --fix: none is left to you
+  1  errors (with --strict: or warnings); --fix: that only you can mend
   2  the command line is wrong
   3  a unit cannot be read or found";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     if let Some(name) = &options.explain {
-        let rule = rules::find(name)
-            .ok_or_else(|| Failure::usage(format!("there is no rule {name}: handover check --list shows all")))?;
+        let rule = rules::find(name).ok_or_else(|| {
+            Failure::usage(format!("there is no rule {}: handover check --list shows all", safe::terminal(name)))
+        })?;
         out::line(manual::explain(rule));
         return Ok(Outcome::Success);
     }
@@ -151,22 +163,28 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     if given.target.is_none() && loaded.from_manager {
         given.target = sources.version().await;
     }
-    let report = lint::lint(&loaded.world, &given, options.level);
+    let report = lint::lint(&loaded.worlds, &given, options.level);
     // Of nothing there is nothing to say to people; programs get what they can parse.
-    let nothing = loaded.world.units.is_empty();
+    let nothing = loaded.worlds.is_empty();
+    let mut gravest = report.findings().map(|f| f.severity).max();
     match (options.fix, options.format) {
         (true, _) | (false, Format::Text) if nothing => {}
-        (true, _) => out::line(drop_in::report(&report, &loaded.asked)),
+        (true, _) => {
+            let fixes = drop_in::report(&report, &loaded.asked);
+            out::line(fixes.text);
+            gravest = fixes.left;
+        }
         (false, Format::Text) => out::line(text::report(&report, text::Paint::detect())),
         (false, Format::Json) => out::line(json::report(&report)),
         (false, Format::Sarif) => out::line(sarif::report(&report)),
     }
     if !loaded.problems.is_empty() {
-        return Err(Failure::cannot_run(loaded.problems.join("\n")));
+        // Names of files and what is in them are somebody's text.
+        let problems: Vec<_> = loaded.problems.iter().map(|problem| safe::terminal(problem)).collect();
+        return Err(Failure::cannot_run(problems.join("\n")));
     }
     let failing = if options.strict { Severity::Warning } else { Severity::Error };
-    let bad = report.findings().any(|f| f.severity >= failing);
-    Ok(if bad { Outcome::Bad } else { Outcome::Success })
+    Ok(if gravest >= Some(failing) { Outcome::Bad } else { Outcome::Success })
 }
 
 impl Options {

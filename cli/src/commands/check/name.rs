@@ -8,7 +8,7 @@ const TYPES: [&str; 11] =
 /// `UNIT_NAME_MAX` of systemd, less its NUL.
 const LONGEST: usize = 255;
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct UnitName {
     /// Without type: `web`, `web@`, `web@blue`.
     stem: String,

@@ -3,17 +3,32 @@
 //! # References
 //! systemd.syntax(7); `config_parse`, `parse_line` and `read_line_full` in systemd's source.
 
+use std::borrow::Cow;
+
+use super::directives;
+
 /// Longest line, continuations included; systemd gives up on the file there.
 const LONGEST_LINE: usize = 1024 * 1024;
+/// Headers and unreadable lines that are kept of one file.
+const MOST_REMARKS: usize = 1000;
 const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// One file.
+///
+/// What is no unit can be large, and mostly line ends: the texts of all assignments stand in one buffer, since three strings for each
+/// would make gigabytes of 16 MiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Parsed {
+    /// Of the same section and its like at most [`MOST_REMARKS`]: nobody reads more.
     pub(super) headers: Vec<Header>,
-    pub(super) assignments: Vec<Assignment>,
-    /// What systemd passes over, in the order of the lines.
+    /// What systemd passes over, in the order of the lines; also at most [`MOST_REMARKS`], but for the one that ends the reading.
     pub(super) ignored: Vec<Ignored>,
+    /// Names of sections, once each.
+    sections: Vec<String>,
+    text: String,
+    spans: Vec<Spans>,
+    /// Numbers of the assignments whose keys systemd knows, by key and then by line.
+    by_key: Vec<(u16, u32)>,
 }
 
 /// `[Section]`. The same one may come several times.
@@ -23,14 +38,28 @@ pub(super) struct Header {
     pub(super) line: u32,
 }
 
+/// Where an assignment's parts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Spans {
+    section: u32,
+    /// The key, and right behind it the value.
+    start: u32,
+    key: u32,
+    value: u32,
+    line: u32,
+    number: Option<u16>,
+}
+
 /// `Key=value`, both stripped, continuations joined; quotes and specifiers as they stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Assignment {
-    pub(super) section: String,
-    pub(super) key: String,
-    pub(super) value: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Assignment<'a> {
+    pub(super) section: &'a str,
+    pub(super) key: &'a str,
+    pub(super) value: &'a str,
     /// Where it begins, from 1.
     pub(super) line: u32,
+    /// The key's number in the table of settings, if any section has it.
+    pub(super) number: Option<u16>,
 }
 
 /// A line that means nothing to systemd.
@@ -63,55 +92,110 @@ impl Why {
         }
     }
 
-    fn is_fatal(&self) -> bool {
+    pub(super) fn is_fatal(&self) -> bool {
         matches!(self, Self::BadHeader | Self::NotUtf8 | Self::TooLong)
     }
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
+    let mut known = Interning::default();
     let mut section = None;
     let mut begun: Option<(u32, Vec<u8>)> = None;
     let mut bom_seen = false;
     for (number, raw) in lines(bytes) {
         // Also within a continuation, which goes on after the comment.
         let first = raw.iter().find(|c| !is_whitespace(**c));
-        if first.is_some_and(|c| b"#;".contains(c)) {
+        if first.is_some_and(|c| b"#;".contains(c)) || raw.is_empty() && begun.is_none() {
             continue;
         }
         let mut rest = raw;
         if !bom_seen && let Some(after) = rest.strip_prefix(b"\xef\xbb\xbf") {
             (rest, bom_seen) = (after, true);
         }
-        let (line, mut text) = begun.take().unwrap_or((number, Vec::new()));
-        text.extend_from_slice(rest);
+        let (line, text) = match begun.take() {
+            // Most lines stand alone, and are read where they are.
+            None => (number, Cow::Borrowed(rest)),
+            Some((line, mut text)) => {
+                text.extend_from_slice(rest);
+                (line, Cow::Owned(text))
+            }
+        };
         let too_long = text.len() > LONGEST_LINE;
         if !too_long && ends_escaped(&text) {
             // The next line is joined by a space.
+            let mut text = text.into_owned();
             text.pop();
             text.push(b' ');
             begun = Some((line, text));
             continue;
         }
-        let read = if too_long { Err(Why::TooLong) } else { parsed.line(line, &text, &mut section) };
-        if let Err(why) = read {
-            let fatal = why.is_fatal();
-            parsed.ignored.push(Ignored { line, why });
-            if fatal {
-                return parsed;
-            }
+        let read = if too_long { Err(Why::TooLong) } else { parsed.line(line, &text, &mut section, &mut known) };
+        if !parsed.goes_on(line, read) {
+            begun = None;
+            break;
         }
     }
-    if let Some((line, text)) = begun
-        && let Err(why) = parsed.line(line, &text, &mut section)
-    {
-        parsed.ignored.push(Ignored { line, why });
+    if let Some((line, text)) = begun {
+        let read = parsed.line(line, &text, &mut section, &mut known);
+        parsed.goes_on(line, read);
     }
+    // Stable: of one key the lines stay in their order.
+    parsed.by_key.sort_by_key(|(key, _)| *key);
     parsed
 }
 
+/// What the last assignment's key was: in junk as in units the same ones come again.
+#[derive(Debug, Default)]
+struct Interning {
+    key: String,
+    number: Option<u16>,
+}
+
 impl Parsed {
-    fn line(&mut self, line: u32, text: &[u8], section: &mut Option<String>) -> Result<(), Why> {
+    /// Every assignment, in the order of the lines.
+    pub(super) fn assignments(&self) -> impl Iterator<Item = Assignment<'_>> {
+        self.spans.iter().map(|spans| self.assignment(*spans))
+    }
+
+    /// Those of one key that systemd, or this tool, knows somewhere.
+    pub(super) fn of_key(&self, key: &str) -> impl Iterator<Item = Assignment<'_>> {
+        let range = directives::key(key).map(|number| {
+            let begin = self.by_key.partition_point(|(key, _)| *key < number);
+            begin..self.by_key.partition_point(|(key, _)| *key <= number)
+        });
+        let found = range.map(|range| &self.by_key[range]).unwrap_or_default();
+        found.iter().map(|(_, at)| self.assignment(self.spans[*at as usize]))
+    }
+
+    /// What ended the reading before the end of the file.
+    pub(super) fn fatal(&self) -> Option<&Ignored> {
+        self.ignored.last().filter(|ignored| ignored.why.is_fatal())
+    }
+
+    fn assignment(&self, spans: Spans) -> Assignment<'_> {
+        let Spans { section, start, key, value, line, number } = spans;
+        let (start, key, value) = (start as usize, key as usize, value as usize);
+        Assignment {
+            section: &self.sections[section as usize],
+            key: &self.text[start..start + key],
+            value: &self.text[start + key..start + key + value],
+            line,
+            number,
+        }
+    }
+
+    /// Takes the outcome of a line; false: it was the last one.
+    fn goes_on(&mut self, line: u32, read: Result<(), Why>) -> bool {
+        let Err(why) = read else { return true };
+        let fatal = why.is_fatal();
+        if fatal || self.ignored.len() < MOST_REMARKS {
+            self.ignored.push(Ignored { line, why });
+        }
+        !fatal
+    }
+
+    fn line(&mut self, line: u32, text: &[u8], section: &mut Option<u32>, last: &mut Interning) -> Result<(), Why> {
         let text = std::str::from_utf8(text).map_err(|_| Why::NotUtf8)?.trim_matches(WHITESPACE);
         // A comment after a byte order mark comes here.
         if text.is_empty() || text.starts_with(['#', ';']) {
@@ -119,17 +203,46 @@ impl Parsed {
         }
         if let Some(header) = text.strip_prefix('[') {
             let name = header.strip_suffix(']').filter(|name| name.chars().all(is_safe)).ok_or(Why::BadHeader)?;
-            self.headers.push(Header { section: name.to_owned(), line });
-            *section = Some(name.to_owned());
+            let known = self.sections.iter().position(|known| known == name);
+            let number = match known {
+                Some(number) => number,
+                // More kinds of sections than any unit has: the rest of them is one that systemd does not know either.
+                None if self.sections.len() > MOST_REMARKS => self.sections.len() - 1,
+                None => {
+                    self.sections.push(name.to_owned());
+                    self.sections.len() - 1
+                }
+            };
+            if self.headers.len() < MOST_REMARKS || known.is_none() && self.headers.len() < 2 * MOST_REMARKS {
+                self.headers.push(Header { section: name.to_owned(), line });
+            }
+            *section = Some(u32::try_from(number).unwrap_or(u32::MAX));
             return Ok(());
         }
-        let section = section.as_ref().ok_or(Why::OutsideOfSection)?.clone();
+        let section = section.ok_or(Why::OutsideOfSection)?;
         let (key, value) = text.split_once('=').ok_or(Why::NoEquals)?;
         let (key, value) = (key.trim_matches(WHITESPACE), value.trim_matches(WHITESPACE));
         if key.is_empty() {
             return Err(Why::NoKey);
         }
-        self.assignments.push(Assignment { section, key: key.to_owned(), value: value.to_owned(), line });
+        if last.key != key {
+            *last = Interning { key: key.to_owned(), number: directives::key(key) };
+        }
+        let length = |n: usize| u32::try_from(n).map_err(|_| Why::TooLong);
+        let spans = Spans {
+            section,
+            start: length(self.text.len())?,
+            key: length(key.len())?,
+            value: length(value.len())?,
+            line,
+            number: last.number,
+        };
+        if let Some(number) = last.number {
+            self.by_key.push((number, length(self.spans.len())?));
+        }
+        self.text.push_str(key);
+        self.text.push_str(value);
+        self.spans.push(spans);
         Ok(())
     }
 }
@@ -159,9 +272,11 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
         let is_end = |c: &u8| b"\n\r\0".contains(c);
         let end = rest.iter().position(is_end).unwrap_or(rest.len());
         let (line, after) = rest.split_at(end);
-        let mut seen: Vec<u8> = Vec::new();
-        seen.extend(after.iter().take(3).take_while(|c| is_end(c)));
-        let run = (1..seen.len()).find(|n| seen[..*n].contains(&seen[*n])).unwrap_or(seen.len());
+        let run = match after {
+            [one, two, three, ..] if is_end(two) && is_end(three) && one != two && one != three && two != three => 3,
+            [one, two, ..] if is_end(two) && one != two => 2,
+            _ => after.len().min(1),
+        };
         rest = &after[run..];
         number += 1;
         Some((number, line))
@@ -175,8 +290,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Vec<String> {
-        let all = parse(text.as_bytes()).assignments;
-        all.iter().map(|a| format!("{}:{}:{}={}", a.line, a.section, a.key, a.value)).collect()
+        let all = parse(text.as_bytes());
+        all.assignments().map(|a| format!("{}:{}:{}={}", a.line, a.section, a.key, a.value)).collect()
     }
 
     fn ignored(text: &[u8]) -> Vec<(u32, Why)> {
@@ -257,25 +372,20 @@ mod tests {
         let parsed = parse(bytes);
         let ends = bytes.iter().filter(|c| b"\n\r\0".contains(c)).count();
         let in_range = |line: u32| line >= 1 && line as usize <= ends + 1;
-        assert!(parsed.assignments.windows(2).all(|two| two[0].line < two[1].line));
-        for a in &parsed.assignments {
+        let all: Vec<_> = parsed.assignments().collect();
+        assert!(all.windows(2).all(|two| two[0].line < two[1].line));
+        for a in &all {
             assert!(in_range(a.line) && !a.key.is_empty() && !a.key.contains('='), "{a:?}");
             assert!(a.value.trim_matches(WHITESPACE) == a.value && a.key.trim_matches(WHITESPACE) == a.key, "{a:?}");
             assert!(parsed.headers.iter().any(|h| h.section == a.section && h.line < a.line), "{a:?}");
         }
         assert!(parsed.ignored.iter().all(|i| in_range(i.line)));
         // Written out again, it is read as the same. (A value may begin or end with a backslash: not those.)
-        if parsed
-            .assignments
-            .iter()
-            .all(|a| !a.value.ends_with('\\') && !a.key.starts_with(['[', '#', ';', '\u{feff}']))
-        {
-            let text: String =
-                parsed.assignments.iter().map(|a| format!("[{}]\n{}={}\n", a.section, a.key, a.value)).collect();
-            let strip = |all: &[Assignment]| {
-                all.iter().map(|a| (a.section.clone(), a.key.clone(), a.value.clone())).collect::<Vec<_>>()
-            };
-            assert_eq!(strip(&parse(text.as_bytes()).assignments), strip(&parsed.assignments));
+        if all.iter().all(|a| !a.value.ends_with('\\') && !a.key.starts_with(['[', '#', ';', '\u{feff}'])) {
+            let text: String = all.iter().map(|a| format!("[{}]\n{}={}\n", a.section, a.key, a.value)).collect();
+            let strip = |a: Assignment<'_>| (a.section.to_owned(), a.key.to_owned(), a.value.to_owned());
+            let again: Vec<_> = parse(text.as_bytes()).assignments().map(strip).collect();
+            assert_eq!(again, all.into_iter().map(strip).collect::<Vec<_>>());
         }
     }
 

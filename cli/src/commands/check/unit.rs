@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::known;
 use super::name::UnitName;
 use super::parse::{Assignment, Header, Ignored, Parsed, parse};
 use super::value::{self, Span};
+use super::{directives, known};
 
 pub(super) const UNIT: &str = "Unit";
 pub(super) const SERVICE: &str = "Service";
 pub(super) const SOCKET: &str = "Socket";
+pub(super) const INSTALL: &str = "Install";
 /// Ours; systemd ignores every section whose name begins so.
 pub(super) const OURS: &str = "X-Handover";
 
@@ -44,7 +45,7 @@ pub(super) struct Place {
 pub(super) struct Setting<'a> {
     pub(super) unit: &'a Unit,
     file: &'a File,
-    pub(super) at: &'a Assignment,
+    pub(super) at: Assignment<'a>,
 }
 
 impl File {
@@ -59,11 +60,11 @@ impl File {
 
 impl<'a> Setting<'a> {
     pub(super) fn value(&self) -> &'a str {
-        &self.at.value
+        self.at.value
     }
 
     pub(super) fn key(&self) -> &'a str {
-        &self.at.key
+        self.at.key
     }
 
     /// Specifiers that name the unit replaced.
@@ -75,8 +76,13 @@ impl<'a> Setting<'a> {
         value::words(&self.expanded())
     }
 
+    /// Whether the two are the same line.
+    pub(super) fn is(&self, other: &Setting<'_>) -> bool {
+        std::ptr::eq(self.file, other.file) && self.at.line == other.at.line
+    }
+
     pub(super) fn place(&self) -> Place {
-        self.unit.place(self.file, self.at.line, &self.at.section, Some(&self.at.key))
+        self.unit.place(self.file, self.at.line, self.at.section, Some(self.at.key))
     }
 }
 
@@ -89,7 +95,7 @@ impl Unit {
     pub(super) fn all(&self) -> impl Iterator<Item = Setting<'_>> {
         self.files
             .iter()
-            .flat_map(move |file| file.parsed.assignments.iter().map(move |at| Setting { unit: self, file, at }))
+            .flat_map(move |file| file.parsed.assignments().map(move |at| Setting { unit: self, file, at }))
     }
 
     /// Lines that systemd ignores.
@@ -105,23 +111,45 @@ impl Unit {
         })
     }
 
+    /// Whether this is the unit's own file, and no drop-in.
+    pub(super) fn is_own_file(&self, path: &str) -> bool {
+        self.files.first().is_some_and(|file| file.path == path)
+    }
+
+    /// Whether there is such an assignment at all.
+    pub(super) fn says<'a>(&'a self, section: &'a str, key: &'a str) -> bool {
+        self.assigned(section, key).next().is_some()
+    }
+
+    /// What ends the reading of the unit's own file.
+    pub(super) fn fatal(&self) -> Option<(Place, &Ignored)> {
+        let file = self.files.first()?;
+        file.parsed.fatal().map(|ignored| (self.place(file, ignored.line, "", None), ignored))
+    }
+
+    /// Assignments of the unit's own file.
+    pub(super) fn own(&self) -> impl Iterator<Item = Setting<'_>> {
+        self.all().take_while(|s| self.is_own_file(&s.file.path))
+    }
+
     pub(super) fn has_section(&self, name: &str) -> bool {
         self.files.iter().any(|f| f.has_section(name))
     }
 
     fn assigned<'a>(&'a self, section: &'a str, key: &'a str) -> impl Iterator<Item = Setting<'a>> {
-        self.all().filter(move |s| s.at.section == section && s.at.key == key)
+        let of_key = move |file: &'a File| file.parsed.of_key(key).map(move |at| Setting { unit: self, file, at });
+        self.files.iter().flat_map(of_key).filter(move |s| s.at.section == section)
     }
 
     /// The last assignment that systemd can read; an empty one goes back to the default.
-    pub(super) fn read<T>(
-        &self,
-        section: &str,
-        key: &str,
+    pub(super) fn read<'a, T>(
+        &'a self,
+        section: &'a str,
+        key: &'a str,
         read: impl Fn(&str) -> Option<T>,
-    ) -> Option<(T, Setting<'_>)> {
+    ) -> Option<(T, Setting<'a>)> {
         let mut last = None;
-        for setting in self.all().filter(|s| s.at.section == section && s.at.key == key) {
+        for setting in self.assigned(section, key) {
             if setting.value().is_empty() {
                 last = None;
             } else if let Some(value) = read(&setting.expanded()) {
@@ -132,8 +160,8 @@ impl Unit {
     }
 
     /// A setting of which only the last assignment counts.
-    pub(super) fn text(&self, section: &str, key: &str) -> Option<Setting<'_>> {
-        let kind = known::kind(section, key);
+    pub(super) fn text<'a>(&'a self, section: &'a str, key: &'a str) -> Option<Setting<'a>> {
+        let kind = known::kind(section, directives::key(key), key);
         let reads = |text: &str| kind.is_none_or(|kind| kind.reads(text)).then_some(());
         self.read(section, key, reads).map(|(_, setting)| setting)
     }
@@ -151,32 +179,32 @@ impl Unit {
         list
     }
 
-    pub(super) fn boolean(&self, section: &str, key: &str) -> Option<(bool, Setting<'_>)> {
+    pub(super) fn boolean<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(bool, Setting<'a>)> {
         self.read(section, key, value::boolean)
     }
 
     /// The setting, if it is on.
-    pub(super) fn on(&self, section: &str, key: &str) -> Option<Setting<'_>> {
+    pub(super) fn on<'a>(&'a self, section: &'a str, key: &'a str) -> Option<Setting<'a>> {
         self.boolean(section, key).filter(|(on, _)| *on).map(|(_, setting)| setting)
     }
 
-    pub(super) fn span(&self, section: &str, key: &str) -> Option<(Span, Setting<'_>)> {
+    pub(super) fn span<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(Span, Setting<'a>)> {
         self.read(section, key, value::span)
     }
 
     /// A time of which 0 means that there is none.
-    pub(super) fn time(&self, section: &str, key: &str) -> Option<(Duration, Setting<'_>)> {
+    pub(super) fn time<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(Duration, Setting<'a>)> {
         match self.span(section, key)? {
             (Span::Time(time), setting) if !time.is_zero() => Some((time, setting)),
             _ => None,
         }
     }
 
-    pub(super) fn count(&self, section: &str, key: &str) -> Option<(u64, Setting<'_>)> {
+    pub(super) fn count<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(u64, Setting<'a>)> {
         self.read(section, key, value::count)
     }
 
-    pub(super) fn signal(&self, section: &str, key: &str) -> Option<(String, Setting<'_>)> {
+    pub(super) fn signal<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(String, Setting<'a>)> {
         self.read(section, key, crate::signals::name)
     }
 

@@ -91,8 +91,34 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// A whole number as `safe_atou` reads it: also `0x40`, `0o100`, `0b1000000`, and octal after a leading 0.
 pub(super) fn count(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
+    let text = text.trim();
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    let lower = digits.to_ascii_lowercase();
+    let (digits, radix) = match () {
+        () if lower.starts_with("0x") => (&digits[2..], 16),
+        () if lower.starts_with("0o") => (&digits[2..], 8),
+        () if lower.starts_with("0b") => (&digits[2..], 2),
+        () if digits.len() > 1 && digits.starts_with('0') => (&digits[1..], 8),
+        () => (digits, 10),
+    };
+    // from_str_radix takes a sign of its own.
+    u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'))
+}
+
+/// Whether a quote is never closed.
+pub(super) fn has_open_quote(text: &str) -> bool {
+    let (mut quote, mut chars) = (None, text.chars());
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (_, '\\') => _ = chars.next(),
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            _ => {}
+        }
+    }
+    quote.is_some()
 }
 
 /// Words, with quotes and backslashes taken off. An open quote ends at the end.
@@ -175,6 +201,19 @@ mod tests {
     fn sizes_and_signals() {
         assert_eq!((size("64K"), size("2G"), size("7")), (Some(65536), Some(2 << 30), Some(7)));
         assert_eq!((size("infinity"), size("10%"), size("K"), size("99999999E")), (None, None, None, None));
+    }
+
+    #[test]
+    fn numbers_of_all_bases() {
+        assert_eq!(
+            (count("64"), count("0x40"), count("0X4f"), count("0o100")),
+            (Some(64), Some(64), Some(79), Some(64))
+        );
+        assert_eq!((count("0b11"), count("010"), count("0"), count("+5")), (Some(3), Some(8), Some(0), Some(5)));
+        for wrong in ["", "x", "0x", "08", "-1", "++1", "0x+1", "1K", "1 2"] {
+            assert_eq!(count(wrong), None, "{wrong}");
+        }
+        assert!(has_open_quote("a 'b") && has_open_quote("\"\\\"") && !has_open_quote("a 'b\"' \\'"));
     }
 
     #[test]

@@ -3,63 +3,110 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::commands::check::finding::Fix;
-use crate::commands::check::lint::{Judged, Report};
+use crate::commands::check::finding::{Fix, Severity};
+use crate::commands::check::lint::{Checked, Judged, Report};
+use crate::commands::check::pair::Trust;
+use crate::commands::check::rules::Scope;
 use crate::commands::check::unit::{SERVICE, SOCKET, UNIT};
 use crate::safe::terminal;
 
 const FILE: &str = "50-handover.conf";
 
+/// What is to be written, and what a person has to do.
+pub(in crate::commands::check) struct Fixes {
+    pub(in crate::commands::check) text: String,
+    /// The gravest of what is left of the units that were asked for.
+    pub(in crate::commands::check) left: Option<Severity>,
+}
+
+/// A finding with its service, which says how far it may be mended by a machine.
+type Case<'a> = (&'a Checked, &'a Judged);
+
 /// For the units that were asked for: the answer to a question about one unit can be written to one file as it is.
-pub(in crate::commands::check) fn report(report: &Report, asked: &BTreeSet<String>) -> String {
-    let mut units: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();
-    for judged in report.findings() {
-        units.entry(&judged.finding.place.unit).or_default().push(judged);
+pub(in crate::commands::check) fn report(report: &Report, asked: &BTreeSet<String>) -> Fixes {
+    let mut units: BTreeMap<&str, Vec<Case<'_>>> = BTreeMap::new();
+    for pair in &report.pairs {
+        for judged in &pair.findings {
+            units.entry(&judged.finding.place.unit).or_default().push((pair, judged));
+        }
     }
     let (asked, others): (Vec<_>, Vec<_>) = units.iter().partition(|(unit, _)| asked.contains(**unit));
-    let mut parts: Vec<_> = asked.into_iter().map(|(unit, findings)| drop_in(unit, findings)).collect();
+    let left = asked.iter().flat_map(|(_, cases)| *cases).filter(|case| written(case).is_none());
+    let left = left.map(|(_, judged)| judged.severity).max();
+    let mut parts: Vec<_> = asked.into_iter().map(|(unit, cases)| drop_in(unit, cases)).collect();
     if parts.is_empty() {
         parts.push("# Nothing to fix.\n".to_owned());
     }
-    let others = others.into_iter().map(|(unit, findings)| {
-        let n = findings.len();
+    let others = others.into_iter().map(|(unit, cases)| {
+        let n = cases.len();
         format!("# {unit} has {n} {} too: handover check --fix {unit}\n", if n == 1 { "finding" } else { "findings" })
     });
     parts.extend(others);
-    parts.join("\n").trim_end().to_owned()
+    Fixes { text: parts.join("\n").trim_end().to_owned(), left }
 }
 
-fn drop_in(unit: &str, findings: &[&Judged]) -> String {
+/// The lines that are written for it: none where only somebody can decide who knows the service, and none that would break a service
+/// which does not hand over, or does not speak sd_notify.
+fn written<'a>((pair, judged): &Case<'a>) -> Option<(&'static str, &'a [String])> {
+    let Some(Fix::Lines { section, lines }) = &judged.finding.fix else { return None };
+    let harmless = match pair.trust {
+        Trust::Told => true,
+        Trust::Assumed => !judged.rule.breaks_others(),
+        Trust::Signs => judged.rule.scope == Scope::Any && !judged.rule.breaks_others(),
+    };
+    // Copied from the unit: nothing in it may speak to the terminal, and changed it would mean something else.
+    let plain = lines.iter().all(|line| terminal(line) == *line);
+    (harmless && plain).then_some((*section, lines.as_slice()))
+}
+
+fn drop_in(unit: &str, cases: &[Case<'_>]) -> String {
     // With a path, as `systemctl cat` prints it, so that several of them can be told apart by machine.
     let mut out = format!("# /etc/systemd/system/{unit}.d/{FILE}\n");
-    for judged in findings {
-        if !matches!(judged.finding.fix, Some(Fix::Lines { .. })) {
-            let text = judged.finding.fix.as_ref().map_or_else(|| judged.rule.remedy.to_owned(), Fix::text);
-            comment(&mut out, judged, &format!(": {text}"));
-        }
+    let held = |(_, judged): &&Case<'_>| matches!(judged.finding.fix, Some(Fix::Lines { .. }));
+    if let Some((pair, _)) = cases.iter().filter(|case| written(case).is_none()).find(held) {
+        assumption(&mut out, pair);
     }
-    let mut written: Vec<&[String]> = Vec::new();
+    for (_, judged) in cases.iter().filter(|case| written(case).is_none()) {
+        let text = judged.finding.fix.as_ref().map_or_else(|| judged.rule.remedy.to_owned(), Fix::text);
+        comment(&mut out, judged, &format!(": {text}"));
+    }
+    let mut so_far: Vec<&[String]> = Vec::new();
     for wanted in [UNIT, SERVICE, SOCKET] {
         let mut begun = false;
-        for judged in findings {
-            let Some(Fix::Lines { section, lines }) = &judged.finding.fix else { continue };
-            if *section != wanted || written.contains(&lines.as_slice()) {
+        for (judged, section, lines) in
+            cases.iter().filter_map(|case| Some((case.1, written(case)?.0, written(case)?.1)))
+        {
+            if section != wanted || so_far.contains(&lines) {
                 continue;
             }
             if !std::mem::replace(&mut begun, true) {
                 let _ = writeln!(out, "\n[{wanted}]");
             }
             comment(&mut out, judged, "");
-            for line in lines {
-                // Copied from the unit: nothing in it may speak to the terminal, and changed it would mean something else.
-                let safe = terminal(line);
-                let mark = if safe == *line { "" } else { "# " };
-                let _ = writeln!(out, "{mark}{safe}");
-            }
-            written.push(lines);
+            lines.iter().for_each(|line| _ = writeln!(out, "{line}"));
+            so_far.push(lines);
         }
     }
     out
+}
+
+/// Why what follows is not written, and what would be done instead.
+fn assumption(out: &mut String, pair: &Checked) {
+    let (name, run) = (terminal(&pair.name), terminal(&format!("ExecStart=/usr/bin/handover run -- {}", pair.program)));
+    let text = match pair.trust {
+        Trust::Told => return,
+        Trust::Assumed => format!(
+            "# Assumed, by {}: handover reloads {name}.\n# Not assumed: that its program speaks sd_notify. Type=notify, and what goes with it, stands in comments: without READY=1 a start\n# fails after TimeoutStartSec=. A section [X-Handover] in the unit says that it does.",
+            terminal(&pair.signs.join(", "))
+        ),
+        Trust::Signs => format!(
+            "# Assumed: handover does not reload {name}, as nothing says so. What only such a service needs stands in comments.\n# A section [X-Handover] in the unit says that it does."
+        ),
+    };
+    let _ = writeln!(
+        out,
+        "{text}\n# A program that does not hand over by itself is reloaded by handover run, which speaks sd_notify for it:\n#   {run}"
+    );
 }
 
 fn comment(out: &mut String, judged: &Judged, more: &str) {

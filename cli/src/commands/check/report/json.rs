@@ -6,6 +6,7 @@ use crate::commands::check::finding::{Fix, Severity};
 use crate::commands::check::lint::{Judged, Report};
 use crate::commands::check::pair::Claim;
 use crate::commands::check::rules::{self, Rule, Scope};
+use crate::safe;
 
 /// Grows when a field changes its meaning; new fields do not count.
 const FORMAT: u32 = 1;
@@ -28,7 +29,7 @@ pub(in crate::commands::check) fn report(report: &Report) -> String {
         "warnings": report.count(Severity::Warning),
         "infos": report.count(Severity::Info),
     });
-    format!("{value:#}")
+    safe::json(&format!("{value:#}"))
 }
 
 fn finding(judged: &Judged) -> Value {

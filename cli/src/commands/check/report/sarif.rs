@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::commands::check::finding::{Fix, Severity};
 use crate::commands::check::lint::{Judged, Report};
 use crate::commands::check::rules;
+use crate::safe;
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
@@ -34,7 +35,7 @@ pub(in crate::commands::check) fn report(report: &Report) -> String {
             "results": report.findings().map(result).collect::<Vec<_>>(),
         }],
     });
-    format!("{log:#}")
+    safe::json(&format!("{log:#}"))
 }
 
 fn result(judged: &Judged) -> Value {

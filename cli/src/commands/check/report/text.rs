@@ -63,7 +63,7 @@ pub(in crate::commands::check) fn report(report: &Report, paint: Paint) -> Strin
 
 fn heading(out: &mut String, pair: &Checked, paint: Paint) {
     let units = pair.units.join(", ");
-    let signs = pair.signs.join(", ");
+    let signs = terminal(&pair.signs.join(", "));
     let remark = match pair.claim {
         Claim::Yes => format!("reloaded by handover ({signs})"),
         Claim::Likely => format!(
@@ -77,7 +77,7 @@ fn heading(out: &mut String, pair: &Checked, paint: Paint) {
 
 fn finding(out: &mut String, judged: &Judged, paint: Paint) {
     let Judged { rule, severity, finding } = judged;
-    let place = format!("{}:{}", finding.place.file, finding.place.line);
+    let place = format!("{}:{}", terminal(&finding.place.file), finding.place.line);
     let severity = paint.severity(*severity);
     let name = paint.dim(&format!("[{} {}]", rule.id, rule.name));
     // A unit is somebody's text: nothing in it may speak to the terminal.

@@ -3,7 +3,7 @@
 use super::{Check, Link, Rule, Scope};
 use crate::commands::check::command::{Exec, commands};
 use crate::commands::check::finding::{Finding, Severity};
-use crate::commands::check::pair::Pair;
+use crate::commands::check::pair::{Pair, Trust};
 use crate::commands::check::unit::{SERVICE, Setting, UNIT, Unit};
 
 pub(super) const RULES: &[Rule] = &[
@@ -139,11 +139,11 @@ pub(super) fn service_type<'a>(service: &'a Unit) -> (&'a str, Option<Setting<'a
     }
 }
 
-pub(super) fn notifies(service: &Unit) -> bool {
+pub(in crate::commands::check) fn notifies(service: &Unit) -> bool {
     matches!(service_type(service).0, "notify" | "notify-reload")
 }
 
-fn kind(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
+fn kind(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     if notifies(service) {
         return None;
     }
@@ -151,7 +151,15 @@ fn kind(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
         (_, Some(setting)) => Finding::of(&setting),
         (default, None) => Finding::missing(service, SERVICE, format!("no Type=, so it is {default}")),
     };
-    Some(finding.set(SERVICE, "Type", "notify"))
+    if pair.trust() == Trust::Told {
+        return Some(finding.set(SERVICE, "Type", "notify"));
+    }
+    // One that never says that it is ready is killed at the end of the start timeout.
+    let program =
+        commands(service, "ExecStart").first().map_or_else(|| "the program".to_owned(), |(exec, _)| exec.path.clone());
+    Some(finding.advice(format!(
+        "Type=notify if {program} speaks sd_notify, which nothing here says; if not, `handover run` speaks it for it: ExecStart=/usr/bin/handover run -- {program} …"
+    )))
 }
 
 fn too_new(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {

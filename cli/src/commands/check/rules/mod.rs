@@ -2,6 +2,8 @@
 
 mod file;
 mod lifecycle;
+mod loads;
+mod process;
 mod reload;
 mod resources;
 mod sandbox;
@@ -10,6 +12,7 @@ mod socket;
 mod store;
 mod timeouts;
 
+pub(super) use self::lifecycle::notifies;
 use super::finding::{Finding, Severity};
 use super::pair::{Claim, Pair};
 use super::unit::Unit;
@@ -87,6 +90,11 @@ impl Rule {
         }
     }
 
+    /// Whether what it proposes is only for a service that is known to speak sd_notify and to take listeners, and breaks any other.
+    pub(super) fn breaks_others(&self) -> bool {
+        matches!(self.id, "HO101" | "HO103" | "HO108" | "HO131" | "HO132" | "HO133" | "HO138" | "HO201")
+    }
+
     pub(super) fn is_called(&self, text: &str) -> bool {
         self.id.eq_ignore_ascii_case(text) || self.name == text
     }
@@ -108,9 +116,10 @@ impl Link {
 
 /// By id.
 pub(super) fn all() -> impl Iterator<Item = &'static Rule> {
-    let groups: [&'static [Rule]; 9] = [
+    let groups: [&'static [Rule]; 10] = [
         file::RULES,
         lifecycle::RULES,
+        process::RULES,
         signals::RULES,
         reload::RULES,
         timeouts::RULES,

@@ -1,11 +1,14 @@
 //! HO13x: how a reload is asked for.
 
+use std::collections::BTreeSet;
+
 use super::lifecycle::service_type;
-use super::{Check, Link, Rule, Scope};
+use super::{Check, Link, Rule, Scope, signals};
 use crate::commands::check::command::{Exec, commands};
 use crate::commands::check::finding::{Finding, Severity};
+use crate::commands::check::name::UnitName;
 use crate::commands::check::pair::Pair;
-use crate::commands::check::unit::{SERVICE, Setting, UNIT, Unit};
+use crate::commands::check::unit::{SERVICE, UNIT, Unit};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -33,11 +36,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "HO133",
         name: "reload-signal",
-        severity: Severity::Warning,
+        severity: Severity::Error,
         scope: Scope::Rolling,
-        title: "a reload is asked for by another signal than SIGHUP",
-        why: "handover reloads on SIGHUP; any other signal that the program has no handler for ends it.",
-        remedy: "Send SIGHUP, unless the program maps that signal to a reload itself.",
+        title: "a reload is asked for by a signal that is not the service's reload signal",
+        why: "handover reloads on SIGHUP; a signal that the program has no handler for ends it, and `systemctl reload` says success.",
+        remedy: "Send SIGHUP; or say what the program maps, by Environment=HANDOVER_SIGNALS= or ReloadSignal= under [X-Handover].",
         link: Link::Man("systemd.service#ReloadSignal"),
         check: Check::ServiceAll(other_signal),
     },
@@ -74,6 +77,28 @@ pub(super) const RULES: &[Rule] = &[
         link: Link::Man("systemd.unit#PropagatesReloadTo"),
         check: Check::ServiceAll(propagation),
     },
+    Rule {
+        id: "HO137",
+        name: "reload-unheeded",
+        severity: Severity::Warning,
+        scope: Scope::Rolling,
+        title: "ExecReload=- does not care whether the reload succeeds",
+        why: "With `-` before the command a reload that failed is one that succeeded: `systemctl reload` ends with exit code 0.",
+        remedy: "Remove the `-`.",
+        link: Link::Man("systemd.service#ExecStart"),
+        check: Check::ServiceAll(unheeded),
+    },
+    Rule {
+        id: "HO138",
+        name: "reload-restarts",
+        severity: Severity::Error,
+        scope: Scope::Any,
+        title: "ExecReload= asks systemd for a restart, or a reload, of its own unit",
+        why: "That job waits for the reload which waits for it, until it times out; or it ends the service that was to be reloaded.",
+        remedy: "ExecReload= with what the program itself reloads on; none, if it cannot reload.",
+        link: Link::Man("systemd.service#ExecReload"),
+        check: Check::ServiceAll(restarts),
+    },
 ];
 
 /// The command that waits for the outcome and fails with the reason.
@@ -99,12 +124,49 @@ fn asynchronous(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
 }
 
 fn other_signal(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let setting = service.signal(SERVICE, "ReloadSignal").filter(|(signal, _)| signal != "HUP");
+    let is_other = |signal: &str| !signals::reloads(service, signal);
+    let setting = service.signal(SERVICE, "ReloadSignal").filter(|(signal, _)| is_other(signal));
     let setting = setting.map(|(_, s)| Finding::of(&s).set(SERVICE, "ReloadSignal", "SIGHUP"));
     let kills =
-        commands(service, "ExecReload").into_iter().filter(|(exec, _)| exec.kills_with().is_some_and(|s| s != "HUP"));
+        commands(service, "ExecReload").into_iter().filter(|(exec, _)| exec.kills_with().is_some_and(|s| is_other(&s)));
     let kills = kills.map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", WAITING));
     setting.into_iter().chain(kills).collect()
+}
+
+fn unheeded(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
+    let all = commands(service, "ExecReload");
+    let alone = all.len() == 1;
+    // Of several commands some may fail: those that ask for the reload may not.
+    let asks = |exec: &Exec| alone || exec.is_handover_reload() || exec.kills_with().is_some();
+    let unheeded = all.iter().filter(|(exec, _)| exec.prefixes.contains('-') && asks(exec));
+    let findings = unheeded.map(|(_, setting)| match alone {
+        true => Finding::of(setting).replace(SERVICE, "ExecReload", &setting.value().replacen('-', "", 1)),
+        false => Finding::of(setting),
+    });
+    findings.collect()
+}
+
+fn restarts(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
+    let all = commands(service, "ExecReload").into_iter().filter(|(exec, _)| asks_manager(exec, service));
+    all.map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", WAITING)).collect()
+}
+
+/// `systemctl restart` of the unit itself, also in a shell's script; `service NAME restart` as well.
+fn asks_manager(exec: &Exec, service: &Unit) -> bool {
+    if let Some(script) = exec.script() {
+        let separated = script.replace([';', '&', '|', '\n'], " ; ");
+        return Exec::parse(&separated).iter().any(|exec| exec.script().is_none() && asks_manager(exec, service));
+    }
+    if !matches!(exec.program(), "systemctl" | "service" | "invoke-rc.d") {
+        return false;
+    }
+    let (stem, name) = (service.name.stem().to_owned(), service.name.to_string());
+    let is_verb =
+        |word: &String| word == "stop" || word == "start" || word.contains("restart") || word.contains("reload");
+    // daemon-reload is no job of a unit.
+    let verb =
+        exec.arguments.iter().any(|word| is_verb(word) && !word.starts_with('-') && !word.starts_with("daemon-"));
+    verb && exec.arguments.iter().any(|word| *word == stem || *word == name)
 }
 
 fn double(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
@@ -132,33 +194,13 @@ fn privileged(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     .collect()
 }
 
-/// Whom a reload of this one is passed on to, by either unit's word.
-fn reloads<'a>(unit: &'a Unit, pair: &'a Pair<'_>) -> Vec<&'a Unit> {
-    let words = |u: &Unit, key: &str| -> Vec<String> { u.list(UNIT, key).iter().flat_map(Setting::words).collect() };
-    let named = words(unit, "PropagatesReloadTo");
-    let own = unit.name.to_string();
-    let all = pair.world.units.iter();
-    all.filter(|u| named.contains(&u.name.to_string()) || words(u, "ReloadPropagatedFrom").contains(&own)).collect()
-}
-
 fn propagation(service: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for setting in service.list(UNIT, "PropagatesReloadTo") {
-        let names = setting.words();
-        for next in pair.world.units.iter().filter(|u| names.contains(&u.name.to_string())) {
-            let (mut open, mut seen) = (vec![next], vec![&next.name]);
-            while let Some(unit) = open.pop().filter(|u| u.name != service.name) {
-                for further in reloads(unit, pair) {
-                    if !seen.contains(&&further.name) {
-                        seen.push(&further.name);
-                        open.push(further);
-                    }
-                }
-            }
-            if seen.contains(&&service.name) {
-                let message = format!("a reload goes to {} and back to {}", next.name, service.name);
-                findings.push(Finding::at(&setting, message).advice("Remove one direction."));
-            }
+        let names: BTreeSet<_> = setting.words().iter().filter_map(|word| UnitName::parse(word)).collect();
+        for next in names.into_iter().filter(|next| pair.world.leads_back(&service.name, next)) {
+            let message = format!("a reload goes to {next} and back to {}", service.name);
+            findings.push(Finding::at(&setting, message).advice("Remove one direction."));
         }
     }
     findings

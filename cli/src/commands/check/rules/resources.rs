@@ -101,7 +101,7 @@ pub(super) fn delegates(service: &Unit) -> bool {
 }
 
 /// A limit that is a number; percentages and `infinity` depend on the machine, and are none here.
-fn limit<'a>(service: &'a Unit, key: &str, read: impl Fn(&str) -> Option<u64>) -> Option<(u64, Setting<'a>)> {
+fn limit<'a>(service: &'a Unit, key: &'a str, read: impl Fn(&str) -> Option<u64>) -> Option<(u64, Setting<'a>)> {
     // `soft:hard`: only the soft one binds.
     let soft = |text: &str| text.split(':').next().unwrap_or_default().trim().to_owned();
     let unlimited = |text: &str| text == "infinity" || text.ends_with('%');

@@ -114,5 +114,5 @@ fn unkept(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
         return None;
     }
     let finding = Finding::missing(service, SERVICE, "no .socket unit, and no FileDescriptorStoreMax=");
-    Some(finding.set(SERVICE, "FileDescriptorStoreMax", "64"))
+    Some(finding.set(SERVICE, "FileDescriptorStoreMax", &room(pair).max(64).to_string()))
 }

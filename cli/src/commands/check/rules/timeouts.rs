@@ -93,7 +93,7 @@ fn seconds(time: Duration) -> String {
 /// `TimeoutSec=` is short for both: which of the two comes later counts.
 fn timeout<'a>(service: &'a Unit, key: &'a str) -> Option<(Span, Setting<'a>)> {
     let (own, both) = (service.span(SERVICE, key), service.span(SERVICE, "TimeoutSec"));
-    let later = |s: &Setting<'_>| service.all().position(|other| std::ptr::eq(other.at, s.at));
+    let later = |s: &Setting<'_>| service.all().position(|other| other.is(s));
     let found = match (own, both) {
         (Some(own), Some(both)) => Some(if later(&own.1) > later(&both.1) { own } else { both }),
         (own, both) => own.or(both),

@@ -1,0 +1,157 @@
+//! What systemd does not load: `config_parse_exec`, `service_verify` and `socket_verify` in its source, of 252 to 262.
+
+use crate::commands::check::command::{Exec, commands};
+use crate::commands::check::finding::Finding;
+use crate::commands::check::pair::Pair;
+use crate::commands::check::parse::Why;
+use crate::commands::check::rules::lifecycle::service_type;
+use crate::commands::check::unit::{SERVICE, SOCKET, Setting, UNIT, Unit};
+use crate::commands::check::value;
+use crate::safe::short;
+
+/// At most one finding: systemd does not go on either.
+pub(super) fn refused(unit: &Unit, _: &Pair<'_>) -> Vec<Finding> {
+    let refusal = own_file(unit).or_else(|| if unit.name.is_socket() { socket(unit) } else { service(unit) });
+    refusal.into_iter().collect()
+}
+
+fn own_file(unit: &Unit) -> Option<Finding> {
+    // What is wrong in a drop-in is passed over with the rest of that drop-in.
+    let bad = |setting: &Setting<'_>| bad_command(setting).or_else(|| bad_value(setting));
+    let first = unit.own().find_map(|setting| Some((setting, bad(&setting)?)));
+    match (unit.fatal(), first) {
+        (fatal, Some((setting, reason))) if fatal.as_ref().is_none_or(|(place, _)| place.line > setting.at.line) => {
+            let message = format!("bad-setting: {reason}, in {}={}", setting.key(), short(setting.value(), 200));
+            Some(Finding::at(&setting, message).advice("Correct the line."))
+        }
+        (Some((place, ignored)), _) => {
+            let what = match ignored.why {
+                Why::BadHeader => "a line that begins with `[` is no [Section]",
+                Why::NotUtf8 => "a line is not UTF-8",
+                _ => "a line is longer than 1 MiB",
+            };
+            Some(Finding::on(place, format!("error: {what}")).advice("Correct or remove the line."))
+        }
+        _ => None,
+    }
+}
+
+/// The few settings whose value is not passed over where it cannot be read: with them the service would run less confined than is meant.
+fn bad_value(setting: &Setting<'_>) -> Option<&'static str> {
+    let key = setting.key();
+    let is_path = ["WorkingDirectory", "RootDirectory", "RootImage", "RootVerity"].contains(&key);
+    if ![SERVICE, SOCKET].contains(&setting.at.section) || !is_path && key != "DynamicUser" {
+        return None;
+    }
+    let value = setting.expanded();
+    if !is_path {
+        return value::boolean(&value).is_none().then_some("neither yes nor no");
+    }
+    let heedless = key == "WorkingDirectory" && (value.starts_with('-') || value == "~");
+    (!value.is_empty() && !value.starts_with(['/', '%']) && !heedless).then_some("no absolute path")
+}
+
+/// Why systemd can make nothing of a command. With `-` before it, it is ignored.
+fn bad_command(setting: &Setting<'_>) -> Option<&'static str> {
+    let is_command = setting.key().starts_with("Exec") && !["ExecPaths", "ExecSearchPath"].contains(&setting.key());
+    if !is_command || ![SERVICE, SOCKET].contains(&setting.at.section) {
+        return None;
+    }
+    let text = setting.expanded();
+    let commands = Exec::parse(&text);
+    // Which of several the quote is in is not looked into: a `-` before any of them is taken for one before all.
+    if commands.iter().any(|exec| exec.prefixes.contains('-')) {
+        return None;
+    }
+    if value::has_open_quote(&text) {
+        return Some("a quote is not closed");
+    }
+    commands.iter().find_map(|exec| match exec.path.as_str() {
+        "" => Some("there is no path"),
+        path if path.ends_with('/') => Some("the path is one of a directory"),
+        path if path.contains('%') => None,
+        path if !path.starts_with('/') && path.contains('/') => Some("the path is neither absolute nor a bare name"),
+        "." | ".." => Some("that is no program"),
+        _ => None,
+    })
+}
+
+fn service(service: &Unit) -> Option<Finding> {
+    let starts = commands(service, "ExecStart");
+    let missing = |what: &str| Some(Finding::missing(service, SERVICE, format!("bad-setting: {what}")));
+    let set = |key| service.text(SERVICE, key);
+    // One that says nothing, and has nothing to start, is taken for a job.
+    let (kind, said) = match service_type(service) {
+        ("simple", None) if starts.is_empty() => ("oneshot", None),
+        other => other,
+    };
+    let succeeds = service.text(UNIT, "SuccessAction").is_some_and(|s| s.value() != "none");
+    if starts.is_empty() {
+        let reason = match () {
+            () if kind != "oneshot" => "there is no ExecStart=, which only Type=oneshot may lack",
+            () if succeeds => return None,
+            () if commands(service, "ExecStop").is_empty() => "there is neither ExecStart= nor ExecStop=",
+            () if service.on(SERVICE, "RemainAfterExit").is_none() => {
+                "there is no ExecStart=, and no RemainAfterExit=yes that ExecStop= would need"
+            }
+            () => return None,
+        };
+        return missing(reason);
+    }
+    if let (false, Some((_, second))) = (kind == "oneshot", starts.get(1)) {
+        let message = format!("bad-setting: a second ExecStart=, which only Type=oneshot may have, not {kind}");
+        let advice = "One program in ExecStart=; what is to run before it in ExecStartPre=. In a drop-in an empty ExecStart= goes first.";
+        return Some(Finding::at(second, message).advice(advice));
+    }
+    if kind == "oneshot" {
+        if let Some(setting) = set("Restart").filter(|s| matches!(s.value(), "always" | "on-success")) {
+            let message = format!("bad-setting: Restart={} with Type=oneshot", setting.value());
+            return Some(Finding::at(&setting, message).advice("Restart=on-failure, or no Restart=."));
+        }
+        if let Some(setting) = set("ExitType").filter(|s| s.value() == "cgroup") {
+            return Some(Finding::at(&setting, "bad-setting: ExitType=cgroup with Type=oneshot"));
+        }
+    }
+    if let ("dbus", Some(setting), None) = (kind, said, set("BusName")) {
+        return Some(Finding::at(&setting, "bad-setting: Type=dbus without BusName="));
+    }
+    pam(service, SERVICE)
+}
+
+fn socket(socket: &Unit) -> Option<Finding> {
+    let listens = [
+        "ListenStream",
+        "ListenDatagram",
+        "ListenSequentialPacket",
+        "ListenFIFO",
+        "ListenNetlink",
+        "ListenMessageQueue",
+        "ListenSpecial",
+        "ListenUSBFunction",
+    ];
+    if listens.iter().all(|key| socket.list(SOCKET, key).is_empty()) {
+        return Some(Finding::missing(
+            socket,
+            SOCKET,
+            "bad-setting: there is no ListenStream= or other Listen setting",
+        ));
+    }
+    if let Some(accept) = socket.on(SOCKET, "Accept") {
+        if let Some(setting) = socket.text(SOCKET, "Service") {
+            let message = "bad-setting: Service= with Accept=yes, which starts a template of the socket's own name";
+            return Some(Finding::at(&setting, message).advice("Remove Service=, or Accept=yes."));
+        }
+        // Only what is connected to can be accepted from.
+        if ["ListenStream", "ListenSequentialPacket"].iter().all(|key| socket.list(SOCKET, key).is_empty()) {
+            return Some(Finding::at(&accept, "bad-setting: Accept=yes, but nothing that connections could come to"));
+        }
+    }
+    pam(socket, SOCKET)
+}
+
+fn pam(unit: &Unit, section: &'static str) -> Option<Finding> {
+    unit.text(section, "PAMName")?;
+    let setting = unit.text(section, "KillMode").filter(|s| matches!(s.value(), "none" | "process"))?;
+    let message = format!("bad-setting: KillMode={} with PAMName=", setting.value());
+    Some(Finding::at(&setting, message).set(section, "KillMode", "control-group"))
+}
