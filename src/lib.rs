@@ -54,7 +54,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
+//! | `http` | `Service::serve_http` and the module `http`: hyper, with connections that linger |
 //! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
 //! | `control` | `Builder::control`: status, reload and events over Varlink, for `handover reload` and `varlinkctl` |
@@ -79,7 +79,7 @@
 //! protocol does in a reload, the habits that people bring, the traps, what must be in the units,
 //! the state machine's table, and how this compares with others.
 
-mod drain;
+pub mod drain;
 mod error;
 mod generation;
 pub mod jobs;
@@ -118,12 +118,7 @@ pub mod metrics;
 #[expect(unreachable_pub, reason = "with the feature they are reachable")]
 mod metrics;
 
-pub use crate::drain::{
-    Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
-    Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, IdleTimeout, Limit,
-    Listening, Peer, SEND_TIMEOUT, Seqpacket, Stream, StreamOptions, serve_datagrams, serve_stream,
-};
-pub use crate::error::{Error, Result};
+pub use crate::error::{BoxError, Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::jobs::Jobs;
 pub use crate::service::{Builder, Handle, Reloaded, Service};

@@ -356,7 +356,7 @@ pub fn serve_datagrams<H, F>(
     drain: &Drain,
     name: &str,
     sockets: Vec<Socket>,
-    options: &DatagramOptions,
+    options: DatagramOptions,
     handler: H,
 ) -> Result<()>
 where
@@ -369,9 +369,9 @@ where
             "max_in_hand and max_length must be above 0: nothing would ever be received",
         ));
     }
-    let runtime = runtime(name)?;
-    let limit = Limit::new(options.max_in_hand);
-    let receiver = |socket| Ok(Datagrams::new(drain, name, socket)?.limit(&limit).max_length(options.max_length));
+    let DatagramOptions { max_in_hand, max_length } = options;
+    let (runtime, limit) = (runtime(name)?, Limit::new(max_in_hand));
+    let receiver = |socket| Ok(Datagrams::new(drain, name, socket)?.limit(&limit).max_length(max_length));
     let receivers: Vec<_> = sockets.into_iter().map(receiver).collect::<Result<_>>()?;
     let handler = Arc::new(handler);
     for mut datagrams in receivers {

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! # async fn example() {
-//! use handover::Drain;
+//! use handover::drain::Drain;
 //! use std::time::Duration;
 //!
 //! let drain = Drain::new();

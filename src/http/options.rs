@@ -1,10 +1,23 @@
 //! What can be set of an HTTP server.
 
+use super::info::ConnectionInfo;
 use crate::error::{Error, Kind, Result};
+use http::Extensions;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of an HTTP server; the defaults are right for most.
-#[derive(Debug, Clone, Copy)]
+///
+/// ```no_run
+/// # fn example(service: &handover::Service, router: axum::Router) -> handover::Result<()> {
+/// use handover::http::HttpOptions;
+///
+/// service.serve_http_with("http", HttpOptions::new().max_connections(10_000), router)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
 pub struct HttpOptions {
     pub(super) header_read_timeout: Duration,
     pub(super) keep_alive_timeout: Duration,
@@ -13,7 +26,20 @@ pub struct HttpOptions {
     pub(super) max_connections: Option<usize>,
     pub(super) keep_alive: bool,
     pub(super) tcp_nodelay: bool,
-    pub(super) connect_info: bool,
+    pub(super) connection_info: bool,
+    on_connect: Option<OnConnect>,
+}
+
+type OnConnectFn = dyn Fn(&ConnectionInfo, &mut Extensions) + Send + Sync;
+
+/// A function of the application.
+#[derive(Clone)]
+struct OnConnect(Arc<OnConnectFn>);
+
+impl fmt::Debug for OnConnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnConnect")
+    }
 }
 
 impl HttpOptions {
@@ -95,13 +121,56 @@ impl HttpOptions {
         self
     }
 
-    /// Sets whether each request has a [`ConnectInfo`](super::ConnectInfo) in its extensions.
+    /// Sets whether each request has a [`ConnectionInfo`](super::ConnectionInfo) in its extensions.
     /// Without it, a handler knows neither its peer nor the beginning of a drain, and a small
     /// HTTP/2 request takes some 3 % less of a processor. The default is `true`.
     #[must_use]
-    pub fn connect_info(mut self, connect_info: bool) -> Self {
-        self.connect_info = connect_info;
+    pub fn connection_info(mut self, connection_info: bool) -> Self {
+        self.connection_info = connection_info;
         self
+    }
+
+    /// Gives all requests of a connection what this function puts into the extensions. It is called
+    /// once for each connection, after the TLS handshake and before the first request; each request
+    /// gets a clone. By default there is nothing but the [`ConnectionInfo`].
+    ///
+    /// So other crates' extractors find what they look for, as axum's `ConnectInfo` does:
+    ///
+    /// ```no_run
+    /// use axum::{Router, extract::ConnectInfo, routing::get};
+    /// use handover::http::HttpOptions;
+    /// use std::net::SocketAddr;
+    ///
+    /// # fn example(service: &handover::Service) -> handover::Result<()> {
+    /// let router = Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }));
+    /// let options = HttpOptions::new().on_connect(|info, all| drop(info.peer().address().map(|peer| all.insert(ConnectInfo(peer)))));
+    /// service.serve_http_with("http", options, router)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A client of a Unix socket has no such address. `all.insert(ConnectInfo(info.peer()))` serves
+    /// handlers that take a `ConnectInfo<Peer>`, for clients of both.
+    #[must_use]
+    pub fn on_connect(mut self, extend: impl Fn(&ConnectionInfo, &mut Extensions) + Send + Sync + 'static) -> Self {
+        self.on_connect = Some(OnConnect(Arc::new(extend)));
+        self
+    }
+
+    /// Returns what each request of a connection gets.
+    pub(super) fn extensions(&self, info: impl FnOnce() -> ConnectionInfo) -> Extensions {
+        let mut extensions = Extensions::new();
+        if !self.connection_info && self.on_connect.is_none() {
+            return extensions;
+        }
+        let info = info();
+        if let Some(OnConnect(extend)) = &self.on_connect {
+            extend(&info, &mut extensions);
+        }
+        if self.connection_info {
+            extensions.insert(info);
+        }
+        extensions
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -132,7 +201,8 @@ impl Default for HttpOptions {
             max_connections: None,
             keep_alive: true,
             tcp_nodelay: true,
-            connect_info: true,
+            connection_info: true,
+            on_connect: None,
         }
     }
 }

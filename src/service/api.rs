@@ -158,10 +158,10 @@ impl Service {
         self.assembly.number
     }
 
-    /// What the previous generation's [`Builder::handover_state`] returned; `None` on a first
-    /// start, after a crash, or if it had none.
+    /// Returns what the previous generation's [`Builder::handover_bytes`] returned; `None` on a
+    /// first start, after a crash, or if it had none.
     #[must_use]
-    pub fn inherited_state(&self) -> Option<&[u8]> {
+    pub fn handover_bytes(&self) -> Option<&[u8]> {
         self.assembly.inherited.as_ref()?.state.as_deref()
     }
 
@@ -183,11 +183,13 @@ impl Service {
         Moment::Failed.log(&Facts { generation, detail, ..Facts::default() });
     }
 
-    /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or
-    /// SIGINT → stop (twice: cut what is left), SIGQUIT → cut what is left now, or what the
-    /// [`SignalMap`](signals::SignalMap) says. Returns when this generation is over, because the
-    /// service stopped or because it handed over and has drained; `main` should then return. After
-    /// a handover the threads of this process have the scheduling policy `SCHED_IDLE` by then, so
+    /// Says that the service is ready, lets it accept, and returns when this generation is over:
+    /// because the service stopped, or because it handed over and has drained. `main` should then
+    /// return.
+    ///
+    /// Meanwhile it pings the watchdog and answers signals: SIGHUP → reload, SIGTERM or SIGINT →
+    /// stop (twice: cut what is left), SIGQUIT → cut what is left now, or what the
+    /// [`SignalMap`](signals::SignalMap) says. After a handover the threads of this process have the scheduling policy `SCHED_IDLE` by then, so
     /// that what it does last, and freeing its memory, takes no processor from the new one (not in
     /// a unit with `SystemCallFilter=`, which might forbid it).
     ///

@@ -35,14 +35,14 @@ impl Service {
         H: Fn(Datagram) -> F + Send + Sync + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        self.serve_datagrams_with(name, &DatagramOptions::default(), handler)
+        self.serve_datagrams_with(name, DatagramOptions::default(), handler)
     }
 
     /// [`serve_datagrams`](Self::serve_datagrams) with settings.
     ///
     /// # Errors
     /// As [`serve_datagrams`](Self::serve_datagrams); and a setting that cannot work.
-    pub fn serve_datagrams_with<H, F>(&self, name: &str, options: &DatagramOptions, handler: H) -> Result<()>
+    pub fn serve_datagrams_with<H, F>(&self, name: &str, options: DatagramOptions, handler: H) -> Result<()>
     where
         H: Fn(Datagram) -> F + Send + Sync + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -87,7 +87,7 @@ impl Service {
     /// Whatever was passed under that name, of any kind, as copies: the service keeps its own, so
     /// that the next generation can have them.
     ///
-    /// There is no gate: whoever reads must listen to [`Drain::signal`](crate::Drain::signal)
+    /// There is no gate: whoever reads must listen to [`Drain::signal`](crate::drain::Drain::signal)
     /// itself.
     ///
     /// # Errors

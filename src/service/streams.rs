@@ -96,7 +96,7 @@ impl Service {
     }
 
     /// The listening seqpacket sockets of that name, as [`listeners`](Self::listeners) has those of
-    /// streams. Accept from them with an [`Acceptor`](crate::Acceptor).
+    /// streams. Accept from them with an [`Acceptor`](crate::drain::Acceptor).
     ///
     /// # Errors
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it

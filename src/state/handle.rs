@@ -1,8 +1,8 @@
 //! One state, as the application has it.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{BoxError, Error, Kind, Result, in_full};
 use crate::state::cell::{CellForm, CellOutput, LockedCell, Trouble};
-use crate::state::outcome::{Loaded, MigrationError, Updated};
+use crate::state::outcome::{Loaded, Updated};
 use crate::state::payload::StateReader;
 use crate::state::turn::{StatePlace, StateTurn};
 use crate::systemd::fdstore::Kept;
@@ -18,7 +18,7 @@ use tracing::warn;
 /// How long a state's JSON may be, unless set otherwise: 4 GiB.
 pub const STATE_LIMIT: u64 = 4 << 30;
 
-type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync>;
+type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, BoxError> + Send + Sync>;
 
 /// A named, versioned state of type `T`. Clones are the same, with one copy of the value between
 /// them.
@@ -73,7 +73,7 @@ impl<T> State<T> {
     #[must_use]
     pub fn migrate(
         mut self,
-        migrate: impl Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync + 'static,
+        migrate: impl Fn(u32, &mut dyn Read) -> Result<T, BoxError> + Send + Sync + 'static,
     ) -> Self {
         self.migrate = Some(Arc::new(migrate));
         self.cache = Arc::default();
@@ -190,7 +190,9 @@ impl<T: DeserializeOwned> State<T> {
         let Some(migrate) = &self.migrate else { return Ok(FoundValue::Older(version, reader)) };
         match migrate(version, &mut BufReader::new(&mut reader)) {
             Ok(value) => Ok(FoundValue::Migrated(value, version)),
-            Err(e) => Err(Trouble::Damaged(format!("is of version {version}, and its migration failed: {e}"))),
+            Err(e) => {
+                Err(Trouble::Damaged(format!("is of version {version}, and its migration failed: {}", in_full(&*e))))
+            }
         }
     }
 

@@ -86,7 +86,7 @@ mod states;
 mod turn;
 
 pub use handle::{STATE_LIMIT, State};
-pub use outcome::{Loaded, MigrationError, Updated};
+pub use outcome::{Loaded, Updated};
 pub use payload::StateReader;
 pub use raw::RawState;
 pub use states::{STATE_LOCK_TIMEOUT, States};
