@@ -352,6 +352,7 @@ impl Default for DatagramOptions {
 ///
 /// # Errors
 /// Outside of a tokio runtime, a setting that cannot work, or a socket of another kind.
+#[expect(clippy::needless_pass_by_value, reason = "as options are everywhere, and these may get more")]
 pub fn serve_datagrams<H, F>(
     drain: &Drain,
     name: &str,

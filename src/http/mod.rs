@@ -9,7 +9,7 @@
 //!
 //! [`Service::serve_http`](crate::Service::serve_http) serves any tower service, and hyper's own in a
 //! [`HyperService`]; [`serve()`] does so without a `Service`. Handlers find a [`ConnectionInfo`] in the
-//! request's extensions, and what [`HttpOptions::on_connect`] puts there for axum's `ConnectInfo`.
+//! request's extensions, and what [`HttpOptions::with_address`] puts there for axum's `ConnectInfo`.
 
 mod active;
 mod conn;

@@ -4,6 +4,7 @@ use super::info::ConnectionInfo;
 use crate::error::{Error, Kind, Result};
 use http::Extensions;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub struct HttpOptions {
     pub(super) keep_alive: bool,
     pub(super) tcp_nodelay: bool,
     pub(super) connection_info: bool,
-    on_connect: Option<OnConnect>,
+    on_connect: Vec<OnConnect>,
 }
 
 type OnConnectFn = dyn Fn(&ConnectionInfo, &mut Extensions) + Send + Sync;
@@ -130,41 +131,69 @@ impl HttpOptions {
         self
     }
 
-    /// Gives all requests of a connection what this function puts into the extensions. It is called
-    /// once for each connection, after the TLS handshake and before the first request; each request
-    /// gets a clone. By default there is nothing but the [`ConnectionInfo`].
+    /// Puts the address of a TCP client into the extensions of each of its requests, as what this
+    /// function makes of it. By default it is only in the [`ConnectionInfo`].
     ///
-    /// So other crates' extractors find what they look for, as axum's `ConnectInfo` does:
+    /// So axum's own extractor works:
     ///
     /// ```no_run
     /// use axum::{Router, extract::ConnectInfo, routing::get};
     /// use handover::http::HttpOptions;
     /// use std::net::SocketAddr;
     ///
+    /// async fn whoami(ConnectInfo(client): ConnectInfo<SocketAddr>) -> String {
+    ///     format!("{client}\n")
+    /// }
     /// # fn example(service: &handover::Service) -> handover::Result<()> {
-    /// let router = Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }));
-    /// let options = HttpOptions::new().on_connect(|info, all| drop(info.peer().address().map(|peer| all.insert(ConnectInfo(peer)))));
-    /// service.serve_http_with("http", options, router)?;
+    /// let router = Router::new().route("/whoami", get(whoami));
+    /// service.serve_http_with("http", HttpOptions::new().with_address(ConnectInfo), router)?;
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// A client of a Unix socket has no such address. `all.insert(ConnectInfo(info.peer()))` serves
-    /// handlers that take a `ConnectInfo<Peer>`, for clients of both.
+    /// A client of a Unix socket has no address, and its requests get nothing: for them there is
+    /// [`on_connect`](Self::on_connect).
+    #[must_use]
+    pub fn with_address<T: Clone + Send + Sync + 'static>(
+        self,
+        wrap: impl Fn(SocketAddr) -> T + Send + Sync + 'static,
+    ) -> Self {
+        self.on_connect(move |info, extensions| {
+            if let Some(address) = info.peer().address() {
+                extensions.insert(wrap(address));
+            }
+        })
+    }
+
+    /// Gives all requests of a connection what this function puts into the extensions. It is called
+    /// once for each connection, after the TLS handshake and before the first request; each request
+    /// gets a clone. There may be several, which are called in the order that they were given. By
+    /// default there is nothing but the [`ConnectionInfo`].
+    ///
+    /// ```
+    /// use axum::extract::ConnectInfo;
+    /// use handover::{drain::Peer, http::HttpOptions};
+    ///
+    /// // For handlers that take a `ConnectInfo<Peer>`: clients of TCP and of Unix sockets alike.
+    /// let options = HttpOptions::new().on_connect(|info, extensions| {
+    ///     extensions.insert(ConnectInfo(info.peer()));
+    /// });
+    /// # drop(options);
+    /// ```
     #[must_use]
     pub fn on_connect(mut self, extend: impl Fn(&ConnectionInfo, &mut Extensions) + Send + Sync + 'static) -> Self {
-        self.on_connect = Some(OnConnect(Arc::new(extend)));
+        self.on_connect.push(OnConnect(Arc::new(extend)));
         self
     }
 
     /// Returns what each request of a connection gets.
     pub(super) fn extensions(&self, info: impl FnOnce() -> ConnectionInfo) -> Extensions {
         let mut extensions = Extensions::new();
-        if !self.connection_info && self.on_connect.is_none() {
+        if !self.connection_info && self.on_connect.is_empty() {
             return extensions;
         }
         let info = info();
-        if let Some(OnConnect(extend)) = &self.on_connect {
+        for OnConnect(extend) in &self.on_connect {
             extend(&info, &mut extensions);
         }
         if self.connection_info {
@@ -202,7 +231,7 @@ impl Default for HttpOptions {
             keep_alive: true,
             tcp_nodelay: true,
             connection_info: true,
-            on_connect: None,
+            on_connect: Vec::new(),
         }
     }
 }

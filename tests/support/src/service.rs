@@ -283,7 +283,7 @@ impl About {
             "/who" => say(format!("{} {} {}", self.generation, std::process::id(), self.version)),
             "/state" => say(self.state.clone()),
             "/count" => {
-                let counted = self.counter.update(|count| {
+                let counted = self.counter.blocking_update(|count| {
                     *count += 1;
                     *count
                 });
