@@ -12,7 +12,7 @@ use tracing::error;
 
 use crate::error::{BoxError, in_full};
 use crate::metrics::Metrics;
-use crate::reload::handle::{Request, RequestSender};
+use crate::reload::handle::{RequestSender, ServiceRequest};
 use crate::reload::moment::{Facts, Moment};
 use crate::systemd::notify::{Message, Notifier};
 use crate::systemd::watchdog::Watchdog;
@@ -118,7 +118,7 @@ impl Pings {
 
 async fn vouch(check: Option<&Check>, driver: &RequestSender) -> Result<(), String> {
     let (answer, answered) = oneshot::channel();
-    let asked = driver.send(Request::Alive(answer)).is_ok();
+    let asked = driver.send(ServiceRequest::Alive(answer)).is_ok();
     if !asked || answered.await.is_err() {
         return Err("the service's driver is gone".into());
     }

@@ -204,9 +204,8 @@ impl Builder {
     /// # Errors
     /// With [`Error::is_invalid`]: the environment (`LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`,
     /// …), an address or a setting cannot be used. With [`Error::is_socket`]: a socket is missing
-    /// or of another kind. With
-    /// [`Error::is_state`]: no runtime, or a second service in this process. If this is the next generation of a running
-    /// service, the previous one is told why.
+    /// or of another kind. With [`Error::is_state`]: no runtime, or a second service in this
+    /// process. If this is the next generation of a running service, the previous one is told why.
     ///
     /// # Panics
     /// If the runtime was built without I/O or time (`enable_all` has both).

@@ -6,11 +6,8 @@ use crate::{read_all, report, tokens};
 
 /// Circles that are known, by a module that they go through, and the reason why each stays.
 const EXPLAINED: &[(&str, &str)] = &[
-    ("lifecycle", "it is being rewritten"),
-    ("service", "it is being rewritten"),
-    ("supervise", "it is being rewritten"),
-    ("systemd::activation", "it is being rewritten"),
-    ("systemd::fdstore", "it is being rewritten"),
+    ("service::own", "one type in three files, whose fields are private to them"),
+    ("supervise::supervision", "one type in several files, whose fields are private to them"),
 ];
 
 /// From each module that has a file to those that its code names.

@@ -34,6 +34,18 @@ const PUBLISHED: &[&str] = &["", "cli", "load"];
 /// Not counting unit tests. "Rarely over 400", with some room to finish the thought.
 const MAX_LINES: usize = 450;
 
+/// Whoever is new reads of the rooms there.
+#[test]
+fn the_map_shows_the_layers() {
+    let map = fs::read_to_string(top().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let rows = map.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
+    let shown: Vec<Vec<String>> = rows
+        .filter_map(|row| row.split('|').nth(2))
+        .map(|rooms| rooms.split(',').map(|room| room.trim().trim_matches('`').to_owned()).collect())
+        .collect();
+    assert_eq!(shown, LAYERS, "ARCHITECTURE.md, the table of rooms");
+}
+
 #[test]
 fn modules_import_only_from_the_layers_below() {
     let roots = crate_root_names();
