@@ -14,8 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use futures_util::{Stream, StreamExt, stream};
-use handover::DrainSignal;
-use handover::http::ConnectInfo;
+use handover::drain::DrainSignal;
+use handover::http::ConnectionInfo;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -41,7 +41,7 @@ async fn main() -> handover::Result<()> {
     service.run().await
 }
 
-async fn socket(upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectInfo>, room: State<Room>) -> Response {
+async fn socket(upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectionInfo>, room: State<Room>) -> Response {
     // it counts as a connection until it is closed, and the drain waits for it, up to the drain
     // timeout
     upgrade.on_upgrade(move |socket| chat(socket, info.drain(), room.0))
@@ -79,7 +79,7 @@ async fn chat(mut socket: WebSocket, mut drain: DrainSignal, room: Room) {
     }
 }
 
-async fn events(Extension(info): Extension<ConnectInfo>, room: State<Room>) -> impl IntoResponse {
+async fn events(Extension(info): Extension<ConnectionInfo>, room: State<Room>) -> impl IntoResponse {
     // ended, not cut: an EventSource connects again by itself, to the next generation
     Sse::new(said(room.subscribe()).take_until(info.drain())).keep_alive(KeepAlive::default())
 }

@@ -89,7 +89,7 @@ fn router(app: App) -> Router {
 
 async fn show(Shared(app): Shared<App>, headers: HeaderMap) -> Result<Json<Counts>, Failed> {
     let id = session(&headers);
-    let counts = app.counter.read_async(move |counter| {
+    let counts = app.counter.read(move |counter| {
         let yours = id.and_then(|id| counter.sessions.get(&id)).map_or(0, |session| session.count);
         (counter.total, yours)
     });
@@ -106,7 +106,7 @@ async fn count(Shared(app): Shared<App>, headers: HeaderMap) -> Result<Response,
     };
     let cookie = new.then(|| format!("session={id}; HttpOnly; SameSite=Lax"));
     // Runs while no other request, here or in a generation beside this one, can change the counter.
-    let updated = app.counter.update_async(move |counter: &mut Counter| {
+    let updated = app.counter.update(move |counter: &mut Counter| {
         counter.total += 1;
         let seen = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         let session = counter.sessions.entry(id).or_default();

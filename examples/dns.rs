@@ -9,7 +9,8 @@
 
 use std::error::Error;
 
-use handover::{Datagram, Service};
+use handover::Service;
+use handover::drain::Datagram;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {

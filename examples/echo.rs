@@ -14,7 +14,8 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use handover::{Connection, Seqpacket, Service};
+use handover::Service;
+use handover::drain::{Connection, Seqpacket};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;

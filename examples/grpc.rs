@@ -8,8 +8,8 @@
 //! ```
 
 use futures_util::stream::{self, BoxStream};
-use handover::DrainSignal;
-use handover::http::ConnectInfo;
+use handover::drain::DrainSignal;
+use handover::http::ConnectionInfo;
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl ServerStreamingService<Text> for Ticks {
 
     /// The pid and a number, again and again.
     fn call(&mut self, request: Request<Text>) -> Self::Future {
-        let drain = request.extensions().get::<ConnectInfo>().map(ConnectInfo::drain);
+        let drain = request.extensions().get::<ConnectionInfo>().map(ConnectionInfo::drain);
         Box::pin(async {
             let drain = drain.ok_or_else(|| Status::internal("not served by handover"))?;
             Ok(Response::new(Box::pin(ticks(drain)) as Self::ResponseStream))

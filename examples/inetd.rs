@@ -7,7 +7,8 @@
 
 use std::error::Error;
 
-use handover::{Connection, Service};
+use handover::Service;
+use handover::drain::Connection;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 #[tokio::main(flavor = "current_thread")]

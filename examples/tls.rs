@@ -15,7 +15,7 @@ use axum::Router;
 use axum::extract::Extension;
 use axum::routing::get;
 use clap::Parser;
-use handover::http::ConnectInfo;
+use handover::http::ConnectionInfo;
 use handover::service::hooks::{Hook, InPlace};
 use handover::tls::{Tls, TlsOptions};
 
@@ -53,9 +53,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .linger(options.linger);
     if let (true, Ok(tls)) = (options.in_place, &tls) {
         let tls = tls.clone();
-        builder = builder.on_reload_in_place(Hook::blocking(move |_| match tls.reload() {
-            Ok(_) => Ok(InPlace::Done),
-            Err(error) => Err(error.to_string()),
+        builder = builder.on_reload_in_place(Hook::blocking(move |_| {
+            tls.reload()?;
+            Ok(InPlace::Done)
         }));
     }
     let service = builder.start()?;
@@ -71,12 +71,12 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .route("/", get(async move || format!("pid {}, generation {generation}\n", std::process::id())))
         .route("/pid", get(async || format!("{}\n", std::process::id())))
         .route("/tls", get(info));
-    service.serve_https("https", router, &tls)?;
+    service.serve_https("https", &tls, router)?;
     service.run().await?; // ready, watchdog, SIGHUP → reload, SIGTERM → stop
     Ok(())
 }
 
-async fn info(Extension(info): Extension<ConnectInfo>) -> String {
+async fn info(Extension(info): Extension<ConnectionInfo>) -> String {
     let Some(info) = info.tls() else { return "no TLS\n".into() };
     let resumed = if info.is_resumed() { "resumed" } else { "full handshake" };
     format!("{:?}, {resumed}\n", info.version())

@@ -20,8 +20,8 @@ use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use clap::Parser;
 use futures_util::{StreamExt, stream};
-use handover::DrainSignal;
-use handover::http::ConnectInfo;
+use handover::drain::DrainSignal;
+use handover::http::ConnectionInfo;
 use sha2::{Digest, Sha256};
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -136,7 +136,7 @@ async fn upload(body: Body) -> Result<String, BadRequest> {
 
 /// A WebSocket whose messages come back. At a reload its client is told to come again: close code
 /// 1012, "service restart".
-async fn echo(upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectInfo>) -> Response {
+async fn echo(upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectionInfo>) -> Response {
     upgrade.on_upgrade(move |socket| send_back(socket, info.drain()))
 }
 

@@ -41,7 +41,7 @@ use http_body::Frame;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
-use crate::http::{ConnectInfo, HttpOptions, Peer, serve_hyper};
+use crate::http::{ConnectionInfo, HttpOptions, HyperService, Peer, serve};
 use crate::service::{Handle, Reloaded, Service};
 use crate::systemd::activation::Listener;
 
@@ -156,12 +156,12 @@ impl Service {
             let shared = Arc::clone(&shared);
             async move { Ok::<_, Infallible>(answer(&request, &shared.0, &shared.1).await) }
         });
-        serve_hyper(self.drain(), name, listeners, answer, HttpOptions::default())
+        serve(self.drain(), name, listeners, HttpOptions::default(), HyperService(answer))
     }
 }
 
 async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions, handle: &Handle) -> Response<Text> {
-    let peer = request.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
+    let peer = request.extensions().get::<ConnectionInfo>().map(ConnectionInfo::peer);
     if let Err((status, why)) = options.lets_in(peer, request.headers()) {
         tracing::warn!(?peer, "admin: {} refused: {why}", request.uri().path());
         return reply(status, &json!({ "error": why }));

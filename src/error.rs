@@ -1,15 +1,26 @@
 //! The one error type.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::error::Error as StdError;
+use std::fmt::{self, Write as _};
 use std::io;
+
+/// Whatever a function of the application fails with: `?` makes it of every error, and
+/// `Err("no".into())` of a text.
+///
+/// [Hooks](crate::service::hooks::Hook), the [check of the health](crate::Builder::health) and
+/// [migrations](crate::state::State::migrate) return it; the log has it with all of its sources.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// What went wrong, in words that name the variable, path, fd, socket or unit, and what to do about
 /// it.
 ///
 /// The kind is opaque so that it can grow; ask with the `is_*` predicates. The underlying
-/// operating-system error, where there is one, is the [`source`](std::error::Error::source).
-#[derive(Debug)]
+/// operating-system error, where there is one, is the [`source`](std::error::Error::source), and
+/// also at the end of the text.
+///
+/// Its `Debug` is made to be read, because `main() -> handover::Result<()>` prints it: the message,
+/// and what it was caused by, as that of `anyhow` does. `{:#?}` shows the fields.
 pub struct Error {
     kind: Kind,
     message: Cow<'static, str>,
@@ -129,11 +140,93 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, message, source } = self;
+        if f.alternate() {
+            return f
+                .debug_struct("Error")
+                .field("kind", kind)
+                .field("message", message)
+                .field("source", source)
+                .finish();
+        }
+        f.write_str(message)?;
+        let mut cause = self.source();
+        if cause.is_some() {
+            f.write_str("\n\nCaused by:")?;
+        }
+        while let Some(error) = cause {
+            write!(f, "\n    {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_ref().map(|e| e as _)
     }
 }
 
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Returns the error's text with those of all its sources, on one line: for a log.
+///
+/// A source whose text the error has at its own end already, as ours have, is not said twice.
+pub(crate) fn in_full(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            let _ = write!(text, ": {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<BoxError>);
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl StdError for Layer {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            self.1.as_deref().map(|error| error as _)
+        }
+    }
+
+    fn refused() -> Error {
+        let io = io::Error::other(Layer("the disk is gone", Some(Layer("cable", None).into())));
+        Error::os("cannot bind 127.0.0.1:80", io)
+    }
+
+    #[test]
+    fn what_main_prints_is_for_people() {
+        let printed = format!("Error: {:?}", refused());
+        assert_eq!(printed, "Error: cannot bind 127.0.0.1:80\n\nCaused by:\n    the disk is gone\n    cable");
+        assert_eq!(format!("{:?}", Error::new(Kind::Socket, "no socket \"http\"")), "no socket \"http\"");
+        assert!(format!("{:#?}", refused()).starts_with("Error {\n    kind: Os,"));
+    }
+
+    #[test]
+    fn a_log_has_all_sources_each_once() {
+        assert_eq!(in_full(&refused()), "cannot bind 127.0.0.1:80: the disk is gone: cable");
+        let wrapped = Layer("the check failed", Some(refused().into()));
+        assert_eq!(in_full(&wrapped), "the check failed: cannot bind 127.0.0.1:80: the disk is gone: cable");
+        let text: BoxError = "no".into();
+        assert_eq!(in_full(&*text), "no");
+    }
+}

@@ -30,23 +30,43 @@
 //! `packaging/systemd`. Without systemd the same program binds its address, tells nobody, and still
 //! reloads on SIGHUP.
 //!
+//! # What is served, and how
+//!
+//! One function for each protocol, and one more with settings, which come by value and before what
+//! is served. The free functions do the same with nothing but a [`Drain`](drain::Drain), for
+//! programs whose activation and notification are their own.
+//!
+//! | protocol | in a service | alone |
+//! |---|---|---|
+#![cfg_attr(
+    feature = "http",
+    doc = "| HTTP/1, HTTP/2 | [`serve_http`](Service::serve_http), [`serve_http_with`](Service::serve_http_with) | [`http::serve`] |"
+)]
+#![cfg_attr(
+    all(feature = "http", feature = "tls"),
+    doc = "| HTTPS | [`serve_https`](Service::serve_https), [`serve_https_with`](Service::serve_https_with) | [`http::serve_tls`] |"
+)]
+//! | any on TCP or Unix streams | [`serve_stream`](Service::serve_stream), [`serve_stream_with`](Service::serve_stream_with) | [`drain::serve_stream`] |
+//! | any on Unix packets | [`serve_seqpacket`](Service::serve_seqpacket), [`serve_seqpacket_with`](Service::serve_seqpacket_with) | [`drain::serve_stream`] |
+//! | any on UDP or Unix datagrams | [`serve_datagrams`](Service::serve_datagrams), [`serve_datagrams_with`](Service::serve_datagrams_with) | [`drain::serve_datagrams`] |
+//! | the one connection of `Accept=yes` | [`serve_connection`](Service::serve_connection) | [`Activation::connection`](systemd::activation::Activation::connection) |
+//! | loops of your own | [`listeners`](Service::listeners), [`datagrams`](Service::datagrams), [`flows`](Service::flows), [`fds`](Service::fds) | [`drain::Acceptor`], [`drain::Datagrams`], [`drain::Flows`] |
+//!
 //! # Each layer alone
 //!
 //! | to | use |
 //! |---|---|
-//! | reload a service that is not HTTP | [`Service::serve_stream`], [`Service::serve_seqpacket`], [`Service::serve_datagrams`]; [`Service::flows`] for connections on UDP; [`Acceptor`] and [`Datagrams`] for loops of your own |
-//! | be reloaded with a FIFO, a message queue, a netlink socket | [`Service::datagrams`]; [`Service::fds`] for whatever else was passed |
-//! | serve one connection per process (`Accept=yes`) | [`Service::serve_connection`] |
-//! | tell systemd something | [`systemd::notify`] |
 //! | take sockets from systemd | [`systemd::activation`] |
+//! | tell systemd something | [`systemd::notify`] |
 //! | know whether the watchdog is on | [`systemd::watchdog`] |
-//! | count connections, and end them in time | [`Drain`] |
-//! | run jobs, programs and queue workers, and end them in time | [`Jobs`] |
-#![cfg_attr(
-    feature = "http",
-    doc = "| serve HTTP with a drain, activation and notify being your own | [`http::serve`] |"
-)]
+//! | keep fds over crashes | [`systemd::fdstore`] |
+//! | keep values over crashes | [`state`] |
+//! | count connections, and end them in time | [`drain`] |
+//! | run jobs, programs and queue workers, and end them in time | [`jobs`] |
 //! | start a program with sockets as systemd would | [`Program`] |
+//! | all of it together, with reloads | [`service`] |
+//!
+//! The modules of features are in the next table.
 //!
 //! # Features
 //!
@@ -54,17 +74,17 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `http` | `Service::serve_http`, `Service::serve_hyper` and the module `http`: hyper, with connections that linger |
+//! | `http` | `Service::serve_http` and the module `http`: hyper, with connections that linger |
 //! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
-//! | `control` | `Builder::control`: status, reload and events over Varlink, for `handover reload` and `varlinkctl` |
+//! | `control` | `Builder::control` and the module `control`: status, reload and events over Varlink, for `handover reload` and `varlinkctl` |
 //! | `scope` | the module `systemd::scope`: a transient scope for each program of a job, over D-Bus |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
-//! | `supervise` | the module `supervise`: programs of any language, reloaded in the same way; what `handover run` is made of |
+//! | `supervise` | the module `supervise`: programs of any language, reloaded in the same way; what `handover run` is made of; has `control` |
 //! | `settings` | `Settings::from_toml`: times, numbers and names from a file |
-//! | `admin` | `Service::serve_admin`: status, reload and stop over HTTP |
+//! | `admin` | `Service::serve_admin` and the module `admin`: status, reload and stop over HTTP; has `http` |
 //! | `upgrade` | the module `upgrade`: new programs verified, installed, and taken back if the service does not take them |
-//! | `upgrade-remote` | programs of `upgrade` that are fetched: over HTTP, from releases at GitHub, from S3 |
+//! | `upgrade-remote` | programs that are fetched: over HTTP, from releases at GitHub, from S3; has `upgrade` |
 //!
 //! The tool `handover` is the package `handover-cli`.
 //!
@@ -79,7 +99,7 @@
 //! protocol does in a reload, the habits that people bring, the traps, what must be in the units,
 //! the state machine's table, and how this compares with others.
 
-mod drain;
+pub mod drain;
 mod error;
 mod generation;
 pub mod jobs;
@@ -118,12 +138,7 @@ pub mod metrics;
 #[expect(unreachable_pub, reason = "with the feature they are reachable")]
 mod metrics;
 
-pub use crate::drain::{
-    Accepted, Acceptor, Connection, Cut, Cutting, Datagram, DatagramOptions, DatagramPeer, DatagramSender, Datagrams,
-    Drain, DrainSignal, FLOWS_TIMEOUT, Flow, FlowLinks, FlowOpener, Flows, Guard, HURRY_LINGER, IdleTimeout, Limit,
-    Listening, Peer, SEND_TIMEOUT, Seqpacket, Stream, StreamOptions, serve_datagrams, serve_stream,
-};
-pub use crate::error::{Error, Result};
+pub use crate::error::{BoxError, Error, Result};
 pub use crate::generation::program::{Process, Program};
 pub use crate::jobs::Jobs;
 pub use crate::service::{Builder, Handle, Reloaded, Service};
@@ -133,6 +148,12 @@ pub use crate::settings::Settings;
 pub mod docs {
     #[doc = include_str!("docs/design.md")]
     pub mod design {}
+
+    #[doc = include_str!("docs/parts.md")]
+    pub mod parts {}
+
+    #[doc = include_str!("docs/settings.md")]
+    pub mod settings {}
 
     #[doc = include_str!("docs/lifecycle.md")]
     pub mod lifecycle {}

@@ -1,4 +1,4 @@
-//! What counting and draining cost: `serve_hyper` beside bare hyper, with one service and equal
+//! What counting and draining cost: `http::serve` beside bare hyper, with one service and equal
 //! settings.
 //!
 //! ```sh

@@ -1,8 +1,8 @@
 //! The servers, each in a process of its own: this program again, told by a variable which one it
 //! is.
 
-use handover::Drain;
-use handover::http::HttpOptions;
+use handover::drain::Drain;
+use handover::http::{HttpOptions, HyperService};
 use handover::systemd::activation::Listener;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -31,7 +31,7 @@ static WAITS: LazyLock<bool> = LazyLock::new(|| std::env::var_os("HANDOVER_WAITS
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     OursHttp1,
-    /// Without a `ConnectInfo` in each request, which bare hyper has not either.
+    /// Without a `ConnectionInfo` in each request, which bare hyper has not either.
     PlainHttp1,
     BareHttp1,
     /// Without the header timeout, which hyper sets a timer for at each request.
@@ -67,11 +67,11 @@ impl Kind {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::OursHttp1 => "HTTP/1, handover",
-            Self::PlainHttp1 => "HTTP/1, handover, no ConnectInfo",
+            Self::PlainHttp1 => "HTTP/1, handover, no ConnectionInfo",
             Self::BareHttp1 => "HTTP/1, hyper",
             Self::UntimedHttp1 => "HTTP/1, hyper, no header timeout",
             Self::OursHttp2 => "HTTP/2, handover",
-            Self::PlainHttp2 => "HTTP/2, handover, no ConnectInfo",
+            Self::PlainHttp2 => "HTTP/2, handover, no ConnectionInfo",
             Self::BareHttp2 => "HTTP/2, hyper",
             Self::KnowingHttp2 => "HTTP/2, hyper, peer in extensions",
         }
@@ -160,9 +160,9 @@ pub(crate) fn main(kind: &str) {
     runtime.block_on(async {
         if matches!(kind, Kind::OursHttp1 | Kind::PlainHttp1 | Kind::OursHttp2 | Kind::PlainHttp2) {
             let drain = Drain::new();
-            let options = HttpOptions::new().connect_info(matches!(kind, Kind::OursHttp1 | Kind::OursHttp2));
-            handover::http::serve_hyper(&drain, "http", vec![Listener::Tcp(listener)], service_fn(answer), options)
-                .unwrap();
+            let options = HttpOptions::new().connection_info(matches!(kind, Kind::OursHttp1 | Kind::OursHttp2));
+            let service = HyperService(service_fn(answer));
+            handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], options, service).unwrap();
             drain.accept(true);
             return std::future::pending().await;
         }

@@ -52,7 +52,7 @@ impl<S> Accepted<S> {
 ///
 /// ```no_run
 /// # async fn example(service: &handover::Service) -> handover::Result<()> {
-/// use handover::Acceptor;
+/// use handover::drain::Acceptor;
 ///
 /// for listener in service.listeners("echo")? {
 ///     let mut acceptor = Acceptor::new(service.drain(), "echo", listener);

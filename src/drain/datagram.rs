@@ -352,11 +352,12 @@ impl Default for DatagramOptions {
 ///
 /// # Errors
 /// Outside of a tokio runtime, a setting that cannot work, or a socket of another kind.
+#[expect(clippy::needless_pass_by_value, reason = "as options are everywhere, and these may get more")]
 pub fn serve_datagrams<H, F>(
     drain: &Drain,
     name: &str,
     sockets: Vec<Socket>,
-    options: &DatagramOptions,
+    options: DatagramOptions,
     handler: H,
 ) -> Result<()>
 where
@@ -369,9 +370,9 @@ where
             "max_in_hand and max_length must be above 0: nothing would ever be received",
         ));
     }
-    let runtime = runtime(name)?;
-    let limit = Limit::new(options.max_in_hand);
-    let receiver = |socket| Ok(Datagrams::new(drain, name, socket)?.limit(&limit).max_length(options.max_length));
+    let DatagramOptions { max_in_hand, max_length } = options;
+    let (runtime, limit) = (runtime(name)?, Limit::new(max_in_hand));
+    let receiver = |socket| Ok(Datagrams::new(drain, name, socket)?.limit(&limit).max_length(max_length));
     let receivers: Vec<_> = sockets.into_iter().map(receiver).collect::<Result<_>>()?;
     let handler = Arc::new(handler);
     for mut datagrams in receivers {

@@ -1,11 +1,13 @@
 //! What was accepted is finished, under a timeout: counting, linger, deadline, hammer.
 //!
 //! A [`Drain`] knows every open connection and job of one generation. It has a gate that accept
-//! loops wait at, and four steps that only go forward: open, draining, hurried, hammered.
+//! loops wait at, and four steps that only go forward: open, draining, hurried, hammered. A
+//! [`Service`](crate::Service) has [one](crate::Service::drain), and takes these steps itself; alone,
+//! a program takes them:
 //!
 //! ```
 //! # async fn example() {
-//! use handover::Drain;
+//! use handover::drain::Drain;
 //! use std::time::Duration;
 //!
 //! let drain = Drain::new();
@@ -17,6 +19,18 @@
 //! # }
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example());
 //! ```
+//!
+//! | what | names |
+//! |---|---|
+//! | the drain, and what it has cut | [`Drain`], [`Cut`] |
+//! | what is counted, and told | [`Guard`], [`DrainSignal`], [`Cutting`] |
+//! | each connection to a function | [`serve_stream`], [`StreamOptions`], [`Connection`], [`Stream`], [`Seqpacket`], [`Peer`] |
+//! | each datagram to a function | [`serve_datagrams`], [`DatagramOptions`], [`Datagram`], [`DatagramPeer`], [`DatagramSender`] |
+//! | accept loops of your own | [`Acceptor`], [`Accepted`], [`Listening`] |
+//! | receive loops of your own | [`Datagrams`] |
+//! | connections on UDP, over generations | [`Flows`], [`Flow`], [`FlowOpener`], [`FlowLinks`] |
+//! | limits | [`Limit`] of how many, [`IdleTimeout`] of a silent one |
+//! | times | [`HURRY_LINGER`], [`SEND_TIMEOUT`], [`FLOWS_TIMEOUT`] |
 
 mod accept;
 mod core;

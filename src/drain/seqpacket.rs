@@ -1,6 +1,6 @@
 //! Unix sockets that keep packets apart (`SOCK_SEQPACKET`).
 
-use super::listening::Listening;
+use super::listening::{Accepting, Listening};
 use super::peer::Peer;
 use crate::sys::accept::accept;
 use crate::sys::{peer, seqpacket, socket};
@@ -72,6 +72,10 @@ impl AsFd for Seqpacket {
 
 impl Listening for SeqpacketListener {
     type Stream = Seqpacket;
+}
+
+impl Accepting for SeqpacketListener {
+    type Connected = Seqpacket;
     type Form = ();
 
     fn form(&self) {}

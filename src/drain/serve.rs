@@ -106,12 +106,12 @@ impl Default for StreamOptions {
 ///
 /// ```no_run
 /// # async fn example(listeners: Vec<handover::systemd::activation::Listener>) -> handover::Result<()> {
-/// use handover::{Connection, Drain, StreamOptions};
+/// use handover::drain::{Connection, Drain, StreamOptions};
 /// use std::time::Duration;
 /// use tokio::io::AsyncWriteExt;
 ///
 /// let drain = Drain::new();
-/// handover::serve_stream(&drain, "time", listeners, StreamOptions::new(), |connection| async move {
+/// handover::drain::serve_stream(&drain, "time", listeners, StreamOptions::new(), |connection| async move {
 ///     let Connection { mut stream, mut drain, .. } = connection;
 ///     loop {
 ///         tokio::select! {

@@ -1,6 +1,6 @@
 //! The sockets of connections.
 
-use super::listening::Listening;
+use super::listening::{Accepting, Listening};
 use super::peer::Peer;
 use crate::sys::accept::{accept, accept_inet};
 use crate::sys::peer as sys;
@@ -41,6 +41,10 @@ pub enum Form {
 
 impl Listening for Listener {
     type Stream = Stream;
+}
+
+impl Accepting for Listener {
+    type Connected = Stream;
     type Form = Form;
 
     fn form(&self) -> Form {

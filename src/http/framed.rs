@@ -9,7 +9,7 @@
 //! `into_parts` (it has no answer while a request is in progress).
 
 use super::conn::{Conn, Half, Length, Stage};
-use super::info::ConnectInfo;
+use super::info::ConnectionInfo;
 use super::scan;
 use super::transport::{HttpVersion, Transport};
 use crate::drain::Guard;
@@ -81,8 +81,8 @@ impl<T: Transport> Framed<T> {
     }
 
     /// Returns what requests shall know of the connection.
-    pub(super) fn info(&self) -> ConnectInfo {
-        ConnectInfo::new(
+    pub(super) fn info(&self) -> ConnectionInfo {
+        ConnectionInfo::new(
             self.conn.peer,
             self.conn.drain.signal(),
             #[cfg(feature = "tls")]

@@ -9,9 +9,9 @@ use std::sync::Arc;
 ///
 /// ```
 /// use axum::{Extension, Router, routing::get};
-/// use handover::http::ConnectInfo;
+/// use handover::http::ConnectionInfo;
 ///
-/// async fn whoami(Extension(info): Extension<ConnectInfo>) -> String {
+/// async fn whoami(Extension(info): Extension<ConnectionInfo>) -> String {
 ///     format!("{}\n", info.peer())
 /// }
 /// let router: Router = Router::new().route("/whoami", get(whoami));
@@ -19,21 +19,21 @@ use std::sync::Arc;
 // One value behind one pointer: each more that is inserted by itself costs a request one more
 // allocation, 1 % of a small one.
 #[derive(Debug, Clone)]
-pub struct ConnectInfo {
-    inner: Arc<ConnectInner>,
+pub struct ConnectionInfo {
+    inner: Arc<ConnectionInner>,
 }
 
 #[derive(Debug)]
-struct ConnectInner {
+struct ConnectionInner {
     peer: Peer,
     drain: DrainSignal,
     #[cfg(feature = "tls")]
     tls: Option<TlsInfo>,
 }
 
-impl ConnectInfo {
+impl ConnectionInfo {
     pub(super) fn new(peer: Peer, drain: DrainSignal, #[cfg(feature = "tls")] tls: Option<TlsInfo>) -> Self {
-        let inner = ConnectInner {
+        let inner = ConnectionInner {
             peer,
             drain,
             #[cfg(feature = "tls")]

@@ -1,7 +1,6 @@
 //! The service as hyper sees it: each request is known from its call to the end of its reply.
 
 use super::conn::Conn;
-use super::info::ConnectInfo;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -21,12 +20,8 @@ pub(super) struct Observed<S> {
 }
 
 impl<S> Observed<S> {
-    /// Wraps a service; `info` is what each request gets besides.
-    pub(super) fn new(service: S, conn: Arc<Conn>, info: Option<ConnectInfo>) -> Self {
-        let mut extensions = Extensions::new();
-        if let Some(info) = info {
-            extensions.insert(info);
-        }
+    /// Wraps a service; the extensions are what each request gets besides.
+    pub(super) fn new(service: S, conn: Arc<Conn>, extensions: Extensions) -> Self {
         Self { service, conn, extensions }
     }
 }

@@ -1,10 +1,24 @@
 //! What can be set of an HTTP server.
 
+use super::info::ConnectionInfo;
 use crate::error::{Error, Kind, Result};
+use http::Extensions;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of an HTTP server; the defaults are right for most.
-#[derive(Debug, Clone, Copy)]
+///
+/// ```no_run
+/// # fn example(service: &handover::Service, router: axum::Router) -> handover::Result<()> {
+/// use handover::http::HttpOptions;
+///
+/// service.serve_http_with("http", HttpOptions::new().max_connections(10_000), router)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
 pub struct HttpOptions {
     pub(super) header_read_timeout: Duration,
     pub(super) keep_alive_timeout: Duration,
@@ -13,7 +27,20 @@ pub struct HttpOptions {
     pub(super) max_connections: Option<usize>,
     pub(super) keep_alive: bool,
     pub(super) tcp_nodelay: bool,
-    pub(super) connect_info: bool,
+    pub(super) connection_info: bool,
+    on_connect: Vec<OnConnect>,
+}
+
+type OnConnectFn = dyn Fn(&ConnectionInfo, &mut Extensions) + Send + Sync;
+
+/// A function of the application.
+#[derive(Clone)]
+struct OnConnect(Arc<OnConnectFn>);
+
+impl fmt::Debug for OnConnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnConnect")
+    }
 }
 
 impl HttpOptions {
@@ -95,13 +122,84 @@ impl HttpOptions {
         self
     }
 
-    /// Sets whether each request has a [`ConnectInfo`](super::ConnectInfo) in its extensions.
+    /// Sets whether each request has a [`ConnectionInfo`](super::ConnectionInfo) in its extensions.
     /// Without it, a handler knows neither its peer nor the beginning of a drain, and a small
     /// HTTP/2 request takes some 3 % less of a processor. The default is `true`.
     #[must_use]
-    pub fn connect_info(mut self, connect_info: bool) -> Self {
-        self.connect_info = connect_info;
+    pub fn connection_info(mut self, connection_info: bool) -> Self {
+        self.connection_info = connection_info;
         self
+    }
+
+    /// Puts the address of a TCP client into the extensions of each of its requests, as what this
+    /// function makes of it. By default it is only in the [`ConnectionInfo`].
+    ///
+    /// So axum's own extractor works:
+    ///
+    /// ```no_run
+    /// use axum::{Router, extract::ConnectInfo, routing::get};
+    /// use handover::http::HttpOptions;
+    /// use std::net::SocketAddr;
+    ///
+    /// async fn whoami(ConnectInfo(client): ConnectInfo<SocketAddr>) -> String {
+    ///     format!("{client}\n")
+    /// }
+    /// # fn example(service: &handover::Service) -> handover::Result<()> {
+    /// let router = Router::new().route("/whoami", get(whoami));
+    /// service.serve_http_with("http", HttpOptions::new().with_address(ConnectInfo), router)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A client of a Unix socket has no address, and its requests get nothing: for them there is
+    /// [`on_connect`](Self::on_connect).
+    #[must_use]
+    pub fn with_address<T: Clone + Send + Sync + 'static>(
+        self,
+        wrap: impl Fn(SocketAddr) -> T + Send + Sync + 'static,
+    ) -> Self {
+        self.on_connect(move |info, extensions| {
+            if let Some(address) = info.peer().address() {
+                extensions.insert(wrap(address));
+            }
+        })
+    }
+
+    /// Gives all requests of a connection what this function puts into the extensions. It is called
+    /// once for each connection, after the TLS handshake and before the first request; each request
+    /// gets a clone. There may be several, which are called in the order that they were given. By
+    /// default there is nothing but the [`ConnectionInfo`].
+    ///
+    /// ```
+    /// use axum::extract::ConnectInfo;
+    /// use handover::{drain::Peer, http::HttpOptions};
+    ///
+    /// // For handlers that take a `ConnectInfo<Peer>`: clients of TCP and of Unix sockets alike.
+    /// let options = HttpOptions::new().on_connect(|info, extensions| {
+    ///     extensions.insert(ConnectInfo(info.peer()));
+    /// });
+    /// # drop(options);
+    /// ```
+    #[must_use]
+    pub fn on_connect(mut self, extend: impl Fn(&ConnectionInfo, &mut Extensions) + Send + Sync + 'static) -> Self {
+        self.on_connect.push(OnConnect(Arc::new(extend)));
+        self
+    }
+
+    /// Returns what each request of a connection gets.
+    pub(super) fn extensions(&self, info: impl FnOnce() -> ConnectionInfo) -> Extensions {
+        let mut extensions = Extensions::new();
+        if !self.connection_info && self.on_connect.is_empty() {
+            return extensions;
+        }
+        let info = info();
+        for OnConnect(extend) in &self.on_connect {
+            extend(&info, &mut extensions);
+        }
+        if self.connection_info {
+            extensions.insert(info);
+        }
+        extensions
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -132,7 +230,8 @@ impl Default for HttpOptions {
             max_connections: None,
             keep_alive: true,
             tcp_nodelay: true,
-            connect_info: true,
+            connection_info: true,
+            on_connect: Vec::new(),
         }
     }
 }

@@ -3,15 +3,12 @@
 use super::conn::Conn;
 use super::framed::Framed;
 use super::options::HttpOptions;
-use super::task::{self, BoxError};
+use super::service::HttpService;
+use super::task;
 use crate::drain::{Accepted, Acceptor, Drain, Limit};
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 use crate::systemd::activation::Listener;
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 
 impl Service {
@@ -19,50 +16,27 @@ impl Service {
     ///
     /// Accepting starts when the service is ready. Connections are counted and drained.
     ///
+    /// ```no_run
+    /// # fn example(service: &handover::Service) -> handover::Result<()> {
+    /// use axum::{Router, routing::get};
+    ///
+    /// service.serve_http("http", Router::new().route("/", get(|| async { "hello\n" })))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// It fails as [`listeners`](Self::listeners) does; and outside of a tokio runtime.
-    pub fn serve_http<S, B>(&self, name: &str, service: S) -> Result<()>
-    where
-        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        self.serve_http_with(name, service, HttpOptions::default())
+    pub fn serve_http(&self, name: &str, service: impl HttpService) -> Result<()> {
+        self.serve_http_with(name, HttpOptions::default(), service)
     }
 
     /// Serves HTTP as [`serve_http`](Self::serve_http) does, with settings.
     ///
     /// # Errors
     /// It fails as [`serve_http`](Self::serve_http) does; and with a setting that cannot work.
-    pub fn serve_http_with<S, B>(&self, name: &str, service: S, options: HttpOptions) -> Result<()>
-    where
-        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        serve(self.drain(), name, self.listeners(name)?, service, options)
-    }
-
-    /// Serves HTTP as [`serve_http`](Self::serve_http) does, with hyper's own kind of service.
-    ///
-    /// # Errors
-    /// It fails as [`serve_http`](Self::serve_http) does.
-    pub fn serve_hyper<S, B>(&self, name: &str, service: S) -> Result<()>
-    where
-        S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        serve_hyper(self.drain(), name, self.listeners(name)?, service, HttpOptions::default())
+    pub fn serve_http_with(&self, name: &str, options: HttpOptions, service: impl HttpService) -> Result<()> {
+        serve(self.drain(), name, self.listeners(name)?, options, service)
     }
 }
 
@@ -74,13 +48,14 @@ impl Service {
 /// ```
 /// # async fn example() -> handover::Result<()> {
 /// use axum::{Router, routing::get};
+/// use handover::drain::Drain;
 /// use handover::http::{self, HttpOptions};
-/// use handover::{Drain, systemd::activation};
+/// use handover::systemd::activation;
 /// use std::time::Duration;
 ///
 /// let drain = Drain::new();
 /// let router = Router::new().route("/", get(|| async { "hello" }));
-/// http::serve(&drain, "http", activation::bind("127.0.0.1:0")?, router, HttpOptions::new())?;
+/// http::serve(&drain, "http", activation::bind("127.0.0.1:0")?, HttpOptions::new(), router)?;
 /// drain.accept(true);
 /// // ... and in the end
 /// drain.begin(Duration::from_secs(5));
@@ -96,44 +71,20 @@ impl Service {
 ///
 /// # Errors
 /// Outside of a tokio runtime, and with a setting that cannot work.
-pub fn serve<S, B>(drain: &Drain, name: &str, listeners: Vec<Listener>, service: S, options: HttpOptions) -> Result<()>
-where
-    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    serve_hyper(drain, name, listeners, TowerToHyperService::new(service), options)
-}
-
-/// Serves HTTP as [`serve`] does, with hyper's own kind of service.
-///
-/// # Errors
-/// It fails as [`serve`] does.
-pub fn serve_hyper<S, B>(
+pub fn serve(
     drain: &Drain,
     name: &str,
     listeners: Vec<Listener>,
-    service: S,
     options: HttpOptions,
-) -> Result<()>
-where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+    service: impl HttpService,
+) -> Result<()> {
     let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
-    let drain = drain.clone();
+    let (drain, options, service) = (drain.clone(), Arc::new(options), service.into_hyper());
     accept(&runtime, acceptors, move |Accepted { stream, peer, entering }, name| {
         let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive));
         let guard = entering.track(Arc::clone(&conn) as _);
         let framed = Framed::new(stream, Arc::clone(&conn), guard);
-        task::connection(framed, conn, service.clone(), options)
+        task::connection(framed, conn, service.clone(), Arc::clone(&options))
     });
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::observe::Observed;
 use super::options::HttpOptions;
 use super::transport::{HttpVersion, Transport};
 use crate::drain::later;
+use crate::error::BoxError;
 use crate::metrics::Protocol;
 use http::{Request, Response};
 use http_body::Body;
@@ -14,7 +15,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -32,9 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Pipelined requests that are answered before other connections get their turn.
 const ROUNDS: usize = 16;
 
-pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
-
-pub(super) async fn connection<T, S, B>(mut framed: Framed<T>, conn: Arc<Conn>, service: S, options: HttpOptions)
+pub(super) async fn connection<T, S, B>(mut framed: Framed<T>, conn: Arc<Conn>, service: S, options: Arc<HttpOptions>)
 where
     T: Transport,
     S: Service<Request<Incoming>, Response = Response<B>>,
@@ -53,8 +51,7 @@ where
         Ok(Some(HttpVersion::Http2)) => conn.speaks(Protocol::Http2),
         Ok(None) | Err(_) => {}
     }
-    let info = options.connect_info.then(|| framed.info());
-    let service = Observed::new(service, Arc::clone(&conn), info);
+    let service = Observed::new(service, Arc::clone(&conn), options.extensions(|| framed.info()));
     let result = match protocol {
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),

@@ -4,7 +4,8 @@ use super::conn::Conn;
 use super::framed::Framed;
 use super::options::HttpOptions;
 use super::serve::{accept, prepare};
-use super::task::{self, BoxError};
+use super::service::HttpService;
+use super::task;
 use super::transport::{HttpVersion, Transport};
 use crate::drain::Drain;
 use crate::error::Result;
@@ -12,10 +13,6 @@ use crate::service::Service;
 use crate::sys::look::Look;
 use crate::systemd::activation::Listener;
 use crate::tls::{Tls, TlsInfo, TlsStream};
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 
 impl Service {
@@ -25,7 +22,7 @@ impl Service {
     /// As [`serve_http`](Self::serve_http), and session tickets are [shared](Tls::share_tickets)
     /// with the generations to come, unless clients are
     /// [verified](crate::tls::TlsOptions::client_verifier): each generation does that for itself.
-    /// Handlers find [`TlsInfo`] in the request's [`ConnectInfo`](super::ConnectInfo::tls).
+    /// Handlers find [`TlsInfo`] in the request's [`ConnectionInfo`](super::ConnectionInfo::tls).
     ///
     /// ```no_run
     /// use axum::{Router, routing::get};
@@ -35,38 +32,28 @@ impl Service {
     /// # async fn main() -> handover::Result<()> {
     /// let service = handover::Service::builder().listen("https", "127.0.0.1:8443").start()?;
     /// let tls = Tls::from_files("/etc/ssl/example/fullchain.pem", "/etc/ssl/example/privkey.pem")?;
-    /// service.serve_https("https", Router::new().route("/", get(|| async { "hello\n" })), &tls)?;
+    /// service.serve_https("https", &tls, Router::new().route("/", get(|| async { "hello\n" })))?;
     /// service.run().await
     /// # }
     /// ```
     ///
     /// # Errors
     /// It fails as [`serve_http`](Self::serve_http) does.
-    pub fn serve_https<S, B>(&self, name: &str, service: S, tls: &Tls) -> Result<()>
-    where
-        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        self.serve_https_with(name, service, tls, HttpOptions::default())
+    pub fn serve_https(&self, name: &str, tls: &Tls, service: impl HttpService) -> Result<()> {
+        self.serve_https_with(name, tls, HttpOptions::default(), service)
     }
 
     /// Serves HTTPS as [`serve_https`](Self::serve_https) does, with settings.
     ///
     /// # Errors
     /// It fails as [`serve_https`](Self::serve_https) does; and with a setting that cannot work.
-    pub fn serve_https_with<S, B>(&self, name: &str, service: S, tls: &Tls, options: HttpOptions) -> Result<()>
-    where
-        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    pub fn serve_https_with(
+        &self,
+        name: &str,
+        tls: &Tls,
+        options: HttpOptions,
+        service: impl HttpService,
+    ) -> Result<()> {
         let listeners = self.listeners(name)?;
         if tls.may_share_tickets()
             && let Err(error) = tls.share_tickets(self.states())
@@ -74,7 +61,7 @@ impl Service {
             // worth a full handshake to each client, and no more
             tracing::warn!(%error, "the keys of session tickets are not shared with other generations yet");
         }
-        serve_tls(self.drain(), name, listeners, service, tls, options)
+        serve_tls(self.drain(), name, listeners, tls, options, service)
     }
 }
 
@@ -83,50 +70,19 @@ impl Service {
 ///
 /// # Errors
 /// It fails as [`serve`](super::serve) does.
-pub fn serve_tls<S, B>(
+pub fn serve_tls(
     drain: &Drain,
     name: &str,
     listeners: Vec<Listener>,
-    service: S,
     tls: &Tls,
     options: HttpOptions,
-) -> Result<()>
-where
-    S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    serve_hyper_tls(drain, name, listeners, TowerToHyperService::new(service), tls, options)
-}
-
-/// Serves HTTPS as [`serve_tls`] does, with hyper's own kind of service.
-///
-/// # Errors
-/// It fails as [`serve`](super::serve) does.
-pub fn serve_hyper_tls<S, B>(
-    drain: &Drain,
-    name: &str,
-    listeners: Vec<Listener>,
-    service: S,
-    tls: &Tls,
-    options: HttpOptions,
-) -> Result<()>
-where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+    service: impl HttpService,
+) -> Result<()> {
     let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
     tls.serves_for(drain);
-    let (drain, tls) = (drain.clone(), tls.clone());
+    let (drain, tls, options, service) = (drain.clone(), tls.clone(), Arc::new(options), service.into_hyper());
     accept(&runtime, acceptors, move |accepted, name| {
-        let (drain, tls, service) = (drain.clone(), tls.clone(), service.clone());
+        let (drain, tls, options, service) = (drain.clone(), tls.clone(), Arc::clone(&options), service.clone());
         async move {
             let peer = accepted.peer();
             let what = format!("{name}: {peer}");

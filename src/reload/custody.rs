@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::error::Result;
-use crate::state::States;
+use crate::state::{States, may_wait};
 use crate::systemd::fdstore::{Changes, FdStore, STORE_TIMEOUT, Snapshot, Synced, zip};
 
 type StoreChange = Box<dyn FnOnce(&FdStore) + Send>;
@@ -81,7 +81,7 @@ impl Custody {
         }
         let (store, states) = (self.store.clone(), self.states.clone());
         let offered = tokio::task::spawn_blocking(move || {
-            states.prepare()?;
+            may_wait(|| states.prepare())?;
             if first { store.offer() } else { Ok(()) }
         });
         match tokio::time::timeout(STORE_TIMEOUT, offered).await {
@@ -243,7 +243,7 @@ impl Keeper {
             while let Some(change) = waiting.recv().await {
                 let store = store.clone();
                 // One that panicked has said so itself; its reload runs into its timeout.
-                let _ = tokio::task::spawn_blocking(move || change(&store)).await;
+                let _ = tokio::task::spawn_blocking(move || may_wait(|| change(&store))).await;
                 left.fetch_sub(1, Ordering::Relaxed);
             }
         });

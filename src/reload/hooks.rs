@@ -14,6 +14,9 @@
 //! | [`When::BeforeExit`] | the exit of the process, or until one more signal to stop | reported |
 //! | all others | nothing | reported |
 //!
+//! Their errors are [`BoxError`]s, so that `?` works on whatever a hook calls; the journal and the
+//! reload's reason have the error with all of its sources.
+//!
 //! The hooks of the last two rows are called one after the other, in the order of events. A stop
 //! never waits for the hooks of a reload: the reload is given up, whatever they say later.
 
@@ -30,6 +33,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::drain::FAR;
+use crate::error::{BoxError, in_full};
 use crate::generation::Origin;
 use crate::settings::signals::Signal;
 
@@ -164,7 +168,7 @@ impl Launch {
     }
 }
 
-type Running<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
+type Running<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// A function of the application, to be called with an `E`.
 ///
@@ -172,11 +176,14 @@ type Running<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
 /// use std::time::Duration;
 /// use handover::service::hooks::{Event, Hook, Launch, When};
 ///
-/// # async fn check_config() -> Result<(), String> { Ok(()) }
+/// let check_config = |_| async {
+///     let text = tokio::fs::read_to_string("/etc/web.toml").await?; // an io::Error is a veto
+///     if text.is_empty() { Err("/etc/web.toml is empty".into()) } else { Ok(()) }
+/// };
 /// let builder = handover::Service::builder()
-///     .on(When::BeforeReload, Hook::new(|_| check_config()).timeout(Duration::from_secs(5)))
+///     .on(When::BeforeReload, Hook::new(check_config).timeout(Duration::from_secs(5)))
 ///     .on(When::RolledBack, Hook::new(|event: Event| async move {
-///         Err(format!("nobody was told of {:?}", event.reason))
+///         Err(format!("nobody was told of {:?}", event.reason).into())
 ///     }))
 ///     .before_spawn(Hook::blocking(|launch: Launch| Ok(launch.with_env("COLOUR", "blue"))));
 /// # drop(builder);
@@ -187,29 +194,35 @@ pub struct Hook<E, T = ()> {
 }
 
 impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
-    /// An asynchronous one. It must not block: the service may share its thread.
+    /// Makes an asynchronous one. It must not block: the service may share its thread.
+    ///
+    /// A function with another type of error is called as `|event| async { Ok(function(event).await?) }`.
+    // Rejected: a type parameter `X: Into<BoxError>` for the error. Then such a function could be
+    // given by its name, but `?`, `Err("no".into())` and a bare `Ok(())` would not compile in a
+    // closure, as nothing would say which error they make.
     pub fn new<F, R>(hook: F) -> Self
     where
         F: Fn(E) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<T, String>> + Send + 'static,
+        R: Future<Output = Result<T, BoxError>> + Send + 'static,
     {
         Self { run: Arc::new(move |event| Box::pin(hook(event))), timeout: None }
     }
 
-    /// One that may block: it runs on a thread of its own. If it is over time that thread is left
+    /// Makes one that may block: it runs on a thread of its own. If it is over time that thread is left
     /// alone, and ends with the process.
     pub fn blocking<F>(hook: F) -> Self
     where
-        F: Fn(E) -> Result<T, String> + Send + Sync + 'static,
+        F: Fn(E) -> Result<T, BoxError> + Send + Sync + 'static,
     {
         let hook = Arc::new(hook);
         Self::new(move |event| {
             let hook = Arc::clone(&hook);
-            on_thread(move || hook(event))
+            let over = on_thread(move || hook(event).map_err(|error| in_full(&*error)));
+            async { Ok(over.await?) }
         })
     }
 
-    /// How long it may take. Default: [`Builder::hook_timeout`].
+    /// Sets how long it may take. Default: [`Builder::hook_timeout`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -225,7 +238,7 @@ impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
         // A task of its own: a panic ends that, and nothing else.
         let mut task = tokio::spawn(async move { run(event).await });
         match timeout(limit, &mut task).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => result.map_err(|error| in_full(&*error)),
             Ok(Err(error)) if error.is_panic() => Err(panicked(&*error.into_panic())),
             Ok(Err(_)) => Err("was cancelled".into()),
             Err(_) => {
@@ -288,10 +301,17 @@ mod tests {
     #[tokio::test]
     async fn whatever_a_hook_does_its_caller_gets_a_result() {
         let said = |result: Result<u8, String>| result.unwrap_err();
+        fn no_file() -> std::io::Result<Vec<u8>> {
+            std::fs::read("/no/such/file")
+        }
         assert_eq!(Hook::new(|x: u8| async move { Ok(x + 1) }).call(1, LONG).await, Ok(2));
         assert_eq!(Hook::blocking(|x: u8| Ok(x + 1)).call(1, LONG).await, Ok(2));
         assert_eq!(said(Hook::new(|_: u8| async { Err("no".into()) }).call(1, LONG).await), "no");
         assert_eq!(said(Hook::new(|x: u8| async move { panic!("at {x}") }).call(1, LONG).await), "panicked: at 1");
+        assert!(said(Hook::new(|_: u8| async { Ok(no_file()?[0]) }).call(1, LONG).await).starts_with("No such file"));
+        let listen = |_: u8| Err(crate::Error::os("cannot listen", no_file().unwrap_err()).into());
+        let listens = said(Hook::blocking(listen).call(1, LONG).await);
+        assert_eq!(listens, "cannot listen: No such file or directory (os error 2)");
         let at_once = Hook::<u8, u8>::new(|_| -> std::future::Pending<_> { panic!("at once") });
         assert_eq!(said(at_once.call(1, LONG).await), "panicked: at once");
         assert_eq!(said(Hook::blocking(|_: u8| panic!("there")).call(1, LONG).await), "panicked: there");

@@ -10,13 +10,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::error;
 
+use crate::error::{BoxError, in_full};
 use crate::metrics::Metrics;
 use crate::reload::handle::{RequestSender, ServiceRequest};
 use crate::reload::moment::{Facts, Moment};
 use crate::systemd::notify::{Message, Notifier};
 use crate::systemd::watchdog::Watchdog;
 
-type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+type Checked = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// The application's own idea of being alive.
 #[derive(Clone)]
@@ -124,8 +125,9 @@ async fn vouch(check: Option<&Check>, driver: &RequestSender) -> Result<(), Stri
     tokio::spawn(async {}).await.map_err(|e| format!("the runtime starts no tasks: {e}"))?;
     match check {
         Some(Check(check)) => {
-            let verdict = tokio::spawn(check());
-            verdict.await.unwrap_or_else(|e| Err(format!("the application's check panicked: {e}")))
+            let verdict = tokio::spawn(check()).await;
+            let verdict = verdict.map_err(|e| format!("the application's check panicked: {e}"))?;
+            verdict.map_err(|error| in_full(&*error))
         }
         None => Ok(()),
     }

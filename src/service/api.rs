@@ -55,7 +55,7 @@ impl Service {
         lock(&self.assembly.sockets)
     }
 
-    /// The listening sockets of that name: those that systemd or the previous generation passed, in
+    /// Returns the listening sockets of that name: those that systemd or the previous generation passed, in
     /// their order, else those bound to the address that was given to [`Builder::listen`].
     ///
     /// They are copies: the service keeps its own, so that the next generation can have them.
@@ -67,7 +67,7 @@ impl Service {
         self.sockets().take_as(name)
     }
 
-    /// Fds that outlive this process: systemd's fd store, which comes back after a crash, and over
+    /// Returns the store of fds that outlive this process: systemd's fd store, which comes back after a crash, and over
     /// reloads the next generation. Names are declared with [`Builder::store`].
     ///
     /// One generation at a time can change it, because systemd listens to the main process alone.
@@ -95,8 +95,8 @@ impl Service {
         self.sockets().store().clone()
     }
 
-    /// A value that outlives this process: over reloads, crashes and restarts. See
-    /// [`state`](crate::state).
+    /// Returns a value that outlives this process: over reloads, crashes and restarts. See
+    /// [`state`](crate::state), also for the other kinds of what comes after us.
     ///
     /// Its name needs no declaration. What nobody asks for stays where it is, so that an older
     /// version finds it after a rollback; [`State::remove`] ends it.
@@ -106,7 +106,7 @@ impl Service {
     /// # async fn main() -> handover::Result<()> {
     /// let service = handover::Service::builder().listen("http", "127.0.0.1:8080").start()?;
     /// let visits = service.state::<u64>("visits");
-    /// visits.save(&(visits.load()?.value().unwrap_or(0) + 1))?; // from here on a SIGKILL cannot lose it
+    /// visits.update(|count| *count += 1).await?; // from here on a SIGKILL cannot lose it
     /// # service.run().await
     /// # }
     /// ```
@@ -115,19 +115,19 @@ impl Service {
         self.assembly.states.state(name)
     }
 
-    /// All states of the service, for [`States::raw`].
+    /// Returns all states of the service, for [`States::raw`].
     #[must_use]
     pub fn states(&self) -> &States {
         &self.assembly.states
     }
 
-    /// The open connections of this generation, and whether it accepts.
+    /// Returns the open connections of this generation, and whether it accepts.
     #[must_use]
     pub fn drain(&self) -> &Drain {
         &self.assembly.drain
     }
 
-    /// Starts jobs that a reload and a stop wait for, as they wait for connections. See
+    /// Returns what starts jobs that a reload and a stop wait for, as they wait for connections. See
     /// [`jobs`](crate::jobs).
     ///
     /// ```no_run
@@ -152,20 +152,20 @@ impl Service {
         self.assembly.jobs.clone()
     }
 
-    /// The number of this generation. The first start of a service, and each restart, has 1.
+    /// Returns the number of this generation. The first start of a service, and each restart, has 1.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.assembly.number
     }
 
-    /// What the previous generation's [`Builder::handover_state`] returned; `None` on a first
-    /// start, after a crash, or if it had none.
+    /// Returns what the previous generation's [`Builder::handover_bytes`] returned; `None` on a
+    /// first start, after a crash, or if it had none.
     #[must_use]
-    pub fn inherited_state(&self) -> Option<&[u8]> {
+    pub fn handover_bytes(&self) -> Option<&[u8]> {
         self.assembly.inherited.as_ref()?.state.as_deref()
     }
 
-    /// To reload or stop from elsewhere in the program.
+    /// Returns a handle, to reload or stop from elsewhere in the program.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(self.assembly.requests.clone(), self.assembly.listeners.clone())
@@ -183,11 +183,13 @@ impl Service {
         Moment::Failed.log(&Facts { generation, detail, ..Facts::default() });
     }
 
-    /// Says that the service is ready, and runs it: watchdog pings, SIGHUP → reload, SIGTERM or
-    /// SIGINT → stop (twice: cut what is left), SIGQUIT → cut what is left now, or what the
-    /// [`SignalMap`](signals::SignalMap) says. Returns when this generation is over, because the
-    /// service stopped or because it handed over and has drained; `main` should then return. After
-    /// a handover the threads of this process have the scheduling policy `SCHED_IDLE` by then, so
+    /// Says that the service is ready, lets it accept, and returns when this generation is over:
+    /// because the service stopped, or because it handed over and has drained. `main` should then
+    /// return.
+    ///
+    /// Meanwhile it pings the watchdog and answers signals: SIGHUP → reload, SIGTERM or SIGINT →
+    /// stop (twice: cut what is left), SIGQUIT → cut what is left now, or what the
+    /// [`SignalMap`](signals::SignalMap) says. After a handover the threads of this process have the scheduling policy `SCHED_IDLE` by then, so
     /// that what it does last, and freeing its memory, takes no processor from the new one (not in
     /// a unit with `SystemCallFilter=`, which might forbid it).
     ///

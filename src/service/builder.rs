@@ -10,7 +10,7 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 
 use crate::drain::Drain;
-use crate::error::{Error, Kind, Result};
+use crate::error::{BoxError, Error, Kind, Result};
 use crate::generation::{Inherited, Origin};
 use crate::jobs::Jobs;
 use crate::reload::history::History;
@@ -155,27 +155,51 @@ impl Builder {
 
     /// Pings the watchdog only while this check says `Ok`. It is asked at every ping (at 40 % of
     /// `WatchdogSec=`), and must answer before the next one. Without a watchdog it is never asked.
+    /// The journal has its error, with all sources.
+    ///
+    /// ```
+    /// let builder = handover::Service::builder().health(|| async {
+    ///     tokio::net::TcpStream::connect("127.0.0.1:5432").await?; // the database
+    ///     Ok(())
+    /// });
+    /// # drop(builder);
+    /// ```
     pub fn health<F, R>(mut self, check: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
-        R: Future<Output = std::result::Result<(), String>> + Send + 'static,
+        R: Future<Output = std::result::Result<(), BoxError>> + Send + 'static,
     {
         self.check = Some(Check(Arc::new(move || Box::pin(check()))));
         self
     }
 
-    /// Gives the next generation bytes, for its [`Service::inherited_state`]. The function is
-    /// called when that generation is started. It may block: it runs on a thread of its own, within
-    /// the ready timeout.
-    pub fn handover_state(mut self, state: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
+    /// Hands bytes over to the next generation, which has them from
+    /// [`Service::handover_bytes`]. The function is called when that generation is started. It may
+    /// block: it runs on a thread of its own, within the ready timeout.
+    ///
+    /// They are a parting word, good for a reload only: what shall outlive a crash, too, is a
+    /// [state](crate::state).
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> handover::Result<()> {
+    /// let service = handover::Service::builder().handover_bytes(|| b"warm keys".to_vec()).start()?;
+    /// if let Some(bytes) = service.handover_bytes() {
+    ///     println!("the previous generation says {}", String::from_utf8_lossy(bytes));
+    /// }
+    /// # service.run().await
+    /// # }
+    /// ```
+    pub fn handover_bytes(mut self, state: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
         self.state = Some(StateFn(Arc::new(state)));
         self
     }
 
-    /// Installs the signal handlers, and takes the sockets: from systemd, from the previous
-    /// generation, or by binding.
+    /// Takes the service's sockets, from systemd, from the previous generation or by binding, and
+    /// installs its signal handlers. Nothing is served yet, and nobody is told that it is ready:
+    /// [`Service::run`] does both.
     ///
-    /// To be called once in a process, early, within a tokio runtime with I/O and time enabled.
+    /// It does not block for longer than that takes. To be called once in a process, early, within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: the environment (`LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`,

@@ -35,14 +35,14 @@ impl Service {
         H: Fn(Datagram) -> F + Send + Sync + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        self.serve_datagrams_with(name, &DatagramOptions::default(), handler)
+        self.serve_datagrams_with(name, DatagramOptions::default(), handler)
     }
 
-    /// [`serve_datagrams`](Self::serve_datagrams) with settings.
+    /// Serves datagrams as [`serve_datagrams`](Self::serve_datagrams) does, with settings.
     ///
     /// # Errors
     /// As [`serve_datagrams`](Self::serve_datagrams); and a setting that cannot work.
-    pub fn serve_datagrams_with<H, F>(&self, name: &str, options: &DatagramOptions, handler: H) -> Result<()>
+    pub fn serve_datagrams_with<H, F>(&self, name: &str, options: DatagramOptions, handler: H) -> Result<()>
     where
         H: Fn(Datagram) -> F + Send + Sync + 'static,
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -51,7 +51,7 @@ impl Service {
         serve_datagrams(self.drain(), name, sockets, options, handler)
     }
 
-    /// Receives from the sockets of that name, each on its own: UDP and Unix datagram sockets,
+    /// Returns a receiver for each of the sockets of that name: UDP and Unix datagram sockets,
     /// FIFOs, message queues and netlink sockets.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Service {
         sockets.into_iter().map(|socket| Datagrams::new(self.drain(), name, socket)).collect()
     }
 
-    /// Receives from the UDP sockets of that name, each on its own, for protocols that have
+    /// Returns a receiver for each of the UDP sockets of that name, for protocols that have
     /// connections: a datagram whose flow an older generation has open goes there. See [`Flows`].
     ///
     /// # Errors
@@ -84,10 +84,10 @@ impl Service {
         Ok(all)
     }
 
-    /// Whatever was passed under that name, of any kind, as copies: the service keeps its own, so
+    /// Returns whatever was passed under that name, of any kind, as copies: the service keeps its own, so
     /// that the next generation can have them.
     ///
-    /// There is no gate: whoever reads must listen to [`Drain::signal`](crate::Drain::signal)
+    /// There is no gate: whoever reads must listen to [`Drain::signal`](crate::drain::Drain::signal)
     /// itself.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ impl Service {
         self.serve_stream_with(name, StreamOptions::default(), handler)
     }
 
-    /// [`serve_stream`](Self::serve_stream) with settings.
+    /// Serves connections as [`serve_stream`](Self::serve_stream) does, with settings.
     ///
     /// # Errors
     /// As [`serve_stream`](Self::serve_stream); and a setting that cannot work.
@@ -54,7 +54,7 @@ impl Service {
         serve_stream(self.drain(), name, self.listeners(name)?, options, handler)
     }
 
-    /// [`serve_stream`](Self::serve_stream) for Unix sockets that keep packets apart
+    /// Serves connections as [`serve_stream`](Self::serve_stream) does, of Unix sockets that keep packets apart
     /// (`ListenSequentialPacket=`,
     /// [`Builder::listen_seqpacket`](crate::Builder::listen_seqpacket)).
     ///
@@ -83,7 +83,7 @@ impl Service {
         self.serve_seqpacket_with(name, StreamOptions::default(), handler)
     }
 
-    /// [`serve_seqpacket`](Self::serve_seqpacket) with settings.
+    /// Serves connections as [`serve_seqpacket`](Self::serve_seqpacket) does, with settings.
     ///
     /// # Errors
     /// As [`serve_seqpacket`](Self::serve_seqpacket); and a setting that cannot work.
@@ -95,8 +95,8 @@ impl Service {
         serve_stream(self.drain(), name, self.seqpacket_listeners(name)?, options, handler)
     }
 
-    /// The listening seqpacket sockets of that name, as [`listeners`](Self::listeners) has those of
-    /// streams. Accept from them with an [`Acceptor`](crate::Acceptor).
+    /// Returns the listening seqpacket sockets of that name, as [`listeners`](Self::listeners) has those of
+    /// streams. Accept from them with an [`Acceptor`](crate::drain::Acceptor).
     ///
     /// # Errors
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::state::payload::{self, BUFFER, SMALL_BUFFER, StateReader, Writer};
+use crate::state::waiting::Wait;
 use crate::sys::memfd::{self, Lock, Seals};
 use crate::wire::state::{Header, PAGE, PLACES, Page, Payload};
 use nix::sys::stat::fstat;
@@ -119,10 +120,11 @@ impl Cell {
     /// Waits until no other generation has it, or with `exclusive` = false, until none writes.
     pub(super) fn lock(
         self: &Arc<Self>,
-        name: &str,
+        mut wait: Wait<'_>,
         exclusive: bool,
         (deadline, timeout): (Instant, Duration),
     ) -> Result<LockedCell, Trouble> {
+        let name = wait.name;
         let mut pause = FIRST_PAUSE;
         let os = |error| Error::os(format!("the state {name:?} cannot be locked"), error);
         // A blocking F_OFD_SETLKW was rejected: only a signal would end it.
@@ -136,6 +138,7 @@ impl Cell {
                 return Err(Error::new(Kind::Timeout, why).into());
             }
             std::thread::sleep(pause.min(left));
+            wait.goes_on();
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         let hold = Hold(Arc::clone(self));

@@ -1,10 +1,11 @@
 //! One state, as the application has it.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{BoxError, Error, Kind, Result, in_full};
 use crate::state::cell::{CellForm, CellOutput, LockedCell, Trouble};
-use crate::state::outcome::{Loaded, MigrationError, Updated};
+use crate::state::outcome::{Loaded, Updated};
 use crate::state::payload::StateReader;
 use crate::state::turn::{StatePlace, StateTurn};
+use crate::state::waiting::may_wait;
 use crate::systemd::fdstore::Kept;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,10 +19,15 @@ use tracing::warn;
 /// How long a state's JSON may be, unless set otherwise: 4 GiB.
 pub const STATE_LIMIT: u64 = 4 << 30;
 
-type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync>;
+type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, BoxError> + Send + Sync>;
 
 /// A named, versioned state of type `T`. Clones are the same, with one copy of the value between
 /// them.
+///
+/// Every use of it can wait: for other threads, for another generation that holds it, for the
+/// manager. So its methods are asynchronous, and do their work on a thread for blocking calls. Those
+/// that begin with `blocking_` are for programs without a runtime, and for threads of one's own; `f`
+/// may borrow there.
 pub struct State<T> {
     target: StatePlace,
     version: u32,
@@ -73,7 +79,7 @@ impl<T> State<T> {
     #[must_use]
     pub fn migrate(
         mut self,
-        migrate: impl Fn(u32, &mut dyn Read) -> Result<T, MigrationError> + Send + Sync + 'static,
+        migrate: impl Fn(u32, &mut dyn Read) -> Result<T, BoxError> + Send + Sync + 'static,
     ) -> Self {
         self.migrate = Some(Arc::new(migrate));
         self.cache = Arc::default();
@@ -88,11 +94,37 @@ impl<T> State<T> {
 
     /// Removes it, for all generations. It returns false if there was none.
     ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped after it was first polled, the state is removed all the same.
+    ///
     /// # Errors
     ///
     /// It fails as [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove) does.
     /// [`Error::is_timeout`]: another generation holds it.
-    pub fn remove(&self) -> Result<bool> {
+    ///
+    /// # Panics
+    ///
+    /// Without a tokio runtime.
+    pub async fn remove(&self) -> Result<bool>
+    where
+        T: Send + 'static,
+    {
+        let state = self.clone();
+        aside(move || state.blocking_remove()).await
+    }
+
+    /// Removes it as [`remove`](Self::remove) does, and blocks this thread.
+    ///
+    /// # Blocking
+    /// It must not be called on a worker of a tokio runtime: it waits there for as long as others
+    /// hold the state, at most [`States::lock_timeout`](crate::state::States::lock_timeout) (5 s).
+    /// One that waits long on a thread of a runtime is logged.
+    ///
+    /// # Errors
+    ///
+    /// It fails as [`remove`](Self::remove) does.
+    pub fn blocking_remove(&self) -> Result<bool> {
         let mut turn = self.target.enter()?;
         let locked = match turn.lock(true) {
             Ok(locked) => locked,
@@ -124,8 +156,8 @@ impl<T> State<T> {
 }
 
 impl<T: DeserializeOwned> State<T> {
-    /// Loads the newest value that was saved, by any generation. To read 1 GiB takes seconds and
-    /// blocks, and who wants to change it meanwhile waits.
+    /// Loads the newest value that was saved, by any generation. To read 1 GiB takes seconds, and
+    /// who wants to change it meanwhile waits.
     ///
     /// # Errors
     ///
@@ -135,7 +167,29 @@ impl<T: DeserializeOwned> State<T> {
     /// - There is no fd left, or no `/proc`.
     ///
     /// What is wrong with a state is no error, but [`Loaded::Damaged`].
-    pub fn load(&self) -> Result<Loaded<T>> {
+    ///
+    /// # Panics
+    ///
+    /// Without a tokio runtime.
+    pub async fn load(&self) -> Result<Loaded<T>>
+    where
+        T: Send + 'static,
+    {
+        let state = self.clone();
+        aside(move || state.blocking_load()).await
+    }
+
+    /// Loads as [`load`](Self::load) does, and blocks this thread.
+    ///
+    /// # Blocking
+    /// It must not be called on a worker of a tokio runtime: it waits there for as long as others
+    /// hold the state, at most [`States::lock_timeout`](crate::state::States::lock_timeout) (5 s).
+    /// One that waits long on a thread of a runtime is logged.
+    ///
+    /// # Errors
+    ///
+    /// It fails as [`load`](Self::load) does.
+    pub fn blocking_load(&self) -> Result<Loaded<T>> {
         let mut turn = self.target.enter()?;
         let found = turn.lock(false).and_then(|locked| match locked {
             Some(locked) => self.value(&locked).map(|value| match value {
@@ -190,7 +244,9 @@ impl<T: DeserializeOwned> State<T> {
         let Some(migrate) = &self.migrate else { return Ok(FoundValue::Older(version, reader)) };
         match migrate(version, &mut BufReader::new(&mut reader)) {
             Ok(value) => Ok(FoundValue::Migrated(value, version)),
-            Err(e) => Err(Trouble::Damaged(format!("is of version {version}, and its migration failed: {e}"))),
+            Err(e) => {
+                Err(Trouble::Damaged(format!("is of version {version}, and its migration failed: {}", in_full(&*e))))
+            }
         }
     }
 
@@ -232,15 +288,37 @@ impl<T: DeserializeOwned + Default> State<T> {
     /// read again only when it has changed. Where there is none, or a damaged one, which is then
     /// put aside, it is the default.
     ///
-    /// `f` holds the lock: other threads of this process wait meanwhile, and who wants to change
-    /// it.
+    /// `f` runs on a thread for blocking calls, and holds the lock: others of this process wait
+    /// meanwhile, and who wants to change it.
     ///
     /// # Errors
     ///
     /// It fails as [`load`](Self::load) does. [`Error::is_state`]: it is of a newer version, or of
     /// an older one, and there is no [`migrate`](Self::migrate). Damage that cannot be put aside is
     /// an error as well.
-    pub fn read<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R> {
+    ///
+    /// # Panics
+    ///
+    /// When `f` does, and without a tokio runtime.
+    pub async fn read<R: Send + 'static>(&self, f: impl FnOnce(&T) -> R + Send + 'static) -> Result<R>
+    where
+        T: Send + 'static,
+    {
+        let state = self.clone();
+        aside(move || state.blocking_read(f)).await
+    }
+
+    /// Reads as [`read`](Self::read) does, and blocks this thread, on which it calls `f`.
+    ///
+    /// # Blocking
+    /// It must not be called on a worker of a tokio runtime: it waits there for as long as others
+    /// hold the state, at most [`States::lock_timeout`](crate::state::States::lock_timeout) (5 s).
+    /// One that waits long on a thread of a runtime is logged.
+    ///
+    /// # Errors
+    ///
+    /// It fails as [`read`](Self::read) does.
+    pub fn blocking_read<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R> {
         let mut turn = self.target.enter()?;
         let (locked, value) = self.begin(&mut turn, false)?;
         let value = value.unwrap_or_default();
@@ -249,24 +327,6 @@ impl<T: DeserializeOwned + Default> State<T> {
             self.remember(&locked, value);
         }
         Ok(result)
-    }
-
-    /// Reads as [`read`](Self::read) does, for a tokio runtime: all of it happens on a thread for
-    /// blocking calls.
-    ///
-    /// # Errors
-    ///
-    /// It fails as [`read`](Self::read) does.
-    ///
-    /// # Panics
-    ///
-    /// When `f` does, and without a tokio runtime.
-    pub async fn read_async<R: Send + 'static>(&self, f: impl FnOnce(&T) -> R + Send + 'static) -> Result<R>
-    where
-        T: Send + 'static,
-    {
-        let state = self.clone();
-        blocking(move || state.read(f)).await
     }
 }
 
@@ -280,10 +340,14 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     /// aside, `f` begins with the default; with an older version it begins with what
     /// [`migrate`](Self::migrate) returns.
     ///
-    /// The value stays in the memory of the process, so that the next update only has to write. It
-    /// blocks: for microseconds with a small value, for as long as another generation holds the
-    /// state, and the first time for the manager's answer. `f` holds the lock, and must not use
-    /// this state by another handle: that times out.
+    /// The value stays in the memory of the process, so that the next update only has to write. All
+    /// of it happens on a thread for blocking calls, `f` included: it takes microseconds with a small
+    /// value, as long as another generation holds the state, and the first time the manager's answer.
+    /// `f` holds the lock, and must not use this state by another handle: that times out.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped after it was first polled, the change is done all the same.
     ///
     /// # Errors
     ///
@@ -300,21 +364,76 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     ///
     /// # Panics
     ///
-    /// When `f` does. Then nothing is saved, and all goes on with the value before.
-    pub fn update<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<Updated<R>> {
-        match self.try_update(|value| Ok::<R, Infallible>(f(value)))? {
-            Ok(updated) => Ok(updated),
-            Err(never) => match never {},
-        }
+    /// When `f` does, and without a tokio runtime. Then nothing is saved, and all goes on with the
+    /// value before.
+    pub async fn update<R: Send + 'static>(&self, f: impl FnOnce(&mut T) -> R + Send + 'static) -> Result<Updated<R>>
+    where
+        T: Send + 'static,
+    {
+        let state = self.clone();
+        aside(move || state.blocking_update(f)).await
     }
 
     /// Updates as [`update`](Self::update) does, but when `f` returns an error, which is the inner
     /// one, nothing is saved.
     ///
+    /// # Cancel safety
+    ///
+    /// As that of [`update`](Self::update).
+    ///
     /// # Errors
     ///
     /// It fails as [`update`](Self::update) does.
-    pub fn try_update<R, E>(&self, f: impl FnOnce(&mut T) -> Result<R, E>) -> Result<Result<Updated<R>, E>> {
+    ///
+    /// # Panics
+    ///
+    /// When `f` does, and without a tokio runtime.
+    pub async fn try_update<R, E>(
+        &self,
+        f: impl FnOnce(&mut T) -> Result<R, E> + Send + 'static,
+    ) -> Result<Result<Updated<R>, E>>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        let state = self.clone();
+        aside(move || state.blocking_try_update(f)).await
+    }
+
+    /// Updates as [`update`](Self::update) does, and blocks this thread, on which it calls `f`.
+    ///
+    /// # Blocking
+    /// It must not be called on a worker of a tokio runtime: it waits there for as long as others
+    /// hold the state, at most [`States::lock_timeout`](crate::state::States::lock_timeout) (5 s).
+    /// One that waits long on a thread of a runtime is logged.
+    ///
+    /// # Errors
+    ///
+    /// It fails as [`update`](Self::update) does.
+    ///
+    /// # Panics
+    ///
+    /// When `f` does. Then nothing is saved, and all goes on with the value before.
+    pub fn blocking_update<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<Updated<R>> {
+        match self.blocking_try_update(|value| Ok::<R, Infallible>(f(value)))? {
+            Ok(updated) => Ok(updated),
+            Err(never) => match never {},
+        }
+    }
+
+    /// Updates as [`try_update`](Self::try_update) does, and blocks this thread, on which it calls
+    /// `f`.
+    ///
+    /// # Blocking
+    /// It must not be called on a worker of a tokio runtime: it waits there for as long as others
+    /// hold the state, at most [`States::lock_timeout`](crate::state::States::lock_timeout) (5 s).
+    /// One that waits long on a thread of a runtime is logged.
+    ///
+    /// # Errors
+    ///
+    /// It fails as [`update`](Self::update) does.
+    pub fn blocking_try_update<R, E>(&self, f: impl FnOnce(&mut T) -> Result<R, E>) -> Result<Result<Updated<R>, E>> {
         let mut turn = self.target.enter()?;
         let (locked, value) = self.begin(&mut turn, true)?;
         let mut value = value.unwrap_or_default();
@@ -333,54 +452,16 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
         };
         Ok(Ok(Updated { result, kept }))
     }
-
-    /// Updates as [`update`](Self::update) does, for a tokio runtime: all of it happens on a thread
-    /// for blocking calls.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped after it was first polled, the change is done all the same.
-    ///
-    /// # Errors
-    ///
-    /// It fails as [`update`](Self::update) does.
-    ///
-    /// # Panics
-    ///
-    /// When `f` does, and without a tokio runtime.
-    pub async fn update_async<R: Send + 'static>(
-        &self,
-        f: impl FnOnce(&mut T) -> R + Send + 'static,
-    ) -> Result<Updated<R>>
-    where
-        T: Send + 'static,
-    {
-        let state = self.clone();
-        blocking(move || state.update(f)).await
-    }
 }
 
 impl<T: Serialize> State<T> {
     /// Makes it the value, whatever was there. While two generations live, the last one that saves
     /// wins: to change a part of a value, use [`update`](Self::update).
     ///
-    /// When this returns [`Kept::Stored`], it is there again after any crash.
-    ///
-    /// # Errors
-    ///
-    /// It fails as [`update`](Self::update) does; an older version is replaced also without a
-    /// migration.
-    pub fn save(&self, value: &T) -> Result<Kept> {
-        let ticket = self.ticket();
-        self.target.publish(&self.form(), ticket, |output| serde_json::to_writer(output, value))
-    }
-
-    /// Saves as [`save`](Self::save) does, for a tokio runtime: the value is serialized here, which
-    /// takes as long as it takes and needs memory for the JSON, and written on a thread for
-    /// blocking calls.
-    ///
-    /// Of several saves at the same time, the last one that was begun wins. The others then mean
-    /// that this value, or a newer one, is kept.
+    /// When this returns [`Kept::Stored`], it is there again after any crash. The value is
+    /// serialized here, which takes as long as it takes and needs memory for the JSON, and written
+    /// on a thread for blocking calls. Of several saves at the same time, the last one that was begun
+    /// wins. The others then mean that this value, or a newer one, is kept.
     ///
     /// # Cancel safety
     ///
@@ -388,18 +469,34 @@ impl<T: Serialize> State<T> {
     ///
     /// # Errors
     ///
-    /// It fails as [`save`](Self::save) does.
+    /// It fails as [`update`](Self::update) does; an older version is replaced also without a
+    /// migration.
     ///
     /// # Panics
     ///
     /// Without a tokio runtime.
-    pub async fn save_async(&self, value: &T) -> Result<Kept> {
+    pub async fn save(&self, value: &T) -> Result<Kept> {
         let (ticket, target, form) = (self.ticket(), self.target.clone(), self.form());
         let json = serde_json::to_vec(value).map_err(|e| {
             Error::io(Kind::Invalid, format!("the state {:?} cannot be written as JSON", form.name), e.into())
         })?;
-        blocking(move || target.publish(&form, ticket, |output| output.write_all(&json).map_err(serde_json::Error::io)))
+        aside(move || target.publish(&form, ticket, |output| output.write_all(&json).map_err(serde_json::Error::io)))
             .await
+    }
+
+    /// Saves as [`save`](Self::save) does, without a copy of the JSON, and blocks this thread.
+    ///
+    /// # Blocking
+    /// It must not be called on a worker of a tokio runtime: it waits there for as long as others
+    /// hold the state, at most [`States::lock_timeout`](crate::state::States::lock_timeout) (5 s).
+    /// One that waits long on a thread of a runtime is logged.
+    ///
+    /// # Errors
+    ///
+    /// It fails as [`save`](Self::save) does.
+    pub fn blocking_save(&self, value: &T) -> Result<Kept> {
+        let ticket = self.ticket();
+        self.target.publish(&self.form(), ticket, |output| serde_json::to_writer(output, value))
     }
 
     fn ticket(&self) -> u64 {
@@ -410,8 +507,9 @@ impl<T: Serialize> State<T> {
     }
 }
 
-async fn blocking<R: Send + 'static>(f: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
-    match tokio::task::spawn_blocking(f).await {
+/// Calls it on a thread for blocking calls.
+async fn aside<R: Send + 'static>(f: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    match tokio::task::spawn_blocking(|| may_wait(f)).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(error) => Err(Error::new(Kind::State, format!("the state was not changed: {error}"))),

@@ -18,7 +18,7 @@
 //! let sessions = States::new(store).state::<Sessions>("sessions").version(2).migrate(|_older, reader| {
 //!     Ok(Sessions { count: serde_json::from_reader(reader)? }) // version 1 was only a number
 //! });
-//! let count = sessions.update(|sessions| {
+//! let count = sessions.blocking_update(|sessions| {
 //!     sessions.count += 1;
 //!     sessions.count
 //! })?; // from here on it survives a SIGKILL
@@ -31,6 +31,21 @@
 //! passed to the next generation as the same memory. It has a page with two headers (name, version,
 //! sequence number, where the value is, its length and checksum: CRC-32, which finds damage, not
 //! malice), and the value as JSON.
+//!
+//! In async code it is `sessions.update(|sessions| …).await?`: every use of a state can wait, and the
+//! methods that do it on the spot have names that begin with `blocking_`.
+//!
+//! # Four kinds of what comes after us
+//!
+//! | kind | what it is | where | lives through | who changes it |
+//! |---|---|---|---|---|
+//! | **state** | a value of a serde type, with a version | [`Service::state`](crate::Service::state), [`State`] | reloads and crashes | each generation at any time, the value as a whole |
+//! | **raw state** | memory of a fixed size, mapped by the application | [`States::raw`], [`RawState`] | reloads and crashes | each generation at any time, byte by byte: a crash may leave half of a change |
+//! | **store entry** | an fd: a socket with what waits in it, a file, somebody's memory | [`Service::store`](crate::Service::store), [`FdStore`](crate::systemd::fdstore::FdStore) | reloads and crashes | the main generation alone |
+//! | **handover bytes** | a parting word | [`Builder::handover_bytes`](crate::Builder::handover_bytes) gives, [`Service::handover_bytes`](crate::Service::handover_bytes) has them | one reload | nobody: they are made when the next generation is started |
+//!
+//! The first two are store entries of reserved names, so *crashes* stands for all that keeps the fd
+//! store: see [below](#what-survives). What must survive a reboot belongs on a disk.
 //!
 //! # What a change is
 //!
@@ -84,9 +99,11 @@ mod payload;
 mod raw;
 mod states;
 mod turn;
+mod waiting;
 
 pub use handle::{STATE_LIMIT, State};
-pub use outcome::{Loaded, MigrationError, Updated};
+pub use outcome::{Loaded, Updated};
 pub use payload::StateReader;
 pub use raw::RawState;
 pub use states::{STATE_LOCK_TIMEOUT, States};
+pub(crate) use waiting::may_wait;

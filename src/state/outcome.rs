@@ -3,9 +3,6 @@
 use crate::state::payload::StateReader;
 use crate::systemd::fdstore::Kept;
 
-/// What a migration may fail with.
-pub type MigrationError = Box<dyn std::error::Error + Send + Sync>;
-
 /// What [`State::update`](super::State::update) did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -56,7 +56,7 @@ impl States {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Makes an empty memory for each state of which there is a handle and no value yet, so that
+    /// Makes an empty memory, and blocks meanwhile, for each state of which there is a handle and no value yet, so that
     /// the next generation and this one have the same. It is to be called before the next
     /// generation gets the [entries](FdStore::entries) of the store.
     ///
@@ -73,7 +73,7 @@ impl States {
         })
     }
 
-    /// Settles the states, when no rollback will come any more: gives back the memory that values
+    /// Settles the states, and blocks meanwhile, when no rollback will come any more: gives back the memory that values
     /// of an older version have, and keeps no such values from now on. It is to be called when this
     /// generation is the main one, and the previous one only drains; also by a first generation.
     ///
@@ -93,7 +93,7 @@ impl States {
         })
     }
 
-    /// Restores the states after a rollback: each of which there is a handle, and that the failed
+    /// Restores the states after a rollback, and blocks meanwhile: each of which there is a handle, and that the failed
     /// generation has raised to a newer version, gets back the value that it had before. What was
     /// changed since then is lost, and a warning says how many changes that were.
     ///

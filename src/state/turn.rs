@@ -3,6 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::state::cell::{Cell, CellForm, CellOutput, LockedCell, Trouble};
 use crate::state::naming::{check_name, put_aside};
+use crate::state::waiting::Wait;
 use crate::systemd::fdstore::{FdStore, Kept};
 use crate::systemd::notify::after;
 use crate::wire::store::RESERVED;
@@ -32,6 +33,8 @@ pub(super) struct KnownState {
     pub(super) version: AtomicU32,
     /// Counts the saves.
     pub(super) begun: AtomicU64,
+    /// It was said that a thread of a runtime waits for it.
+    pub(super) held_up: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +76,7 @@ impl StatePlace {
     pub(super) fn enter(&self) -> Result<StateTurn<'_>> {
         check_name(&self.name)?;
         let (deadline, mut place) = (after(self.timeout), self.known.lock());
+        let mut wait = Wait::begin(&self.name, &self.known.held_up);
         while place.taken {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -83,7 +87,9 @@ impl StatePlace {
                 );
                 return Err(Error::new(Kind::Timeout, why));
             }
-            place = self.known.free.wait_timeout(place, left).unwrap_or_else(PoisonError::into_inner).0;
+            let pause = wait.at_most(left);
+            place = self.known.free.wait_timeout(place, pause).unwrap_or_else(PoisonError::into_inner).0;
+            wait.goes_on();
         }
         place.taken = true;
         Ok(StateTurn { target: self, held: std::mem::take(&mut place.held), deadline })
@@ -148,7 +154,8 @@ impl StateTurn<'_> {
     /// Locks the state, if there is one, so that no other generation changes it meanwhile.
     pub(super) fn lock(&mut self, exclusive: bool) -> Result<Option<LockedCell>, Trouble> {
         let Some(cell) = self.cell()? else { return Ok(None) };
-        cell.lock(&self.target.name, exclusive, (self.deadline, self.target.timeout)).map(Some)
+        let StatePlace { name, known, timeout, .. } = self.target;
+        cell.lock(Wait::begin(name, &known.held_up), exclusive, (self.deadline, *timeout)).map(Some)
     }
 
     /// Puts new memory for it into the store.

@@ -17,6 +17,7 @@
 //! }
 //! for listener in listeners {
 //!     println!("listening at {}", listener.local_addr()?);
+//!     // For tokio as it is; for std's `incoming()`: `listener.into_blocking()?`.
 //! }
 //! # Ok(())
 //! # }
@@ -183,7 +184,7 @@ impl Activation {
     }
 
     /// Takes the listening TCP and Unix stream sockets of that name, nonblocking from now on: at
-    /// least one.
+    /// least one. For loops that block see [`Listener::into_blocking`].
     ///
     /// # Errors
     ///

@@ -233,6 +233,10 @@ impl From<Socket> for OwnedFd {
 }
 
 /// A listening stream socket: bound, listening, close-on-exec and nonblocking.
+///
+/// It is as async runtimes need it: `tokio::net::TcpListener::from_std` takes what is in it. Loops
+/// of std's kind, with threads, take what [`into_blocking`](Self::into_blocking) returns: without it
+/// the first `incoming()` ends with `WouldBlock`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listener {
@@ -265,6 +269,39 @@ impl Listener {
             Self::Unix(listener) => listener.local_addr().map(LocalAddr::Unix),
         };
         address.map_err(|error| Error::os("cannot read a listener's address", error))
+    }
+
+    /// Makes accepting from it wait for a client, as std's `incoming()` does elsewhere.
+    ///
+    /// ```no_run
+    /// use handover::systemd::activation::{Listener, bind};
+    /// use std::io::Write as _;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// for listener in bind("127.0.0.1:8080")? {
+    ///     let Listener::Tcp(listener) = listener.into_blocking()? else { continue };
+    ///     for connection in listener.incoming() {
+    ///         connection?.write_all(b"hello\n")?;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Whether it blocks is a property of the socket, not of the fd: it holds for all processes that
+    /// have it. An [`Acceptor`](crate::drain::Acceptor) makes it nonblocking again when it accepts, so
+    /// this is for programs that are not a [`Service`](crate::Service).
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses, which it does not do for a listener.
+    pub fn into_blocking(self) -> Result<Self> {
+        let set = match &self {
+            Self::Tcp(listener) => listener.set_nonblocking(false),
+            Self::Unix(listener) => listener.set_nonblocking(false),
+        };
+        set.map_err(|error| Error::os("cannot make a listener blocking", error))?;
+        Ok(self)
     }
 
     /// Makes a second fd of the same socket.

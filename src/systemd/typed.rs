@@ -22,7 +22,7 @@ pub(crate) const NETLINK: Need = Need::new(&[SocketKind::Netlink], "a netlink so
 pub(crate) const MESSAGE_QUEUE: Need = Need::new(&[SocketKind::MessageQueue], "a message queue", "ListenMessageQueue=");
 /// Admits special files.
 pub(crate) const SPECIAL: Need = Need::new(&[SocketKind::Special], "a special file", "ListenSpecial=");
-/// Admits what [`Datagrams`](crate::Datagrams) receives from.
+/// Admits what [`Datagrams`](crate::drain::Datagrams) receives from.
 pub(crate) const RECEIVED: Need = Need::new(
     &[SocketKind::Udp, SocketKind::UnixDatagram, SocketKind::Fifo, SocketKind::MessageQueue, SocketKind::Netlink],
     "a datagram socket, a fifo, a message queue or a netlink socket",
@@ -34,7 +34,7 @@ const CONNECTED: &[SocketKind] = &[SocketKind::TcpStream, SocketKind::UnixStream
 /// A listening Unix socket that keeps packets apart (`ListenSequentialPacket=`): close-on-exec and
 /// nonblocking.
 ///
-/// An [`Acceptor`](crate::Acceptor) accepts from it.
+/// An [`Acceptor`](crate::drain::Acceptor) accepts from it.
 #[derive(Debug)]
 pub struct SeqpacketListener {
     fd: OwnedFd,
@@ -69,7 +69,7 @@ pub enum PassedConnection {
     Tcp(TcpStream),
     /// A Unix stream.
     Unix(UnixStream),
-    /// A connected Unix seqpacket socket, for [`Seqpacket::new`](crate::Seqpacket::new).
+    /// A connected Unix seqpacket socket, for [`Seqpacket::new`](crate::drain::Seqpacket::new).
     Seqpacket(OwnedFd),
 }
 

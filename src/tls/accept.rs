@@ -26,7 +26,7 @@ const FAILED_LINGER: Duration = Duration::from_secs(2);
 const FAILED_DISCARD: usize = 1 << 20;
 
 impl Tls {
-    /// Does the handshake of a connection that an [`Acceptor`](crate::Acceptor) returned. `what`
+    /// Does the handshake of a connection that an [`Acceptor`](crate::drain::Acceptor) returned. `what`
     /// names the connection if it must be cut; the guard counts it until dropped, and its
     /// [`cut`](Guard::cut) says when that is.
     ///
@@ -36,7 +36,7 @@ impl Tls {
     ///
     /// ```no_run
     /// # async fn example(service: &handover::Service, tls: handover::tls::Tls) -> handover::Result<()> {
-    /// use handover::Acceptor;
+    /// use handover::drain::Acceptor;
     /// use tokio::io::AsyncWriteExt;
     ///
     /// for listener in service.listeners("time")? {

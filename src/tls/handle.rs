@@ -114,6 +114,8 @@ impl Tls {
     /// generations do as well, if tickets are [shared](Self::share_tickets). Tickets that were made
     /// before can still be read.
     ///
+    /// It blocks for as long as another generation holds the keys, at most 5 s.
+    ///
     /// # Errors
     /// [`Error::is_state`]: there are no tickets. As for
     /// [`State::update`](crate::state::State::update), if tickets are shared; then nothing has
@@ -121,7 +123,7 @@ impl Tls {
     pub fn set_ticket_keys(&self, keys: &TicketKeys) -> Result<()> {
         let tickets = self.inner.tickets()?;
         if let Some(share) = self.inner.share() {
-            share.update(|shared| shared.give_way_to(keys))?;
+            share.blocking_update(|shared| shared.give_way_to(keys))?;
         }
         tickets.adopt(keys, pair::now()).map_err(|_| no_random())?;
         self.inner.share_tickets()
@@ -136,6 +138,8 @@ impl Tls {
     /// keys also not by a new generation, which may trust others, or know that the client's
     /// certificate was revoked. Only whether a certificate was asked for, was needed, and the names
     /// of those who may have issued it are part of a ticket, and must be the same.
+    ///
+    /// It blocks for as long as another generation holds the keys, at most 5 s.
     ///
     /// # Errors
     /// [`Error::is_state`]: there are no tickets. As for

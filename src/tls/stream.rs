@@ -58,7 +58,7 @@ impl TlsStream {
     }
 }
 
-/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectInfo`. Cheap
+/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectionInfo`. Cheap
 /// to clone.
 #[derive(Debug, Clone)]
 pub struct TlsInfo {

@@ -120,7 +120,7 @@ impl TlsShared {
         let Some(tickets) = &self.tickets else { return Ok(()) };
         let now = pair::now();
         let Some(share) = self.share() else { return tickets.advance(now).map_err(|_| no_random()) };
-        let shared = share.try_update(|shared| match tickets.meet(shared, now) {
+        let shared = share.blocking_try_update(|shared| match tickets.meet(shared, now) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Ok(())), // nothing to write
             Err(_) => Err(Err(no_random())),

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use handover::drain::{Acceptor, Drain};
 use handover::http::HttpOptions;
+use handover::metrics;
 use handover::systemd::activation::Listener;
-use handover::{Acceptor, Drain, metrics};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -52,7 +53,7 @@ fn serve(name: &str) -> (Drain, SocketAddr) {
         "too late"
     };
     let router = Router::new().route("/", get(|| async { "hello" })).route("/hold", get(hold));
-    handover::http::serve(&drain, name, vec![Listener::Tcp(listener)], router, HttpOptions::new()).unwrap();
+    handover::http::serve(&drain, name, vec![Listener::Tcp(listener)], HttpOptions::new(), router).unwrap();
     drain.accept(true);
     (drain, address)
 }
@@ -118,7 +119,7 @@ async fn an_upgrade_is_the_same_connection() {
             upgrade.on_upgrade(async |mut socket| while let Some(Ok(_)) = socket.recv().await {})
         }),
     );
-    handover::http::serve(&drain, "three", vec![Listener::Tcp(listener)], router, HttpOptions::new()).unwrap();
+    handover::http::serve(&drain, "three", vec![Listener::Tcp(listener)], HttpOptions::new(), router).unwrap();
     drain.accept(true);
     let (socket, _) = tokio_tungstenite::connect_async(format!("ws://{address}/ws")).await.unwrap();
     connections(metrics::ACTIVE, "three", "upgraded", 1).await;
@@ -151,9 +152,13 @@ async fn a_handler_of_streams_is_counted() {
     let address = listener.local_addr().unwrap();
     let drain = Drain::new();
     let listeners = vec![Listener::Tcp(listener)];
-    handover::serve_stream(&drain, "five", listeners, handover::StreamOptions::new(), async |mut connection| {
-        connection.stream.read(&mut [0]).await.map(drop)
-    })
+    handover::drain::serve_stream(
+        &drain,
+        "five",
+        listeners,
+        handover::drain::StreamOptions::new(),
+        async |mut connection| connection.stream.read(&mut [0]).await.map(drop),
+    )
     .unwrap();
     drain.accept(true);
     let client = TcpStream::connect(address).await.unwrap();

@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::process::ExitCode;
 
-use handover::{Flows, Service};
+use handover::Service;
+use handover::drain::Flows;
 
 /// Its presence makes the harness the service.
 pub(crate) const SERVICE: &str = "HANDOVER_LAB_FLOWS";

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use handover::{Datagrams, Service};
+use handover::Service;
+use handover::drain::Datagrams;
 use nix::mqueue::{MQ_OFlag, mq_open, mq_send};
 use nix::sys::stat::Mode;
 

@@ -78,12 +78,12 @@ fn answer(store: &FdStore, state: &State<u64>, line: &str) -> Result<String, Fai
         ["take", name] => store.take(name)?.len().to_string(),
         ["list"] => store.list().iter().map(|e| format!("{}={} ", e.name, e.fds)).collect::<String>(),
         ["sync"] => format!("{:?}", store.sync()?),
-        ["save", number] => format!("{:?}", state.save(&number.parse()?)?),
+        ["save", number] => format!("{:?}", state.blocking_save(&number.parse()?)?),
         ["max", number] => {
             let number: u64 = number.parse()?;
-            format!("{:?}", state.update(|there| *there = number.max(*there))?.kept)
+            format!("{:?}", state.blocking_update(|there| *there = number.max(*there))?.kept)
         }
-        ["load"] => state.load()?.value().map_or("none".to_owned(), |n| n.to_string()),
+        ["load"] => state.blocking_load()?.value().map_or("none".to_owned(), |n| n.to_string()),
         _ => format!("error no command {line:?}"),
     })
 }

@@ -88,8 +88,8 @@ async fn beyond_max_connections_clients_wait() {
 fn outside_of_a_runtime_is_an_error() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let service = tower();
-    let drain = handover::Drain::new();
-    let result = handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], service, HttpOptions::default());
+    let drain = handover::drain::Drain::new();
+    let result = handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], HttpOptions::default(), service);
     assert!(result.unwrap_err().is_state());
 }
 
@@ -101,8 +101,8 @@ fn tower() -> axum::Router {
 async fn an_axum_router() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let drain = handover::Drain::new();
-    handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], tower(), HttpOptions::default()).unwrap();
+    let drain = handover::drain::Drain::new();
+    handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], HttpOptions::default(), tower()).unwrap();
     drain.accept(true);
     let mut client = Client::connect(address).await;
     assert_eq!(client.reply_to("/").await, Some(Reply::ok("axum")));

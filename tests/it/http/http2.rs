@@ -1,7 +1,7 @@
 //! HTTP/2 on the same port.
 
 use crate::support::{Client, LINGER, Reply, SHORT, Server, serve_service, within};
-use handover::Drain;
+use handover::drain::Drain;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};

@@ -43,7 +43,7 @@ async fn without_keep_alive_the_first_reply_is_the_last() {
 
 #[tokio::test]
 async fn what_is_known_of_the_connection_can_be_left_out() {
-    for (options, known) in [(HttpOptions::new(), true), (HttpOptions::new().connect_info(false), false)] {
+    for (options, known) in [(HttpOptions::new(), true), (HttpOptions::new().connection_info(false), false)] {
         let server = Server::ours_with(options);
         let (mut sender, _connection) = http2(&server).await;
         let answer = within("answered", sender.send_request(request("/peer"))).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_connection_that_waits_for_its_turn_is_served_by_who_accepts_next() {
     let address = listener.local_addr().unwrap();
     let copy = listener.try_clone().unwrap();
     let options = HttpOptions::new().max_connections(1);
-    let old = Server::ours_on(handover::systemd::activation::Listener::Tcp(listener), options);
+    let old = Server::ours_on(handover::systemd::activation::Listener::Tcp(listener), options.clone());
     let mut first = Client::connect(address).await;
     assert_eq!(first.reply_to("/1").await, Some(Reply::ok("/1")));
     let mut second = Client::connect(address).await;
@@ -104,7 +104,8 @@ async fn settings_that_cannot_work_are_refused_by_name() {
         (HttpOptions::new().http2_max_concurrent_streams(0), "http2_max_concurrent_streams"),
     ] {
         let service = axum::Router::new();
-        let error = handover::http::serve(&handover::Drain::new(), "http", Vec::new(), service, options).unwrap_err();
+        let error =
+            handover::http::serve(&handover::drain::Drain::new(), "http", Vec::new(), options, service).unwrap_err();
         assert!(error.is_invalid() && error.to_string().contains(name), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 
 mod accept;
 mod any_split;
+mod connect_info;
 mod crowd;
 mod hammer;
 mod http2;

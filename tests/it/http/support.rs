@@ -1,7 +1,8 @@
 //! Two servers with one service, handover's and bare hyper's, and a client that sends bytes.
 
+use handover::drain::Drain;
+use handover::http::{HttpOptions, HyperService};
 use handover::systemd::activation::Listener;
-use handover::{Drain, http::HttpOptions};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
@@ -86,7 +87,7 @@ impl Service {
                     .body(Full::default().boxed_unsync())
                     .unwrap()
             }
-            "/peer" => match request.extensions().get::<handover::http::ConnectInfo>() {
+            "/peer" => match request.extensions().get::<handover::http::ConnectionInfo>() {
                 Some(info) => text(format!("{:?} {}", info.peer(), info.drain().has_begun())),
                 None => text("nobody knows".to_owned()),
             },
@@ -124,7 +125,7 @@ pub(crate) fn serve_service<S, B>(service: S) -> (Drain, SocketAddr)
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: hyper::body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -132,7 +133,8 @@ where
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::new();
-    handover::http::serve_hyper(&drain, "http", vec![Listener::Tcp(listener)], service, HttpOptions::new()).unwrap();
+    handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], HttpOptions::new(), HyperService(service))
+        .unwrap();
     drain.accept(true);
     (drain, address)
 }
@@ -172,7 +174,7 @@ impl Server {
     pub(crate) fn ours_on(listener: Listener, options: HttpOptions) -> Self {
         let (service, arrived, release) = service();
         let drain = Drain::new();
-        handover::http::serve_hyper(&drain, "http", vec![listener], service, options).unwrap();
+        handover::http::serve(&drain, "http", vec![listener], options, HyperService(service)).unwrap();
         drain.accept(true);
         Self { address: ([127, 0, 0, 1], 0).into(), arrived, release, kind: Kind::Ours(drain) }
     }

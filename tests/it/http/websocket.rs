@@ -5,8 +5,8 @@ use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade, close_code};
 use axum::routing::any;
 use axum::{Extension, Router};
 use futures_util::{SinkExt, StreamExt};
-use handover::Drain;
-use handover::http::{ConnectInfo, HttpOptions};
+use handover::drain::Drain;
+use handover::http::{ConnectionInfo, HttpOptions};
 use handover::systemd::activation::Listener;
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite;
 
 /// Echoes; says goodbye when a drain begins, or never.
 fn router() -> Router {
-    let echo = |upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectInfo>, polite: bool| async move {
+    let echo = |upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectionInfo>, polite: bool| async move {
         let mut drain = info.drain();
         upgrade.on_upgrade(async move |mut socket| {
             loop {
@@ -47,7 +47,7 @@ fn serve() -> (Drain, SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::new();
-    handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], router(), HttpOptions::new()).unwrap();
+    handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], HttpOptions::new(), router()).unwrap();
     drain.accept(true);
     (drain, address)
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use handover::Jobs;
+use handover::drain::Drain;
 use handover::jobs::Output;
-use handover::{Drain, Jobs};
 
 use crate::commands::is_alive;
 use crate::{soon, until};

@@ -9,7 +9,8 @@ mod workers;
 use std::future::Future;
 use std::time::Duration;
 
-use handover::{Drain, Jobs};
+use handover::Jobs;
+use handover::drain::Drain;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Long enough for the slowest machine; nothing that works waits for so long.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use handover::service::hooks::{Event, Hook, InPlace, Launch, When};
 use handover::service::signals::{Response, Signal, SignalMap};
-use handover::{Builder, Service, Settings};
+use handover::{BoxError, Builder, Service, Settings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -184,7 +184,7 @@ fn hook<E: Send + 'static, T: Send + 'static>(
         let mut file = File::options().create(true).append(true).open(directory.join("hooks")).unwrap();
         file.write_all(format!("{} {text}\n", std::process::id()).as_bytes()).unwrap();
         match fs::read_to_string(directory.join("bad")) {
-            Ok(why) => Err(why),
+            Ok(why) => Err(BoxError::from(why)),
             Err(_) => Ok((result, directory.clone())),
         }
     };

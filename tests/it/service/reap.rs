@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use handover::Builder;
 use handover::service::hooks::{Hook, When};
+use handover::{BoxError, Builder};
 
 use crate::extra::configured;
 use crate::{Case, cases};
@@ -24,19 +24,19 @@ pub(crate) fn with_family(builder: Builder, directory: &Path) -> Builder {
     builder.on(When::Main, Hook::new(move |_| family(directory.clone())).timeout(Duration::from_secs(60)))
 }
 
-async fn family(directory: std::path::PathBuf) -> Result<(), String> {
+async fn family(directory: std::path::PathBuf) -> Result<(), BoxError> {
     let shell = |script: &str| {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::null()).current_dir(&directory);
         command
     };
     // Its parent ends at once, and it soon after that.
-    shell("sleep 0.1 & echo $! >orphan").status().map_err(|e| e.to_string())?;
-    let mut late = shell("exit 3").spawn().map_err(|e| e.to_string())?;
-    let prompt = tokio::process::Command::from(shell("sleep 0.3; exit 4")).status().await.map_err(|e| e.to_string())?;
+    shell("sleep 0.1 & echo $! >orphan").status()?;
+    let mut late = shell("exit 3").spawn()?;
+    let prompt = tokio::process::Command::from(shell("sleep 0.3; exit 4")).status().await?;
     tokio::time::sleep(LATE).await;
-    let late = late.wait().map_err(|e| e.to_string())?;
-    fs::write(directory.join("family"), format!("{:?} {:?}", late.code(), prompt.code())).map_err(|e| e.to_string())
+    let late = late.wait()?;
+    Ok(fs::write(directory.join("family"), format!("{:?} {:?}", late.code(), prompt.code()))?)
 }
 
 fn adopted_ones_are_waited_for_and_own_ones_are_not() {

@@ -28,7 +28,7 @@ fn counter(store: &FdStore) -> State<u64> {
 
 fn add(state: &State<u64>) -> u64 {
     state
-        .update(|n| {
+        .blocking_update(|n| {
             *n += 1;
             *n
         })
@@ -41,21 +41,21 @@ fn generations_change_the_same_memory_in_every_mode() {
     let manager = Manager::new_style(4);
     let old = manager.start(&Names::new());
     let first = counter(&old);
-    let made = first.update(|n| *n = 10).unwrap();
+    let made = first.blocking_update(|n| *n = 10).unwrap();
     assert_eq!((made.result, made.kept), ((), Kept::Stored));
     let new = next(&manager, &old);
     let second = counter(&new);
     let told = manager.log().len();
     assert_eq!((add(&second), add(&first), add(&second)), (11, 12, 13));
-    assert_eq!(second.update(|_| ()).unwrap().kept, Kept::Stored, "the manager has it");
+    assert_eq!(second.blocking_update(|_| ()).unwrap().kept, Kept::Stored, "the manager has it");
     old.freeze();
     assert_eq!((add(&first), add(&second), add(&first)), (14, 15, 16));
-    first.save(&20).unwrap();
-    assert_eq!((second.read(|n| *n).unwrap(), first.read(|n| *n).unwrap()), (20, 20));
+    first.blocking_save(&20).unwrap();
+    assert_eq!((second.blocking_read(|n| *n).unwrap(), first.blocking_read(|n| *n).unwrap()), (20, 20));
     assert_eq!(manager.log().len(), told, "without a message");
-    let error = States::new(old.clone()).state::<u64>("other").update(|_| ()).unwrap_err();
+    let error = States::new(old.clone()).state::<u64>("other").blocking_update(|_| ()).unwrap_err();
     assert!(error.is_state() && error.to_string().contains("belongs to the next generation"), "{error}");
-    assert!(matches!(States::new(old.clone()).state::<u64>("other").load().unwrap(), Loaded::None));
+    assert!(matches!(States::new(old.clone()).state::<u64>("other").blocking_load().unwrap(), Loaded::None));
     new.sync().unwrap();
     assert_eq!((add(&second), add(&first)), (21, 22));
     drop((old, new, first, second));
@@ -69,13 +69,13 @@ fn one_made_in_standby_is_pushed_later() {
     let old = manager.start(&Names::new());
     let new = next(&manager, &old);
     let state = counter(&new);
-    assert_eq!(state.update(|n| *n = 5).unwrap().kept, Kept::HeldOnly);
-    assert_eq!(state.update(|n| *n += 1).unwrap().kept, Kept::HeldOnly);
+    assert_eq!(state.blocking_update(|n| *n = 5).unwrap().kept, Kept::HeldOnly);
+    assert_eq!(state.blocking_update(|n| *n += 1).unwrap().kept, Kept::HeldOnly);
     assert!(manager.names().is_empty());
     new.sync().unwrap();
-    assert_eq!(state.update(|n| *n += 1).unwrap().kept, Kept::Stored);
+    assert_eq!(state.blocking_update(|n| *n += 1).unwrap().kept, Kept::Stored);
     drop((old, new, state));
-    assert_eq!(counter(&manager.start(&Names::new())).load().unwrap().value(), Some(7));
+    assert_eq!(counter(&manager.start(&Names::new())).blocking_load().unwrap().value(), Some(7));
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn what_is_prepared_is_one_for_both() {
     let _odd = states.state::<u64>("a:b");
     states.prepare().unwrap();
     states.prepare().unwrap();
-    assert!(matches!(first.load().unwrap(), Loaded::None));
-    assert!(!first.remove().unwrap(), "no value");
+    assert!(matches!(first.blocking_load().unwrap(), Loaded::None));
+    assert!(!first.blocking_remove().unwrap(), "no value");
     states.prepare().unwrap();
     let new = next(&manager, &old);
     let second = counter(&new);
@@ -109,18 +109,18 @@ fn a_panic_or_an_error_saves_nothing() {
     let state = counter(&store);
     for _ in 0..2 {
         let panicked = catch_unwind(AssertUnwindSafe(|| {
-            state.update(|n| {
+            state.blocking_update(|n| {
                 *n += 100;
                 panic!("as it was asked to");
             })
         }));
         assert!(panicked.is_err());
-        let refused = state.try_update(|n| {
+        let refused = state.blocking_try_update(|n| {
             *n += 1000;
             Err::<(), _>("no")
         });
         assert_eq!(refused.unwrap(), Err("no"));
-        let current = state.load().unwrap().value().unwrap_or_default();
+        let current = state.blocking_load().unwrap().value().unwrap_or_default();
         assert_eq!(add(&state), current + 1);
     }
     // Another thread, and another generation, go on as well.
@@ -130,13 +130,13 @@ fn a_panic_or_an_error_saves_nothing() {
 
     let list: State<Vec<String>> = States::new(store).state("list");
     let list = list.limit(20);
-    list.update(|list| list.push("short".to_owned())).unwrap();
-    let error = list.update(|list| list.push("much too long for it".to_owned())).unwrap_err();
+    list.blocking_update(|list| list.push("short".to_owned())).unwrap();
+    let error = list.blocking_update(|list| list.push("much too long for it".to_owned())).unwrap_err();
     assert!(error.is_invalid() && error.to_string().contains("longer than its limit of 20 bytes"), "{error}");
-    list.update(|list| assert_eq!(*list, ["short"])).unwrap();
-    let error = list.save(&vec!["much too long for it".to_owned()]).unwrap_err();
+    list.blocking_update(|list| assert_eq!(*list, ["short"])).unwrap();
+    let error = list.blocking_save(&vec!["much too long for it".to_owned()]).unwrap_err();
     assert!(error.is_invalid(), "{error}");
-    assert_eq!(list.load().unwrap().value().unwrap(), ["short"]);
+    assert_eq!(list.blocking_load().unwrap().value().unwrap(), ["short"]);
 }
 
 #[test]
@@ -144,9 +144,9 @@ fn an_update_within_itself_ends_in_time() {
     let manager = Manager::old(4);
     let states = States::new(manager.start(&Names::new())).lock_timeout(Duration::from_millis(50));
     let (state, again): (State<u64>, State<u64>) = (states.state("n"), states.state("n"));
-    let inner = state.update(|n| {
+    let inner = state.blocking_update(|n| {
         *n = 1;
-        again.update(|n| *n += 1).unwrap_err()
+        again.blocking_update(|n| *n += 1).unwrap_err()
     });
     let error = inner.unwrap().result;
     assert!(error.is_timeout() && error.to_string().contains("\"n\" is in use in this process"), "{error}");
@@ -166,17 +166,17 @@ fn threads_take_turns() {
         })
         .collect();
     workers.into_iter().for_each(|worker| worker.join().unwrap());
-    assert_eq!(shared.read(|n| *n).unwrap(), 1200);
+    assert_eq!(shared.blocking_read(|n| *n).unwrap(), 1200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_update_is_done() {
     let manager = Manager::old(4);
     let state = counter(&manager.start(&Names::new()));
-    assert_eq!(state.update_async(|n| *n += 1).await.unwrap().kept, Kept::Stored);
+    assert_eq!(state.update(|n| *n += 1).await.unwrap().kept, Kept::Stored);
     let (begun, wait) = std::sync::mpsc::channel();
     let (go, stay) = std::sync::mpsc::channel();
-    let update = state.update_async(move |n| {
+    let update = state.update(move |n| {
         begun.send(()).unwrap();
         stay.recv().unwrap();
         *n += 1;
@@ -190,9 +190,9 @@ async fn a_dropped_update_is_done() {
     go.send(()).unwrap();
     // It waits for its turn.
     let read = state.clone();
-    assert_eq!(tokio::task::spawn_blocking(move || read.read(|n| *n)).await.unwrap().unwrap(), 2);
+    assert_eq!(tokio::task::spawn_blocking(move || read.blocking_read(|n| *n)).await.unwrap().unwrap(), 2);
     let panicking = state.clone();
-    let task = tokio::spawn(async move { panicking.update_async(|_| panic!("as it was asked to")).await });
+    let task = tokio::spawn(async move { panicking.update(|_| panic!("as it was asked to")).await });
     assert!(task.await.unwrap_err().is_panic());
     assert_eq!(add(&state), 3);
 }
@@ -209,31 +209,35 @@ fn a_raised_version_is_settled_or_set_back() {
         let old = manager.start(&Names::new());
         let states = States::new(old.clone());
         let first = states.state::<u64>("n");
-        first.save(&7).unwrap();
+        first.blocking_save(&7).unwrap();
         let new = next(&manager, &old);
         let new_states = States::new(new.clone());
         let second = listing(&new_states);
         // To look at it raises nothing.
-        assert_eq!(second.read(Vec::clone).unwrap(), [7]);
+        assert_eq!(second.blocking_read(Vec::clone).unwrap(), [7]);
         assert_eq!(add(&first), 8);
-        second.update(|list| list.push(1)).unwrap();
-        second.update(|list| list.push(2)).unwrap();
-        assert_eq!(second.read(Vec::clone).unwrap(), [8, 1, 2]);
+        second.blocking_update(|list| list.push(1)).unwrap();
+        second.blocking_update(|list| list.push(2)).unwrap();
+        assert_eq!(second.blocking_read(Vec::clone).unwrap(), [8, 1, 2]);
 
-        for error in [first.update(|_| ()).unwrap_err(), first.save(&1).unwrap_err(), first.read(|_| ()).unwrap_err()] {
+        for error in [
+            first.blocking_update(|_| ()).unwrap_err(),
+            first.blocking_save(&1).unwrap_err(),
+            first.blocking_read(|_| ()).unwrap_err(),
+        ] {
             let text = error.to_string();
             assert!(error.is_state() && text.contains("is of version 2: a newer program has saved it"), "{text}");
         }
-        let Loaded::Damaged { reason, aside: None } = first.load().unwrap() else { panic!("it is in use") };
+        let Loaded::Damaged { reason, aside: None } = first.blocking_load().unwrap() else { panic!("it is in use") };
         assert!(reason.ends_with("this one knows version 1; that program runs, so it stays"), "{reason}");
-        assert_eq!(second.read(Vec::clone).unwrap(), [8, 1, 2]);
+        assert_eq!(second.blocking_read(Vec::clone).unwrap(), [8, 1, 2]);
 
         if settles {
             assert_eq!(memory(&old, "n"), 3 * 4096, "headers, new, old");
             new_states.settle().unwrap();
             assert_eq!(memory(&old, "n"), 2 * 4096);
             assert_eq!(states.restore().unwrap(), 0);
-            assert_eq!(second.read(Vec::clone).unwrap(), [8, 1, 2]);
+            assert_eq!(second.blocking_read(Vec::clone).unwrap(), [8, 1, 2]);
             continue;
         }
         // An older one's settle is not about a newer one.
@@ -241,7 +245,7 @@ fn a_raised_version_is_settled_or_set_back() {
         drop((second, new_states, new));
         assert_eq!(states.restore().unwrap(), 1);
         assert_eq!(states.restore().unwrap(), 0);
-        assert_eq!(first.load().unwrap().value(), Some(8));
+        assert_eq!(first.blocking_load().unwrap().value(), Some(8));
         assert_eq!(add(&first), 9);
         assert_eq!(memory(&old, "n"), 2 * 4096);
     }
@@ -255,13 +259,13 @@ fn a_rollback_takes_back_also_a_first_value_and_a_removal() {
     let first = states.state::<u64>("n");
     states.prepare().unwrap();
     let new = next(&manager, &old);
-    listing(&States::new(new)).save(&vec![1]).unwrap();
+    listing(&States::new(new)).blocking_save(&vec![1]).unwrap();
     assert_eq!(states.restore().unwrap(), 1);
-    assert!(matches!(first.load().unwrap(), Loaded::None));
+    assert!(matches!(first.blocking_load().unwrap(), Loaded::None));
     assert_eq!(add(&first), 1);
     let new = next(&manager, &old);
-    assert!(listing(&States::new(new)).remove().unwrap());
-    assert!(matches!(first.load().unwrap(), Loaded::None));
+    assert!(listing(&States::new(new)).blocking_remove().unwrap());
+    assert!(matches!(first.blocking_load().unwrap(), Loaded::None));
     assert_eq!(states.restore().unwrap(), 1);
     assert_eq!(add(&first), 2);
 }
@@ -270,27 +274,27 @@ fn a_rollback_takes_back_also_a_first_value_and_a_removal() {
 fn once_settled_nothing_of_older_versions_is_kept() {
     let manager = Manager::old(4);
     let store = manager.start(&Names::new());
-    counter(&store).save(&7).unwrap();
+    counter(&store).blocking_save(&7).unwrap();
     let states = States::new(store.clone());
     let state = listing(&states);
     states.settle().unwrap();
-    state.update(|list| list.push(1)).unwrap();
+    state.blocking_update(|list| list.push(1)).unwrap();
     assert_eq!(memory(&store, "n"), 2 * 4096);
-    assert_eq!(state.read(Vec::clone).unwrap(), [7, 1]);
+    assert_eq!(state.blocking_read(Vec::clone).unwrap(), [7, 1]);
     // Without a migration: it is not thrown away.
     let lost: State<Vec<u64>> = States::new(store).state("n").version(3);
-    let error = lost.update(|_| ()).unwrap_err();
+    let error = lost.blocking_update(|_| ()).unwrap_err();
     assert!(error.is_state() && error.to_string().contains("there is no State::migrate"), "{error}");
-    lost.save(&vec![1]).unwrap();
+    lost.blocking_save(&vec![1]).unwrap();
 }
 
 #[test]
 fn after_a_downgrade_the_newer_value_is_put_aside() {
     let manager = Manager::old(4);
-    listing(&States::new(manager.start(&Names::new()))).save(&vec![1, 2]).unwrap();
+    listing(&States::new(manager.start(&Names::new()))).blocking_save(&vec![1, 2]).unwrap();
     let state = counter(&manager.start(&Names::new()));
-    assert!(state.update(|_| ()).unwrap_err().is_state());
-    let Loaded::Damaged { aside, .. } = state.load().unwrap() else { panic!() };
+    assert!(state.blocking_update(|_| ()).unwrap_err().is_state());
+    let Loaded::Damaged { aside, .. } = state.blocking_load().unwrap() else { panic!() };
     assert_eq!(aside.as_deref(), Some("handover.aside.n"));
     assert_eq!(add(&state), 1);
     assert_eq!(manager.names(), ["handover.aside.n", "handover.state.n"]);
@@ -301,22 +305,22 @@ fn what_the_next_generation_cannot_read_stays_the_previous_ones() {
     let manager = Manager::new_style(4);
     let old = manager.start(&Names::new());
     let first = counter(&old);
-    first.save(&7).unwrap();
+    first.blocking_save(&7).unwrap();
     let new = next(&manager, &old);
     // Its program has forgotten to raise the version.
     let second: State<Vec<u64>> = States::new(new.clone()).state("n");
-    second.update(|list| list.push(1)).unwrap();
+    second.blocking_update(|list| list.push(1)).unwrap();
     assert_eq!(add(&first), 8, "a rollback loses nothing");
     assert_eq!(manager.names(), ["handover.state.n"]);
     old.freeze();
     new.adopt(old.entries().unwrap()).unwrap();
     new.sync().unwrap();
-    second.update(|list| list.push(2)).unwrap();
-    assert_eq!(second.read(Vec::clone).unwrap(), [1, 2]);
+    second.blocking_update(|list| list.push(2)).unwrap();
+    assert_eq!(second.blocking_read(Vec::clone).unwrap(), [1, 2]);
     assert_eq!(manager.names(), ["handover.aside.n", "handover.state.n"]);
     drop((old, new, first, second));
     let store = manager.start(&Names::new());
-    assert_eq!(States::new(store).state::<Vec<u64>>("n").load().unwrap().value().unwrap(), [1, 2]);
+    assert_eq!(States::new(store).state::<Vec<u64>>("n").blocking_load().unwrap().value().unwrap(), [1, 2]);
 }
 
 #[test]
@@ -324,12 +328,12 @@ fn a_removed_state_is_gone_for_both() {
     let manager = Manager::old(4);
     let old = manager.start(&Names::new());
     let first = counter(&old);
-    first.save(&7).unwrap();
+    first.blocking_save(&7).unwrap();
     let second = counter(&next(&manager, &old));
     assert_eq!(add(&second), 8);
-    assert!(first.remove().unwrap());
-    assert!(!first.remove().unwrap());
-    assert!(matches!(second.load().unwrap(), Loaded::None));
+    assert!(first.blocking_remove().unwrap());
+    assert!(!first.blocking_remove().unwrap());
+    assert!(matches!(second.blocking_load().unwrap(), Loaded::None));
     assert!(manager.names().is_empty());
     assert_eq!(add(&first), 1);
 }
@@ -383,7 +387,7 @@ proptest! {
         };
         let (mut version, mut model, mut previous) = (1, String::new(), 0);
         let mut state = of(&states, version);
-        state.save(&model).unwrap();
+        state.blocking_save(&model).unwrap();
         other.settle().unwrap();
         for (n, step) in steps.into_iter().enumerate() {
             let letter = char::from(b'a' + u8::try_from(n % 26).unwrap());
@@ -391,28 +395,28 @@ proptest! {
             match step {
                 Step::Save(length) => {
                     model = text(length);
-                    state.save(&model).unwrap();
+                    state.blocking_save(&model).unwrap();
                 }
                 Step::Append(length) if model.len() + length < 350_000 => {
                     model.push_str(&text(length));
-                    state.update(|value| value.push_str(&text(length))).unwrap();
+                    state.blocking_update(|value| value.push_str(&text(length))).unwrap();
                 }
                 Step::Append(_) => {}
                 Step::Truncate(length) => {
                     model.truncate(length);
-                    state.update(|value| value.truncate(length)).unwrap();
+                    state.blocking_update(|value| value.truncate(length)).unwrap();
                 }
                 Step::Elsewhere(length) => {
                     model = text(length);
                     let there = States::new(next(&manager, &store));
-                    of(&there, version).save(&model).unwrap();
+                    of(&there, version).blocking_save(&model).unwrap();
                 }
-                Step::TooLong => assert!(state.save(&text(400_000)).unwrap_err().is_invalid()),
+                Step::TooLong => assert!(state.blocking_save(&text(400_000)).unwrap_err().is_invalid()),
                 Step::Raise => {
                     (version, previous) = (version + 1, pages(model.len()));
                     let next = States::new(store.clone());
                     state = of(&next, version);
-                    state.update(|_| ()).unwrap();
+                    state.blocking_update(|_| ()).unwrap();
                 }
                 Step::Settle => {
                     previous = 0;
@@ -421,8 +425,8 @@ proptest! {
                     main.settle().unwrap();
                 }
             }
-            prop_assert_eq!(state.read(String::clone).unwrap(), model.as_str());
-            prop_assert_eq!(of(&States::new(store.clone()), version).load().unwrap().value().unwrap(), model.as_str());
+            prop_assert_eq!(state.blocking_read(String::clone).unwrap(), model.as_str());
+            prop_assert_eq!(of(&States::new(store.clone()), version).blocking_load().unwrap().value().unwrap(), model.as_str());
             prop_assert_eq!(memory(&store, "n"), 4096 + pages(model.len()) + previous);
             prop_assert!(file(&store, "n").metadata().unwrap().len() < 5 * LIMIT);
         }

@@ -65,12 +65,12 @@ fn other_process() {
     let mut told = File::from(take(words[2]));
     let mut tell = |n: u64| told.write_all(&n.to_le_bytes()).unwrap();
     match words[0] {
-        "add" => (0..EACH).for_each(|_| tell(state.update(Count::add).unwrap().result)),
+        "add" => (0..EACH).for_each(|_| tell(state.blocking_update(Count::add).unwrap().result)),
         "add-for-ever" => loop {
-            tell(state.update(Count::add).unwrap().result);
+            tell(state.blocking_update(Count::add).unwrap().result);
         },
         "hold" => {
-            let held = state.update(|count| {
+            let held = state.blocking_update(|count| {
                 tell(0);
                 std::io::stdin().read_exact(&mut [0]).unwrap();
                 count.add()
@@ -141,7 +141,7 @@ impl Drop for Other {
 /// A fresh look, as the generation after a crash has it.
 fn look(store: &FdStore) -> u64 {
     let state: State<Count> = States::new(store.clone()).state("count");
-    let count = state.load().unwrap().value().expect("a whole value");
+    let count = state.blocking_load().unwrap().value().expect("a whole value");
     assert_eq!(count.padding.len(), Count::length(count.n));
     count.n
 }
@@ -150,7 +150,7 @@ fn started() -> (Manager, FdStore, State<Count>) {
     let manager = Manager::old(4);
     let store = manager.start(&Names::new());
     let state: State<Count> = States::new(store.clone()).state("count");
-    state.save(&Count::default()).unwrap();
+    state.blocking_save(&Count::default()).unwrap();
     (manager, store, state)
 }
 
@@ -161,7 +161,7 @@ fn three_processes_count_together() {
     others.iter_mut().for_each(|other| assert!(other.next().is_some()));
     let mut last = 0;
     for _ in 0..EACH {
-        let now = state.update(Count::add).unwrap().result;
+        let now = state.blocking_update(Count::add).unwrap().result;
         assert!(now > last);
         last = now;
     }
@@ -206,7 +206,7 @@ fn what_was_acknowledged_survives_a_kill() {
         let there = look(&store);
         newest = newest.max(acknowledged);
         assert!(there >= newest, "{there} is older than {newest}");
-        newest = state.update(Count::add).unwrap().result;
+        newest = state.blocking_update(Count::add).unwrap().result;
         by_us += 1;
         // So that its pipe does not fill up, in which it would wait.
         for _ in 0..20 {
@@ -236,18 +236,18 @@ fn a_stopped_generation_is_waited_for_and_no_longer() {
     let hasty: State<Count> = States::new(store.clone()).lock_timeout(Duration::from_millis(60)).state("count");
     let began = Instant::now();
     let errors = [
-        hasty.update(Count::add).unwrap_err(),
-        hasty.save(&Count::default()).unwrap_err(),
-        hasty.load().unwrap_err(),
-        hasty.read(|_| ()).unwrap_err(),
-        hasty.remove().unwrap_err(),
+        hasty.blocking_update(Count::add).unwrap_err(),
+        hasty.blocking_save(&Count::default()).unwrap_err(),
+        hasty.blocking_load().unwrap_err(),
+        hasty.blocking_read(|_| ()).unwrap_err(),
+        hasty.blocking_remove().unwrap_err(),
     ];
     assert!(began.elapsed() >= Duration::from_millis(5 * 60));
     for error in errors {
         let text = error.to_string();
         assert!(error.is_timeout() && text.contains("\"count\" is held by another generation"), "{text}");
     }
-    let waiting = std::thread::spawn(move || state.update(Count::add).unwrap().result);
+    let waiting = std::thread::spawn(move || state.blocking_update(Count::add).unwrap().result);
     other.signal(Signal::SIGCONT);
     other.stdin.write_all(b"!").unwrap();
     assert_eq!(other.next(), Some(1));

@@ -10,6 +10,7 @@ mod memory;
 mod replace;
 mod state;
 mod unusable;
+mod waiting;
 
 /// Long enough for the slowest machine; nothing that works waits for so long.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -51,15 +51,15 @@ fn big_state() {
     let state: State<Vec<String>> = States::new(store.clone()).state("s");
     let before = peak();
     let began = std::time::Instant::now();
-    state.save(&value).unwrap();
-    state.save(&value).unwrap();
+    state.blocking_save(&value).unwrap();
+    state.blocking_save(&value).unwrap();
     let saved = began.elapsed() / 2;
     assert!(peak() - before < 1024, "{} KiB more", peak() - before);
     // Each string has quotes and a comma, or bracket, and there is one bracket more.
     let json = (mib as u64) * 1024 * 1026 + 1;
     assert_eq!(memory(&store), 4096 + json.next_multiple_of(4096), "once");
     let began = std::time::Instant::now();
-    let loaded = state.load().unwrap().value().unwrap();
+    let loaded = state.blocking_load().unwrap().value().unwrap();
     println!("{mib} MiB: saved in {saved:?}, loaded in {:?}", began.elapsed());
     assert!(loaded == value);
     let once = mib as u64 * 1024 * 11 / 10;
@@ -72,7 +72,7 @@ fn no_memory() {
     let manager = Manager::old(4);
     let store = manager.start(&Names::new());
     let state: State<String> = States::new(store.clone()).state("s");
-    state.save(&"a".repeat(10_000)).unwrap();
+    state.blocking_save(&"a".repeat(10_000)).unwrap();
     // What a file may have from here on; writing beyond it fails.
     let limit = libc::rlimit { rlim_cur: 100_000, rlim_max: 100_000 };
     // SAFETY: it only reads `limit`; the process is this test's.
@@ -82,12 +82,12 @@ fn no_memory() {
     };
     assert_eq!(set, 0);
     for _ in 0..3 {
-        let error = state.update(|text| text.push_str(&"b".repeat(200_000))).unwrap_err();
+        let error = state.blocking_update(|text| text.push_str(&"b".repeat(200_000))).unwrap_err();
         assert!(error.to_string().starts_with("the state \"s\" cannot be written: File too large"), "{error}");
         assert!(!error.is_invalid());
-        assert!(state.save(&"c".repeat(200_000)).is_err());
+        assert!(state.blocking_save(&"c".repeat(200_000)).is_err());
         assert_eq!(memory(&store), 4096 + 12288, "nothing of it is left");
-        assert_eq!(state.update(|text| text.len()).unwrap().result, 10_000);
-        assert_eq!(state.load().unwrap().value().unwrap(), "a".repeat(10_000));
+        assert_eq!(state.blocking_update(|text| text.len()).unwrap().result, 10_000);
+        assert_eq!(state.blocking_load().unwrap().value().unwrap(), "a".repeat(10_000));
     }
 }

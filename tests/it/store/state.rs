@@ -51,10 +51,10 @@ fn damaged(fd: OwnedFd) -> String {
     let manager = Manager::old(8);
     manager.insert("handover.state.s", fd);
     let state = state(&manager);
-    let Loaded::Damaged { reason, aside } = state.load().unwrap() else { panic!("not damaged") };
+    let Loaded::Damaged { reason, aside } = state.blocking_load().unwrap() else { panic!("not damaged") };
     assert_eq!(aside.as_deref(), Some("handover.aside.s"));
-    assert!(matches!(state.load().unwrap(), Loaded::None));
-    state.save(&sessions("new")).unwrap();
+    assert!(matches!(state.blocking_load().unwrap(), Loaded::None));
+    state.blocking_save(&sessions("new")).unwrap();
     assert_eq!(manager.names(), ["handover.aside.s", "handover.state.s"]);
     reason
 }
@@ -63,16 +63,16 @@ fn damaged(fd: OwnedFd) -> String {
 fn what_was_saved_is_there_after_a_restart() {
     for manager in [Manager::old(4), Manager::new_style(4)] {
         let first = state(&manager);
-        assert!(matches!(first.load().unwrap(), Loaded::None));
-        assert_eq!(first.save(&sessions("a")).unwrap(), Kept::Stored);
-        assert_eq!(state(&manager).load().unwrap().value(), Some(sessions("a")));
+        assert!(matches!(first.blocking_load().unwrap(), Loaded::None));
+        assert_eq!(first.blocking_save(&sessions("a")).unwrap(), Kept::Stored);
+        assert_eq!(state(&manager).blocking_load().unwrap().value(), Some(sessions("a")));
         let second = state(&manager);
         // Without having loaded it.
-        assert_eq!(second.save(&sessions("b")).unwrap(), Kept::Stored);
-        assert_eq!(second.save(&sessions("c")).unwrap(), Kept::Stored);
+        assert_eq!(second.blocking_save(&sessions("b")).unwrap(), Kept::Stored);
+        assert_eq!(second.blocking_save(&sessions("c")).unwrap(), Kept::Stored);
         assert_eq!(manager.names().len(), 1);
-        assert_eq!(state(&manager).load().unwrap().value(), Some(sessions("c")));
-        assert!(state(&manager).remove().unwrap());
+        assert_eq!(state(&manager).blocking_load().unwrap().value(), Some(sessions("c")));
+        assert!(state(&manager).blocking_remove().unwrap());
         assert!(manager.names().is_empty());
     }
 }
@@ -81,9 +81,9 @@ fn what_was_saved_is_there_after_a_restart() {
 fn an_older_version_is_told_or_migrated() {
     let manager = Manager::old(4);
     let old: State<Vec<u32>> = states(&manager).state("s");
-    old.save(&vec![1, 2, 3]).unwrap();
+    old.blocking_save(&vec![1, 2, 3]).unwrap();
     let state = state(&manager).version(2);
-    let Loaded::Older { version: 1, mut reader } = state.load().unwrap() else { panic!() };
+    let Loaded::Older { version: 1, mut reader } = state.blocking_load().unwrap() else { panic!() };
     let mut text = String::new();
     assert_eq!(reader.remaining(), 7);
     reader.read_to_string(&mut text).unwrap();
@@ -93,31 +93,31 @@ fn an_older_version_is_told_or_migrated() {
         let numbers: Vec<u32> = serde_json::from_reader(reader)?;
         Ok(Sessions { users: numbers.iter().map(u32::to_string).collect() })
     });
-    let Loaded::Migrated { value, from: 1 } = state.load().unwrap() else { panic!() };
+    let Loaded::Migrated { value, from: 1 } = state.blocking_load().unwrap() else { panic!() };
     assert_eq!(value.users, ["1", "2", "3"]);
-    state.save(&value).unwrap();
-    assert!(matches!(state.load().unwrap(), Loaded::Current(_)));
+    state.blocking_save(&value).unwrap();
+    assert!(matches!(state.blocking_load().unwrap(), Loaded::Current(_)));
 
     let failing = state.version(3).migrate(|_, _| Err("no idea".into()));
-    let Loaded::Damaged { reason, .. } = failing.load().unwrap() else { panic!() };
+    let Loaded::Damaged { reason, .. } = failing.blocking_load().unwrap() else { panic!() };
     assert_eq!(reason, "the state \"s\" is of version 2, and its migration failed: no idea");
 }
 
 #[test]
 fn a_newer_version_and_another_type_are_told() {
     let manager = Manager::old(8);
-    state(&manager).version(7).save(&sessions("a")).unwrap();
-    let Loaded::Damaged { reason, .. } = state(&manager).version(2).load().unwrap() else { panic!() };
+    state(&manager).version(7).blocking_save(&sessions("a")).unwrap();
+    let Loaded::Damaged { reason, .. } = state(&manager).version(2).blocking_load().unwrap() else { panic!() };
     assert_eq!(reason, "the state \"s\" is of version 7, of a newer program; this one knows version 2");
-    state(&manager).save(&sessions("a")).unwrap();
-    let Loaded::Damaged { reason, .. } = states(&manager).state::<u64>("s").load().unwrap() else { panic!() };
+    state(&manager).blocking_save(&sessions("a")).unwrap();
+    let Loaded::Damaged { reason, .. } = states(&manager).state::<u64>("s").blocking_load().unwrap() else { panic!() };
     assert!(reason.contains("is of version 1 but does not read as one (invalid type"), "{reason}");
 }
 
 #[test]
 fn damage_is_named_and_put_aside() {
     let manager = Manager::old(4);
-    state(&manager).save(&sessions("somebody")).unwrap();
+    state(&manager).blocking_save(&sessions("somebody")).unwrap();
     let good = bytes(&manager);
     let changed = |places: &[usize], to: u8| {
         let mut bytes = good.clone();
@@ -143,11 +143,11 @@ fn damage_is_named_and_put_aside() {
     starts(socket.into(), "is not a memfd");
 
     let foreign = Manager::old(4);
-    states(&foreign).state::<Sessions>("other").save(&sessions("x")).unwrap();
+    states(&foreign).state::<Sessions>("other").blocking_save(&sessions("x")).unwrap();
     let other = foreign.start(&Names::new()).get("handover.state.other").unwrap().pop().unwrap();
     starts(other, "is that of \"other\"");
 
-    let Loaded::Damaged { reason, .. } = state(&manager).limit(10).load().unwrap() else { panic!() };
+    let Loaded::Damaged { reason, .. } = state(&manager).limit(10).blocking_load().unwrap() else { panic!() };
     assert_eq!(reason, "the state \"s\" has 22 bytes, over its limit of 10: raise State::limit");
 }
 
@@ -157,15 +157,15 @@ fn one_damaged_header_loses_nothing() {
         for damage in [40, 0] {
             let manager = Manager::old(4);
             let first = state(&manager);
-            first.save(&sessions("a")).unwrap();
-            first.save(&sessions("b")).unwrap();
+            first.blocking_save(&sessions("a")).unwrap();
+            first.blocking_save(&sessions("b")).unwrap();
             let mut bytes = bytes(&manager);
             bytes[place + damage] ^= 0xff;
             let manager = Manager::old(4);
             manager.insert("handover.state.s", memfd(&bytes, AS_A_STATE));
             let state = state(&manager);
-            assert_eq!(state.load().unwrap().value(), Some(sessions("b")));
-            state.save(&sessions("c")).unwrap();
+            assert_eq!(state.blocking_load().unwrap().value(), Some(sessions("b")));
+            state.blocking_save(&sessions("c")).unwrap();
             let repaired = self::bytes(&manager);
             assert_eq!(repaired[..512], repaired[2048..2560]);
         }
@@ -176,17 +176,17 @@ fn one_damaged_header_loses_nothing() {
 fn of_two_the_newest_is_loaded() {
     let manager = Manager::old(4);
     let first = state(&manager);
-    first.save(&sessions("a")).unwrap();
+    first.blocking_save(&sessions("a")).unwrap();
     let older = bytes(&manager);
-    first.save(&sessions("b")).unwrap();
+    first.blocking_save(&sessions("b")).unwrap();
     let newer = bytes(&manager);
     for order in [[&older, &newer], [&newer, &older]] {
         let manager = Manager::old(8);
         order.into_iter().for_each(|bytes| manager.insert("handover.state.s", memfd(bytes, AS_A_STATE)));
-        assert_eq!(state(&manager).load().unwrap().value(), Some(sessions("b")));
-        state(&manager).save(&sessions("c")).unwrap();
+        assert_eq!(state(&manager).blocking_load().unwrap().value(), Some(sessions("b")));
+        state(&manager).blocking_save(&sessions("c")).unwrap();
         assert_eq!(manager.names(), ["handover.state.s~1"]);
-        assert_eq!(state(&manager).load().unwrap().value(), Some(sessions("c")));
+        assert_eq!(state(&manager).blocking_load().unwrap().value(), Some(sessions("c")));
     }
 }
 
@@ -194,16 +194,19 @@ fn of_two_the_newest_is_loaded() {
 fn what_cannot_be_saved_leaves_the_one_before() {
     let manager = Manager::old(4);
     let good = state(&manager);
-    good.save(&sessions("a")).unwrap();
-    let error = good.clone().limit(10).save(&sessions("somebody with a long name")).unwrap_err();
+    good.blocking_save(&sessions("a")).unwrap();
+    let error = good.clone().limit(10).blocking_save(&sessions("somebody with a long name")).unwrap_err();
     assert!(error.is_invalid() && error.to_string().contains("longer than its limit of 10 bytes"), "{error}");
     let map: std::collections::BTreeMap<(u8, u8), u8> = [((1, 2), 3)].into();
-    let error = states(&manager).state("s").save(&map).unwrap_err();
+    let error = states(&manager).state("s").blocking_save(&map).unwrap_err();
     assert!(error.to_string().contains("cannot be written as JSON"), "{error}");
-    assert_eq!(good.load().unwrap().value(), Some(sessions("a")));
+    assert_eq!(good.blocking_load().unwrap().value(), Some(sessions("a")));
     for bad in ["", "a:b", "a~b", &"x".repeat(201)] {
-        assert!(states(&manager).state::<Sessions>(bad).load().unwrap_err().is_invalid(), "{bad}");
-        assert!(states(&manager).state::<Sessions>(bad).save(&sessions("a")).unwrap_err().is_invalid(), "{bad}");
+        assert!(states(&manager).state::<Sessions>(bad).blocking_load().unwrap_err().is_invalid(), "{bad}");
+        assert!(
+            states(&manager).state::<Sessions>(bad).blocking_save(&sessions("a")).unwrap_err().is_invalid(),
+            "{bad}"
+        );
     }
     const { assert!(STATE_LIMIT >= 1 << 30) };
 }
@@ -213,14 +216,14 @@ fn a_full_store_refuses_only_a_new_state() {
     let manager = Manager::old(1);
     let states = states(&manager);
     let state: State<Sessions> = states.state("s");
-    state.save(&sessions("a")).unwrap();
+    state.blocking_save(&sessions("a")).unwrap();
     let before = manager.log().len();
-    assert_eq!(state.save(&sessions("b")).unwrap(), Kept::Stored);
-    assert_eq!(state.update(|value| value.users.push("c".to_owned())).unwrap().kept, Kept::Stored);
+    assert_eq!(state.blocking_save(&sessions("b")).unwrap(), Kept::Stored);
+    assert_eq!(state.blocking_update(|value| value.users.push("c".to_owned())).unwrap().kept, Kept::Stored);
     assert_eq!(manager.log().len(), before, "the manager is told nothing");
-    let error = states.state("other").save(&sessions("x")).unwrap_err();
+    let error = states.state("other").blocking_save(&sessions("x")).unwrap_err();
     assert!(error.is_store() && error.to_string().contains("FileDescriptorStoreMax= to 2"), "{error}");
-    assert_eq!(state.load().unwrap().value().unwrap().users, ["b", "c"]);
+    assert_eq!(state.blocking_load().unwrap().value().unwrap().users, ["b", "c"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,9 +236,9 @@ async fn saves_at_the_same_time_keep_the_last_one_begun() {
         let (a, b): (State<Sessions>, State<Sessions>) = (states.state(&name), states.state(&name));
         let (first, second) = (sessions(&format!("{round}a")), sessions(&format!("{round}b")));
         // Both are serialized in this order, and then put on two threads.
-        let (x, y) = tokio::join!(a.save_async(&first), b.save_async(&second));
+        let (x, y) = tokio::join!(a.save(&first), b.save(&second));
         assert_eq!((x.unwrap(), y.unwrap()), (Kept::Stored, Kept::Stored));
-        assert_eq!(a.load().unwrap().value(), Some(second));
+        assert_eq!(a.blocking_load().unwrap().value(), Some(second));
     }
     assert_eq!(manager.names().len(), 40);
 }
@@ -245,11 +248,11 @@ fn both_generations_read_it_at_once() {
     let manager = Manager::old(4);
     let first = state(&manager);
     let many = Sessions { users: (0..20_000).map(|n| n.to_string()).collect() };
-    first.save(&many).unwrap();
+    first.blocking_save(&many).unwrap();
     let readers: Vec<_> = (0..4)
         .map(|_| {
             let (state, many) = (first.clone(), many.clone());
-            std::thread::spawn(move || assert_eq!(state.load().unwrap().value(), Some(many)))
+            std::thread::spawn(move || assert_eq!(state.blocking_load().unwrap().value(), Some(many)))
         })
         .collect();
     readers.into_iter().for_each(|reader| reader.join().unwrap());
@@ -283,9 +286,9 @@ fn without_a_store_it_goes_over_directly() {
     let manager = Manager::old(0);
     let old = manager.start(&Names::new());
     let state: State<Sessions> = States::new(old.clone()).state("s");
-    assert_eq!(state.save(&sessions("a")).unwrap(), Kept::HeldOnly);
+    assert_eq!(state.blocking_save(&sessions("a")).unwrap(), Kept::HeldOnly);
     let new: FdStore = manager.start(&Names::new());
     new.adopt(old.entries().unwrap()).unwrap();
     let inherited: State<Sessions> = States::new(new).state("s");
-    assert_eq!(inherited.load().unwrap().value(), Some(sessions("a")));
+    assert_eq!(inherited.blocking_load().unwrap().value(), Some(sessions("a")));
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use handover::drain::{Datagram, DatagramOptions, DatagramPeer, Datagrams, Drain, Limit, serve_datagrams};
 use handover::systemd::activation::{Socket, SocketKind, bind_datagram};
-use handover::{Datagram, DatagramOptions, DatagramPeer, Datagrams, Drain, Limit, serve_datagrams};
 use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::Semaphore;
@@ -50,7 +50,7 @@ async fn what_is_in_hand_is_finished_and_the_queue_is_for_the_next_generation() 
     let release = Arc::new(Semaphore::new(0));
     let next = passed_on(&socket);
     let held = Arc::clone(&release);
-    serve_datagrams(&old, "dns", vec![socket], &DatagramOptions::new(), move |datagram: Datagram| {
+    serve_datagrams(&old, "dns", vec![socket], DatagramOptions::new(), move |datagram: Datagram| {
         let held = Arc::clone(&held);
         async move {
             held.acquire().await.map_err(io::Error::other)?.forget();
@@ -58,7 +58,7 @@ async fn what_is_in_hand_is_finished_and_the_queue_is_for_the_next_generation() 
         }
     })
     .unwrap();
-    serve_datagrams(&new, "dns", vec![next], &DatagramOptions::new(), |datagram: Datagram| async move {
+    serve_datagrams(&new, "dns", vec![next], DatagramOptions::new(), |datagram: Datagram| async move {
         datagram.reply(&[b"new ", datagram.bytes()].concat()).await
     })
     .unwrap();
@@ -128,7 +128,7 @@ async fn the_hammer_drops_handlers_and_names_them() {
     let (socket, address) = udp();
     let drain = Drain::new();
     let options = DatagramOptions::new();
-    serve_datagrams(&drain, "dns", vec![socket], &options, |datagram: Datagram| async move {
+    serve_datagrams(&drain, "dns", vec![socket], options, |datagram: Datagram| async move {
         let _datagram = datagram;
         std::future::pending().await
     })
@@ -168,7 +168,7 @@ async fn too_long_ones_are_dropped_and_logged() {
     let (log, _guard) = Log::start();
     let (socket, address) = udp();
     let drain = Drain::new();
-    serve_datagrams(&drain, "dns", vec![socket], &DatagramOptions::new().max_length(4), echo).unwrap();
+    serve_datagrams(&drain, "dns", vec![socket], DatagramOptions::new().max_length(4), echo).unwrap();
     drain.accept(true);
     let client = client(address).await;
     client.send(b"12345").await.unwrap();
@@ -182,7 +182,7 @@ async fn a_panic_is_contained() {
     let (log, _guard) = Log::start();
     let (socket, address) = udp();
     let drain = Drain::new();
-    serve_datagrams(&drain, "dns", vec![socket], &DatagramOptions::new(), |datagram: Datagram| async move {
+    serve_datagrams(&drain, "dns", vec![socket], DatagramOptions::new(), |datagram: Datagram| async move {
         assert_ne!(datagram.bytes(), b"!", "a bad datagram");
         echo(datagram).await
     })
@@ -250,7 +250,7 @@ fn try_send(socket: &UnixDatagram, to: &std::path::Path) -> io::Result<()> {
 async fn what_cannot_work_is_an_error() {
     let drain = Drain::new();
     let none = DatagramOptions::new().max_in_hand(0);
-    assert!(serve_datagrams(&drain, "dns", vec![udp().0], &none, echo).unwrap_err().is_invalid());
+    assert!(serve_datagrams(&drain, "dns", vec![udp().0], none, echo).unwrap_err().is_invalid());
     let stream = handover::systemd::activation::bind("127.0.0.1:0").unwrap().pop().unwrap();
     let mut passed = handover::systemd::activation::Activation::from_fds(vec![("dns".into(), stream.into())]).unwrap();
     let error = Datagrams::new(&drain, "dns", passed.take("dns").unwrap().remove(0)).unwrap_err();

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
+use handover::drain::{Drain, FlowLinks, Flows};
 use handover::systemd::activation::{Activation, Socket, bind_datagram};
-use handover::{Drain, FlowLinks, Flows};
 use tokio::net::UdpSocket;
 
 use crate::support::{Log, MOMENT, within};

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use handover::IdleTimeout;
+use handover::drain::IdleTimeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy, duplex, split};
 use tokio::time::{Instant, sleep};
 

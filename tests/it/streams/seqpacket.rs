@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use handover::drain::{Connection, Drain, Peer, Seqpacket, StreamOptions, serve_stream};
 use handover::systemd::activation::{Activation, bind, bind_seqpacket};
-use handover::{Connection, Drain, Peer, Seqpacket, StreamOptions, serve_stream};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::support::{MOMENT, until, within};

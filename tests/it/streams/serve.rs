@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use handover::drain::{Connection, Drain, Limit, Peer, Stream, StreamOptions, serve_stream};
 use handover::systemd::activation::{Listener, bind};
-use handover::{Connection, Drain, Limit, Peer, Stream, StreamOptions, serve_stream};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::{TcpStream, UnixStream};

@@ -6,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
+use handover::drain::{Datagrams, Drain};
 use handover::systemd::activation::{Activation, PassedConnection};
-use handover::{Datagrams, Drain};
 use nix::mqueue::{MQ_OFlag, MqAttr, mq_open, mq_send, mq_unlink};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 use nix::sys::stat::Mode;

@@ -3,7 +3,7 @@
 use handover::systemd::activation::{Activation, Listener};
 use handover::systemd::environment::Environment;
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -122,6 +122,16 @@ fn perform(activation: &mut Activation, command: &str, environment: &Environment
             let text: Vec<_> = listeners.iter().map(describe).collect();
             kept.extend(listeners.into_iter().map(OwnedFd::from));
             text.join(" ")
+        }),
+        "hello" => activation.listeners(name).and_then(|listeners| {
+            // As README has it, with one client.
+            for listener in listeners {
+                let Listener::Tcp(listener) = listener.into_blocking()? else { continue };
+                let mut connection = listener.incoming().next().unwrap().unwrap();
+                connection.write_all(b"hello\n").unwrap();
+                kept.push(listener.into());
+            }
+            Ok("served".to_owned())
         }),
         "take" => activation.take(name).map(|sockets| {
             let text: Vec<_> = sockets.iter().map(|socket| socket.kind().to_string()).collect();

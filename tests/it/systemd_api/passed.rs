@@ -6,6 +6,7 @@ use handover::systemd::activation::{Activation, SocketKind, Source};
 use handover::systemd::environment::Environment;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use std::fs::File;
+use std::io::Read as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -42,6 +43,27 @@ fn listeners_by_name() {
         assert_eq!(flags[&fd] & libc::O_CLOEXEC, libc::O_CLOEXEC, "{flags:?}");
         assert_eq!(flags[&fd] & libc::O_NONBLOCK, libc::O_NONBLOCK, "{flags:?}");
     }
+}
+
+/// systemd passes nonblocking ones, and so does a service: std's loop must not end with WouldBlock.
+#[test]
+fn stds_loop_waits_for_a_client() {
+    let (listener, address) = tcp();
+    let listener = TcpListener::from(listener);
+    listener.set_nonblocking(true).unwrap();
+    let names = [OURS, ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "http")];
+    let client = std::thread::spawn(move || {
+        // Later than its accept(2), nearly always: so that it waits.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let mut connection = TcpStream::connect(address).unwrap();
+        connection.set_read_timeout(Some(crate::PATIENCE)).unwrap();
+        let mut text = String::new();
+        connection.read_to_string(&mut text).unwrap();
+        text
+    });
+    let child = Started::new(&[listener.into()], &names, &["hello http"]);
+    assert_eq!(child.report[1], "served");
+    assert_eq!(client.join().unwrap(), "hello\n");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Handshakes at the wrong moment.
 
 use crate::support::{Client, End, LINGER, Reply, SHORT, Server, settle, until, within};
-use handover::Acceptor;
+use handover::drain::Acceptor;
 use handover::http::HttpOptions;
 use handover::systemd::activation::Listener;
 use handover::tls::{Tls, TlsOptions};
@@ -153,7 +153,7 @@ async fn what_is_no_tls_is_refused() {
 
 #[tokio::test]
 async fn another_protocol_over_tls() {
-    let (pair, drain) = (pair(), handover::Drain::new());
+    let (pair, drain) = (pair(), handover::drain::Drain::new());
     let tls = Tls::from_pem(&pair.chain, &pair.key).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -192,11 +192,11 @@ async fn a_unix_socket_works_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tls");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let (pair, drain) = (pair(), handover::Drain::new());
+    let (pair, drain) = (pair(), handover::drain::Drain::new());
     let tls = Tls::from_pem(&pair.chain, &pair.key).unwrap();
     let router = axum::Router::new().fallback(async || "here");
     let listeners = vec![Listener::Unix(listener)];
-    handover::http::serve_tls(&drain, "unix", listeners, router, &tls, HttpOptions::new()).unwrap();
+    handover::http::serve_tls(&drain, "unix", listeners, &tls, HttpOptions::new(), router).unwrap();
     drain.accept(true);
     let stream = within("connect", tokio::net::UnixStream::connect(&path)).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(client(&VERSIONS, &["http/1.1"]));

@@ -4,8 +4,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use handover::Drain;
-use handover::http::{ConnectInfo, HttpOptions, serve_tls};
+use handover::drain::Drain;
+use handover::http::{ConnectionInfo, HttpOptions, serve_tls};
 use handover::systemd::activation::Listener;
 use handover::tls::Tls;
 use handover_testing::certs;
@@ -56,7 +56,7 @@ impl Server {
         let app = App { arrived, release: Arc::clone(&release) };
         let router = Router::new().fallback(move |request: Request| app.clone().answer(request));
         let drain = Drain::new();
-        serve_tls(&drain, "https", vec![Listener::Tcp(listener)], router, tls, options).unwrap();
+        serve_tls(&drain, "https", vec![Listener::Tcp(listener)], tls, options, router).unwrap();
         drain.accept(true);
         Self { address, drain, arrived: arrivals, release }
     }
@@ -135,7 +135,7 @@ impl App {
                 (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "raw")]).into_response()
             }
             "/tls" => {
-                let info = request.extensions().get::<ConnectInfo>().and_then(ConnectInfo::tls).unwrap();
+                let info = request.extensions().get::<ConnectionInfo>().and_then(ConnectionInfo::tls).unwrap();
                 format!("{:?} {:?} {}", info.version().unwrap(), info.server_name(), info.is_resumed()).into_response()
             }
             _ => path.into_response(),

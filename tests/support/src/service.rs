@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use handover::http::HyperService;
 use handover::systemd::fdstore::{FdStore, Names};
 use handover::{Handle, Service};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -162,10 +163,10 @@ async fn serve(directory: &Path, extension: Extension) -> Result<(), String> {
     }
     match config.state {
         State::None => {}
-        State::Bytes(length) => builder = builder.handover_state(move || pattern(length)),
+        State::Bytes(length) => builder = builder.handover_bytes(move || pattern(length)),
         State::Wait => {
             let directory = directory.to_owned();
-            builder = builder.handover_state(move || {
+            builder = builder.handover_bytes(move || {
                 fs::write(directory.join("asked"), "").unwrap();
                 while !directory.join("go").exists() {
                     std::thread::sleep(Duration::from_millis(2));
@@ -173,12 +174,12 @@ async fn serve(directory: &Path, extension: Extension) -> Result<(), String> {
                 Vec::new()
             });
         }
-        State::Panic => builder = builder.handover_state(|| panic!("no state today")),
+        State::Panic => builder = builder.handover_bytes(|| panic!("no state today")),
     }
     if config.health {
         let sign = directory.join("unhealthy");
         builder = builder.health(move || {
-            let verdict = if sign.exists() { Err("the sign is up".to_owned()) } else { Ok(()) };
+            let verdict = if sign.exists() { Err("the sign is up".into()) } else { Ok(()) };
             async { verdict }
         });
     }
@@ -189,7 +190,7 @@ async fn serve(directory: &Path, extension: Extension) -> Result<(), String> {
     let about = Arc::new(About {
         generation: service.generation(),
         version: version(),
-        state: match service.inherited_state() {
+        state: match service.handover_bytes() {
             None => "none".into(),
             Some(bytes) => format!("{} {}", bytes.len(), bytes == pattern(bytes.len())),
         },
@@ -201,7 +202,7 @@ async fn serve(directory: &Path, extension: Extension) -> Result<(), String> {
         let about = Arc::clone(&about);
         async move { Ok::<_, Infallible>(Response::new(about.answer(request.uri().path()))) }
     });
-    service.serve_hyper("http", answer).map_err(|e| e.to_string())?;
+    service.serve_http("http", HyperService(answer)).map_err(|e| e.to_string())?;
     let result = service.run().await.map_err(|e| e.to_string());
     writeln!(append(directory, "policies"), "{} {}", std::process::id(), policy()).unwrap();
     result
@@ -283,7 +284,7 @@ impl About {
             "/who" => say(format!("{} {} {}", self.generation, std::process::id(), self.version)),
             "/state" => say(self.state.clone()),
             "/count" => {
-                let counted = self.counter.update(|count| {
+                let counted = self.counter.blocking_update(|count| {
                     *count += 1;
                     *count
                 });

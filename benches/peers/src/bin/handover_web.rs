@@ -1,5 +1,6 @@
 //! SIGHUP: the next generation.
 
+use handover::http::HyperService;
 use hyper::service::service_fn;
 
 fn main() -> handover::Result<()> {
@@ -7,7 +8,7 @@ fn main() -> handover::Result<()> {
     runtime.block_on(async {
         let builder = handover::Service::builder().listen("http", peers::address());
         let service = builder.drain_timeout(peers::DRAIN).start()?;
-        service.serve_hyper("http", service_fn(peers::answer))?;
+        service.serve_http("http", HyperService(service_fn(peers::answer)))?;
         service.run().await
     })
 }
