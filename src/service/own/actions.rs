@@ -231,10 +231,9 @@ impl OwnGeneration {
     /// Before the next generation is told that it is main: from then on it is the one that is
     /// asked.
     fn pass_counts(&self) {
-        if let Some(times) = self.successor.times() {
-            let metrics = self.narrator.metrics();
-            metrics.pass_time(READY_SECONDS, times.until_ready);
-            metrics.pass_time(SWITCH_SECONDS, times.from_ready);
+        if let Some((until_ready, since_then)) = self.successor.times() {
+            self.narrator.metrics().pass_time(READY_SECONDS, until_ready);
+            self.narrator.metrics().pass_time(SWITCH_SECONDS, since_then);
         }
         self.send_counts();
     }
