@@ -88,7 +88,12 @@ pub(crate) struct MomentRow {
     pub(crate) status: &'static str,
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
+    /// A text about a generation, and nothing else.
+    pub(crate) fn said(generation: u64, detail: &'a str) -> Self {
+        Self { generation, detail, ..Self::default() }
+    }
+
     /// Puts what is known into a template. What is put in is not looked at again.
     fn fill(&self, template: &str) -> String {
         let mut out = String::with_capacity(template.len() + self.detail.len());

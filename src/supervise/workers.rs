@@ -70,14 +70,19 @@ impl Workers {
         self.get(self.slots[slot].next?)
     }
 
-    /// The main generation of the worker that this generation is of.
-    pub(crate) fn main_beside(&self, number: u64) -> Option<&ProgramGeneration> {
-        self.main(self.get(number)?.slot)
+    /// The worker that this generation is of.
+    pub(crate) fn slot_of(&self, number: u64) -> Option<usize> {
+        self.get(number).map(|of| of.slot)
     }
 
-    /// The next generation of the worker that this generation is of.
+    /// The main generation of the same worker.
+    pub(crate) fn main_beside(&self, number: u64) -> Option<&ProgramGeneration> {
+        self.main(self.slot_of(number)?)
+    }
+
+    /// The next generation of the same worker.
     pub(crate) fn next_beside(&self, number: u64) -> Option<&ProgramGeneration> {
-        self.next(self.get(number)?.slot)
+        self.next(self.slot_of(number)?)
     }
 
     /// The newest of the main generations.
@@ -99,9 +104,9 @@ impl Workers {
         self.last_number
     }
 
-    /// The newest generation of the worker that was tried.
-    pub(crate) fn newest(&self, slot: usize) -> u64 {
-        self.slots[slot].newest
+    /// The newest generation of the same worker that was tried; 0: that worker is gone.
+    pub(crate) fn newest_beside(&self, number: u64) -> u64 {
+        self.slot_of(number).map_or(0, |slot| self.slots[slot].newest)
     }
 
     /// The generation that a notification of that process counts as one of.
@@ -136,10 +141,11 @@ impl Workers {
         self.generations.insert(generation.number, generation);
     }
 
-    /// The generation is main; the number of the one before it is returned.
-    pub(crate) fn crown(&mut self, slot: usize, number: u64) -> Option<u64> {
+    /// The generation is main; the pid of the one before it is returned.
+    pub(crate) fn crown(&mut self, slot: usize, number: u64) -> Option<u32> {
         self.slots[slot].next = None;
-        self.slots[slot].main.replace(number)
+        let old = self.slots[slot].main.replace(number)?;
+        self.get(old).map(ProgramGeneration::pid)
     }
 
     /// The main generation of the worker has crashed; its next one is returned.
@@ -148,8 +154,9 @@ impl Workers {
         self.slots[slot].next
     }
 
-    /// Nothing will come of the next generation of the worker.
-    pub(crate) fn take_next(&mut self, slot: usize) -> Option<u64> {
+    /// Nothing will come of the next generation of the same worker.
+    pub(crate) fn take_next(&mut self, number: u64) -> Option<u64> {
+        let slot = self.slot_of(number)?;
         self.slots[slot].next.take()
     }
 

@@ -42,7 +42,13 @@ impl Supervision {
         self.roll_on(lives);
     }
 
-    /// One worker has a new main generation, or has failed to get one.
+    /// The worker of that generation has a new main one, or has failed to get one.
+    pub(super) fn replaced(&mut self, lives: &mut Lifecycles, number: u64, outcome: Result<(), String>) {
+        if let Some(slot) = self.workers.slot_of(number) {
+            self.slot_done(lives, slot, outcome);
+        }
+    }
+
     pub(super) fn slot_done(&mut self, lives: &mut Lifecycles, slot: usize, outcome: Result<(), String>) {
         self.reloads.done(slot, outcome);
         self.roll_on(lives);
