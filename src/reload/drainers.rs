@@ -69,11 +69,6 @@ impl OlderGeneration {
         let drain_timeout_ms = u64::try_from(self.limit.as_millis()).ok();
         Drainer { generation: self.generation, pid: self.pid, draining_ms: millis(self.since), drain_timeout_ms }
     }
-
-    /// A generation that has said nothing more for so long hangs.
-    fn overdue(&self) -> Instant {
-        self.since + self.limit + END_TIMEOUT
-    }
 }
 
 /// The older generations that drain, as the main one knows them.
@@ -100,14 +95,10 @@ impl Drainers {
     /// This generation is main: it watches them, each until its end.
     pub(crate) fn watch(&mut self) {
         for older in &self.all {
-            let watcher = watch::drainer(
-                older.generation,
-                older.pid,
-                Arc::clone(&older.link),
-                older.overdue().into(),
-                self.inputs.clone(),
-            );
-            self.watchers.spawn(watcher);
+            // One that has said nothing more for so long hangs.
+            let overdue = older.since + older.limit + END_TIMEOUT;
+            let (link, inputs) = (Arc::clone(&older.link), self.inputs.clone());
+            self.watchers.spawn(watch::drainer(older.generation, older.pid, link, overdue.into(), inputs));
         }
     }
 
@@ -167,7 +158,7 @@ impl Drainers {
     }
 
     pub(crate) fn listed(&self, inquiry: &Inquiry) -> Vec<Older> {
-        let older = self.all.iter().map(|older| {
+        let listed = |older: &OlderGeneration| {
             let told = inquiry.told(older.generation);
             Older {
                 generation: older.generation,
@@ -176,8 +167,8 @@ impl Drainers {
                 connections: told.map(|told| told.connections),
                 work: told.map(|told| told.work.clone()).unwrap_or_default(),
             }
-        });
-        older.collect()
+        };
+        self.all.iter().map(listed).collect()
     }
 }
 

@@ -13,14 +13,6 @@ pub(crate) struct ReloadRequests {
     waiting: HashMap<RequestId, Asker>,
 }
 
-/// The generation that a reload is to bring.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Expected {
-    pub(crate) generation: u64,
-    /// 0: it has no process.
-    pub(crate) pid: u32,
-}
-
 impl ReloadRequests {
     /// Numbers a request. Nobody waits for that of a signal.
     pub(crate) fn add(&mut self, asker: Option<Asker>) -> RequestId {
@@ -31,10 +23,10 @@ impl ReloadRequests {
         self.last
     }
 
-    pub(crate) fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer, next: Expected) {
+    /// Answers these, with the generation that the reload was to bring; pid 0: it has no process.
+    pub(crate) fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer, generation: u64, pid: u32) {
         for id in ids {
             let Some(asker) = self.waiting.remove(id) else { continue };
-            let Expected { generation, pid } = next;
             // Whoever has gone away in the meantime wants no answer.
             let _ = asker.send(match outcome {
                 ReloadAnswer::HandedOver => Ok(Reloaded::HandedOver { generation, pid }),

@@ -14,7 +14,6 @@ struct WorkerSlot {
     main: Option<u64>,
     /// The generation that is on its way to be main.
     next: Option<u64>,
-    /// The newest generation that was tried.
     newest: u64,
     /// The version that was started last.
     image: Option<Image>,
@@ -40,7 +39,6 @@ impl Workers {
         self.slots.len()
     }
 
-    /// Whether there is no generation left.
     pub(crate) fn is_empty(&self) -> bool {
         self.generations.is_empty()
     }
@@ -85,7 +83,6 @@ impl Workers {
         self.next(self.slot_of(number)?)
     }
 
-    /// The newest of the main generations.
     pub(crate) fn newest_main(&self) -> Option<&ProgramGeneration> {
         self.serving().max_by_key(|main| main.number)
     }
@@ -160,7 +157,6 @@ impl Workers {
         self.slots[slot].next.take()
     }
 
-    /// No process of the generation is left.
     pub(crate) fn remove(&mut self, number: u64) {
         self.generations.remove(&number);
     }

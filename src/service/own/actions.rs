@@ -13,7 +13,6 @@ use crate::reload::history::shared_usec;
 use crate::reload::hooks::{self, Launch, When};
 use crate::reload::input::Input;
 use crate::reload::moment::{Facts, Moment};
-use crate::reload::requests::Expected;
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::{self, lock};
 use crate::sys::spawn::Parent;
@@ -120,7 +119,7 @@ impl OwnGeneration {
 
     fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer) {
         let (generation, pid) = (self.successor.generation(), self.successor.pid().unwrap_or(0));
-        self.requests.answer(ids, outcome, Expected { generation, pid });
+        self.requests.answer(ids, outcome, generation, pid);
     }
 }
 
@@ -184,7 +183,7 @@ impl OwnGeneration {
                  (Builder::on_reload_in_place)",
             ));
         }
-        let around = self.settings.drain_timeout.saturating_add(self.narrator.exit_allowance());
+        let around = self.settings.drain_timeout.saturating_add(self.narrator.hooks().exit_allowance());
         Ok(Estate {
             sockets: lock(&self.sockets).estate()?,
             links: self.drainers.links()?,

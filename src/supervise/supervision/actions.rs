@@ -60,9 +60,9 @@ impl Supervision {
             Action::TellReclaim => _ = self.narrator.tell(Moment::Reclaimed, &Facts::said(number, "")),
             Action::Answer(_, ReloadAnswer::Refused(why)) => self.replaced(lives, number, Err(why.to_owned())),
             Action::Exit(end) => self.exited(lives, number, &end),
-            // A handover is over when the other one is main; a rollback was told of already. The gate
-            // is always open. The reload of the service is told of by the whole of it. And
-            // a generation was told to go when the drain began, and knows no other word.
+            // The gate is always open. The reload of the service is told of by the whole of it. A
+            // generation was told to go when the drain began, and knows no other word. A handover
+            // is over when the other one is main; a rollback was told of already.
             Action::OpenGate
             | Action::TellReloading
             | Action::TellReloadedInPlace
