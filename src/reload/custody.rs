@@ -27,9 +27,7 @@ pub(crate) struct Custody {
     states: States,
     keeper: Keeper,
     inputs: InputSender,
-    /// What the next generation was started with.
     snapshot: Snapshot,
-    /// What it has put there itself.
     additions: Vec<(String, OwnedFd)>,
     /// The store is frozen for it, and has these of its names.
     lent: Option<Vec<String>>,
@@ -208,7 +206,6 @@ impl Custody {
 #[derive(Debug)]
 struct Keeper {
     changes: mpsc::UnboundedSender<StoreChange>,
-    /// Changes that are waiting or running.
     unfinished: Arc<AtomicUsize>,
 }
 

@@ -46,7 +46,6 @@ pub(crate) struct OlderGeneration {
     pid: u32,
     /// Since when it drains; of the predecessor, since before it was told to.
     since: Instant,
-    /// Its own drain timeout.
     limit: Duration,
     link: Arc<Link>,
 }
@@ -87,7 +86,6 @@ impl Drainers {
         Self { all, watchers: JoinSet::new(), hammers: JoinSet::new(), inputs }
     }
 
-    /// The predecessor drains from now on.
     pub(crate) fn push(&mut self, predecessor: OlderGeneration) {
         self.all.push(OlderGeneration { since: now(), ..predecessor });
     }
@@ -142,7 +140,6 @@ impl Drainers {
         }
     }
 
-    /// For the next generation.
     pub(crate) fn to_wire(&self) -> Vec<Drainer> {
         self.all.iter().map(OlderGeneration::to_wire).collect()
     }
@@ -152,7 +149,6 @@ impl Drainers {
         self.all.iter().map(|older| older.link.try_clone_fd()).collect()
     }
 
-    /// Whether each has told what it holds.
     pub(crate) fn have_told(&self, inquiry: &Inquiry) -> bool {
         self.all.iter().all(|older| inquiry.told(older.generation).is_some())
     }

@@ -20,7 +20,6 @@ pub(crate) enum Decision {
     Start(Box<Launch>),
 }
 
-/// The hooks of a running service.
 #[derive(Debug)]
 pub(crate) struct HookRunner {
     hooks: Arc<Hooks>,
@@ -88,7 +87,6 @@ impl HookRunner {
         Self { hooks, timeout, events, caller }
     }
 
-    /// Nobody waits for it.
     pub(crate) fn fire(&self, event: Event) {
         if self.hooks.at(event.when).next().is_some() {
             let _ = self.events.send(event);

@@ -6,7 +6,6 @@ use crate::error::{Error, Kind};
 use crate::lifecycle::{ReloadAnswer, RequestId};
 use crate::reload::handle::{Asker, Reloaded};
 
-/// Those who wait for the outcome of a reload.
 #[derive(Debug, Default)]
 pub(crate) struct ReloadRequests {
     last: RequestId,

@@ -36,7 +36,6 @@ struct NextProcess {
 #[must_use]
 struct Spawned {
     next: NextProcess,
-    /// It has called the library.
     started: bool,
 }
 
@@ -110,12 +109,10 @@ impl NextStage {
     }
 }
 
-/// One reload.
 #[derive(Debug)]
 struct Attempt {
     handover_id: Arc<str>,
     began: Instant,
-    /// When the next generation was ready.
     ready: Option<Instant>,
     stage: NextStage,
     /// The pid of the next generation, also when it has ended.
@@ -142,7 +139,6 @@ pub(crate) struct Successor {
 /// What has become of a start.
 #[derive(Debug)]
 pub(crate) enum Start {
-    /// It runs.
     Running,
     /// There is no process, or it cannot be watched.
     Failed(String),
@@ -168,7 +164,6 @@ impl Successor {
         self.generation
     }
 
-    /// How many reloads have begun.
     pub(crate) fn attempts(&self) -> u64 {
         self.attempts
     }
@@ -202,7 +197,6 @@ impl Successor {
         self.attempt.as_ref().map(|attempt| Arc::clone(&attempt.handover_id))
     }
 
-    /// When the reload was asked for.
     pub(crate) fn began(&self) -> Option<Instant> {
         self.attempt.as_ref().map(|attempt| attempt.began)
     }
@@ -221,7 +215,6 @@ impl Successor {
         self.attempt.as_ref()?.pid
     }
 
-    /// The next generation is being started; [`Successor::started`] follows.
     pub(crate) fn starting(&mut self) {
         self.starting += 1;
     }
@@ -264,7 +257,6 @@ impl Successor {
         }
     }
 
-    /// It has called the library.
     pub(crate) fn has_started(&mut self) {
         if let Some(Attempt { stage: NextStage::Spawned(spawned), .. }) = &mut self.attempt {
             spawned.started = true;
@@ -282,7 +274,6 @@ impl Successor {
         self.next().is_some_and(|next| next.process.has_ended())
     }
 
-    /// It has said that it is ready.
     pub(crate) fn is_ready(&mut self) {
         if let Some(attempt) = &mut self.attempt {
             attempt.ready = Some(now());
@@ -297,7 +288,6 @@ impl Successor {
         });
     }
 
-    /// Tells it to accept.
     pub(crate) fn switch(&mut self) -> Result<()> {
         self.step(|stage| match stage {
             NextStage::Prepared(prepared) => {
@@ -308,7 +298,6 @@ impl Successor {
         })
     }
 
-    /// Tells it that it is main.
     pub(crate) fn hand_over(&mut self, main: &Frame) -> Result<()> {
         let told = self.step(|stage| match stage {
             NextStage::Switched(switched) => {

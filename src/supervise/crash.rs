@@ -20,7 +20,6 @@ pub(crate) struct Crashes {
     workers: Vec<Streak>,
 }
 
-/// The crashes of one worker, in a row.
 #[derive(Debug, Clone, Default)]
 struct Streak {
     crashes: u32,
@@ -58,7 +57,6 @@ impl Crashes {
         Self { good_after, count, workers: vec![Streak::default(); workers] }
     }
 
-    /// How often a process ended that nobody had told to.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }

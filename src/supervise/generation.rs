@@ -19,7 +19,6 @@ const MAX_STAGED: usize = 256;
 /// Longest status text that is kept of a program, in characters.
 const MAX_STATUS: usize = 300;
 
-/// One process of the program, with all that came from it.
 #[derive(Debug)]
 pub(crate) struct ProgramGeneration {
     pub(crate) number: u64,
@@ -83,7 +82,6 @@ impl ProgramGeneration {
         self.process.pid
     }
 
-    /// It asks for more time to get ready.
     pub(crate) fn extend(&mut self, until: Instant) {
         self.ready_by = self.ready_by.map(|by| by.max(until));
     }
@@ -184,7 +182,6 @@ impl ProgramGeneration {
         self.wait_no_more();
     }
 
-    /// When something is to be done about it, if nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let departure = self.departure.as_ref().and_then(Departure::deadline);
         [departure, self.ready_by, self.watched_until()].into_iter().flatten().min()

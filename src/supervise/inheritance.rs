@@ -19,7 +19,6 @@ use crate::systemd::wanted::Wanted;
 /// Most fds that are stored: systemd's limit of one message, and more than any program wants.
 const MAX_STORED: usize = 253;
 
-/// An fd under a name, as generations get it.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) name: String,

@@ -49,7 +49,6 @@ pub(crate) enum Notification {
     Foreign(&'static str),
 }
 
-/// What becomes of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Right {
     Counts,
@@ -114,7 +113,6 @@ fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|b| (32..127).contains(&b) && b != b':')
 }
 
-/// The socket that the program sends its notifications to.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     socket: AsyncFd<OwnedFd>,

@@ -93,7 +93,6 @@ impl Resumed {
     }
 }
 
-/// The renewals, and whether one is wanted.
 #[derive(Debug)]
 pub(crate) struct Renewal {
     /// The supervisor's own program, or why it cannot be started anew.

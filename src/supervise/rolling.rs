@@ -25,7 +25,6 @@ pub(crate) struct Reloads {
     waiting: Vec<Asker>,
 }
 
-/// A reload that is running, or over.
 #[derive(Debug)]
 pub(crate) struct Rolling {
     pub(crate) handover_id: Arc<str>,
@@ -65,7 +64,6 @@ impl Reloads {
         self.wanted && self.running.is_none()
     }
 
-    /// Whether no reload is running or wanted.
     pub(crate) fn is_idle(&self) -> bool {
         !self.wanted && self.running.is_none()
     }

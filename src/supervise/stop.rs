@@ -20,9 +20,7 @@ pub struct StopSignals {
 /// How far a generation has been told to go.
 #[derive(Debug)]
 pub(crate) struct Departure {
-    /// The place of the next signal in the sequence.
     step: usize,
-    /// When that is due.
     next: Option<Instant>,
     /// When the generation is killed at the latest.
     kill: Option<Instant>,
@@ -37,7 +35,6 @@ impl StopSignals {
 }
 
 impl Default for StopSignals {
-    /// SIGTERM.
     fn default() -> Self {
         Self { steps: vec![(Signal::SIGTERM, Duration::ZERO)] }
     }

@@ -26,7 +26,6 @@ pub(crate) enum Happening {
     Asked(ServiceRequest),
     Notified(io::Result<ProcessMessage>),
     Ready(u64),
-    /// The first process of a generation has ended.
     Ended(u64, Ended),
     /// No process of a generation is left.
     Gone(u64),
@@ -67,7 +66,6 @@ impl Watches {
         let _ = self.happenings.send(happening);
     }
 
-    /// Whether nothing has happened that was not taken.
     pub(crate) fn is_idle(&self) -> bool {
         self.happened.is_empty()
     }

@@ -19,7 +19,6 @@ struct WorkerSlot {
     image: Option<Image>,
 }
 
-/// All generations of the program.
 #[derive(Debug)]
 pub(crate) struct Workers {
     slots: Vec<WorkerSlot>,
@@ -68,17 +67,14 @@ impl Workers {
         self.get(self.slots[slot].next?)
     }
 
-    /// The worker that this generation is of.
     pub(crate) fn slot_of(&self, number: u64) -> Option<usize> {
         self.get(number).map(|of| of.slot)
     }
 
-    /// The main generation of the same worker.
     pub(crate) fn main_beside(&self, number: u64) -> Option<&ProgramGeneration> {
         self.main(self.slot_of(number)?)
     }
 
-    /// The next generation of the same worker.
     pub(crate) fn next_beside(&self, number: u64) -> Option<&ProgramGeneration> {
         self.next(self.slot_of(number)?)
     }
@@ -92,7 +88,6 @@ impl Workers {
         self.slots.iter().filter_map(|worker| self.get(worker.main?))
     }
 
-    /// Whether each worker has a main generation.
     pub(crate) fn all_serve(&self) -> bool {
         self.slots.iter().all(|worker| worker.main.is_some())
     }

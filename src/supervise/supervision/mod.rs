@@ -66,7 +66,6 @@ pub(crate) struct Supervision {
     signals: SupervisorSignals,
     asked: mpsc::UnboundedReceiver<ServiceRequest>,
     drain: Drain,
-    /// The listener of the control interface.
     control: Option<OwnedFd>,
 
     /// What is left to do when all that followed from an input is done.
@@ -279,7 +278,6 @@ impl Parts for Supervision {
     }
 }
 
-/// Signals, and requests.
 impl Supervision {
     fn on_signal(&mut self, lives: &mut Lifecycles, signal: Signal) {
         match signal {
