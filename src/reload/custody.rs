@@ -6,7 +6,6 @@
 //! freezes, and sends what has come meanwhile; then it says `switch`. The next one pushes
 //! everything once more when it is main, and removes what nobody asks for any more.
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,28 +14,11 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::error::Result;
+use crate::reload::input::{Input, InputSender};
 use crate::state::{States, may_wait};
-use crate::systemd::fdstore::{Changes, FdStore, STORE_TIMEOUT, Snapshot, Synced, zip};
+use crate::systemd::fdstore::{Changes, FdStore, STORE_TIMEOUT, Snapshot, Synced, Transfer, zip};
 
 type StoreChange = Box<dyn FnOnce(&FdStore) + Send>;
-
-/// What the next generation is told before it accepts.
-#[derive(Debug, Default)]
-pub(crate) struct Transfer {
-    changes: Changes,
-    /// What it added, and is in the store for it.
-    added: Vec<String>,
-}
-
-/// Called with the number of the attempt when the store is ready for its switch.
-#[derive(Clone)]
-pub(crate) struct OnPrepared(Arc<dyn Fn(u64, Result<Transfer>) + Send + Sync>);
-
-impl fmt::Debug for OnPrepared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnPrepared")
-    }
-}
 
 /// The fd store and the states, while a reload may have them.
 #[derive(Debug)]
@@ -44,10 +26,8 @@ pub(crate) struct Custody {
     store: FdStore,
     states: States,
     keeper: Keeper,
-    prepared: OnPrepared,
-    /// What the next generation was started with.
+    inputs: InputSender,
     snapshot: Snapshot,
-    /// What it has put there itself.
     additions: Vec<(String, OwnedFd)>,
     /// The store is frozen for it, and has these of its names.
     lent: Option<Vec<String>>,
@@ -56,16 +36,12 @@ pub(crate) struct Custody {
 }
 
 impl Custody {
-    pub(crate) fn open(
-        store: FdStore,
-        states: States,
-        prepared: impl Fn(u64, Result<Transfer>) + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn open(store: FdStore, states: States, inputs: InputSender) -> Self {
         Self {
             keeper: Keeper::open(store.clone()),
             store,
             states,
-            prepared: OnPrepared(Arc::new(prepared)),
+            inputs,
             snapshot: Snapshot::default(),
             additions: Vec::new(),
             lent: None,
@@ -96,7 +72,6 @@ impl Custody {
         self.store.additions()
     }
 
-    /// A reload begins.
     pub(crate) fn begin(&mut self) {
         self.snapshot = Snapshot::default();
         self.additions.clear();
@@ -116,20 +91,21 @@ impl Custody {
     }
 
     /// The next generation is ready: from now on the store is its. The answer is returned, or comes
-    /// as [`Input::OnPrepared`].
+    /// as [`Input::Prepared`].
     pub(crate) fn prepare(&mut self, attempt: u64) -> Option<Result<Transfer>> {
         let (additions, since) = (std::mem::take(&mut self.additions), self.snapshot.clone());
-        let transfer = |(changes, added)| Transfer { changes, added };
         // Most services add nothing. A thread for that is a wait for a processor, which the next
         // one needs, too.
         if additions.is_empty() && self.keeper.is_idle() {
             let handed = self.store.try_hand_over(&since);
-            if let Some(handed) = handed {
-                return Some(handed.map(transfer));
+            if handed.is_some() {
+                return handed;
             }
         }
-        let prepared = self.prepared.clone();
-        self.keeper.run(move |store| prepared.0(attempt, store.hand_over(additions, &since).map(transfer)));
+        let inputs = self.inputs.clone();
+        self.keeper.run(move |store| {
+            _ = inputs.send(Input::Prepared(attempt, store.hand_over(additions, &since)));
+        });
         None
     }
 
@@ -137,7 +113,7 @@ impl Custody {
     pub(crate) fn lend(&mut self, transfer: Result<Transfer>) -> Result<Changes> {
         // Also where it failed: it may be frozen.
         let lent = self.lent.insert(Vec::new());
-        transfer.map(|Transfer { changes, added }| {
+        transfer.map(|(changes, added)| {
             *lent = added;
             changes
         })
@@ -146,7 +122,7 @@ impl Custody {
     /// The store was frozen for a next generation that has failed meanwhile. `again`: another
     /// reload runs by now, and the store stays frozen for that one.
     pub(crate) fn lend_too_late(&mut self, transfer: Result<Transfer>, again: bool) {
-        let added = transfer.map(|transfer| transfer.added).unwrap_or_default();
+        let added = transfer.map(|(_, added)| added).unwrap_or_default();
         match again {
             true => self.stray.extend(added),
             false => self.thaw(added),
@@ -230,7 +206,6 @@ impl Custody {
 #[derive(Debug)]
 struct Keeper {
     changes: mpsc::UnboundedSender<StoreChange>,
-    /// Changes that are waiting or running.
     unfinished: Arc<AtomicUsize>,
 }
 

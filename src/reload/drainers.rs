@@ -46,7 +46,6 @@ pub(crate) struct OlderGeneration {
     pid: u32,
     /// Since when it drains; of the predecessor, since before it was told to.
     since: Instant,
-    /// Its own drain timeout.
     limit: Duration,
     link: Arc<Link>,
 }
@@ -69,11 +68,6 @@ impl OlderGeneration {
         let drain_timeout_ms = u64::try_from(self.limit.as_millis()).ok();
         Drainer { generation: self.generation, pid: self.pid, draining_ms: millis(self.since), drain_timeout_ms }
     }
-
-    /// A generation that has said nothing more for so long hangs.
-    fn overdue(&self) -> Instant {
-        self.since + self.limit + END_TIMEOUT
-    }
 }
 
 /// The older generations that drain, as the main one knows them.
@@ -92,7 +86,6 @@ impl Drainers {
         Self { all, watchers: JoinSet::new(), hammers: JoinSet::new(), inputs }
     }
 
-    /// The predecessor drains from now on.
     pub(crate) fn push(&mut self, predecessor: OlderGeneration) {
         self.all.push(OlderGeneration { since: now(), ..predecessor });
     }
@@ -100,14 +93,10 @@ impl Drainers {
     /// This generation is main: it watches them, each until its end.
     pub(crate) fn watch(&mut self) {
         for older in &self.all {
-            let watcher = watch::drainer(
-                older.generation,
-                older.pid,
-                Arc::clone(&older.link),
-                older.overdue().into(),
-                self.inputs.clone(),
-            );
-            self.watchers.spawn(watcher);
+            // One that has said nothing more for so long hangs.
+            let overdue = older.since + older.limit + END_TIMEOUT;
+            let (link, inputs) = (Arc::clone(&older.link), self.inputs.clone());
+            self.watchers.spawn(watch::drainer(older.generation, older.pid, link, overdue.into(), inputs));
         }
     }
 
@@ -151,7 +140,6 @@ impl Drainers {
         }
     }
 
-    /// For the next generation.
     pub(crate) fn to_wire(&self) -> Vec<Drainer> {
         self.all.iter().map(OlderGeneration::to_wire).collect()
     }
@@ -161,13 +149,12 @@ impl Drainers {
         self.all.iter().map(|older| older.link.try_clone_fd()).collect()
     }
 
-    /// Whether each has told what it holds.
     pub(crate) fn have_told(&self, inquiry: &Inquiry) -> bool {
         self.all.iter().all(|older| inquiry.told(older.generation).is_some())
     }
 
     pub(crate) fn listed(&self, inquiry: &Inquiry) -> Vec<Older> {
-        let older = self.all.iter().map(|older| {
+        let listed = |older: &OlderGeneration| {
             let told = inquiry.told(older.generation);
             Older {
                 generation: older.generation,
@@ -176,8 +163,8 @@ impl Drainers {
                 connections: told.map(|told| told.connections),
                 work: told.map(|told| told.work.clone()).unwrap_or_default(),
             }
-        });
-        older.collect()
+        };
+        self.all.iter().map(listed).collect()
     }
 }
 

@@ -34,7 +34,6 @@ pub(crate) trait Parts {
     /// Takes an input, and leaves the events that it means.
     fn take(&mut self, lives: &mut Lifecycles, input: Self::Input);
 
-    /// Carries out an action.
     fn perform(&mut self, lives: &mut Lifecycles, number: u64, action: Action);
 
     /// Takes notice that a generation is in another state; its actions follow.
@@ -48,13 +47,11 @@ pub(crate) trait Parts {
         None
     }
 
-    /// Takes notice of the time.
     fn on_time(&mut self, _lives: &mut Lifecycles, _now: Instant) {}
 
     /// Takes notice that all that followed from an input is done.
     fn settled(&mut self, _lives: &mut Lifecycles) {}
 
-    /// Whether there is nothing left to drive.
     fn is_over(&self, lives: &Lifecycles) -> bool;
 }
 
@@ -116,7 +113,6 @@ impl Lifecycles {
     }
 }
 
-/// The event loop.
 #[derive(Debug)]
 pub(crate) struct Driver<P> {
     lives: Lifecycles,

@@ -64,6 +64,27 @@ pub struct Past {
     pub ended_unix_ms: u64,
 }
 
+impl Past {
+    /// A reload that is over now.
+    pub(crate) fn now(
+        handover_id: &str,
+        generation: u64,
+        outcome: ReloadOutcome,
+        reason: Option<&str>,
+        took_ms: u64,
+    ) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            handover_id: handover_id.to_owned(),
+            generation,
+            outcome,
+            reason: reason.map(|reason| reason.chars().take(MAX_REASON).collect()),
+            took_ms,
+            ended_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
 impl From<PastReload> for Past {
     fn from(told: PastReload) -> Self {
         let PastReload { handover_id, generation, outcome, reason, took_ms, ended_unix_ms } = told;
@@ -91,17 +112,6 @@ pub(crate) struct History {
     came_usec: u64,
 }
 
-/// A reload that is over, to be remembered.
-#[derive(Debug)]
-pub(crate) struct EndedReload<'a> {
-    pub(crate) handover_id: &'a str,
-    /// The generation that the reload was asked of.
-    pub(crate) generation: u64,
-    pub(crate) outcome: ReloadOutcome,
-    pub(crate) reason: Option<&'a str>,
-    pub(crate) took_ms: u64,
-}
-
 impl History {
     pub(crate) fn open(came_with: Option<&Hello>) -> Self {
         Self {
@@ -118,15 +128,8 @@ impl History {
         Self { past, launched, ..Self::open(None) }
     }
 
-    pub(crate) fn remember(&mut self, ended: &EndedReload<'_>) {
-        self.past.push(Past {
-            handover_id: ended.handover_id.to_owned(),
-            generation: ended.generation,
-            outcome: ended.outcome,
-            reason: ended.reason.map(|reason| reason.chars().take(MAX_REASON).collect()),
-            took_ms: ended.took_ms,
-            ended_unix_ms: unix_ms(),
-        });
+    pub(crate) fn remember(&mut self, ended: Past) {
+        self.past.push(ended);
         let over = self.past.len().saturating_sub(HISTORY);
         self.past.drain(..over);
     }
@@ -135,7 +138,6 @@ impl History {
         &self.past
     }
 
-    /// This generation is main from now on.
     pub(crate) fn is_main_now(&mut self) {
         self.main_since = Some(now());
     }
@@ -159,9 +161,4 @@ impl History {
 pub(crate) fn shared_usec(since: Option<Instant>) -> u64 {
     let ago = since.map_or(Duration::ZERO, |since| now().saturating_duration_since(since));
     monotonic_usec().saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(0))
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -20,7 +20,6 @@ pub(crate) enum Decision {
     Start(Box<Launch>),
 }
 
-/// The hooks of a running service.
 #[derive(Debug)]
 pub(crate) struct HookRunner {
     hooks: Arc<Hooks>,
@@ -88,7 +87,6 @@ impl HookRunner {
         Self { hooks, timeout, events, caller }
     }
 
-    /// Nobody waits for it.
     pub(crate) fn fire(&self, event: Event) {
         if self.hooks.at(event.when).next().is_some() {
             let _ = self.events.send(event);
@@ -100,11 +98,7 @@ impl HookRunner {
     }
 
     /// To be waited for before the response, if there is anything.
-    pub(crate) fn before_signal(
-        &self,
-        event: Event,
-        urgent: bool,
-    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+    pub(crate) fn before_signal(&self, event: Event, urgent: bool) -> Option<impl Future<Output = ()> + use<>> {
         self.hooks.at(When::BeforeSignal).next()?;
         if urgent {
             self.fire(event);
@@ -119,7 +113,7 @@ impl HookRunner {
         &self,
         event: Event,
         launch: Box<Launch>,
-    ) -> Result<impl Future<Output = Result<Decision, String>> + Send + 'static, Box<Launch>> {
+    ) -> Result<impl Future<Output = Result<Decision, String>> + use<>, Box<Launch>> {
         let asks = self.hooks.at(When::BeforeReload).next().is_some();
         if !asks && self.hooks.in_place.is_none() && self.hooks.before_spawn.is_empty() {
             return Err(launch);

@@ -8,12 +8,11 @@ use crate::error::Result;
 use crate::generation::Next;
 use crate::lifecycle::Event;
 use crate::metrics::Carried;
-use crate::reload::custody::Transfer;
 use crate::reload::handle::ServiceRequest;
 use crate::reload::hook_runner::Decision;
 use crate::reload::inquiry::Holding;
 use crate::settings::signals::{Response, Signal};
-use crate::systemd::fdstore::Snapshot;
+use crate::systemd::fdstore::{Snapshot, Transfer};
 use crate::wire::frame::Frame;
 
 /// Where tasks leave what they have found out.

@@ -7,7 +7,6 @@ use tokio::sync::oneshot;
 use crate::drain::Drain;
 use crate::reload::status::{MAX_WORK, Status};
 
-/// What an older generation still has open.
 #[derive(Debug, Clone)]
 pub(crate) struct Holding {
     pub(crate) connections: usize,
@@ -18,7 +17,6 @@ pub(crate) struct Holding {
 const MAX_DESCRIPTION: usize = 300;
 
 impl Holding {
-    /// What this generation holds.
     pub(crate) fn of(drain: &Drain) -> Self {
         let work = drain.work(MAX_WORK).into_iter();
         Self {
@@ -50,7 +48,6 @@ impl Inquiry {
         self.told.insert(generation, holding);
     }
 
-    /// What a generation has told.
     pub(crate) fn told(&self, generation: u64) -> Option<&Holding> {
         self.told.get(&generation)
     }

@@ -88,7 +88,12 @@ pub(crate) struct MomentRow {
     pub(crate) status: &'static str,
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
+    /// A text about a generation, and nothing else.
+    pub(crate) fn said(generation: u64, detail: &'a str) -> Self {
+        Self { generation, detail, ..Self::default() }
+    }
+
     /// Puts what is known into a template. What is put in is not looked at again.
     fn fill(&self, template: &str) -> String {
         let mut out = String::with_capacity(template.len() + self.detail.len());
@@ -113,19 +118,13 @@ impl Facts<'_> {
 
 macro_rules! moments {
     (
-        journal {$(
-            $(#[$doc:meta])+
-            $name:ident [$constant:ident = $id:literal] $level:ident
+        $(
+            #[$doc:meta]
+            $name:ident $([$constant:ident = $id:literal] $level:ident)?
             $(, fields $($field:ident)+)? $(, step $step:ident)? $(, hook $hook:ident)?
             $(, counts $counts:ident)? $(, remembers $remembers:ident)?
             $(, says $says:literal)? $(, status $status:literal)?;
-        )+}
-        quiet {$(
-            $(#[$quiet_doc:meta])+
-            $quiet:ident $(step $quiet_step:ident)? $(hook $quiet_hook:ident)?
-            $(counts $quiet_counts:ident, remembers $quiet_remembers:ident)?
-            $(, status $quiet_status:literal)?;
-        )+}
+        )+
     ) => {
         /// What can be told.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,19 +136,18 @@ macro_rules! moments {
             )
         )]
         pub(crate) enum Moment {
-            $($(#[$doc])+ $name,)+
-            $($(#[$quiet_doc])+ $quiet,)+
+            $(#[$doc] $name,)+
         }
 
         impl Moment {
             #[cfg(test)]
-            const ALL: &[Self] = &[$(Self::$name,)+ $(Self::$quiet,)+];
+            const ALL: &[Self] = &[$(Self::$name),+];
 
             pub(crate) fn row(self) -> MomentRow {
                 match self {
                     $(Self::$name => MomentRow {
-                        event: Some((stringify!($constant), events::$constant)),
-                        level: Level::$level,
+                        event: [$(Some((stringify!($constant), events::$constant)),)? None][0],
+                        level: [$(Level::$level,)? Level::DEBUG][0],
                         fields: &[$($(Field::$field),+)?],
                         step: None::<What>$(.or(Some(What::$step)))?,
                         hook: None::<When>$(.or(Some(When::$hook)))?,
@@ -157,17 +155,6 @@ macro_rules! moments {
                         remembers: None::<ReloadOutcome>$(.or(Some(ReloadOutcome::$remembers)))?,
                         says: concat!($($says)?),
                         status: concat!($($status)?),
-                    },)+
-                    $(Self::$quiet => MomentRow {
-                        event: None,
-                        level: Level::DEBUG,
-                        fields: &[],
-                        step: None::<What>$(.or(Some(What::$quiet_step)))?,
-                        hook: None::<When>$(.or(Some(When::$quiet_hook)))?,
-                        counts: None::<ReloadOutcome>$(.or(Some(ReloadOutcome::$quiet_counts)))?,
-                        remembers: None::<ReloadOutcome>$(.or(Some(ReloadOutcome::$quiet_remembers)))?,
-                        says: "",
-                        status: concat!($($quiet_status)?),
                     },)+
                 }
             }
@@ -184,137 +171,121 @@ macro_rules! moments {
         /// journalctl -u web.service MESSAGE_ID=765edeee2c25452b996c5b995d14ff08   # reloads that failed
         /// ```
         pub mod events {
-            $($(#[$doc])+ pub const $constant: &str = $id;)+
+            $($(#[$doc] pub const $constant: &str = $id;)?)+
 
             /// All of them: what the constant is called, and the id.
-            pub const ALL: &[(&str, &str)] = &[$((stringify!($constant), $id)),+];
+            pub const ALL: &[(&str, &str)] = &[$($((stringify!($constant), $id),)?)+];
         }
     };
 }
 
 moments! {
-    journal {
-        /// A first generation serves: a start, or a restart.
-        Serves [SERVES = "b5c8a6b0b0b3469393f9fcced9b0ecce"] INFO, fields NewPid StartMs,
-            step Serves, hook Ready, says "generation {generation} serves{detail}",
-            status "{serves}";
-        /// A reload begins.
-        Starting [RELOAD_STARTED = "b77e0132eb5a4eb89fe2129b8be81ce0"] INFO,
-            fields HandoverId OldPid, says "reload: starting generation {next} from {detail}";
-        /// The next generation's process runs.
-        Spawned [SPAWNED = "05f9db0921164003aeca1e40eaf9599a"] INFO,
-            fields HandoverId OldPid NewPid SpawnMs, step Started, says "started generation {next}";
-        /// The next generation said that it is ready.
-        Ready [READY = "0cd16f60fd6b448499946d9cf63ce9d0"] INFO,
-            fields HandoverId OldPid NewPid ReadyMs, step Ready, says "generation {next} is ready";
-        /// The next generation accepts; the old one stops accepting.
-        Switched [SWITCHED = "aeb0826c5a3b4a05845a6639ee560eb3"] INFO,
-            fields HandoverId OldPid NewPid SwitchMs, step Switched, hook Switch,
-            says "generation {next} accepts";
-        /// The old generation has handed over. The reload is a success from here on.
-        HandedOver [HANDED_OVER = "2a755cd75f49413eb21fd6a8a5c9cbd0"] INFO,
-            fields HandoverId OldPid NewPid HandoverMs, step HandedOver, hook HandedOver,
-            counts HandedOver, says "handed over to generation {next}";
-        /// The new generation says that it is main.
-        Main [MAIN = "ab8f47e81693431e97a30375cebb1c91"] INFO,
-            fields HandoverId OldPid NewPid StartMs, step Main, remembers HandedOver,
-            says "generation {generation} is main", status "{serves}";
-        /// A generation begins to finish what it accepted.
-        DrainStarted [DRAIN_STARTED = "a3288afcef174c09808237f44af2e8dd"] INFO,
-            fields HandoverId OldPid NewPid Connections, hook DrainStarted,
-            says "generation {generation} {detail}";
-        /// A generation has finished what it accepted, and exits.
-        Drained [DRAINED = "d36cfa3c9c214d83aef14cebd4f2ac60"] INFO,
-            fields HandoverId OldPid NewPid DrainMs,
-            says "generation {generation} has drained and exits";
-        /// The drain timeout was over: what was left was cut.
-        Hammered [HAMMERED = "bcf873883b104283811f8e83ed1c9c2a"] WARN,
-            fields HandoverId OldPid NewPid DrainMs Cut, step Hammered, hook Hammered,
-            says "hammered; {detail}";
-        /// One of the connections that were cut.
-        Cut [CUT = "c927b3e82a0447abaadae2c4fd14cd0d"] WARN, fields HandoverId, says "cut {detail}";
-        /// The next generation failed; the old one serves on.
-        RolledBack [RELOAD_FAILED = "765edeee2c25452b996c5b995d14ff08"] ERROR,
-            fields HandoverId OldPid NewPid ReloadMs Reason, step RolledBack, hook RolledBack,
-            counts RolledBack, remembers RolledBack, says "reload failed: {detail}; {serves} on",
-            status "{serves}; reload failed: {detail}";
-        /// A reload that needed no new generation.
-        InPlace [RELOADED_IN_PLACE = "64f62fc645964613b42612eca1279e29"] INFO,
-            fields HandoverId ReloadMs, step InPlace, counts InPlace, remembers InPlace,
-            says "generation {generation} was reloaded in place",
-            status "{serves}; reloaded in place";
-        /// The other generation died during the handover; this one serves.
-        Reclaimed [RECLAIMED = "f6b46a1ee7af432c90070037ca54b5a0"] WARN, fields HandoverId,
-            says "the other generation is gone: generation {generation} serves", status "{serves}";
-        /// A generation that was rolled back has ended.
-        NextEnded [NEXT_ENDED = "e29b9b04d64b4ec1b0d257e5e33f3832"] INFO, fields NewPid,
-            says "rolled-back generation {generation} {detail}";
-        /// Too many generations drain; the oldest is hammered.
-        TooManyDrain [TOO_MANY_DRAIN = "960e29f167234334957517c1c64326d8"] WARN, fields OldPid,
-            says "more than {detail} generations drain: hammering generation {generation}";
-        /// A draining generation hung, and was killed.
-        DrainerKilled [DRAINER_KILLED = "9bcacfbf1c844a95b06fe76e0fcf043b"] WARN, fields OldPid,
-            says "generation {generation} hangs beyond its drain timeout: killing it";
-        /// The service was told to stop.
-        Stop [STOP = "8b2b91128d8b4f39aa3f958040bb5f26"] INFO, says "{detail}";
-        /// The application's own check failed, or hung: the watchdog is not fed.
-        Unhealthy [UNHEALTHY = "7fbcf5385a4845c0b60860a81cf5c3c7"] ERROR, fields Reason,
-            says "{detail}", status "unhealthy: {reason}";
-        /// It passes again.
-        Healthy [HEALTHY = "1c973c0bae5f46d68d3a486bcd0590ba"] INFO, says "healthy again",
-            status "generation {generation} serves; healthy again";
-        /// This generation gave up before it came to serve.
-        Failed [FAILED = "b1f80a339fef46878428c127280d9ce0"] ERROR,
-            says "generation {generation} {detail}";
-        /// The previous generation told this one to go.
-        Dismissed [DISMISSED = "82bbdcdd1c4a4a889a3bc94b081c74c3"] WARN, fields Reason,
-            says "dismissed by the previous generation";
-        /// A process of a supervised program has ended that nobody had told to; it is started
-        /// again.
-        Crashed [CRASHED = "154c3ce1154b4556a1cee0f527395a8c"] ERROR, fields OldPid ServedMs,
-            step Crashed, says "generation {generation} {detail}";
-        /// After a loop of crashes a supervised program's last good version is started instead of
-        /// what is at its path.
-        WentBack [WENT_BACK = "071f3419f47a4f6fb2660d6dc7782089"] WARN, says "{detail}";
-        /// A supervisor goes on as a new version of itself.
-        Renewed [RENEWED = "8c5d975b6ae349578e0349fbc89a9e47"] INFO, fields NewPid, says "{detail}";
-        /// A new program is in place of the running one; the service is asked to reload.
-        UpgradeInstalled [UPGRADE_INSTALLED = "2cfa92ad9008405aab6ca2b08ed0b038"] INFO,
-            fields Program Source Sha256 Previous;
-        /// The service runs its new program.
-        Upgraded [UPGRADED = "4bccadc1652d48c3a04b7606fbb9345d"] INFO,
-            fields Program Source Sha256 Previous;
-        /// The service does not run its new program; the one of before is back in place.
-        UpgradeFailed [UPGRADE_FAILED = "68d5edbe88484ff482673d3bce6f879f"] ERROR,
-            fields Program Source Sha256 Previous Reason;
-        /// A new program is not what it should be, and was not installed.
-        UpgradeRefused [UPGRADE_REFUSED = "a90fc51967154f9e94679849670ca486"] ERROR,
-            fields Program Source Sha256 Reason;
-    }
-    quiet {
-        /// A reload begins; hooks may still hold it back.
-        Reloading step Reloading, status "{serves}; {detail}";
-        /// This next generation is ready, and has told the previous one.
-        Standby hook Ready;
-        /// This next generation accepts.
-        Accepts hook Switch;
-        /// The service manager is told of the next generation.
-        TakesOver, status "generation {next} takes over";
-        /// This generation is main, after a reload or from the start.
-        IsMain hook Main;
-        /// A generation of a supervised program is main that took over from no other.
-        FirstMain step Main;
-        /// All workers of a supervised program have been replaced.
-        AllReplaced counts HandedOver, remembers HandedOver, status "{serves}";
-        /// This generation, which has handed over, finishes what it accepted.
-        Draining step Draining;
-        /// This generation finishes what it accepted, and the service ends with it.
-        Stopping step Stopping, status "stopping{detail}";
-        /// This generation is over.
-        Exits step Exits;
-        /// The process is about to exit.
-        BeforeExit hook BeforeExit;
-    }
+    /// A first generation serves: a start, or a restart.
+    Serves [SERVES = "b5c8a6b0b0b3469393f9fcced9b0ecce"] INFO, fields NewPid StartMs, step Serves, hook Ready,
+        says "generation {generation} serves{detail}", status "{serves}";
+    /// A reload begins.
+    Starting [RELOAD_STARTED = "b77e0132eb5a4eb89fe2129b8be81ce0"] INFO, fields HandoverId OldPid,
+        says "reload: starting generation {next} from {detail}";
+    /// The next generation's process runs.
+    Spawned [SPAWNED = "05f9db0921164003aeca1e40eaf9599a"] INFO, fields HandoverId OldPid NewPid SpawnMs, step Started,
+        says "started generation {next}";
+    /// The next generation said that it is ready.
+    Ready [READY = "0cd16f60fd6b448499946d9cf63ce9d0"] INFO, fields HandoverId OldPid NewPid ReadyMs, step Ready,
+        says "generation {next} is ready";
+    /// The next generation accepts; the old one stops accepting.
+    Switched [SWITCHED = "aeb0826c5a3b4a05845a6639ee560eb3"] INFO, fields HandoverId OldPid NewPid SwitchMs,
+        step Switched, hook Switch, says "generation {next} accepts";
+    /// The old generation has handed over. The reload is a success from here on.
+    HandedOver [HANDED_OVER = "2a755cd75f49413eb21fd6a8a5c9cbd0"] INFO, fields HandoverId OldPid NewPid HandoverMs,
+        step HandedOver, hook HandedOver, counts HandedOver, says "handed over to generation {next}";
+    /// The new generation says that it is main.
+    Main [MAIN = "ab8f47e81693431e97a30375cebb1c91"] INFO, fields HandoverId OldPid NewPid StartMs, step Main,
+        remembers HandedOver, says "generation {generation} is main", status "{serves}";
+    /// A generation begins to finish what it accepted.
+    DrainStarted [DRAIN_STARTED = "a3288afcef174c09808237f44af2e8dd"] INFO,
+        fields HandoverId OldPid NewPid Connections, hook DrainStarted, says "generation {generation} {detail}";
+    /// A generation has finished what it accepted, and exits.
+    Drained [DRAINED = "d36cfa3c9c214d83aef14cebd4f2ac60"] INFO, fields HandoverId OldPid NewPid DrainMs,
+        says "generation {generation} has drained and exits";
+    /// The drain timeout was over: what was left was cut.
+    Hammered [HAMMERED = "bcf873883b104283811f8e83ed1c9c2a"] WARN, fields HandoverId OldPid NewPid DrainMs Cut,
+        step Hammered, hook Hammered, says "hammered; {detail}";
+    /// One of the connections that were cut.
+    Cut [CUT = "c927b3e82a0447abaadae2c4fd14cd0d"] WARN, fields HandoverId, says "cut {detail}";
+    /// The next generation failed; the old one serves on.
+    RolledBack [RELOAD_FAILED = "765edeee2c25452b996c5b995d14ff08"] ERROR,
+        fields HandoverId OldPid NewPid ReloadMs Reason, step RolledBack, hook RolledBack, counts RolledBack,
+        remembers RolledBack, says "reload failed: {detail}; {serves} on", status "{serves}; reload failed: {detail}";
+    /// A reload that needed no new generation.
+    InPlace [RELOADED_IN_PLACE = "64f62fc645964613b42612eca1279e29"] INFO, fields HandoverId ReloadMs, step InPlace,
+        counts InPlace, remembers InPlace, says "generation {generation} was reloaded in place",
+        status "{serves}; reloaded in place";
+    /// The other generation died during the handover; this one serves.
+    Reclaimed [RECLAIMED = "f6b46a1ee7af432c90070037ca54b5a0"] WARN, fields HandoverId,
+        says "the other generation is gone: generation {generation} serves", status "{serves}";
+    /// A generation that was rolled back has ended.
+    NextEnded [NEXT_ENDED = "e29b9b04d64b4ec1b0d257e5e33f3832"] INFO, fields NewPid,
+        says "rolled-back generation {generation} {detail}";
+    /// Too many generations drain; the oldest is hammered.
+    TooManyDrain [TOO_MANY_DRAIN = "960e29f167234334957517c1c64326d8"] WARN, fields OldPid,
+        says "more than {detail} generations drain: hammering generation {generation}";
+    /// A draining generation hung, and was killed.
+    DrainerKilled [DRAINER_KILLED = "9bcacfbf1c844a95b06fe76e0fcf043b"] WARN, fields OldPid,
+        says "generation {generation} hangs beyond its drain timeout: killing it";
+    /// The service was told to stop.
+    Stop [STOP = "8b2b91128d8b4f39aa3f958040bb5f26"] INFO, says "{detail}";
+    /// The application's own check failed, or hung: the watchdog is not fed.
+    Unhealthy [UNHEALTHY = "7fbcf5385a4845c0b60860a81cf5c3c7"] ERROR, fields Reason, says "{detail}",
+        status "unhealthy: {reason}";
+    /// It passes again.
+    Healthy [HEALTHY = "1c973c0bae5f46d68d3a486bcd0590ba"] INFO, says "healthy again",
+        status "generation {generation} serves; healthy again";
+    /// This generation gave up before it came to serve.
+    Failed [FAILED = "b1f80a339fef46878428c127280d9ce0"] ERROR, says "generation {generation} {detail}";
+    /// The previous generation told this one to go.
+    Dismissed [DISMISSED = "82bbdcdd1c4a4a889a3bc94b081c74c3"] WARN, fields Reason,
+        says "dismissed by the previous generation";
+    /// A process of a supervised program has ended that nobody had told to; it is started again.
+    Crashed [CRASHED = "154c3ce1154b4556a1cee0f527395a8c"] ERROR, fields OldPid ServedMs, step Crashed,
+        says "generation {generation} {detail}";
+    /// After a loop of crashes a supervised program goes back to its last good version.
+    WentBack [WENT_BACK = "071f3419f47a4f6fb2660d6dc7782089"] WARN, says "{detail}";
+    /// A supervisor goes on as a new version of itself.
+    Renewed [RENEWED = "8c5d975b6ae349578e0349fbc89a9e47"] INFO, fields NewPid, says "{detail}";
+    /// A new program is in place of the running one; the service is asked to reload.
+    UpgradeInstalled [UPGRADE_INSTALLED = "2cfa92ad9008405aab6ca2b08ed0b038"] INFO,
+        fields Program Source Sha256 Previous;
+    /// The service runs its new program.
+    Upgraded [UPGRADED = "4bccadc1652d48c3a04b7606fbb9345d"] INFO, fields Program Source Sha256 Previous;
+    /// The service does not run its new program; the one of before is back in place.
+    UpgradeFailed [UPGRADE_FAILED = "68d5edbe88484ff482673d3bce6f879f"] ERROR,
+        fields Program Source Sha256 Previous Reason;
+    /// A new program is not what it should be, and was not installed.
+    UpgradeRefused [UPGRADE_REFUSED = "a90fc51967154f9e94679849670ca486"] ERROR, fields Program Source Sha256 Reason;
+
+    // What the journal is not told.
+    /// A reload begins; hooks may still hold it back.
+    Reloading, step Reloading, status "{serves}; {detail}";
+    /// This next generation is ready, and has told the previous one.
+    Standby, hook Ready;
+    /// This next generation accepts.
+    Accepts, hook Switch;
+    /// The service manager is told of the next generation.
+    TakesOver, status "generation {next} takes over";
+    /// This generation is main, after a reload or from the start.
+    IsMain, hook Main;
+    /// A generation of a supervised program is main that took over from no other.
+    FirstMain, step Main;
+    /// All workers of a supervised program have been replaced.
+    AllReplaced, counts HandedOver, remembers HandedOver, status "{serves}";
+    /// This generation, which has handed over, finishes what it accepted.
+    Draining, step Draining;
+    /// This generation finishes what it accepted, and the service ends with it.
+    Stopping, step Stopping, status "stopping{detail}";
+    /// This generation is over.
+    Exits, step Exits;
+    /// The process is about to exit.
+    BeforeExit, hook BeforeExit;
 }
 
 /// One event, with the fields of its row; a field that is `None` is not there.

@@ -2,11 +2,9 @@
 //!
 //! [`moment`]: crate::reload::moment
 
-use std::time::Duration;
-
 use crate::metrics::Metrics;
 use crate::reload::clock::millis;
-use crate::reload::history::{EndedReload, History, ReloadOutcome};
+use crate::reload::history::{History, Past, ReloadOutcome};
 use crate::reload::hook_runner::HookRunner;
 use crate::reload::hooks;
 use crate::reload::moment::{Facts, Moment};
@@ -73,13 +71,9 @@ impl Narrator {
         let came_with_it = outcome == ReloadOutcome::HandedOver;
         let came_in = self.history.came_in().filter(|_| came_with_it);
         let Some(took_ms) = came_in.or_else(|| facts.asked.map(millis)) else { return };
-        self.history.remember(&EndedReload {
-            handover_id: facts.handover_id.as_deref().unwrap_or_default(),
-            generation: facts.generation.saturating_sub(u64::from(came_with_it)),
-            outcome,
-            reason: facts.reason,
-            took_ms,
-        });
+        let generation = facts.generation.saturating_sub(u64::from(came_with_it));
+        let handover_id = facts.handover_id.as_deref().unwrap_or_default();
+        self.history.remember(Past::now(handover_id, generation, outcome, facts.reason, took_ms));
     }
 
     pub(crate) fn history(&self) -> &History {
@@ -94,16 +88,8 @@ impl Narrator {
         &self.metrics
     }
 
-    /// Lets the hooks end that were called for, within their time.
-    ///
-    /// # Cancel safety
-    /// They go on; nothing new is called.
+    /// As [`HookRunner::close`].
     pub(crate) async fn close(&mut self) {
         self.hooks.close().await;
-    }
-
-    /// How long [`Narrator::close`] may take.
-    pub(crate) fn exit_allowance(&self) -> Duration {
-        self.hooks.exit_allowance()
     }
 }

@@ -40,7 +40,6 @@ impl OutboxSender {
     }
 }
 
-/// Where the driver drops its messages.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     sender: OutboxSender,
@@ -88,7 +87,6 @@ impl Outbox {
         let _ = self.sender.mail.send(Mail::Barrier);
     }
 
-    /// Sends what is left.
     pub(crate) async fn close(self, timeout: Duration) {
         drop(self.sender);
         let _ = tokio::time::timeout(timeout, self.carrier).await;

@@ -6,19 +6,10 @@ use crate::error::{Error, Kind};
 use crate::lifecycle::{ReloadAnswer, RequestId};
 use crate::reload::handle::{Asker, Reloaded};
 
-/// Those who wait for the outcome of a reload.
 #[derive(Debug, Default)]
 pub(crate) struct ReloadRequests {
     last: RequestId,
     waiting: HashMap<RequestId, Asker>,
-}
-
-/// The generation that a reload is to bring.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Expected {
-    pub(crate) generation: u64,
-    /// 0: it has no process.
-    pub(crate) pid: u32,
 }
 
 impl ReloadRequests {
@@ -31,10 +22,10 @@ impl ReloadRequests {
         self.last
     }
 
-    pub(crate) fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer, next: Expected) {
+    /// Answers these, with the generation that the reload was to bring; pid 0: it has no process.
+    pub(crate) fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer, generation: u64, pid: u32) {
         for id in ids {
             let Some(asker) = self.waiting.remove(id) else { continue };
-            let Expected { generation, pid } = next;
             // Whoever has gone away in the meantime wants no answer.
             let _ = asker.send(match outcome {
                 ReloadAnswer::HandedOver => Ok(Reloaded::HandedOver { generation, pid }),

@@ -23,7 +23,7 @@ use crate::sys::random;
 use crate::systemd::fdstore::Changes;
 use crate::wire::frame::{Frame, MAX_NAMES};
 
-/// A process that was started, the link to it, and the task that watches both.
+/// A process that was started, the link to it, and the task that watches both until it is main.
 #[derive(Debug)]
 struct NextProcess {
     process: Process,
@@ -35,8 +35,7 @@ struct NextProcess {
 #[derive(Debug)]
 #[must_use]
 struct Spawned {
-    peer: NextProcess,
-    /// It has called the library.
+    next: NextProcess,
     started: bool,
 }
 
@@ -44,7 +43,7 @@ struct Spawned {
 #[derive(Debug)]
 #[must_use]
 struct Prepared {
-    peer: NextProcess,
+    next: NextProcess,
     changes: Changes,
 }
 
@@ -52,42 +51,40 @@ struct Prepared {
 #[derive(Debug)]
 #[must_use]
 struct Switched {
-    peer: NextProcess,
+    next: NextProcess,
 }
 
 /// It was told that it is main.
 #[derive(Debug)]
 #[must_use]
 struct HandedOver {
-    process: Process,
-    link: Arc<Link>,
+    next: NextProcess,
 }
 
 impl Spawned {
     fn prepare(self, changes: Changes) -> Prepared {
-        Prepared { peer: self.peer, changes }
+        Prepared { next: self.next, changes }
     }
 }
 
 impl Prepared {
     /// Passes on what has come since it was started, and then the word to accept.
     fn switch(self) -> (Switched, Result<()>) {
-        let Self { peer, changes } = self;
+        let Self { next, changes } = self;
         let gone = || changes.gone.chunks(MAX_NAMES).map(|names| Frame::Gone { names: names.to_vec() });
-        let told = peer.link.send_entries(&changes.entries);
-        let told = told.and_then(|()| gone().try_for_each(|frame| peer.link.send(&frame)));
+        let told = next.link.send_entries(&changes.entries);
+        let told = told.and_then(|()| gone().try_for_each(|frame| next.link.send(&frame)));
         let told = told.map_err(|e| Error::new(Kind::Generation, format!("could not be given the fd store: {e}")));
-        let told = told.and_then(|()| peer.link.send(&Frame::Switch));
-        (Switched { peer }, told)
+        let told = told.and_then(|()| next.link.send(&Frame::Switch));
+        (Switched { next }, told)
     }
 }
 
 impl Switched {
     fn hand_over(self, main: &Frame) -> (HandedOver, Result<()>) {
-        let NextProcess { process, link, watcher } = self.peer;
-        let told = link.send(main);
-        watcher.abort();
-        (HandedOver { process, link }, told)
+        let told = self.next.link.send(main);
+        self.next.watcher.abort();
+        (HandedOver { next: self.next }, told)
     }
 }
 
@@ -103,37 +100,19 @@ enum NextStage {
 }
 
 impl NextStage {
-    /// The process, while it is not main.
-    fn peer(&self) -> Option<&NextProcess> {
+    fn next(&self) -> Option<&NextProcess> {
         match self {
-            Self::Absent | Self::HandedOver(_) => None,
-            Self::Spawned(Spawned { peer, .. }) | Self::Prepared(Prepared { peer, .. }) => Some(peer),
-            Self::Switched(Switched { peer }) => Some(peer),
-        }
-    }
-
-    fn process(&self) -> Option<(&Process, &Arc<Link>)> {
-        match self {
-            Self::HandedOver(HandedOver { process, link }) => Some((process, link)),
-            other => other.peer().map(|peer| (&peer.process, &peer.link)),
-        }
-    }
-
-    fn into_peer(self) -> Option<NextProcess> {
-        match self {
-            Self::Absent | Self::HandedOver(_) => None,
-            Self::Spawned(Spawned { peer, .. }) | Self::Prepared(Prepared { peer, .. }) => Some(peer),
-            Self::Switched(Switched { peer }) => Some(peer),
+            Self::Absent => None,
+            Self::Spawned(Spawned { next, .. }) | Self::Prepared(Prepared { next, .. }) => Some(next),
+            Self::Switched(Switched { next }) | Self::HandedOver(HandedOver { next }) => Some(next),
         }
     }
 }
 
-/// One reload.
 #[derive(Debug)]
 struct Attempt {
     handover_id: Arc<str>,
     began: Instant,
-    /// When the next generation was ready.
     ready: Option<Instant>,
     stage: NextStage,
     /// The pid of the next generation, also when it has ended.
@@ -160,19 +139,11 @@ pub(crate) struct Successor {
 /// What has become of a start.
 #[derive(Debug)]
 pub(crate) enum Start {
-    /// It runs.
     Running,
     /// There is no process, or it cannot be watched.
     Failed(String),
     /// The reload was over before, and it is told to go.
     TooLate,
-}
-
-/// How long the parts of a reload took.
-#[derive(Debug)]
-pub(crate) struct Times {
-    pub(crate) until_ready: Duration,
-    pub(crate) from_ready: Duration,
 }
 
 impl Successor {
@@ -193,7 +164,6 @@ impl Successor {
         self.generation
     }
 
-    /// How many reloads have begun.
     pub(crate) fn attempts(&self) -> u64 {
         self.attempts
     }
@@ -227,15 +197,17 @@ impl Successor {
         self.attempt.as_ref().map(|attempt| Arc::clone(&attempt.handover_id))
     }
 
-    /// When the reload was asked for.
     pub(crate) fn began(&self) -> Option<Instant> {
         self.attempt.as_ref().map(|attempt| attempt.began)
     }
 
-    /// The pid of the next generation, as long as it may still be there.
+    /// The process of the next generation, as long as it may still be there.
+    fn next(&self) -> Option<&NextProcess> {
+        self.attempt.as_ref()?.stage.next()
+    }
+
     pub(crate) fn pid(&self) -> Option<u32> {
-        let (process, _) = self.attempt.as_ref()?.stage.process()?;
-        Some(process.pid())
+        self.next().map(|next| next.process.pid())
     }
 
     /// The pid of the next generation, also when that has failed.
@@ -243,7 +215,6 @@ impl Successor {
         self.attempt.as_ref()?.pid
     }
 
-    /// The next generation is being started; [`Successor::started`] follows.
     pub(crate) fn starting(&mut self) {
         self.starting += 1;
     }
@@ -270,8 +241,8 @@ impl Successor {
                 let watching = watch::next(attempt, Arc::clone(&link), pidfd, self.inputs.clone());
                 let watcher = self.watchers.spawn(watching);
                 running.pid = Some(process.pid());
-                running.stage =
-                    NextStage::Spawned(Spawned { peer: NextProcess { process, link, watcher }, started: false });
+                let next = NextProcess { process, link, watcher };
+                running.stage = NextStage::Spawned(Spawned { next, started: false });
                 Start::Running
             }
             // It holds no clients.
@@ -286,7 +257,6 @@ impl Successor {
         }
     }
 
-    /// It has called the library.
     pub(crate) fn has_started(&mut self) {
         if let Some(Attempt { stage: NextStage::Spawned(spawned), .. }) = &mut self.attempt {
             spawned.started = true;
@@ -301,76 +271,64 @@ impl Successor {
 
     /// Whether its process has ended, which nobody may have heard of yet.
     pub(crate) fn has_ended(&self) -> bool {
-        let process = self.attempt.as_ref().and_then(|attempt| attempt.stage.process());
-        process.is_some_and(|(process, _)| process.has_ended())
+        self.next().is_some_and(|next| next.process.has_ended())
     }
 
-    /// It is ready, and gets these changes of the fd store before it accepts.
-    pub(crate) fn prepare(&mut self, changes: Changes) {
-        self.step(|stage| match stage {
-            NextStage::Spawned(spawned) => NextStage::Prepared(spawned.prepare(changes)),
-            other => other,
-        });
-    }
-
-    /// It has said that it is ready.
     pub(crate) fn is_ready(&mut self) {
         if let Some(attempt) = &mut self.attempt {
             attempt.ready = Some(now());
         }
     }
 
-    /// Tells it to accept.
+    /// It is ready, and gets these changes of the fd store before it accepts.
+    pub(crate) fn prepare(&mut self, changes: Changes) {
+        let _ = self.step(|stage| match stage {
+            NextStage::Spawned(spawned) => (NextStage::Prepared(spawned.prepare(changes)), Ok(())),
+            other => (other, Err(gone())),
+        });
+    }
+
     pub(crate) fn switch(&mut self) -> Result<()> {
-        let mut told = Err(gone());
         self.step(|stage| match stage {
             NextStage::Prepared(prepared) => {
-                let (switched, result) = prepared.switch();
-                told = result;
-                NextStage::Switched(switched)
+                let (switched, told) = prepared.switch();
+                (NextStage::Switched(switched), told)
             }
-            other => other,
-        });
-        told
+            other => (other, Err(gone())),
+        })
     }
 
-    /// Tells it that it is main.
     pub(crate) fn hand_over(&mut self, main: &Frame) -> Result<()> {
-        let mut told = Err(gone());
-        let mut linked = None;
-        self.step(|stage| match stage {
+        let told = self.step(|stage| match stage {
             NextStage::Switched(switched) => {
-                let (handed_over, result) = switched.hand_over(main);
-                linked = Some(Arc::clone(&handed_over.link));
-                told = result;
-                NextStage::HandedOver(handed_over)
+                let (handed_over, told) = switched.hand_over(main);
+                (NextStage::HandedOver(handed_over), told)
             }
-            other => other,
+            other => (other, Err(gone())),
         });
-        if let Some(link) = linked {
-            self.watchers.spawn(watch::successors(link, self.inputs.clone()));
+        if let Some(Attempt { stage: NextStage::HandedOver(HandedOver { next }), .. }) = &self.attempt {
+            self.watchers.spawn(watch::successors(Arc::clone(&next.link), self.inputs.clone()));
         }
         told
     }
 
-    fn step(&mut self, change: impl FnOnce(NextStage) -> NextStage) {
-        if let Some(attempt) = &mut self.attempt {
-            attempt.stage = change(std::mem::take(&mut attempt.stage));
-        }
+    fn step(&mut self, change: impl FnOnce(NextStage) -> (NextStage, Result<()>)) -> Result<()> {
+        let attempt = self.attempt.as_mut().ok_or_else(gone)?;
+        let (stage, told) = change(std::mem::take(&mut attempt.stage));
+        attempt.stage = stage;
+        told
     }
 
     /// Tells it something on the way.
     pub(crate) fn send(&self, frame: &Frame) -> Result<()> {
-        let (_, link) = self.attempt.as_ref().and_then(|attempt| attempt.stage.process()).ok_or_else(gone)?;
-        link.send(frame)
+        self.next().ok_or_else(gone)?.link.send(frame)
     }
 
-    /// How long it took, once it is ready.
-    pub(crate) fn times(&self) -> Option<Times> {
+    /// How long it took until it was ready, and since then.
+    pub(crate) fn times(&self) -> Option<(Duration, Duration)> {
         let Attempt { began, ready, .. } = self.attempt.as_ref()?;
         let ready = (*ready)?;
-        let until_ready = ready.saturating_duration_since(*began);
-        Some(Times { until_ready, from_ready: now().saturating_duration_since(ready) })
+        Some((ready.saturating_duration_since(*began), now().saturating_duration_since(ready)))
     }
 
     /// Ends it: it is dismissed, gets SIGTERM, and after the grace SIGKILL. `then` is called when
@@ -378,11 +336,15 @@ impl Successor {
     pub(crate) fn end(&mut self, grace: Duration, then: impl FnOnce() + Send + 'static) {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.ended = true;
-        let Some(peer) = std::mem::take(&mut attempt.stage).into_peer() else { return };
-        peer.watcher.abort();
+        let NextProcess { process, link, watcher } = match std::mem::take(&mut attempt.stage) {
+            NextStage::Absent | NextStage::HandedOver(_) => return,
+            NextStage::Spawned(Spawned { next, .. }) | NextStage::Prepared(Prepared { next, .. }) => next,
+            NextStage::Switched(Switched { next }) => next,
+        };
+        watcher.abort();
         let generation = self.generation;
         self.enders.spawn(async move {
-            watch::end(generation, peer.process, Some(peer.link), grace).await;
+            watch::end(generation, process, Some(link), grace).await;
             let _ = tokio::task::spawn_blocking(then).await;
         });
     }

@@ -51,20 +51,15 @@ pub(crate) async fn next(id: u64, link: Arc<Link>, pidfd: OwnedFd, inputs: Input
 /// The generation that we handed over to, and those after it: they hold our link until the last one
 /// is gone.
 pub(crate) async fn successors(link: Arc<Link>, inputs: InputSender) {
-    let last = loop {
-        let event = match link.receive().await {
-            Ok(Some((Frame::Hurry, _))) => Event::Hurry,
-            Ok(Some((Frame::Hammer, _))) => Event::Quit,
-            Ok(Some((Frame::Ask, _))) => {
-                let _ = inputs.send(Input::Asked);
-                continue;
-            }
-            Ok(Some(_)) => continue,
-            Ok(None) | Err(_) => break Event::SuccessorGone,
-        };
-        let _ = inputs.send(Input::Event(event));
-    };
-    let _ = inputs.send(Input::Event(last));
+    while let Ok(Some((frame, _))) = link.receive().await {
+        let _ = inputs.send(match frame {
+            Frame::Hurry => Input::Event(Event::Hurry),
+            Frame::Hammer => Input::Event(Event::Quit),
+            Frame::Ask => Input::Asked,
+            _ => continue,
+        });
+    }
+    let _ = inputs.send(Input::Event(Event::SuccessorGone));
 }
 
 /// The previous generation, until we are main. Afterwards it drains, and is watched as a drainer.
@@ -124,7 +119,7 @@ async fn gone(link: &Link, inputs: &InputSender) {
 
 /// Its link is open, so the pid still is its own.
 fn kill(generation: u64, pid: u32) {
-    Moment::DrainerKilled.log(&Facts { generation, old_pid: Some(pid), ..Facts::default() });
+    Moment::DrainerKilled.log(&Facts { old_pid: Some(pid), ..Facts::said(generation, "") });
     if let Err(error) = pidfd::open(pid).and_then(|fd| pidfd::send_signal(fd.as_fd(), Signal::SIGKILL)) {
         warn!(%error, "generation {generation} cannot be killed");
     }
@@ -150,8 +145,7 @@ pub(crate) async fn end(generation: u64, process: Process, link: Option<Arc<Link
             end_of(&pidfd).await
         }
     };
-    let detail = &how.to_string();
-    Moment::NextEnded.log(&Facts { generation, new_pid: Some(pid), detail, ..Facts::default() });
+    Moment::NextEnded.log(&Facts { new_pid: Some(pid), ..Facts::said(generation, &how.to_string()) });
 }
 
 /// # Cancel safety

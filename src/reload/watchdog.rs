@@ -86,10 +86,8 @@ impl Pings {
         let mut healthy = true;
         loop {
             ticks.tick().await;
-            let verdict = match timeout(every, vouch(self.check.as_ref(), &self.driver)).await {
-                Ok(verdict) => verdict,
-                Err(_) => Err(format!("no answer within {every:?}")),
-            };
+            let verdict = timeout(every, vouch(self.check.as_ref(), &self.driver)).await;
+            let verdict = verdict.unwrap_or_else(|_| Err(format!("no answer within {every:?}")));
             self.metrics.ping(verdict.is_ok());
             match verdict {
                 Ok(()) => {
@@ -110,7 +108,7 @@ impl Pings {
     }
 
     async fn tell(&self, moment: Moment, reason: &str, detail: &str) {
-        let facts = Facts { generation: self.generation, reason: Some(reason), detail, ..Facts::default() };
+        let facts = Facts { reason: Some(reason), ..Facts::said(self.generation, detail) };
         moment.log(&facts);
         let _ = self.notifier.send_async(&Message::new().status(moment.status(&facts))).await;
     }

@@ -32,7 +32,6 @@ pub const REAP_AFTER: Duration = Duration::from_secs(10);
 /// The shortest watchdog interval that is not odd. The first ping of a new main generation has what
 /// is left of the interval, and a busy machine misses a shorter one.
 const SHORT_WATCHDOG: Duration = Duration::from_secs(1);
-/// The longest time that is not odd.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Effective {
@@ -110,7 +109,6 @@ impl fmt::Display for Effective {
     }
 }
 
-/// Writes a value for people.
 fn shown(value: &SettingValue) -> String {
     if *value == SettingValue::Time(FAR) { "for ever".into() } else { value.to_string() }
 }

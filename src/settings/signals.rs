@@ -27,8 +27,6 @@ pub enum Signal {
 }
 
 impl Signal {
-    const ALL: [Self; 7] = [Self::Hup, Self::Int, Self::Quit, Self::Usr1, Self::Usr2, Self::Term, Self::Winch];
-
     pub(crate) fn number(self) -> Number {
         match self {
             Self::Hup => Number::SIGHUP,
@@ -140,6 +138,12 @@ impl SignalMap {
     /// Here the old generation drains by itself; `SIGWINCH`, to it or to the main one, ends its
     /// linger.
     pub fn nginx() -> Self {
+        Self::php_fpm().on(Signal::Winch, Response::HurryDrain)
+    }
+
+    /// Answers as php-fpm does: `SIGUSR2` reloads, `SIGQUIT` finishes and stops, `SIGTERM` and
+    /// `SIGINT` cut and stop, `SIGUSR1` is for hooks that open log files anew.
+    pub fn php_fpm() -> Self {
         let responses = vec![
             (Signal::Hup, Response::Reload),
             (Signal::Int, Response::Hammer),
@@ -147,16 +151,12 @@ impl SignalMap {
             (Signal::Usr1, Response::Hooks),
             (Signal::Usr2, Response::Reload),
             (Signal::Term, Response::Hammer),
-            (Signal::Winch, Response::HurryDrain),
         ];
         Self { responses }
     }
 
-    /// Answers as php-fpm does: `SIGUSR2` reloads, `SIGQUIT` finishes and stops, `SIGTERM` and
-    /// `SIGINT` cut and stop, `SIGUSR1` is for hooks that open log files anew.
-    pub fn php_fpm() -> Self {
-        Self::nginx().without(Signal::Winch)
-    }
+    /// The names of the presets.
+    pub const PRESETS: [&str; 7] = ["default", "endless", "grace", "overseer", "goframe", "nginx", "php-fpm"];
 
     /// Finds the preset of this name: `default`, `endless`, `grace`, `overseer`, `goframe`, `nginx`
     /// or `php-fpm`.
@@ -173,11 +173,6 @@ impl SignalMap {
             _ => return None,
         })
     }
-}
-
-impl SignalMap {
-    /// The names of the presets.
-    pub const PRESETS: [&str; 7] = ["default", "endless", "grace", "overseer", "goframe", "nginx", "php-fpm"];
 
     /// Gives a signal this response.
     pub fn on(mut self, signal: Signal, response: Response) -> Self {
@@ -198,7 +193,6 @@ impl SignalMap {
         self.responses.iter().find(|(s, _)| *s == signal).map(|(_, response)| *response)
     }
 
-    /// Gives each signal that has a response.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Signal, Response)> {
         self.responses.iter().copied()
     }
@@ -206,8 +200,7 @@ impl SignalMap {
     /// Lists what is ignored by a next generation until it has handlers. A stop must end even one
     /// that never comes so far.
     pub(crate) fn ignored_at_first(&self) -> Vec<Number> {
-        let harmless = |s: &Signal| self.get(*s).is_some_and(|response| !response.is_urgent());
-        Signal::ALL.into_iter().filter(harmless).map(Signal::number).collect()
+        self.iter().filter(|(_, response)| !response.is_urgent()).map(|(signal, _)| signal.number()).collect()
     }
 
     /// Refuses a service that nobody could end but by SIGKILL.

@@ -12,10 +12,8 @@ use crate::error::Result;
 /// The highest `max_draining`: each is a process, and a link to each comes beside one message.
 const MOST_DRAINING: usize = 128;
 
-/// What the table says of a setting.
 #[derive(Debug)]
 pub(crate) struct SettingRow {
-    /// The name of the setting.
     pub(crate) key: &'static str,
     /// The default as it is written in a file; empty if there is none.
     pub(crate) default: &'static str,

@@ -36,7 +36,6 @@ const NOT_PASSED: [&str; 10] = [
 /// The distance from the targets of the fds to the fd that names the program.
 const APART: RawFd = 16;
 
-/// The program, as it was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct ProgramCommand {
     pub(crate) program: PathBuf,
@@ -46,7 +45,6 @@ pub(crate) struct ProgramCommand {
     pub(crate) first_fd: RawFd,
 }
 
-/// What is started, each time anew.
 #[derive(Debug, Clone)]
 pub(crate) struct Recipe {
     pub(crate) command: ProgramCommand,

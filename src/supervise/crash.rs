@@ -13,7 +13,6 @@ pub const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// After so many crashes in a row the last good version is started instead of what is at the path.
 pub const CRASH_LOOP: u32 = 3;
 
-/// The crashes of all workers.
 #[derive(Debug)]
 pub(crate) struct Crashes {
     good_after: Duration,
@@ -21,7 +20,6 @@ pub(crate) struct Crashes {
     workers: Vec<Streak>,
 }
 
-/// The crashes of one worker, in a row.
 #[derive(Debug, Clone, Default)]
 struct Streak {
     crashes: u32,
@@ -59,7 +57,6 @@ impl Crashes {
         Self { good_after, count, workers: vec![Streak::default(); workers] }
     }
 
-    /// How often a process ended that nobody had told to.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
@@ -126,12 +123,10 @@ impl Crashes {
         self.workers.iter_mut().for_each(|worker| worker.paused_until = None);
     }
 
-    /// When a pause is over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.workers.iter().filter_map(|worker| worker.paused_until).min()
     }
 
-    /// The workers whose pause is over.
     pub(crate) fn due(&self, now: Instant) -> Vec<usize> {
         let due = self.workers.iter().enumerate().filter(|(_, w)| w.paused_until.is_some_and(|until| until <= now));
         due.map(|(slot, _)| slot).collect()

@@ -19,11 +19,9 @@ const MAX_STAGED: usize = 256;
 /// Longest status text that is kept of a program, in characters.
 const MAX_STATUS: usize = 300;
 
-/// One process of the program, with all that came from it.
 #[derive(Debug)]
 pub(crate) struct ProgramGeneration {
     pub(crate) number: u64,
-    /// The worker that it is of.
     pub(crate) slot: usize,
     pub(crate) process: ProgramProcess,
     /// The reload that it came with or, later, left by.
@@ -33,22 +31,18 @@ pub(crate) struct ProgramGeneration {
     pub(crate) drains_since: Option<Instant>,
     /// It is a version that was good, started instead of what is at the path.
     pub(crate) went_back: bool,
-    /// What it said about itself.
     pub(crate) status: Option<String>,
-    /// It said that it is stopping.
     pub(crate) says_stopping: bool,
     /// It failed, or was rolled back: its end is no event.
     pub(crate) dismissed: bool,
-    /// Its first process has ended.
     pub(crate) ended: bool,
     /// The rest of its processes is not given any time.
     pub(crate) killed: bool,
     /// It has served long enough to be gone back to.
     pub(crate) good: bool,
     /// Nobody else waits for it to get ready: until then it must be.
-    ready_by: Option<Instant>,
-    /// The task that waits until it is ready.
-    waiting: Option<AbortHandle>,
+    pub(crate) ready_by: Option<Instant>,
+    pub(crate) waiting: Option<AbortHandle>,
     /// How often it wants to be heard of, and when it last was. It is not watched before its first
     /// ping.
     watchdog: Option<Duration>,
@@ -56,15 +50,6 @@ pub(crate) struct ProgramGeneration {
     /// What it put in the store before it was main.
     staged: Vec<Notification>,
     departure: Option<Departure>,
-}
-
-/// What is wrong with a generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Overdue {
-    /// It is not ready in time.
-    NotReady,
-    /// It sent no watchdog ping in time.
-    Hung,
 }
 
 impl ProgramGeneration {
@@ -97,18 +82,8 @@ impl ProgramGeneration {
         self.process.pid
     }
 
-    /// It must be ready by then, as nobody else waits for it.
-    pub(crate) fn must_be_ready(&mut self, by: Instant) {
-        self.ready_by = Some(by);
-    }
-
-    /// It asks for more time to get ready.
     pub(crate) fn extend(&mut self, until: Instant) {
         self.ready_by = self.ready_by.map(|by| by.max(until));
-    }
-
-    pub(crate) fn waits(&mut self, waiting: Option<AbortHandle>) {
-        self.waiting = waiting;
     }
 
     /// It is ready. False: that means nothing, as it is on its way out.
@@ -194,7 +169,6 @@ impl ProgramGeneration {
         }
     }
 
-    /// Kills it with all of its processes.
     pub(crate) fn kill(&mut self) {
         self.killed = true;
         self.departure = Some(Departure::killed());
@@ -202,14 +176,12 @@ impl ProgramGeneration {
         self.process.family.signal(Signal::SIGKILL);
     }
 
-    /// Its first process has ended.
     pub(crate) fn has_ended(&mut self) {
         self.ended = true;
         self.departure = None;
         self.wait_no_more();
     }
 
-    /// When something is to be done about it, if nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let departure = self.departure.as_ref().and_then(Departure::deadline);
         [departure, self.ready_by, self.watched_until()].into_iter().flatten().min()
@@ -219,16 +191,21 @@ impl ProgramGeneration {
         Some(self.pinged? + self.watchdog?).filter(|_| !self.ended)
     }
 
-    /// Sends the signal that is due, and tells what is wrong.
-    pub(crate) fn on_time(&mut self, signals: &StopSignals, now: Instant) -> Option<Overdue> {
+    /// Sends the signal that is due.
+    pub(crate) fn go_on(&mut self, signals: &StopSignals, now: Instant) {
         let due = self.departure.as_mut().and_then(|departure| departure.on_time(signals, now));
         self.send(due);
-        if self.ready_by.take_if(|by| *by <= now).is_some() {
-            return Some(Overdue::NotReady);
-        }
-        self.watched_until().filter(|until| *until <= now)?;
-        self.pinged = None;
-        Some(Overdue::Hung)
+    }
+
+    /// Whether it is not ready in time, said once.
+    pub(crate) fn is_late(&mut self, now: Instant) -> bool {
+        self.ready_by.take_if(|by| *by <= now).is_some()
+    }
+
+    /// Whether it sent no watchdog ping in time, said once.
+    pub(crate) fn hangs(&mut self, now: Instant) -> bool {
+        let hangs = self.watched_until().is_some_and(|until| until <= now);
+        self.pinged.take_if(|_| hangs).is_some()
     }
 
     /// `left_ms` is what its lifecycle still gives it.

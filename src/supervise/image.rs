@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use crate::sys::socket::duplicate_above;
 
-/// Keeps one version.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     file: Arc<File>,

@@ -19,14 +19,11 @@ use crate::systemd::wanted::Wanted;
 /// Most fds that are stored: systemd's limit of one message, and more than any program wants.
 const MAX_STORED: usize = 253;
 
-/// An fd under a name, as generations get it.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) name: String,
     pub(crate) fd: OwnedFd,
     pub(crate) kind: SocketKind,
-    pub(crate) is_socket: bool,
-    pub(crate) is_datagram: bool,
     pub(crate) from: Provenance,
 }
 
@@ -39,20 +36,16 @@ pub(crate) struct Inheritance {
 
 impl Item {
     pub(crate) fn new(name: String, fd: OwnedFd) -> std::io::Result<Self> {
-        let kind = SocketKind::of(fd.as_fd())?;
-        Ok(Self::of_kind(name, kind, fd))
+        Ok(Self { kind: SocketKind::of(fd.as_fd())?, name, fd, from: Provenance::Passed })
     }
 
-    fn of_kind(name: String, kind: SocketKind, fd: OwnedFd) -> Self {
-        let is_datagram = matches!(kind, SocketKind::Udp | SocketKind::UnixDatagram);
-        let listens =
-            matches!(kind, SocketKind::TcpListener | SocketKind::UnixListener | SocketKind::UnixSeqpacketListener);
-        Self { name, fd, kind, is_socket: listens || is_datagram, is_datagram, from: Provenance::Passed }
+    pub(crate) fn is_datagram(&self) -> bool {
+        matches!(self.kind, SocketKind::Udp | SocketKind::UnixDatagram)
     }
 
-    fn of(socket: Socket, from: Provenance) -> Self {
-        let (name, kind) = (socket.name().to_owned(), socket.kind());
-        Self { from, ..Self::of_kind(name, kind, socket.into()) }
+    /// Whether it is for clients, and not a file or a connection.
+    pub(crate) fn is_socket(&self) -> bool {
+        self.is_datagram() || self.accepts() || self.kind == SocketKind::UnixSeqpacketListener
     }
 
     /// Whether connections can be made to it.
@@ -63,6 +56,13 @@ impl Item {
     fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().map_err(|e| Error::os(format!("{:?} cannot be duplicated", self.name), e))?;
         Ok(Self { name: self.name.clone(), fd, ..*self })
+    }
+}
+
+impl From<Socket> for Item {
+    fn from(socket: Socket) -> Self {
+        let (name, kind) = (socket.name().to_owned(), socket.kind());
+        Self { name, kind, fd: socket.into(), from: Provenance::Passed }
     }
 }
 
@@ -85,19 +85,16 @@ impl Inheritance {
                     // in it.
                     sys::set_blocking(socket.as_fd()).map_err(|e| Error::os("a socket cannot be made blocking", e))?;
                 }
-                items.push(Item::of(socket, from));
+                items.push(Item { from, ..Item::from(socket) });
             }
         }
         let rest: Vec<String> = activation.names().into_iter().map(str::to_owned).collect();
-        let from = if wanted.is_empty() { Provenance::Passed } else { Provenance::Stored { poll: true } };
         for name in rest {
             for socket in activation.take(&name)? {
-                let item = Item::of(socket, from);
+                let item = Item::from(socket);
                 // A listener is never one whose other end is gone.
-                items.push(Item {
-                    from: if item.is_socket { Provenance::Passed } else { Provenance::Stored { poll: true } },
-                    ..item
-                });
+                let from = if item.is_socket() { Provenance::Passed } else { Provenance::Stored { poll: true } };
+                items.push(Item { from, ..item });
             }
         }
         Ok(Self { items })
@@ -142,17 +139,15 @@ impl Inheritance {
         }
     }
 
-    /// Drops all that is stored under that name.
     pub(crate) fn unstore(&mut self, name: &str) {
         self.items.retain(|item| item.name != name || !matches!(item.from, Provenance::Stored { .. }));
     }
 
     pub(crate) fn listed(&self) -> Vec<SocketStatus> {
-        let sockets = self.items.iter().filter(|item| item.is_socket);
+        let sockets = self.items.iter().filter(|item| item.is_socket());
         sockets.map(|item| SocketStatus::of_fd(&item.name, item.kind, item.fd.as_fd())).collect()
     }
 
-    /// What is stored, by name.
     pub(crate) fn stored(&self) -> Vec<StoreEntry> {
         let mut entries: Vec<StoreEntry> = Vec::new();
         for item in self.items.iter().filter(|item| matches!(item.from, Provenance::Stored { .. })) {
@@ -165,10 +160,9 @@ impl Inheritance {
     }
 
     pub(crate) fn record<'a>(&'a self, fds: &mut PassedFds<'a>) -> Vec<ItemRecord> {
-        let items = self.items.iter();
-        items
-            .map(|item| ItemRecord { name: item.name.clone(), fd: fds.add(item.fd.as_fd()), from: item.from })
-            .collect()
+        let record =
+            |item: &'a Item| ItemRecord { name: item.name.clone(), fd: fds.add(item.fd.as_fd()), from: item.from };
+        self.items.iter().map(record).collect()
     }
 
     /// Removes the paths that this process made, as the service stops for good.

@@ -27,7 +27,6 @@ const NAMELESS: &str = "stored";
 /// Most notifications that are read before the end of a process is dealt with.
 const MAX_LAST: usize = 64;
 
-/// One thing that a generation said.
 #[derive(Debug)]
 pub(crate) enum Notification {
     Ready,
@@ -50,7 +49,6 @@ pub(crate) enum Notification {
     Foreign(&'static str),
 }
 
-/// What becomes of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Right {
     Counts,
@@ -95,31 +93,19 @@ pub(crate) fn read(bytes: &[u8], fds: Vec<OwnedFd>) -> Vec<Notification> {
         return vec![Notification::Barrier];
     }
     let mut said = Vec::new();
-    if let Some(status) = value("STATUS") {
-        said.push(Notification::Status(status.to_owned()));
-    }
+    said.extend(value("STATUS").map(|status| Notification::Status(status.to_owned())));
     if is("FDSTORE") && !fds.is_empty() {
         said.push(Notification::Store { name: name(), poll: value("FDPOLL") != Some("0"), fds });
     }
-    if is("FDSTOREREMOVE") {
-        said.push(Notification::Unstore(name()));
-    }
+    said.extend(is("FDSTOREREMOVE").then(|| Notification::Unstore(name())));
     said.extend(micros("EXTEND_TIMEOUT_USEC").map(Notification::Extend));
     said.extend(micros("WATCHDOG_USEC").map(Notification::WatchdogEvery));
-    match value("WATCHDOG") {
-        Some("1") => said.push(Notification::Watchdog),
-        Some("trigger") => said.push(Notification::Unhealthy),
-        _ => {}
-    }
-    let foreign =
-        ["MAINPID", "RELOADING", "NOTIFYACCESS", "MAINPIDFD"].into_iter().filter(|name| value(name).is_some());
-    said.extend(foreign.map(Notification::Foreign));
-    if is("READY") {
-        said.push(Notification::Ready);
-    }
-    if is("STOPPING") {
-        said.push(Notification::Stopping);
-    }
+    said.extend(is("WATCHDOG").then_some(Notification::Watchdog));
+    said.extend((value("WATCHDOG") == Some("trigger")).then_some(Notification::Unhealthy));
+    let foreign = ["MAINPID", "RELOADING", "NOTIFYACCESS", "MAINPIDFD"].into_iter();
+    said.extend(foreign.filter(|name| value(name).is_some()).map(Notification::Foreign));
+    said.extend(is("READY").then_some(Notification::Ready));
+    said.extend(is("STOPPING").then_some(Notification::Stopping));
     said
 }
 
@@ -127,7 +113,6 @@ fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|b| (32..127).contains(&b) && b != b':')
 }
 
-/// The socket that the program sends its notifications to.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     socket: AsyncFd<OwnedFd>,
@@ -154,7 +139,6 @@ impl Inbox {
         self.socket.async_io(Interest::READABLE, |fd| mailbox::receive(fd.as_fd(), MAX_DATAGRAM)).await
     }
 
-    /// Reads what was sent before the end of a process.
     pub(crate) fn last(&self) -> Vec<ProcessMessage> {
         (0..MAX_LAST).map_while(|_| mailbox::receive(self.as_fd(), MAX_DATAGRAM).ok()).collect()
     }

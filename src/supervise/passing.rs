@@ -1,7 +1,6 @@
 //! Tells a program which sockets it has, in the way that it understands.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -78,19 +77,15 @@ pub(crate) fn tell(
                 variables.push(("SERVER_STARTER_GENERATION".into(), generation.to_string()));
             }
             Passing::Einhorn => {
-                let fds: Vec<RawFd> = listening(&numbered).map(|(fd, _)| fd).collect();
-                let all: Vec<String> = fds.iter().map(ToString::to_string).collect();
+                let all: Vec<String> = listening(&numbered).map(|(fd, _)| fd.to_string()).collect();
                 variables.push(("EINHORN_MASTER_PID".into(), std::process::id().to_string()));
                 variables.push(("EINHORN_FDS".into(), all.join(" ")));
                 variables.push(("EINHORN_FD_COUNT".into(), all.len().to_string()));
                 variables.extend(all.into_iter().enumerate().map(|(at, fd)| (format!("EINHORN_FD_{at}"), fd)));
             }
             Passing::Nginx => {
-                let all = listening(&numbered).fold(String::new(), |mut all, (fd, _)| {
-                    let _ = write!(all, "{fd};");
-                    all
-                });
-                variables.push(("NGINX".into(), all));
+                let all: Vec<String> = listening(&numbered).map(|(fd, _)| format!("{fd};")).collect();
+                variables.push(("NGINX".into(), all.concat()));
             }
         }
     }
@@ -100,7 +95,7 @@ pub(crate) fn tell(
 
 /// Leaves out what other conventions than `LISTEN_FDS` have no word for.
 fn listening<'a>(numbered: &'a [(RawFd, &'a Item)]) -> impl Iterator<Item = (RawFd, &'a Item)> {
-    numbered.iter().filter(|(_, item)| item.is_socket).map(|(fd, item)| (*fd, *item))
+    numbered.iter().filter(|(_, item)| item.is_socket()).map(|(fd, item)| (*fd, *item))
 }
 
 /// Writes `host:port=fd`, `port=fd` for all addresses, or `/path=fd`; with a `u` before the port
@@ -111,7 +106,7 @@ fn starter(fd: RawFd, item: &Item) -> Option<String> {
         let path = address.strip_prefix("unix:").filter(|path| path.starts_with('/'));
         return path.map(|path| format!("{path}={fd}"));
     };
-    let udp = if item.is_datagram { "u" } else { "" };
+    let udp = if item.is_datagram() { "u" } else { "" };
     let port = inet.port();
     Some(match inet {
         inet if inet.ip().is_unspecified() => format!("{udp}{port}={fd}"),
@@ -127,10 +122,8 @@ fn expand(argument: &OsStr, numbered: &[(RawFd, &Item)], generation: u64) -> Res
         let found = numbered.iter().find(|(_, item)| name.is_none_or(|name| item.name == name));
         found.map(|(fd, _)| fd.to_string()).ok_or_else(|| {
             let name = name.unwrap_or_default();
-            Error::new(
-                Kind::Invalid,
-                format!("the argument {argument:?} names the socket {name:?}, which there is not"),
-            )
+            let why = format!("the argument {argument:?} names the socket {name:?}, which there is not");
+            Error::new(Kind::Invalid, why)
         })
     };
     let mut out = Vec::new();

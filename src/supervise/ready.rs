@@ -61,7 +61,6 @@ pub enum Ready {
 }
 
 impl Ready {
-    /// Refuses what can never be.
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = match self {
             Self::Http { path, .. }
@@ -76,7 +75,6 @@ impl Ready {
         Err(Error::new(Kind::Invalid, format!("{wrong}: {self:?}")))
     }
 
-    /// Says why a generation is not ready.
     pub(crate) fn unmet(&self) -> &'static str {
         match self {
             Self::Notify => {
@@ -90,14 +88,12 @@ impl Ready {
     }
 }
 
-/// Where a probe connects to.
 #[derive(Debug, Clone)]
 pub(crate) enum ProbeTarget {
     Tcp(SocketAddr),
     Unix(UnixAddress),
 }
 
-/// What a probe must do.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
     target: ProbeTarget,
@@ -132,7 +128,6 @@ impl Probe {
         Ok(Some(Self { target, path }))
     }
 
-    /// Probes until that has succeeded.
     pub(crate) async fn succeed(&self, family: &ProcessFamily) {
         let mut last = String::new();
         loop {

@@ -16,7 +16,6 @@ use crate::reload::steps::Past;
 /// The format of what is in the memfd.
 pub(crate) const FORMAT: u32 = 1;
 
-/// What a supervisor knows.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SupervisorRecord {
     pub(crate) format: u32,
@@ -35,7 +34,6 @@ pub(crate) struct SupervisorRecord {
     pub(crate) past: Vec<Past>,
 }
 
-/// What it holds for its generations.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ItemRecord {
     pub(crate) name: String,
@@ -46,16 +44,15 @@ pub(crate) struct ItemRecord {
 /// Where an fd came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Provenance {
-    /// The service manager.
     Passed,
-    /// This process.
     Bound,
     /// A generation, by `FDSTORE=1`; or the service manager, which does not say whether it is one
     /// of those. If `poll`, it is dropped when the other end is gone.
-    Stored { poll: bool },
+    Stored {
+        poll: bool,
+    },
 }
 
-/// What it knows of a generation.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct GenerationRecord {
     pub(crate) number: u64,

@@ -93,14 +93,12 @@ impl Resumed {
     }
 }
 
-/// The renewals, and whether one is wanted.
 #[derive(Debug)]
 pub(crate) struct Renewal {
     /// The supervisor's own program, or why it cannot be started anew.
     own: Result<OwnProgram, String>,
     env: Vec<(OsString, OsString)>,
     wanted: bool,
-    /// The new version is being asked.
     asking: bool,
     count: u64,
     failures: u64,
@@ -112,7 +110,6 @@ impl Renewal {
         Self { own, env, wanted: false, asking: false, count, failures: 0, last_failure: None }
     }
 
-    /// Wants a renewal, as soon as it can be.
     pub(crate) fn want(&mut self) {
         self.wanted = true;
     }
@@ -130,7 +127,6 @@ impl Renewal {
         async move { ask(&own.map_err(|why| Error::new(Kind::Generation, why))?).await }
     }
 
-    /// The new version has answered.
     pub(crate) fn answered(&mut self) {
         self.asking = false;
     }
@@ -178,7 +174,6 @@ impl Renewal {
     }
 }
 
-/// Asks the new version itself, whether it can.
 async fn ask(own: &OwnProgram) -> Result<()> {
     let mut asking = Command::new(&own.path);
     asking.args(own.argv.iter().skip(1)).env(VARIABLE, CHECK).stdin(Stdio::null()).stderr(Stdio::null());

@@ -25,12 +25,10 @@ pub(crate) struct Reloads {
     waiting: Vec<Asker>,
 }
 
-/// A reload that is running, or over.
 #[derive(Debug)]
 pub(crate) struct Rolling {
     pub(crate) handover_id: Arc<str>,
     pub(crate) began: Instant,
-    /// Why it failed, if it did.
     pub(crate) failed: Option<String>,
     asked: Vec<Asker>,
     left: VecDeque<usize>,
@@ -42,12 +40,10 @@ pub(crate) struct Rolling {
     back_to: Option<(Image, String)>,
 }
 
-/// What must happen next in a reload.
 #[derive(Debug)]
 pub(crate) enum NextMove {
     /// Nothing, before something has happened.
     Wait,
-    /// The worker is to be replaced.
     Replace(usize),
     Over(Box<Rolling>),
 }
@@ -68,7 +64,6 @@ impl Reloads {
         self.wanted && self.running.is_none()
     }
 
-    /// Whether no reload is running or wanted.
     pub(crate) fn is_idle(&self) -> bool {
         !self.wanted && self.running.is_none()
     }
@@ -77,12 +72,10 @@ impl Reloads {
         self.running.is_some()
     }
 
-    /// Whether the worker is being replaced.
     pub(crate) fn replaces(&self, slot: usize) -> bool {
         self.running.as_ref().is_some_and(|rolling| rolling.running.contains(&slot))
     }
 
-    /// How many there were.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }

@@ -20,9 +20,7 @@ pub struct StopSignals {
 /// How far a generation has been told to go.
 #[derive(Debug)]
 pub(crate) struct Departure {
-    /// The place of the next signal in the sequence.
     step: usize,
-    /// When that is due.
     next: Option<Instant>,
     /// When the generation is killed at the latest.
     kill: Option<Instant>,
@@ -37,7 +35,6 @@ impl StopSignals {
 }
 
 impl Default for StopSignals {
-    /// SIGTERM.
     fn default() -> Self {
         Self { steps: vec![(Signal::SIGTERM, Duration::ZERO)] }
     }
@@ -68,14 +65,11 @@ impl FromStr for StopSignals {
 
 impl fmt::Display for StopSignals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, (signal, wait)) in self.steps.iter().enumerate() {
-            let comma = if n > 0 { "," } else { "" };
-            write!(f, "{comma}{}", signal.as_str().trim_start_matches("SIG"))?;
-            if !wait.is_zero() {
-                write!(f, ",{}ms", wait.as_millis())?;
-            }
-        }
-        Ok(())
+        let steps = self.steps.iter().map(|(signal, wait)| match signal.as_str().trim_start_matches("SIG") {
+            signal if wait.is_zero() => signal.to_owned(),
+            signal => format!("{signal},{}ms", wait.as_millis()),
+        });
+        f.write_str(&steps.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -92,7 +86,6 @@ impl Departure {
         Self { step: usize::MAX, next: None, kill: None }
     }
 
-    /// Returns the signal that is due, if there is one.
     pub(crate) fn on_time(&mut self, signals: &StopSignals, now: Instant) -> Option<Signal> {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if is_due(self.kill) {
@@ -109,7 +102,6 @@ impl Departure {
         Some(signal)
     }
 
-    /// When the next signal is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [self.next, self.kill].into_iter().flatten().min()
     }

@@ -34,7 +34,6 @@ pub(crate) struct ProcessFamily {
 }
 
 impl ProcessFamily {
-    /// Finds those that are alive.
     pub(crate) fn members(&self) -> Vec<Stat> {
         let all: Vec<Stat> = stat::all().filter(|process| !process.dead).collect();
         let own = std::process::id();
@@ -68,7 +67,6 @@ impl ProcessFamily {
         false
     }
 
-    /// Whether one of them has that socket open.
     pub(crate) fn holds_socket(&self, inode: u64) -> bool {
         self.members().iter().any(|member| diag::holds(member.pid, inode))
     }

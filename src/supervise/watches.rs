@@ -23,12 +23,9 @@ use crate::sys::socket::register;
 #[derive(Debug)]
 pub(crate) enum Happening {
     Signal(Signal),
-    ServiceRequest(ServiceRequest),
-    /// A process has sent a notification.
+    Asked(ServiceRequest),
     Notified(io::Result<ProcessMessage>),
-    /// A generation is ready.
     Ready(u64),
-    /// The first process of a generation has ended.
     Ended(u64, Ended),
     /// No process of a generation is left.
     Gone(u64),
@@ -57,11 +54,8 @@ impl Watches {
     pub(crate) async fn next(&mut self) -> Happening {
         loop {
             tokio::select! {
-                happening = self.happened.recv() => match happening {
-                    Some(happening) => return happening,
-                    // This cannot be: one sender is ours.
-                    None => pending().await,
-                },
+                // It is never closed: a sender is ours.
+                Some(happening) = self.happened.recv() => return happening,
                 Some(_) = self.tasks.join_next() => {}
             }
         }
@@ -72,7 +66,6 @@ impl Watches {
         let _ = self.happenings.send(happening);
     }
 
-    /// Whether nothing has happened that was not taken.
     pub(crate) fn is_idle(&self) -> bool {
         self.happened.is_empty()
     }
@@ -85,23 +78,21 @@ impl Watches {
         ready: &Ready,
         probe: Option<&Probe>,
     ) -> Option<AbortHandle> {
-        let happenings = self.happenings.clone();
-        let (ready, probe) = (ready.clone(), probe.cloned());
-        if ready == Ready::Notify {
+        if *ready == Ready::Notify {
             return None;
         }
-        Some(self.tasks.spawn(async move {
+        let (ready, probe) = (ready.clone(), probe.cloned());
+        Some(self.spawn(async move {
             match (ready, probe) {
                 (Ready::Delay(time), _) => tokio::time::sleep(time).await,
                 (Ready::Command(command), _) => ready::ask(command, number, family.leader).await,
                 (_, Some(probe)) => probe.succeed(&family).await,
                 (_, None) => pending().await,
             }
-            let _ = happenings.send(Happening::Ready(number));
+            Happening::Ready(number)
         }))
     }
 
-    /// Waits for the end of the first process of a generation.
     pub(crate) fn until_ended(&mut self, number: u64, pidfd: OwnedFd) {
         self.spawn(async move {
             let how = match register(pidfd, Interest::READABLE) {
@@ -112,7 +103,6 @@ impl Watches {
         });
     }
 
-    /// Ends what is left of a generation, within that time.
     pub(crate) fn end(&mut self, number: u64, family: ProcessFamily, grace: Duration) {
         self.spawn(async move {
             family.end(number, grace).await;
@@ -121,11 +111,9 @@ impl Watches {
     }
 
     /// Runs a task whose result happens.
-    pub(crate) fn spawn(&mut self, task: impl Future<Output = Happening> + Send + 'static) {
+    pub(crate) fn spawn(&mut self, task: impl Future<Output = Happening> + Send + 'static) -> AbortHandle {
         let happenings = self.happenings.clone();
-        self.tasks.spawn(async move {
-            let _ = happenings.send(task.await);
-        });
+        self.tasks.spawn(async move { _ = happenings.send(task.await) })
     }
 
     /// Runs a task beside the supervision that tells it nothing.

@@ -14,13 +14,11 @@ struct WorkerSlot {
     main: Option<u64>,
     /// The generation that is on its way to be main.
     next: Option<u64>,
-    /// The newest generation that was tried.
     newest: u64,
     /// The version that was started last.
     image: Option<Image>,
 }
 
-/// All generations of the program.
 #[derive(Debug)]
 pub(crate) struct Workers {
     slots: Vec<WorkerSlot>,
@@ -40,7 +38,6 @@ impl Workers {
         self.slots.len()
     }
 
-    /// Whether there is no generation left.
     pub(crate) fn is_empty(&self) -> bool {
         self.generations.is_empty()
     }
@@ -70,17 +67,18 @@ impl Workers {
         self.get(self.slots[slot].next?)
     }
 
-    /// The main generation of the worker that this generation is of.
+    pub(crate) fn slot_of(&self, number: u64) -> Option<usize> {
+        self.get(number).map(|of| of.slot)
+    }
+
     pub(crate) fn main_beside(&self, number: u64) -> Option<&ProgramGeneration> {
-        self.main(self.get(number)?.slot)
+        self.main(self.slot_of(number)?)
     }
 
-    /// The next generation of the worker that this generation is of.
     pub(crate) fn next_beside(&self, number: u64) -> Option<&ProgramGeneration> {
-        self.next(self.get(number)?.slot)
+        self.next(self.slot_of(number)?)
     }
 
-    /// The newest of the main generations.
     pub(crate) fn newest_main(&self) -> Option<&ProgramGeneration> {
         self.serving().max_by_key(|main| main.number)
     }
@@ -90,7 +88,6 @@ impl Workers {
         self.slots.iter().filter_map(|worker| self.get(worker.main?))
     }
 
-    /// Whether each worker has a main generation.
     pub(crate) fn all_serve(&self) -> bool {
         self.slots.iter().all(|worker| worker.main.is_some())
     }
@@ -99,9 +96,9 @@ impl Workers {
         self.last_number
     }
 
-    /// The newest generation of the worker that was tried.
-    pub(crate) fn newest(&self, slot: usize) -> u64 {
-        self.slots[slot].newest
+    /// The newest generation of the same worker that was tried; 0: that worker is gone.
+    pub(crate) fn newest_beside(&self, number: u64) -> u64 {
+        self.slot_of(number).map_or(0, |slot| self.slots[slot].newest)
     }
 
     /// The generation that a notification of that process counts as one of.
@@ -136,10 +133,11 @@ impl Workers {
         self.generations.insert(generation.number, generation);
     }
 
-    /// The generation is main; the number of the one before it is returned.
-    pub(crate) fn crown(&mut self, slot: usize, number: u64) -> Option<u64> {
+    /// The generation is main; the pid of the one before it is returned.
+    pub(crate) fn crown(&mut self, slot: usize, number: u64) -> Option<u32> {
         self.slots[slot].next = None;
-        self.slots[slot].main.replace(number)
+        let old = self.slots[slot].main.replace(number)?;
+        self.get(old).map(ProgramGeneration::pid)
     }
 
     /// The main generation of the worker has crashed; its next one is returned.
@@ -148,12 +146,12 @@ impl Workers {
         self.slots[slot].next
     }
 
-    /// Nothing will come of the next generation of the worker.
-    pub(crate) fn take_next(&mut self, slot: usize) -> Option<u64> {
+    /// Nothing will come of the next generation of the same worker.
+    pub(crate) fn take_next(&mut self, number: u64) -> Option<u64> {
+        let slot = self.slot_of(number)?;
         self.slots[slot].next.take()
     }
 
-    /// No process of the generation is left.
     pub(crate) fn remove(&mut self, number: u64) {
         self.generations.remove(&number);
     }

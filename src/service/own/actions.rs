@@ -13,7 +13,6 @@ use crate::reload::history::shared_usec;
 use crate::reload::hooks::{self, Launch, When};
 use crate::reload::input::Input;
 use crate::reload::moment::{Facts, Moment};
-use crate::reload::requests::Expected;
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::{self, lock};
 use crate::sys::spawn::Parent;
@@ -120,7 +119,7 @@ impl OwnGeneration {
 
     fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer) {
         let (generation, pid) = (self.successor.generation(), self.successor.pid().unwrap_or(0));
-        self.requests.answer(ids, outcome, Expected { generation, pid });
+        self.requests.answer(ids, outcome, generation, pid);
     }
 }
 
@@ -184,7 +183,7 @@ impl OwnGeneration {
                  (Builder::on_reload_in_place)",
             ));
         }
-        let around = self.settings.drain_timeout.saturating_add(self.narrator.exit_allowance());
+        let around = self.settings.drain_timeout.saturating_add(self.narrator.hooks().exit_allowance());
         Ok(Estate {
             sockets: lock(&self.sockets).estate()?,
             links: self.drainers.links()?,
@@ -231,10 +230,9 @@ impl OwnGeneration {
     /// Before the next generation is told that it is main: from then on it is the one that is
     /// asked.
     fn pass_counts(&self) {
-        if let Some(times) = self.successor.times() {
-            let metrics = self.narrator.metrics();
-            metrics.pass_time(READY_SECONDS, times.until_ready);
-            metrics.pass_time(SWITCH_SECONDS, times.from_ready);
+        if let Some((until_ready, since_then)) = self.successor.times() {
+            self.narrator.metrics().pass_time(READY_SECONDS, until_ready);
+            self.narrator.metrics().pass_time(SWITCH_SECONDS, since_then);
         }
         self.send_counts();
     }

@@ -21,7 +21,7 @@ use crate::jobs::Jobs;
 use crate::lifecycle::{Event, LifeEnd, LifeState, Machine, ReloadPhase};
 use crate::metrics::GENERATION;
 use crate::reload::clock::now;
-use crate::reload::custody::{Custody, Transfer};
+use crate::reload::custody::Custody;
 use crate::reload::drainers::{Drainers, OlderGeneration};
 use crate::reload::driver::{Driver, Lifecycles, Parts};
 use crate::reload::handle::ServiceRequest;
@@ -45,7 +45,7 @@ use crate::settings::signals::Signal;
 use crate::settings::{END_TIMEOUT, Effective, REAP_AFTER};
 use crate::sys::background;
 use crate::sys::spawn::Parent;
-use crate::systemd::fdstore::Snapshot;
+use crate::systemd::fdstore::{Snapshot, Transfer};
 use crate::systemd::notify::NOTIFY_TIMEOUT;
 use crate::wire::frame::Frame;
 
@@ -138,14 +138,12 @@ impl OwnGeneration {
             metrics: metrics.clone(),
             driver: assembly.requests,
         });
-        let (confirmed, prepared, store) = (inputs.clone(), inputs.clone(), lock(&sockets).store().clone());
+        let (confirmed, store) = (inputs.clone(), lock(&sockets).store().clone());
         Ok(Self {
             number,
             pid: std::process::id(),
             came_with: assembly.handover_id,
-            custody: Custody::open(store, assembly.states, move |attempt, transfer| {
-                _ = prepared.send(Input::Prepared(attempt, transfer));
-            }),
+            custody: Custody::open(store, assembly.states, inputs.clone()),
             successor: Successor::new(number + 1, inputs.clone()),
             predecessor,
             drainers: Drainers::new(older, inputs.clone()),

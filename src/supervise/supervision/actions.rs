@@ -41,27 +41,38 @@ impl Supervision {
             Action::BeginDrain { .. } => self.begin_drain(lives, number),
             Action::Hammer => self.hammer(number),
             Action::EndNext { grace } => {
-                let slot = self.workers.get(number).map(|of| of.slot);
-                if let Some(next) = slot.and_then(|slot| self.workers.take_next(slot)) {
+                if let Some(next) = self.workers.take_next(number) {
                     self.dismiss(lives, next, grace);
                 }
             }
-            Action::TellRolledBack(reason) => self.rolled_back(lives, number, &reason),
-            Action::TellStopping => self.tell_stopping(),
-            Action::TellReady => self.tell_serves(number),
-            Action::TellReclaim => {
-                self.narrator.tell(Moment::Reclaimed, &Facts { generation: number, ..Facts::default() });
+            Action::TellRolledBack(reason) => {
+                let reason = format!("generation {} {reason}", self.workers.newest_beside(number));
+                error!(generation = number, "{reason}; generation {number} serves on");
+                self.replaced(lives, number, Err(reason));
             }
-            Action::Answer(_, outcome) => self.answered(lives, number, &outcome),
+            Action::TellStopping => self.tell_stopping(),
+            Action::TellReady => {
+                let Some(generation) = self.workers.get(number) else { return };
+                let detail = if generation.went_back { ", of the last version that was good" } else { "" };
+                let (since, facts) = (Some(generation.began), self.facts(number));
+                self.narrator.tell(Moment::Serves, &Facts { since, detail, new_pid: Some(facts.pid), ..facts });
+            }
+            Action::TellReclaim => _ = self.narrator.tell(Moment::Reclaimed, &Facts::said(number, "")),
+            Action::Answer(_, ReloadAnswer::Refused(why)) => self.replaced(lives, number, Err(why.to_owned())),
             Action::Exit(end) => self.exited(lives, number, &end),
-            // The gate is always open. The reload of the service is told of by the whole of it. And
-            // a generation was told to go when the drain began, and knows no other word.
-            Action::OpenGate | Action::TellReloading | Action::TellReloadedInPlace | Action::Hurry => {}
+            // The gate is always open. The reload of the service is told of by the whole of it. A
+            // generation was told to go when the drain began, and knows no other word. A handover
+            // is over when the other one is main; a rollback was told of already.
+            Action::OpenGate
+            | Action::TellReloading
+            | Action::TellReloadedInPlace
+            | Action::Hurry
+            | Action::Answer(..) => {}
         }
     }
 
-    /// A moment whose duration counts from the request to reload.
-    fn tell_since_asked(&mut self, moment: Moment, number: u64) {
+    /// Tells a moment whose duration counts from the request to reload.
+    pub(super) fn tell_since_asked(&mut self, moment: Moment, number: u64) {
         let facts = Facts { since: self.reloads.began(), ..self.facts(number) };
         self.narrator.tell(moment, &facts);
     }
@@ -83,21 +94,6 @@ impl Supervision {
         generation.dismiss(&self.terms.stop_signals, grace);
         lives.push(number, Event::Dismissed);
     }
-
-    fn rolled_back(&mut self, lives: &mut Lifecycles, number: u64, reason: &str) {
-        let Some(slot) = self.workers.get(number).map(|of| of.slot) else { return };
-        let next = self.workers.newest(slot);
-        error!(generation = number, "generation {next} {reason}; generation {number} serves on");
-        self.slot_done(lives, slot, Err(format!("generation {next} {reason}")));
-    }
-
-    fn answered(&mut self, lives: &mut Lifecycles, number: u64, outcome: &ReloadAnswer) {
-        let slot = self.workers.get(number).map(|of| of.slot);
-        // A handover is over when the other one is main; a rollback was told of already.
-        if let (Some(slot), ReloadAnswer::Refused(why)) = (slot, outcome) {
-            self.slot_done(lives, slot, Err((*why).to_owned()));
-        }
-    }
 }
 
 /// The start of a generation, and its way to be main.
@@ -116,16 +112,16 @@ impl Supervision {
         let main = self.workers.main(slot).map(|main| (main.number, main.pid()));
         let before = main.map(|(_, pid)| pid);
         let process = self.recipe.start(number, &items, image, before).map_err(|e| e.to_string())?;
-        let pidfd = process.pidfd.try_clone().map_err(|e| e.to_string());
-        let family = process.family.clone();
+        let (pidfd, family) = (process.pidfd.try_clone(), process.family.clone());
         // Nobody restarts a generation but us: it is never too late for it to take over.
         lives.insert(number, Machine::new(self.settings.machine(false, successor)));
         let handover_id = self.reloads.handover_id().filter(|_| self.reloads.replaces(slot));
         let mut generation = ProgramGeneration::new(number, slot, process, self.recipe.watchdog);
         generation.handover_id.clone_from(&handover_id);
         generation.went_back = image.is_some();
-        if !successor {
-            generation.must_be_ready(now() + self.settings.ready_timeout);
+        generation.ready_by = (!successor).then(|| now() + self.settings.ready_timeout);
+        if pidfd.is_ok() {
+            generation.waiting = self.watches.until_ready(number, family, &self.terms.ready, self.probe.as_ref());
         }
         self.workers.started(generation);
         // A step of the reload is the previous generation's.
@@ -134,21 +130,14 @@ impl Supervision {
         let facts = Facts { handover_id, old_pid, since: self.reloads.began(), ..self.facts(teller) };
         self.narrator.tell(Moment::Spawned, &facts);
         match pidfd {
-            Ok(pidfd) => {
-                let probe = self.probe.as_ref();
-                let waiting = self.watches.until_ready(number, family, &self.terms.ready, probe);
-                if let Some(generation) = self.workers.get_mut(number) {
-                    generation.waits(waiting);
-                }
-                self.watches.until_ended(number, pidfd);
-            }
+            Ok(pidfd) => self.watches.until_ended(number, pidfd),
             Err(error) => self.on_failed(lives, number, format!("cannot be watched: {error}")),
         }
         Ok(())
     }
 
     fn spawn_next(&mut self, lives: &mut Lifecycles, number: u64) {
-        let Some(slot) = self.workers.get(number).map(|of| of.slot) else { return };
+        let Some(slot) = self.workers.slot_of(number) else { return };
         self.narrator.tell(Moment::Reloading, &self.facts(number));
         let image = self.reloads.image();
         if let Err(reason) = self.launch(lives, slot, image.as_ref(), true) {
@@ -156,43 +145,30 @@ impl Supervision {
         }
     }
 
-    fn tell_serves(&mut self, number: u64) {
-        let Some(generation) = self.workers.get(number) else { return };
-        let detail = if generation.went_back { ", of the last version that was good" } else { "" };
-        let facts = Facts { since: Some(generation.began), detail, ..self.facts(number) };
-        self.narrator.tell(Moment::Serves, &Facts { new_pid: Some(facts.pid), ..facts });
-    }
-
     fn become_main(&mut self, lives: &mut Lifecycles, number: u64) {
         let Some(generation) = self.workers.get_mut(number) else { return };
         let (slot, went_back) = (generation.slot, generation.went_back);
         let handover_id = generation.handover_id.clone();
         let staged = generation.becomes_main();
-        let old = self.workers.crown(slot, number);
+        let old_pid = self.workers.crown(slot, number);
         self.crashes.serves(slot, went_back);
-        let old_pid = old.and_then(|old| self.workers.get(old)).map(ProgramGeneration::pid);
+        let moment = if handover_id.is_some() { Moment::Main } else { Moment::FirstMain };
         let facts = self.facts(number);
-        match handover_id {
-            Some(_) => {
-                let facts = Facts { handover_id, old_pid, new_pid: Some(facts.pid), ..facts };
-                self.narrator.tell(Moment::Main, &facts)
-            }
-            None => self.narrator.tell(Moment::FirstMain, &facts),
-        };
+        let handover_id = handover_id.or_else(|| facts.handover_id.clone());
+        self.narrator.tell(moment, &Facts { handover_id, old_pid, new_pid: Some(facts.pid), ..facts });
         for notification in staged {
             self.keep(notification);
         }
         self.measure();
         // Otherwise it reloads again: it was started before that was asked for.
         if lives.state(number) == LifeState::Serving {
-            self.slot_done(lives, slot, Ok(()));
-        }
-        if !self.reloads.is_running() && self.served {
-            self.outbox.send(&Message::new().status(self.serves()));
+            self.replaced(lives, number, Ok(()));
         }
         if !self.served && !self.stopping && self.workers.all_serve() {
             self.served = true;
             self.outbox.send(&Message::new().status(self.serves()).ready());
+        } else if self.served && !self.reloads.is_running() {
+            self.outbox.send(&Message::new().status(self.serves()));
         }
     }
 }
@@ -201,28 +177,20 @@ impl Supervision {
 impl Supervision {
     fn begin_drain(&mut self, lives: &mut Lifecycles, number: u64) {
         let Some(generation) = self.workers.get_mut(number) else { return };
-        generation.drain(&self.terms.stop_signals, self.reloads.handover_id());
         let (limit, signals) = (self.settings.drain_timeout, &self.terms.stop_signals);
+        generation.drain(signals, self.reloads.handover_id());
         let detail = &format!("was told to go by {signals}, and drains within {limit:?}");
         let facts = self.facts(number);
         self.narrator.tell(Moment::DrainStarted, &Facts { new_pid: None, detail, ..facts.clone() });
         self.measure();
-        if lives.state(number) == LifeState::Stopping {
-            self.narrator.tell(Moment::Stopping, &facts);
-        } else {
-            self.narrator.tell(Moment::Draining, &facts);
-        }
-        self.keep_drainers_in_bounds(lives);
-    }
-
-    fn keep_drainers_in_bounds(&mut self, lives: &mut Lifecycles) {
+        let stops = lives.state(number) == LifeState::Stopping;
+        self.narrator.tell(if stops { Moment::Stopping } else { Moment::Draining }, &facts);
         let cap = self.settings.max_draining.saturating_mul(self.workers.count());
         let draining = self.workers.all().rev().filter(|of| lives.state(of.number) == LifeState::Draining);
-        let draining: Vec<u64> = draining.map(|of| of.number).collect();
-        let too_many = draining.into_iter().enumerate().filter(|(younger, _)| bound(*younger, cap) == Bound::Hammer);
-        for (_, number) in too_many.collect::<Vec<_>>().into_iter().rev() {
-            let facts = Facts { generation: number, detail: &cap.to_string(), ..Facts::default() };
-            self.narrator.tell(Moment::TooManyDrain, &facts);
+        let draining = draining.enumerate().filter(|(younger, _)| bound(*younger, cap) == Bound::Hammer);
+        let too_many: Vec<u64> = draining.map(|(_, of)| of.number).collect();
+        for number in too_many.into_iter().rev() {
+            self.narrator.tell(Moment::TooManyDrain, &Facts::said(number, &cap.to_string()));
             lives.push(number, Event::Quit);
         }
     }
@@ -270,26 +238,21 @@ impl Supervision {
         let Some(generation) = self.workers.get_mut(number) else { return };
         generation.has_ended();
         let (pid, says_stopping) = (generation.pid(), generation.says_stopping);
-        if generation.dismissed {
-            let detail = &how.to_string();
-            let facts = Facts { generation: number, new_pid: Some(pid), detail, ..Facts::default() };
-            self.narrator.tell(Moment::NextEnded, &facts);
-        } else {
-            match lives.state(number) {
-                // When the last of its processes is gone, so is what it had accepted.
-                LifeState::Draining | LifeState::Stopping | LifeState::Exited => {}
-                LifeState::Starting | LifeState::Standby | LifeState::Trial => {
-                    self.on_failed(lives, number, how.to_string())
-                }
-                LifeState::Serving | LifeState::Reloading(_) | LifeState::HandingOver => {
-                    if says_stopping && how == Ended::Exited(0) {
-                        info!(generation = number, "generation {number} has stopped by itself: so does the service");
-                        self.stop_all(lives, &Event::Stop);
-                    } else {
-                        self.crashed(lives, number, how);
-                    }
-                }
+        match lives.state(number) {
+            _ if generation.dismissed => {
+                let detail = &how.to_string();
+                self.narrator.tell(Moment::NextEnded, &Facts { new_pid: Some(pid), ..Facts::said(number, detail) });
             }
+            // When the last of its processes is gone, so is what it had accepted.
+            LifeState::Draining | LifeState::Stopping | LifeState::Exited => {}
+            LifeState::Starting | LifeState::Standby | LifeState::Trial => {
+                self.on_failed(lives, number, how.to_string());
+            }
+            _ if says_stopping && how == Ended::Exited(0) => {
+                info!(generation = number, "generation {number} has stopped by itself: so does the service");
+                self.stop_all(lives, &Event::Stop);
+            }
+            LifeState::Serving | LifeState::Reloading(_) | LifeState::HandingOver => self.crashed(lives, number, how),
         }
         let Some(generation) = self.workers.get(number) else { return };
         let grace = if generation.killed { Duration::ZERO } else { END_TIMEOUT };
@@ -301,16 +264,14 @@ impl Supervision {
 impl Supervision {
     /// It never came to be main.
     pub(super) fn on_failed(&mut self, lives: &mut Lifecycles, number: u64, reason: String) {
-        let Some(generation) = self.workers.get_mut(number) else { return };
-        let slot = generation.slot;
-        if let Some(main) = self.workers.main(slot) {
+        if let Some(main) = self.workers.main_beside(number) {
             return lives.push(main.number, Event::NextFailed(reason));
         }
-        if let Some(generation) = self.workers.get_mut(number) {
-            generation.dismissed = true;
-            generation.kill();
-        }
-        self.workers.take_next(slot);
+        let Some(generation) = self.workers.get_mut(number) else { return };
+        generation.dismissed = true;
+        generation.kill();
+        let slot = generation.slot;
+        self.workers.take_next(number);
         self.start_failed(lives, slot, number, &reason);
     }
 
@@ -327,33 +288,29 @@ impl Supervision {
             self.failed = Some(format!("generation {number} {how}"));
             return self.stop_all(lives, &Event::Stop);
         }
-        match next {
-            // It is on its way already, and starts as if it were the first, or accepts already. The
-            // reload is its own from now on, so nothing of it must come from the one that is dead.
-            Some(next) => {
-                lives.remove(number);
-                if let Some(next) = self.workers.get_mut(next) {
-                    next.must_be_ready(now() + self.settings.ready_timeout);
-                }
-                lives.push(next, Event::PredecessorGone);
-            }
-            None => self.pause(slot, number, how),
-        }
+        let Some(next) = next.and_then(|next| self.workers.get_mut(next)) else {
+            return self.pause(slot, number, how);
+        };
+        // It is on its way already, and starts as if it were the first, or accepts already. The
+        // reload is its own from now on, so nothing of it must come from the one that is dead.
+        lives.remove(number);
+        next.ready_by = Some(now() + self.settings.ready_timeout);
+        lives.push(next.number, Event::PredecessorGone);
     }
 
     /// No generation was there to fall back to.
     fn start_failed(&mut self, lives: &mut Lifecycles, slot: usize, number: u64, reason: &str) {
+        let why = format!("generation {number} {reason}");
         if !self.served {
-            let facts = Facts { generation: number, detail: reason, ..Facts::default() };
-            self.narrator.tell(Moment::Failed, &facts);
-            self.failed = Some(format!("generation {number} {reason}"));
+            self.narrator.tell(Moment::Failed, &Facts::said(number, reason));
+            self.failed = Some(why);
             return self.stop_all(lives, &Event::Stop);
         }
         let detail = &format!("{reason}, and no other serves");
         let facts = Facts { old_pid: None, detail, reason: Some(reason), ..self.facts(number) };
         self.narrator.tell(Moment::Crashed, &facts);
         self.crashes.crashed(slot, None);
-        self.slot_done(lives, slot, Err(format!("generation {number} {reason}")));
+        self.slot_done(lives, slot, Err(why));
         self.pause(slot, number, reason);
     }
 
@@ -378,7 +335,7 @@ impl Supervision {
         match restart {
             Restart::GoesBack => {
                 let detail = &format!("{CRASH_LOOP} crashes in a row: going back to the last version that was good");
-                self.narrator.tell(Moment::WentBack, &Facts { detail, ..Facts::default() });
+                self.narrator.tell(Moment::WentBack, &Facts::said(0, detail));
             }
             Restart::NothingGood => warn!(
                 "{CRASH_LOOP} crashes in a row, and no version to go back to: none served for {:?}, or it is a script",

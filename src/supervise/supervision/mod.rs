@@ -30,7 +30,7 @@ use crate::service::reap;
 use crate::settings::{END_TIMEOUT, Effective, REAP_AFTER};
 use crate::supervise::child::Recipe;
 use crate::supervise::crash::Crashes;
-use crate::supervise::generation::{Overdue, ProgramGeneration};
+use crate::supervise::generation::ProgramGeneration;
 use crate::supervise::inheritance::Inheritance;
 use crate::supervise::notified::{self, Inbox, Notification, Right};
 use crate::supervise::ready::{Probe, Ready};
@@ -66,7 +66,6 @@ pub(crate) struct Supervision {
     signals: SupervisorSignals,
     asked: mpsc::UnboundedReceiver<ServiceRequest>,
     drain: Drain,
-    /// The listener of the control interface.
     control: Option<OwnedFd>,
 
     /// What is left to do when all that followed from an input is done.
@@ -180,17 +179,17 @@ impl Parts for Supervision {
             signal = self.signals.next() => Happening::Signal(signal),
             happening = self.watches.next() => happening,
             message = self.inbox.next() => Happening::Notified(message),
-            Some(request) = self.asked.recv() => Happening::ServiceRequest(request),
+            Some(request) = self.asked.recv() => Happening::Asked(request),
         }
     }
 
     fn take(&mut self, lives: &mut Lifecycles, input: Happening) {
         match input {
             Happening::Signal(signal) => self.on_signal(lives, signal),
-            Happening::ServiceRequest(ServiceRequest::Reload(asker)) => self.on_reload(Some(asker)),
-            Happening::ServiceRequest(ServiceRequest::Stop) => self.on_stop(lives, "stop"),
-            Happening::ServiceRequest(ServiceRequest::Status(answer)) => _ = answer.send(self.status(lives)),
-            Happening::ServiceRequest(ServiceRequest::Alive(answer)) => _ = answer.send(()),
+            Happening::Asked(ServiceRequest::Reload(asker)) => self.on_reload(Some(asker)),
+            Happening::Asked(ServiceRequest::Stop) => self.on_stop(lives, Event::Stop, "stop"),
+            Happening::Asked(ServiceRequest::Status(answer)) => _ = answer.send(self.status(lives)),
+            Happening::Asked(ServiceRequest::Alive(answer)) => _ = answer.send(()),
             Happening::Notified(Ok(message)) => self.on_message(lives, message),
             Happening::Notified(Err(error)) => debug!(%error, "a notification cannot be read"),
             Happening::Ready(number) => {
@@ -218,14 +217,11 @@ impl Parts for Supervision {
 
     /// How far the reload has come, the main generation knows.
     fn entered(&mut self, number: u64, state: LifeState) {
-        let moment = match state {
-            LifeState::Reloading(ReloadPhase::Ready) => Moment::Ready,
-            LifeState::Reloading(ReloadPhase::Switched) => Moment::Switched,
-            _ => return,
-        };
-        if self.workers.next_beside(number).is_some() {
-            let facts = self.facts(number);
-            self.narrator.tell(moment, &Facts { since: self.reloads.began(), ..facts });
+        let has_next = self.workers.next_beside(number).is_some();
+        match state {
+            LifeState::Reloading(ReloadPhase::Ready) if has_next => self.tell_since_asked(Moment::Ready, number),
+            LifeState::Reloading(ReloadPhase::Switched) if has_next => self.tell_since_asked(Moment::Switched, number),
+            _ => {}
         }
     }
 
@@ -241,10 +237,11 @@ impl Parts for Supervision {
     fn on_time(&mut self, lives: &mut Lifecycles, now: Instant) {
         for number in self.workers.numbers() {
             let Some(generation) = self.workers.get_mut(number) else { continue };
-            match generation.on_time(&self.terms.stop_signals, now) {
-                Some(Overdue::NotReady) => self.on_failed(lives, number, self.not_ready()),
-                Some(Overdue::Hung) => self.abort(number, "sent no WATCHDOG=1 in time"),
-                None => {}
+            generation.go_on(&self.terms.stop_signals, now);
+            if generation.is_late(now) {
+                self.on_failed(lives, number, self.not_ready());
+            } else if generation.hangs(now) {
+                self.abort(number, "sent no WATCHDOG=1 in time");
             }
             let Some(generation) = self.workers.get(number) else { continue };
             if self.good_at(lives, generation).is_some_and(|at| at <= now) {
@@ -281,14 +278,10 @@ impl Parts for Supervision {
     }
 }
 
-/// Signals, and requests.
 impl Supervision {
     fn on_signal(&mut self, lives: &mut Lifecycles, signal: Signal) {
         match signal {
-            Signal::SIGQUIT => {
-                self.tell_stop("SIGQUIT: cutting what is left");
-                self.stop_all(lives, &Event::Quit);
-            }
+            Signal::SIGQUIT => self.on_stop(lives, Event::Quit, "SIGQUIT: cutting what is left"),
             Signal::SIGHUP => self.on_reload(None),
             Signal::SIGUSR2 => self.renewal.want(),
             // Logs are reopened on it by custom.
@@ -296,7 +289,7 @@ impl Supervision {
                 let main = self.workers.all().filter(|of| lives.state(of.number).is_main());
                 main.for_each(|of| of.process.signal(signal));
             }
-            stop => self.on_stop(lives, stop.as_str()),
+            stop => self.on_stop(lives, Event::Stop, stop.as_str()),
         }
     }
 
@@ -308,14 +301,9 @@ impl Supervision {
         }
     }
 
-    fn on_stop(&mut self, lives: &mut Lifecycles, cause: &str) {
-        self.tell_stop(cause);
-        self.stop_all(lives, &Event::Stop);
-    }
-
-    fn tell_stop(&mut self, detail: &str) {
-        let generation = self.newest_main();
-        self.narrator.tell(Moment::Stop, &Facts { generation, detail, ..Facts::default() });
+    fn on_stop(&mut self, lives: &mut Lifecycles, event: Event, cause: &str) {
+        self.narrator.tell(Moment::Stop, &Facts::said(self.newest_main(), cause));
+        self.stop_all(lives, &event);
     }
 
     /// Ends all generations, each as far as it is.
@@ -408,8 +396,7 @@ impl Supervision {
     fn abort(&mut self, number: u64, why: &str) {
         let Some(generation) = self.workers.get_mut(number) else { return };
         let detail = &format!("generation {number} {why}: SIGABRT");
-        let facts = Facts { generation: number, reason: Some(why), detail, ..Facts::default() };
-        self.narrator.tell(Moment::Unhealthy, &facts);
+        self.narrator.tell(Moment::Unhealthy, &Facts { reason: Some(why), ..Facts::said(number, detail) });
         generation.abort(END_TIMEOUT);
     }
 }

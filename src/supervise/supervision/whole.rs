@@ -25,24 +25,28 @@ use crate::systemd::notify::{Message, NOTIFY_TIMEOUT, monotonic_usec};
 /// How long clients of the control interface are given to read their last answer.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
-/// The reload.
 impl Supervision {
     pub(super) fn begin_reload(&mut self, lives: &mut Lifecycles) {
         let main = self.workers.newest_main();
         let (generation, old_pid) = (main.map_or(0, |of| of.number), main.map(ProgramGeneration::pid));
         self.reloads.begin(self.workers.count(), main.and_then(|main| main.process.image.clone()));
         let next = self.workers.last_number() + 1;
-        let (program, starting) =
-            (&self.recipe.command.program.display().to_string(), &format!("starting generation {next}"));
-        let handover_id = self.reloads.handover_id();
-        let facts = Facts { generation, next, old_pid, handover_id, detail: program, ..Facts::default() };
+        let (program, handover_id) = (self.recipe.command.program.display().to_string(), self.reloads.handover_id());
+        let facts = Facts { next, old_pid, handover_id, ..Facts::said(generation, &program) };
         self.narrator.tell(Moment::Starting, &facts);
-        let status = Moment::Reloading.status(&Facts { serves: self.serves(), detail: starting, ..Facts::default() });
+        let detail = &format!("starting generation {next}");
+        let status = Moment::Reloading.status(&Facts { serves: self.serves(), detail, ..Facts::default() });
         self.outbox.send(&Message::new().status(status).reloading(monotonic_usec()));
         self.roll_on(lives);
     }
 
-    /// One worker has a new main generation, or has failed to get one.
+    /// The worker of that generation has a new main one, or has failed to get one.
+    pub(super) fn replaced(&mut self, lives: &mut Lifecycles, number: u64, outcome: Result<(), String>) {
+        if let Some(slot) = self.workers.slot_of(number) {
+            self.slot_done(lives, slot, outcome);
+        }
+    }
+
     pub(super) fn slot_done(&mut self, lives: &mut Lifecycles, slot: usize, outcome: Result<(), String>) {
         self.reloads.done(slot, outcome);
         self.roll_on(lives);
@@ -68,19 +72,12 @@ impl Supervision {
     fn end_reload(&mut self, ended: Rolling) {
         let main = self.workers.newest_main();
         let (generation, pid) = main.map_or((0, 0), |main| (main.number, main.pid()));
-        let began = Some(ended.began);
-        let facts = Facts {
-            handover_id: Some(Arc::clone(&ended.handover_id)),
-            new_pid: None,
-            asked: began,
-            since: began,
-            of_worker: false,
-            ..self.facts(generation)
-        };
-        let moment = if ended.failed.is_some() { Moment::RolledBack } else { Moment::AllReplaced };
+        let (handover_id, began) = (Some(Arc::clone(&ended.handover_id)), Some(ended.began));
         let reason = ended.failed.as_deref();
-        let detail = reason.unwrap_or_default();
-        let status = self.narrator.tell(moment, &Facts { reason, detail, ..facts });
+        let told = Facts { handover_id, new_pid: None, asked: began, since: began, ..self.facts(generation) };
+        let told = Facts { of_worker: false, reason, detail: reason.unwrap_or_default(), ..told };
+        let moment = if reason.is_some() { Moment::RolledBack } else { Moment::AllReplaced };
+        let status = self.narrator.tell(moment, &told);
         self.outbox.send(&Message::new().status(status).ready());
         ended.answer(generation, pid);
     }
@@ -93,7 +90,6 @@ impl Supervision {
         self.workers.newest_main().map_or(0, |of| of.number)
     }
 
-    /// What `systemctl status` says.
     pub(super) fn serves(&self) -> String {
         let Some(main) = self.workers.newest_main() else { return "no generation serves".into() };
         let workers = self.workers.serving().count();
@@ -251,8 +247,7 @@ impl Supervision {
             self.workers.adopt(ProgramGeneration::resumed(of, process));
         }
         let detail = &format!("handover run goes on as version {}", env!("CARGO_PKG_VERSION"));
-        let facts = Facts { new_pid: Some(std::process::id()), detail, ..Facts::default() };
-        self.narrator.tell(Moment::Renewed, &facts);
+        self.narrator.tell(Moment::Renewed, &Facts { new_pid: Some(std::process::id()), ..Facts::said(0, detail) });
         self.outbox.send(&Message::new().status(self.serves()));
     }
 

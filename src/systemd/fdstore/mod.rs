@@ -64,5 +64,5 @@ mod table;
 
 pub use entry::{Entry, Kept, Rejected, Synced};
 pub use names::Names;
-pub(crate) use passing::{Changes, Snapshot, zip};
+pub(crate) use passing::{Changes, Snapshot, Transfer, zip};
 pub use store::{FdStore, STORE_TIMEOUT};

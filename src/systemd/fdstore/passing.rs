@@ -28,6 +28,9 @@ impl SeenSlots {
     }
 }
 
+/// What the next generation is told before it accepts; and the names of what it added itself.
+pub(crate) type Transfer = (Changes, Vec<String>);
+
 /// What has come since a [`Snapshot`], and what has gone.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -48,18 +51,14 @@ impl FdStore {
     /// Freezes, and says what the next generation does not have yet. Its own additions are kept
     /// before, so that they are in the store when it accepts: they are among the changes, as
     /// entries that are stored. Their names are returned too.
-    pub(crate) fn hand_over(
-        &self,
-        additions: Vec<(String, OwnedFd)>,
-        since: &Snapshot,
-    ) -> Result<(Changes, Vec<String>)> {
+    pub(crate) fn hand_over(&self, additions: Vec<(String, OwnedFd)>, since: &Snapshot) -> Result<Transfer> {
         handed_over(&mut self.lock(), additions, since)
     }
 
     /// Does what [`hand_over`](Self::hand_over) does, for a next generation that adds nothing: the
     /// manager need not be asked, so it does not block. `None`: it would, for somebody is changing
     /// the store.
-    pub(crate) fn try_hand_over(&self, since: &Snapshot) -> Option<Result<(Changes, Vec<String>)>> {
+    pub(crate) fn try_hand_over(&self, since: &Snapshot) -> Option<Result<Transfer>> {
         self.table.try_lock().map(|mut table| handed_over(&mut table, Vec::new(), since))
     }
 
@@ -162,11 +161,7 @@ pub(crate) fn zip(names: Vec<String>, fds: Vec<OwnedFd>) -> Result<Vec<(String, 
     Ok(names.into_iter().zip(fds).collect())
 }
 
-fn handed_over(
-    table: &mut Table,
-    additions: Vec<(String, OwnedFd)>,
-    since: &Snapshot,
-) -> Result<(Changes, Vec<String>)> {
+fn handed_over(table: &mut Table, additions: Vec<(String, OwnedFd)>, since: &Snapshot) -> Result<Transfer> {
     let added = table.add_for_next(additions);
     table.freeze();
     table.prune();
