@@ -238,6 +238,9 @@ impl Builder {
             environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
         let sibling = inherited.map_or(ours, |i| i.hello.managed);
         let managed = notifier.has_manager();
+        // The next generations of a service without a manager have such variables, too, by their
+        // predecessors' hands.
+        let untold = !managed && ours && inherited.is_none() && environment.get("INVOCATION_ID").is_some();
         said.warnings.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
         let shown = settings.to_string();
         if inherited.is_none_or(|i| i.hello.settings.as_deref() != Some(&*shown)) {
@@ -274,6 +277,7 @@ impl Builder {
             origin,
             parent: if managed && sibling { Parent::Manager } else { Parent::Us },
             managed,
+            untold,
             signals,
             requests,
             asked,

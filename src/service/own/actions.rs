@@ -14,7 +14,7 @@ use crate::reload::hooks::{self, Launch, When};
 use crate::reload::input::Input;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::requests::Expected;
-use crate::service::own::OwnGeneration;
+use crate::service::own::{OwnGeneration, UNTOLD};
 use crate::service::sockets::{self, lock};
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -183,6 +183,9 @@ impl OwnGeneration {
                  turn PrivatePIDs= off, start the container with an init, or reload in place \
                  (Builder::on_reload_in_place)",
             ));
+        }
+        if self.untold {
+            return Err(Error::new(Kind::State, UNTOLD));
         }
         let around = self.settings.drain_timeout.saturating_add(self.narrator.exit_allowance());
         Ok(Estate {

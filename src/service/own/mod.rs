@@ -49,6 +49,12 @@ use crate::systemd::fdstore::Snapshot;
 use crate::systemd::notify::NOTIFY_TIMEOUT;
 use crate::wire::frame::Frame;
 
+/// Why there can be no next generation where only its predecessor is known as the main process.
+const UNTOLD: &str = "systemd started this process (SYSTEMD_EXEC_PID names it) and cannot be told of another main process \
+                      (NOTIFY_SOCKET is not set), so the exit of this one would end the service: write Type=notify in the \
+                      [Service] section of the unit, then systemctl daemon-reload and restart; where the unit has that, \
+                      the program must not unset NOTIFY_SOCKET before it starts the service";
+
 /// One generation of a service, as it sees itself.
 #[derive(Debug)]
 pub(crate) struct OwnGeneration {
@@ -65,6 +71,9 @@ pub(crate) struct OwnGeneration {
     origin: Origin,
     parent: Parent,
     state: Option<StateFn>,
+    /// A service manager takes the end of this process for that of the service, and cannot be told
+    /// otherwise.
+    untold: bool,
 
     successor: Successor,
     predecessor: Option<OlderGeneration>,
@@ -100,6 +109,9 @@ impl OwnGeneration {
         let config = assembly.settings.machine(assembly.managed, assembly.inherited.is_some());
         let mut own = Self::new(assembly)?;
         own.close_unclaimed()?;
+        if own.untold && lock(&own.sockets).check_reload().is_ok() {
+            warn!(generation = own.number, "reloads are refused: {UNTOLD}");
+        }
         if reaps && reap::adopts() {
             own.tasks.spawn(reap::reap(REAP_AFTER));
         }
@@ -161,6 +173,7 @@ impl OwnGeneration {
             jobs: assembly.jobs,
             origin: assembly.origin,
             parent: assembly.parent,
+            untold: assembly.untold,
             state: assembly.state,
             signals: assembly.signals,
             inputs,

@@ -6,6 +6,7 @@ mod counter;
 mod crashes;
 mod datagrams;
 mod failures;
+mod faults;
 mod http2;
 mod identity;
 mod init;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         identity::SCENARIOS,
         requests::SCENARIOS,
         failures::SCENARIOS,
+        faults::SCENARIOS,
         probation::SCENARIOS,
         upgrade::SCENARIOS,
         crashes::SCENARIOS,
