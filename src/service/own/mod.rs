@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::drain::Drain;
@@ -91,6 +91,8 @@ pub(crate) struct OwnGeneration {
     heard: mpsc::UnboundedReceiver<Input>,
     asked: mpsc::UnboundedReceiver<ServiceRequest>,
     tasks: JoinSet<()>,
+    /// Asks the service manager for time, while a reload is under way.
+    extending: Option<AbortHandle>,
     /// Signals that were responded to, whose hooks are to be called.
     responded: Vec<Signal>,
 
@@ -180,6 +182,7 @@ impl OwnGeneration {
             heard: assembly.heard,
             asked: assembly.asked,
             tasks,
+            extending: None,
             responded: Vec::new(),
             began: now(),
             drained: false,
