@@ -7,4 +7,4 @@ pub(crate) mod program;
 
 pub(crate) use inherited::Inherited;
 pub(crate) use link::Link;
-pub(crate) use next::{Estate, Next, Origin};
+pub(crate) use next::{Estate, Known, Next, Origin};

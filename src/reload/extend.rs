@@ -1,4 +1,4 @@
-//! More time from the service manager, while a service stops and still drains.
+//! More time from the service manager, while a service reloads, or stops and still drains.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ const EXTEND_BY: Duration = Duration::from_secs(10);
 /// …and how often.
 const EXTEND_EVERY: Duration = Duration::from_secs(5);
 
-/// Asks for time within `limit`, which is the service's own drain timeout, and not beyond.
-pub(crate) async fn while_stopping(outbox: OutboxSender, limit: Duration) {
+/// Asks for time within `limit`, which is the sum of the service's own deadlines, and not beyond.
+pub(crate) async fn within(outbox: OutboxSender, limit: Duration) {
     let until = Instant::now() + limit;
     let mut ticks = interval(EXTEND_EVERY);
     while Instant::now() < until {

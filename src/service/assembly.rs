@@ -60,6 +60,8 @@ pub(crate) struct Assembly {
     pub(crate) parent: Parent,
     /// Whether a service manager tracks the main process.
     pub(crate) managed: bool,
+    /// Whether one does that cannot be told of another main process.
+    pub(crate) untold: bool,
     pub(crate) signals: Signals,
     pub(crate) requests: RequestSender,
     pub(crate) asked: mpsc::UnboundedReceiver<ServiceRequest>,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::drain::Drain;
 use crate::error::{BoxError, Error, Kind, Result};
-use crate::generation::{Inherited, Origin};
+use crate::generation::{Inherited, Known, Origin};
 use crate::jobs::Jobs;
 use crate::reload::history::History;
 use crate::reload::hooks::{Event, Hook, Hooks, InPlace, Launch, When};
@@ -49,6 +49,7 @@ pub struct Builder {
     hooks: Hooks,
     no_reaping: bool,
     program: Option<PathBuf>,
+    directory: Option<PathBuf>,
     check: Option<Check>,
     state: Option<StateFn>,
     names: Names,
@@ -107,8 +108,9 @@ impl Builder {
 
     /// Declares the names under which [`Service::store`] keeps fds. What comes in under these
     /// names, from systemd or from the previous generation, is there again. What comes in under any
-    /// other name, and is no socket that the service asks for, is closed and removed from the
-    /// store.
+    /// other name, and is no socket that the service asks for, is closed. It is removed from the
+    /// store if the previous generation has passed it, so that a new version leaves nothing behind;
+    /// what systemd passes at a start may be what others have put there, and stays.
     pub fn store(mut self, names: Names) -> Self {
         self.names = names;
         self
@@ -150,6 +152,16 @@ impl Builder {
     /// was started from, as it is then, so that replacing the file is the upgrade.
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = Some(path.into());
+        self
+    }
+
+    /// Names the directory that next generations are started in. A link on the path is followed at
+    /// each start: what a deploy moves, moves the next generation. Default: the working directory
+    /// of this process at [`start`](Self::start), by the path that it was started with, as far as
+    /// that can be known: `$PWD`, or a directory above the program, if that leads to the same one.
+    /// One that is gone at a reload is warned of, and the next generation starts where this one is.
+    pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.directory = Some(path.into());
         self
     }
 
@@ -243,25 +255,31 @@ impl Builder {
         signals: Signals,
         inherited: Option<&Inherited>,
     ) -> Result<Assembly> {
-        let Self { wanted, program, check, state, names, hooks, no_reaping, .. } = self;
+        let Self { wanted, program, directory, check, state, names, hooks, no_reaping, .. } = self;
         let settings = Effective::of(said.clone())?;
         let hooks = hooks.checked()?;
         let notifier = Notifier::from_env(environment)?;
         let watchdog = Watchdog::from_env(environment)?;
-        let sockets = Sockets::open(environment, &notifier, &wanted, &names)?;
-        if inherited.is_some_and(|i| i.hello.told) {
-            sockets.store().told();
-        }
-        let states = States::new(sockets.store().clone());
-        let program = program.or_else(|| inherited.map(|i| i.hello.program.clone().into()));
-        let mut origin = Origin::capture(environment, program, watchdog.is_some())?;
-        origin.ignored = signals.map.ignored_at_first();
         // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are
         // only its child.
         let ours =
             environment.get("SYSTEMD_EXEC_PID").and_then(|v| v.to_str()) == Some(&std::process::id().to_string());
-        let sibling = inherited.map_or(ours, |i| i.hello.managed);
         let managed = notifier.has_manager();
+        // The next generations of a service without a manager have such variables, too, by their
+        // predecessors' hands.
+        let untold = !managed && ours && inherited.is_none() && environment.get("INVOCATION_ID").is_some();
+        let sockets = Sockets::open(environment, &notifier, &wanted, &names, (managed || untold, inherited.is_some()))?;
+        if inherited.is_some_and(|i| i.hello.told) {
+            sockets.store().told();
+        }
+        let states = States::new(sockets.store().clone());
+        let known = Known {
+            program: program.or_else(|| inherited.map(|i| i.hello.program.clone().into())),
+            directory: directory.or_else(|| inherited.and_then(|i| i.hello.directory.clone()).map(Into::into)),
+        };
+        let mut origin = Origin::capture(environment, known, watchdog.is_some())?;
+        origin.ignored = signals.map.ignored_at_first();
+        let sibling = inherited.map_or(ours, |i| i.hello.managed);
         said.warnings.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
         let shown = settings.to_string();
         if inherited.is_none_or(|i| i.hello.settings.as_deref() != Some(&*shown)) {
@@ -298,6 +316,7 @@ impl Builder {
             origin,
             parent: if managed && sibling { Parent::Manager } else { Parent::Us },
             managed,
+            untold,
             signals,
             requests,
             asked,

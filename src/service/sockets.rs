@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use crate::drain::FlowLinks;
 use crate::error::{Error, Kind, Result};
 use crate::reload::status::SocketStatus;
-use crate::sys::unix_path;
+use crate::sys::{queue, unix_path};
 use crate::systemd::activation::{Activation, FromPassed, Need, PassedConnection, Socket};
 use crate::systemd::bind::{self, Form};
 use crate::systemd::environment::Environment;
@@ -17,6 +17,7 @@ use crate::systemd::fdstore::Kept::Stored;
 use crate::systemd::fdstore::{FdStore, Names};
 use crate::systemd::notify::Notifier;
 use crate::systemd::wanted::Wanted;
+use crate::wire::store::Slot;
 
 /// Sockets that we bound ourselves are in the fd store under names that begin so.
 const BOUND: &str = "handover.bound.";
@@ -39,6 +40,12 @@ pub(crate) struct Sockets {
     kept: Vec<KeptSocket>,
     /// The name of the one connection of `Accept=yes`, once it is served.
     connection: Option<String>,
+    /// What was bound anew, as nobody has passed it: the names, and what each must be.
+    bound: Vec<(String, Form)>,
+    /// A service manager has started the service, and passes what its .socket units have.
+    managed: bool,
+    /// They come from the previous generation.
+    inherited: bool,
     /// What makes the links of flows, by the names that the links have.
     flows: Vec<(String, FlowLinks)>,
 }
@@ -50,22 +57,34 @@ impl Sockets {
         notifier: &Notifier,
         wanted: &[Wanted],
         names: &Names,
+        (managed, inherited): (bool, bool),
     ) -> Result<Self> {
         Wanted::check(wanted)?;
         let mut activation = Activation::from_env(environment)?;
         let store = FdStore::open(environment, notifier, &mut activation, names)?;
         store.standby();
-        let mut kept: Vec<KeptSocket> = Vec::new();
+        let (mut kept, mut anew): (Vec<KeptSocket>, Vec<(String, Form)>) = Default::default();
         for Wanted { name, address } in wanted {
             let passed = activation.contains(name);
             let (sockets, entry) = match address {
-                Some((form, address)) if !passed => bound(&store, name, *form, address)?,
+                Some((form, address)) if !passed => {
+                    let (sockets, entry, is_new) = bound(&store, name, *form, address).map_err(|error| {
+                        let asked = |socket: &Socket| wanted.iter().any(|w| w.name == socket.name());
+                        let others = activation.passed().iter().filter(|socket| managed && !asked(socket));
+                        match mismatch(others, name, *form) {
+                            Some(why) => Error::new(Kind::Socket, format!("{error}: {why}")),
+                            None => error,
+                        }
+                    })?;
+                    anew.extend(is_new.then(|| (name.clone(), *form)));
+                    (sockets, entry)
+                }
                 Some((form, _)) => (activation.take_checked(name, form.need())?, None),
                 None => (activation.take(name)?, None),
             };
             kept.push(KeptSocket { name: name.clone(), sockets, entry, taken: false });
         }
-        Ok(Self { activation, store, kept, connection: None, flows: Vec::new() })
+        Ok(Self { activation, store, kept, connection: None, bound: anew, managed, inherited, flows: Vec::new() })
     }
 
     /// Copies those of that name for the application, once per name, in the form that it needs.
@@ -101,8 +120,20 @@ impl Sockets {
 
     /// Closes what nobody asked for, and strikes it from the fd store when we are main; its names
     /// are for the log.
+    ///
+    /// # Errors
+    /// A service manager has passed a socket that would do for a name that was bound instead: its
+    /// clients would wait for ever.
     pub(crate) fn close_unclaimed(&mut self) -> Result<Vec<String>> {
-        self.store.discard_unclaimed(&mut self.activation)
+        let unclaimed = || self.activation.passed().iter();
+        let odd = self.bound.iter().find_map(|(name, form)| mismatch(unclaimed(), name, *form));
+        if let Some(why) = odd.filter(|_| self.managed) {
+            return Err(Error::new(Kind::Socket, why));
+        }
+        // The previous generation passes its own, and nothing else. The service manager passes also
+        // what others have put into the store, under names of any form but ours.
+        let inherited = self.inherited;
+        self.store.discard_unclaimed_if(&mut self.activation, |name| inherited || Slot::is_replacement(name))
     }
 
     /// The fd store, also for the application.
@@ -153,6 +184,16 @@ impl Sockets {
 }
 
 impl Sockets {
+    /// Closes what this generation has left to the next one, which has copies of all that it wants.
+    /// What it does not want is closed for good by this: clients are refused at once, instead of
+    /// waiting in the queue of a socket that nobody accepts from.
+    pub(crate) fn leave(&mut self) {
+        self.store.forget(&self.entries());
+        for kept in &mut self.kept {
+            kept.sockets.clear();
+        }
+    }
+
     /// When the service is over for good: removes the paths of the Unix sockets that we bound. Not
     /// those of a .socket unit, nor those that the fd store has, which a restart needs again.
     pub(crate) fn remove_paths(&self) {
@@ -198,9 +239,19 @@ impl Sockets {
     }
 }
 
+/// Says which of these would do for a name that nobody has passed a socket of.
+fn mismatch<'a>(mut unclaimed: impl Iterator<Item = &'a Socket>, name: &str, form: Form) -> Option<String> {
+    let found = unclaimed.find(|socket| socket.check(form.need()).is_ok())?;
+    let (other, at) = (found.name(), queue::bound_to(found.as_fd()).unwrap_or_default());
+    Some(format!(
+        "nobody asks for the socket {other:?} ({at}) that was passed, and {name:?}, which is asked for, was not passed: \
+         write FileDescriptorName={name} in the [Socket] section of the .socket unit, or ask for {other:?}"
+    ))
+}
+
 /// The sockets of that address as the store has them, from before a crash or from the previous
-/// generation, else new ones.
-fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<Socket>, Option<String>)> {
+/// generation, else new ones, and whether they are new.
+fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<Socket>, Option<String>, bool)> {
     // The address is part of the name: one that was changed is bound anew.
     let entry = format!("{BOUND}{name}@{}", address.escape_default()).replace([':', '~'], "=");
     let there = store.sockets(&entry, name)?;
@@ -208,7 +259,7 @@ fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<
         match there.iter().try_for_each(|socket| socket.check(form.need())) {
             // Not if somebody has removed the path meanwhile, as a stop does with
             // RuntimeDirectory=.
-            Ok(()) if !there.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((there, Some(entry))),
+            Ok(()) if !there.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((there, Some(entry), false)),
             Ok(()) => warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew"),
             Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
         }
@@ -219,10 +270,10 @@ fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<
     let sockets = bind::open(name, form, address)?;
     let stored = store.put(&entry, &sockets);
     Ok(match stored {
-        Ok(_) => (sockets, Some(entry)),
+        Ok(_) => (sockets, Some(entry), true),
         Err(error) => {
             warn!(%error, "the socket {name:?} is not kept over a crash");
-            (sockets, None)
+            (sockets, None, true)
         }
     })
 }

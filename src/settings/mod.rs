@@ -76,6 +76,13 @@ impl Effective {
         odd
     }
 
+    /// How long a reload may take at most, by its own deadlines.
+    pub(crate) fn reload_limit(&self) -> Duration {
+        let times =
+            [self.ready_timeout, self.switch_timeout, self.switch_timeout, self.probation, self.handover_timeout];
+        times.into_iter().fold(self.hook_timeout, Duration::saturating_add)
+    }
+
     /// Gives the lifecycle its times.
     pub(crate) fn machine(&self, managed: bool, successor: bool) -> Config {
         Config {

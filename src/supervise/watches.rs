@@ -117,8 +117,8 @@ impl Watches {
     }
 
     /// Runs a task beside the supervision that tells it nothing.
-    pub(crate) fn run(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+    pub(crate) fn run(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tasks.spawn(task)
     }
 
     pub(crate) fn abort_all(&mut self) {

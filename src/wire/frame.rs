@@ -82,6 +82,9 @@ pub(crate) struct Hello {
     pub(crate) pid: u32,
     /// What the next generation is started from, so that it starts the one after it from there too.
     pub(crate) program: String,
+    /// Where the next generation shall work, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) directory: Option<String>,
     /// Its drain timeout: how long it will be around after the handover.
     #[serde(default)]
     pub(crate) drain_timeout_ms: Option<u64>,
@@ -181,6 +184,7 @@ mod tests {
             handover_id: "00ff".into(),
             pid: 42,
             program: "/usr/bin/web".into(),
+            directory: Some("/opt/web/current".into()),
             drain_timeout_ms: Some(30_000),
             managed: true,
             drainers: vec![Drainer { generation: 5, pid: 40, draining_ms: 1200, drain_timeout_ms: Some(30_000) }],

@@ -47,6 +47,14 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Returns whether that is a name that only a replacement by handover has: others do not number
+    /// theirs so.
+    pub(crate) fn is_replacement(text: &str) -> bool {
+        Self::parse(text).is_some_and(|slot| slot.number > 0)
+    }
+}
+
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;

@@ -13,7 +13,7 @@ use crate::reload::history::shared_usec;
 use crate::reload::hooks::{self, Launch, When};
 use crate::reload::input::Input;
 use crate::reload::moment::{Facts, Moment};
-use crate::service::own::OwnGeneration;
+use crate::service::own::{OwnGeneration, UNTOLD};
 use crate::service::sockets::{self, lock};
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -24,6 +24,11 @@ const MAX_CUT_LINES: usize = 100;
 
 impl OwnGeneration {
     pub(super) fn carry_out(&mut self, lives: &mut Lifecycles, action: Action) {
+        if ends_reload(&action)
+            && let Some(asking) = self.extending.take()
+        {
+            asking.abort();
+        }
         match action {
             Action::TellReady => {
                 let status = self.tell_by_new(Moment::Serves, None);
@@ -34,6 +39,9 @@ impl OwnGeneration {
                 let detail = if self.narrator.hooks().is_in_place() { "reloading" } else { &next };
                 let status = Moment::Reloading.status(&Facts { detail, ..self.facts() });
                 self.outbox.send(&Message::new().status(status).reloading(monotonic_usec()));
+                // TimeoutStartSec= is the manager's limit of a reload, too, and may be shorter than ours.
+                let asking = extend::within(self.outbox.sender(), self.settings.reload_limit());
+                self.extending = Some(self.tasks.spawn(asking));
             }
             Action::TellRolledBack(reason) => self.tell_rolled_back(&reason),
             Action::TellReloadedInPlace => {
@@ -123,6 +131,12 @@ impl OwnGeneration {
     }
 }
 
+/// Whether the service manager is told now that no reload is under way any more.
+fn ends_reload(action: &Action) -> bool {
+    use Action::{TellHandover, TellReclaim, TellReloadedInPlace, TellRolledBack, TellStopping};
+    matches!(action, TellRolledBack(_) | TellReloadedInPlace | TellHandover | TellReclaim | TellStopping)
+}
+
 /// The way to the next generation.
 impl OwnGeneration {
     /// The hooks first, if there are any: then the next generation, if they say so.
@@ -151,7 +165,8 @@ impl OwnGeneration {
         let program = origin.program.display().to_string();
         self.narrator.tell(Moment::Starting, &Facts { detail: &program, ..self.facts() });
         let (parent, state) = (self.parent, self.state.clone());
-        let estate = self.estate(&handover_id, program);
+        let directory = origin.directory().to_str().map(str::to_owned);
+        let estate = self.estate(&handover_id, program, directory);
         let store = lock(&self.sockets).store().clone();
         let (attempt, inputs, over) = (self.successor.attempts(), self.inputs.clone(), self.inputs.clone());
         let starting = tokio::task::spawn_blocking(move || {
@@ -174,7 +189,7 @@ impl OwnGeneration {
         });
     }
 
-    fn estate(&self, handover_id: &str, program: String) -> Result<Estate> {
+    fn estate(&self, handover_id: &str, program: String, directory: Option<String>) -> Result<Estate> {
         if self.pid == 1 {
             return Err(Error::new(
                 Kind::Generation,
@@ -182,6 +197,9 @@ impl OwnGeneration {
                  turn PrivatePIDs= off, start the container with an init, or reload in place \
                  (Builder::on_reload_in_place)",
             ));
+        }
+        if self.untold {
+            return Err(Error::new(Kind::State, UNTOLD));
         }
         let around = self.settings.drain_timeout.saturating_add(self.narrator.hooks().exit_allowance());
         Ok(Estate {
@@ -194,6 +212,7 @@ impl OwnGeneration {
                 handover_id: handover_id.to_owned(),
                 pid: self.pid,
                 program,
+                directory,
                 drain_timeout_ms: u64::try_from(around.as_millis()).ok(),
                 settings: Some(self.settings.to_string()),
                 managed: self.parent == Parent::Manager,
@@ -303,10 +322,13 @@ impl OwnGeneration {
         self.narrator.tell(Moment::DrainStarted, &Facts { detail, ..self.facts() });
         self.began = now();
         if state == LifeState::Draining {
+            if self.successor.pid().is_some() {
+                lock(&self.sockets).leave();
+            }
             self.narrator.tell(Moment::Draining, &self.facts());
             self.drainers.leave();
         } else {
-            self.tasks.spawn(extend::while_stopping(self.outbox.sender(), limit));
+            self.tasks.spawn(extend::within(self.outbox.sender(), limit));
         }
         let (drained, inputs) = (self.drain.drained(), self.inputs.clone());
         self.tasks.spawn(async move {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::drain::Drain;
@@ -49,6 +49,12 @@ use crate::systemd::fdstore::{Snapshot, Transfer};
 use crate::systemd::notify::NOTIFY_TIMEOUT;
 use crate::wire::frame::Frame;
 
+/// Why there can be no next generation where only its predecessor is known as the main process.
+const UNTOLD: &str = "systemd started this process (SYSTEMD_EXEC_PID names it) and cannot be told of another main process \
+                      (NOTIFY_SOCKET is not set), so the exit of this one would end the service: write Type=notify in the \
+                      [Service] section of the unit, then systemctl daemon-reload and restart; where the unit has that, \
+                      the program must not unset NOTIFY_SOCKET before it starts the service";
+
 /// One generation of a service, as it sees itself.
 #[derive(Debug)]
 pub(crate) struct OwnGeneration {
@@ -65,6 +71,9 @@ pub(crate) struct OwnGeneration {
     origin: Origin,
     parent: Parent,
     state: Option<StateFn>,
+    /// A service manager takes the end of this process for that of the service, and cannot be told
+    /// otherwise.
+    untold: bool,
 
     successor: Successor,
     predecessor: Option<OlderGeneration>,
@@ -82,6 +91,8 @@ pub(crate) struct OwnGeneration {
     heard: mpsc::UnboundedReceiver<Input>,
     asked: mpsc::UnboundedReceiver<ServiceRequest>,
     tasks: JoinSet<()>,
+    /// Asks the service manager for time, while a reload is under way.
+    extending: Option<AbortHandle>,
     /// Signals that were responded to, whose hooks are to be called.
     responded: Vec<Signal>,
 
@@ -100,6 +111,9 @@ impl OwnGeneration {
         let config = assembly.settings.machine(assembly.managed, assembly.inherited.is_some());
         let mut own = Self::new(assembly)?;
         own.close_unclaimed()?;
+        if own.untold && lock(&own.sockets).check_reload().is_ok() {
+            warn!(generation = own.number, "reloads are refused: {UNTOLD}");
+        }
         if reaps && reap::adopts() {
             own.tasks.spawn(reap::reap(REAP_AFTER));
         }
@@ -159,12 +173,14 @@ impl OwnGeneration {
             jobs: assembly.jobs,
             origin: assembly.origin,
             parent: assembly.parent,
+            untold: assembly.untold,
             state: assembly.state,
             signals: assembly.signals,
             inputs,
             heard: assembly.heard,
             asked: assembly.asked,
             tasks,
+            extending: None,
             responded: Vec::new(),
             began: now(),
             drained: false,

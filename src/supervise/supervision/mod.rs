@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use crate::drain::{Drain, FAR};
@@ -63,6 +64,8 @@ pub(crate) struct Supervision {
     pinger: Pinger,
     inbox: Inbox,
     watches: Watches,
+    /// Asks the service manager for time, while a reload is under way.
+    extending: Option<AbortHandle>,
     signals: SupervisorSignals,
     asked: mpsc::UnboundedReceiver<ServiceRequest>,
     drain: Drain,
@@ -140,6 +143,7 @@ impl Supervision {
             pinger,
             inbox: foundation.inbox,
             watches: Watches::new(),
+            extending: None,
             signals,
             asked: foundation.asked,
             drain,

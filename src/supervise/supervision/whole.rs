@@ -13,6 +13,7 @@ use crate::lifecycle::{Event, LifeState, Machine};
 use crate::metrics::{DRAINING, GENERATION};
 use crate::reload::clock::millis;
 use crate::reload::driver::Lifecycles;
+use crate::reload::extend;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::status::{Older, Status, Supervising};
 use crate::supervise::generation::ProgramGeneration;
@@ -37,6 +38,11 @@ impl Supervision {
         let detail = &format!("starting generation {next}");
         let status = Moment::Reloading.status(&Facts { serves: self.serves(), detail, ..Facts::default() });
         self.outbox.send(&Message::new().status(status).reloading(monotonic_usec()));
+        // One worker after the other, each within these.
+        let workers = u32::try_from(self.workers.count()).unwrap_or(u32::MAX);
+        let limit = self.settings.reload_limit().saturating_mul(workers);
+        let asking = self.watches.run(extend::within(self.outbox.sender(), limit));
+        self.extending = Some(asking);
         self.roll_on(lives);
     }
 
@@ -69,7 +75,15 @@ impl Supervision {
         }
     }
 
+    /// No more time is asked for.
+    pub(super) fn reload_is_over(&mut self) {
+        if let Some(asking) = self.extending.take() {
+            asking.abort();
+        }
+    }
+
     fn end_reload(&mut self, ended: Rolling) {
+        self.reload_is_over();
         let main = self.workers.newest_main();
         let (generation, pid) = main.map_or((0, 0), |main| (main.number, main.pid()));
         let (handover_id, began) = (Some(Arc::clone(&ended.handover_id)), Some(ended.began));

@@ -247,13 +247,25 @@ impl FdStore {
     ///
     /// The manager does not answer.
     pub fn discard_unclaimed(&self, activation: &mut Activation) -> Result<Vec<String>> {
+        self.discard_unclaimed_if(activation, |_| true)
+    }
+
+    /// Does what [`discard_unclaimed`](Self::discard_unclaimed) does for the names that are to be
+    /// removed; what has another name is closed alone, and stays in the store.
+    pub(crate) fn discard_unclaimed_if(
+        &self,
+        activation: &mut Activation,
+        remove: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>> {
         let mut names = activation.close_unclaimed();
+        let left = names.iter().filter(|name| !remove(name)).count();
         names.sort_unstable();
         names.dedup();
         let mut table = self.lock();
         table.given.retain(|(name, _)| !names.contains(name));
-        table.foreign = 0;
-        let debris: Vec<_> = names.iter().filter(|name| !name.is_empty() && !table.has_slot(name)).cloned().collect();
+        table.foreign = left;
+        let of_store = |name: &String| !name.is_empty() && !table.has_slot(name) && remove(name);
+        let debris: Vec<_> = names.iter().filter(|name| of_store(name)).cloned().collect();
         table.debris.extend(debris);
         if table.mode == Mode::Active {
             table.flush()?;

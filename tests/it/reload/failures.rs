@@ -235,13 +235,16 @@ fn it_is_no_program() {
 fn its_directory_is_gone() {
     let world = World::new();
     fs::create_dir(world.path("cwd")).unwrap();
-    let first = world.started(world.program().directory(world.path("cwd")));
+    world.started(world.program().directory(world.path("cwd")));
     fs::remove_dir(world.path("cwd")).unwrap();
-    let outcome = world.reload();
-    assert!(outcome.contains(&format!("its working directory {} is gone", world.path("cwd").display())), "{outcome}");
-    assert_eq!(world.who(), first);
-    fs::create_dir(world.path("cwd")).unwrap();
+    let cwd = fs::canonicalize(world.path("")).unwrap().join("cwd");
     world.reload_to(2);
+    let said = format!("the working directory {} is gone: the next generation starts in /", cwd.display());
+    assert!(world.log().contains(&said), "{}", world.log());
+    assert_eq!(world.get("/directory").unwrap(), "/");
+    fs::create_dir(world.path("cwd")).unwrap();
+    world.reload_to(3);
+    assert_eq!(world.get("/directory").unwrap(), cwd.display().to_string());
     world.stop();
 }
 

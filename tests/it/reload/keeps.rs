@@ -148,19 +148,21 @@ fn odd_entries_are_said_and_removed() {
         .socket("early", OwnedFd::from(dead))
         .socket("late", kept.try_clone().unwrap())
         .socket("late", kept)
-        .socket("nobody's", null());
+        .socket("nobody's", null())
+        .socket("nobody's~2", null());
     let first = world.started(program);
     for said in [
         "\"handover.bound.more@127.0.0.1=0\" in the fd store is of no use; 127.0.0.1:0 is bound anew",
         "\"handover.state.x~0\" is removed: its name is none that this version of handover gives",
         "\"early\" is removed: its other end is gone",
-        "closed sockets that nobody asked for: nobody's",
+        "closed sockets that nobody asked for: nobody's, nobody's~2",
     ] {
         world.wait_for_log(said);
     }
-    for name in ["handover.state.x~0", "early", "nobody's", MORE] {
+    for name in ["handover.state.x~0", "early", "nobody's~2", MORE] {
         world.manager().wait(name, |d| removes(d, name) && d.pid == first.pid);
     }
+    assert!(!world.manager().all().iter().any(|d| removes(d, "nobody's")), "somebody else may have put it there");
     assert_eq!(world.get("/store/list").unwrap(), "late 1 Stored\n");
     // The one that was bound instead is the one that the next start gets.
     until("the new socket in the store", || {

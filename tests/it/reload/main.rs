@@ -8,6 +8,7 @@
 mod drains;
 mod environment;
 mod failures;
+mod faults;
 mod keeps;
 mod killed;
 mod placement;
@@ -47,12 +48,13 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 10] = [
+    let all: [&[Case]; 11] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
         requests::CASES,
         failures::CASES,
+        faults::CASES,
         drains::CASES,
         stops::CASES,
         keeps::CASES,

@@ -7,6 +7,7 @@ mod counter;
 mod crashes;
 mod datagrams;
 mod failures;
+mod faults;
 mod http2;
 mod identity;
 mod init;
@@ -45,6 +46,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         identity::SCENARIOS,
         requests::SCENARIOS,
         failures::SCENARIOS,
+        faults::SCENARIOS,
         probation::SCENARIOS,
         upgrade::SCENARIOS,
         crashes::SCENARIOS,
