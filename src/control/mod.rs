@@ -267,7 +267,8 @@ async fn subscribe(wire: &mut Wire<Stream>, handle: &Handle, drain: &mut DrainSi
     Ok(done(&json!({})))
 }
 
-/// The connection that asks is the asker's, not the service's work: with it nothing would ever be idle.
+/// The connection that asks is the asker's, not the service's work: with it nothing would ever be
+/// idle.
 fn without_asker(mut status: Status) -> Status {
     if let Some(own) = status.open.iter_mut().find(|open| open.listener == SOCKET_NAME && open.count > 0) {
         own.count -= 1;

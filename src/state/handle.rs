@@ -25,9 +25,9 @@ type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, BoxError> + Send +
 /// them.
 ///
 /// Every use of it can wait: for other threads, for another generation that holds it, for the
-/// manager. So its methods are asynchronous, and do their work on a thread for blocking calls. Those
-/// that begin with `blocking_` are for programs without a runtime, and for threads of one's own; `f`
-/// may borrow there.
+/// manager. So its methods are asynchronous, and do their work on a thread for blocking calls.
+/// Those that begin with `blocking_` are for programs without a runtime, and for threads of one's
+/// own; `f` may borrow there.
 pub struct State<T> {
     target: StatePlace,
     version: u32,
@@ -341,9 +341,9 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
     /// [`migrate`](Self::migrate) returns.
     ///
     /// The value stays in the memory of the process, so that the next update only has to write. All
-    /// of it happens on a thread for blocking calls, `f` included: it takes microseconds with a small
-    /// value, as long as another generation holds the state, and the first time the manager's answer.
-    /// `f` holds the lock, and must not use this state by another handle: that times out.
+    /// of it happens on a thread for blocking calls, `f` included: it takes microseconds with a
+    /// small value, as long as another generation holds the state, and the first time the manager's
+    /// answer. `f` holds the lock, and must not use this state by another handle: that times out.
     ///
     /// # Cancel safety
     ///
@@ -460,8 +460,8 @@ impl<T: Serialize> State<T> {
     ///
     /// When this returns [`Kept::Stored`], it is there again after any crash. The value is
     /// serialized here, which takes as long as it takes and needs memory for the JSON, and written
-    /// on a thread for blocking calls. Of several saves at the same time, the last one that was begun
-    /// wins. The others then mean that this value, or a newer one, is kept.
+    /// on a thread for blocking calls. Of several saves at the same time, the last one that was
+    /// begun wins. The others then mean that this value, or a newer one, is kept.
     ///
     /// # Cancel safety
     ///

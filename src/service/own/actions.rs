@@ -39,7 +39,8 @@ impl OwnGeneration {
                 let detail = if self.narrator.hooks().is_in_place() { "reloading" } else { &next };
                 let status = Moment::Reloading.status(&Facts { detail, ..self.facts() });
                 self.outbox.send(&Message::new().status(status).reloading(monotonic_usec()));
-                // TimeoutStartSec= is the manager's limit of a reload, too, and may be shorter than ours.
+                // TimeoutStartSec= is the manager's limit of a reload, too, and may be shorter than
+                // ours.
                 let asking = extend::within(self.outbox.sender(), self.settings.reload_limit());
                 self.extending = Some(self.tasks.spawn(asking));
             }
