@@ -11,8 +11,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// nothing has moved for some time, in neither direction: so a handler ends when its client sleeps,
 /// but not in the middle of a long answer, nor while it works and waits for something else.
 ///
-/// It wraps any stream, as that of a [`Connection`](crate::drain::Connection). There is no limit unless it
-/// is asked for: only the protocol knows how long a client may be silent.
+/// It wraps any stream, as that of a [`Connection`](crate::drain::Connection). There is no limit
+/// unless it is asked for: only the protocol knows how long a client may be silent.
 ///
 /// ```no_run
 /// # fn example(service: &handover::Service) -> handover::Result<()> {

@@ -2,8 +2,8 @@
 //!
 //! A [`Drain`] knows every open connection and job of one generation. It has a gate that accept
 //! loops wait at, and four steps that only go forward: open, draining, hurried, hammered. A
-//! [`Service`](crate::Service) has [one](crate::Service::drain), and takes these steps itself; alone,
-//! a program takes them:
+//! [`Service`](crate::Service) has [one](crate::Service::drain), and takes these steps itself;
+//! alone, a program takes them:
 //!
 //! ```
 //! # async fn example() {

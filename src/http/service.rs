@@ -7,7 +7,8 @@ use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 
 /// A service that answers HTTP requests: any tower service of `Request<Incoming>` that can be
-/// cloned, as axum's `Router` and tonic's `Routes` are, or one of hyper's own in a [`HyperService`].
+/// cloned, as axum's `Router` and tonic's `Routes` are, or one of hyper's own in a
+/// [`HyperService`].
 ///
 /// There is nothing to implement: it is sealed.
 #[diagnostic::on_unimplemented(

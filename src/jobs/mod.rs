@@ -1,10 +1,10 @@
 //! Work that is not a connection: jobs, workers that fetch them from a queue, and the programs that
 //! they run.
 //!
-//! A job is counted in the [`Drain`](crate::drain::Drain) like a connection: a reload or a stop waits for
-//! it, under the drain timeout. From the moment a drain begins no new job starts; those that run
-//! are told ([`Job::draining`]) and finish, and jobs that they start themselves are finished too.
-//! At the drain timeout the hammer falls: what still runs is cut, counted and named.
+//! A job is counted in the [`Drain`](crate::drain::Drain) like a connection: a reload or a stop
+//! waits for it, under the drain timeout. From the moment a drain begins no new job starts; those
+//! that run are told ([`Job::draining`]) and finish, and jobs that they start themselves are
+//! finished too. At the drain timeout the hammer falls: what still runs is cut, counted and named.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

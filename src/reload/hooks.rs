@@ -196,7 +196,8 @@ pub struct Hook<E, T = ()> {
 impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
     /// Makes an asynchronous one. It must not block: the service may share its thread.
     ///
-    /// A function with another type of error is called as `|event| async { Ok(function(event).await?) }`.
+    /// A function with another type of error is called in a closure:
+    /// `|event| async { Ok(function(event).await?) }`.
     // Rejected: a type parameter `X: Into<BoxError>` for the error. Then such a function could be
     // given by its name, but `?`, `Err("no".into())` and a bare `Ok(())` would not compile in a
     // closure, as nothing would say which error they make.
@@ -208,8 +209,8 @@ impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
         Self { run: Arc::new(move |event| Box::pin(hook(event))), timeout: None }
     }
 
-    /// Makes one that may block: it runs on a thread of its own. If it is over time that thread is left
-    /// alone, and ends with the process.
+    /// Makes one that may block: it runs on a thread of its own. If it is over time that thread is
+    /// left alone, and ends with the process.
     pub fn blocking<F>(hook: F) -> Self
     where
         F: Fn(E) -> Result<T, BoxError> + Send + Sync + 'static,

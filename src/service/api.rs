@@ -55,8 +55,9 @@ impl Service {
         lock(&self.assembly.sockets)
     }
 
-    /// Returns the listening sockets of that name: those that systemd or the previous generation passed, in
-    /// their order, else those bound to the address that was given to [`Builder::listen`].
+    /// Returns the listening sockets of that name: those that systemd or the previous generation
+    /// passed, in their order, else those bound to the address that was given to
+    /// [`Builder::listen`].
     ///
     /// They are copies: the service keeps its own, so that the next generation can have them.
     ///
@@ -67,8 +68,9 @@ impl Service {
         self.sockets().take_as(name)
     }
 
-    /// Returns the store of fds that outlive this process: systemd's fd store, which comes back after a crash, and over
-    /// reloads the next generation. Names are declared with [`Builder::store`].
+    /// Returns the store of fds that outlive this process: systemd's fd store, which comes back
+    /// after a crash, and over reloads the next generation. Names are declared with
+    /// [`Builder::store`].
     ///
     /// One generation at a time can change it, because systemd listens to the main process alone.
     /// Until this one is main, what it puts is kept [by
@@ -127,8 +129,8 @@ impl Service {
         &self.assembly.drain
     }
 
-    /// Returns what starts jobs that a reload and a stop wait for, as they wait for connections. See
-    /// [`jobs`](crate::jobs).
+    /// Returns what starts jobs that a reload and a stop wait for, as they wait for connections.
+    /// See [`jobs`](crate::jobs).
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")]
@@ -152,7 +154,8 @@ impl Service {
         self.assembly.jobs.clone()
     }
 
-    /// Returns the number of this generation. The first start of a service, and each restart, has 1.
+    /// Returns the number of this generation. The first start of a service, and each restart, has
+    /// 1.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.assembly.number
@@ -189,9 +192,10 @@ impl Service {
     ///
     /// Meanwhile it pings the watchdog and answers signals: SIGHUP → reload, SIGTERM or SIGINT →
     /// stop (twice: cut what is left), SIGQUIT → cut what is left now, or what the
-    /// [`SignalMap`](signals::SignalMap) says. After a handover the threads of this process have the scheduling policy `SCHED_IDLE` by then, so
-    /// that what it does last, and freeing its memory, takes no processor from the new one (not in
-    /// a unit with `SystemCallFilter=`, which might forbid it).
+    /// [`SignalMap`](signals::SignalMap) says. After a handover the threads of this process have
+    /// the scheduling policy `SCHED_IDLE` by then, so that what it does last, and freeing its
+    /// memory, takes no processor from the new one (not in a unit with `SystemCallFilter=`, which
+    /// might forbid it).
     ///
     /// # Errors
     /// With [`Error::is_generation`](crate::Error::is_generation): this next generation never came

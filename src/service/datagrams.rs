@@ -84,11 +84,11 @@ impl Service {
         Ok(all)
     }
 
-    /// Returns whatever was passed under that name, of any kind, as copies: the service keeps its own, so
-    /// that the next generation can have them.
+    /// Returns whatever was passed under that name, of any kind, as copies: the service keeps its
+    /// own, so that the next generation can have them.
     ///
-    /// There is no gate: whoever reads must listen to [`Drain::signal`](crate::drain::Drain::signal)
-    /// itself.
+    /// There is no gate: whoever reads must listen to
+    /// [`Drain::signal`](crate::drain::Drain::signal) itself.
     ///
     /// # Errors
     /// With [`Error::is_socket`](crate::Error::is_socket): nothing of that name was passed, or the

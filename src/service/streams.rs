@@ -54,8 +54,8 @@ impl Service {
         serve_stream(self.drain(), name, self.listeners(name)?, options, handler)
     }
 
-    /// Serves connections as [`serve_stream`](Self::serve_stream) does, of Unix sockets that keep packets apart
-    /// (`ListenSequentialPacket=`,
+    /// Serves connections as [`serve_stream`](Self::serve_stream) does, of Unix sockets that keep
+    /// packets apart (`ListenSequentialPacket=`,
     /// [`Builder::listen_seqpacket`](crate::Builder::listen_seqpacket)).
     ///
     /// ```no_run
@@ -95,8 +95,8 @@ impl Service {
         serve_stream(self.drain(), name, self.seqpacket_listeners(name)?, options, handler)
     }
 
-    /// Returns the listening seqpacket sockets of that name, as [`listeners`](Self::listeners) has those of
-    /// streams. Accept from them with an [`Acceptor`](crate::drain::Acceptor).
+    /// Returns the listening seqpacket sockets of that name, as [`listeners`](Self::listeners) has
+    /// those of streams. Accept from them with an [`Acceptor`](crate::drain::Acceptor).
     ///
     /// # Errors
     /// With [`Error::is_socket`](crate::Error::is_socket): nobody passed a socket of that name, it

@@ -32,8 +32,8 @@
 //! sequence number, where the value is, its length and checksum: CRC-32, which finds damage, not
 //! malice), and the value as JSON.
 //!
-//! In async code it is `sessions.update(|sessions| …).await?`: every use of a state can wait, and the
-//! methods that do it on the spot have names that begin with `blocking_`.
+//! In async code it is `sessions.update(|sessions| …).await?`: every use of a state can wait, and
+//! the methods that do it on the spot have names that begin with `blocking_`.
 //!
 //! # Four kinds of what comes after us
 //!
@@ -94,6 +94,7 @@
 mod cell;
 mod handle;
 mod naming;
+mod on_runtime;
 mod outcome;
 mod payload;
 mod raw;

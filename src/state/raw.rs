@@ -22,7 +22,8 @@ impl States {
     /// Returns memory of that many bytes, zero at first, for the application to map: what is
     /// written to it is kept as it is written.
     ///
-    /// The first time it blocks for the manager's answer. Its size is sealed. The previous generation, while it drains, has the same memory.
+    /// The first time it blocks for the manager's answer. Its size is sealed. The previous
+    /// generation, while it drains, has the same memory.
     ///
     /// # Errors
     ///

@@ -56,9 +56,9 @@ impl States {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Makes an empty memory, and blocks meanwhile, for each state of which there is a handle and no value yet, so that
-    /// the next generation and this one have the same. It is to be called before the next
-    /// generation gets the [entries](FdStore::entries) of the store.
+    /// Makes an empty memory, and blocks meanwhile, for each state of which there is a handle and
+    /// no value yet, so that the next generation and this one have the same. It is to be called
+    /// before the next generation gets the [entries](FdStore::entries) of the store.
     ///
     /// Without it, both may make one. Then that of the previous generation counts.
     ///
@@ -73,9 +73,10 @@ impl States {
         })
     }
 
-    /// Settles the states, and blocks meanwhile, when no rollback will come any more: gives back the memory that values
-    /// of an older version have, and keeps no such values from now on. It is to be called when this
-    /// generation is the main one, and the previous one only drains; also by a first generation.
+    /// Settles the states, and blocks meanwhile, when no rollback will come any more: gives back
+    /// the memory that values of an older version have, and keeps no such values from now on. It is
+    /// to be called when this generation is the main one, and the previous one only drains; also by
+    /// a first generation.
     ///
     /// # Errors
     ///
@@ -93,9 +94,10 @@ impl States {
         })
     }
 
-    /// Restores the states after a rollback, and blocks meanwhile: each of which there is a handle, and that the failed
-    /// generation has raised to a newer version, gets back the value that it had before. What was
-    /// changed since then is lost, and a warning says how many changes that were.
+    /// Restores the states after a rollback, and blocks meanwhile: each of which there is a handle,
+    /// and that the failed generation has raised to a newer version, gets back the value that it
+    /// had before. What was changed since then is lost, and a warning says how many changes that
+    /// were.
     ///
     /// It is to be called when the failed generation does not run any more. It returns how many
     /// states were set back.

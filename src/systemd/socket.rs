@@ -235,8 +235,8 @@ impl From<Socket> for OwnedFd {
 /// A listening stream socket: bound, listening, close-on-exec and nonblocking.
 ///
 /// It is as async runtimes need it: `tokio::net::TcpListener::from_std` takes what is in it. Loops
-/// of std's kind, with threads, take what [`into_blocking`](Self::into_blocking) returns: without it
-/// the first `incoming()` ends with `WouldBlock`.
+/// of std's kind, with threads, take what [`into_blocking`](Self::into_blocking) returns: without
+/// it the first `incoming()` ends with `WouldBlock`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listener {
@@ -288,9 +288,9 @@ impl Listener {
     /// # }
     /// ```
     ///
-    /// Whether it blocks is a property of the socket, not of the fd: it holds for all processes that
-    /// have it. An [`Acceptor`](crate::drain::Acceptor) makes it nonblocking again when it accepts, so
-    /// this is for programs that are not a [`Service`](crate::Service).
+    /// Whether it blocks is a property of the socket, not of the fd: it holds for all processes
+    /// that have it. An [`Acceptor`](crate::drain::Acceptor) makes it nonblocking again when it
+    /// accepts, so this is for programs that are not a [`Service`](crate::Service).
     ///
     /// # Errors
     ///

@@ -26,8 +26,8 @@ const FAILED_LINGER: Duration = Duration::from_secs(2);
 const FAILED_DISCARD: usize = 1 << 20;
 
 impl Tls {
-    /// Does the handshake of a connection that an [`Acceptor`](crate::drain::Acceptor) returned. `what`
-    /// names the connection if it must be cut; the guard counts it until dropped, and its
+    /// Does the handshake of a connection that an [`Acceptor`](crate::drain::Acceptor) returned.
+    /// `what` names the connection if it must be cut; the guard counts it until dropped, and its
     /// [`cut`](Guard::cut) says when that is.
     ///
     /// It is over within [the handshake timeout](super::TlsOptions::handshake_timeout). In a drain,

@@ -58,8 +58,8 @@ impl TlsStream {
     }
 }
 
-/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectionInfo`. Cheap
-/// to clone.
+/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectionInfo`.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TlsInfo {
     agreed: Arc<Agreed>,
