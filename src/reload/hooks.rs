@@ -8,8 +8,8 @@
 //! | hook | what waits for it | its failure |
 //! |---|---|---|
 //! | [`When::BeforeReload`] | the start of the next generation, within the ready timeout | a veto: the reload fails with this reason |
-//! | [`Builder::on_reload_in_place`] | the end of the reload, within the ready timeout | the reload fails with this reason |
-//! | [`Builder::before_spawn`] | the start of the next generation, within the ready timeout | the reload fails with this reason |
+//! | [`Builder::on_reload_in_place`](crate::Builder::on_reload_in_place) | the end of the reload, within the ready timeout | the reload fails with this reason |
+//! | [`Builder::before_spawn`](crate::Builder::before_spawn) | the start of the next generation, within the ready timeout | the reload fails with this reason |
 //! | [`When::BeforeSignal`] | the response to the signal, but never a stop | reported |
 //! | [`When::BeforeExit`] | the exit of the process, or until one more signal to stop | reported |
 //! | all others | nothing | reported |
@@ -223,7 +223,7 @@ impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
         })
     }
 
-    /// Sets how long it may take. Default: [`Builder::hook_timeout`].
+    /// Sets how long it may take. Default: [`Builder::hook_timeout`](crate::Builder::hook_timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
