@@ -39,7 +39,10 @@ pub struct HyperService<S>(pub S);
 
 /// In a module that nobody else sees.
 pub(super) mod sealed {
-    use super::{Body, BoxError, Incoming, Request, Response};
+    use crate::error::BoxError;
+    use http::{Request, Response};
+    use http_body::Body;
+    use hyper::body::Incoming;
 
     pub trait IntoHyper {
         type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;

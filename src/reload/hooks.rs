@@ -8,8 +8,8 @@
 //! | hook | what waits for it | its failure |
 //! |---|---|---|
 //! | [`When::BeforeReload`] | the start of the next generation, within the ready timeout | a veto: the reload fails with this reason |
-//! | [`Builder::on_reload_in_place`] | the end of the reload, within the ready timeout | the reload fails with this reason |
-//! | [`Builder::before_spawn`] | the start of the next generation, within the ready timeout | the reload fails with this reason |
+//! | [`Builder::on_reload_in_place`](crate::Builder::on_reload_in_place) | the end of the reload, within the ready timeout | the reload fails with this reason |
+//! | [`Builder::before_spawn`](crate::Builder::before_spawn) | the start of the next generation, within the ready timeout | the reload fails with this reason |
 //! | [`When::BeforeSignal`] | the response to the signal, but never a stop | reported |
 //! | [`When::BeforeExit`] | the exit of the process, or until one more signal to stop | reported |
 //! | all others | nothing | reported |
@@ -196,8 +196,8 @@ pub struct Hook<E, T = ()> {
 impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
     /// Makes an asynchronous one. It must not block: the service may share its thread.
     ///
-    /// A function with another type of error is called as `|event| async {
-    /// Ok(function(event).await?) }`.
+    /// A function with another type of error is called in a closure:
+    /// `|event| async { Ok(function(event).await?) }`.
     // Rejected: a type parameter `X: Into<BoxError>` for the error. Then such a function could be
     // given by its name, but `?`, `Err("no".into())` and a bare `Ok(())` would not compile in a
     // closure, as nothing would say which error they make.
@@ -223,7 +223,7 @@ impl<E: Send + 'static, T: Send + 'static> Hook<E, T> {
         })
     }
 
-    /// Sets how long it may take. Default: [`Builder::hook_timeout`].
+    /// Sets how long it may take. Default: [`Builder::hook_timeout`](crate::Builder::hook_timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

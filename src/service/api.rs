@@ -57,7 +57,7 @@ impl Service {
 
     /// Returns the listening sockets of that name: those that systemd or the previous generation
     /// passed, in their order, else those bound to the address that was given to
-    /// [`Builder::listen`].
+    /// [`Builder::listen`](crate::Builder::listen).
     ///
     /// They are copies: the service keeps its own, so that the next generation can have them.
     ///
@@ -70,7 +70,7 @@ impl Service {
 
     /// Returns the store of fds that outlive this process: systemd's fd store, which comes back
     /// after a crash, and over reloads the next generation. Names are declared with
-    /// [`Builder::store`].
+    /// [`Builder::store`](crate::Builder::store).
     ///
     /// One generation at a time can change it, because systemd listens to the main process alone.
     /// Until this one is main, what it puts is kept [by
@@ -161,8 +161,9 @@ impl Service {
         self.assembly.number
     }
 
-    /// Returns what the previous generation's [`Builder::handover_bytes`] returned; `None` on a
-    /// first start, after a crash, or if it had none.
+    /// Returns what the previous generation's
+    /// [`Builder::handover_bytes`](crate::Builder::handover_bytes) returned; `None` on a first
+    /// start, after a crash, or if it had none.
     #[must_use]
     pub fn handover_bytes(&self) -> Option<&[u8]> {
         self.assembly.inherited.as_ref()?.state.as_deref()
@@ -192,10 +193,10 @@ impl Service {
     ///
     /// Meanwhile it pings the watchdog and answers signals: SIGHUP → reload, SIGTERM or SIGINT →
     /// stop (twice: cut what is left), SIGQUIT → cut what is left now, or what the
-    /// [`SignalMap`](signals::SignalMap) says. After a handover the threads of this process have
-    /// the scheduling policy `SCHED_IDLE` by then, so that what it does last, and freeing its
-    /// memory, takes no processor from the new one (not in a unit with `SystemCallFilter=`, which
-    /// might forbid it).
+    /// [`SignalMap`](crate::service::signals::SignalMap) says. After a handover the threads of this
+    /// process have the scheduling policy `SCHED_IDLE` by then, so that what it does last, and
+    /// freeing its memory, takes no processor from the new one (not in a unit with
+    /// `SystemCallFilter=`, which might forbid it).
     ///
     /// # Errors
     /// With [`Error::is_generation`](crate::Error::is_generation): this next generation never came

@@ -211,8 +211,7 @@ impl Builder {
     /// installs its signal handlers. Nothing is served yet, and nobody is told that it is ready:
     /// [`Service::run`] does both.
     ///
-    /// It does not block for longer than that takes. To be called once in a process, early, within
-    /// a tokio runtime with I/O and time enabled.
+    /// To be called once in a process, early, within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     /// With [`Error::is_invalid`]: the environment (`LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`,

@@ -1,17 +1,16 @@
-//! One state, as the application has it.
+//! One state, as the application has it, and the methods that block.
 
 use crate::error::{BoxError, Error, Kind, Result, in_full};
 use crate::state::cell::{CellForm, CellOutput, LockedCell, Trouble};
 use crate::state::outcome::{Loaded, Updated};
 use crate::state::payload::StateReader;
 use crate::state::turn::{StatePlace, StateTurn};
-use crate::state::waiting::may_wait;
 use crate::systemd::fdstore::Kept;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::fmt;
-use std::io::{BufReader, Read, Write as _};
+use std::io::{BufReader, Read};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::warn;
@@ -29,7 +28,7 @@ type Migrate<T> = Arc<dyn Fn(u32, &mut dyn Read) -> Result<T, BoxError> + Send +
 /// Those that begin with `blocking_` are for programs without a runtime, and for threads of one's
 /// own; `f` may borrow there.
 pub struct State<T> {
-    target: StatePlace,
+    pub(super) target: StatePlace,
     version: u32,
     limit: u64,
     migrate: Option<Migrate<T>>,
@@ -92,28 +91,6 @@ impl<T> State<T> {
         &self.target.name
     }
 
-    /// Removes it, for all generations. It returns false if there was none.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped after it was first polled, the state is removed all the same.
-    ///
-    /// # Errors
-    ///
-    /// It fails as [`FdStore::remove`](crate::systemd::fdstore::FdStore::remove) does.
-    /// [`Error::is_timeout`]: another generation holds it.
-    ///
-    /// # Panics
-    ///
-    /// Without a tokio runtime.
-    pub async fn remove(&self) -> Result<bool>
-    where
-        T: Send + 'static,
-    {
-        let state = self.clone();
-        aside(move || state.blocking_remove()).await
-    }
-
     /// Removes it as [`remove`](Self::remove) does, and blocks this thread.
     ///
     /// # Blocking
@@ -139,7 +116,7 @@ impl<T> State<T> {
         Ok(had_entry && had_value)
     }
 
-    fn form(&self) -> CellForm {
+    pub(super) fn form(&self) -> CellForm {
         CellForm { name: self.target.name.clone(), version: self.version, limit: self.limit }
     }
 
@@ -156,29 +133,6 @@ impl<T> State<T> {
 }
 
 impl<T: DeserializeOwned> State<T> {
-    /// Loads the newest value that was saved, by any generation. To read 1 GiB takes seconds, and
-    /// who wants to change it meanwhile waits.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::is_invalid`]: the name cannot be used.
-    /// - [`Error::is_timeout`]: another generation, or another thread, holds it for longer than
-    ///   [`States::lock_timeout`](crate::state::States::lock_timeout).
-    /// - There is no fd left, or no `/proc`.
-    ///
-    /// What is wrong with a state is no error, but [`Loaded::Damaged`].
-    ///
-    /// # Panics
-    ///
-    /// Without a tokio runtime.
-    pub async fn load(&self) -> Result<Loaded<T>>
-    where
-        T: Send + 'static,
-    {
-        let state = self.clone();
-        aside(move || state.blocking_load()).await
-    }
-
     /// Loads as [`load`](Self::load) does, and blocks this thread.
     ///
     /// # Blocking
@@ -284,30 +238,6 @@ impl<T: DeserializeOwned> State<T> {
 }
 
 impl<T: DeserializeOwned + Default> State<T> {
-    /// Looks at the value: never older than what any generation was told that it is saved. It is
-    /// read again only when it has changed. Where there is none, or a damaged one, which is then
-    /// put aside, it is the default.
-    ///
-    /// `f` runs on a thread for blocking calls, and holds the lock: others of this process wait
-    /// meanwhile, and who wants to change it.
-    ///
-    /// # Errors
-    ///
-    /// It fails as [`load`](Self::load) does. [`Error::is_state`]: it is of a newer version, or of
-    /// an older one, and there is no [`migrate`](Self::migrate). Damage that cannot be put aside is
-    /// an error as well.
-    ///
-    /// # Panics
-    ///
-    /// When `f` does, and without a tokio runtime.
-    pub async fn read<R: Send + 'static>(&self, f: impl FnOnce(&T) -> R + Send + 'static) -> Result<R>
-    where
-        T: Send + 'static,
-    {
-        let state = self.clone();
-        aside(move || state.blocking_read(f)).await
-    }
-
     /// Reads as [`read`](Self::read) does, and blocks this thread, on which it calls `f`.
     ///
     /// # Blocking
@@ -331,76 +261,6 @@ impl<T: DeserializeOwned + Default> State<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Default> State<T> {
-    /// Changes the value: it is locked, read again if another generation has changed it, changed by
-    /// `f`, and saved as a whole. So of two generations that live at the same time none undoes what
-    /// the other one did.
-    ///
-    /// When this returns, it is saved: a SIGKILL does not lose it ([`Kept`] says what a crash that
-    /// ends all generations does). Where there is no value, or a damaged one, which is then put
-    /// aside, `f` begins with the default; with an older version it begins with what
-    /// [`migrate`](Self::migrate) returns.
-    ///
-    /// The value stays in the memory of the process, so that the next update only has to write. All
-    /// of it happens on a thread for blocking calls, `f` included: it takes microseconds with a
-    /// small value, as long as another generation holds the state, and the first time the manager's
-    /// answer. `f` holds the lock, and must not use this state by another handle: that times out.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped after it was first polled, the change is done all the same.
-    ///
-    /// # Errors
-    ///
-    /// The value is as it was before, for everybody.
-    ///
-    /// - [`Error::is_timeout`]: another generation, or another thread, holds it for longer than
-    ///   [`States::lock_timeout`](crate::state::States::lock_timeout). `f` was not called.
-    /// - [`Error::is_state`]: it is of a newer version; or of an older one, and there is no
-    ///   [`migrate`](Self::migrate); or there is none, and this generation cannot make one any
-    ///   more, as it has handed over.
-    /// - [`Error::is_invalid`]: it is no JSON, longer than the limit, or the name cannot be used.
-    /// - For the first value of a state, as for
-    ///   [`FdStore::put`](crate::systemd::fdstore::FdStore::put).
-    ///
-    /// # Panics
-    ///
-    /// When `f` does, and without a tokio runtime. Then nothing is saved, and all goes on with the
-    /// value before.
-    pub async fn update<R: Send + 'static>(&self, f: impl FnOnce(&mut T) -> R + Send + 'static) -> Result<Updated<R>>
-    where
-        T: Send + 'static,
-    {
-        let state = self.clone();
-        aside(move || state.blocking_update(f)).await
-    }
-
-    /// Updates as [`update`](Self::update) does, but when `f` returns an error, which is the inner
-    /// one, nothing is saved.
-    ///
-    /// # Cancel safety
-    ///
-    /// As that of [`update`](Self::update).
-    ///
-    /// # Errors
-    ///
-    /// It fails as [`update`](Self::update) does.
-    ///
-    /// # Panics
-    ///
-    /// When `f` does, and without a tokio runtime.
-    pub async fn try_update<R, E>(
-        &self,
-        f: impl FnOnce(&mut T) -> Result<R, E> + Send + 'static,
-    ) -> Result<Result<Updated<R>, E>>
-    where
-        T: Send + 'static,
-        R: Send + 'static,
-        E: Send + 'static,
-    {
-        let state = self.clone();
-        aside(move || state.blocking_try_update(f)).await
-    }
-
     /// Updates as [`update`](Self::update) does, and blocks this thread, on which it calls `f`.
     ///
     /// # Blocking
@@ -455,35 +315,6 @@ impl<T: Serialize + DeserializeOwned + Default> State<T> {
 }
 
 impl<T: Serialize> State<T> {
-    /// Makes it the value, whatever was there. While two generations live, the last one that saves
-    /// wins: to change a part of a value, use [`update`](Self::update).
-    ///
-    /// When this returns [`Kept::Stored`], it is there again after any crash. The value is
-    /// serialized here, which takes as long as it takes and needs memory for the JSON, and written
-    /// on a thread for blocking calls. Of several saves at the same time, the last one that was
-    /// begun wins. The others then mean that this value, or a newer one, is kept.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped after it was first polled, it is saved all the same.
-    ///
-    /// # Errors
-    ///
-    /// It fails as [`update`](Self::update) does; an older version is replaced also without a
-    /// migration.
-    ///
-    /// # Panics
-    ///
-    /// Without a tokio runtime.
-    pub async fn save(&self, value: &T) -> Result<Kept> {
-        let (ticket, target, form) = (self.ticket(), self.target.clone(), self.form());
-        let json = serde_json::to_vec(value).map_err(|e| {
-            Error::io(Kind::Invalid, format!("the state {:?} cannot be written as JSON", form.name), e.into())
-        })?;
-        aside(move || target.publish(&form, ticket, |output| output.write_all(&json).map_err(serde_json::Error::io)))
-            .await
-    }
-
     /// Saves as [`save`](Self::save) does, without a copy of the JSON, and blocks this thread.
     ///
     /// # Blocking
@@ -499,20 +330,11 @@ impl<T: Serialize> State<T> {
         self.target.publish(&self.form(), ticket, |output| serde_json::to_writer(output, value))
     }
 
-    fn ticket(&self) -> u64 {
+    pub(super) fn ticket(&self) -> u64 {
         // What is remembered is of no use from now on.
         let old = self.cache().take();
         drop(old);
         self.target.known.begun.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
-
-/// Calls it on a thread for blocking calls.
-async fn aside<R: Send + 'static>(f: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
-    match tokio::task::spawn_blocking(|| may_wait(f)).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(Error::new(Kind::State, format!("the state was not changed: {error}"))),
     }
 }
 

@@ -94,6 +94,7 @@
 mod cell;
 mod handle;
 mod naming;
+mod on_runtime;
 mod outcome;
 mod payload;
 mod raw;
