@@ -91,7 +91,7 @@ const CASES: &[(&str, Units, Units)] = &[
     ("HO001", service("KillMode control-group\n"), service("# KillMode control-group\n; no\n")),
     ("HO001", service("[Servce]\nType=notify\n"), service("[X-Anything]\nType=notify\n")),
     ("HO001", socket("[Service]\nType=notify\n"), socket("[Unit]\nDescription=\\\n# a comment\n continued\n")),
-    ("HO002", service("[Unit]\nRestart=on-failure\nRestartSec=1\n"), service("[Service]\nRestart=on-failure\n")),
+    ("HO002", service("[Unit]\nRestart=always\nRestartSec=1\n"), service("[Service]\nRestart=on-failure\n")),
     ("HO002", service("StartLimitIntervalSec=0\n"), service("[Unit]\nStartLimitIntervalSec=0\n")),
     ("HO002", service("After=network.target\n"), service("[Unit]\nAfter=network.target\n")),
     ("HO003", service("TimeoutStopSec=1 eternity\n"), service("TimeoutStopSec=1min 30s\n")),

@@ -112,20 +112,22 @@ fn settings(lab: &Container) -> Outcome {
     }
     let directory = lab.host_dir().join("settings");
     fs::create_dir_all(&directory)?;
-    for (name, own) in [("all.service", "Service"), ("all.socket", "Socket")] {
-        let mut text = String::new();
-        for section in ["Unit", own, "Install"] {
-            text.push_str(&format!("[{section}]\nX-Ours=\nx-theirs=\nNobodyKnows=\n"));
-            // All keys of all sections: where they do not belong, systemd does not know them.
-            let mut keys: Vec<_> = sections.values().flatten().collect();
-            keys.sort();
-            keys.dedup();
-            // Of this one alone an empty value is a reason not to load the unit.
-            let value = |key: &str| if key == "DynamicUser" { "no" } else { "" };
-            keys.iter().for_each(|key| text.push_str(&format!("{key}={}\n", value(key))));
+    // All keys in all sections: where they do not belong, systemd does not know them. Of one kind of finding the tool names a hundred in a unit.
+    let mut keys: Vec<_> = sections.values().flatten().copied().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    for (number, some) in keys.chunks(30).enumerate() {
+        for (kind, own) in [("service", "Service"), ("socket", "Socket")] {
+            let mut text = String::new();
+            for section in ["Unit", own, "Install"] {
+                text.push_str(&format!("[{section}]\nX-Ours=\nx-theirs=\nNobodyKnows=\n"));
+                // Of this one alone an empty value is a reason not to load the unit.
+                let value = |key: &str| if key == "DynamicUser" { "no" } else { "" };
+                some.iter().for_each(|key| text.push_str(&format!("{key}={}\n", value(key))));
+            }
+            text.push_str(&format!("[{own}]\nExecStart=/bin/true\nListenStream=1\n"));
+            fs::write(directory.join(format!("all{number}.{kind}")), text)?;
         }
-        text.push_str(&format!("[{own}]\nExecStart=/bin/true\nListenStream=1\n"));
-        fs::write(directory.join(name), text)?;
     }
     compared(lab, &directory)?;
     // And the other way round: what this systemd has, the table has.
