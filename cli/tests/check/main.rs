@@ -10,4 +10,5 @@ mod formats;
 mod hostile;
 mod input;
 mod others;
+mod table;
 mod tool;

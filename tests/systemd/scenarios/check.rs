@@ -112,20 +112,22 @@ fn settings(lab: &Container) -> Outcome {
     }
     let directory = lab.host_dir().join("settings");
     fs::create_dir_all(&directory)?;
-    for (name, own) in [("all.service", "Service"), ("all.socket", "Socket")] {
-        let mut text = String::new();
-        for section in ["Unit", own, "Install"] {
-            text.push_str(&format!("[{section}]\nX-Ours=\nx-theirs=\nNobodyKnows=\n"));
-            // All keys of all sections: where they do not belong, systemd does not know them.
-            let mut keys: Vec<_> = sections.values().flatten().collect();
-            keys.sort();
-            keys.dedup();
-            // Of this one alone an empty value is a reason not to load the unit.
-            let value = |key: &str| if key == "DynamicUser" { "no" } else { "" };
-            keys.iter().for_each(|key| text.push_str(&format!("{key}={}\n", value(key))));
+    // All keys in all sections: where they do not belong, systemd does not know them. Of one kind of finding the tool names a hundred in a unit.
+    let mut keys: Vec<_> = sections.values().flatten().copied().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    for (number, some) in keys.chunks(30).enumerate() {
+        for (kind, own) in [("service", "Service"), ("socket", "Socket")] {
+            let mut text = String::new();
+            for section in ["Unit", own, "Install"] {
+                text.push_str(&format!("[{section}]\nX-Ours=\nx-theirs=\nNobodyKnows=\n"));
+                // Of this one alone an empty value is a reason not to load the unit.
+                let value = |key: &str| if key == "DynamicUser" { "no" } else { "" };
+                some.iter().for_each(|key| text.push_str(&format!("{key}={}\n", value(key))));
+            }
+            text.push_str(&format!("[{own}]\nExecStart=/bin/true\nListenStream=1\n"));
+            fs::write(directory.join(format!("all{number}.{kind}")), text)?;
         }
-        text.push_str(&format!("[{own}]\nExecStart=/bin/true\nListenStream=1\n"));
-        fs::write(directory.join(name), text)?;
     }
     compared(lab, &directory)?;
     // And the other way round: what this systemd has, the table has.
@@ -134,10 +136,10 @@ fn settings(lab: &Container) -> Outcome {
     for line in dump.lines().map(str::trim) {
         match (line.strip_prefix('['), line.split_once('=')) {
             (Some(name), _) => section = name.trim_end_matches(']'),
-            (None, Some((key, _))) if ["Unit", "Service", "Socket", "Install"].contains(&section) => {
-                if !sections[section].contains(&key) {
-                    missing.push(format!("[{section}] {key}"));
-                }
+            (None, Some((key, _)))
+                if ["Unit", "Service", "Socket", "Install"].contains(&section) && !sections[section].contains(&key) =>
+            {
+                missing.push(format!("[{section}] {key}"));
             }
             _ => {}
         }
@@ -303,7 +305,7 @@ fn templates(lab: &Container) -> Outcome {
             .map_err(|e| format!("check {name}: {e}: {}{}", output.stdout, output.stderr))?;
         let units = report["pairs"][0]["units"].as_array().map_or(0, Vec::len);
         let known = report["findings"].as_array().into_iter().flatten().any(|f| f["id"] == "HO104");
-        assert!(units == 2 && known || name.contains("blue") && known, "check {name}: {report:#}");
+        assert!(known && (units == 2 || name.contains("blue")), "check {name}: {report:#}");
     }
     Ok(())
 }

@@ -65,6 +65,8 @@ pub(super) enum Fix {
     Lines { section: &'static str, lines: Vec<String> },
     /// What only somebody can decide who knows the service.
     Advice(String),
+    /// What was meant is said elsewhere: a line could go, and nothing would change.
+    Tidy(String),
 }
 
 impl Finding {
@@ -105,17 +107,25 @@ impl Finding {
         Self { fix: Some(Fix::Lines { section, lines }), ..self }
     }
 
+    pub(super) fn tidy(self, text: impl Into<String>) -> Self {
+        Self { fix: Some(Fix::Tidy(text.into())), ..self }
+    }
+
     pub(super) fn advice(self, text: impl Into<String>) -> Self {
         Self { fix: Some(Fix::Advice(text.into())), ..self }
     }
 }
 
 impl Fix {
+    pub(super) fn is_tidying(&self) -> bool {
+        matches!(self, Self::Tidy(_))
+    }
+
     /// In one line.
     pub(super) fn text(&self) -> String {
         match self {
             Self::Lines { section, lines } => format!("[{section}] {}", lines.join(" ")),
-            Self::Advice(text) => text.clone(),
+            Self::Advice(text) | Self::Tidy(text) => text.clone(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::finding::{Finding, Severity};
+use super::finding::{Finding, Fix, Severity};
 use super::pair::{Claim, Given, Pair, Trust, World};
 use super::rules::{self, Rule};
 
@@ -68,7 +68,10 @@ fn checked(pair: &Pair<'_>) -> Checked {
         .filter(applies)
         .flat_map(|rule| {
             let severity = rule.severity_for(pair.claim);
-            rule.apply(pair).into_iter().map(move |finding| Judged { rule, severity, finding })
+            rule.apply(pair).into_iter().map(move |finding| {
+                let harmless = finding.fix.as_ref().is_some_and(Fix::is_tidying);
+                Judged { rule, severity: if harmless { Severity::Info } else { severity }, finding }
+            })
         })
         .collect();
     // The units of a pair in their order, within each the lines.

@@ -238,9 +238,9 @@ impl Given {
 /// What the service's own settings are given by `Environment=`: see `handover::Settings::from_env`.
 pub(super) fn environment(unit: &Unit, variable: &str) -> Option<String> {
     let words = unit.list(SERVICE, "Environment").into_iter().flat_map(|s| s.words());
-    let values =
+    let mut values =
         words.filter_map(|word| Some(word.split_once('=').filter(|(name, _)| *name == variable)?.1.to_owned()));
-    values.last()
+    values.next_back()
 }
 
 /// Names of sockets that a service asks for.

@@ -37,7 +37,7 @@ fn finding(judged: &Judged) -> Value {
     let place = &finding.place;
     let fix = match &finding.fix {
         Some(Fix::Lines { section, lines }) => json!({"section": section, "lines": lines}),
-        Some(Fix::Advice(text)) => json!({"advice": text}),
+        Some(Fix::Advice(text) | Fix::Tidy(text)) => json!({"advice": text}),
         None => json!({"advice": rule.remedy}),
     };
     json!({

@@ -116,6 +116,9 @@ fn wrong_sections(unit: &Unit, _: &Pair<'_>) -> Vec<Finding> {
         let finding = Finding::at(&setting, format!("{key}= belongs under [{right}], not [{section}]"));
         match right {
             // A drop-in can say it where it is heard, but only a person can take the line away.
+            _ if unit.list(right, key).iter().any(|other| other.value() == setting.value()) => {
+                finding.tidy(format!("Remove the line: the same stands under [{right}]."))
+            }
             _ if unit.says(right, key) => {
                 finding.advice(format!("Remove the line: {key}= stands under [{right}] too."))
             }
@@ -147,7 +150,8 @@ fn unknown_settings(unit: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
         let too_new = target.is_some_and(|target| target < directive.since);
         let gone = directive.until.is_some_and(|until| until < OLDEST || target.is_some_and(|target| target > until));
         // HO223 has more to say of that one.
-        let said = setting.key() == "FileDescriptorStorePreserve";
+        let said = setting.key() == "FileDescriptorStorePreserve"
+            && unit.text(setting.at.section, setting.key()).is_some_and(|last| last.is(&setting));
         let read = [UNIT, own, INSTALL].contains(&setting.at.section);
         ((too_new || gone) && !said && read).then_some((setting, directive))
     });

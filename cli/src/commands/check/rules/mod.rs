@@ -92,7 +92,7 @@ impl Rule {
 
     /// Whether what it proposes is only for a service that is known to speak sd_notify and to take listeners, and breaks any other.
     pub(super) fn breaks_others(&self) -> bool {
-        matches!(self.id, "HO101" | "HO103" | "HO108" | "HO131" | "HO132" | "HO133" | "HO138" | "HO201")
+        matches!(self.id, "HO101" | "HO103" | "HO108" | "HO131" | "HO132" | "HO133" | "HO138" | "HO201" | "HO311")
     }
 
     pub(super) fn is_called(&self, text: &str) -> bool {

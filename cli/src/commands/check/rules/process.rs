@@ -129,12 +129,12 @@ fn shell_stays(script: &str) -> bool {
     let script = script.trim().trim_end_matches(';').replace(">&", "> ").replace("&&", ";").replace("||", ";");
     let commands: Vec<_> =
         script.split([';', '&', '\n']).map(str::trim).filter(|command| !command.is_empty()).collect();
-    let becomes = |command: &&str| ["exec ", "then exec ", "else exec "].iter().any(|word| command.starts_with(word));
+    let becomes = |command: &str| ["exec ", "then exec ", "else exec "].iter().any(|word| command.starts_with(word));
     // In a pipeline, and behind, even exec is the child's.
     let apart = script.contains('|') || script.ends_with('&');
     // Without arguments it only redirects: `exec 2>>/var/log/web`.
     let last = commands.iter().rev().find(|command| !matches!(**command, "fi" | "esac"));
-    apart || !last.is_some_and(|command| becomes(&command))
+    apart || last.is_none_or(|command| !becomes(command))
 }
 
 fn pinned(service: &Unit, _: &Pair<'_>) -> Option<Finding> {

@@ -307,7 +307,12 @@ fn runtime_directory(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 
 fn delegate(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let setting = service.text(SERVICE, "Delegate").filter(|_| delegates(service))?;
-    Some(Finding::of(&setting).set(SERVICE, "Delegate", "no"))
+    let finding = Finding::of(&setting);
+    // With Delegate= goes the default of OOMPolicy= that a rolling reload needs: HO151 would ask for it then.
+    Some(match service.says(SERVICE, "OOMPolicy") {
+        true => finding.set(SERVICE, "Delegate", "no"),
+        false => finding.lines(SERVICE, vec!["Delegate=no".to_owned(), "OOMPolicy=continue".to_owned()]),
+    })
 }
 
 fn fine(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
