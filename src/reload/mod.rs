@@ -9,6 +9,7 @@
 //! Each part has one job and keeps its state to itself. It takes what happened, and returns what
 //! must happen next; no part knows another.
 
+pub(crate) mod arrivals;
 pub(crate) mod clock;
 pub(crate) mod custody;
 pub(crate) mod drainers;

@@ -200,7 +200,7 @@ impl Supervisor {
         }
         let probe = Probe::of(&self.terms.ready, &inheritance.items)?;
         let notifier = Notifier::from_env(environment)?;
-        let (mail, run) = match &mut resumed {
+        let (mail, run) = match &resumed {
             Some(resumed) => (resumed.mail.try_clone(), resumed.record.run.clone()),
             None => (mailbox::open(), random::id()),
         };

@@ -83,26 +83,18 @@ impl Recipe {
             passing::tell(&self.command.ways, self.command.first_fd, items, &self.command.arguments, generation)?;
         let tag = format!("{TAG}={}-{generation}", self.run);
         let count = RawFd::try_from(items.len()).map_err(|_| Error::new(Kind::Invalid, "too many sockets"))?;
-        let kept = match image {
-            Some(image) => {
-                let fd = image.fd_above(self.command.first_fd.max(LISTEN_FDS_START) + count + APART);
-                Some(fd.map_err(|e| Error::os("the last good version cannot be opened", e))?)
-            }
-            None => None,
-        };
+        let above = self.command.first_fd.max(LISTEN_FDS_START) + count + APART;
+        let kept = image.map(|image| image.fd_above(above)).transpose();
+        let kept = kept.map_err(|e| Error::os("the last good version cannot be opened", e))?;
         let now = if image.is_none() { Image::at(&path) } else { image.cloned() };
         let program = kept.as_ref().map_or_else(|| path.clone().into_os_string(), |fd| Image::path_of(fd).into());
-        let mut arguments = vec![c_string(self.command.program.as_os_str())?];
-        for argument in &told.arguments {
-            arguments.push(c_string(argument)?);
-        }
+        let arguments = [self.command.program.as_os_str()].into_iter().chain(told.arguments.iter().map(|a| &**a));
+        let args = arguments.map(c_string).collect::<Result<_>>()?;
         let mut pid_variables = told.pid_variables;
-        if self.watchdog.is_some() {
-            pid_variables.push("WATCHDOG_PID");
-        }
+        pid_variables.extend(self.watchdog.map(|_| "WATCHDOG_PID"));
         let spawn = Spawn {
             program: c_string(&program)?,
-            args: arguments,
+            args,
             env: self.environment(told.variables, &tag)?,
             pid_variables: &pid_variables,
             directory: self.command.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
@@ -144,13 +136,11 @@ impl Recipe {
         let passed = self.env.iter().filter(|(name, _)| {
             name.to_str().is_none_or(|name| !ours.contains(name) && !name.starts_with("EINHORN_FD_"))
         });
-        let mut lines: Vec<OsString> = passed.map(|(name, value)| line(name, value)).collect();
-        lines.extend(told.into_iter().map(|(name, value)| line(OsStr::new(&name), OsStr::new(&value))));
+        let mut lines: Vec<OsString> = passed.map(|(name, value)| [&**name, value].join("=".as_ref())).collect();
+        lines.extend(told.into_iter().map(|(name, value)| format!("{name}={value}").into()));
         lines.push(tag.into());
         lines.push(format!("NOTIFY_SOCKET={}", self.notify).into());
-        if let Some(watchdog) = self.watchdog {
-            lines.push(format!("WATCHDOG_USEC={}", watchdog.as_micros()).into());
-        }
+        lines.extend(self.watchdog.map(|every| format!("WATCHDOG_USEC={}", every.as_micros()).into()));
         lines.iter().map(|line| c_string(line)).collect()
     }
 }
@@ -160,13 +150,6 @@ impl ProgramProcess {
         // It may have ended, which is told elsewhere.
         let _ = pidfd::send_signal(self.pidfd.as_fd(), signal);
     }
-}
-
-fn line(name: &OsStr, value: &OsStr) -> OsString {
-    let mut line = name.to_owned();
-    line.push("=");
-    line.push(value);
-    line
 }
 
 fn is_program(path: &Path) -> bool {

@@ -1,6 +1,7 @@
 //! Finds out when a generation of a foreign program is ready.
 
 use std::ffi::OsString;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
@@ -150,7 +151,7 @@ impl Probe {
     }
 
     /// Makes one attempt. False: somebody else has accepted the connection.
-    async fn attempt(&self, family: &ProcessFamily) -> std::io::Result<bool> {
+    async fn attempt(&self, family: &ProcessFamily) -> io::Result<bool> {
         match &self.target {
             ProbeTarget::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
@@ -158,7 +159,7 @@ impl Probe {
                 let diag = Diag::open()?;
                 // The listener itself is found where there is no connection of that address yet.
                 let acceptor = || Ok(diag.tcp(remote, local)?.filter(|found| found.sends).map(|found| found.inode));
-                let ours = self.accepted_by(family, acceptor).await?;
+                let ours = accepted_by(family, acceptor).await?;
                 Ok(ours && self.answered(stream).await?)
             }
             ProbeTarget::Unix(address) => {
@@ -166,26 +167,13 @@ impl Probe {
                 stream.set_nonblocking(true)?;
                 let stream = UnixStream::from_std(stream)?;
                 let (diag, own) = (Diag::open()?, fstat(&stream)?.st_ino);
-                let ours = self.accepted_by(family, || diag.unix_peer(own)).await?;
+                let ours = accepted_by(family, || diag.unix_peer(own)).await?;
                 Ok(ours && self.answered(stream).await?)
             }
         }
     }
 
-    async fn accepted_by(
-        &self,
-        family: &ProcessFamily,
-        acceptor: impl Fn() -> std::io::Result<Option<u64>>,
-    ) -> std::io::Result<bool> {
-        loop {
-            if let Some(inode) = acceptor()? {
-                return Ok(family.holds_socket(inode));
-            }
-            sleep(LOOK).await;
-        }
-    }
-
-    async fn answered(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<bool> {
+    async fn answered(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<bool> {
         let Some(path) = &self.path else { return Ok(true) };
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: handover\r\nConnection: close\r\n\r\n");
@@ -196,8 +184,17 @@ impl Probe {
         let status: Option<u16> = line.split(' ').nth(1).and_then(|code| code.parse().ok());
         match status {
             Some(200..=399) => Ok(true),
-            _ => Err(std::io::Error::other(format!("GET {path} is answered by {line:?}"))),
+            _ => Err(io::Error::other(format!("GET {path} is answered by {line:?}"))),
         }
+    }
+}
+
+async fn accepted_by(family: &ProcessFamily, acceptor: impl Fn() -> io::Result<Option<u64>>) -> io::Result<bool> {
+    loop {
+        if let Some(inode) = acceptor()? {
+            return Ok(family.holds_socket(inode));
+        }
+        sleep(LOOK).await;
     }
 }
 

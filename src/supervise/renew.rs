@@ -179,11 +179,8 @@ async fn ask(own: &OwnProgram) -> Result<()> {
     asking.args(own.argv.iter().skip(1)).env(VARIABLE, CHECK).stdin(Stdio::null()).stderr(Stdio::null());
     let said = tokio::time::timeout(RENEW_TIMEOUT, asking.kill_on_drop(true).output()).await;
     let path = own.path.display();
-    let output = said
-        .map_err(|_| {
-            Error::new(Kind::Timeout, format!("{path} did not say within {RENEW_TIMEOUT:?} that it can go on"))
-        })?
-        .map_err(|e| Error::os(format!("{path} cannot be executed"), e))?;
+    let late = || Error::new(Kind::Timeout, format!("{path} did not say within {RENEW_TIMEOUT:?} that it can go on"));
+    let output = said.map_err(|_| late())?.map_err(|e| Error::os(format!("{path} cannot be executed"), e))?;
     if output.status.success() && output.stdout.trim_ascii() == FORMAT.to_string().as_bytes() {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Estate, Origin};
-use crate::lifecycle::{Action, Event, LifeEnd, LifeState, ReloadAnswer, RequestId};
+use crate::lifecycle::{Action, Event, LifeEnd, LifeState};
 use crate::metrics::{DRAIN_SECONDS, DRAINING, READY_SECONDS, SWITCH_SECONDS};
 use crate::reload::clock::now;
 use crate::reload::driver::Lifecycles;
@@ -103,7 +103,10 @@ impl OwnGeneration {
             Action::BeginDrain { linger } => self.begin_drain(lives.state(self.number), linger),
             Action::Hurry => self.drain.hurry(),
             Action::Hammer => self.hammer(),
-            Action::Answer(ids, outcome) => self.answer(&ids, &outcome),
+            Action::Answer(ids, outcome) => {
+                let (generation, pid) = (self.successor.generation(), self.successor.pid().unwrap_or(0));
+                self.requests.answer(&ids, &outcome, generation, pid);
+            }
             Action::Exit(end) => self.exit(end),
         }
     }
@@ -124,11 +127,6 @@ impl OwnGeneration {
         if let Err(error) = told {
             lives.push(self.number, Event::NextFailed(error.to_string()));
         }
-    }
-
-    fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer) {
-        let (generation, pid) = (self.successor.generation(), self.successor.pid().unwrap_or(0));
-        self.requests.answer(ids, outcome, generation, pid);
     }
 }
 

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use crate::drain::{Drain, FAR};
 use crate::error::Result;
 use crate::lifecycle::{Action, Event, LifeState, ReloadPhase};
+use crate::reload::arrivals::Arrivals;
 use crate::reload::clock::now;
 use crate::reload::driver::{Driver, Lifecycles, Parts};
 use crate::reload::handle::{Asker, ServiceRequest};
@@ -38,7 +39,7 @@ use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::record::ago;
 use crate::supervise::renew::{Renewal, Resumed};
 use crate::supervise::rolling::{Reloads, refuse};
-use crate::supervise::signals::SupervisorSignals;
+use crate::supervise::signals;
 use crate::supervise::terms::{Foundation, Terms};
 use crate::supervise::watches::{Happening, Watches};
 use crate::supervise::workers::Workers;
@@ -66,7 +67,7 @@ pub(crate) struct Supervision {
     watches: Watches,
     /// Asks the service manager for time, while a reload is under way.
     extending: Option<AbortHandle>,
-    signals: SupervisorSignals,
+    signals: Arrivals<Signal>,
     asked: mpsc::UnboundedReceiver<ServiceRequest>,
     drain: Drain,
     control: Option<OwnedFd>,
@@ -92,7 +93,7 @@ enum Afterwards {
 impl Supervision {
     /// Keeps the program running until the service has been stopped.
     pub(crate) async fn run(foundation: Foundation) -> Result<()> {
-        let signals = SupervisorSignals::install()?;
+        let signals = signals::install()?;
         // Whose parent ends becomes ours, so that it is found and ended with its generation.
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!(%error, "processes that lose their parent cannot be followed");
@@ -107,7 +108,7 @@ impl Supervision {
         Driver::new(lives, own).run().await.finish().await
     }
 
-    fn new(foundation: Foundation, signals: SupervisorSignals) -> (Self, Option<Resumed>) {
+    fn new(foundation: Foundation, signals: Arrivals<Signal>) -> (Self, Option<Resumed>) {
         let Foundation { terms, settings, recipe, notifier, drain, mut resumed, .. } = foundation;
         let (mut reloads, mut crashes, mut renewals) = (0, 0, 0);
         let mut history = History::open(None);
