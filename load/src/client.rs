@@ -1,4 +1,5 @@
-//! One client: connects when it must, sends, verifies the answer, counts. It never repeats a request.
+//! One client: connects when it must, sends, verifies the answer, counts. It never repeats a
+//! request.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ pub struct Ask {
     pub(super) body: Vec<Vec<u8>>,
     /// The wait before each piece of the body.
     pub(super) pause: Duration,
-    /// Where the head is written in two pieces, at this part of its length in thousandths, and what comes between.
+    /// Where the head is written in two pieces, at this part of its length in thousandths, and what
+    /// comes between.
     pub(super) split: Option<(usize, Hold)>,
     pub(super) expect: Expect,
     /// The time that the server takes for it by its nature.
@@ -86,7 +88,8 @@ impl Client {
         Self { kind, target, stats, limit, connection: None }
     }
 
-    /// Waits with nothing under way. When the server closes in that time, nothing is lost: the next request connects anew.
+    /// Waits with nothing under way. When the server closes in that time, nothing is lost: the next
+    /// request connects anew.
     pub(super) async fn idle(&mut self, time: Duration) {
         let until = Instant::now() + time;
         self.idle_until_closed(time).await;
@@ -229,7 +232,8 @@ impl Client {
     async fn last_look(&mut self) {
         let idle = match &mut self.connection {
             None => return,
-            // It has something to say on this very connection: one that is closed without a word before that is not served.
+            // It has something to say on this very connection: one that is closed without a word
+            // before that is not served.
             Some(_) if self.kind == Kind::Late => return,
             Some(Connection::One(one)) => one.look(),
             Some(Connection::Two(two)) => two.ready().await,

@@ -13,7 +13,8 @@ pub enum Expect {
     /// A line with the serving pid.
     Pid,
     Exactly(Arc<[u8]>),
-    /// The text, with `{}` for any part of a line, and `{generation}` for one that names the generation.
+    /// The text, with `{}` for any part of a line, and `{generation}` for one that names the
+    /// generation.
     Like(Arc<Template>),
     /// What the first answer was, but for its numbers.
     First(Arc<OnceLock<Vec<u8>>>),

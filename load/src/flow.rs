@@ -1,4 +1,5 @@
-//! What happened over time: how many answers by which generation, and how long they took, in steps and around each reload.
+//! What happened over time: how many answers by which generation, and how long they took, in steps
+//! and around each reload.
 //!
 //! Memory grows by the steps that time has, not by the requests.
 

@@ -1,6 +1,7 @@
 //! A client's side of HTTP/1.1 over one connection: write a request, read exactly one response.
 //!
-//! It never retries and never guesses: what a response needs to be complete is either stated by the server or missing.
+//! It never retries and never guesses: what a response needs to be complete is either stated by the
+//! server or missing.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -55,7 +56,8 @@ pub(super) struct Connection {
     stream: Stream,
     received: Vec<u8>,
     pub(super) opened: Instant,
-    /// The pid that answered on this connection before, so that a later loss can be laid at its door.
+    /// The pid that answered on this connection before, so that a later loss can be laid at its
+    /// door.
     pub(super) served_by: Option<u32>,
     generation_header: Option<String>,
 }
@@ -105,8 +107,9 @@ impl Connection {
         }
     }
 
-    /// A last look before writing, as any client does: the close may have come together with the end of the wait, or wait in the
-    /// kernel because this machine is busy. A request written afterwards crossed the close on its way.
+    /// A last look before writing, as any client does: the close may have come together with the
+    /// end of the wait, or wait in the kernel because this machine is busy. A request written
+    /// afterwards crossed the close on its way.
     pub(super) fn look(&self) -> Idle {
         let mut byte = [0; 1];
         match recv(self.stream.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
@@ -134,7 +137,8 @@ impl Connection {
         }
     }
 
-    /// Writes the request with all its pauses, and reads the response. `held` grows by the time of the pauses.
+    /// Writes the request with all its pauses, and reads the response. `held` grows by the time of
+    /// the pauses.
     pub(super) async fn exchange(&mut self, ask: &Ask, host: &str, held: &mut Duration) -> Result<Response, Broken> {
         let written = self.request(ask, host, held).await;
         let response = self.response().await;
@@ -291,7 +295,8 @@ fn parse_head(bytes: &[u8], generation_header: Option<&str>) -> Result<Option<He
             framing = framing.or(Some(Framing::Length(length)));
         }
     }
-    // A body that only the close ends could be cut without anyone seeing it: such an answer proves nothing here.
+    // A body that only the close ends could be cut without anyone seeing it: such an answer proves
+    // nothing here.
     let framing = framing.ok_or_else(|| malformed("neither Content-Length nor chunked".into()))?;
     Ok(Some(Head { status, close, framing, generation, length }))
 }

@@ -1,7 +1,8 @@
 //! A client's side of HTTP/2 over one connection.
 //!
-//! What the server announced is told apart from what it broke: streams above the last one of a GOAWAY, and those refused by
-//! REFUSED_STREAM, were not acted on; everything else that ends without its whole answer is lost.
+//! What the server announced is told apart from what it broke: streams above the last one of a
+//! GOAWAY, and those refused by REFUSED_STREAM, were not acted on; everything else that ends
+//! without its whole answer is lost.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,7 +19,8 @@ use super::http1::{Broken, Idle, MAX_BODY, Response, broken, connect};
 use super::stats::Cause;
 use super::target::Target;
 
-/// Larger than any answer that is kept whole needs, so that no stream waits for another one's reader.
+/// Larger than any answer that is kept whole needs, so that no stream waits for another one's
+/// reader.
 const WINDOW: u32 = 4 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -99,7 +101,8 @@ impl Connection {
             let waits = Instant::now();
             tokio::time::sleep(ask.pause).await;
             *held += waits.elapsed();
-            // A server may answer before it has read everything; what it says then is in the response.
+            // A server may answer before it has read everything; what it says then is in the
+            // response.
             if write(&mut body, piece, n + 1 == ask.body.len()).await.is_err() {
                 break;
             }

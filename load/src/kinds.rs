@@ -20,7 +20,8 @@ const SPLIT_HEADS: usize = 8;
 const PIPELINED: usize = 4;
 /// Between the openings of two idle connections, at the beginning and after a reload.
 const OPENING: Duration = Duration::from_micros(200);
-/// A server that keeps no connection is not asked more often, and the new process gets none back before the old one has closed all.
+/// A server that keeps no connection is not asked more often, and the new process gets none back
+/// before the old one has closed all.
 const REOPENING: Duration = Duration::from_millis(500);
 /// Servers wait 30 s and more for a request, reload or not.
 const LONGEST_HOLD: Duration = Duration::from_secs(10);
@@ -186,8 +187,9 @@ impl One {
         Hold::Reload { after, most, signals: self.signals.clone() }
     }
 
-    /// One request, and then nothing for as long as the server keeps the connection; then the same anew. `at`: its time to open one, from
-    /// the beginning or from the close on, as thousands are closed at once.
+    /// One request, and then nothing for as long as the server keeps the connection; then the same
+    /// anew. `at`: its time to open one, from the beginning or from the close on, as thousands are
+    /// closed at once.
     async fn idle(mut self, at: Duration) {
         while !self.signals.is_stopped() {
             if !self.client.is_connected() {

@@ -1,8 +1,9 @@
 //! The load: clients of several kinds that follow their protocol, and count what they lost.
 //!
-//! What the server announced (`Connection: close`, then the close; a GOAWAY; a WebSocket's close frame) is no loss, and neither is an idle
-//! connection closed before the client wrote anything. Everything else that keeps a request from its whole, right answer is one, and
-//! nothing is repeated.
+//! What the server announced (`Connection: close`, then the close; a GOAWAY; a WebSocket's close
+//! frame) is no loss, and neither is an idle connection closed before the client wrote anything.
+//! Everything else that keeps a request from its whole, right answer is one, and nothing is
+//! repeated.
 #![expect(missing_docs, reason = "made for the tool and the scenarios; it promises nothing to others")]
 
 mod client;

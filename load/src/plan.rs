@@ -24,7 +24,8 @@ pub struct Plan {
     /// One of them at a time.
     pub downloads: Vec<Download>,
     pub websocket_path: String,
-    /// Begin slow requests, uploads and downloads with a short one, so that it is known who has the connection.
+    /// Begin slow requests, uploads and downloads with a short one, so that it is known who has the
+    /// connection.
     pub short_first: bool,
     /// How much later than by its nature an answer may come.
     pub limit: Duration,

@@ -40,7 +40,8 @@ impl Answered {
 }
 
 impl Probe {
-    /// Connects and asks; who answered, if the answer says so. What is lost is counted; an answer is counted by [`Probe::answered`].
+    /// Connects and asks; who answered, if the answer says so. What is lost is counted; an answer
+    /// is counted by [`Probe::answered`].
     pub async fn ask(&self) -> Result<(Answered, Option<u32>), ()> {
         self.stats.sent(Kind::Probe);
         let begun = Instant::now();

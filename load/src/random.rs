@@ -22,7 +22,8 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number in the range, which must not be empty. (The remainder's bias is of no matter for a load.)
+    /// A number in the range, which must not be empty. (The remainder's bias is of no matter for a
+    /// load.)
     pub fn within(&mut self, range: Range<usize>) -> usize {
         let width = (range.end - range.start) as u64;
         range.start + usize::try_from(self.bits() % width).unwrap_or_default()

@@ -57,7 +57,8 @@ impl Kind {
         }
     }
 
-    /// Whether its waits say how fast the server answers: its requests are short and begin when they are meant to.
+    /// Whether its waits say how fast the server answers: its requests are short and begin when
+    /// they are meant to.
     pub(super) fn tells_latency(self) -> bool {
         matches!(self, Self::KeepAlive | Self::Fresh)
     }
@@ -167,7 +168,8 @@ impl Serialize for Cause {
     }
 }
 
-/// Names of generations that are kept: a server may have a new one for each answer. All others are one.
+/// Names of generations that are kept: a server may have a new one for each answer. All others are
+/// one.
 const MOST_NAMES: usize = 4096;
 const OTHERS: u32 = u32::MAX / 2;
 
@@ -186,7 +188,8 @@ pub struct Loss {
     pub served_by: Option<u32>,
 }
 
-/// On a busy machine a client hears so late that its connection has ended, and may have written to it meanwhile.
+/// On a busy machine a client hears so late that its connection has ended, and may have written to
+/// it meanwhile.
 const LATE_NEWS: Duration = Duration::from_millis(100);
 
 /// The main process was killed on purpose.
@@ -204,8 +207,9 @@ pub struct Kill {
 }
 
 impl Loss {
-    /// Whether this request was in flight in the killed process: written to an established connection of that very process
-    /// before the client could know that it was dead. Whatever else goes wrong around a kill, a refused connection above all, is an ordinary loss.
+    /// Whether this request was in flight in the killed process: written to an established
+    /// connection of that very process before the client could know that it was dead. Whatever else
+    /// goes wrong around a kill, a refused connection above all, is an ordinary loss.
     fn was_in_flight_in(&self, kill: &Kill) -> bool {
         let cut = matches!(self.cause, Cause::Closed | Cause::Reset | Cause::Truncated);
         let (Some(connected), Some(sent)) = (self.connected, self.sent) else { return false };
@@ -245,13 +249,16 @@ pub struct Count {
     pub answered: u64,
     pub lost: u64,
     pub lost_to_kill: u64,
-    /// Idle connections that the server closed without having announced it. No loss: nothing was under way.
+    /// Idle connections that the server closed without having announced it. No loss: nothing was
+    /// under way.
     pub idle_closed: u64,
-    /// Begun. Each one ends answered, lost or handed back; bytes that nobody asked for are a loss without a request.
+    /// Begun. Each one ends answered, lost or handed back; bytes that nobody asked for are a loss
+    /// without a request.
     #[serde(skip)]
     pub sent: u64,
-    /// The server announced that it will not have acted on them: pipelined behind a `Connection: close`, above the last stream of a
-    /// GOAWAY, or refused by REFUSED_STREAM. No loss: the client knows that it may send them again.
+    /// The server announced that it will not have acted on them: pipelined behind a `Connection:
+    /// close`, above the last stream of a GOAWAY, or refused by REFUSED_STREAM. No loss: the client
+    /// knows that it may send them again.
     #[serde(skip)]
     pub handed_back: u64,
     /// Connections that the server closed as it had announced.
@@ -409,7 +416,8 @@ impl Stats {
         self.lock().first_answer.get(&pid).copied()
     }
 
-    /// Whose loss one is can only be told once the kill is known, so it is told here and not when it happens.
+    /// Whose loss one is can only be told once the kill is known, so it is told here and not when
+    /// it happens.
     pub fn summary(&self) -> Summary {
         let inner = self.lock();
         let mut summary = Summary { counts: inner.counts.clone(), ..Summary::default() };
@@ -430,7 +438,8 @@ impl Stats {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Counters are whole after every statement: a client that panicked elsewhere has not broken them.
+        // Counters are whole after every statement: a client that panicked elsewhere has not broken
+        // them.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -79,8 +79,9 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Ends the connection, with all that was asked for answered, by a reset: it leaves no port behind in TIME_WAIT, of which a client that
-    /// connects anew for each request would soon have none left.
+    /// Ends the connection, with all that was asked for answered, by a reset: it leaves no port
+    /// behind in TIME_WAIT, of which a client that connects anew for each request would soon have
+    /// none left.
     pub(super) fn end(self) {
         if let Self::Tcp(stream) = &self {
             // Where it fails, the port waits.

@@ -127,7 +127,8 @@ async fn an_idle_close_that_the_client_saw_is_no_loss_but_is_counted() {
 
 #[tokio::test]
 async fn a_request_into_an_unannounced_close_is_lost() {
-    // Answers once and closes when the second request is on its way: what a server does that closes idle connections at once.
+    // Answers once and closes when the second request is on its way: what a server does that closes
+    // idle connections at once.
     let address = server(async |mut stream, _| {
         assert!(read_head(&mut stream).await);
         stream.write_all(OK).await.unwrap();
