@@ -1,172 +1,14 @@
 //! What the load counted: every request ends here exactly once, answered or lost.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
 use super::flow::Flow;
-
-/// What kind of client sent a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    KeepAlive,
-    Fresh,
-    Slow,
-    Upload,
-    Stream,
-    Pipelined,
-    Late,
-    HalfHead,
-    WebSocket,
-    Idle,
-    Probe,
-}
-
-impl Kind {
-    pub const ALL: [Self; 11] = [
-        Self::KeepAlive,
-        Self::Fresh,
-        Self::Slow,
-        Self::Upload,
-        Self::Stream,
-        Self::Pipelined,
-        Self::Late,
-        Self::HalfHead,
-        Self::WebSocket,
-        Self::Idle,
-        Self::Probe,
-    ];
-
-    /// For programs.
-    pub fn slug(self) -> &'static str {
-        match self {
-            Self::KeepAlive => "keep-alive",
-            Self::Fresh => "fresh",
-            Self::Slow => "slow",
-            Self::Upload => "upload",
-            Self::Stream => "download",
-            Self::Pipelined => "pipelined",
-            Self::Late => "late",
-            Self::HalfHead => "half-head",
-            Self::WebSocket => "websocket",
-            Self::Idle => "idle",
-            Self::Probe => "prober",
-        }
-    }
-
-    /// Whether its waits say how fast the server answers: its requests are short and begin when
-    /// they are meant to.
-    pub(super) fn tells_latency(self) -> bool {
-        matches!(self, Self::KeepAlive | Self::Fresh)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::KeepAlive => "keep-alive",
-            Self::Fresh => "a connection per request",
-            Self::Slow => "slow requests",
-            Self::Upload => "uploads",
-            Self::Stream => "streamed downloads",
-            Self::Pipelined => "pipelined",
-            Self::Late => "connected early, sent late",
-            Self::HalfHead => "half a head",
-            Self::WebSocket => "WebSocket echoes",
-            Self::Idle => "idle connections",
-            Self::Probe => "probes",
-        })
-    }
-}
-
-impl Serialize for Kind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Why a request counts as lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cause {
-    /// The connection was refused.
-    Refused,
-    /// The connection could not be made for another reason.
-    Connect,
-    /// Written, or half written, and the connection was closed without an answer.
-    Closed,
-    /// The same by a reset.
-    Reset,
-    /// The answer began and broke off.
-    Truncated,
-    /// No answer in time.
-    Timeout,
-    /// Not a well-formed response.
-    Malformed,
-    /// A response with another status than 2xx.
-    Status,
-    /// A whole response with the wrong content.
-    WrongBody,
-    /// Bytes that belong to no request, as when one is answered twice.
-    Unasked,
-}
-
-impl Cause {
-    /// In the order of a request's life.
-    pub const ALL: [Self; 10] = [
-        Self::Refused,
-        Self::Connect,
-        Self::Reset,
-        Self::Closed,
-        Self::Truncated,
-        Self::Timeout,
-        Self::Malformed,
-        Self::Status,
-        Self::WrongBody,
-        Self::Unasked,
-    ];
-
-    /// For programs.
-    pub fn slug(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Connect => "connect",
-            Self::Reset => "reset",
-            Self::Closed => "eof",
-            Self::Truncated => "truncated",
-            Self::Timeout => "timeout",
-            Self::Malformed => "malformed",
-            Self::Status => "status",
-            Self::WrongBody => "wrong_body",
-            Self::Unasked => "unasked",
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Refused => "connection refused",
-            Self::Connect => "not connected",
-            Self::Closed => "closed without an answer",
-            Self::Reset => "reset without an answer",
-            Self::Truncated => "answer cut off",
-            Self::Timeout => "no answer in time",
-            Self::Malformed => "malformed answer",
-            Self::Status => "status other than 2xx",
-            Self::WrongBody => "wrong content",
-            Self::Unasked => "an answer nobody asked for",
-        })
-    }
-}
-
-impl Serialize for Cause {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+use super::kind::{Cause, Kind};
 
 /// Names of generations that are kept: a server may have a new one for each answer. All others are
 /// one.
@@ -366,9 +208,11 @@ impl Stats {
         self.lock().flow.as_mut().map(ask)
     }
 
-    /// All losses so far.
+    /// All losses so far, but for what was in flight in a process that was killed on purpose.
     pub fn losses(&self) -> Vec<Loss> {
-        self.lock().losses.clone()
+        let inner = self.lock();
+        let is_ordinary = |loss: &&Loss| !inner.kills.iter().any(|kill| loss.was_in_flight_in(kill));
+        inner.losses.iter().filter(is_ordinary).cloned().collect()
     }
 
     /// A request that began at `begun` and by itself takes that long was answered right now.
@@ -381,7 +225,7 @@ impl Stats {
         let wait = begun.elapsed().saturating_sub(takes);
         *longest = wait.max(*longest);
         if let Some(flow) = &mut inner.flow {
-            flow.answered(kind, by, begun, wait);
+            flow.answered(kind, by, begun, Some(wait).filter(|_| !met_kill));
         }
         if let Some(pid) = by {
             inner.first_answer.entry(pid).or_insert_with(Instant::now);
