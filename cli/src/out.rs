@@ -30,6 +30,12 @@ pub(crate) fn error(text: &impl fmt::Display) {
     drop(writeln!(io::stderr().lock(), "handover: {text}"));
 }
 
+/// How many columns the terminal has that stdout is; `None`: it is none, and lines may be as long as they like.
+pub(crate) fn columns() -> Option<usize> {
+    let (columns, _) = terminal_size::terminal_size_of(io::stdout())?;
+    Some(usize::from(columns.0)).filter(|columns| *columns > 0)
+}
+
 /// Whether stdout takes colours: only a terminal that has them, and not with `NO_COLOR` (<https://no-color.org>).
 pub(crate) fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());

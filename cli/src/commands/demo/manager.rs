@@ -4,6 +4,7 @@
 //! Processes are told apart by their tree (this process is a child subreaper) where systemd has control groups. There is no
 //! fd store: what is sent to it is closed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -22,8 +23,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::notify_receiver::NotifyReceiver;
-use super::processes;
 use super::unit::{Exit, State, Unit};
+use crate::commands::prove::Family;
+use handover::supervise::proc::stat;
 
 /// `WatchdogSec=`
 const WATCHDOG: Duration = Duration::from_secs(2);
@@ -227,7 +229,7 @@ impl Events {
                 self.end_the_rest();
             }
         }
-        if self.unit.state == State::Ending && processes::descendants(std::process::id()).is_empty() {
+        if self.unit.state == State::Ending && own().is_empty() {
             self.unit.state = State::Stopped;
             self.deadline = self.restart.then(|| Instant::now() + RESTART_DELAY);
         }
@@ -296,14 +298,17 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
+/// What this process has started and has not waited for yet. It is a child subreaper, so nobody escapes.
+pub(super) fn own() -> BTreeSet<u32> {
+    Family::below(std::process::id()).members()
+}
+
 fn is_ours(pid: u32) -> bool {
-    processes::descendants(std::process::id()).iter().any(|process| process.pid == pid && !process.dead)
+    own().contains(&pid) && stat(pid).is_some_and(|process| !process.dead)
 }
 
 fn signal_all(name: Signal) {
-    for process in processes::descendants(std::process::id()) {
-        signal_one(process.pid, name);
-    }
+    own().into_iter().for_each(|pid| signal_one(pid, name));
 }
 
 /// Only for processes not yet waited for, whose pids are therefore not anyone else's.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use handover::supervise::mailbox::{self, Letter};
+use handover::supervise::mailbox::{self, ProcessMessage};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
@@ -41,7 +41,7 @@ impl NotifyReceiver {
         loop {
             let read = self.socket.async_io(Interest::READABLE, || mailbox::receive(&self.socket, MAX_DATAGRAM)).await;
             match read {
-                Ok(Letter { bytes, pid: Some(sender), fds }) => {
+                Ok(ProcessMessage { bytes, pid: Some(sender), fds }) => {
                     let text = String::from_utf8_lossy(&bytes).into_owned();
                     return Ok(Message { sender, text, _fds: fds });
                 }

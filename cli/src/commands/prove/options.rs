@@ -51,12 +51,15 @@ pub(crate) struct Options {
     /// What is looked at before and after a reload begins; at most half of --every
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = humantime::parse_duration, help_heading = "Run")]
     pub(super) window: Duration,
-    /// How long a reload may take until a new process answers
+    /// How long a reload may take until a new process answers; of a reload that starts none, less
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration, help_heading = "Run")]
     pub(super) reload_timeout: Duration,
     /// How long an answer may take, beyond what it takes by its nature
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Run")]
     pub(super) timeout: Duration,
+    /// Between two probes, each of which is a new connection; 0s: back to back, which finds out more and costs a processor
+    #[arg(long, value_name = "TIME", default_value = "2ms", value_parser = humantime::parse_duration, help_heading = "Run")]
+    pub(super) probe_every: Duration,
     /// Seed of the load's randomness
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Run")]
     pub(super) seed: u64,
@@ -95,7 +98,7 @@ pub(super) struct Reload {
     /// Reload by this signal, to --pid or --pidfile
     #[arg(long, value_name = "NAME", help_heading = "Reload")]
     pub(super) signal: Option<String>,
-    /// The server's main process. Where it is the one that answers, its successor gets the next signal
+    /// The server's main process, or what supervises it. Where it is the one that answers, its successor gets the next signal
     #[arg(long, value_name = "N", conflicts_with_all = ["unit", "pidfile"], help_heading = "Reload")]
     pub(super) pid: Option<u32>,
     /// A file with the pid of the main process, read before each signal

@@ -1,6 +1,7 @@
 //! `handover reload`: asks a service for a reload, and waits for the outcome.
 
 mod renew;
+mod status;
 mod watch;
 
 use std::time::Duration;
@@ -13,9 +14,8 @@ use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::safe;
 use crate::target::{Target, Where, is_within};
-
-/// Between two questions.
-const POLL: Duration = Duration::from_millis(50);
+use status::POLL;
+pub(crate) use status::status;
 
 /// Reloads a service and waits until the next generation is main, or has failed.
 ///
@@ -202,22 +202,6 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-/// From whichever generation accepts now.
-pub(crate) async fn status(target: &Target) -> Result<Value, Failure> {
-    let gone = || Failure::cannot_run(format!("{}: {}", target.name(), target.no_control()));
-    for _ in 0..3 {
-        let mut client = target.connect().await?.ok_or_else(gone)?;
-        match client.call("Status", false).await.map_err(|e| Failure::cannot_run(e.to_string()))? {
-            Answer::Done(mut parameters) => return Ok(parameters["status"].take()),
-            Answer::Failed(failed) => {
-                return Err(Failure::cannot_run(format!("{}: {}", target.name(), safe::terminal(failed.reason()))));
-            }
-            _ => tokio::time::sleep(POLL).await,
-        }
-    }
-    Err(gone())
 }
 
 /// A phase of a reload, for people; of other steps nothing.

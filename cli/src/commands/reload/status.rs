@@ -1,0 +1,29 @@
+//! What a service with a control interface says of itself.
+
+use std::time::Duration;
+
+use handover::control::Answer;
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::safe;
+use crate::target::Target;
+
+/// Between two questions.
+pub(super) const POLL: Duration = Duration::from_millis(50);
+
+/// From whichever generation accepts now.
+pub(crate) async fn status(target: &Target) -> Result<Value, Failure> {
+    let gone = || Failure::cannot_run(format!("{}: {}", target.name(), target.no_control()));
+    for _ in 0..3 {
+        let mut client = target.connect().await?.ok_or_else(gone)?;
+        match client.call("Status", false).await.map_err(|e| Failure::cannot_run(e.to_string()))? {
+            Answer::Done(mut parameters) => return Ok(parameters["status"].take()),
+            Answer::Failed(failed) => {
+                return Err(Failure::cannot_run(format!("{}: {}", target.name(), safe::terminal(failed.reason()))));
+            }
+            _ => tokio::time::sleep(POLL).await,
+        }
+    }
+    Err(gone())
+}
