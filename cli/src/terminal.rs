@@ -51,25 +51,31 @@ impl Look {
     /// Makes lines that fit, broken between words; all but the first are indented.
     pub(crate) fn lines(self, parts: &[(Ink, &str)]) -> String {
         const INDENT: &str = "    ";
-        let (mut text, mut used) = (String::new(), 0);
+        let mut lines: Vec<Vec<(Ink, String)>> = vec![Vec::new()];
+        let mut used = 0;
         for (ink, part) in parts {
-            for word in part.split(' ').filter(|word| !word.is_empty()) {
-                // What is longer than a line is cut.
-                for piece in wrap(word, self.width.saturating_sub(INDENT.len())) {
-                    let length = piece.chars().count();
-                    if used > 0 && length >= self.width.saturating_sub(used) {
-                        text = text + "\n" + INDENT;
-                        used = INDENT.len();
-                    } else if used > 0 {
-                        text.push(' ');
-                        used += 1;
-                    }
-                    text += &self.paint(*ink, &piece);
-                    used += length;
+            let words = part.split(' ').filter(|word| !word.is_empty());
+            // What is longer than a line is cut.
+            for piece in words.flat_map(|word| wrap(word, self.width.saturating_sub(INDENT.len()))) {
+                let length = piece.chars().count();
+                if used > 0 && length >= self.width.saturating_sub(used) {
+                    lines.push(Vec::new());
+                    used = INDENT.len();
+                } else {
+                    used += usize::from(used > 0);
+                }
+                used += length;
+                let Some(line) = lines.last_mut() else { continue };
+                match line.last_mut() {
+                    Some((same, run)) if same == ink => *run = format!("{run} {piece}"),
+                    _ => line.push((*ink, piece)),
                 }
             }
         }
-        text
+        let painted = |line: &Vec<(Ink, String)>| {
+            line.iter().map(|(ink, run)| self.paint(*ink, run)).collect::<Vec<_>>().join(" ")
+        };
+        lines.iter().map(painted).collect::<Vec<_>>().join(&format!("\n{INDENT}"))
     }
 
     pub(crate) fn line(self, text: &str) -> String {

@@ -5,8 +5,6 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
-
 use super::flow::Flow;
 use super::kind::{Cause, Kind};
 
@@ -86,7 +84,7 @@ impl Loss {
 }
 
 /// The counters of one kind.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Count {
     pub answered: u64,
     pub lost: u64,
@@ -96,21 +94,14 @@ pub struct Count {
     pub idle_closed: u64,
     /// Begun. Each one ends answered, lost or handed back; bytes that nobody asked for are a loss
     /// without a request.
-    #[serde(skip)]
     pub sent: u64,
     /// The server announced that it will not have acted on them: pipelined behind a `Connection:
     /// close`, above the last stream of a GOAWAY, or refused by REFUSED_STREAM. No loss: the client
     /// knows that it may send them again.
-    #[serde(skip)]
     pub handed_back: u64,
     /// Connections that the server closed as it had announced.
-    #[serde(skip)]
     pub announced: u64,
-    /// The longest wait beyond what the request itself takes, but for those that met the kill.
-    #[serde(serialize_with = "as_seconds")]
-    pub longest: Duration,
-    /// The longest wait of those that did.
-    #[serde(serialize_with = "as_seconds")]
+    /// The longest wait of those that met a kill, beyond what the request itself takes.
     pub longest_over_kill: Duration,
 }
 
@@ -127,13 +118,8 @@ impl Count {
         self.sent += other.sent;
         self.handed_back += other.handed_back;
         self.announced += other.announced;
-        self.longest = self.longest.max(other.longest);
         self.longest_over_kill = self.longest_over_kill.max(other.longest_over_kill);
     }
-}
-
-fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(time.as_secs_f64())
 }
 
 /// Shared by all clients.
@@ -147,7 +133,6 @@ struct Inner {
     counts: BTreeMap<Kind, Count>,
     losses: Vec<Loss>,
     kills: Vec<Kill>,
-    first_answer: HashMap<u32, Instant>,
     flow: Option<Flow>,
     names: HashMap<String, u32>,
 }
@@ -221,14 +206,12 @@ impl Stats {
         let met_kill = inner.kills.iter().any(|kill| kill.over.is_none_or(|over| begun <= over));
         let count = inner.counts.entry(kind).or_default();
         count.answered += 1;
-        let longest = if met_kill { &mut count.longest_over_kill } else { &mut count.longest };
         let wait = begun.elapsed().saturating_sub(takes);
-        *longest = wait.max(*longest);
+        if met_kill {
+            count.longest_over_kill = count.longest_over_kill.max(wait);
+        }
         if let Some(flow) = &mut inner.flow {
             flow.answered(kind, by, begun, Some(wait).filter(|_| !met_kill));
-        }
-        if let Some(pid) = by {
-            inner.first_answer.entry(pid).or_insert_with(Instant::now);
         }
     }
 
@@ -253,11 +236,6 @@ impl Stats {
         for kill in &mut self.lock().kills {
             kill.over.get_or_insert_with(Instant::now);
         }
-    }
-
-    /// When this process answered its first request.
-    pub fn first_answer(&self, pid: u32) -> Option<Instant> {
-        self.lock().first_answer.get(&pid).copied()
     }
 
     /// Whose loss one is can only be told once the kill is known, so it is told here and not when
@@ -334,7 +312,7 @@ mod tests {
 
     #[test]
     fn every_request_is_counted_once() {
-        let stats = Stats::default();
+        let stats = Stats::with_flow(Flow::new(Duration::from_secs(60)));
         stats.answered(Kind::KeepAlive, Instant::now(), Duration::ZERO, Some(7));
         stats.answered(Kind::Slow, Instant::now(), Duration::from_secs(2), None);
         stats.idle_closed(Kind::KeepAlive);
@@ -347,7 +325,7 @@ mod tests {
         assert_eq!((after.total.requests(), after.total.lost, after.total.lost_to_kill), (4, 1, 1));
         assert_eq!(after.lost.keys().collect::<Vec<_>>(), [&(Kind::KeepAlive, Cause::Refused)]);
         assert_eq!(after.total.idle_closed, 1);
-        assert_eq!(after.counts[&Kind::Slow].longest, Duration::ZERO, "what it takes by itself is no wait");
-        assert!(stats.first_answer(7).is_some() && stats.first_answer(8).is_none());
+        let longest = stats.flow(|flow| flow.kinds[&Kind::Slow].percentiles().max);
+        assert_eq!(longest, Some(Duration::ZERO), "what it takes by itself is no wait");
     }
 }

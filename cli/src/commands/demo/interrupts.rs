@@ -4,7 +4,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// Once asked for, they no longer end this process by themselves, so what was started is cleaned up.
+/// Once asked for, they no longer end this process by themselves, so what was started is cleaned
+/// up.
 pub(super) struct Interrupts([Signal; 3]);
 
 impl Interrupts {

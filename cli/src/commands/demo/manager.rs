@@ -1,8 +1,9 @@
-//! A built-in receiver in systemd's place: it starts one `Type=notify` service with a socket, hears what the service reports,
-//! and holds it to systemd's rules. The rules that decide about a reload are in [`unit`](super::unit).
+//! A built-in receiver in systemd's place: it starts one `Type=notify` service with a socket, hears
+//! what the service reports, and holds it to systemd's rules. The rules that decide about a reload
+//! are in [`unit`](super::unit).
 //!
-//! Processes are told apart by their tree (this process is a child subreaper) where systemd has control groups. There is no
-//! fd store: what is sent to it is closed.
+//! Processes are told apart by their tree (this process is a child subreaper) where systemd has
+//! control groups. There is no fd store: what is sent to it is closed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -36,8 +37,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// `RestartSec=`
 const RESTART_DELAY: Duration = Duration::from_millis(100);
 
-/// The fd and the pids can only be put in place by the process that becomes the service, and nothing here may be unsafe
-/// between fork and exec: a shell does it. The socket comes as stdin, without close-on-exec, and becomes fd 3.
+/// The fd and the pids can only be put in place by the process that becomes the service, and
+/// nothing here may be unsafe between fork and exec: a shell does it. The socket comes as stdin,
+/// without close-on-exec, and becomes fd 3.
 const START: &str = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ SYSTEMD_EXEC_PID=$$ WATCHDOG_PID=$$; exec "$0" "$@""#;
 
 /// What is started, and where.
@@ -71,7 +73,8 @@ impl Manager {
     pub(super) fn start(config: Config) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        // std's backlog of 128 is short for clients that wait while a killed service restarts; systemd's is 4096.
+        // std's backlog of 128 is short for clients that wait while a killed service restarts;
+        // systemd's is 4096.
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::MAXCONN)?;
         let address = listener.local_addr()?;
         let notify_socket = config.directory.join("notify");
@@ -141,7 +144,8 @@ struct Events {
 }
 
 impl Events {
-    /// The one event loop. As in systemd, notifications are processed before the deaths of processes.
+    /// The one event loop. As in systemd, notifications are processed before the deaths of
+    /// processes.
     async fn run(
         mut self,
         receiver: NotifyReceiver,
@@ -208,7 +212,8 @@ impl Events {
         Ok(())
     }
 
-    /// Waits for every child there is: new generations are this process's own children, which no `Child` stands for.
+    /// Waits for every child there is: new generations are this process's own children, which no
+    /// `Child` stands for.
     fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let (pid, failure, clean) = match status {
@@ -298,7 +303,8 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// What this process has started and has not waited for yet. It is a child subreaper, so nobody escapes.
+/// What this process has started and has not waited for yet. It is a child subreaper, so nobody
+/// escapes.
 pub(super) fn own() -> BTreeSet<u32> {
     Family::below(std::process::id()).members()
 }

@@ -1,6 +1,8 @@
-//! `handover demo`: the example service under load, reloaded, given bad versions, killed, and its clients asked what they lost.
+//! `handover demo`: the example service under load, reloaded, given bad versions, killed, and its
+//! clients asked what they lost.
 //!
-//! It is a script over the run of `handover prove`, of which the figures are, too. Its own is who supervises the service.
+//! It is a script over the run of `handover prove`, of which the figures are, too. Its own is who
+//! supervises the service.
 
 mod interrupts;
 mod manager;

@@ -7,10 +7,11 @@ use clap::Args;
 /// The subcommand as which this program is the example service.
 pub(crate) const SERVICE_COMMAND: &str = "web";
 
-/// Reloads an example service under load, gives it two bad versions, kills it once, and counts what its clients lost.
+/// Reloads an example service under load, gives it two bad versions, kills it once, and counts what
+/// its clients lost.
 ///
-/// Needs no systemd: a built-in receiver plays its part, unless --systemd asks for a real one. Everything happens on 127.0.0.1
-/// and in a temporary directory, and is gone afterwards.
+/// Needs no systemd: a built-in receiver plays its part, unless --systemd asks for a real one.
+/// Everything happens on 127.0.0.1 and in a temporary directory, and is gone afterwards.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
@@ -26,7 +27,8 @@ pub(crate) struct Options {
     /// Let a real systemd supervise the service: the system's as root, else the user's own
     #[arg(long)]
     pub(super) systemd: bool,
-    /// Print the result as JSON and nothing else to stdout: as `handover prove` does, and what the demo did
+    /// Print the result as JSON and nothing else to stdout: as `handover prove` does, and what the
+    /// demo did
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -92,15 +92,15 @@ impl Report {
     }
 
     fn killed_text(&self, kill: &KillRow) -> String {
-        let in_flight = match self.measured.total.lost_to_kill {
+        let (total, KillRow { pid, main, .. }) = (&self.measured.total, kill);
+        let in_flight = match total.lost_to_kill {
             0 => "nothing was in flight in it".to_owned(),
             n => format!("{n} requests were in flight in it"),
         };
         let (died, ready) = (milliseconds(kill.died), milliseconds(kill.ready));
-        format!(
-            "SIGKILL of main process {}: dead after {died}, {in_flight}; pid {} ready after {ready}",
-            kill.pid, kill.main
-        )
+        let wait = total.wait_over_kill_ms.map(|ms| format!("; the longest wait over it {ms:.1} ms"));
+        let wait = wait.unwrap_or_default();
+        format!("SIGKILL of main process {pid}: dead after {died}, {in_flight}; pid {main} ready after {ready}{wait}")
     }
 }
 

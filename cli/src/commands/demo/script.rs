@@ -59,6 +59,8 @@ struct Service<'a> {
     versions: &'a Versions,
     next: Version,
     last: Result<Option<Reloaded>, Failure>,
+    /// The main process after the last reload, before it may have been killed.
+    main: Option<u32>,
 }
 
 impl<'a> Script<'a> {
@@ -71,7 +73,7 @@ impl<'a> Script<'a> {
     ) -> Self {
         // A stream of its own: the clients count theirs from 1.
         let random = Random::new(plan.seed, 0);
-        let service = Service { supervisor, versions, next: Version::Good, last: Ok(None) };
+        let service = Service { supervisor, versions, next: Version::Good, last: Ok(None), main: None };
         Self { plan, duration, service, progress, random, problems: Vec::new(), kill: None, steps: Vec::new() }
     }
 
@@ -147,8 +149,8 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// Kills when only the main generation is left: systemd ends a service as a whole, and an older generation that still
-    /// drained would have to hurry.
+    /// Kills when only the main generation is left: systemd ends a service as a whole, and an older
+    /// generation that still drained would have to hurry.
     async fn kill(&mut self, run: &mut Run<'_>) -> Result<(), Failure> {
         self.drained("under load").await;
         let kill = self.service.supervisor.kill().await?;
@@ -192,6 +194,7 @@ impl Service<'_> {
 impl Reloads for Service<'_> {
     async fn ask(&mut self, _: Duration) -> Asked {
         self.last = self.reload().await.map(Some);
+        self.main = self.last.as_ref().ok().and_then(Option::as_ref).map(|reloaded| reloaded.main);
         match &self.last {
             Ok(Some(reloaded)) if reloaded.main == reloaded.main_before => Asked::Refused(reloaded.status_text.clone()),
             Ok(_) => Asked::Done,
@@ -200,8 +203,79 @@ impl Reloads for Service<'_> {
     }
 
     async fn main(&self) -> Option<u32> {
-        self.supervisor.main().await
+        self.main
     }
 
     fn answered(&mut self, _: Option<u32>, _: u32) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use axum::extract::Request;
+    use axum::middleware::{Next, from_fn};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::commands::prove::{Family, figures, json};
+    use crate::terminal::Look;
+
+    struct Nobody;
+
+    impl Reloads for Nobody {
+        async fn ask(&mut self, _: Duration) -> Asked {
+            Asked::Done
+        }
+
+        async fn main(&self) -> Option<u32> {
+            None
+        }
+
+        fn answered(&mut self, _: Option<u32>, _: u32) {}
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_demo_and_prove_tell_the_same_of_one_load_and_so_does_the_server() {
+        let served = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&served);
+        let count = from_fn(move |request: Request, next: Next| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            next.run(request)
+        });
+        let router = crate::commands::web::router(1).layer(count);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let (reloads, duration) = (3, Duration::from_secs(3));
+        let plan = plan(&Options { reloads, duration, seed: 7, systemd: false, json: true }, address);
+        let progress = Progress::new(&plan);
+        let unknown = Server { family: Family::Unknown, teller: Teller::Body, notes: Vec::new() };
+        let run = Run::start(&plan, unknown, &progress).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let answered = |kind| run.stats().summary().counts.get(&kind).map_or(0, |count| count.answered);
+        while CLIENTS.iter().any(|(kind, _)| answered(*kind) < 4) {
+            assert!(Instant::now() < deadline, "{:?}", run.stats().summary());
+            run.wait(Instant::now() + Duration::from_millis(50)).await;
+        }
+        let record = run.end(&Nobody).await;
+        server.abort();
+
+        let measured = assemble(&plan, "never".to_owned(), record, Ok(Vec::new()));
+        let proved: Value = serde_json::from_str(&json(&measured)).unwrap();
+        let told = figures(&measured, Look::plain(80));
+        let demo = Report::new("nobody".to_owned(), measured, Vec::new(), None);
+        let shown: Value = serde_json::from_str(&demo.json()).unwrap();
+        let keys: Vec<_> = proved.as_object().unwrap().keys().collect();
+        assert!(keys.len() > 10 && keys.iter().all(|key| shown[*key] == proved[*key]), "{keys:?}");
+        let text = demo.text(Look::plain(80));
+        assert!(text.starts_with(&told) && text.ends_with("No client noticed a reload."), "{text}");
+        let total = &proved["total"];
+        assert_eq!((&total["answered"], &total["lost"]), (&total["sent"], &0.into()), "{}", proved["losses"]);
+        assert_eq!(total["answered"], served.load(Ordering::SeqCst));
+        for width in [40, 60, 80, 120, 200] {
+            let text = demo.text(Look::plain(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+        }
+    }
 }

@@ -65,13 +65,6 @@ impl Supervisor {
         }
     }
 
-    pub(super) async fn main(&self) -> Option<u32> {
-        match self {
-            Self::BuiltIn(manager, _) => Some(manager.unit().main),
-            Self::Systemd(systemd) => systemd.main().await,
-        }
-    }
-
     /// The processes of the service.
     pub(super) async fn family(&self) -> Result<Family, Failure> {
         match self {

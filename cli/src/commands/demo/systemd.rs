@@ -1,5 +1,5 @@
-//! The same demo through a real systemd: transient files for a socket and a service, as root of the system's manager, else of
-//! the user's own.
+//! The same demo through a real systemd: transient files for a socket and a service, as root of the
+//! system's manager, else of the user's own.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -46,7 +46,8 @@ impl Systemd {
     pub(super) async fn start(program: &Path, arguments: &[OsString]) -> Result<Self, Failure> {
         let (user, directory) = choose_manager()?;
         let version = version(user).await?;
-        // systemd takes no port 0. Another process may take this one in between; then the start fails and says so.
+        // systemd takes no port 0. Another process may take this one in between; then the start
+        // fails and says so.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = address.map_err(|e| Failure::cannot_run(format!("no free port on 127.0.0.1: {e}")))?;
         let units = Units { directory, name: format!("handover-demo-{}", std::process::id()) };
@@ -81,8 +82,9 @@ impl Systemd {
         Ok(settled.map(|unit| unit.main))
     }
 
-    /// With `notify-reload`, `systemctl reload` returns when the reload has ended. With a bare kill it may return before the
-    /// service has even said `RELOADING=1`, so the end is read from the unit: its main process or its status text is a new one.
+    /// With `notify-reload`, `systemctl reload` returns when the reload has ended. With a bare kill
+    /// it may return before the service has even said `RELOADING=1`, so the end is read from the
+    /// unit: its main process or its status text is a new one.
     pub(super) async fn reload(&self, limit: Duration) -> Result<Option<Reloaded>, Failure> {
         let before = self.show().await?;
         let clock = monotonic();
@@ -110,8 +112,8 @@ impl Systemd {
         let whom = if self.version >= 252 { "--kill-whom=main" } else { "--kill-who=main" };
         let at = Instant::now();
         self.call(&["kill", "-s", "KILL", whom, &self.units.file("service")]).await?;
-        // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while the others still hold
-        // the sockets.
+        // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while
+        // the others still hold the sockets.
         while stat(pid).is_some() {
             if at.elapsed() > limit {
                 return Ok(None);
@@ -141,10 +143,6 @@ impl Systemd {
             problems.push(failure.to_string());
         }
         problems
-    }
-
-    pub(super) async fn main(&self) -> Option<u32> {
-        self.show().await.ok().map(|unit| unit.main).filter(|pid| *pid != 0)
     }
 
     pub(super) async fn family(&self) -> Result<Family, Failure> {

@@ -18,7 +18,8 @@ use handover_load::{Cause, Finished, Flow, Kind, Loss, Percentiles, Stats, Step,
 /// Generations with a line of their own; those that answered least are one line, "others".
 const MOST_GENERATIONS: usize = 2048;
 
-/// `how` the server was told to reload. `journal` has one row for each reload, or says why it has none.
+/// `how` the server was told to reload. `journal` has one row for each reload, or says why it has
+/// none.
 pub(crate) fn assemble(
     plan: &Plan,
     how: String,

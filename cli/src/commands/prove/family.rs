@@ -19,9 +19,9 @@ pub(crate) enum Family {
     Unknown,
 }
 
-/// A process, its descendants, and those that its parent started from the same program: a generation may be a child of the one before, or
-/// of the service manager. One whose parent has ended before anybody looked is known by its program and by who takes in orphans: an
-/// ancestor.
+/// A process, its descendants, and those that its parent started from the same program: a
+/// generation may be a child of the one before, or of the service manager. One whose parent has
+/// ended before anybody looked is known by its program and by who takes in orphans: an ancestor.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     members: BTreeSet<u32>,
@@ -42,8 +42,8 @@ impl Family {
         found.filter(|_| !path.is_empty()).map_or(Self::Unknown, Self::Cgroup)
     }
 
-    /// The processes of the server that this one is of: those that come from it, or from who supervises it. A supervisor is known by
-    /// its holding a socket on which the server `listens`.
+    /// The processes of the server that this one is of: those that come from it, or from who
+    /// supervises it. A supervisor is known by its holding a socket on which the server `listens`.
     pub(crate) fn around(pid: u32, listens: &[u64]) -> Self {
         let own: BTreeSet<u32> = ancestors(std::process::id()).collect();
         let above = ancestors(pid).take_while(|pid| !own.contains(pid));
@@ -65,7 +65,8 @@ impl Family {
         };
         // Ancestors first: whoever is not of the family by then is looked at once only.
         tree.look();
-        // Who comes later may be an orphan of it; who was there before may be of another service of that program.
+        // Who comes later may be an orphan of it; who was there before may be of another service of
+        // that program.
         tree.parents = ancestors;
         Self::Tree(tree)
     }
@@ -100,7 +101,8 @@ impl Tree {
         self.others.retain(|pid| alive.contains(pid));
         let mut new: BTreeSet<u32> =
             alive.into_iter().filter(|pid| !self.members.contains(pid) && !self.others.contains(pid)).collect();
-        // A child may have a lower pid than its parent, once they wrap around: until nothing changes.
+        // A child may have a lower pid than its parent, once they wrap around: until nothing
+        // changes.
         loop {
             let (members, rest): (BTreeSet<u32>, _) = new.iter().copied().partition(|pid| self.belongs(*pid));
             if members.is_empty() {

@@ -1,4 +1,5 @@
-//! `handover prove`: a server under load is reloaded, and its clients are asked what they lost. The demo is made of the same parts.
+//! `handover prove`: a server under load is reloaded, and its clients are asked what they lost. The
+//! demo is made of the same parts.
 
 mod assemble;
 mod family;

@@ -1,4 +1,5 @@
-//! A client on a thread of its own that connects anew again and again: it sees when the new process answers first.
+//! A client on a thread of its own that connects anew again and again: it sees when the new process
+//! answers first.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,11 @@ use super::who::peer;
 use handover::supervise::proc::{Diag, holds, stat};
 use handover_load::{Probe, Waits};
 
-/// So many answers of the new one in a row, and nobody looks any more who answers until the next reload.
+/// So many answers of the new one in a row, and nobody looks any more who answers until the next
+/// reload.
 const SETTLED: u32 = 200;
-/// After a failed probe: a refusal comes back at once, and a server that is away is not helped by a storm.
+/// After a failed probe: a refusal comes back at once, and a server that is away is not helped by a
+/// storm.
 const AFTER_LOSS: Duration = Duration::from_micros(200);
 
 /// How it is known who answered.
@@ -53,7 +56,8 @@ pub(crate) struct Seen {
     pub(crate) longest_gap: Duration,
     /// In as much time before.
     pub(crate) gap_before: Duration,
-    /// The longest time from the beginning of one probe to that of the next, up to the first answer of a new one.
+    /// The longest time from the beginning of one probe to that of the next, up to the first answer
+    /// of a new one.
     pub(crate) resolution: Duration,
     /// The window is over.
     pub(crate) over: bool,
@@ -254,7 +258,8 @@ impl Probing {
 }
 
 impl Window {
-    /// `answers`: all lately, the last one last. One or two may have come since it began, before the prober knew of it.
+    /// `answers`: all lately, the last one last. One or two may have come since it began, before
+    /// the prober knew of it.
     fn open(begin: Begin, answers: &[Answer], time: Duration) -> Self {
         let (earlier, since) = answers.split_at(answers.partition_point(|answer| answer.at <= begin.at));
         let gaps = earlier.iter().filter(|answer| begin.at - answer.at <= time).map(|answer| answer.gap);
@@ -287,11 +292,13 @@ impl Window {
     }
 }
 
-/// The new ones hold few connections, so they are asked first; then who answered before; then all others.
+/// The new ones hold few connections, so they are asked first; then who answered before; then all
+/// others.
 fn holder(family: &mut Family, inode: u64, old: Option<&BTreeSet<u32>>, before: Option<u32>) -> Option<u32> {
     let members = family.members();
     let is_new = |pid: &u32| old.is_some_and(|old| !old.contains(pid));
-    // Between fork and exec a next generation has copies of all that the old one holds, and answers nothing.
+    // Between fork and exec a next generation has copies of all that the old one holds, and answers
+    // nothing.
     let is_copy = |pid| stat(pid).is_none_or(|one| one.forked) && before.is_some_and(|before| holds(before, inode));
     if let Some(pid) = members.iter().copied().filter(is_new).find(|pid| holds(*pid, inode) && !is_copy(*pid)) {
         return Some(pid);

@@ -1,4 +1,5 @@
-//! The result, as `--json` has it. The shape is an interface: fields are added, none is changed or taken away while `format` is 1.
+//! The result, as `--json` has it. The shape is an interface: fields are added, none is changed or
+//! taken away while `format` is 1.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -66,8 +67,12 @@ pub(crate) struct KindRow {
     pub(crate) lost_by: BTreeMap<&'static str, u64>,
     pub(crate) closes_announced: u64,
     pub(crate) closes_unannounced: u64,
-    /// From the beginning of a request, connecting included, to the end of its answer, but for the time that it takes by its nature.
+    /// From the beginning of a request, connecting included, to the end of its answer, but for the
+    /// time that it takes by its nature.
     pub(crate) wait_ms: Option<Times>,
+    /// The longest of those that met a kill, which are not among the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wait_over_kill_ms: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -123,7 +128,8 @@ pub(crate) struct ReloadRow {
     /// How long the command took that asked for it; a signal takes none.
     pub(crate) asked_ms: f64,
     pub(crate) failed: Option<String>,
-    /// From asking for the reload to the first whole answer of a new process to the prober. None was seen: null.
+    /// From asking for the reload to the first whole answer of a new process to the prober. None
+    /// was seen: null.
     pub(crate) first_new_ms: Option<f64>,
     /// To the last answer of an old one on a new connection; below 0: it came before.
     pub(crate) last_old_ms: Option<f64>,
@@ -200,6 +206,7 @@ impl KindRow {
             closes_announced: count.announced,
             closes_unannounced: count.idle_closed,
             wait_ms: None,
+            wait_over_kill_ms: (!count.longest_over_kill.is_zero()).then(|| ms(count.longest_over_kill)),
         }
     }
 }

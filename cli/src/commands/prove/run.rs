@@ -105,7 +105,8 @@ impl<'a> Run<'a> {
         self.until(limit, || self.prober.last().1 == Some(pid)).await
     }
 
-    /// Asks for a reload at that time, or as soon after as the windows do not overlap, and watches it.
+    /// Asks for a reload at that time, or as soon after as the windows do not overlap, and watches
+    /// it.
     pub(crate) async fn reload(&mut self, at: Instant, server: &mut impl Reloads) {
         let at = at.max(Instant::now() + self.plan.window);
         self.wait(at - self.plan.window).await;
@@ -174,7 +175,8 @@ impl<'a> Run<'a> {
         Watched { number, at, wall, took, asked, seen, unseen, before, after }
     }
 
-    /// Until the window is over and somebody new has answered, unless nobody is to be waited for. `asked`: whether asking has failed.
+    /// Until the window is over and somebody new has answered, unless nobody is to be waited for.
+    /// `asked`: whether asking has failed.
     async fn look(&self, at: Instant, old: &BTreeSet<u32>, asked: &OnceCell<bool>) -> (Seen, Held, Option<Unseen>) {
         let (mut after, mut is_quiet, mut looked) = (None, false, false);
         loop {
@@ -212,7 +214,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether all that is there was there before. Where something else tells who answers, a process need not be a new one.
+    /// Whether all that is there was there before. Where something else tells who answers, a
+    /// process need not be a new one.
     fn nobody_new(&self, old: &BTreeSet<u32>) -> bool {
         self.server.teller == Teller::Process && self.server.family.clone().members().is_subset(old)
     }

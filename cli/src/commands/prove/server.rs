@@ -1,4 +1,5 @@
-//! Before the load: the server answers, the paths are right, and it is known whose processes to look at.
+//! Before the load: the server answers, the paths are right, and it is known whose processes to
+//! look at.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

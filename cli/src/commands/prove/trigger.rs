@@ -135,7 +135,8 @@ impl Reloads for Trigger {
 async fn run(mut command: Command, limit: Duration) -> Result<(), String> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let name = command.as_std().get_program().to_string_lossy().into_owned();
-    // What a service that it starts in the background writes is nobody's: only the command itself is waited for.
+    // What a service that it starts in the background writes is nobody's: only the command itself
+    // is waited for.
     let mut child = command.spawn().map_err(|e| format!("{name} cannot be run: {e}"))?;
     let stderr = child.stderr.take();
     let said = tokio::spawn(first_words(stderr));

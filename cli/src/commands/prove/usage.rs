@@ -16,7 +16,8 @@ use super::family::Family;
 const EVERY: Duration = Duration::from_millis(10);
 /// Between two points of the plots.
 const POINT: Duration = Duration::from_millis(100);
-/// The kernel walks all pages for PSS and the server waits meanwhile: of more than that it is not asked.
+/// The kernel walks all pages for PSS and the server waits meanwhile: of more than that it is not
+/// asked.
 const PSS_LIMIT: u64 = 256 << 20;
 
 /// Sums over processes.
@@ -88,7 +89,8 @@ impl Drop for Sampler {
     }
 }
 
-/// Proportional set sizes: shared pages count once in all. `None`: not to be had, or it would stall the server.
+/// Proportional set sizes: shared pages count once in all. `None`: not to be had, or it would stall
+/// the server.
 pub(crate) fn pss(family: &mut Family) -> Option<u64> {
     let members = family.members();
     let rss: u64 = members.iter().filter_map(|pid| usage(*pid)).map(|usage| usage.rss).sum();

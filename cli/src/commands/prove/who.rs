@@ -1,4 +1,5 @@
-//! Which process has the other end of a connection: the kernel is asked for the socket, and `/proc` for who holds it.
+//! Which process has the other end of a connection: the kernel is asked for the socket, and `/proc`
+//! for who holds it.
 
 use std::fs;
 use std::io;
