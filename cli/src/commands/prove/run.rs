@@ -61,7 +61,7 @@ impl<'a> Run<'a> {
             window: plan.window,
             every: plan.probe_every,
         };
-        let cannot = |e| Failure::usage(format!("a thread cannot be started: {e}"));
+        let cannot = |e| Failure::cannot_run(format!("a thread cannot be started: {e}"));
         let prober = Prober::start(config).map_err(cannot)?;
         let sampler = Sampler::start(server.family.clone()).map_err(cannot)?;
         let mut run = Self {
@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
             (true, _) => "nothing in its answers tells who gave them",
             (false, _) => "it got none",
         };
-        Err(Failure::usage(format!("no answer to the prober that tells who gave it, within {limit:?}: {why}")))
+        Err(Failure::failed(format!("no answer to the prober that tells who gave it, within {limit:?}: {why}")))
     }
 
     async fn until(&self, limit: Duration, is: impl Fn() -> bool) -> bool {
@@ -273,7 +273,7 @@ async fn warm_up(plan: &Plan, stats: &Stats, progress: &Progress) -> Result<(), 
         let Some((kind, answered, wanted)) = missing else { return Ok(()) };
         if begun.elapsed() > limit {
             let why = summary.lost.values().next().map(|(_, example)| format!(": {}", crate::safe::terminal(example)));
-            return Err(Failure::usage(format!(
+            return Err(Failure::failed(format!(
                 "{kind}: {answered} of {wanted} first requests were answered within {limit:?}{}",
                 why.unwrap_or_default()
             )));
