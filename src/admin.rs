@@ -40,9 +40,10 @@ use bytes::Bytes;
 use http_body::Frame;
 use serde_json::{Value, json};
 
+use crate::control::{self, RELOAD_FAILED, Reply, Wish, perform};
 use crate::error::{Error, Kind, Result};
 use crate::http::{ConnectionInfo, HttpOptions, HyperService, Peer, serve};
-use crate::service::{Handle, Reloaded, Service};
+use crate::service::{Handle, Service};
 use crate::systemd::activation::Listener;
 
 /// The shortest token that is one.
@@ -110,13 +111,8 @@ impl AdminOptions {
             return Err((StatusCode::FORBIDDEN, "not for browsers".into()));
         }
         match peer {
-            Some(Peer::Unix { uid: Some(uid), .. }) => {
-                let own = nix::unistd::geteuid().as_raw();
-                if uid == 0 || uid == own || self.uids.contains(&uid) {
-                    return Ok(());
-                }
-                Err((StatusCode::FORBIDDEN, format!("uid {uid} may not; uid {own} and root may")))
-            }
+            Some(Peer::Unix { uid: Some(uid), .. }) if self.uids.contains(&uid) => Ok(()),
+            Some(peer @ Peer::Unix { .. }) => control::lets_in(&peer).map_err(|why| (StatusCode::FORBIDDEN, why)),
             Some(Peer::Tcp(_)) if self.token.is_none() && self.open => Ok(()),
             Some(Peer::Tcp(_)) => {
                 let given = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
@@ -166,41 +162,26 @@ async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions
         tracing::warn!(?peer, "admin: {} refused: {why}", request.uri().path());
         return reply(status, &json!({ "error": why }));
     }
-    let over = |error: &Error| reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() }));
-    let allowed = match (request.uri().path(), request.method()) {
-        ("/status", &Method::GET | &Method::HEAD) => {
-            return match handle.status().await {
-                Ok(status) => reply(StatusCode::OK, &serde_json::to_value(status).unwrap_or_default()),
-                Err(error) => over(&error),
-            };
-        }
-        ("/reload", &Method::POST) => return reload(handle).await,
-        ("/stop" | "/drain", &Method::POST) => {
-            return match handle.stop() {
-                Ok(()) => reply(StatusCode::ACCEPTED, &json!({ "outcome": "stopping" })),
-                Err(error) => over(&error),
-            };
-        }
-        ("/status", _) => "GET",
-        ("/reload" | "/stop" | "/drain", _) => "POST",
+    let (wish, method) = match request.uri().path() {
+        "/status" => (Wish::Status, Method::GET),
+        "/reload" => (Wish::Reload, Method::POST),
+        "/stop" | "/drain" => (Wish::Drain, Method::POST),
         _ => return reply(StatusCode::NOT_FOUND, &json!({ "error": "there are /status, /reload, /stop and /drain" })),
     };
-    let mut refused = reply(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": format!("only {allowed}") }));
-    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    refused
-}
-
-async fn reload(handle: &Handle) -> Response<Text> {
-    match handle.reload().await {
-        Ok(Reloaded::HandedOver { generation, pid }) => {
-            reply(StatusCode::OK, &json!({ "outcome": "handed over", "generation": generation, "pid": pid }))
-        }
-        Ok(Reloaded::InPlace) => reply(StatusCode::OK, &json!({ "outcome": "in place" })),
-        Ok(Reloaded::PassedOn) => reply(StatusCode::OK, &json!({ "outcome": "passed on to the next generation" })),
-        Err(error) if error.is_generation() => {
-            reply(StatusCode::CONFLICT, &json!({ "outcome": "rolled back", "error": error.to_string() }))
-        }
-        Err(error) => reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": error.to_string() })),
+    if *request.method() != method && (method, request.method()) != (Method::GET, &Method::HEAD) {
+        let allowed = if wish == Wish::Status { "GET" } else { "POST" };
+        let mut refused = reply(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": format!("only {allowed}") }));
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        return refused;
+    }
+    let Reply { error, parameters, .. } = perform(handle, wish).await;
+    let reason = &parameters["reason"];
+    match (error.as_deref(), wish) {
+        (None, Wish::Status) => reply(StatusCode::OK, &parameters["status"]),
+        (None, Wish::Reload) => reply(StatusCode::OK, &parameters),
+        (None, Wish::Drain) => reply(StatusCode::ACCEPTED, &json!({ "outcome": "stopping" })),
+        (Some(RELOAD_FAILED), _) => reply(StatusCode::CONFLICT, &json!({ "outcome": "rolled_back", "error": reason })),
+        (Some(_), _) => reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": reason })),
     }
 }
 

@@ -8,11 +8,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod commands;
 mod failure;
 mod out;
-mod progress;
 mod safe;
 mod signals;
 mod systemctl;
 mod target;
+mod terminal;
 
 use commands::{
     check, completions, demo, init, manual, prove, reload, run as run_command, status, timeline, upgrade, web,

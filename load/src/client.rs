@@ -1,77 +1,19 @@
 //! One client: connects when it must, sends, verifies the answer, counts. It never repeats a
 //! request.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::expect::Expect;
-use super::http1::{self, Broken, Idle, Response, broken};
-use super::http2;
-use super::stats::{Cause, Kind, Loss, Stats};
+use super::ask::Ask;
+use super::connection::{Answer, Connection};
+use super::http1;
+use super::kind::{Cause, Kind};
+use super::message::{Broken, Idle, broken};
+use super::stats::{Loss, Stats};
 use super::target::Target;
-use super::until::Signals;
 
 /// A client that lost a request does not storm the service.
 const AFTER_LOSS: Duration = Duration::from_millis(10);
-
-/// A request and what its answer must be.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    pub(super) method: &'static str,
-    pub(super) path: String,
-    /// The body in the pieces in which it is written; none: the request has no body.
-    pub(super) body: Vec<Vec<u8>>,
-    /// The wait before each piece of the body.
-    pub(super) pause: Duration,
-    /// Where the head is written in two pieces, at this part of its length in thousandths, and what
-    /// comes between.
-    pub(super) split: Option<(usize, Hold)>,
-    pub(super) expect: Expect,
-    /// The time that the server takes for it by its nature.
-    pub(super) takes: Duration,
-    /// Whether the client says that it closes afterwards.
-    pub(super) close: bool,
-}
-
-/// A wait of the client's own.
-#[derive(Debug, Clone)]
-pub(super) enum Hold {
-    For(Duration),
-    /// Until so long after the next reload begins; if none does, until `most`.
-    Reload {
-        after: Duration,
-        most: Duration,
-        signals: Signals,
-    },
-}
-
-impl Hold {
-    pub(super) async fn wait(&self) {
-        match self {
-            Self::For(time) => tokio::time::sleep(*time).await,
-            Self::Reload { after, most, signals } => signals.clone().reload(*after, *most).await,
-        }
-    }
-
-    fn most(&self) -> Duration {
-        match self {
-            Self::For(time) => *time,
-            Self::Reload { most, after, .. } => *most + *after,
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) enum Connection {
-    One(Box<http1::Connection>),
-    Two(http2::Connection),
-}
-
-/// How one exchange ended, if it was not lost.
-enum Done {
-    Answered(Response),
-    HandedBack,
-}
 
 #[derive(Debug)]
 pub struct Client {
@@ -126,8 +68,8 @@ impl Client {
     }
 
     pub(super) fn disconnect(&mut self) {
-        if let Some(Connection::One(one)) = self.connection.take() {
-            one.end();
+        if let Some(connection) = self.connection.take() {
+            connection.end();
         }
     }
 
@@ -148,15 +90,15 @@ impl Client {
         };
         let sent = Instant::now();
         let mut held = Duration::ZERO;
-        let outcome = self.exchange(&mut connection, &ask, &mut held).await;
-        match outcome {
-            Ok((Done::Answered(response), generation)) => {
-                let by = self.stats.tag(generation.or(response.generation));
+        match self.exchange(&mut connection, &ask, &mut held).await {
+            Ok(Some(Answer { response, generation })) => {
+                let by = self.stats.tag(generation);
                 self.stats.answered(self.kind, begun, ask.takes + held, by);
-                self.keep(connection, by, response.close, ask.close);
+                connection.is_served_by(by);
+                self.keep(connection, response.close, ask.close);
                 by
             }
-            Ok((Done::HandedBack, _)) => {
+            Ok(None) => {
                 self.stats.handed_back(self.kind);
                 self.stats.announced(self.kind);
                 None
@@ -257,40 +199,19 @@ impl Client {
     }
 
     async fn open(&self) -> Result<Connection, Broken> {
-        Ok(if self.target.http2 {
-            Connection::Two(http2::Connection::open(&self.target, self.limit).await?)
-        } else {
-            Connection::One(Box::new(http1::Connection::open(&self.target, self.limit).await?))
-        })
+        Connection::open(&self.target, self.limit).await
     }
 
-    /// How it ended, and who says to have answered.
     async fn exchange(
         &self,
         connection: &mut Connection,
         ask: &Ask,
         held: &mut Duration,
-    ) -> Result<(Done, Option<String>), Broken> {
+    ) -> Result<Option<Answer>, Broken> {
         let pieces = u32::try_from(ask.body.len()).unwrap_or(u32::MAX);
         let holds = ask.split.as_ref().map_or(Duration::ZERO, |(_, hold)| hold.most());
         let limit = (ask.takes + self.limit + holds).saturating_add(ask.pause.saturating_mul(pieces));
-        let answer = async {
-            match connection {
-                Connection::One(one) => {
-                    let response = one.exchange(ask, &self.target.host, held).await?;
-                    let generation = ask.expect.check(&response)?;
-                    one.nothing_more()?;
-                    Ok((Done::Answered(response), generation))
-                }
-                Connection::Two(two) => match two.exchange(ask, &self.target, held).await? {
-                    None => Ok((Done::HandedBack, None)),
-                    Some(response) => {
-                        let generation = ask.expect.check(&response)?;
-                        Ok((Done::Answered(response), generation))
-                    }
-                },
-            }
-        };
+        let answer = connection.exchange(ask, &self.target, held);
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(self.late(limit)))
     }
 
@@ -298,11 +219,7 @@ impl Client {
         broken(Cause::Timeout, format!("nothing complete within {limit:?}"))
     }
 
-    fn keep(&mut self, mut connection: Connection, by: Option<u32>, announced: bool, ours: bool) {
-        match &mut connection {
-            Connection::One(one) => one.served_by = by.or(one.served_by),
-            Connection::Two(two) => two.served_by = by.or(two.served_by),
-        }
+    fn keep(&mut self, connection: Connection, announced: bool, ours: bool) {
         match connection {
             connection if !announced && !ours => self.connection = Some(connection),
             Connection::One(one) => {
@@ -321,19 +238,14 @@ impl Client {
     }
 
     fn lost_now(&self, broken: Broken, connection: Option<&Connection>, sent: Option<Instant>) {
-        let (connected, served_by) = match connection {
-            None => (None, None),
-            Some(Connection::One(one)) => (Some(one.opened), one.served_by),
-            Some(Connection::Two(two)) => (Some(two.opened), two.served_by),
-        };
         self.stats.lost(Loss {
             kind: self.kind,
             cause: broken.cause,
             detail: broken.detail,
-            connected,
+            connected: connection.map(Connection::opened),
             sent,
             failed: Instant::now(),
-            served_by,
+            served_by: connection.and_then(Connection::served_by),
         });
     }
 }
@@ -344,53 +256,5 @@ impl Connection {
             Self::One(one) => Some(one),
             Self::Two(_) => None,
         }
-    }
-}
-
-impl Ask {
-    pub fn get(path: &str, expect: Expect) -> Self {
-        Self {
-            method: "GET",
-            path: path.to_owned(),
-            body: Vec::new(),
-            pause: Duration::ZERO,
-            split: None,
-            expect,
-            takes: Duration::ZERO,
-            close: false,
-        }
-    }
-
-    /// A body in one piece, and its echo.
-    pub fn upload(path: &str, body: Vec<u8>, first: &Arc<OnceLock<Vec<u8>>>) -> Self {
-        let expect = Expect::Echo { body: body.as_slice().into(), first: Arc::clone(first) };
-        Self { method: "POST", body: vec![body], ..Self::get(path, expect) }
-    }
-
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    pub fn taking(mut self, time: Duration) -> Self {
-        self.takes = time;
-        self
-    }
-
-    pub fn closing(mut self) -> Self {
-        self.close = true;
-        self
-    }
-
-    /// As HTTP/1 has it.
-    pub(super) fn head(&self, host: &str) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.path);
-        if !self.body.is_empty() {
-            let length: usize = self.body.iter().map(Vec::len).sum();
-            head += &format!("Content-Length: {length}\r\n");
-        }
-        if self.close {
-            head += "Connection: close\r\n";
-        }
-        (head + "\r\n").into_bytes()
     }
 }

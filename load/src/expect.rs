@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-use super::http1::{Broken, Response, broken};
-use super::stats::Cause;
+use super::kind::Cause;
+use super::message::{Broken, Response, broken};
 
 #[derive(Debug, Clone)]
 pub enum Expect {

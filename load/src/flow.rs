@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::stats::Kind;
+use super::kind::Kind;
 
 /// Three digits: 0.1 %.
 const DIGITS: u8 = 3;
@@ -153,11 +153,16 @@ impl Flow {
         self.parts.extend(older.and_then(Part::finish));
     }
 
-    pub(super) fn answered(&mut self, kind: Kind, by: Option<u32>, begun: Instant, wait: Duration) {
+    /// `wait` is `None` where it tells nothing of reloads, because it met a kill.
+    pub(super) fn answered(&mut self, kind: Kind, by: Option<u32>, begun: Instant, wait: Option<Duration>) {
         if kind != Kind::Probe {
             self.part.answered += 1;
         }
+        let (step, waits) = self.now();
+        *step.answered.entry(by.unwrap_or(0)).or_default() += 1;
+        let Some(wait) = wait else { return };
         if kind.tells_latency() {
+            waits.record(wait);
             self.part.waits.record(wait);
             // A request that was stuck over the end of the window is one of its own.
             if let Some(before) =
@@ -170,11 +175,6 @@ impl Flow {
             }
         }
         self.kinds.entry(kind).or_default().record(wait);
-        let (step, waits) = self.now();
-        *step.answered.entry(by.unwrap_or(0)).or_default() += 1;
-        if kind.tells_latency() {
-            waits.record(wait);
-        }
     }
 
     pub(super) fn lost(&mut self) {
@@ -214,14 +214,14 @@ mod tests {
         let mut flow = Flow::new(Duration::from_secs(60));
         let ms = Duration::from_millis;
         flow.turn(When::Before(1));
-        flow.answered(Kind::KeepAlive, Some(1), Instant::now(), ms(1));
+        flow.answered(Kind::KeepAlive, Some(1), Instant::now(), Some(ms(1)));
         flow.turn(When::Within(1));
         let begun = Instant::now();
-        flow.answered(Kind::KeepAlive, Some(2), begun, ms(2));
-        flow.answered(Kind::Probe, Some(2), begun, ms(2));
+        flow.answered(Kind::KeepAlive, Some(2), begun, Some(ms(2)));
+        flow.answered(Kind::Probe, Some(2), begun, Some(ms(2)));
         flow.turn(When::Quiet);
-        flow.answered(Kind::KeepAlive, Some(2), begun, ms(3000));
-        flow.answered(Kind::KeepAlive, Some(2), Instant::now(), ms(1));
+        flow.answered(Kind::KeepAlive, Some(2), begun, Some(ms(3000)));
+        flow.answered(Kind::KeepAlive, Some(2), Instant::now(), Some(ms(1)));
         flow.finish();
         let [before, within] = flow.parts[..] else { panic!("{:?}", flow.parts) };
         assert_eq!((before.when, before.answered, before.waits.max), (When::Before(1), 1, ms(1)));

@@ -10,46 +10,13 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::client::Ask;
-use super::stats::Cause;
+use super::ask::Ask;
+use super::kind::Cause;
+use super::message::{Broken, Idle, MAX_BODY, Response, broken};
 use super::target::{Stream, Target};
 
 /// The longest head and the longest line of chunked framing that is read.
 const MAX_HEAD: usize = 16 * 1024;
-/// The longest body that is read: it is kept whole, to be compared.
-pub(super) const MAX_BODY: usize = 64 * 1024 * 1024;
-
-/// A request that got no proper answer, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Broken {
-    pub(super) cause: Cause,
-    pub(super) detail: String,
-}
-
-pub(super) fn broken(cause: Cause, detail: impl Into<String>) -> Broken {
-    Broken { cause, detail: detail.into() }
-}
-
-#[derive(Debug)]
-pub(super) struct Response {
-    pub(super) status: u16,
-    /// The server announced that it closes the connection after this response.
-    pub(super) close: bool,
-    pub(super) body: Vec<u8>,
-    /// What the header that names the generation says.
-    pub(super) generation: Option<String>,
-}
-
-/// What an idle connection did while the client had nothing to say.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Idle {
-    Open,
-    Closed,
-    /// Closed, or about to be, as HTTP/2 announces it.
-    Announced,
-    /// Bytes that nobody asked for.
-    Spoke,
-}
 
 #[derive(Debug)]
 pub(super) struct Connection {

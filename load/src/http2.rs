@@ -14,9 +14,10 @@ use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 use tokio::task::JoinHandle;
 
-use super::client::Ask;
-use super::http1::{Broken, Idle, MAX_BODY, Response, broken, connect};
-use super::stats::Cause;
+use super::ask::Ask;
+use super::http1::connect;
+use super::kind::Cause;
+use super::message::{Broken, Idle, MAX_BODY, Response, broken};
 use super::target::Target;
 
 /// Larger than any answer that is kept whole needs, so that no stream waits for another one's

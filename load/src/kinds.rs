@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::client::{Ask, Client, Hold};
+use super::ask::{Ask, Hold};
+use super::client::Client;
 use super::expect::Expect;
+use super::kind::Kind;
 use super::plan::Plan;
 use super::random::Random;
-use super::stats::{Kind, Stats};
+use super::stats::Stats;
 use super::target::Target;
 use super::until::Signals;
 use super::websocket::WebSocket;

@@ -6,12 +6,16 @@
 //! repeated.
 #![expect(missing_docs, reason = "made for the tool and the scenarios; it promises nothing to others")]
 
+mod ask;
 mod client;
+mod connection;
 mod expect;
 mod flow;
 mod http1;
 mod http2;
+mod kind;
 mod kinds;
+mod message;
 mod plan;
 mod probe;
 mod random;
@@ -20,14 +24,16 @@ mod target;
 pub mod until;
 mod websocket;
 
-pub use client::{Ask, Client};
+pub use ask::Ask;
+pub use client::Client;
 pub use expect::{Expect, Template};
 pub use flow::{Finished, Flow, Percentiles, Step, Waits, When};
+pub use kind::{Cause, Kind};
 pub use kinds::start;
 pub use plan::{Download, Plan};
 pub use probe::Probe;
 pub use random::Random;
-pub use stats::{Cause, Count, Kill, Kind, Loss, Stats, Summary};
+pub use stats::{Count, Kill, Loss, Stats, Summary};
 pub use target::{Address, Stream, Target, Tls};
 pub use until::Conductor;
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::{Ask, Connection};
+use super::ask::Ask;
+use super::connection::Connection;
 use super::expect::Expect;
-use super::http1::{self, Broken, broken};
-use super::http2;
-use super::stats::{Cause, Kind, Loss, Stats};
+use super::kind::{Cause, Kind};
+use super::message::{Broken, broken};
+use super::stats::{Loss, Stats};
 use super::target::{Stream, Target};
 
 #[derive(Debug)]
@@ -24,18 +25,13 @@ pub struct Probe {
 pub struct Answered(Connection);
 
 impl Answered {
-    /// HTTP/2 keeps its stream to itself.
+    /// The connection's own end. HTTP/2 keeps its stream to itself.
     pub fn stream(&self) -> Option<&Stream> {
-        match &self.0 {
-            Connection::One(one) => Some(one.stream()),
-            Connection::Two(_) => None,
-        }
+        self.0.stream()
     }
 
     pub fn end(self) {
-        if let Connection::One(one) = self.0 {
-            one.end();
-        }
+        self.0.end();
     }
 }
 
@@ -44,46 +40,34 @@ impl Probe {
     /// is counted by [`Probe::answered`].
     pub async fn ask(&self) -> Result<(Answered, Option<u32>), ()> {
         self.stats.sent(Kind::Probe);
-        let begun = Instant::now();
-        match tokio::time::timeout(self.limit, self.exchange()).await {
-            Ok(Ok((connection, generation))) => Ok((Answered(connection), self.stats.tag(generation))),
-            Ok(Err(broken)) => self.lost(begun, broken),
-            Err(_) => self.lost(begun, broken(Cause::Timeout, format!("nothing complete within {:?}", self.limit))),
-        }
+        let (begun, mut connected) = (Instant::now(), None);
+        let broken = match tokio::time::timeout(self.limit, self.exchange(&mut connected)).await {
+            Ok(Ok((connection, generation))) => return Ok((Answered(connection), self.stats.tag(generation))),
+            Ok(Err(broken)) => broken,
+            Err(_) => broken(Cause::Timeout, format!("nothing complete within {:?}", self.limit)),
+        };
+        self.stats.lost(Loss {
+            kind: Kind::Probe,
+            cause: broken.cause,
+            detail: broken.detail,
+            connected,
+            sent: Some(connected.unwrap_or(begun)),
+            failed: Instant::now(),
+            served_by: None,
+        });
+        Err(())
     }
 
     pub fn answered(&self, begun: Instant, by: Option<u32>) {
         self.stats.answered(Kind::Probe, begun, Duration::ZERO, by);
     }
 
-    async fn exchange(&self) -> Result<(Connection, Option<String>), Broken> {
+    async fn exchange(&self, connected: &mut Option<Instant>) -> Result<(Connection, Option<String>), Broken> {
         let ask = Ask::get(&self.path, self.expect.clone());
-        let mut held = Duration::ZERO;
-        if self.target.http2 {
-            let mut two = http2::Connection::open(&self.target, self.limit).await?;
-            let response = two.exchange(&ask, &self.target, &mut held).await?;
-            let response =
-                response.ok_or_else(|| broken(Cause::Reset, "the first request on a connection was refused"))?;
-            let generation = ask.expect.check(&response)?;
-            return Ok((Connection::Two(two), generation.or(response.generation)));
-        }
-        let mut one = http1::Connection::open(&self.target, self.limit).await?;
-        let response = one.exchange(&ask, &self.target.host, &mut held).await?;
-        let generation = ask.expect.check(&response)?;
-        one.nothing_more()?;
-        Ok((Connection::One(Box::new(one)), generation.or(response.generation)))
-    }
-
-    fn lost<T>(&self, begun: Instant, broken: Broken) -> Result<T, ()> {
-        self.stats.lost(Loss {
-            kind: Kind::Probe,
-            cause: broken.cause,
-            detail: broken.detail,
-            connected: None,
-            sent: Some(begun),
-            failed: Instant::now(),
-            served_by: None,
-        });
-        Err(())
+        let mut connection = Connection::open(&self.target, self.limit).await?;
+        *connected = Some(connection.opened());
+        let answer = connection.exchange(&ask, &self.target, &mut Duration::default()).await?;
+        let answer = answer.ok_or_else(|| broken(Cause::Reset, "the first request on a connection was refused"))?;
+        Ok((connection, answer.generation))
     }
 }

@@ -1,172 +1,12 @@
 //! What the load counted: every request ends here exactly once, answered or lost.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
-
 use super::flow::Flow;
-
-/// What kind of client sent a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    KeepAlive,
-    Fresh,
-    Slow,
-    Upload,
-    Stream,
-    Pipelined,
-    Late,
-    HalfHead,
-    WebSocket,
-    Idle,
-    Probe,
-}
-
-impl Kind {
-    pub const ALL: [Self; 11] = [
-        Self::KeepAlive,
-        Self::Fresh,
-        Self::Slow,
-        Self::Upload,
-        Self::Stream,
-        Self::Pipelined,
-        Self::Late,
-        Self::HalfHead,
-        Self::WebSocket,
-        Self::Idle,
-        Self::Probe,
-    ];
-
-    /// For programs.
-    pub fn slug(self) -> &'static str {
-        match self {
-            Self::KeepAlive => "keep-alive",
-            Self::Fresh => "fresh",
-            Self::Slow => "slow",
-            Self::Upload => "upload",
-            Self::Stream => "download",
-            Self::Pipelined => "pipelined",
-            Self::Late => "late",
-            Self::HalfHead => "half-head",
-            Self::WebSocket => "websocket",
-            Self::Idle => "idle",
-            Self::Probe => "prober",
-        }
-    }
-
-    /// Whether its waits say how fast the server answers: its requests are short and begin when
-    /// they are meant to.
-    pub(super) fn tells_latency(self) -> bool {
-        matches!(self, Self::KeepAlive | Self::Fresh)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::KeepAlive => "keep-alive",
-            Self::Fresh => "a connection per request",
-            Self::Slow => "slow requests",
-            Self::Upload => "uploads",
-            Self::Stream => "streamed downloads",
-            Self::Pipelined => "pipelined",
-            Self::Late => "connected early, sent late",
-            Self::HalfHead => "half a head",
-            Self::WebSocket => "WebSocket echoes",
-            Self::Idle => "idle connections",
-            Self::Probe => "probes",
-        })
-    }
-}
-
-impl Serialize for Kind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Why a request counts as lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cause {
-    /// The connection was refused.
-    Refused,
-    /// The connection could not be made for another reason.
-    Connect,
-    /// Written, or half written, and the connection was closed without an answer.
-    Closed,
-    /// The same by a reset.
-    Reset,
-    /// The answer began and broke off.
-    Truncated,
-    /// No answer in time.
-    Timeout,
-    /// Not a well-formed response.
-    Malformed,
-    /// A response with another status than 2xx.
-    Status,
-    /// A whole response with the wrong content.
-    WrongBody,
-    /// Bytes that belong to no request, as when one is answered twice.
-    Unasked,
-}
-
-impl Cause {
-    /// In the order of a request's life.
-    pub const ALL: [Self; 10] = [
-        Self::Refused,
-        Self::Connect,
-        Self::Reset,
-        Self::Closed,
-        Self::Truncated,
-        Self::Timeout,
-        Self::Malformed,
-        Self::Status,
-        Self::WrongBody,
-        Self::Unasked,
-    ];
-
-    /// For programs.
-    pub fn slug(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Connect => "connect",
-            Self::Reset => "reset",
-            Self::Closed => "eof",
-            Self::Truncated => "truncated",
-            Self::Timeout => "timeout",
-            Self::Malformed => "malformed",
-            Self::Status => "status",
-            Self::WrongBody => "wrong_body",
-            Self::Unasked => "unasked",
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Refused => "connection refused",
-            Self::Connect => "not connected",
-            Self::Closed => "closed without an answer",
-            Self::Reset => "reset without an answer",
-            Self::Truncated => "answer cut off",
-            Self::Timeout => "no answer in time",
-            Self::Malformed => "malformed answer",
-            Self::Status => "status other than 2xx",
-            Self::WrongBody => "wrong content",
-            Self::Unasked => "an answer nobody asked for",
-        })
-    }
-}
-
-impl Serialize for Cause {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+use super::kind::{Cause, Kind};
 
 /// Names of generations that are kept: a server may have a new one for each answer. All others are
 /// one.
@@ -244,7 +84,7 @@ impl Loss {
 }
 
 /// The counters of one kind.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Count {
     pub answered: u64,
     pub lost: u64,
@@ -254,21 +94,14 @@ pub struct Count {
     pub idle_closed: u64,
     /// Begun. Each one ends answered, lost or handed back; bytes that nobody asked for are a loss
     /// without a request.
-    #[serde(skip)]
     pub sent: u64,
     /// The server announced that it will not have acted on them: pipelined behind a `Connection:
     /// close`, above the last stream of a GOAWAY, or refused by REFUSED_STREAM. No loss: the client
     /// knows that it may send them again.
-    #[serde(skip)]
     pub handed_back: u64,
     /// Connections that the server closed as it had announced.
-    #[serde(skip)]
     pub announced: u64,
-    /// The longest wait beyond what the request itself takes, but for those that met the kill.
-    #[serde(serialize_with = "as_seconds")]
-    pub longest: Duration,
-    /// The longest wait of those that did.
-    #[serde(serialize_with = "as_seconds")]
+    /// The longest wait of those that met a kill, beyond what the request itself takes.
     pub longest_over_kill: Duration,
 }
 
@@ -285,13 +118,8 @@ impl Count {
         self.sent += other.sent;
         self.handed_back += other.handed_back;
         self.announced += other.announced;
-        self.longest = self.longest.max(other.longest);
         self.longest_over_kill = self.longest_over_kill.max(other.longest_over_kill);
     }
-}
-
-fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(time.as_secs_f64())
 }
 
 /// Shared by all clients.
@@ -305,7 +133,6 @@ struct Inner {
     counts: BTreeMap<Kind, Count>,
     losses: Vec<Loss>,
     kills: Vec<Kill>,
-    first_answer: HashMap<u32, Instant>,
     flow: Option<Flow>,
     names: HashMap<String, u32>,
 }
@@ -366,9 +193,11 @@ impl Stats {
         self.lock().flow.as_mut().map(ask)
     }
 
-    /// All losses so far.
+    /// All losses so far, but for what was in flight in a process that was killed on purpose.
     pub fn losses(&self) -> Vec<Loss> {
-        self.lock().losses.clone()
+        let inner = self.lock();
+        let is_ordinary = |loss: &&Loss| !inner.kills.iter().any(|kill| loss.was_in_flight_in(kill));
+        inner.losses.iter().filter(is_ordinary).cloned().collect()
     }
 
     /// A request that began at `begun` and by itself takes that long was answered right now.
@@ -377,14 +206,12 @@ impl Stats {
         let met_kill = inner.kills.iter().any(|kill| kill.over.is_none_or(|over| begun <= over));
         let count = inner.counts.entry(kind).or_default();
         count.answered += 1;
-        let longest = if met_kill { &mut count.longest_over_kill } else { &mut count.longest };
         let wait = begun.elapsed().saturating_sub(takes);
-        *longest = wait.max(*longest);
-        if let Some(flow) = &mut inner.flow {
-            flow.answered(kind, by, begun, wait);
+        if met_kill {
+            count.longest_over_kill = count.longest_over_kill.max(wait);
         }
-        if let Some(pid) = by {
-            inner.first_answer.entry(pid).or_insert_with(Instant::now);
+        if let Some(flow) = &mut inner.flow {
+            flow.answered(kind, by, begun, Some(wait).filter(|_| !met_kill));
         }
     }
 
@@ -409,11 +236,6 @@ impl Stats {
         for kill in &mut self.lock().kills {
             kill.over.get_or_insert_with(Instant::now);
         }
-    }
-
-    /// When this process answered its first request.
-    pub fn first_answer(&self, pid: u32) -> Option<Instant> {
-        self.lock().first_answer.get(&pid).copied()
     }
 
     /// Whose loss one is can only be told once the kill is known, so it is told here and not when
@@ -490,7 +312,7 @@ mod tests {
 
     #[test]
     fn every_request_is_counted_once() {
-        let stats = Stats::default();
+        let stats = Stats::with_flow(Flow::new(Duration::from_secs(60)));
         stats.answered(Kind::KeepAlive, Instant::now(), Duration::ZERO, Some(7));
         stats.answered(Kind::Slow, Instant::now(), Duration::from_secs(2), None);
         stats.idle_closed(Kind::KeepAlive);
@@ -503,7 +325,7 @@ mod tests {
         assert_eq!((after.total.requests(), after.total.lost, after.total.lost_to_kill), (4, 1, 1));
         assert_eq!(after.lost.keys().collect::<Vec<_>>(), [&(Kind::KeepAlive, Cause::Refused)]);
         assert_eq!(after.total.idle_closed, 1);
-        assert_eq!(after.counts[&Kind::Slow].longest, Duration::ZERO, "what it takes by itself is no wait");
-        assert!(stats.first_answer(7).is_some() && stats.first_answer(8).is_none());
+        let longest = stats.flow(|flow| flow.kinds[&Kind::Slow].percentiles().max);
+        assert_eq!(longest, Some(Duration::ZERO), "what it takes by itself is no wait");
     }
 }

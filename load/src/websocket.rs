@@ -7,10 +7,12 @@ use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::http1::{Broken, broken, connect};
+use super::http1::connect;
+use super::kind::{Cause, Kind};
+use super::message::{Broken, broken};
 use super::plan::Plan;
 use super::random::Random;
-use super::stats::{Cause, Kind, Loss, Stats};
+use super::stats::{Loss, Stats};
 use super::target::{Stream, Target};
 use super::until::Signals;
 

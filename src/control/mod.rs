@@ -45,7 +45,8 @@ use crate::error::{Error, Result};
 use crate::service::builder::Extra;
 use crate::service::{Builder, Handle, Reloaded, Service, Status};
 use crate::systemd::activation::Listener;
-use wire::{Call, MAX_CALL, Reply, Wire};
+pub(crate) use wire::Reply;
+use wire::{Call, MAX_CALL, Wire};
 
 /// The name of the socket, as `FileDescriptorName=` in a .socket unit would have it.
 pub const SOCKET_NAME: &str = "control";
@@ -58,6 +59,10 @@ pub const MAX_CLIENTS: usize = 64;
 
 /// A variable of programs that `handover run` has started.
 pub(crate) const SUPERVISED: &str = "HANDOVER_RUN_TAG";
+
+/// The next generation is to blame, and this one serves on.
+pub(crate) const RELOAD_FAILED: &str = "io.handover.Service.ReloadFailed";
+const NOT_POSSIBLE: &str = "io.handover.Service.NotPossible";
 
 const DESCRIPTION: &str = include_str!("io.handover.Service.varlink");
 
@@ -151,7 +156,7 @@ async fn converse(connection: Connection, handle: Handle) -> io::Result<()> {
     }
 }
 
-fn lets_in(peer: &Peer) -> std::result::Result<(), String> {
+pub(crate) fn lets_in(peer: &Peer) -> std::result::Result<(), String> {
     match peer {
         Peer::Unix { uid: Some(uid), .. } => {
             let own = nix::unistd::geteuid().as_raw();
@@ -188,10 +193,7 @@ async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &m
             Err(error) => not_possible(&error),
         },
         (INTERFACE, "Reload") => reload(wire, handle, more).await?,
-        (INTERFACE, "Drain") => match handle.stop() {
-            Ok(()) => done(&json!({})),
-            Err(error) => not_possible(&error),
-        },
+        (INTERFACE, "Drain") => perform(handle, Wish::Drain).await,
         (INTERFACE, "Subscribe") if !more => refusal("org.varlink.service.ExpectedMore", &json!({})),
         (INTERFACE, "Subscribe") => subscribe(wire, handle, drain).await?,
         (VARLINK | INTERFACE, _) => refusal("org.varlink.service.MethodNotFound", &json!({ "method": call.method })),
@@ -227,22 +229,56 @@ async fn reload(wire: &mut Wire<Stream>, handle: &Handle, more: bool) -> io::Res
         }
     }
     Ok(match outcome {
-        Ok(Ok(Reloaded::HandedOver { generation, pid })) => {
+        Ok(outcome) => ended(handle, outcome).await,
+        Err(_) => refusal(NOT_POSSIBLE, &json!({ "reason": "the service is over" })),
+    })
+}
+
+/// How a reload ended.
+async fn ended(handle: &Handle, outcome: Result<Reloaded>) -> Reply {
+    match outcome {
+        Ok(Reloaded::HandedOver { generation, pid }) => {
             done(&json!({ "outcome": "handed_over", "generation": generation, "pid": pid }))
         }
-        Ok(Ok(Reloaded::InPlace)) => done(&json!({ "outcome": "in_place" })),
-        Ok(Ok(Reloaded::PassedOn)) => {
+        Ok(Reloaded::InPlace) => done(&json!({ "outcome": "in_place" })),
+        Ok(Reloaded::PassedOn) => {
             let next = handle.status().await.map(|status| status.generation + 1).ok();
             done(&json!({ "outcome": "passed_on", "generation": next }))
         }
-        Ok(Err(error)) if error.is_generation() => {
+        Err(error) if error.is_generation() => {
             let own = handle.status().await.map(|status| (status.generation, status.pid)).unwrap_or_default();
             let reason = error.to_string();
-            refusal("io.handover.Service.ReloadFailed", &json!({ "reason": reason, "generation": own.0, "pid": own.1 }))
+            refusal(RELOAD_FAILED, &json!({ "reason": reason, "generation": own.0, "pid": own.1 }))
         }
-        Ok(Err(error)) => not_possible(&error),
-        Err(_) => refusal("io.handover.Service.NotPossible", &json!({ "reason": "the service is over" })),
-    })
+        Err(error) => not_possible(&error),
+    }
+}
+
+/// What is asked for, by whichever interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Status,
+    #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "here, a reload is told step by step"))]
+    Reload,
+    Drain,
+}
+
+/// Does it, and says how that ended.
+pub(crate) async fn perform(handle: &Handle, wish: Wish) -> Reply {
+    match wish {
+        Wish::Status => match handle.status().await {
+            Ok(status) => done(&json!({ "status": status })),
+            Err(error) => not_possible(&error),
+        },
+        Wish::Reload => {
+            let outcome = handle.reload().await;
+            ended(handle, outcome).await
+        }
+        Wish::Drain => match handle.stop() {
+            Ok(()) => done(&json!({})),
+            Err(error) => not_possible(&error),
+        },
+    }
 }
 
 async fn subscribe(wire: &mut Wire<Stream>, handle: &Handle, drain: &mut DrainSignal) -> io::Result<Reply> {
@@ -291,7 +327,7 @@ fn refusal(error: &str, parameters: &Value) -> Reply {
 }
 
 fn not_possible(error: &Error) -> Reply {
-    refusal("io.handover.Service.NotPossible", &json!({ "reason": error.to_string() }))
+    refusal(NOT_POSSIBLE, &json!({ "reason": error.to_string() }))
 }
 
 /// Leaves out what is null: in Varlink what is not there is left out.

@@ -1,10 +1,7 @@
 //! Good servers: nothing is lost, in whatever way they are spoken to.
 
 use std::convert::Infallible;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -14,8 +11,6 @@ use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +18,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 
 use super::tool::{kind, number, report};
+use super::web::Web;
 
 const QUIET: [&str; 6] = ["--reloads", "0", "--every", "200ms", "--duration", "1s"];
 
@@ -152,39 +148,14 @@ async fn websockets_echo_and_one_that_does_not_is_caught() {
     );
 }
 
-/// Ends whatever it has started.
-struct Web(Child);
-
-impl Drop for Web {
-    fn drop(&mut self) {
-        // All generations are in the group of the first.
-        let _ = killpg(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGKILL);
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_web_example_is_reloaded_and_loses_nothing() {
-    let port = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
-    let address = format!("127.0.0.1:{port}");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
-    command
-        .args(["web", "--listen", &address])
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let web = Web(command.spawn().unwrap());
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while tokio::net::TcpStream::connect(&address).await.is_err() {
-        assert!(tokio::time::Instant::now() < deadline, "it does not listen");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let pid = web.0.id().to_string();
+    let web = Web::start(&[]).await;
+    let pid = web.pid().to_string();
     let reload = ["--signal", "HUP", "--pid", &pid, "--reloads", "2", "--every", "1500ms"];
     let clients = ["--keep-alive", "20", "--fresh", "2", "--slow", "2", "--upload", "1", "--download", "1"];
     let nasty = ["--pipelined", "2", "--late", "2", "--half-head", "2", "--idle", "100"];
-    let report = report(&format!("http://{address}/"), &[&reload[..], &clients, &nasty].concat()).await;
+    let report = report(&web.url, &[&reload[..], &clients, &nasty].concat()).await;
     assert_eq!(report["verdict"], "nothing_lost", "{} {}", report["losses"], report["problems"]);
     assert_eq!(report["generation_told_by"], "process");
     let reloads = report["reloads"].as_array().unwrap();

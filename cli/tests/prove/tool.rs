@@ -17,8 +17,11 @@ pub(crate) struct Run {
 }
 
 pub(crate) async fn prove(url: &str, arguments: &[&str]) -> Run {
+    run(&[&["prove", "--url", url], arguments].concat()).await
+}
+
+pub(crate) async fn run(arguments: &[&str]) -> Run {
     let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_handover"))
-        .args(["prove", "--url", url])
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -108,7 +108,7 @@ fn it_reloads_and_waits_for_the_outcome() {
     let (mut main, load) = (world.start(), world.load());
     for generation in 2..=4_u64 {
         let (code, outcome) = ask(&world, "POST", "/reload");
-        assert_eq!((code, &outcome["outcome"]), (200, &"handed over".into()), "{outcome}");
+        assert_eq!((code, &outcome["outcome"]), (200, &"handed_over".into()), "{outcome}");
         let who = world.wait_for_generation(generation);
         assert_eq!((&outcome["generation"], &outcome["pid"]), (&generation.into(), &who.pid.into()));
         assert_eq!(world.end_of(main.pid), End::Exited(0), "its socket was handed over, and not removed");
@@ -124,7 +124,7 @@ fn it_tells_why_a_reload_failed() {
     world.next(Step::Go, Step::Fail("not today".into()));
     let (code, outcome) = ask(&world, "POST", "/reload");
     let why = "reload failed: generation 2 said that it failed: not today";
-    assert_eq!((code, &outcome["outcome"], &outcome["error"]), (409, &"rolled back".into(), &why.into()));
+    assert_eq!((code, &outcome["outcome"], &outcome["error"]), (409, &"rolled_back".into(), &why.into()));
     assert_eq!(world.who(), first);
     world.stop();
 }

@@ -26,7 +26,8 @@ const LAYERS: &[&[&str]] = &[
     &["service"],
     &["tls", "logging"],
     &["http"],
-    &["admin", "control", "upgrade"],
+    &["control", "upgrade"],
+    &["admin"],
     &["supervise"],
 ];
 /// The packages that others get, by their directories.

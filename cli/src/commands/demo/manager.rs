@@ -1,9 +1,11 @@
-//! A built-in receiver in systemd's place: it starts one `Type=notify` service with a socket, hears what the service reports,
-//! and holds it to systemd's rules. The rules that decide about a reload are in [`unit`](super::unit).
+//! A built-in receiver in systemd's place: it starts one `Type=notify` service with a socket, hears
+//! what the service reports, and holds it to systemd's rules. The rules that decide about a reload
+//! are in [`unit`](super::unit).
 //!
-//! Processes are told apart by their tree (this process is a child subreaper) where systemd has control groups. There is no
-//! fd store: what is sent to it is closed.
+//! Processes are told apart by their tree (this process is a child subreaper) where systemd has
+//! control groups. There is no fd store: what is sent to it is closed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -22,8 +24,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::notify_receiver::NotifyReceiver;
-use super::processes;
 use super::unit::{Exit, State, Unit};
+use crate::commands::prove::Family;
+use handover::supervise::proc::stat;
 
 /// `WatchdogSec=`
 const WATCHDOG: Duration = Duration::from_secs(2);
@@ -34,8 +37,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// `RestartSec=`
 const RESTART_DELAY: Duration = Duration::from_millis(100);
 
-/// The fd and the pids can only be put in place by the process that becomes the service, and nothing here may be unsafe
-/// between fork and exec: a shell does it. The socket comes as stdin, without close-on-exec, and becomes fd 3.
+/// The fd and the pids can only be put in place by the process that becomes the service, and
+/// nothing here may be unsafe between fork and exec: a shell does it. The socket comes as stdin,
+/// without close-on-exec, and becomes fd 3.
 const START: &str = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ SYSTEMD_EXEC_PID=$$ WATCHDOG_PID=$$; exec "$0" "$@""#;
 
 /// What is started, and where.
@@ -69,7 +73,8 @@ impl Manager {
     pub(super) fn start(config: Config) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        // std's backlog of 128 is short for clients that wait while a killed service restarts; systemd's is 4096.
+        // std's backlog of 128 is short for clients that wait while a killed service restarts;
+        // systemd's is 4096.
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::MAXCONN)?;
         let address = listener.local_addr()?;
         let notify_socket = config.directory.join("notify");
@@ -139,7 +144,8 @@ struct Events {
 }
 
 impl Events {
-    /// The one event loop. As in systemd, notifications are processed before the deaths of processes.
+    /// The one event loop. As in systemd, notifications are processed before the deaths of
+    /// processes.
     async fn run(
         mut self,
         receiver: NotifyReceiver,
@@ -206,7 +212,8 @@ impl Events {
         Ok(())
     }
 
-    /// Waits for every child there is: new generations are this process's own children, which no `Child` stands for.
+    /// Waits for every child there is: new generations are this process's own children, which no
+    /// `Child` stands for.
     fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let (pid, failure, clean) = match status {
@@ -227,7 +234,7 @@ impl Events {
                 self.end_the_rest();
             }
         }
-        if self.unit.state == State::Ending && processes::descendants(std::process::id()).is_empty() {
+        if self.unit.state == State::Ending && own().is_empty() {
             self.unit.state = State::Stopped;
             self.deadline = self.restart.then(|| Instant::now() + RESTART_DELAY);
         }
@@ -296,14 +303,18 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
+/// What this process has started and has not waited for yet. It is a child subreaper, so nobody
+/// escapes.
+pub(super) fn own() -> BTreeSet<u32> {
+    Family::below(std::process::id()).members()
+}
+
 fn is_ours(pid: u32) -> bool {
-    processes::descendants(std::process::id()).iter().any(|process| process.pid == pid && !process.dead)
+    own().contains(&pid) && stat(pid).is_some_and(|process| !process.dead)
 }
 
 fn signal_all(name: Signal) {
-    for process in processes::descendants(std::process::id()) {
-        signal_one(process.pid, name);
-    }
+    own().into_iter().for_each(|pid| signal_one(pid, name));
 }
 
 /// Only for processes not yet waited for, whose pids are therefore not anyone else's.

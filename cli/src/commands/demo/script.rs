@@ -1,189 +1,281 @@
 //! What happens to the service, in which order, and what each step must lead to.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Options;
-use super::load::Load;
-use super::progress::Progress;
-use super::report::{KillRow, ReloadRow, Report};
+use super::options::Options;
+use super::report::{KillRow, Report, StepRow};
 use super::supervisor::Supervisor;
+use super::unit::Reloaded;
 use super::versions::{Version, Versions};
+use crate::commands::prove::{Asked, Plan, Progress, Reloads, Run, Server, Teller, assemble};
 use crate::failure::Failure;
-use handover_load::{Kind, Random};
+use crate::terminal::Ink;
+use handover_load::{Kind, Random, Target};
 
-/// The longest until every kind of client has had its first answer.
-const WARM_UP_LIMIT: Duration = Duration::from_secs(20);
-/// The longest from a reload's end to an answer from the right process.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How many clients of each kind.
+pub(super) const CLIENTS: [(Kind, usize); 5] =
+    [(Kind::KeepAlive, 64), (Kind::Fresh, 8), (Kind::Slow, 5), (Kind::Upload, 4), (Kind::Stream, 3)];
+/// The longest from a reload or a restart to an answer from the right process.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// The longest until old generations have ended: above their drain timeout.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The load of the demo, on the example service.
+pub(super) fn plan(options: &Options, address: SocketAddr) -> Plan {
+    let every = options.duration / options.reloads;
+    Plan {
+        url: format!("http://{address}/"),
+        target: Target::tcp(address),
+        load: Arc::new(handover_load::Plan::example()),
+        clients: CLIENTS.to_vec(),
+        seed: options.seed,
+        reloads: options.reloads,
+        every,
+        window: Duration::from_millis(300).min(every / 2),
+        duration: options.duration,
+        reload_timeout: ANSWER_LIMIT,
+        probe_every: Duration::from_millis(2),
+        quiet: options.json,
+    }
+}
 
 pub(super) struct Script<'a> {
-    options: &'a Options,
-    supervisor: &'a Supervisor,
-    versions: &'a Versions,
+    plan: &'a Plan,
+    duration: Duration,
+    service: Service<'a>,
     progress: &'a Progress,
     random: Random,
-    pub(super) report: Report,
-    /// The pid that was killed on purpose.
-    pub(super) killed: Option<u32>,
+    problems: Vec<String>,
+    kill: Option<KillRow>,
+    steps: Vec<StepRow>,
+}
+
+/// The service, as the run reloads it: to the version that is next.
+struct Service<'a> {
+    supervisor: &'a Supervisor,
+    versions: &'a Versions,
+    next: Version,
+    last: Result<Option<Reloaded>, Failure>,
+    /// The main process after the last reload, before it may have been killed.
+    main: Option<u32>,
 }
 
 impl<'a> Script<'a> {
     pub(super) fn new(
-        options: &'a Options,
+        plan: &'a Plan,
+        duration: Duration,
         supervisor: &'a Supervisor,
         versions: &'a Versions,
         progress: &'a Progress,
     ) -> Self {
-        let report = Report::new(supervisor.name(), options.seed);
         // A stream of its own: the clients count theirs from 1.
-        Self { options, supervisor, versions, progress, random: Random::new(options.seed, 0), report, killed: None }
+        let random = Random::new(plan.seed, 0);
+        let service = Service { supervisor, versions, next: Version::Good, last: Ok(None), main: None };
+        Self { plan, duration, service, progress, random, problems: Vec::new(), kill: None, steps: Vec::new() }
     }
 
-    pub(super) async fn run(&mut self) -> Result<(), Failure> {
-        let address = self.supervisor.address();
-        self.progress.line(format_args!(
-            "http://{address}, supervised by {}; seed {}",
-            self.supervisor.name(),
-            self.options.seed
-        ));
-        let main = self.supervisor.running(0).await?;
-        self.report.generations = 1;
-        self.progress.line(format_args!("main process {main} is ready; {} clients start", Load::CLIENTS));
+    pub(super) async fn run(mut self) -> Result<Report, Failure> {
+        let supervisor = self.service.supervisor;
+        let how = supervisor.name();
+        self.progress.line(&format!("{}, supervised by {how}; seed {}", self.plan.url, self.plan.seed));
+        let main = supervisor.running(0).await?;
+        let clients = self.plan.clients_in_all();
+        self.progress.line(&format!("main process {main} is ready; {clients} clients start"));
+        let server = Server { family: supervisor.family().await?, teller: Teller::Body, notes: Vec::new() };
+        let mut run = Run::start(self.plan, server, self.progress).await?;
 
-        let load = Load::start(address, self.options.seed);
-        self.warm_up(&load).await?;
-        let reloads = self.options.reloads;
+        let reloads = self.plan.reloads;
         let (exits, hangs, kill) = (reloads.div_ceil(3), reloads * 2 / 3, reloads - reloads / 5);
-        let slot = self.options.duration / reloads;
-        let begun = Instant::now();
         for n in 1..=reloads {
-            let jitter = slot.mul_f64(0.4).min(Duration::from_secs(1)) / 1000
-                * u32::try_from(self.random.within(0..1000)).unwrap_or_default();
-            self.wait_until(begun + slot * (n - 1) + jitter, &load).await;
+            let thousandth = self.plan.every.mul_f64(0.4).min(Duration::from_secs(1)) / 1000;
+            let jitter = thousandth * u32::try_from(self.random.within(0..1000)).unwrap_or_default();
+            let at = run.begun() + self.plan.every * (n - 1) + jitter;
             if n == kill {
-                self.kill(&load).await?;
+                run.wait(at).await;
+                self.kill(&mut run).await?;
             }
             let version = match n {
                 n if n == exits => Version::Exits,
                 n if n == hangs => Version::Hangs,
                 _ => Version::Good,
             };
-            self.reload(n, version, &load).await?;
+            self.reload(n, version, at, &mut run).await?;
         }
-        self.wait_until(begun + self.options.duration, &load).await;
+        run.wait(run.begun() + self.duration).await;
 
         self.progress.line("the load ends, the last old generations drain");
-        let stats =
-            load.stop().await.map_err(|left| Failure::failed(format!("{left} clients did not come to an end")))?;
+        let mut record = run.end(&self.service).await;
         self.drained("without load").await;
-        self.report.count(&stats.summary(), Load::count);
-        Ok(())
+        record.problems.append(&mut self.problems);
+        let measured = assemble(self.plan, format!("SIGHUP by {how}"), record, Ok(Vec::new()));
+        Ok(Report::new(how, measured, self.steps, self.kill))
     }
 
-    async fn warm_up(&self, load: &Load) -> Result<(), Failure> {
-        let begun = Instant::now();
-        loop {
-            let summary = load.stats().summary();
-            let silent =
-                Kind::ALL.into_iter().find(|kind| Load::count(*kind) > 0 && !summary.counts.contains_key(kind));
-            let Some(kind) = silent else { return Ok(()) };
-            if begun.elapsed() > WARM_UP_LIMIT {
-                return Err(Failure::failed(format!("no answer to {kind} within {WARM_UP_LIMIT:?}")));
-            }
-            self.progress.tick(&summary);
-            tokio::time::sleep(Progress::TICK).await;
-        }
-    }
-
-    /// Waits, showing what goes on.
-    async fn wait_until(&self, at: Instant, load: &Load) {
-        while Instant::now() < at {
-            self.progress.tick(&load.stats().summary());
-            tokio::time::sleep_until(at.min(Instant::now() + Progress::TICK).into()).await;
-        }
-    }
-
-    async fn reload(&mut self, n: u32, version: Version, load: &Load) -> Result<(), Failure> {
-        self.install(version)?;
-        let reloaded = self.supervisor.reload().await?;
-        self.install(Version::Good)?;
-        let switched = reloaded.main != reloaded.main_before;
+    async fn reload(&mut self, n: u32, version: Version, at: Instant, run: &mut Run<'_>) -> Result<(), Failure> {
+        self.service.next = version;
+        run.reload(at, &mut self.service).await;
+        let Some(reloaded) = std::mem::replace(&mut self.service.last, Ok(None))? else {
+            return Err(Failure::failed(format!("reload {n} was not asked for")));
+        };
+        let (switched, said) = (reloaded.main != reloaded.main_before, &reloaded.status_text);
         if switched != (version == Version::Good) {
             let what = if switched { "made a bad version main" } else { "did not lead to a new generation" };
-            self.report.problems.push(format!("reload {n} {what}; the service said: {}", reloaded.status_text));
-        } else if !switched && reloaded.status_text.is_empty() {
-            self.report.problems.push(format!("reload {n} was rolled back, and the service's status does not say why"));
+            self.problems.push(format!("reload {n} {what}; the service said: {said}"));
+        } else if !switched && said.is_empty() {
+            self.problems.push(format!("reload {n} was rolled back, and the service's status does not say why"));
         }
-        let answered = self.answer_by(reloaded.main, n, load).await;
-        let first = load.stats().first_answer(reloaded.main).filter(|_| switched);
-        let row = ReloadRow {
-            n,
-            version,
-            main_before: reloaded.main_before,
-            main: reloaded.main,
-            ready: reloaded.ready,
-            answered: first.or(answered).map(|at| at.saturating_duration_since(reloaded.requested)),
-            status_text: reloaded.status_text.clone(),
+        let ready = format!("{:.1} ms,", reloaded.ready.as_secs_f64() * 1000.0);
+        let (main, before) = (reloaded.main, reloaded.main_before);
+        let (what, ready) = match version {
+            Version::Good => (format!("pid {before} → {main},"), format!("ready after {ready}")),
+            Version::Exits => (format!("a version that exits: pid {main} serves on,"), String::new()),
+            Version::Hangs => {
+                (format!("a version that hangs: pid {main} serves on,"), format!("rolled back after {ready}"))
+            }
         };
-        self.report.generations += usize::from(switched);
-        self.progress.reload(&row, &load.stats().summary());
-        self.report.reloads.push(row);
+        run.tell(&[(Ink::Plain, &what), (Ink::Ready, &ready)]);
+        self.answered_by(main, &format!("after reload {n}"), run).await;
+        self.steps.push(StepRow { n, version, reloaded });
         Ok(())
     }
 
     /// A new connection must be answered by the process that is main.
-    async fn answer_by(&mut self, main: u32, n: u32, load: &Load) -> Option<Instant> {
-        let begun = Instant::now();
-        let mut others = Vec::new();
-        while begun.elapsed() < ANSWER_LIMIT {
-            match load.probe().await {
-                Some(pid) if pid == main => return Some(Instant::now()),
-                other => others.extend(other),
-            }
+    async fn answered_by(&mut self, main: u32, when: &str, run: &Run<'_>) {
+        if !run.is_answered_by(main, ANSWER_LIMIT).await {
+            self.problems.push(format!("{when}, main process {main} did not answer within {ANSWER_LIMIT:?}"));
         }
-        self.report.problems.push(format!(
-            "after reload {n}, main process {main} did not answer within {ANSWER_LIMIT:?}, but {others:?}"
-        ));
-        None
     }
 
-    /// Kills when only the main generation is left: systemd ends a service as a whole, and an older generation that still
-    /// drained would have to hurry.
-    async fn kill(&mut self, load: &Load) -> Result<(), Failure> {
+    /// Kills when only the main generation is left: systemd ends a service as a whole, and an older
+    /// generation that still drained would have to hurry.
+    async fn kill(&mut self, run: &mut Run<'_>) -> Result<(), Failure> {
         self.drained("under load").await;
-        let kill = self.supervisor.kill().await?;
-        self.killed = Some(kill.pid);
+        let kill = self.service.supervisor.kill().await?;
         let (pid, at, died) = (kill.pid, kill.at, kill.dead - kill.at);
-        load.stats().killed(kill);
-        let main = self.supervisor.running(pid).await?;
+        run.stats().killed(kill);
+        let main = self.service.supervisor.running(pid).await?;
         let ready = at.elapsed();
-        load.stats().restarted();
-        self.answer_by(main, 0, load).await;
-        self.report.generations += 1;
+        run.stats().restarted();
+        self.answered_by(main, "after the kill", run).await;
         let row = KillRow { pid, main, died, ready };
-        self.progress.kill(&row);
-        self.report.kill = Some(row);
+        let after = format!("ready after {:.1} ms", row.ready.as_secs_f64() * 1000.0);
+        let who = format!("pid {pid} by SIGKILL, pid {main}");
+        self.progress.parts(&[(Ink::Bad, "kill"), (Ink::Plain, &who), (Ink::Ready, &after)]);
+        self.kill = Some(row);
         Ok(())
-    }
-
-    fn install(&self, version: Version) -> Result<(), Failure> {
-        self.versions
-            .install(version)
-            .map_err(|e| Failure::cannot_run(format!("{} cannot be replaced: {e}", self.versions.program().display())))
     }
 
     /// Waits until only the main generation is left.
     async fn drained(&mut self, when: &str) {
         let begun = Instant::now();
-        while let Some(processes) = self.supervisor.processes().await.filter(|processes| *processes > 1) {
+        while let Some(processes) = self.service.supervisor.processes().await.filter(|processes| *processes > 1) {
             if begun.elapsed() > DRAIN_LIMIT {
                 let problem = format!("{} old generations did not end {when} within {DRAIN_LIMIT:?}", processes - 1);
-                self.report.problems.push(problem);
+                self.problems.push(problem);
                 return;
             }
-            tokio::time::sleep(Progress::TICK).await;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Service<'_> {
+    async fn reload(&self) -> Result<Reloaded, Failure> {
+        self.versions.install(self.next)?;
+        let reloaded = self.supervisor.reload().await?;
+        self.versions.install(Version::Good)?;
+        Ok(reloaded)
+    }
+}
+
+impl Reloads for Service<'_> {
+    async fn ask(&mut self, _: Duration) -> Asked {
+        self.last = self.reload().await.map(Some);
+        self.main = self.last.as_ref().ok().and_then(Option::as_ref).map(|reloaded| reloaded.main);
+        match &self.last {
+            Ok(Some(reloaded)) if reloaded.main == reloaded.main_before => Asked::Refused(reloaded.status_text.clone()),
+            Ok(_) => Asked::Done,
+            Err(failure) => Asked::Failed(failure.to_string()),
+        }
+    }
+
+    async fn main(&self) -> Option<u32> {
+        self.main
+    }
+
+    fn answered(&mut self, _: Option<u32>, _: u32) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use axum::extract::Request;
+    use axum::middleware::{Next, from_fn};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::commands::prove::{Family, figures, json};
+    use crate::terminal::Look;
+
+    struct Nobody;
+
+    impl Reloads for Nobody {
+        async fn ask(&mut self, _: Duration) -> Asked {
+            Asked::Done
+        }
+
+        async fn main(&self) -> Option<u32> {
+            None
+        }
+
+        fn answered(&mut self, _: Option<u32>, _: u32) {}
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_demo_and_prove_tell_the_same_of_one_load_and_so_does_the_server() {
+        let served = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&served);
+        let count = from_fn(move |request: Request, next: Next| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            next.run(request)
+        });
+        let router = crate::commands::web::router(1).layer(count);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let (reloads, duration) = (3, Duration::from_secs(3));
+        let plan = plan(&Options { reloads, duration, seed: 7, systemd: false, json: true }, address);
+        let progress = Progress::new(&plan);
+        let unknown = Server { family: Family::Unknown, teller: Teller::Body, notes: Vec::new() };
+        let run = Run::start(&plan, unknown, &progress).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let answered = |kind| run.stats().summary().counts.get(&kind).map_or(0, |count| count.answered);
+        while CLIENTS.iter().any(|(kind, _)| answered(*kind) < 4) {
+            assert!(Instant::now() < deadline, "{:?}", run.stats().summary());
+            run.wait(Instant::now() + Duration::from_millis(50)).await;
+        }
+        let record = run.end(&Nobody).await;
+        server.abort();
+
+        let measured = assemble(&plan, "never".to_owned(), record, Ok(Vec::new()));
+        let proved: Value = serde_json::from_str(&json(&measured)).unwrap();
+        let told = figures(&measured, Look::plain(80));
+        let demo = Report::new("nobody".to_owned(), measured, Vec::new(), None);
+        let shown: Value = serde_json::from_str(&demo.json()).unwrap();
+        let keys: Vec<_> = proved.as_object().unwrap().keys().collect();
+        assert!(keys.len() > 10 && keys.iter().all(|key| shown[*key] == proved[*key]), "{keys:?}");
+        let text = demo.text(Look::plain(80));
+        assert!(text.starts_with(&told) && text.ends_with("No client noticed a reload."), "{text}");
+        let total = &proved["total"];
+        assert_eq!((&total["answered"], &total["lost"]), (&total["sent"], &0.into()), "{}", proved["losses"]);
+        assert_eq!(total["answered"], served.load(Ordering::SeqCst));
+        for width in [40, 60, 80, 120, 200] {
+            let text = demo.text(Look::plain(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
         }
     }
 }

@@ -1,61 +1,82 @@
 //! What supervises the service: the built-in receiver, or a real systemd.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::manager::Manager;
+use super::manager::{Config, Manager, own};
+use super::options::SERVICE_COMMAND;
 use super::systemd::Systemd;
-use super::unit::{State, Unit};
+use super::unit::{Reloaded, State, Unit};
 use super::versions::Versions;
+use crate::commands::prove::Family;
 use crate::failure::Failure;
 use handover_load::Kill;
 
+/// The service's settings: short where a wait is shown, else the defaults.
+const SERVICE_SETTINGS: [&str; 6] = ["--ready-timeout", "2s", "--drain-timeout", "10s", "--linger", "5s"];
 /// The longest that the service may take to be ready after a start or a restart, drainers included.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// The longest that a reload may take: far above the service's ready timeout.
 const RELOAD_LIMIT: Duration = Duration::from_secs(15);
 /// The longest that a killed process may take to be gone.
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
+/// How much of the log is shown.
+const LINES: usize = 40;
 
 #[derive(Debug)]
 pub(super) enum Supervisor {
-    BuiltIn(Box<Manager>),
+    /// And where the service's log is.
+    BuiltIn(Box<Manager>, PathBuf),
     Systemd(Box<Systemd>),
 }
 
-/// A reload that was reported as ended.
-#[derive(Debug)]
-pub(super) struct Reloaded {
-    pub(super) requested: Instant,
-    /// From the request to `READY=1`.
-    pub(super) ready: Duration,
-    pub(super) main_before: u32,
-    pub(super) main: u32,
-    /// The service's own words (`STATUS=`).
-    pub(super) status_text: String,
-}
-
 impl Supervisor {
+    pub(super) async fn start(versions: &Versions, systemd: bool) -> Result<Self, Failure> {
+        let words = std::iter::once(SERVICE_COMMAND).chain(SERVICE_SETTINGS);
+        let arguments: Vec<OsString> = words.map(OsString::from).collect();
+        if systemd {
+            return Ok(Self::Systemd(Box::new(Systemd::start(&versions.program(), &arguments).await?)));
+        }
+        let directory = versions.directory().to_owned();
+        let log = directory.join("web.log");
+        let manager = File::options().create(true).append(true).open(&log).and_then(|log| {
+            Manager::start(Config { program: versions.program(), arguments, directory: directory.clone(), log })
+        });
+        let cannot = |e| format!("the service cannot be started in {}: {e}", directory.display());
+        Ok(Self::BuiltIn(Box::new(manager.map_err(|e| Failure::cannot_run(cannot(e)))?), log))
+    }
+
     pub(super) fn name(&self) -> String {
         match self {
-            Self::BuiltIn(_) => "a built-in receiver in systemd's place".into(),
+            Self::BuiltIn(..) => "a built-in receiver in systemd's place".into(),
             Self::Systemd(systemd) => systemd.name(),
         }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         match self {
-            Self::BuiltIn(manager) => manager.address,
+            Self::BuiltIn(manager, _) => manager.address,
             Self::Systemd(systemd) => systemd.address,
+        }
+    }
+
+    /// The processes of the service.
+    pub(super) async fn family(&self) -> Result<Family, Failure> {
+        match self {
+            Self::BuiltIn(..) => Ok(Family::below(std::process::id())),
+            Self::Systemd(systemd) => systemd.family().await,
         }
     }
 
     /// Waits until the service runs with another main process than this one; returns its pid.
     pub(super) async fn running(&self, other_than: u32) -> Result<u32, Failure> {
         let main = match self {
-            Self::BuiltIn(manager) => {
+            Self::BuiltIn(manager, _) => {
                 let running = |unit: &Unit| unit.state == State::Running && unit.main != other_than;
                 let ended =
                     |unit: &Unit| unit.state == State::Stopped && !unit.exits.is_empty() && unit.main != other_than;
@@ -64,14 +85,12 @@ impl Supervisor {
             }
             Self::Systemd(systemd) => systemd.running(other_than, START_LIMIT).await?,
         };
-        main.ok_or_else(|| {
-            Failure::failed(format!("the service was not ready within {START_LIMIT:?}: {}", self.state()))
-        })
+        main.ok_or_else(|| self.late("the service was not ready", START_LIMIT))
     }
 
     pub(super) async fn reload(&self) -> Result<Reloaded, Failure> {
         let reloaded = match self {
-            Self::BuiltIn(manager) => {
+            Self::BuiltIn(manager, _) => {
                 let before = manager.unit();
                 let Some((main_before, requested)) = manager.signal(Signal::SIGHUP).await else {
                     return Err(Failure::failed("the built-in receiver has ended"));
@@ -79,26 +98,23 @@ impl Supervisor {
                 let ended = |unit: &Unit| {
                     unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading
                 };
-                manager.wait_for(RELOAD_LIMIT, ended).await.filter(|unit| unit.reloads > before.reloads).map(|unit| {
-                    Reloaded {
-                        requested,
-                        ready: unit.reload_ended.saturating_duration_since(requested),
-                        main_before,
-                        main: unit.main,
-                        status_text: unit.status_text,
-                    }
+                let unit = manager.wait_for(RELOAD_LIMIT, ended).await.filter(|unit| unit.reloads > before.reloads);
+                unit.map(|unit| Reloaded {
+                    main_before,
+                    main: unit.main,
+                    ready: unit.reload_ended.saturating_duration_since(requested),
+                    status_text: unit.status_text,
                 })
             }
             Self::Systemd(systemd) => systemd.reload(RELOAD_LIMIT).await?,
         };
-        reloaded
-            .ok_or_else(|| Failure::failed(format!("a reload had no end within {RELOAD_LIMIT:?}: {}", self.state())))
+        reloaded.ok_or_else(|| self.late("a reload had no end", RELOAD_LIMIT))
     }
 
     /// SIGKILL for the main process; returns when it is dead.
     pub(super) async fn kill(&self) -> Result<Kill, Failure> {
         let kill = match self {
-            Self::BuiltIn(manager) => {
+            Self::BuiltIn(manager, _) => {
                 let main_since = manager.unit().main_since;
                 match manager.signal(Signal::SIGKILL).await {
                     None => None,
@@ -111,25 +127,21 @@ impl Supervisor {
             }
             Self::Systemd(systemd) => systemd.kill(DEATH_LIMIT).await?,
         };
-        kill.ok_or_else(|| {
-            Failure::failed(format!("the killed process was not gone within {DEATH_LIMIT:?}: {}", self.state()))
-        })
+        kill.ok_or_else(|| self.late("the killed process was not gone", DEATH_LIMIT))
     }
 
     /// Ends the service and all that belongs to it. What it finds amiss comes back as text.
     pub(super) async fn end(&mut self, killed: Option<u32>) -> Vec<String> {
         match self {
-            Self::BuiltIn(manager) => {
+            Self::BuiltIn(manager, _) => {
                 let unit = manager.end().await;
-                let mut problems: Vec<_> =
-                    unit.warnings.iter().map(|warning| format!("built-in receiver: {warning}")).collect();
-                for exit in &unit.exits {
-                    let was_main = unit.mains.contains(&exit.pid);
-                    if let Some(failure) = exit.failure.as_ref().filter(|_| was_main && Some(exit.pid) != killed) {
-                        problems.push(format!("generation with pid {}: {failure}", exit.pid));
-                    }
-                }
-                problems
+                let warnings = unit.warnings.iter().map(|warning| format!("built-in receiver: {warning}"));
+                let was_main = |pid| unit.mains.contains(&pid) && Some(pid) != killed;
+                let failed =
+                    unit.exits.iter().filter(|exit| was_main(exit.pid)).filter_map(|exit| {
+                        Some(format!("generation with pid {}: {}", exit.pid, exit.failure.as_ref()?))
+                    });
+                warnings.chain(failed).collect()
             }
             Self::Systemd(systemd) => systemd.end().await,
         }
@@ -138,17 +150,18 @@ impl Supervisor {
     /// How many processes the service has; None where that cannot be told.
     pub(super) async fn processes(&self) -> Option<usize> {
         match self {
-            Self::BuiltIn(_) => Some(super::processes::descendants(std::process::id()).len()),
-            Self::Systemd(systemd) => systemd.processes().await,
+            Self::BuiltIn(..) => Some(own().len()),
+            Self::Systemd(systemd) => {
+                Some(systemd.family().await.ok()?.members().len()).filter(|processes| *processes > 0)
+            }
         }
     }
 
     /// The service's last words, for a run that failed.
-    pub(super) fn log(&self, versions: &Versions) -> String {
-        const LINES: usize = 40;
+    pub(super) fn log(&self) -> String {
         match self {
-            Self::BuiltIn(_) => {
-                let log = std::fs::read_to_string(versions.directory().join(super::LOG)).unwrap_or_default();
+            Self::BuiltIn(_, log) => {
+                let log = std::fs::read_to_string(log).unwrap_or_default();
                 let lines: Vec<_> = log.lines().collect();
                 format!("the service's log ended with:\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
             }
@@ -156,22 +169,17 @@ impl Supervisor {
         }
     }
 
-    fn state(&self) -> String {
-        match self {
-            Self::BuiltIn(manager) => {
-                let unit = manager.unit();
-                let last_exit = unit.exits.last().map(|exit| {
+    fn late(&self, what: &str, limit: Duration) -> Failure {
+        let state = match self {
+            Self::BuiltIn(manager, _) => {
+                let Unit { state, main, exits, status_text, .. } = manager.unit();
+                let exit = exits.last().map(|exit| {
                     format!(", last exit: pid {} {}", exit.pid, exit.failure.as_deref().unwrap_or("with 0"))
                 });
-                format!(
-                    "{:?}, main process {}{}, status {:?}",
-                    unit.state,
-                    unit.main,
-                    last_exit.unwrap_or_default(),
-                    unit.status_text
-                )
+                format!("{state:?}, main process {main}{}, status {status_text:?}", exit.unwrap_or_default())
             }
             Self::Systemd(systemd) => systemd.log_command(),
-        }
+        };
+        Failure::failed(format!("{what} within {limit:?}: {state}"))
     }
 }

@@ -1,5 +1,5 @@
-//! The same demo through a real systemd: transient files for a socket and a service, as root of the system's manager, else of
-//! the user's own.
+//! The same demo through a real systemd: transient files for a socket and a service, as root of the
+//! system's manager, else of the user's own.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::supervisor::Reloaded;
+use super::unit::Reloaded;
+use crate::commands::prove::Family;
 use crate::failure::Failure;
 use crate::systemctl;
+use crate::target::{self, ControlGroup, Unit, control_group};
 use handover::supervise::proc::stat;
 use handover_load::Kill;
 
@@ -40,22 +42,12 @@ struct Units {
     name: String,
 }
 
-/// What `systemctl show` tells.
-#[derive(Debug, Default)]
-struct Shown {
-    main: u32,
-    running: bool,
-    status_text: String,
-    /// CLOCK_MONOTONIC, in microseconds.
-    changed: u64,
-    control_group: String,
-}
-
 impl Systemd {
     pub(super) async fn start(program: &Path, arguments: &[OsString]) -> Result<Self, Failure> {
         let (user, directory) = choose_manager()?;
         let version = version(user).await?;
-        // systemd takes no port 0. Another process may take this one in between; then the start fails and says so.
+        // systemd takes no port 0. Another process may take this one in between; then the start
+        // fails and says so.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = address.map_err(|e| Failure::cannot_run(format!("no free port on 127.0.0.1: {e}")))?;
         let units = Units { directory, name: format!("handover-demo-{}", std::process::id()) };
@@ -85,32 +77,32 @@ impl Systemd {
     }
 
     pub(super) async fn running(&self, other_than: u32, limit: Duration) -> Result<Option<u32>, Failure> {
-        let settled = self.until(limit, |unit| unit.running && unit.main != 0 && unit.main != other_than).await?;
+        let settled = self.until(limit, |unit| is_running(unit) && unit.main != 0 && unit.main != other_than).await?;
         self.became_main();
         Ok(settled.map(|unit| unit.main))
     }
 
-    /// With `notify-reload`, `systemctl reload` returns when the reload has ended. With a bare kill it may return before the
-    /// service has even said `RELOADING=1`, so the end is read from the unit: its main process or its status text is a new one.
+    /// With `notify-reload`, `systemctl reload` returns when the reload has ended. With a bare kill
+    /// it may return before the service has even said `RELOADING=1`, so the end is read from the
+    /// unit: its main process or its status text is a new one.
     pub(super) async fn reload(&self, limit: Duration) -> Result<Option<Reloaded>, Failure> {
         let before = self.show().await?;
-        let (requested, clock) = (Instant::now(), monotonic());
+        let clock = monotonic();
         self.call(&["reload", &self.units.file("service")]).await?;
         let told = self.version >= NOTIFY_RELOAD_SINCE;
-        let ended = |unit: &Shown| {
-            let news = unit.main != before.main || unit.status_text != before.status_text;
-            unit.running && unit.changed > clock && (told || news)
+        let ended = |unit: &Unit| {
+            let news = unit.main != before.main || unit.status != before.status;
+            is_running(unit) && changed(unit) > clock && (told || news)
         };
         let Some(after) = self.until(limit, ended).await? else { return Ok(None) };
         if after.main != before.main {
             self.became_main();
         }
         Ok(Some(Reloaded {
-            requested,
-            ready: Duration::from_micros(after.changed - clock),
             main_before: before.main,
             main: after.main,
-            status_text: after.status_text,
+            ready: Duration::from_micros(changed(&after).saturating_sub(clock)),
+            status_text: after.status,
         }))
     }
 
@@ -120,8 +112,8 @@ impl Systemd {
         let whom = if self.version >= 252 { "--kill-whom=main" } else { "--kill-who=main" };
         let at = Instant::now();
         self.call(&["kill", "-s", "KILL", whom, &self.units.file("service")]).await?;
-        // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while the others still hold
-        // the sockets.
+        // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while
+        // the others still hold the sockets.
         while stat(pid).is_some() {
             if at.elapsed() > limit {
                 return Ok(None);
@@ -153,18 +145,16 @@ impl Systemd {
         problems
     }
 
-    /// How many processes the service has; None where its control group cannot be read.
-    pub(super) async fn processes(&self) -> Option<usize> {
-        let group = self.show().await.ok()?.control_group;
-        let processes = fs::read_to_string(format!("/sys/fs/cgroup{group}/cgroup.procs")).ok()?;
-        Some(processes.lines().count())
+    pub(super) async fn family(&self) -> Result<Family, Failure> {
+        let ControlGroup(path) = control_group(&self.units.file("service"), self.user).await?;
+        Ok(Family::of_cgroup(&path))
     }
 
     fn became_main(&self) {
         *self.main_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
     }
 
-    async fn until(&self, limit: Duration, is: impl Fn(&Shown) -> bool) -> Result<Option<Shown>, Failure> {
+    async fn until(&self, limit: Duration, is: impl Fn(&Unit) -> bool) -> Result<Option<Unit>, Failure> {
         let begun = Instant::now();
         loop {
             let shown = self.show().await?;
@@ -178,11 +168,8 @@ impl Systemd {
         }
     }
 
-    async fn show(&self) -> Result<Shown, Failure> {
-        const PROPERTIES: &str =
-            "--property=MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,ControlGroup";
-        let output = self.call(&["show", PROPERTIES, &self.units.file("service")]).await?;
-        Ok(parse_show(&String::from_utf8_lossy(&output.stdout)))
+    async fn show(&self) -> Result<Unit, Failure> {
+        target::show(&self.units.file("service"), self.user).await
     }
 
     async fn call(&self, arguments: &[&str]) -> Result<Output, Failure> {
@@ -249,22 +236,13 @@ fn monotonic() -> u64 {
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn parse_show(text: &str) -> Shown {
-    let mut shown = Shown::default();
-    let (mut active, mut sub) = ("", "");
-    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
-        match key {
-            "MainPID" => shown.main = value.parse().unwrap_or_default(),
-            "ActiveState" => active = value,
-            "SubState" => sub = value,
-            "StatusText" => value.clone_into(&mut shown.status_text),
-            "StateChangeTimestampMonotonic" => shown.changed = value.parse().unwrap_or_default(),
-            "ControlGroup" => value.clone_into(&mut shown.control_group),
-            _ => {}
-        }
-    }
-    shown.running = active == "active" && sub == "running";
-    shown
+fn is_running(unit: &Unit) -> bool {
+    unit.active == "active" && unit.sub == "running"
+}
+
+/// CLOCK_MONOTONIC, in microseconds.
+fn changed(unit: &Unit) -> u64 {
+    unit.changed.parse().unwrap_or_default()
 }
 
 impl Units {
@@ -333,14 +311,5 @@ mod tests {
     #[test]
     fn a_command_line_is_taken_literally() {
         assert_eq!(quoted(r#"/a b/$x%"\"#), r#""/a b/$$x%%\"\\""#);
-    }
-
-    #[test]
-    fn what_show_tells() {
-        let shown = parse_show(
-            "MainPID=7\nActiveState=active\nSubState=running\nStatusText=a=b\nStateChangeTimestampMonotonic=9\n",
-        );
-        assert_eq!((shown.main, shown.running, shown.status_text.as_str(), shown.changed), (7, true, "a=b", 9));
-        assert!(!parse_show("ActiveState=reloading\nSubState=reload-notify\n").running);
     }
 }

@@ -1,6 +1,25 @@
-//! systemd's rules for one `Type=notify` service, as data: what a message may change, and nothing else.
+//! systemd's rules for one `Type=notify` service, as data: what a message may change, and nothing
+//! else.
 
 use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+
+/// A reload that was reported as ended.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Reloaded {
+    pub(super) main_before: u32,
+    pub(super) main: u32,
+    /// From the request to `READY=1`.
+    #[serde(rename = "ready_ms", serialize_with = "as_ms")]
+    pub(super) ready: Duration,
+    /// The service's own words (`STATUS=`).
+    pub(super) status_text: String,
+}
+
+pub(super) fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -76,13 +95,14 @@ impl Unit {
         self.mains.push(pid);
     }
 
-    /// When the watchdog bites, unless it hears something. One timer per service: a new main process inherits what is left.
+    /// When the watchdog bites, unless it hears something. One timer per service: a new main
+    /// process inherits what is left.
     pub(super) fn watchdog_at(&self) -> Option<Instant> {
         matches!(self.state, State::Running | State::Reloading).then(|| self.last_ping + self.watchdog)
     }
 
-    /// `NotifyAccess=main`: only the main process is heard. `MAINPID=` counts before the rest of its datagram does, and
-    /// only for a living process of the service (`alive`).
+    /// `NotifyAccess=main`: only the main process is heard. `MAINPID=` counts before the rest of
+    /// its datagram does, and only for a living process of the service (`alive`).
     pub(super) fn notified(&mut self, sender: u32, text: &str, now: Instant, alive: impl Fn(u32) -> bool) {
         // Answered to anybody, by closing its fd once the messages before it were processed.
         if text.trim_end() == "BARRIER=1" {

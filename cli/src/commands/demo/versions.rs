@@ -54,7 +54,7 @@ impl Versions {
         let good = versions.good();
         // Another file system, or another owner's file: copied.
         fs::hard_link(own, &good).or_else(|_| fs::copy(own, &good).map(drop))?;
-        versions.install(Version::Good)?;
+        versions.put(Version::Good)?;
         let run =
             Command::new(versions.program()).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         run.success().then_some(versions).ok_or_else(|| io::Error::other(format!("the copy ended with {run}")))
@@ -74,7 +74,12 @@ impl Versions {
     }
 
     /// Puts this version in place, atomically, as a package manager does.
-    pub(super) fn install(&self, version: Version) -> io::Result<()> {
+    pub(super) fn install(&self, version: Version) -> Result<(), Failure> {
+        let path = self.program();
+        self.put(version).map_err(|e| Failure::cannot_run(format!("{} cannot be replaced: {e}", path.display())))
+    }
+
+    fn put(&self, version: Version) -> io::Result<()> {
         let new = self.directory().join("web.new");
         match version {
             Version::Good => fs::hard_link(self.good(), &new)?,

@@ -3,59 +3,56 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::options::Options;
-use super::preflight::Ready;
+use super::plan::Plan;
 use super::prober::Teller;
+use super::record::{Asked, Record, Reloaded, Unseen};
 use super::report::{
     KindRow, LossRow, ProberRow, ProcessPoint, ReloadRow, Report, Series, Spread, Summary, TargetRow, Times, UsageRow,
-    Verdict, WindowRow, ms,
+    Verdict, WindowRow, as_f64, ms,
 };
-use super::run::{Record, Reloaded};
+use super::server::REMEDY;
 use super::usage::Point;
+use crate::commands::timeline::Brief;
 use handover_load::{Cause, Finished, Flow, Kind, Loss, Percentiles, Stats, Step, When};
 
 /// Generations with a line of their own; those that answered least are one line, "others".
 const MOST_GENERATIONS: usize = 2048;
 
-/// What is taken from the preparation before the run consumes it.
-pub(super) struct Header {
-    target: TargetRow,
-    teller: Teller,
-    notes: Vec<String>,
-}
-
-impl Header {
-    pub(super) fn new(options: &Options, ready: &Ready) -> Self {
-        let protocol = match (options.http2, ready.target.tls.is_some()) {
-            (false, false) => "HTTP/1.1",
-            (false, true) => "HTTP/1.1 over TLS",
-            (true, false) => "HTTP/2",
-            (true, true) => "HTTP/2 over TLS",
-        };
-        let reload = ready.trigger.describe();
-        let target = TargetRow { url: options.url.clone(), path: ready.path.clone(), protocol, reload };
-        Self { target, teller: ready.teller, notes: ready.notes.clone() }
-    }
-}
-
-pub(super) fn assemble(options: &Options, header: Header, record: Record) -> Report {
-    let Record { stats, reloads, periods, points, mut problems, unread, took } = record;
-    let Header { target, teller, mut notes } = header;
+/// `how` the server was told to reload. `journal` has one row for each reload, or says why it has
+/// none.
+pub(crate) fn assemble(
+    plan: &Plan,
+    how: String,
+    record: Record,
+    journal: Result<Vec<Option<Brief>>, String>,
+) -> Report {
+    let Record { stats, teller, reloads, periods, points, mut problems, mut notes, took } = record;
     let losses = stats.losses();
     let flow = stats.flow(Flowed::of).unwrap_or_default();
     let started = flow.started.unwrap_or_else(Instant::now);
-    let kinds = kinds(options, &stats, &flow, &losses, &mut problems);
-    let clients = options.clients.counts().iter().map(|(_, count)| count).sum();
-    let total = KindRow::new("all", clients, &stats.summary().total, &by_cause(&losses));
+    let kinds = kinds(plan, &stats, &flow, &losses, &mut problems);
+    let total = KindRow::new("all", plan.clients_in_all(), &stats.summary().total, &by_cause(&losses));
+    let mut told = match journal {
+        Ok(briefs) => briefs,
+        Err(why) => {
+            notes.push(format!("no phases from the journal: {why}"));
+            Vec::new()
+        }
+    };
+    told.resize(reloads.len(), None);
+    let ends = reloads.iter().skip(1).map(|next| Some(next.watched.at)).chain([None]);
     let rows: Vec<_> = reloads
         .iter()
-        .enumerate()
-        .map(|(n, one)| row(one, reloads.get(n + 1).map(|next| next.at), &flow, &losses, &stats))
+        .zip(told)
+        .zip(ends)
+        .map(|((one, brief), end)| ReloadRow { journal: brief, ..row(one, end, &flow, &losses, &stats) })
         .collect();
-    if reloads.iter().all(|r| r.pss_before.is_none()) && reloads.iter().any(|r| r.before.rss > 0) {
+    problems.splice(0..0, reloads.iter().zip(&rows).filter_map(|(one, row)| problem(one, row, teller)));
+    if reloads.iter().all(|r| r.watched.before.pss.is_none())
+        && reloads.iter().any(|r| r.watched.before.usage.is_some())
+    {
         notes.push("no PSS: of more than 256 MiB it would stall the server, or it may not be read".to_owned());
     }
-    notes.extend(unread.map(|why| format!("no phases from the journal: {why}")));
     if periods.is_none() {
         problems.push("the prober's thread has panicked: a defect of handover prove, please report it".to_owned());
     }
@@ -64,25 +61,45 @@ pub(super) fn assemble(options: &Options, header: Header, record: Record) -> Rep
         0 => Verdict::NotMeasured,
         _ => Verdict::Lost,
     };
+    let (url, path, protocol) = (plan.url.clone(), plan.load.path.clone(), plan.protocol());
     Report {
         format: 1,
         handover: env!("CARGO_PKG_VERSION"),
         verdict,
         problems,
         notes,
-        target,
-        seed: options.seed,
+        target: TargetRow { url, path, protocol, reload: how },
+        seed: plan.seed,
         duration_s: took.as_secs_f64(),
-        window_ms: ms(options.window.min(options.every / 2)),
+        window_ms: ms(plan.window),
         generation_told_by: teller,
         total,
         kinds,
         losses: examples(&losses, started),
         quiet: flow.quiet.into(),
         prober: ProberRow { resolution_ms: periods.map(|periods| periods.percentiles().into()) },
-        summary: spreads(&rows),
+        summary: spreads(&rows, &reloads),
         reloads: rows,
         series: Series { processes: processes(&points, started), ..series(&flow, &stats) },
+    }
+}
+
+fn problem(one: &Reloaded, row: &ReloadRow, teller: Teller) -> Option<String> {
+    let told = row.journal.as_ref().map(|brief| format!("; the journal: {}", brief.words())).unwrap_or_default();
+    let (number, watched) = (row.n, &one.watched);
+    match (&watched.asked, watched.unseen) {
+        (Asked::Failed(why), _) => Some(format!("reload {number} failed: {why}{told}")),
+        (_, Some(Unseen { waited, nobody })) => {
+            let within = Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+            let answers = row.old.as_deref().unwrap_or("somebody");
+            let why = match teller {
+                Teller::Process if nobody => format!("; pid {answers} serves on, and no process was started: {REMEDY}"),
+                Teller::Process => format!("; pid {answers} serves on: {REMEDY}"),
+                _ => format!("; {answers} serves on"),
+            };
+            Some(format!("reload {number}: no new process answered within {within:?}{told}{why}"))
+        }
+        _ => None,
     }
 }
 
@@ -113,15 +130,15 @@ impl Flowed {
     }
 }
 
-fn kinds(options: &Options, stats: &Stats, flow: &Flowed, losses: &[Loss], problems: &mut Vec<String>) -> Vec<KindRow> {
+fn kinds(plan: &Plan, stats: &Stats, flow: &Flowed, losses: &[Loss], problems: &mut Vec<String>) -> Vec<KindRow> {
     let summary = stats.summary();
-    let clients = options.clients.counts().into_iter().chain([(Kind::Probe, 1)]);
+    let clients = plan.clients.iter().copied().chain([(Kind::Probe, 1)]);
     let mut rows = Vec::new();
     for (kind, number) in clients {
         let count = summary.counts.get(&kind).copied().unwrap_or_default();
         let lost = by_cause(losses.iter().filter(|loss| loss.kind == kind));
         let unasked = lost.get(&Cause::Unasked).copied().unwrap_or(0);
-        let ended = count.answered + count.handed_back + count.lost;
+        let ended = count.answered + count.handed_back + count.lost + count.lost_to_kill;
         if count.sent > ended || count.sent + unasked < ended {
             let (name, sent) = (kind.slug(), count.sent);
             problems.push(format!("{name}: {sent} sent, {ended} ended: a defect of handover prove, please report it"));
@@ -133,43 +150,43 @@ fn kinds(options: &Options, stats: &Stats, flow: &Flowed, losses: &[Loss], probl
     rows
 }
 
-fn row(one: &Reloaded, next: Option<Instant>, flow: &Flowed, losses: &[Loss], stats: &Stats) -> ReloadRow {
-    let started = flow.started.unwrap_or(one.at);
-    let seen = &one.seen;
-    let (before, within) = (flow.part(When::Before(one.number)), flow.part(When::Within(one.number)));
+fn row(one: &Reloaded, end: Option<Instant>, flow: &Flowed, losses: &[Loss], stats: &Stats) -> ReloadRow {
+    let Reloaded { watched, peak, main } = one;
+    let (at, seen) = (watched.at, &watched.seen);
+    let since = |time: Instant| if time >= at { ms(time - at) } else { -ms(at - time) };
+    let (before, within) = (flow.part(When::Before(watched.number)), flow.part(When::Within(watched.number)));
     let ratio = match (&before, &within) {
         (Some(before), Some(within)) if before.answers_per_s > 0.0 => {
             Some(round(within.answers_per_s / before.answers_per_s))
         }
         _ => None,
     };
-    let lost = losses.iter().filter(|loss| loss.failed >= one.at && next.is_none_or(|next| loss.failed < next));
-    let last_old = seen.first_new.and(seen.last_old);
+    let lost = losses.iter().filter(|loss| loss.failed >= at && end.is_none_or(|end| loss.failed < end));
     ReloadRow {
-        n: one.number,
-        at_s: round((one.at - started).as_secs_f64()),
-        asked_ms: ms(one.asked),
-        failed: one.failed.clone(),
-        first_new_ms: seen.first_new.map(|(at, _)| ms(at - one.at)),
-        last_old_ms: last_old.map(|at| if at >= one.at { ms(at - one.at) } else { -ms(one.at - at) }),
+        n: watched.number,
+        at_s: round((at - flow.started.unwrap_or(at)).as_secs_f64()),
+        asked_ms: ms(watched.took),
+        failed: watched.asked.failed().map(str::to_owned),
+        first_new_ms: seen.first_new.map(|(answered, _)| since(answered)),
+        last_old_ms: seen.first_new.and(seen.last_old).map(since),
         resolution_ms: ms(seen.resolution),
         old: seen.before.map(|tag| stats.name(tag)),
         new: seen.first_new.map(|(_, tag)| stats.name(tag)),
-        main_pid: one.main,
+        main_pid: *main,
         lost: lost.count() as u64,
         longest_gap_ms: ms(seen.longest_gap),
         gap_before_ms: ms(seen.gap_before),
         before,
         within,
         throughput_ratio: ratio,
-        usage: (one.before.processes > 0).then_some(UsageRow {
-            before: one.before,
-            peak: one.peak,
-            new: one.new,
-            pss_before: one.pss_before,
-            pss_at_first_new: one.pss_at_first_new,
+        usage: watched.before.usage.map(|before| UsageRow {
+            before,
+            peak: *peak,
+            new: watched.after.usage,
+            pss_before: watched.before.pss,
+            pss_at_first_new: watched.after.pss,
         }),
-        journal: one.journal.clone(),
+        journal: None,
     }
 }
 
@@ -196,11 +213,14 @@ fn examples(losses: &[Loss], started: Instant) -> Vec<LossRow> {
     rows.into_values().collect()
 }
 
-fn spreads(rows: &[ReloadRow]) -> Summary {
+fn spreads(rows: &[ReloadRow], reloads: &[Reloaded]) -> Summary {
+    // A refusal that was wanted takes the time that it was given.
+    let wanted = |one: &Reloaded| matches!(one.watched.asked, Asked::Refused(_));
+    let asked = reloads.iter().zip(rows).filter(|(one, _)| !wanted(one)).map(|(_, row)| row.asked_ms);
     Summary {
         reloads: rows.len(),
         first_new_ms: Spread::of(rows.iter().filter_map(|row| row.first_new_ms)),
-        asked_ms: Spread::of(rows.iter().map(|row| row.asked_ms)),
+        asked_ms: Spread::of(asked),
         longest_gap_ms: Spread::of(rows.iter().map(|row| row.longest_gap_ms)),
         gap_before_ms: Spread::of(rows.iter().map(|row| row.gap_before_ms)),
         lost_per_reload: Spread::of(rows.iter().map(|row| as_f64(row.lost))),
@@ -250,9 +270,4 @@ fn per_second(count: u64, took: Duration) -> f64 {
 
 fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
-}
-
-#[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]
-pub(super) fn as_f64(count: u64) -> f64 {
-    count as f64
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use handover::supervise::proc::{Stat, program, stat};
+use super::who::name;
+use handover::supervise::proc::{Stat, holds, program, stat};
 
 /// Where cgroups are mounted, in the order in which they are tried.
 const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
 
 #[derive(Debug, Clone)]
-pub(super) enum Family {
+pub(crate) enum Family {
     /// A unit's cgroup, and those below it.
     Cgroup(PathBuf),
     Tree(Tree),
@@ -18,45 +19,66 @@ pub(super) enum Family {
     Unknown,
 }
 
-/// A process, its descendants, and those that its parent started from the same program: a generation may be a child of the one before, or
-/// of the service manager. One whose parent has ended before anybody looked is known by its program and by who takes in orphans: an
-/// ancestor.
+/// A process, its descendants, and those that its parent started from the same program: a
+/// generation may be a child of the one before, or of the service manager. One whose parent has
+/// ended before anybody looked is known by its program and by who takes in orphans: an ancestor.
 #[derive(Debug, Clone)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     members: BTreeSet<u32>,
     /// Looked at and found to be others, this program and what it starts among them.
     others: BTreeSet<u32>,
     /// Whose children are of the family if they are of its program.
     parents: Vec<u32>,
     program: Option<PathBuf>,
+    /// Whose descendants alone are meant.
+    root: Option<u32>,
 }
 
 impl Family {
     /// `path` is what systemd calls `ControlGroup`.
-    pub(super) fn of_cgroup(path: &str) -> Self {
+    pub(crate) fn of_cgroup(path: &str) -> Self {
         let path = path.trim_start_matches('/');
         let found = CGROUPS.iter().map(|root| Path::new(root).join(path)).find(|p| p.join("cgroup.procs").exists());
         found.filter(|_| !path.is_empty()).map_or(Self::Unknown, Self::Cgroup)
     }
 
-    pub(super) fn of(pid: u32) -> Self {
+    /// The processes of the server that this one is of: those that come from it, or from who
+    /// supervises it. A supervisor is known by its holding a socket on which the server `listens`.
+    pub(crate) fn around(pid: u32, listens: &[u64]) -> Self {
+        let own: BTreeSet<u32> = ancestors(std::process::id()).collect();
+        let above = ancestors(pid).take_while(|pid| !own.contains(pid));
+        // systemd holds the sockets of all units, and is of no service.
+        let supervises = |pid: &u32| listens.iter().any(|inode| holds(*pid, *inode)) && name(*pid) != "systemd";
+        Self::of(above.filter(supervises).last().unwrap_or(pid))
+    }
+
+    /// What comes from that process, and who is a sibling of the same program.
+    pub(crate) fn of(pid: u32) -> Self {
         let own = std::process::id();
-        let ancestors: Vec<u32> = std::iter::successors(parent(pid), |pid| parent(*pid)).collect();
+        let ancestors: Vec<u32> = ancestors(pid).collect();
         let mut tree = Tree {
             members: BTreeSet::from([pid]),
             others: BTreeSet::from([own]),
             parents: ancestors.iter().take(1).copied().collect(),
             program: program(pid).ok(),
+            root: None,
         };
         // Ancestors first: whoever is not of the family by then is looked at once only.
         tree.look();
-        // Who comes later may be an orphan of it; who was there before may be of another service of that program.
+        // Who comes later may be an orphan of it; who was there before may be of another service of
+        // that program.
         tree.parents = ancestors;
         Self::Tree(tree)
     }
 
-    /// Those that are alive.
-    pub(super) fn members(&mut self) -> BTreeSet<u32> {
+    /// What descends from that process, itself not included.
+    pub(crate) fn below(pid: u32) -> Self {
+        let (members, others, parents) = (BTreeSet::from([pid]), BTreeSet::new(), Vec::new());
+        Self::Tree(Tree { members, others, parents, program: None, root: Some(pid) })
+    }
+
+    /// Those that are there, also those that nobody has waited for yet.
+    pub(crate) fn members(&mut self) -> BTreeSet<u32> {
         match self {
             Self::Cgroup(path) => {
                 let mut pids = BTreeSet::new();
@@ -65,7 +87,7 @@ impl Family {
             }
             Self::Tree(tree) => {
                 tree.look();
-                tree.members.clone()
+                tree.members.iter().copied().filter(|pid| Some(*pid) != tree.root).collect()
             }
             Self::Unknown => BTreeSet::new(),
         }
@@ -79,7 +101,8 @@ impl Tree {
         self.others.retain(|pid| alive.contains(pid));
         let mut new: BTreeSet<u32> =
             alive.into_iter().filter(|pid| !self.members.contains(pid) && !self.others.contains(pid)).collect();
-        // A child may have a lower pid than its parent, once they wrap around: until nothing changes.
+        // A child may have a lower pid than its parent, once they wrap around: until nothing
+        // changes.
         loop {
             let (members, rest): (BTreeSet<u32>, _) = new.iter().copied().partition(|pid| self.belongs(*pid));
             if members.is_empty() {
@@ -100,8 +123,10 @@ impl Tree {
     }
 }
 
-fn parent(pid: u32) -> Option<u32> {
-    stat(pid).map(|one| one.parent).filter(|parent| *parent != 0)
+/// From its parent on.
+fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
+    let parent = |pid: u32| stat(pid).map(|one| one.parent).filter(|parent| *parent != 0);
+    std::iter::successors(parent(pid), move |pid| parent(*pid))
 }
 
 fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {

@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::assemble::as_f64;
 use super::plot::{Line, Plot, STYLE};
-use super::report::{Report, Times};
-use super::text::milliseconds;
+use super::report::{Report, Times, as_f64, milliseconds};
 use crate::commands::timeline::{Brief, page};
 use crate::safe::markup;
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::run::Reloaded;
-use super::trigger::Trigger;
+use super::record::Reloaded;
+use super::trigger::{How, Trigger};
 use crate::commands::timeline::{Brief, briefs};
 
 /// For the last entries to come into the journal.
@@ -12,11 +12,11 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// One for each reload that it knows, or why there are none.
 pub(super) async fn read(trigger: &Trigger, reloads: &[Reloaded]) -> Result<Vec<Option<Brief>>, String> {
-    let (Trigger::Unit { unit, user }, Some(first)) = (trigger, reloads.first()) else { return Ok(Vec::new()) };
+    let (How::Unit { unit, user }, Some(first)) = (&trigger.how, reloads.first()) else { return Ok(Vec::new()) };
     let begun = Instant::now();
     loop {
-        let told = briefs(unit, *user, first.wall).await.map_err(|failure| failure.to_string())?;
-        let rows = in_order(&told, &reloads.iter().map(|one| one.wall).collect::<Vec<_>>());
+        let told = briefs(unit, *user, first.watched.wall).await.map_err(|failure| failure.to_string())?;
+        let rows = in_order(&told, &reloads.iter().map(|one| one.watched.wall).collect::<Vec<_>>());
         let complete = rows.iter().all(|row| row.as_ref().is_some_and(|brief| !brief.is_under_way()));
         if complete || begun.elapsed() > LATE {
             return match told.is_empty() {

@@ -1,61 +1,88 @@
-//! `handover prove`: a server under load is reloaded, and its clients are asked what they lost.
+//! `handover prove`: a server under load is reloaded, and its clients are asked what they lost. The
+//! demo is made of the same parts.
 
 mod assemble;
 mod family;
 mod html;
 mod journal;
 mod options;
+mod plan;
 mod plot;
-mod preflight;
 mod prober;
 mod progress;
+mod record;
 mod report;
 mod run;
+mod server;
 mod target;
 mod text;
 mod trigger;
 mod usage;
 mod who;
 
+use std::time::Instant;
+
 use crate::failure::{Failure, Outcome};
 use crate::out;
-use assemble::{Header, assemble};
+use crate::terminal::Look;
+pub(crate) use assemble::assemble;
+pub(crate) use family::Family;
 pub(crate) use options::Options;
-use progress::Progress;
+pub(crate) use plan::Plan;
+pub(crate) use prober::Teller;
+pub(crate) use progress::Progress;
+pub(crate) use record::{Asked, Reloads};
+pub(crate) use report::{Report, json};
+pub(crate) use run::Run;
+pub(crate) use server::Server;
+pub(crate) use text::{closing, figures};
+
+use plan::{Proving, resolved};
 use report::Verdict;
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
-    let progress = Progress::new(&options);
-    let proving = async {
-        let ready = preflight::preflight(&options).await?;
-        let header = Header::new(&options, &ready);
-        let clients: usize = options.clients.counts().iter().map(|(_, count)| count).sum();
-        progress.line(format_args!(
-            "{clients} clients start; reload: {}",
-            crate::safe::terminal(&ready.trigger.describe())
-        ));
-        let record = run::run(&options, ready, &progress).await?;
-        Ok(assemble(&options, header, record))
-    };
     let report = tokio::select! {
-        report = proving => report,
+        report = prove(options) => report,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
-    progress.finish();
     // Whatever keeps it from being measured is one thing to whoever asks: not an answer.
-    let report = report.map_err(Failure::into_usage)?;
-    if let Some(path) = &options.html {
+    let (report, quiet, html) = report.map_err(Failure::into_usage)?;
+    if let Some(path) = &html {
         std::fs::write(path, html::render(&report))
             .map_err(|e| Failure::usage(format!("--html {}: {e}", path.display())))?;
     }
-    if options.json {
-        out::line(report.json());
+    if quiet {
+        out::line(json(&report));
     } else {
-        out::line(text::text(&report));
+        let look = Look::of_stdout();
+        out::line(figures(&report, look) + &closing(&report, look, text::verdict(&report)));
     }
     match report.verdict {
         Verdict::NothingLost => Ok(Outcome::Success),
         Verdict::Lost => Ok(Outcome::Bad),
         Verdict::NotMeasured => Err(Failure::usage(report.problems.join("; "))),
     }
+}
+
+/// The report, whether it is to be JSON, and where to write a page of it.
+async fn prove(options: Options) -> Result<(Report, bool, Option<std::path::PathBuf>), Failure> {
+    let Proving { plan, mut trigger, html } = resolved(options).await?;
+    let progress = Progress::new(&plan);
+    let server = Server::find(&plan, &trigger).await?;
+    let how = trigger.describe();
+    progress.line(&format!("{} clients start; reload: {how}", plan.clients_in_all()));
+    for note in &server.notes {
+        progress.line(&format!("note: {note}"));
+    }
+    let mut run = Run::start(&plan, server, &progress).await?;
+    let begun = run.begun();
+    for number in 1..=plan.reloads {
+        run.reload(begun + plan.every * number, &mut trigger).await;
+        run.tell(&[]);
+    }
+    run.wait((begun + plan.duration).max(Instant::now() + plan.every)).await;
+    let record = run.end(&trigger).await;
+    progress.finish();
+    let journal = journal::read(&trigger, &record.reloads).await;
+    Ok((assemble(&plan, how, record, journal), plan.quiet, html))
 }

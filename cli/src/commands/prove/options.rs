@@ -10,9 +10,9 @@ use handover_load::Kind;
 
 /// Drives an HTTP server through reloads and says what its clients lost, and what each reload cost.
 ///
-/// The server may be anything that speaks HTTP: a unit, nginx, a program of yours. The clients follow their protocol and repeat
-/// nothing: what the server announced (Connection: close, GOAWAY, a WebSocket's close frame) is no loss, a request that gets no whole
-/// answer is.
+/// The server may be anything that speaks HTTP: a unit, nginx, a program of yours. The clients
+/// follow their protocol and repeat nothing: what the server announced (Connection: close, GOAWAY,
+/// a WebSocket's close frame) is no loss, a request that gets no whole answer is.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
@@ -51,24 +51,29 @@ pub(crate) struct Options {
     /// What is looked at before and after a reload begins; at most half of --every
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = humantime::parse_duration, help_heading = "Run")]
     pub(super) window: Duration,
-    /// How long a reload may take until a new process answers
+    /// How long a reload may take until a new process answers; of a reload that starts none, less
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration, help_heading = "Run")]
     pub(super) reload_timeout: Duration,
     /// How long an answer may take, beyond what it takes by its nature
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Run")]
     pub(super) timeout: Duration,
+    /// Between two probes, each of which is a new connection; 0s: back to back, which finds out
+    /// more and costs a processor
+    #[arg(long, value_name = "TIME", default_value = "2ms", value_parser = humantime::parse_duration, help_heading = "Run")]
+    pub(super) probe_every: Duration,
     /// Seed of the load's randomness
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Run")]
     pub(super) seed: u64,
 
-    /// What each short answer must be: {} stands for any part of a line, {generation} for one that tells who answers
-    /// [default: the first answer, but for its numbers]
+    /// What each short answer must be: {} stands for any part of a line, {generation} for one that
+    /// tells who answers [default: the first answer, but for its numbers]
     #[arg(long, value_name = "TEXT", help_heading = "Answers", conflicts_with = "any_body")]
     pub(super) expect_body: Option<String>,
     /// Do not look at what is in a body
     #[arg(long, help_heading = "Answers")]
     pub(super) any_body: bool,
-    /// A response header that tells who answers [default: the process that holds the connection, on this machine]
+    /// A response header that tells who answers [default: the process that holds the connection, on
+    /// this machine]
     #[arg(long, value_name = "NAME", help_heading = "Answers")]
     pub(super) generation_header: Option<String>,
 
@@ -95,7 +100,8 @@ pub(super) struct Reload {
     /// Reload by this signal, to --pid or --pidfile
     #[arg(long, value_name = "NAME", help_heading = "Reload")]
     pub(super) signal: Option<String>,
-    /// The server's main process. Where it is the one that answers, its successor gets the next signal
+    /// The server's main process, or what supervises it. Where it is the one that answers, its
+    /// successor gets the next signal
     #[arg(long, value_name = "N", conflicts_with_all = ["unit", "pidfile"], help_heading = "Reload")]
     pub(super) pid: Option<u32>,
     /// A file with the pid of the main process, read before each signal
@@ -133,7 +139,8 @@ pub(super) struct Clients {
     /// That send texts over a WebSocket and wait for each to come back (--websocket-path)
     #[arg(long, value_name = "N", help_heading = "Clients")]
     websocket: Option<usize>,
-    /// Connections that ask once and then stay open and silent; one that the server closes is opened again
+    /// Connections that ask once and then stay open and silent; one that the server closes is
+    /// opened again
     #[arg(long, value_name = "N", help_heading = "Clients")]
     idle: Option<usize>,
 

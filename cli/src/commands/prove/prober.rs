@@ -1,4 +1,5 @@
-//! A client on a thread of its own that connects anew, back to back: what it sees of a reload it sees to a fraction of a millisecond.
+//! A client on a thread of its own that connects anew again and again: it sees when the new process
+//! answers first.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +14,17 @@ use super::who::peer;
 use handover::supervise::proc::{Diag, holds, stat};
 use handover_load::{Probe, Waits};
 
-/// So many answers of the new one in a row, and nobody looks any more who answers until the next reload.
+/// So many answers of the new one in a row, and nobody looks any more who answers until the next
+/// reload.
 const SETTLED: u32 = 200;
-/// After a failed probe: a refusal comes back at once, and a server that is away is not helped by a storm.
+/// After a failed probe: a refusal comes back at once, and a server that is away is not helped by a
+/// storm.
 const AFTER_LOSS: Duration = Duration::from_micros(200);
 
 /// How it is known who answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Teller {
+pub(crate) enum Teller {
     /// A response header.
     Header,
     /// A part of the body.
@@ -33,30 +36,31 @@ pub(super) enum Teller {
 
 /// A reload has begun.
 #[derive(Debug, Clone)]
-pub(super) struct Begin {
-    pub(super) number: u32,
-    pub(super) at: Instant,
+pub(crate) struct Begin {
+    pub(crate) number: u32,
+    pub(crate) at: Instant,
     /// The processes of the server just before.
-    pub(super) old: BTreeSet<u32>,
+    pub(crate) old: BTreeSet<u32>,
 }
 
 /// What was seen of a reload.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    pub(super) number: u32,
+pub(crate) struct Seen {
+    pub(crate) number: u32,
     /// Who answered before it.
-    pub(super) before: Option<u32>,
+    pub(crate) before: Option<u32>,
     /// When the first answer of a new one was complete, and whose it was.
-    pub(super) first_new: Option<(Instant, u32)>,
+    pub(crate) first_new: Option<(Instant, u32)>,
     /// When the last answer of an old one was complete.
-    pub(super) last_old: Option<Instant>,
-    pub(super) longest_gap: Duration,
+    pub(crate) last_old: Option<Instant>,
+    pub(crate) longest_gap: Duration,
     /// In as much time before.
-    pub(super) gap_before: Duration,
-    /// The longest time from the beginning of one probe to that of the next, up to the first answer of a new one.
-    pub(super) resolution: Duration,
+    pub(crate) gap_before: Duration,
+    /// The longest time from the beginning of one probe to that of the next, up to the first answer
+    /// of a new one.
+    pub(crate) resolution: Duration,
     /// The window is over.
-    pub(super) over: bool,
+    pub(crate) over: bool,
 }
 
 #[derive(Debug)]
@@ -65,27 +69,32 @@ struct Shared {
     begin: Mutex<Option<Begin>>,
     /// What is seen of the reload that began last.
     seen: Mutex<Seen>,
+    /// Who answered last, as far as is known; with whether anybody has.
+    last: Mutex<(bool, Option<u32>)>,
 }
 
 #[derive(Debug)]
-pub(super) struct Prober {
+pub(crate) struct Prober {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Waits>>,
 }
 
-pub(super) struct Config {
-    pub(super) probe: Probe,
-    pub(super) teller: Teller,
-    pub(super) family: Family,
-    pub(super) window: Duration,
+pub(crate) struct Config {
+    pub(crate) probe: Probe,
+    pub(crate) teller: Teller,
+    pub(crate) family: Family,
+    pub(crate) window: Duration,
+    /// Between the beginnings of two probes.
+    pub(crate) every: Duration,
 }
 
 impl Prober {
-    pub(super) fn start(config: Config) -> std::io::Result<Self> {
+    pub(crate) fn start(config: Config) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             begin: Mutex::new(None),
             seen: Mutex::new(Seen::default()),
+            last: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let diag = if config.teller == Teller::Process { Some(Diag::open()?) } else { None };
@@ -110,18 +119,23 @@ impl Prober {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    pub(super) fn begin(&self, begin: Begin) {
+    pub(crate) fn begin(&self, begin: Begin) {
         let seen = Seen { number: begin.number, ..Seen::default() };
         *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         *self.shared.begin.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin);
     }
 
-    pub(super) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether there has been an answer, and who gave the last one, as far as is known.
+    pub(crate) fn last(&self) -> (bool, Option<u32>) {
+        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How far apart probes began. `None`: the thread has panicked.
-    pub(super) fn stop(mut self) -> Option<Waits> {
+    pub(crate) fn stop(mut self) -> Option<Waits> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.take()?.join().ok()
     }
@@ -170,6 +184,7 @@ impl Probing {
             }
             runtime.block_on(self.probe());
             self.tell();
+            std::thread::sleep(self.config.every.saturating_sub(self.begun.elapsed()));
         }
         self.periods
     }
@@ -206,6 +221,7 @@ impl Probing {
         connection.end();
         self.config.probe.answered(begun, by);
         let answer = Answer { at: answered, gap, by };
+        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = (true, by.or(before));
         if let Some(window) = &mut self.open {
             window.answered(answer);
         }
@@ -242,7 +258,8 @@ impl Probing {
 }
 
 impl Window {
-    /// `answers`: all lately, the last one last. One or two may have come since it began, before the prober knew of it.
+    /// `answers`: all lately, the last one last. One or two may have come since it began, before
+    /// the prober knew of it.
     fn open(begin: Begin, answers: &[Answer], time: Duration) -> Self {
         let (earlier, since) = answers.split_at(answers.partition_point(|answer| answer.at <= begin.at));
         let gaps = earlier.iter().filter(|answer| begin.at - answer.at <= time).map(|answer| answer.gap);
@@ -275,11 +292,13 @@ impl Window {
     }
 }
 
-/// The new ones hold few connections, so they are asked first; then who answered before; then all others.
+/// The new ones hold few connections, so they are asked first; then who answered before; then all
+/// others.
 fn holder(family: &mut Family, inode: u64, old: Option<&BTreeSet<u32>>, before: Option<u32>) -> Option<u32> {
     let members = family.members();
     let is_new = |pid: &u32| old.is_some_and(|old| !old.contains(pid));
-    // Between fork and exec a next generation has copies of all that the old one holds, and answers nothing.
+    // Between fork and exec a next generation has copies of all that the old one holds, and answers
+    // nothing.
     let is_copy = |pid| stat(pid).is_none_or(|one| one.forked) && before.is_some_and(|before| holds(before, inode));
     if let Some(pid) = members.iter().copied().filter(is_new).find(|pid| holds(*pid, inode) && !is_copy(*pid)) {
         return Some(pid);

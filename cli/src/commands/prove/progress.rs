@@ -1,54 +1,85 @@
-//! What is told while it runs.
+//! What is seen while reloads run: a bar on a terminal, plain lines elsewhere.
 
 use std::time::Duration;
 
-use super::options::Options;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::plan::Plan;
+use super::record::Watched;
 use super::report::ms;
-use super::run::Reloaded;
-use crate::progress::Progress as Bar;
+use crate::out;
+use crate::safe::{short, terminal};
+use crate::terminal::{Ink, Look};
 use handover_load::{Stats, Summary};
 
 #[derive(Debug)]
-pub(super) struct Progress(Bar);
+pub(crate) struct Progress {
+    /// Draws to stderr, and nothing where that is no terminal.
+    bar: ProgressBar,
+    quiet: bool,
+    look: Look,
+}
 
 impl Progress {
-    pub(super) const TICK: Duration = Duration::from_millis(200);
+    /// Between two looks at what goes on.
+    pub(crate) const TICK: Duration = Duration::from_millis(200);
 
-    pub(super) fn new(options: &Options) -> Self {
-        Self(Bar::new(options.reloads, options.json))
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(plan.reloads.into()), ProgressDrawTarget::stderr());
+        // What does not fit beside the bar is cut off.
+        if let Ok(style) = ProgressStyle::with_template("{bar:10} {pos}/{len} reloads  {wide_msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, quiet: plan.quiet, look: Look::of_stdout() }
     }
 
-    pub(super) fn line(&self, text: impl std::fmt::Display) {
-        self.0.line(text);
+    pub(crate) fn line(&self, text: &str) {
+        self.parts(&[(Ink::Plain, &terminal(text))]);
     }
 
-    pub(super) fn tick(&self, summary: &Summary) {
-        self.0.message(counts(summary));
+    pub(crate) fn parts(&self, parts: &[(Ink, &str)]) {
+        if !self.quiet {
+            self.bar.suspend(|| out::line(self.look.lines(parts)));
+        }
     }
 
-    pub(super) fn reload(&self, reloaded: &Reloaded, stats: &Stats) {
-        let seen = &reloaded.seen;
-        let first = match (&reloaded.failed, seen.first_new) {
-            (Some(why), _) => format!("failed: {why}"),
-            (None, None) => "no new process seen".to_owned(),
-            (None, Some((at, by))) => {
-                let name = crate::safe::short(&crate::safe::terminal(&stats.name(by)), 20);
-                format!("{name} answers after {:.1} ms", ms(at - reloaded.at))
+    /// Beside the bar.
+    pub(crate) fn tick(&self, summary: &Summary) {
+        self.bar.set_message(counts(summary));
+    }
+
+    /// One more is done; `what` became of it.
+    pub(super) fn reload(&self, watched: &Watched, what: &[(Ink, &str)], stats: &Stats) {
+        self.bar.inc(1);
+        let (summary, number) = (stats.summary(), format!("reload {}", watched.number));
+        let gap = format!("longest gap {:.1} ms;", ms(watched.seen.longest_gap));
+        let lost = if summary.total.lost > 0 { Ink::Bad } else { Ink::Plain };
+        let last = [(Ink::Plain, gap.as_str()), (lost, &counts(&summary))];
+        self.parts(&[&[(Ink::Reload, number.as_str())], what, &last[..]].concat());
+    }
+
+    /// What the prober saw of it.
+    pub(super) fn first_answer(watched: &Watched, stats: &Stats) -> (Ink, String) {
+        match (watched.asked.failed(), watched.seen.first_new, watched.unseen) {
+            (Some(why), ..) => (Ink::Bad, format!("failed: {}", terminal(why))),
+            (None, Some((at, by)), _) => {
+                let name = short(&terminal(&stats.name(by)), 20);
+                (Ink::Ready, format!("{name} answers after {:.1} ms,", ms(at.saturating_duration_since(watched.at))))
             }
-        };
-        let gap = ms(seen.longest_gap);
-        self.0.reload(format_args!(
-            "reload {:>3}  {first:<34} longest gap {gap:>6.1} ms   {}",
-            reloaded.number,
-            counts(&stats.summary())
-        ));
+            (None, None, None) => (Ink::Plain, "who answers is not told,".to_owned()),
+            (None, None, Some(_)) => (Ink::Bad, "no new process answered,".to_owned()),
+        }
     }
 
-    pub(super) fn finish(&self) {
-        self.0.finish();
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
     }
 }
 
 fn counts(summary: &Summary) -> String {
-    format!("{} requests, {} lost", summary.total.requests(), summary.total.lost)
+    let killed = match summary.total.lost_to_kill {
+        0 => String::new(),
+        n => format!(", {n} in flight in the killed process"),
+    };
+    format!("{} requests, {} lost{killed}", summary.total.requests(), summary.total.lost)
 }

@@ -1,4 +1,5 @@
-//! The result, as `--json` has it. The shape is an interface: fields are added, none is changed or taken away while `format` is 1.
+//! The result, as `--json` has it. The shape is an interface: fields are added, none is changed or
+//! taken away while `format` is 1.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,181 +12,188 @@ use crate::commands::timeline::Brief;
 use handover_load::{Cause, Count, Percentiles};
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) format: u32,
-    pub(super) handover: &'static str,
-    pub(super) verdict: Verdict,
+pub(crate) struct Report {
+    pub(crate) format: u32,
+    pub(crate) handover: &'static str,
+    pub(crate) verdict: Verdict,
     /// Why it could not be measured, or what went wrong besides lost requests.
-    pub(super) problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// What the figures lack, and why.
-    pub(super) notes: Vec<String>,
-    pub(super) target: TargetRow,
-    pub(super) seed: u64,
-    pub(super) duration_s: f64,
-    pub(super) window_ms: f64,
-    pub(super) generation_told_by: Teller,
-    pub(super) total: KindRow,
-    pub(super) kinds: Vec<KindRow>,
-    pub(super) losses: Vec<LossRow>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) target: TargetRow,
+    pub(crate) seed: u64,
+    pub(crate) duration_s: f64,
+    pub(crate) window_ms: f64,
+    pub(crate) generation_told_by: Teller,
+    pub(crate) total: KindRow,
+    pub(crate) kinds: Vec<KindRow>,
+    pub(crate) losses: Vec<LossRow>,
     /// Outside of all windows.
-    pub(super) quiet: Times,
-    pub(super) prober: ProberRow,
-    pub(super) summary: Summary,
-    pub(super) reloads: Vec<ReloadRow>,
-    pub(super) series: Series,
+    pub(crate) quiet: Times,
+    pub(crate) prober: ProberRow,
+    pub(crate) summary: Summary,
+    pub(crate) reloads: Vec<ReloadRow>,
+    pub(crate) series: Series,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     NothingLost,
     Lost,
     NotMeasured,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct TargetRow {
-    pub(super) url: String,
-    pub(super) path: String,
-    pub(super) protocol: &'static str,
-    pub(super) reload: String,
+pub(crate) struct TargetRow {
+    pub(crate) url: String,
+    pub(crate) path: String,
+    pub(crate) protocol: &'static str,
+    pub(crate) reload: String,
 }
 
 /// Counts of one kind of client, or of all.
 #[derive(Debug, Serialize)]
-pub(super) struct KindRow {
-    pub(super) kind: &'static str,
-    pub(super) clients: usize,
-    pub(super) sent: u64,
-    pub(super) answered: u64,
-    pub(super) handed_back: u64,
-    pub(super) lost: u64,
+pub(crate) struct KindRow {
+    pub(crate) kind: &'static str,
+    pub(crate) clients: usize,
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    pub(crate) handed_back: u64,
+    pub(crate) lost: u64,
+    /// In flight in a process that was killed on purpose, as the demo does: no loss.
+    pub(crate) lost_to_kill: u64,
     /// Every cause, also those of 0.
-    pub(super) lost_by: BTreeMap<&'static str, u64>,
-    pub(super) closes_announced: u64,
-    pub(super) closes_unannounced: u64,
-    /// From the beginning of a request, connecting included, to the end of its answer, but for the time that it takes by its nature.
-    pub(super) wait_ms: Option<Times>,
+    pub(crate) lost_by: BTreeMap<&'static str, u64>,
+    pub(crate) closes_announced: u64,
+    pub(crate) closes_unannounced: u64,
+    /// From the beginning of a request, connecting included, to the end of its answer, but for the
+    /// time that it takes by its nature.
+    pub(crate) wait_ms: Option<Times>,
+    /// The longest of those that met a kill, which are not among the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wait_over_kill_ms: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Times {
-    pub(super) count: u64,
-    pub(super) p50: f64,
-    pub(super) p99: f64,
-    pub(super) p999: f64,
-    pub(super) max: f64,
+pub(crate) struct Times {
+    pub(crate) count: u64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
 }
 
 /// One cause in one kind, with one example.
 #[derive(Debug, Serialize)]
-pub(super) struct LossRow {
-    pub(super) kind: &'static str,
-    pub(super) cause: &'static str,
-    pub(super) count: u64,
-    pub(super) example: String,
+pub(crate) struct LossRow {
+    pub(crate) kind: &'static str,
+    pub(crate) cause: &'static str,
+    pub(crate) count: u64,
+    pub(crate) example: String,
     /// Since the beginning of the load.
-    pub(super) first_at_s: f64,
+    pub(crate) first_at_s: f64,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ProberRow {
+pub(crate) struct ProberRow {
     /// How far apart its probes began.
-    pub(super) resolution_ms: Option<Times>,
+    pub(crate) resolution_ms: Option<Times>,
 }
 
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Summary {
-    pub(super) reloads: usize,
-    pub(super) first_new_ms: Option<Spread>,
-    pub(super) asked_ms: Option<Spread>,
-    pub(super) longest_gap_ms: Option<Spread>,
-    pub(super) gap_before_ms: Option<Spread>,
-    pub(super) lost_per_reload: Option<Spread>,
+pub(crate) struct Summary {
+    pub(crate) reloads: usize,
+    pub(crate) first_new_ms: Option<Spread>,
+    pub(crate) asked_ms: Option<Spread>,
+    pub(crate) longest_gap_ms: Option<Spread>,
+    pub(crate) gap_before_ms: Option<Spread>,
+    pub(crate) lost_per_reload: Option<Spread>,
 }
 
 /// Of one number per reload. The p99 is the highest where there are fewer than 100.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Spread {
-    pub(super) min: f64,
-    pub(super) median: f64,
-    pub(super) p99: f64,
-    pub(super) max: f64,
+pub(crate) struct Spread {
+    pub(crate) min: f64,
+    pub(crate) median: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ReloadRow {
-    pub(super) n: u32,
+pub(crate) struct ReloadRow {
+    pub(crate) n: u32,
     /// Since the beginning of the load.
-    pub(super) at_s: f64,
+    pub(crate) at_s: f64,
     /// How long the command took that asked for it; a signal takes none.
-    pub(super) asked_ms: f64,
-    pub(super) failed: Option<String>,
-    /// From asking for the reload to the first whole answer of a new process to the prober. None was seen: null.
-    pub(super) first_new_ms: Option<f64>,
+    pub(crate) asked_ms: f64,
+    pub(crate) failed: Option<String>,
+    /// From asking for the reload to the first whole answer of a new process to the prober. None
+    /// was seen: null.
+    pub(crate) first_new_ms: Option<f64>,
     /// To the last answer of an old one on a new connection; below 0: it came before.
-    pub(super) last_old_ms: Option<f64>,
+    pub(crate) last_old_ms: Option<f64>,
     /// How far apart the prober's probes began at most, until the first answer of the new process.
-    pub(super) resolution_ms: f64,
-    pub(super) old: Option<String>,
-    pub(super) new: Option<String>,
+    pub(crate) resolution_ms: f64,
+    pub(crate) old: Option<String>,
+    pub(crate) new: Option<String>,
     /// Afterwards: what systemd, --pid or --pidfile say.
-    pub(super) main_pid: Option<u32>,
+    pub(crate) main_pid: Option<u32>,
     /// Requests lost between this reload and the next.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Between two answers to the prober.
-    pub(super) longest_gap_ms: f64,
-    pub(super) gap_before_ms: f64,
-    pub(super) before: Option<WindowRow>,
-    pub(super) within: Option<WindowRow>,
+    pub(crate) longest_gap_ms: f64,
+    pub(crate) gap_before_ms: f64,
+    pub(crate) before: Option<WindowRow>,
+    pub(crate) within: Option<WindowRow>,
     /// Answers per second within over before.
-    pub(super) throughput_ratio: Option<f64>,
-    pub(super) usage: Option<UsageRow>,
+    pub(crate) throughput_ratio: Option<f64>,
+    pub(crate) usage: Option<UsageRow>,
     /// What the journal says of it, with --unit.
-    pub(super) journal: Option<Brief>,
+    pub(crate) journal: Option<Brief>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct WindowRow {
-    pub(super) answers_per_s: f64,
+pub(crate) struct WindowRow {
+    pub(crate) answers_per_s: f64,
     /// Of keep-alive and one-request-per-connection clients.
-    pub(super) wait_ms: Times,
+    pub(crate) wait_ms: Times,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct UsageRow {
-    pub(super) before: Usage,
+pub(crate) struct UsageRow {
+    pub(crate) before: Usage,
     /// The highest of each until the next reload.
-    pub(super) peak: Usage,
+    pub(crate) peak: Usage,
     /// The new process just after its first answer.
-    pub(super) new: Option<Usage>,
+    pub(crate) new: Option<Usage>,
     /// Shared pages counted once; null where it would stall the server or may not be read.
-    pub(super) pss_before: Option<u64>,
-    pub(super) pss_at_first_new: Option<u64>,
+    pub(crate) pss_before: Option<u64>,
+    pub(crate) pss_at_first_new: Option<u64>,
 }
 
 /// What the plots show.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Series {
-    pub(super) step_ms: f64,
+pub(crate) struct Series {
+    pub(crate) step_ms: f64,
     /// Answers in each step by whom; "unknown" where that is not known.
-    pub(super) answers: BTreeMap<String, Vec<u64>>,
-    pub(super) lost: Vec<u64>,
-    pub(super) p50_ms: Vec<f64>,
-    pub(super) p99_ms: Vec<f64>,
-    pub(super) max_ms: Vec<f64>,
-    pub(super) processes: Vec<ProcessPoint>,
+    pub(crate) answers: BTreeMap<String, Vec<u64>>,
+    pub(crate) lost: Vec<u64>,
+    pub(crate) p50_ms: Vec<f64>,
+    pub(crate) p99_ms: Vec<f64>,
+    pub(crate) max_ms: Vec<f64>,
+    pub(crate) processes: Vec<ProcessPoint>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ProcessPoint {
-    pub(super) at_s: f64,
-    pub(super) fds: BTreeMap<u32, u64>,
-    pub(super) rss: BTreeMap<u32, u64>,
+pub(crate) struct ProcessPoint {
+    pub(crate) at_s: f64,
+    pub(crate) fds: BTreeMap<u32, u64>,
+    pub(crate) rss: BTreeMap<u32, u64>,
 }
 
 impl KindRow {
-    pub(super) fn new(kind: &'static str, clients: usize, count: &Count, lost: &BTreeMap<Cause, u64>) -> Self {
+    pub(crate) fn new(kind: &'static str, clients: usize, count: &Count, lost: &BTreeMap<Cause, u64>) -> Self {
         Self {
             kind,
             clients,
@@ -193,10 +201,12 @@ impl KindRow {
             answered: count.answered,
             handed_back: count.handed_back,
             lost: count.lost,
+            lost_to_kill: count.lost_to_kill,
             lost_by: Cause::ALL.iter().map(|c| (c.slug(), lost.get(c).copied().unwrap_or(0))).collect(),
             closes_announced: count.announced,
             closes_unannounced: count.idle_closed,
             wait_ms: None,
+            wait_over_kill_ms: (!count.longest_over_kill.is_zero()).then(|| ms(count.longest_over_kill)),
         }
     }
 }
@@ -208,7 +218,7 @@ impl From<Percentiles> for Times {
 }
 
 impl Spread {
-    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -225,15 +235,38 @@ impl Spread {
 }
 
 impl Report {
-    pub(super) fn json(&self) -> String {
-        // Strings, numbers and lists of them: there is nothing here that JSON cannot hold.
-        serde_json::to_string_pretty(self).unwrap_or_else(|e| format!("{{\"problems\":[\"{e}\"]}}"))
+    /// What went wrong beside the run.
+    pub(crate) fn add(&mut self, problems: Vec<String>) {
+        self.problems.extend(problems);
+        if !self.problems.is_empty() && self.verdict == Verdict::NothingLost {
+            self.verdict = Verdict::NotMeasured;
+        }
+    }
+
+    pub(crate) fn is_good(&self) -> bool {
+        self.verdict == Verdict::NothingLost
     }
 }
 
+pub(crate) fn json(report: &impl Serialize) -> String {
+    // Strings, numbers and lists of them: there is nothing here that JSON cannot hold.
+    serde_json::to_string_pretty(report).unwrap_or_else(|e| format!("{{\"problems\":[\"{e}\"]}}"))
+}
+
 /// Microseconds are the last digits.
-pub(super) fn ms(time: Duration) -> f64 {
+pub(crate) fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]
+pub(crate) fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// With as many digits as tell something.
+pub(crate) fn milliseconds(ms: f64) -> String {
+    let digits = if ms.abs() < 10.0 { 2 } else { usize::from(ms.abs() < 100.0) };
+    format!("{ms:.digits$} ms")
 }
 
 #[cfg(test)]

@@ -1,213 +1,251 @@
 //! One run: the load begins, reload after reload is asked for and watched, the load ends.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 
 use super::family::Family;
-use super::journal;
-use super::options::Options;
-use super::preflight::Ready;
+use super::plan::Plan;
 use super::prober::{Begin, Config, Prober, Seen, Teller};
 use super::progress::Progress;
-use super::trigger::{Asked, Trigger};
-use super::usage::{Point, Sampler, Usage, pss};
-use crate::commands::timeline::Brief;
+use super::record::{Asked, Held, Record, Reloaded, Reloads, Unseen, Watched};
+use super::server::{Server, probe};
+use super::usage::{Sampler, pss};
 use crate::failure::Failure;
-use handover_load::{Conductor, Flow, Kind, Probe, Stats, Waits, When, start};
+use crate::terminal::Ink;
+use handover_load::{Conductor, Flow, Kind, Stats, When, start};
 
 /// One point of the plots.
-pub(super) const STEP: Duration = Duration::from_millis(50);
+const STEP: Duration = Duration::from_millis(50);
 /// Between two looks at what the prober has seen.
 const LOOK: Duration = Duration::from_millis(1);
 /// What a thousand connections may take to be opened.
 const OPEN_1000: Duration = Duration::from_secs(2);
+/// For clients to end, beyond what their requests take.
+const END: Duration = Duration::from_secs(10);
+/// A reload that has not started any process by then does not start one: nobody new is waited for.
+const START: Duration = Duration::from_secs(5);
 
-/// Everything that was seen, to be put in order.
-pub(super) struct Record {
-    pub(super) stats: Arc<Stats>,
-    pub(super) reloads: Vec<Reloaded>,
-    /// `None`: the prober's thread has panicked.
-    pub(super) periods: Option<Waits>,
-    pub(super) points: Vec<Point>,
-    pub(super) problems: Vec<String>,
-    /// Why there is nothing of the journal, where there could be.
-    pub(super) unread: Option<String>,
-    pub(super) took: Duration,
+/// A load under way. Dropped, it ends at once.
+pub(crate) struct Run<'a> {
+    plan: &'a Plan,
+    progress: &'a Progress,
+    stats: Arc<Stats>,
+    conductor: Conductor,
+    clients: JoinSet<()>,
+    prober: Prober,
+    sampler: Sampler,
+    server: Server,
+    begun: Instant,
+    /// The reload that was last, whose end is not known yet.
+    last: Option<Watched>,
+    reloads: Vec<Reloaded>,
+    /// A reload that showed nobody new was waited for; the others need not be.
+    waited: bool,
 }
 
-pub(super) struct Reloaded {
-    pub(super) number: u32,
-    pub(super) at: Instant,
-    /// The same moment, by the clock that the journal goes by.
-    pub(super) wall: SystemTime,
-    pub(super) asked: Duration,
-    pub(super) failed: Option<String>,
-    pub(super) seen: Seen,
-    pub(super) before: Usage,
-    pub(super) peak: Usage,
-    pub(super) new: Option<Usage>,
-    /// The main process afterwards, where there is somebody to say so.
-    pub(super) main: Option<u32>,
-    pub(super) pss_before: Option<u64>,
-    pub(super) pss_at_first_new: Option<u64>,
-    pub(super) journal: Option<Brief>,
-}
+impl<'a> Run<'a> {
+    /// Starts the clients, and waits until each kind has had an answer, and the prober, too.
+    pub(crate) async fn start(plan: &'a Plan, server: Server, progress: &'a Progress) -> Result<Self, Failure> {
+        let stats = Arc::new(Stats::with_flow(Flow::new(STEP)));
+        let conductor = Conductor::default();
+        let clients = start(&plan.clients, &plan.target, &plan.load, &stats, plan.seed, &conductor.signals());
+        warm_up(plan, &stats, progress).await?;
+        let config = Config {
+            probe: probe(plan, &stats),
+            teller: server.teller,
+            family: server.family.clone(),
+            window: plan.window,
+            every: plan.probe_every,
+        };
+        let cannot = |e| Failure::cannot_run(format!("a thread cannot be started: {e}"));
+        let prober = Prober::start(config).map_err(cannot)?;
+        let sampler = Sampler::start(server.family.clone()).map_err(cannot)?;
+        let mut run = Self {
+            plan,
+            progress,
+            stats,
+            conductor,
+            clients,
+            prober,
+            sampler,
+            server,
+            begun: Instant::now(),
+            last: None,
+            reloads: Vec::new(),
+            waited: false,
+        };
+        run.first_probe().await?;
+        run.begun = Instant::now();
+        Ok(run)
+    }
 
-pub(super) async fn run(options: &Options, ready: Ready, progress: &Progress) -> Result<Record, Failure> {
-    let Ready { target, plan, mut trigger, mut family, teller, .. } = ready;
-    let stats = Arc::new(Stats::with_flow(Flow::new(STEP)));
-    let conductor = Conductor::default();
-    let counts = options.clients.counts();
-    let mut clients = start(&counts, &target, &plan, &stats, options.seed, &conductor.signals());
-    warm_up(options, &counts, &stats, progress).await?;
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
+    }
 
-    let window = options.window.min(options.every / 2);
-    let probe = Probe {
-        target: Arc::clone(&target),
-        stats: Arc::clone(&stats),
-        path: plan.path.clone(),
-        expect: plan.expect.clone(),
-        limit: options.timeout,
-    };
-    let config = Config { probe, teller, family: family.clone(), window };
-    let cannot = |e| Failure::usage(format!("a thread cannot be started: {e}"));
-    let prober = Prober::start(config).map_err(cannot)?;
-    let sampler = Sampler::start(family.clone()).map_err(cannot)?;
+    /// When the load was there as a whole.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
 
-    let (begun, mut problems, mut reloads) = (Instant::now(), Vec::new(), Vec::<Reloaded>::new());
-    for number in 1..=options.reloads {
-        let planned = begun + options.every * number;
-        let at = planned.max(Instant::now() + window);
-        wait(at - window, &stats, progress).await;
+    /// Waits, showing what goes on.
+    pub(crate) async fn wait(&self, until: Instant) {
+        while Instant::now() < until {
+            self.progress.tick(&self.stats.summary());
+            tokio::time::sleep_until(until.min(Instant::now() + Progress::TICK).into()).await;
+        }
+    }
+
+    /// Waits until that process answers the prober; `false`: it does not, for that long.
+    pub(crate) async fn is_answered_by(&self, pid: u32, limit: Duration) -> bool {
+        self.until(limit, || self.prober.last().1 == Some(pid)).await
+    }
+
+    /// Asks for a reload at that time, or as soon after as the windows do not overlap, and watches
+    /// it.
+    pub(crate) async fn reload(&mut self, at: Instant, server: &mut impl Reloads) {
+        let at = at.max(Instant::now() + self.plan.window);
+        self.wait(at - self.plan.window).await;
         // The one before is over: what its generations held at most is known.
-        let (before, peak) = sampler.turn();
-        if let Some(last) = reloads.last_mut() {
-            last.peak = peak;
-        }
-        let pss_before = proportional(&family).await;
-        stats.flow(|flow| flow.turn(When::Before(number)));
-        wait(at, &stats, progress).await;
+        let (now, peak) = self.sampler.turn();
+        let before = Held { usage: (now.processes > 0).then_some(now), pss: proportional(&self.server.family).await };
+        let number = u32::try_from(self.reloads.len() + usize::from(self.last.is_some()) + 1).unwrap_or(u32::MAX);
+        self.stats.flow(|flow| flow.turn(When::Before(number)));
+        self.wait(at).await;
         // Not sooner: the manager may hear of a new main process after clients do.
-        if let Some(last) = reloads.last_mut() {
-            last.main = trigger.main().await;
+        if let Some(watched) = self.last.take() {
+            self.reloads.push(Reloaded { watched, peak, main: server.main().await });
         }
-
-        let mut reloaded =
-            reload(options, number, &mut trigger, &mut family, &prober, &sampler, &stats, &conductor, window, teller)
-                .await;
-        (reloaded.before, reloaded.pss_before) = (before, pss_before);
-        progress.reload(&reloaded, &stats);
-        reloads.push(reloaded);
-    }
-    let end = begun + options.duration.unwrap_or_default();
-    wait(end.max(Instant::now() + options.every), &stats, progress).await;
-    if let Some(last) = reloads.last_mut() {
-        last.peak = sampler.turn().1;
-        last.main = trigger.main().await;
-    }
-
-    conductor.stop();
-    let took = begun.elapsed();
-    let limit =
-        options.timeout + options.clients.slow_time.end + options.clients.download_time + Duration::from_secs(10);
-    if let Some(left) = end_all(&mut clients, limit).await {
-        problems.push(format!("{left} clients did not come to an end within {limit:?}"));
-    }
-    let periods = tokio::task::spawn_blocking(move || prober.stop()).await.ok().flatten();
-    let points = tokio::task::spawn_blocking(move || sampler.stop()).await.unwrap_or_default();
-    let unread = match journal::read(&trigger, &reloads).await {
-        Ok(told) => {
-            for (reloaded, brief) in reloads.iter_mut().zip(told) {
-                reloaded.journal = brief;
-            }
-            None
+        let watched = self.watch(number, before, server).await;
+        if let Some((_, new)) = watched.seen.first_new {
+            server.answered(watched.seen.before, new);
         }
-        Err(why) => Some(why),
-    };
-    problems.splice(0..0, reloads.iter().filter_map(|reloaded| problem(options, reloaded, teller)));
-    Ok(Record { stats, reloads, periods, points, problems, unread, took })
-}
+        self.waited |= watched.unseen.is_some();
+        self.last = Some(watched);
+    }
 
-#[expect(clippy::too_many_arguments, reason = "one step of the run, set apart to be read")]
-async fn reload(
-    options: &Options,
-    number: u32,
-    trigger: &mut Trigger,
-    family: &mut Family,
-    prober: &Prober,
-    sampler: &Sampler,
-    stats: &Stats,
-    conductor: &Conductor,
-    window: Duration,
-    teller: Teller,
-) -> Reloaded {
-    let old = family.members();
-    let (at, wall) = (Instant::now(), SystemTime::now());
-    prober.begin(Begin { number, at, old });
-    stats.flow(|flow| flow.turn(When::Within(number)));
-    let refused = Cell::new(false);
-    let asking = async {
-        let Asked { failed } = trigger.ask(options.reload_timeout).await;
-        refused.set(failed.is_some());
-        (at.elapsed(), failed)
-    };
-    let family = &*family;
-    let watching = async {
-        conductor.reload(number);
-        let (mut usage, mut turned) = (None, false);
+    /// Shows what became of the last reload, before what the clients saw of it.
+    pub(crate) fn tell(&self, what: &[(Ink, &str)]) {
+        let Some(watched) = &self.last else { return };
+        let (ink, answer) = Progress::first_answer(watched, &self.stats);
+        let refused = matches!(watched.asked, Asked::Refused(_));
+        let answer = if refused { None } else { Some((ink, answer.as_str())) };
+        let parts: Vec<_> = what.iter().copied().chain(answer).collect();
+        self.progress.reload(watched, &parts, &self.stats);
+    }
+
+    /// Lets every client finish its request.
+    pub(crate) async fn end(mut self, server: &impl Reloads) -> Record {
+        let mut problems = Vec::new();
+        if let Some(watched) = self.last.take() {
+            let (_, peak) = self.sampler.turn();
+            self.reloads.push(Reloaded { watched, peak, main: server.main().await });
+        }
+        self.conductor.stop();
+        let took = self.begun.elapsed();
+        let limit = self.plan.longest_request() + END;
+        let all = async { while self.clients.join_next().await.is_some() {} };
+        if tokio::time::timeout(limit, all).await.is_err() {
+            problems.push(format!("{} clients did not come to an end within {limit:?}", self.clients.len()));
+        }
+        let (prober, sampler) = (self.prober, self.sampler);
+        let periods = tokio::task::spawn_blocking(move || prober.stop()).await.ok().flatten();
+        let points = tokio::task::spawn_blocking(move || sampler.stop()).await.unwrap_or_default();
+        let Server { teller, notes, .. } = self.server;
+        Record { stats: self.stats, teller, reloads: self.reloads, periods, points, problems, notes, took }
+    }
+
+    async fn watch(&mut self, number: u32, before: Held, server: &mut impl Reloads) -> Watched {
+        let old = self.server.family.members();
+        let (at, wall) = (Instant::now(), SystemTime::now());
+        self.prober.begin(Begin { number, at, old: old.clone() });
+        self.stats.flow(|flow| flow.turn(When::Within(number)));
+        let answer = OnceCell::new();
+        let asking = async {
+            let asked = server.ask(self.plan.reload_timeout).await;
+            let _ = answer.set(asked.failed().is_some());
+            (at.elapsed(), asked)
+        };
+        self.conductor.reload(number);
+        let ((took, asked), (seen, after, unseen)) = tokio::join!(asking, self.look(at, &old, &answer));
+        Watched { number, at, wall, took, asked, seen, unseen, before, after }
+    }
+
+    /// Until the window is over and somebody new has answered, unless nobody is to be waited for.
+    /// `asked`: whether asking has failed.
+    async fn look(&self, at: Instant, old: &BTreeSet<u32>, asked: &OnceCell<bool>) -> (Seen, Held, Option<Unseen>) {
+        let (mut after, mut is_quiet, mut looked) = (None, false, false);
         loop {
             tokio::time::sleep(LOOK).await;
-            let seen = prober.seen();
-            if at.elapsed() >= window && !turned {
-                stats.flow(|flow| flow.turn(When::Quiet));
-                turned = true;
+            let (seen, waited) = (self.prober.seen(), at.elapsed());
+            if waited >= self.plan.window && !is_quiet {
+                self.stats.flow(|flow| flow.turn(When::Quiet));
+                is_quiet = true;
             }
-            if let (Some((_, new)), None) = (seen.first_new, usage) {
-                usage = Some((sampler.of(new), proportional(family).await));
+            if let (Some((_, new)), None) = (seen.first_new, after) {
+                let pss = proportional(&self.server.family).await;
+                after = Some(Held { usage: self.sampler.of(new), pss });
             }
-            // Nobody new is to be waited for after a failure.
-            let told = seen.first_new.is_some() || teller == Teller::Nothing || refused.get();
-            let limit = at.elapsed() >= options.reload_timeout;
-            if turned && ((seen.over && told) || limit) {
-                break (usage.unwrap_or_default(), seen);
+            if !is_quiet {
+                continue;
+            }
+            let late = waited >= self.plan.reload_timeout;
+            let nobody = if late || (waited >= START && asked.get().is_some() && !looked) {
+                looked = true;
+                self.nobody_new(old)
+            } else {
+                false
+            };
+            let failed = asked.get() == Some(&true);
+            let unseen = match self.server.teller {
+                _ if seen.first_new.is_some() || failed => None,
+                Teller::Nothing => None,
+                _ if late || nobody || (self.waited && asked.get().is_some()) => Some(Unseen { waited, nobody }),
+                // There is somebody to wait for.
+                _ => continue,
+            };
+            if seen.over || late || unseen.is_some() {
+                return (seen, after.unwrap_or_default(), unseen);
             }
         }
-    };
-    let ((asked, failed), ((new, pss_at_first_new), seen)) = tokio::join!(asking, watching);
-    if let Some((_, new)) = seen.first_new {
-        trigger.answered(seen.before, new);
     }
-    let (before, peak) = (Usage::default(), Usage::default());
-    Reloaded {
-        number,
-        at,
-        wall,
-        asked,
-        failed,
-        seen,
-        before,
-        peak,
-        new,
-        main: None,
-        pss_before: None,
-        pss_at_first_new,
-        journal: None,
-    }
-}
 
-fn problem(options: &Options, reloaded: &Reloaded, teller: Teller) -> Option<String> {
-    let number = reloaded.number;
-    let told = reloaded.journal.as_ref().map(|brief| format!("; the journal: {}", brief.words())).unwrap_or_default();
-    match &reloaded.failed {
-        Some(why) => Some(format!("reload {number} failed: {why}{told}")),
-        None if reloaded.seen.first_new.is_none() && teller != Teller::Nothing => {
-            let within = options.reload_timeout;
-            Some(format!("reload {number}: no new process answered within {within:?}{told}"))
+    /// Whether all that is there was there before. Where something else tells who answers, a
+    /// process need not be a new one.
+    fn nobody_new(&self, old: &BTreeSet<u32>) -> bool {
+        self.server.teller == Teller::Process && self.server.family.clone().members().is_subset(old)
+    }
+
+    /// A prober that has not seen the old process answer would not know the new one.
+    async fn first_probe(&self) -> Result<(), Failure> {
+        let known = || match (self.server.teller, self.prober.last()) {
+            (Teller::Nothing, (answered, _)) => answered,
+            (_, (_, by)) => by.is_some(),
+        };
+        let limit = self.plan.load.limit;
+        if self.until(limit, known).await {
+            return Ok(());
         }
-        None => None,
+        let why = match self.prober.last() {
+            (true, _) => "nothing in its answers tells who gave them",
+            (false, _) => "it got none",
+        };
+        Err(Failure::failed(format!("no answer to the prober that tells who gave it, within {limit:?}: {why}")))
+    }
+
+    async fn until(&self, limit: Duration, is: impl Fn() -> bool) -> bool {
+        let begun = Instant::now();
+        while !is() {
+            if begun.elapsed() > limit {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        true
     }
 }
 
@@ -217,18 +255,13 @@ async fn proportional(family: &Family) -> Option<u64> {
 }
 
 /// Every kind that begins at once has had an answer, and every idle connection is open.
-async fn warm_up(
-    options: &Options,
-    counts: &[(Kind, usize)],
-    stats: &Stats,
-    progress: &Progress,
-) -> Result<(), Failure> {
+async fn warm_up(plan: &Plan, stats: &Stats, progress: &Progress) -> Result<(), Failure> {
     let begun = Instant::now();
-    let all: usize = counts.iter().map(|(_, count)| count).sum();
-    let limit = options.timeout + OPEN_1000 * u32::try_from(all.div_ceil(1000)).unwrap_or(u32::MAX);
+    let thousands = u32::try_from(plan.clients_in_all().div_ceil(1000)).unwrap_or(u32::MAX);
+    let limit = plan.load.limit + OPEN_1000 * thousands;
     loop {
         let summary = stats.summary();
-        let missing = counts.iter().find_map(|(kind, count)| {
+        let missing = plan.clients.iter().find_map(|(kind, count)| {
             let answered = summary.counts.get(kind).map_or(0, |c| c.answered);
             let wanted = match kind {
                 Kind::KeepAlive | Kind::Idle => *count as u64,
@@ -240,28 +273,12 @@ async fn warm_up(
         let Some((kind, answered, wanted)) = missing else { return Ok(()) };
         if begun.elapsed() > limit {
             let why = summary.lost.values().next().map(|(_, example)| format!(": {}", crate::safe::terminal(example)));
-            return Err(Failure::usage(format!(
+            return Err(Failure::failed(format!(
                 "{kind}: {answered} of {wanted} first requests were answered within {limit:?}{}",
                 why.unwrap_or_default()
             )));
         }
         progress.tick(&summary);
         tokio::time::sleep(Progress::TICK).await;
-    }
-}
-
-/// Waits, showing what goes on.
-async fn wait(until: Instant, stats: &Stats, progress: &Progress) {
-    while Instant::now() < until {
-        progress.tick(&stats.summary());
-        tokio::time::sleep_until(until.min(Instant::now() + Progress::TICK).into()).await;
-    }
-}
-
-async fn end_all(clients: &mut JoinSet<()>, limit: Duration) -> Option<usize> {
-    let all = async { while clients.join_next().await.is_some() {} };
-    match tokio::time::timeout(limit, all).await {
-        Ok(()) => None,
-        Err(_) => Some(clients.len()),
     }
 }

@@ -11,36 +11,24 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::options::Options;
 use crate::failure::Failure;
-use handover_load::{Address, Target, Tls};
-
-/// The target, and the path of short requests.
-pub(super) async fn target(options: &Options) -> Result<(Arc<Target>, String), Failure> {
-    let url = Url::parse(&options.url).map_err(Failure::usage)?;
-    let (address, host, path) = match &url {
-        Url::Unix(socket) => (Address::Unix(socket.clone()), "localhost".to_owned(), "/".to_owned()),
-        Url::Tcp { host, port, path, .. } => {
-            (Address::Tcp(resolve(host, *port, options).await?), url.authority(), path.clone())
-        }
-    };
-    let tls = match &url {
-        Url::Tcp { tls: true, host, .. } => Some(tls(host, options)?),
-        _ => None,
-    };
-    let path = options.path.clone().unwrap_or(path);
-    let generation_header = options.generation_header.clone();
-    Ok((Arc::new(Target { address, host, tls, http2: options.http2, generation_header }), path))
-}
+use handover_load::Tls;
 
 #[derive(Debug, PartialEq, Eq)]
-enum Url {
+pub(super) enum Url {
     Unix(PathBuf),
     Tcp { tls: bool, host: String, port: u16, path: String },
 }
 
+/// Whose certificate is taken for the server's.
+#[derive(Debug)]
+pub(super) enum Trust {
+    Authorities(PathBuf),
+    Anybody,
+}
+
 impl Url {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let bad = |why: &str| format!("--url {text:?}: {why}");
         if text.chars().any(|c| c.is_control() || c == ' ') {
             return Err(bad("it has characters that no URL has"));
@@ -67,7 +55,7 @@ impl Url {
         Ok(Self::Tcp { tls, host: host.to_owned(), port, path: path.to_owned() })
     }
 
-    fn authority(&self) -> String {
+    pub(super) fn authority(&self) -> String {
         match self {
             Self::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
             Self::Tcp { host, port, .. } => format!("{host}:{port}"),
@@ -76,7 +64,8 @@ impl Url {
     }
 }
 
-async fn resolve(host: &str, port: u16, options: &Options) -> Result<SocketAddr, Failure> {
+/// `own`: another machine may be loaded, too.
+pub(super) async fn resolve(host: &str, port: u16, own: bool) -> Result<SocketAddr, Failure> {
     let found = tokio::net::lookup_host((host, port)).await;
     let mut found = found.map_err(|e| Failure::usage(format!("{host}: {e}")))?;
     let address = found.next().ok_or_else(|| Failure::usage(format!("{host} has no address")))?;
@@ -84,19 +73,19 @@ async fn resolve(host: &str, port: u16, options: &Options) -> Result<SocketAddr,
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
     };
-    if local || options.i_own_this_host {
+    if local || own {
         return Ok(address);
     }
     Err(Failure::usage(format!("{address} is not this machine: say --i-own-this-host if it is yours to load")))
 }
 
-fn tls(host: &str, options: &Options) -> Result<Tls, Failure> {
+pub(super) fn tls(host: &str, trust: Option<&Trust>, http2: bool) -> Result<Tls, Failure> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| Failure::usage(format!("TLS: {e}")))?;
-    let mut config = match &options.cacert {
-        Some(path) => {
+    let mut config = match trust {
+        Some(Trust::Authorities(path)) => {
             let bad = |e: &dyn std::fmt::Display| Failure::usage(format!("--cacert {}: {e}", path.display()));
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(&e))? {
@@ -107,12 +96,12 @@ fn tls(host: &str, options: &Options) -> Result<Tls, Failure> {
             }
             builder.with_root_certificates(roots).with_no_client_auth()
         }
-        None if options.insecure => {
+        Some(Trust::Anybody) => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth()
         }
         None => return Err(Failure::usage("https needs --cacert FILE, or --insecure")),
     };
-    config.alpn_protocols = vec![if options.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
     let name = ServerName::try_from(host.to_owned()).map_err(|e| Failure::usage(format!("{host}: {e}")))?;
     Ok(Tls { connector: TlsConnector::from(Arc::new(config)), name })
 }

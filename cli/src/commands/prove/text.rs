@@ -1,33 +1,27 @@
 //! The result for people.
 
-use std::fmt::Write as _;
-
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::prober::Teller;
-use super::report::{KindRow, Report, Spread, Verdict};
+use super::report::{KindRow, ReloadRow, Report, Spread, Verdict, as_f64, milliseconds};
 use crate::commands::timeline::Brief;
 use crate::safe::{short, terminal};
+use crate::terminal::{Ink, Look, Table};
 
 /// Characters of an example.
 const EXAMPLE: usize = 160;
 
-pub(super) fn text(report: &Report) -> String {
-    let mut text = format!(
-        "\n{}, {}; reload: {}; seed {}\n\n{}\n",
-        terminal(&report.target.url),
-        report.target.protocol,
-        terminal(&report.target.reload),
-        report.seed,
-        kinds(report)
-    );
+/// All that was measured.
+pub(crate) fn figures(report: &Report, look: Look) -> String {
+    let target = &report.target;
+    let head = format!("{}, {}; reload: {}; seed {}", target.url, target.protocol, target.reload, report.seed);
+    let mut text = format!("\n{}\n\n{}", look.line(&terminal(&head)), kinds(report).render(look));
+    let mut line = |ink, words: &str| text = format!("{text}{}\n", look.lines(&[(ink, words)]));
     for loss in &report.losses {
         let example = short(&terminal(&loss.example), EXAMPLE);
         let (count, kind, cause, at) = (loss.count, loss.kind, loss.cause, loss.first_at_s);
-        let _ = writeln!(text, "lost: {count} × {kind}: {cause} (first at {at:.3} s: {example})");
+        line(Ink::Bad, &format!("lost: {count} × {kind}: {cause} (first at {at:.3} s: {example})"));
     }
     if !report.reloads.is_empty() {
-        let _ = writeln!(text, "\n{}", reloads(report));
+        text = format!("{text}\n{}", reloads(report).render(look));
     }
     let teller = match report.generation_told_by {
         Teller::Header => "a response header",
@@ -35,124 +29,103 @@ pub(super) fn text(report: &Report) -> String {
         Teller::Process => "the process that holds the connection",
         Teller::Nothing => "nothing",
     };
-    let _ = write!(text, "who answers is told by {teller}");
-    if let Some(resolution) = &report.prober.resolution_ms {
-        let _ = write!(
-            text,
-            "; probes {} ms apart (p99 {}, max {})",
-            number(resolution.p50),
-            number(resolution.p99),
-            number(resolution.max)
-        );
-    }
-    text.push('\n');
-    for note in &report.notes {
-        let _ = writeln!(text, "note: {}", terminal(note));
-    }
-    for problem in &report.problems {
-        let _ = writeln!(text, "problem: {}", terminal(problem));
-    }
-    let _ = match report.verdict {
-        Verdict::NothingLost => {
-            write!(text, "Nothing was lost: {} of {} requests answered.", report.total.answered, report.total.sent)
-        }
-        Verdict::Lost => write!(text, "{} of {} requests were lost.", report.total.lost, report.total.sent),
-        Verdict::NotMeasured => {
-            write!(text, "Nothing was lost, but not everything could be measured: see the problems.")
-        }
-    };
-    text
+    let apart = report.prober.resolution_ms.map(|apart| {
+        let [median, p99, max] = [apart.p50, apart.p99, apart.max].map(milliseconds);
+        format!("; probes {median} apart (p99 {p99}, max {max})")
+    });
+    let told = format!("who answers is told by {teller}{}", apart.unwrap_or_default());
+    text + &look.line(&told) + "\n"
 }
 
-fn kinds(report: &Report) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header([
-        "requests",
-        "clients",
-        "sent",
-        "answered",
-        "handed back",
-        "lost",
-        "closes announced",
-        "unannounced",
-        "wait p50",
-        "p99",
-        "max",
-    ]);
-    let mut add = |row: &KindRow| {
-        let counts = [row.sent, row.answered, row.handed_back, row.lost, row.closes_announced, row.closes_unannounced];
-        let mut cells = vec![row.kind.to_owned(), row.clients.to_string()];
-        cells.extend(counts.map(|n| n.to_string()));
-        match &row.wait_ms {
-            Some(wait) => cells.extend([wait.p50, wait.p99, wait.max].map(milliseconds)),
-            None => cells.extend([String::new(), String::new(), String::new()]),
+/// What is to be said beside the figures, and last of all how it came out.
+pub(crate) fn closing(report: &Report, look: Look, verdict: (Ink, String)) -> String {
+    let notes = report.notes.iter().map(|note| (Ink::Plain, format!("note: {}", terminal(note))));
+    let problems = report.problems.iter().map(|problem| (Ink::Bad, format!("problem: {}", terminal(problem))));
+    let lines = notes.chain(problems).chain([verdict]).map(|(ink, text)| look.lines(&[(ink, &text)]));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn verdict(report: &Report) -> (Ink, String) {
+    let (answered, sent, lost) = (report.total.answered, report.total.sent, report.total.lost);
+    match report.verdict {
+        Verdict::NothingLost => (Ink::Good, format!("Nothing was lost: {answered} of {sent} requests answered.")),
+        Verdict::Lost => (Ink::Bad, format!("{lost} of {sent} requests were lost.")),
+        Verdict::NotMeasured => {
+            (Ink::Bad, "Nothing was lost, but not everything could be measured: see the problems.".to_owned())
         }
-        table.add_row(cells);
-    };
-    report.kinds.iter().for_each(&mut add);
-    add(&report.total);
-    right(&mut table, 1);
+    }
+}
+
+/// The last columns are those that a narrow terminal does without first.
+fn kinds(report: &Report) -> Table {
+    let killed = report.total.lost_to_kill > 0;
+    let mut head = vec![
+        ("requests", 0),
+        ("clients", 6),
+        ("sent", 1),
+        ("answered", 4),
+        ("handed back", 7),
+        ("lost", 0),
+        ("closes announced", 9),
+        ("unannounced", 8),
+        ("wait p50", 5),
+        ("p99", 3),
+        ("max", 2),
+    ];
+    if killed {
+        head.insert(6, ("at the kill", 6));
+    }
+    let mut table = Table::new(&head);
+    for row in report.kinds.iter().chain([&report.total]) {
+        let KindRow { clients, sent, answered, handed_back, lost, .. } = row;
+        let plain = |text: String| (Ink::Plain, text);
+        let mut cells = vec![plain(row.kind.to_owned()), plain(clients.to_string())];
+        cells.extend([sent, answered, handed_back].map(|n| plain(n.to_string())));
+        cells.push((if *lost > 0 { Ink::Bad } else { Ink::Plain }, lost.to_string()));
+        cells.extend(killed.then(|| plain(row.lost_to_kill.to_string())));
+        cells.extend([row.closes_announced, row.closes_unannounced].map(|n| plain(n.to_string())));
+        let waits = row.wait_ms.map(|wait| [wait.p50, wait.p99, wait.max].map(milliseconds));
+        cells.extend(waits.unwrap_or_default().map(plain));
+        table.row(cells);
+    }
     table
 }
 
 fn reloads(report: &Report) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["over all reloads", "median", "p99", "max"]);
-    let mut add = |name: &str, spread: Option<Spread>, show: fn(f64) -> String| {
-        if let Some(spread) = spread {
-            table.add_row([name.to_owned(), show(spread.median), show(spread.p99), show(spread.max)]);
-        }
+    use Ink::{Plain, Ready, Reload};
+    let mut table = Table::new(&[("over all reloads", 0), ("median", 0), ("p99", 2), ("max", 1)]);
+    let mut add = |ink, name: &str, spread: Option<Spread>, show: fn(f64) -> String| {
+        let Some(spread) = spread else { return };
+        let times = [spread.median, spread.p99, spread.max].map(|value| (ink, show(value)));
+        table.row([(ink, name.to_owned())].into_iter().chain(times));
     };
-    let summary = &report.summary;
-    add("reload to the first answer of the new process", summary.first_new_ms, milliseconds);
-    add("the command that asks for it", summary.asked_ms, milliseconds);
-    add("longest gap between answers to new connections", summary.longest_gap_ms, milliseconds);
-    add("the same, just before", summary.gap_before_ms, milliseconds);
-    let column =
-        |value: fn(&super::report::ReloadRow) -> Option<f64>| Spread::of(report.reloads.iter().filter_map(value));
-    add("last answer of the old one to a new connection", column(|row| row.last_old_ms), milliseconds);
-    add("p99 of waits within the window", column(|row| row.within.map(|w| w.wait_ms.p99)), milliseconds);
-    add("p99 of waits just before", column(|row| row.before.map(|w| w.wait_ms.p99)), milliseconds);
-    add("longest wait within the window", column(|row| row.within.map(|w| w.wait_ms.max)), milliseconds);
-    add("throughput within, of before", column(|row| row.throughput_ratio), |ratio| format!("{:.0} %", ratio * 100.0));
-    let mib = |bytes: f64| format!("{:.1} MiB", bytes / 1_048_576.0);
-    add("resident before", column(|row| row.usage.map(|u| super::assemble::as_f64(u.before.rss))), mib);
-    add("resident at the peak", column(|row| row.usage.map(|u| super::assemble::as_f64(u.peak.rss))), mib);
-    add("resident, the new process", column(|row| row.usage?.new.map(|u| super::assemble::as_f64(u.rss))), mib);
-    add("open files at the peak", column(|row| row.usage.map(|u| super::assemble::as_f64(u.peak.fds))), |n| {
-        format!("{n:.0}")
-    });
+    let (summary, ms) = (&report.summary, milliseconds as fn(f64) -> String);
+    let each = |value: fn(&ReloadRow) -> Option<f64>| Spread::of(report.reloads.iter().filter_map(value));
     let told = |value: fn(&Brief) -> Option<u64>| {
-        let told = report.reloads.iter().filter_map(|row| value(row.journal.as_ref()?));
-        Spread::of(told.map(super::assemble::as_f64))
+        Spread::of(report.reloads.iter().filter_map(|row| value(row.journal.as_ref()?)).map(as_f64))
     };
-    add("journal: spawn", told(|brief| brief.spawn_ms), milliseconds);
-    add("journal: until it is ready", told(|brief| brief.ready_ms), milliseconds);
-    add("journal: switch", told(|brief| brief.switch_ms), milliseconds);
-    add("journal: handover", told(|brief| brief.handover_ms), milliseconds);
-    add("journal: the whole reload", told(|brief| brief.reload_ms), milliseconds);
-    add("journal: drain of the old one", told(|brief| brief.drain_ms), milliseconds);
-    add("requests lost", summary.lost_per_reload, |n| format!("{n:.0}"));
-    right(&mut table, 1);
+    let percent: fn(f64) -> String = |ratio| format!("{:.0} %", ratio * 100.0);
+    let mib: fn(f64) -> String = |bytes| format!("{:.1} MiB", bytes / 1_048_576.0);
+    let whole: fn(f64) -> String = |count| format!("{count:.0}");
+    add(Ready, "reload to the first answer of the new process", summary.first_new_ms, ms);
+    add(Reload, "the command that asks for it", summary.asked_ms, ms);
+    add(Plain, "longest gap between answers to new connections", summary.longest_gap_ms, ms);
+    add(Plain, "the same, just before", summary.gap_before_ms, ms);
+    add(Plain, "last answer of the old one to a new connection", each(|row| row.last_old_ms), ms);
+    add(Plain, "p99 of waits within the window", each(|row| row.within.map(|w| w.wait_ms.p99)), ms);
+    add(Plain, "p99 of waits just before", each(|row| row.before.map(|w| w.wait_ms.p99)), ms);
+    add(Plain, "longest wait within the window", each(|row| row.within.map(|w| w.wait_ms.max)), ms);
+    add(Plain, "throughput within, of before", each(|row| row.throughput_ratio), percent);
+    add(Plain, "resident before", each(|row| row.usage.map(|u| as_f64(u.before.rss))), mib);
+    add(Plain, "resident at the peak", each(|row| row.usage.map(|u| as_f64(u.peak.rss))), mib);
+    add(Plain, "resident, the new process", each(|row| row.usage?.new.map(|u| as_f64(u.rss))), mib);
+    add(Plain, "open files at the peak", each(|row| row.usage.map(|u| as_f64(u.peak.fds))), whole);
+    add(Plain, "journal: spawn", told(|brief| brief.spawn_ms), ms);
+    add(Ready, "journal: until it is ready", told(|brief| brief.ready_ms), ms);
+    add(Plain, "journal: switch", told(|brief| brief.switch_ms), ms);
+    add(Plain, "journal: handover", told(|brief| brief.handover_ms), ms);
+    add(Reload, "journal: the whole reload", told(|brief| brief.reload_ms), ms);
+    add(Plain, "journal: drain of the old one", told(|brief| brief.drain_ms), ms);
+    add(Plain, "requests lost", summary.lost_per_reload, whole);
     table
-}
-
-fn right(table: &mut Table, from: usize) {
-    for column in table.column_iter_mut().skip(from) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-}
-
-pub(super) fn milliseconds(ms: f64) -> String {
-    format!("{} ms", number(ms))
-}
-
-fn number(ms: f64) -> String {
-    match ms.abs() {
-        n if n < 10.0 => format!("{ms:.2}"),
-        n if n < 100.0 => format!("{ms:.1}"),
-        _ => format!("{ms:.0}"),
-    }
 }

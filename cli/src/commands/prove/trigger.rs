@@ -1,6 +1,6 @@
 //! How the server is told to reload, and which of its processes is the main one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,127 +9,87 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
-use super::family::Family;
-use super::options::Reload;
+use super::record::{Asked, Reloads};
 use crate::failure::Failure;
 use crate::safe;
 use crate::signals;
 use crate::systemctl;
-use crate::target::{ControlGroup, control_group, show, unit_name};
+use crate::target::{show, unit_name};
 use handover::supervise::proc::stat;
 
 #[derive(Debug)]
-pub(super) enum Trigger {
+pub(super) struct Trigger {
+    pub(super) how: How,
+    /// Where the main process is said to be.
+    pub(super) main: Option<Main>,
+}
+
+#[derive(Debug)]
+pub(super) enum How {
     Unit {
         unit: String,
         user: bool,
     },
     Command(String),
-    Signal {
-        signal: Signal,
-        to: Receiver,
-    },
+    /// To the main process.
+    Signal(Signal),
     /// A load without reloads.
-    None,
+    Never,
 }
 
 #[derive(Debug)]
-pub(super) enum Receiver {
+pub(super) enum Main {
     Pid(u32),
     File(PathBuf),
 }
 
-/// How asking for a reload ended.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Asked {
-    /// Why it failed, if it did.
-    pub(super) failed: Option<String>,
+impl How {
+    pub(super) fn unit(name: &str, user: bool) -> Self {
+        Self::Unit { unit: unit_name(name), user }
+    }
+
+    pub(super) fn signal(name: &str) -> Result<Self, Failure> {
+        let named = signals::name(&name.to_ascii_uppercase());
+        let signal = named.and_then(|name| Signal::from_str(&format!("SIG{name}")).ok());
+        signal.map(Self::Signal).ok_or_else(|| Failure::usage(format!("{name:?} is no signal")))
+    }
+}
+
+impl Main {
+    pub(super) fn read(&self) -> Result<u32, Failure> {
+        match self {
+            Self::Pid(pid) => Ok(*pid),
+            Self::File(file) => read_pid(file),
+        }
+    }
 }
 
 impl Trigger {
-    pub(super) fn new(options: &Reload, reloads: u32) -> Result<Self, Failure> {
-        let signal = options.signal.as_deref().map(parse).transpose()?;
-        match (&options.unit, &options.reload, signal) {
-            (Some(unit), ..) => Ok(Self::Unit { unit: unit_name(unit), user: options.user }),
-            (_, Some(command), _) => Ok(Self::Command(command.clone())),
-            (.., Some(signal)) => {
-                let to = match (options.pid, &options.pidfile) {
-                    (Some(pid), _) => Receiver::Pid(pid),
-                    (_, Some(file)) => Receiver::File(file.clone()),
-                    _ => return Err(Failure::usage("--signal needs --pid or --pidfile")),
-                };
-                Ok(Self::Signal { signal, to })
-            }
-            _ if reloads == 0 => Ok(Self::None),
-            _ => Err(Failure::usage("say how to reload: --unit, --reload or --signal; or --reloads 0 for none")),
-        }
-    }
-
     /// As the report says it.
     pub(super) fn describe(&self) -> String {
-        match self {
-            Self::Unit { unit, user: true } => format!("systemctl --user reload {unit}"),
-            Self::Unit { unit, user: false } => format!("systemctl reload {unit}"),
-            Self::Command(command) => command.clone(),
-            Self::Signal { signal, to: Receiver::Pid(pid) } => format!("{signal} to pid {pid}, then to its successors"),
-            Self::Signal { signal, to: Receiver::File(file) } => format!("{signal} to the pid in {}", file.display()),
-            Self::None => "none".to_owned(),
+        match (&self.how, &self.main) {
+            (How::Unit { unit, user: true }, _) => format!("systemctl --user reload {unit}"),
+            (How::Unit { unit, user: false }, _) => format!("systemctl reload {unit}"),
+            (How::Command(command), _) => command.clone(),
+            (How::Signal(signal), Some(Main::File(file))) => format!("{signal} to the pid in {}", file.display()),
+            (How::Signal(signal), Some(Main::Pid(pid))) => format!("{signal} to pid {pid}, then to its successors"),
+            (How::Signal(_), None) | (How::Never, _) => "none".to_owned(),
         }
     }
 
-    /// The processes of the server. `holder` has the other end of a connection.
-    pub(super) async fn family(&self, options: &Reload, holder: Option<u32>) -> Result<Family, Failure> {
-        if let Self::Unit { unit, user } = self {
-            let ControlGroup(path) = control_group(unit, *user).await?;
-            return Ok(Family::of_cgroup(&path));
-        }
-        let pid = match (options.pid, &options.pidfile) {
-            (Some(pid), _) => Some(pid),
-            (_, Some(file)) => Some(read_pid(file)?),
-            _ => holder,
-        };
-        Ok(pid.map_or(Family::Unknown, Family::of))
-    }
-
-    /// Asks for a reload, and waits for the end of the asking.
-    pub(super) async fn ask(&self, limit: Duration) -> Asked {
-        let failed = match self {
-            Self::None => None,
-            Self::Signal { signal, to } => self.signal(*signal, to).err(),
-            Self::Unit { unit, user } => run(systemctl::command(*user, &["reload", "--", unit]), limit).await.err(),
-            Self::Command(text) => {
-                let mut command = Command::new("/bin/sh");
-                command.args(["-c", text]);
-                run(command, limit).await.err()
-            }
-        };
-        Asked { failed }
-    }
-
-    /// The process that answered has a successor. A main process that lets others answer for it stays.
-    pub(super) fn answered(&mut self, before: Option<u32>, now: u32) {
-        if let Self::Signal { to: Receiver::Pid(pid), .. } = self
-            && before == Some(*pid)
-        {
-            *pid = now;
+    /// Where the server's processes are looked for.
+    pub(super) fn whose(&self) -> String {
+        match (&self.how, &self.main) {
+            (How::Unit { unit, .. }, _) => unit.clone(),
+            (_, Some(Main::Pid(pid))) => format!("what comes from pid {pid}"),
+            (_, Some(Main::File(file))) => format!("what comes from the pid in {}", file.display()),
+            _ => "the server".to_owned(),
         }
     }
 
-    /// The main process, as systemd or the pid file has it.
-    pub(super) async fn main(&self) -> Option<u32> {
-        match self {
-            Self::Unit { unit, user } => show(unit, *user).await.ok().map(|unit| unit.main).filter(|pid| *pid != 0),
-            Self::Signal { to: Receiver::Pid(pid), .. } => Some(*pid),
-            Self::Signal { to: Receiver::File(file), .. } => read_pid(file).ok(),
-            _ => None,
-        }
-    }
-
-    fn signal(&self, signal: Signal, to: &Receiver) -> Result<(), String> {
-        let pid = match to {
-            Receiver::Pid(pid) => *pid,
-            Receiver::File(file) => read_pid(file).map_err(|e| e.to_string())?,
-        };
+    fn signal(&self, signal: Signal) -> Result<(), String> {
+        let pid = self.main.as_ref().map_or_else(|| Err(Failure::usage("no --pid")), Main::read);
+        let pid = pid.map_err(|e| e.to_string())?;
         let to = i32::try_from(pid).map_err(|_| format!("{pid} is no pid"))?;
         // the kernel takes a signal for a zombie, too
         if stat(pid).is_some_and(|one| one.dead) {
@@ -139,10 +99,44 @@ impl Trigger {
     }
 }
 
+impl Reloads for Trigger {
+    async fn ask(&mut self, limit: Duration) -> Asked {
+        let asked = match &self.how {
+            How::Never => Ok(()),
+            How::Signal(signal) => self.signal(*signal),
+            How::Unit { unit, user } => run(systemctl::command(*user, &["reload", "--", unit]), limit).await,
+            How::Command(text) => {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", text]);
+                run(command, limit).await
+            }
+        };
+        asked.map_or_else(Asked::Failed, |()| Asked::Done)
+    }
+
+    fn answered(&mut self, before: Option<u32>, now: u32) {
+        // A main process that lets others answer for it stays.
+        if let (How::Signal(_), Some(Main::Pid(pid))) = (&self.how, &mut self.main)
+            && before == Some(*pid)
+        {
+            *pid = now;
+        }
+    }
+
+    async fn main(&self) -> Option<u32> {
+        match (&self.how, &self.main) {
+            (How::Unit { unit, user }, _) => show(unit, *user).await.ok().map(|unit| unit.main).filter(|pid| *pid != 0),
+            (How::Signal(_), Some(main)) => main.read().ok(),
+            _ => None,
+        }
+    }
+}
+
 async fn run(mut command: Command, limit: Duration) -> Result<(), String> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let name = command.as_std().get_program().to_string_lossy().into_owned();
-    // What a service that it starts in the background writes is nobody's: only the command itself is waited for.
+    // What a service that it starts in the background writes is nobody's: only the command itself
+    // is waited for.
     let mut child = command.spawn().map_err(|e| format!("{name} cannot be run: {e}"))?;
     let stderr = child.stderr.take();
     let said = tokio::spawn(first_words(stderr));
@@ -171,49 +165,47 @@ async fn first_words(stderr: Option<tokio::process::ChildStderr>) -> String {
     String::from_utf8_lossy(&words).into_owned()
 }
 
-fn read_pid(file: &PathBuf) -> Result<u32, Failure> {
+fn read_pid(file: &Path) -> Result<u32, Failure> {
     let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
     let pid = text.trim().parse::<u32>().ok().filter(|pid| *pid > 1);
     pid.ok_or_else(|| Failure::usage(format!("{}: no pid in it", file.display())))
-}
-
-fn parse(name: &str) -> Result<Signal, Failure> {
-    let named = signals::name(&name.to_ascii_uppercase());
-    let signal = named.and_then(|name| Signal::from_str(&format!("SIG{name}")).ok());
-    signal.ok_or_else(|| Failure::usage(format!("{name:?} is no signal")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn to(pid: u32) -> Trigger {
+        Trigger { how: How::Signal(Signal::SIGHUP), main: Some(Main::Pid(pid)) }
+    }
+
     #[test]
     fn signals() {
         for name in ["HUP", "hup", "SIGHUP", "1"] {
-            assert_eq!(parse(name).unwrap(), Signal::SIGHUP, "{name}");
+            assert!(matches!(How::signal(name), Ok(How::Signal(Signal::SIGHUP))), "{name}");
         }
-        assert!(parse("HANGUP").is_err() && parse("99").is_err());
+        assert!(How::signal("HANGUP").is_err() && How::signal("99").is_err());
     }
 
     #[tokio::test]
     async fn a_signal_to_who_has_ended_fails() {
         let mut ended = std::process::Command::new("true").spawn().unwrap();
-        let trigger = Trigger::Signal { signal: Signal::SIGHUP, to: Receiver::Pid(ended.id()) };
+        let mut trigger = to(ended.id());
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while !stat(ended.id()).is_some_and(|one| one.dead) {
             assert!(tokio::time::Instant::now() < deadline);
             tokio::task::yield_now().await;
         }
-        let failed = trigger.ask(Duration::from_secs(1)).await.failed.unwrap();
+        let Asked::Failed(failed) = trigger.ask(Duration::from_secs(1)).await else { panic!() };
         assert!(failed.contains("it has ended"), "{failed}");
         ended.wait().unwrap();
-        let failed = trigger.ask(Duration::from_secs(1)).await.failed.unwrap();
+        let Asked::Failed(failed) = trigger.ask(Duration::from_secs(1)).await else { panic!() };
         assert!(failed.contains("ESRCH"), "{failed}");
     }
 
     #[test]
     fn a_successor_gets_the_next_signal_but_a_worker_does_not() {
-        let mut trigger = Trigger::Signal { signal: Signal::SIGHUP, to: Receiver::Pid(7) };
+        let mut trigger = to(7);
         trigger.answered(Some(8), 9);
         assert!(trigger.describe().contains("pid 7"));
         trigger.answered(Some(7), 9);

@@ -16,23 +16,24 @@ use super::family::Family;
 const EVERY: Duration = Duration::from_millis(10);
 /// Between two points of the plots.
 const POINT: Duration = Duration::from_millis(100);
-/// The kernel walks all pages for PSS and the server waits meanwhile: of more than that it is not asked.
+/// The kernel walks all pages for PSS and the server waits meanwhile: of more than that it is not
+/// asked.
 const PSS_LIMIT: u64 = 256 << 20;
 
 /// Sums over processes.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(super) struct Usage {
-    pub(super) processes: u64,
+pub(crate) struct Usage {
+    pub(crate) processes: u64,
     /// Bytes; pages that several processes share count in each.
-    pub(super) rss: u64,
-    pub(super) fds: u64,
+    pub(crate) rss: u64,
+    pub(crate) fds: u64,
 }
 
 /// What the processes held at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct Point {
-    pub(super) at: Instant,
-    pub(super) by_process: BTreeMap<u32, Usage>,
+pub(crate) struct Point {
+    pub(crate) at: Instant,
+    pub(crate) by_process: BTreeMap<u32, Usage>,
 }
 
 #[derive(Debug, Default)]
@@ -44,14 +45,14 @@ struct State {
 }
 
 #[derive(Debug)]
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     state: Arc<Mutex<State>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Sampler {
-    pub(super) fn start(family: Family) -> std::io::Result<Self> {
+    pub(crate) fn start(family: Family) -> std::io::Result<Self> {
         let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
         let thread = {
             let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
@@ -61,18 +62,18 @@ impl Sampler {
     }
 
     /// The sums now, and the highest since the last call.
-    pub(super) fn turn(&self) -> (Usage, Usage) {
+    pub(crate) fn turn(&self) -> (Usage, Usage) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = sum(&state.last);
         (now, std::mem::replace(&mut state.peak, now))
     }
 
     /// What that process held when last seen.
-    pub(super) fn of(&self, pid: u32) -> Option<Usage> {
+    pub(crate) fn of(&self, pid: u32) -> Option<Usage> {
         usage(pid)
     }
 
-    pub(super) fn stop(mut self) -> Vec<Point> {
+    pub(crate) fn stop(mut self) -> Vec<Point> {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             // A panic there has lost samples, nothing else.
@@ -88,8 +89,9 @@ impl Drop for Sampler {
     }
 }
 
-/// Proportional set sizes: shared pages count once in all. `None`: not to be had, or it would stall the server.
-pub(super) fn pss(family: &mut Family) -> Option<u64> {
+/// Proportional set sizes: shared pages count once in all. `None`: not to be had, or it would stall
+/// the server.
+pub(crate) fn pss(family: &mut Family) -> Option<u64> {
     let members = family.members();
     let rss: u64 = members.iter().filter_map(|pid| usage(*pid)).map(|usage| usage.rss).sum();
     if members.is_empty() || rss > PSS_LIMIT {

@@ -1,6 +1,7 @@
 //! `handover reload`: asks a service for a reload, and waits for the outcome.
 
 mod renew;
+mod status;
 mod watch;
 
 use std::time::Duration;
@@ -13,23 +14,25 @@ use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::safe;
 use crate::target::{Target, Where, is_within};
-
-/// Between two questions.
-const POLL: Duration = Duration::from_millis(50);
+use status::POLL;
+pub(crate) use status::{status, status_if_told};
 
 /// Reloads a service and waits until the next generation is main, or has failed.
 ///
-/// Made for a unit: ExecReload=/usr/bin/handover reload $MAINPID makes `systemctl reload` fail when the reload did, with the reason in
-/// the journal. By hand it needs no privileges but those of the service's own user.
+/// Made for a unit: ExecReload=/usr/bin/handover reload $MAINPID makes `systemctl reload` fail when
+/// the reload did, with the reason in the journal. By hand it needs no privileges but those of the
+/// service's own user.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
     #[command(flatten)]
     place: Where,
-    /// How long to wait for the outcome; the reload itself goes on. Keep it below TimeoutStartSec= of the unit
+    /// How long to wait for the outcome; the reload itself goes on. Keep it below TimeoutStartSec=
+    /// of the unit
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// Of a program under `handover run`: reload the supervisor itself, in place, to the version of handover that is installed
+    /// Of a program under `handover run`: reload the supervisor itself, in place, to the version of
+    /// handover that is installed
     #[arg(long = "self")]
     supervisor: bool,
 }
@@ -63,7 +66,8 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     }
 }
 
-/// Reloads that service, and tells how it came out. What [is rolled back](Failure::is_rolled_back) is the new program's fault.
+/// Reloads that service, and tells how it came out. What [is rolled back](Failure::is_rolled_back)
+/// is the new program's fault.
 pub(crate) async fn of(target: &Target, timeout: Duration) -> Result<Outcome, Failure> {
     let reloading = async {
         match target.connect().await? {
@@ -149,7 +153,8 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
             }
             answer = client.next().await;
         };
-        // Another generation is main by now: that one is asked. A service that stops is asked no more.
+        // Another generation is main by now: that one is asked. A service that stops is asked no
+        // more.
         tokio::time::sleep(POLL).await;
         let status = status(target).await.ok();
         // Nobody there any more: then what was said is the answer.
@@ -202,27 +207,6 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-/// From whichever generation accepts now.
-pub(crate) async fn status(target: &Target) -> Result<Value, Failure> {
-    let gone = || Failure::cannot_run(format!("{}: {}", target.name(), target.no_control()));
-    status_if_told(target).await?.ok_or_else(gone)
-}
-
-/// As [`status`]; `None`: there is no control interface. One connection at a time, as those beside it would be counted.
-pub(crate) async fn status_if_told(target: &Target) -> Result<Option<Value>, Failure> {
-    for _ in 0..3 {
-        let Some(mut client) = target.connect().await? else { break };
-        match client.call("Status", false).await.map_err(|e| Failure::cannot_run(e.to_string()))? {
-            Answer::Done(mut parameters) => return Ok(Some(parameters["status"].take())),
-            Answer::Failed(failed) => {
-                return Err(Failure::cannot_run(format!("{}: {}", target.name(), safe::terminal(failed.reason()))));
-            }
-            _ => tokio::time::sleep(POLL).await,
-        }
-    }
-    Ok(None)
 }
 
 /// A phase of a reload, for people; of other steps nothing.

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{POLL, status};
+use super::status::{POLL, status};
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::safe;

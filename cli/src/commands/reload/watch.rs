@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::POLL;
+use super::status::POLL;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::safe;
@@ -23,37 +23,46 @@ pub(super) async fn by_signal(target: &Target, unit: &str, before: Unit) -> Resu
         tokio::time::sleep(POLL).await;
         let now = show(unit, target.user).await?;
         moved |= now.status != before.status || now.changed != before.changed;
-        if let Some(outcome) = judge(&before, &now, moved) {
-            return match outcome {
-                Ok(text) => {
-                    out::note(text);
-                    Ok(Outcome::Success)
-                }
-                // That the service is gone need not be the new program's fault.
-                Err(reason) if reason.starts_with("reload failed: ") => {
-                    Err(Failure::rolled_back(safe::terminal(&reason)))
-                }
-                Err(reason) => Err(Failure::failed(safe::terminal(&reason))),
-            };
+        match judge(&before, &now, moved) {
+            Verdict::Open => {}
+            Verdict::Done(text) => {
+                out::note(text);
+                return Ok(Outcome::Success);
+            }
+            Verdict::RolledBack(reason) => return Err(Failure::rolled_back(safe::terminal(&reason))),
+            // That need not be the new program's fault.
+            Verdict::Gone(state) => return Err(Failure::failed(safe::terminal(&state))),
         }
     }
 }
 
+/// What a change of the unit says of the reload, and in which words.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing yet.
+    Open,
+    Done(String),
+    RolledBack(String),
+    /// The service itself.
+    Gone(String),
+}
+
 /// `moved`: something has changed since the request, so that a text of before is one of now.
-fn judge(before: &Unit, now: &Unit, moved: bool) -> Option<Result<String, String>> {
+fn judge(before: &Unit, now: &Unit, moved: bool) -> Verdict {
     if now.main != 0 && now.main != before.main {
-        return Some(Ok(format!("pid {} is main: {}", now.main, now.status)));
+        return Verdict::Done(format!("pid {} is main: {}", now.main, now.status));
     }
     if now.main == 0 || !["active", "reloading", "refreshing"].contains(&now.active.as_str()) {
-        return Some(Err(format!("the service is gone: {} ({})", now.active, now.sub)));
+        return Verdict::Gone(format!("the service is gone: {} ({})", now.active, now.sub));
     }
-    if !moved {
-        return None;
+    match now.status.split_once("; reload failed: ") {
+        _ if !moved => Verdict::Open,
+        Some((serves, reason)) => {
+            Verdict::RolledBack(format!("reload failed: {reason}; {serves} on (pid {})", now.main))
+        }
+        None if now.status.ends_with("; reloaded in place") => Verdict::Done(now.status.clone()),
+        None => Verdict::Open,
     }
-    if let Some((serves, reason)) = now.status.split_once("; reload failed: ") {
-        return Some(Err(format!("reload failed: {reason}; {serves} on (pid {})", now.main)));
-    }
-    now.status.ends_with("; reloaded in place").then(|| Ok(now.status.clone()))
 }
 
 /// What the unit itself says about reloads.
@@ -80,14 +89,15 @@ mod tests {
     fn what_systemd_says_is_the_outcome() {
         let before = unit(7, "generation 1 serves", "1");
         let judged = |now: &Unit, moved| judge(&before, now, moved);
-        assert_eq!(judged(&before, false), None);
-        assert_eq!(judged(&unit(7, "generation 1 serves; starting generation 2", "2"), true), None);
-        assert!(judged(&unit(9, "generation 2 takes over", "2"), true).unwrap().is_ok());
-        assert!(judged(&unit(7, "generation 1 serves; reloaded in place", "2"), true).unwrap().is_ok());
+        assert_eq!(judged(&before, false), Verdict::Open);
+        assert_eq!(judged(&unit(7, "generation 1 serves; starting generation 2", "2"), true), Verdict::Open);
+        let done = |now: &Unit| matches!(judged(now, true), Verdict::Done(_));
+        assert!(done(&unit(9, "generation 2 takes over", "2")));
+        assert!(done(&unit(7, "generation 1 serves; reloaded in place", "2")));
         let failed = unit(7, "generation 1 serves; reload failed: generation 2 exited with status 7", "2");
-        let reason = judged(&failed, true).unwrap().unwrap_err();
-        assert_eq!(reason, "reload failed: generation 2 exited with status 7; generation 1 serves on (pid 7)");
-        assert_eq!(judge(&failed, &failed, false), None, "that was the reload of before");
-        assert!(judged(&Unit::sample(0, "failed", "", "2"), true).unwrap().is_err());
+        let reason = "reload failed: generation 2 exited with status 7; generation 1 serves on (pid 7)";
+        assert_eq!(judged(&failed, true), Verdict::RolledBack(reason.to_owned()));
+        assert_eq!(judge(&failed, &failed, false), Verdict::Open, "that was the reload of before");
+        assert!(matches!(judged(&Unit::sample(0, "failed", "", "2"), true), Verdict::Gone(_)));
     }
 }

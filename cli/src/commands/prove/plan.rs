@@ -1,0 +1,157 @@
+//! What is to be done, resolved once from the command line: nothing else reads that.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::options::Options;
+use super::target::{Trust, Url, resolve, tls};
+use super::trigger::{How, Main, Trigger};
+use crate::failure::Failure;
+use handover_load::{Address, Download, Expect, Kind, Target, Template};
+
+/// One run of a load over reloads.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// As people call the server.
+    pub(crate) url: String,
+    pub(crate) target: Arc<Target>,
+    pub(crate) load: Arc<handover_load::Plan>,
+    pub(crate) clients: Vec<(Kind, usize)>,
+    pub(crate) seed: u64,
+    pub(crate) reloads: u32,
+    /// Between the beginnings of two reloads, at least; at most half of it is a window.
+    pub(crate) every: Duration,
+    /// What is looked at before and after a reload begins.
+    pub(crate) window: Duration,
+    /// How long the load lasts, at least.
+    pub(crate) duration: Duration,
+    /// How long a reload may take until a new process answers.
+    pub(crate) reload_timeout: Duration,
+    /// Between two probes.
+    pub(crate) probe_every: Duration,
+    /// Nothing but JSON is to be said.
+    pub(crate) quiet: bool,
+}
+
+impl Plan {
+    pub(crate) fn clients_in_all(&self) -> usize {
+        self.clients.iter().map(|(_, count)| count).sum()
+    }
+
+    pub(crate) fn protocol(&self) -> &'static str {
+        match (self.target.http2, self.target.tls.is_some()) {
+            (false, false) => "HTTP/1.1",
+            (false, true) => "HTTP/1.1 over TLS",
+            (true, false) => "HTTP/2",
+            (true, true) => "HTTP/2 over TLS",
+        }
+    }
+
+    /// What the last request may take that is under way at the end.
+    pub(crate) fn longest_request(&self) -> Duration {
+        let load = &self.load;
+        let download = load.downloads.iter().map(|download| download.takes).max().unwrap_or_default();
+        load.limit + load.slow.end + download
+    }
+}
+
+/// The whole of what `handover prove` is asked for.
+pub(super) struct Proving {
+    pub(super) plan: Plan,
+    pub(super) trigger: Trigger,
+    pub(super) html: Option<PathBuf>,
+}
+
+pub(super) async fn resolved(options: Options) -> Result<Proving, Failure> {
+    let trigger = trigger(&options)?;
+    let clients = options.clients.counts();
+    if options.http2 {
+        let only_one = [Kind::Pipelined, Kind::HalfHead, Kind::WebSocket];
+        if let Some((kind, _)) = clients.iter().find(|(kind, _)| only_one.contains(kind)) {
+            return Err(Failure::usage(format!("there is no --{} in HTTP/2", kind.slug())));
+        }
+    }
+    let (target, path) = target(&options).await?;
+    let plan = Plan {
+        target: Arc::new(target),
+        load: Arc::new(load(&options, path)),
+        clients,
+        seed: options.seed,
+        reloads: options.reloads,
+        every: options.every,
+        window: options.window.min(options.every / 2),
+        duration: options.duration.unwrap_or_default(),
+        reload_timeout: options.reload_timeout,
+        probe_every: options.probe_every,
+        quiet: options.json,
+        url: options.url,
+    };
+    Ok(Proving { plan, trigger, html: options.html })
+}
+
+fn trigger(options: &Options) -> Result<Trigger, Failure> {
+    let said = &options.reload;
+    let main = match (said.pid, &said.pidfile) {
+        (Some(pid), _) => Some(Main::Pid(pid)),
+        (_, Some(file)) => Some(Main::File(file.clone())),
+        _ => None,
+    };
+    let how = match (&said.unit, &said.reload, &said.signal) {
+        (Some(unit), ..) => How::unit(unit, said.user),
+        (_, Some(command), _) => How::Command(command.clone()),
+        (.., Some(_)) if main.is_none() => return Err(Failure::usage("--signal needs --pid or --pidfile")),
+        (.., Some(signal)) => How::signal(signal)?,
+        _ if options.reloads == 0 => How::Never,
+        _ => return Err(Failure::usage("say how to reload: --unit, --reload or --signal; or --reloads 0 for none")),
+    };
+    Ok(Trigger { how, main })
+}
+
+/// The target, and the path of short requests.
+async fn target(options: &Options) -> Result<(Target, String), Failure> {
+    let url = Url::parse(&options.url).map_err(Failure::usage)?;
+    let host = url.authority();
+    let (address, tls, path) = match url {
+        Url::Unix(socket) => (Address::Unix(socket), None, "/".to_owned()),
+        Url::Tcp { tls: secure, host, port, path } => {
+            let address = Address::Tcp(resolve(&host, port, options.i_own_this_host).await?);
+            let trust = options.cacert.clone().map(Trust::Authorities);
+            let trust = trust.or(options.insecure.then_some(Trust::Anybody));
+            let tls = secure.then(|| tls(&host, trust.as_ref(), options.http2)).transpose()?;
+            (address, tls, path)
+        }
+    };
+    let generation_header = options.generation_header.clone();
+    let target = Target { address, host, tls, http2: options.http2, generation_header };
+    Ok((target, options.path.clone().unwrap_or(path)))
+}
+
+fn load(options: &Options, path: String) -> handover_load::Plan {
+    let any_or_first = || if options.any_body { Expect::Anything } else { Expect::First(Arc::default()) };
+    let expect = match &options.expect_body {
+        Some(text) => Expect::Like(Arc::new(Template::new(text))),
+        None => any_or_first(),
+    };
+    let clients = &options.clients;
+    handover_load::Plan {
+        path,
+        expect,
+        cadence: clients.cadence.clone(),
+        fresh: clients.fresh_cadence.clone(),
+        slow_path: clients.slow_path.clone(),
+        slow_expect: any_or_first(),
+        slow: clients.slow_time.clone(),
+        upload_path: clients.upload_path.clone(),
+        upload_first: Arc::default(),
+        downloads: vec![Download {
+            path: clients.download_path.clone(),
+            takes: clients.download_time,
+            expect: any_or_first(),
+        }],
+        websocket_path: clients.websocket_path.clone(),
+        short_first: false,
+        limit: options.timeout,
+        every: options.every,
+    }
+}

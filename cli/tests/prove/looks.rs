@@ -1,0 +1,28 @@
+//! What people see.
+
+use super::server::{Act, Server};
+use super::terminal::{WIDTHS, assert_fits, lines, on_a_terminal};
+
+const LOAD: [&str; 8] = ["--reloads", "1", "--every", "200ms", "--keep-alive", "3", "--idle", "3"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_fits_the_terminal() {
+    let server = Server::start(|n, _| if n % 40 == 20 { Act::WrongBody } else { Act::Answer }).await;
+    for columns in WIDTHS {
+        let arguments = [
+            &["prove", "--url", &server.url, "--reload", "echo a long reason for not doing it >&2; exit 3"],
+            &LOAD[..],
+        ];
+        let arguments = arguments.concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let run = move || on_a_terminal(columns, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let (written, code) = tokio::task::spawn_blocking(run).await.unwrap();
+        assert_eq!(code, Some(1), "{written}");
+        assert_fits(&written, columns);
+        let shown = lines(&written);
+        let head = shown.iter().find(|line| line.starts_with("requests")).unwrap();
+        // What matters is there at any width.
+        assert!(head.contains("sent") && head.contains("lost"), "{head}");
+        assert_eq!(head.contains("unannounced"), columns >= 120, "{columns}: {head}");
+        assert!(written.contains("\u{1b}[35mreload 1\u{1b}[0m"), "a reload has its colour: {written}");
+    }
+}
