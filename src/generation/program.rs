@@ -16,7 +16,7 @@ use crate::sys::fdtable;
 use crate::sys::low::LowFds;
 use crate::sys::pidfd;
 use crate::sys::socket::wait;
-use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, Spawned};
+use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, SpawnedProcess};
 use crate::sys::stat::{self, stat};
 
 /// Variables that name the process that they are meant for, or that only we may set.
@@ -182,7 +182,7 @@ impl Program {
             death_signal: None,
         };
         match spawn.start() {
-            Ok(Spawned { pid, pidfd }) => Ok(Process { pid, pidfd }),
+            Ok(SpawnedProcess { pid, pidfd }) => Ok(Process { pid, pidfd }),
             Err(error) => Err(explain(&shown, self.directory.as_deref(), error)),
         }
     }

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{Action, Config, End, Event, Outcome, Phase, RequestId, State};
+use super::{Action, Config, Event, LifeEnd, LifeState, ReloadAnswer, ReloadPhase, RequestId};
 
 /// After taking the main role without the manager's confirmation, a stop within this time is taken
 /// as the manager's restart, which waits for us: hurry.
@@ -10,7 +10,7 @@ const CONTESTED_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Machine {
     config: Config,
-    state: State,
+    state: LifeState,
     deadline: Option<Instant>,
     /// The requests that the running reload answers.
     current: Vec<RequestId>,
@@ -31,7 +31,7 @@ impl Machine {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
-            state: State::Starting,
+            state: LifeState::Starting,
             deadline: None,
             current: Vec::new(),
             pending: Vec::new(),
@@ -45,11 +45,11 @@ impl Machine {
 
     /// One that was in that state in another process, by the same events.
     #[cfg(feature = "supervise")]
-    pub(crate) fn resumed(config: Config, state: State, deadline: Option<Instant>) -> Self {
-        Self { state, deadline: deadline.filter(|_| state != State::Serving), ..Self::new(config) }
+    pub(crate) fn resumed(config: Config, state: LifeState, deadline: Option<Instant>) -> Self {
+        Self { state, deadline: deadline.filter(|_| state != LifeState::Serving), ..Self::new(config) }
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> LifeState {
         self.state
     }
 
@@ -61,7 +61,7 @@ impl Machine {
     /// The next generation asks for more time to get ready.
     #[cfg(feature = "supervise")]
     pub(crate) fn extend(&mut self, until: Instant) {
-        if self.state == State::Reloading(Phase::Spawned) {
+        if self.state == LifeState::Reloading(ReloadPhase::Spawned) {
             self.deadline = self.deadline.map(|at| at.max(until));
         }
     }
@@ -82,25 +82,27 @@ impl Machine {
         }
         self.deadline = None;
         match self.state {
-            State::Reloading(Phase::Spawned) => {
+            LifeState::Reloading(ReloadPhase::Spawned) => {
                 let reason = format!("was not ready within {:?}", self.config.ready_timeout);
                 self.roll_back(now, reason, &mut out);
             }
-            State::Reloading(Phase::Ready | Phase::Switched) => {
+            LifeState::Reloading(ReloadPhase::Ready | ReloadPhase::Switched) => {
                 let reason = format!("did not confirm the switch within {:?}", self.config.switch_timeout);
                 self.roll_back(now, reason, &mut out);
             }
-            State::Reloading(Phase::Probation) => self.hand_over(now, &mut out),
-            State::HandingOver => self.finish_handover(now, &mut out),
-            State::Standby => self.exit(End::Failed("the previous generation never told us to switch"), &mut out),
-            State::Draining | State::Stopping => self.hammer(&mut out),
-            State::Starting | State::Trial | State::Serving | State::Exited => {}
+            LifeState::Reloading(ReloadPhase::Probation) => self.hand_over(now, &mut out),
+            LifeState::HandingOver => self.finish_handover(now, &mut out),
+            LifeState::Standby => {
+                self.exit(LifeEnd::Failed("the previous generation never told us to switch"), &mut out)
+            }
+            LifeState::Draining | LifeState::Stopping => self.hammer(&mut out),
+            LifeState::Starting | LifeState::Trial | LifeState::Serving | LifeState::Exited => {}
         }
         out
     }
 
     fn step(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
-        use State::{Draining, Exited, HandingOver, Reloading, Serving, Standby, Starting, Stopping, Trial};
+        use LifeState::{Draining, Exited, HandingOver, Reloading, Serving, Standby, Starting, Stopping, Trial};
         match (self.state, event) {
             // Reload requests: run, queue, or refuse; never forget.
             (Serving, Event::Reload(id)) => {
@@ -109,14 +111,14 @@ impl Machine {
             }
             (Starting | Standby | Trial | Reloading(_) | HandingOver, Event::Reload(id)) => self.pending.push(id),
             (Draining, Event::Reload(id)) => {
-                out.push(Action::Answer(vec![id], Outcome::Refused("another generation is main by now")));
+                out.push(Action::Answer(vec![id], ReloadAnswer::Refused("another generation is main by now")));
             }
             (Stopping | Exited, Event::Reload(id)) => {
-                out.push(Action::Answer(vec![id], Outcome::Refused("the service is stopping")));
+                out.push(Action::Answer(vec![id], ReloadAnswer::Refused("the service is stopping")));
             }
 
             // Stop: TERM once is "finish", twice is "now".
-            (Starting | Standby, Event::Stop | Event::Quit) => self.exit(End::Failed("told to stop"), out),
+            (Starting | Standby, Event::Stop | Event::Quit) => self.exit(LifeEnd::Failed("told to stop"), out),
             (Trial, Event::Stop) => {
                 self.stopped_on_trial = true;
                 self.drain(now, Draining, self.config.stop_linger, out);
@@ -160,13 +162,13 @@ impl Machine {
                 self.state = Stopping;
             }
             (Starting | Standby, Event::Dismissed) => {
-                self.exit(End::Failed("dismissed by the previous generation"), out)
+                self.exit(LifeEnd::Failed("dismissed by the previous generation"), out)
             }
             (Trial, Event::Dismissed) => self.drain(now, Draining, self.config.stop_linger, out),
             // Died before the switch. A manager restarts the whole service, and waits for us: go.
             // Without one, take over.
             (Starting | Standby, Event::PredecessorGone) if self.config.managed => {
-                self.exit(End::Failed("the previous generation died before it handed over"), out);
+                self.exit(LifeEnd::Failed("the previous generation died before it handed over"), out);
             }
             (Starting, Event::PredecessorGone) => self.orphan = true,
             (Standby, Event::PredecessorGone) => {
@@ -182,25 +184,25 @@ impl Machine {
             }
 
             // The main generation, reloading.
-            (Reloading(Phase::Spawned), Event::NextReady) => {
+            (Reloading(ReloadPhase::Spawned), Event::NextReady) => {
                 out.push(Action::SendSwitch);
-                self.enter(Reloading(Phase::Ready), Some(now + self.config.switch_timeout));
+                self.enter(Reloading(ReloadPhase::Ready), Some(now + self.config.switch_timeout));
             }
-            (Reloading(Phase::Spawned), Event::ReloadedInPlace) => {
+            (Reloading(ReloadPhase::Spawned), Event::ReloadedInPlace) => {
                 out.push(Action::TellReloadedInPlace);
-                out.push(Action::Answer(std::mem::take(&mut self.current), Outcome::InPlace));
+                out.push(Action::Answer(std::mem::take(&mut self.current), ReloadAnswer::InPlace));
                 self.enter(Serving, None);
                 self.next_reload(now, out);
             }
-            (Reloading(Phase::Ready), Event::NextSwitched) => {
+            (Reloading(ReloadPhase::Ready), Event::NextSwitched) => {
                 out.push(Action::ShutGate);
-                self.enter(Reloading(Phase::Switched), Some(now + self.config.switch_timeout));
+                self.enter(Reloading(ReloadPhase::Switched), Some(now + self.config.switch_timeout));
             }
-            (Reloading(Phase::Switched), Event::GateShut) if self.config.probation.is_zero() => {
+            (Reloading(ReloadPhase::Switched), Event::GateShut) if self.config.probation.is_zero() => {
                 self.hand_over(now, out)
             }
-            (Reloading(Phase::Switched), Event::GateShut) => {
-                self.enter(Reloading(Phase::Probation), Some(now + self.config.probation));
+            (Reloading(ReloadPhase::Switched), Event::GateShut) => {
+                self.enter(Reloading(ReloadPhase::Probation), Some(now + self.config.probation));
             }
             (Reloading(_), Event::NextFailed(reason)) => self.roll_back(now, reason, out),
             (HandingOver, Event::Barrier) => self.finish_handover(now, out),
@@ -218,21 +220,21 @@ impl Machine {
                 out.push(Action::Hurry);
                 self.shorten(now + self.config.hurry_timeout);
             }
-            (Draining | Stopping, Event::Drained) => self.exit(End::Done, out),
+            (Draining | Stopping, Event::Drained) => self.exit(LifeEnd::Done, out),
 
             // All else comes late, twice, or is meaningless in this state: decided, and nothing.
             (_, _) => {}
         }
     }
 
-    fn enter(&mut self, state: State, deadline: Option<Instant>) {
+    fn enter(&mut self, state: LifeState, deadline: Option<Instant>) {
         self.state = state;
         self.deadline = deadline;
     }
 
     fn become_main(&mut self, now: Instant, out: &mut Vec<Action>) {
         out.push(Action::BecomeMain);
-        self.enter(State::Serving, None);
+        self.enter(LifeState::Serving, None);
         self.next_reload(now, out);
     }
 
@@ -246,7 +248,7 @@ impl Machine {
             // The asker got its answer ("passed on") from the previous generation; nobody waits for
             // this one.
             out.push(Action::BecomeMain);
-            self.enter(State::Serving, None);
+            self.enter(LifeState::Serving, None);
             self.reload(now, out);
         } else {
             self.become_main(now, out);
@@ -269,11 +271,11 @@ impl Machine {
         self.current = std::mem::take(&mut self.pending);
         self.contested_until = None;
         out.extend([Action::TellReloading, Action::Spawn]);
-        self.enter(State::Reloading(Phase::Spawned), Some(now + self.config.ready_timeout));
+        self.enter(LifeState::Reloading(ReloadPhase::Spawned), Some(now + self.config.ready_timeout));
     }
 
     fn roll_back(&mut self, now: Instant, reason: String, out: &mut Vec<Action>) {
-        if matches!(self.state, State::Reloading(Phase::Switched | Phase::Probation)) {
+        if matches!(self.state, LifeState::Reloading(ReloadPhase::Switched | ReloadPhase::Probation)) {
             out.push(Action::OpenGate);
         }
         out.push(Action::EndNext { grace: self.end_grace() });
@@ -282,8 +284,8 @@ impl Machine {
     }
 
     fn fail_reload(&mut self, now: Instant, reason: String, out: &mut Vec<Action>) {
-        out.push(Action::Answer(std::mem::take(&mut self.current), Outcome::RolledBack(reason)));
-        self.enter(State::Serving, None);
+        out.push(Action::Answer(std::mem::take(&mut self.current), ReloadAnswer::RolledBack(reason)));
+        self.enter(LifeState::Serving, None);
         if std::mem::take(&mut self.stop_pending) {
             self.stop(now, out);
         } else {
@@ -293,34 +295,34 @@ impl Machine {
 
     fn hand_over(&mut self, now: Instant, out: &mut Vec<Action>) {
         out.push(Action::TellHandover);
-        self.enter(State::HandingOver, Some(now + self.config.handover_timeout));
+        self.enter(LifeState::HandingOver, Some(now + self.config.handover_timeout));
     }
 
     fn finish_handover(&mut self, now: Instant, out: &mut Vec<Action>) {
         let reload = !self.pending.is_empty();
         out.push(Action::SendMain { reload, stop: self.stop_pending });
-        out.push(Action::Answer(std::mem::take(&mut self.current), Outcome::HandedOver));
+        out.push(Action::Answer(std::mem::take(&mut self.current), ReloadAnswer::HandedOver));
         if reload {
-            out.push(Action::Answer(std::mem::take(&mut self.pending), Outcome::PassedOn));
+            out.push(Action::Answer(std::mem::take(&mut self.pending), ReloadAnswer::PassedOn));
         }
-        self.drain(now, State::Draining, self.config.linger, out);
+        self.drain(now, LifeState::Draining, self.config.linger, out);
     }
 
     /// The service stops, by this generation's hand.
     fn stop(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if let State::Reloading(_) = self.state {
+        if let LifeState::Reloading(_) = self.state {
             out.push(Action::EndNext { grace: self.end_grace() });
         }
         self.refuse_all("the service is stopping", out);
         out.push(Action::TellStopping);
-        self.drain(now, State::Stopping, self.config.stop_linger, out);
+        self.drain(now, LifeState::Stopping, self.config.stop_linger, out);
         if self.contested_until.is_some_and(|until| now < until) {
             out.push(Action::Hurry);
             self.shorten(now + self.config.hurry_timeout);
         }
     }
 
-    fn drain(&mut self, now: Instant, state: State, linger: Duration, out: &mut Vec<Action>) {
+    fn drain(&mut self, now: Instant, state: LifeState, linger: Duration, out: &mut Vec<Action>) {
         self.refuse_all("another generation is main by now", out);
         out.extend([Action::ShutGate, Action::BeginDrain { linger }]);
         self.enter(state, Some(now + self.config.drain_timeout));
@@ -328,20 +330,20 @@ impl Machine {
 
     fn hammer(&mut self, out: &mut Vec<Action>) {
         out.push(Action::Hammer);
-        self.exit(End::Hammered, out);
+        self.exit(LifeEnd::Hammered, out);
     }
 
-    fn exit(&mut self, end: End, out: &mut Vec<Action>) {
+    fn exit(&mut self, end: LifeEnd, out: &mut Vec<Action>) {
         self.refuse_all("the service is stopping", out);
         out.push(Action::Exit(end));
-        self.enter(State::Exited, None);
+        self.enter(LifeState::Exited, None);
     }
 
     fn refuse_all(&mut self, why: &'static str, out: &mut Vec<Action>) {
         let mut ids = std::mem::take(&mut self.current);
         ids.append(&mut self.pending);
         if !ids.is_empty() {
-            out.push(Action::Answer(ids, Outcome::Refused(why)));
+            out.push(Action::Answer(ids, ReloadAnswer::Refused(why)));
         }
     }
 
@@ -353,7 +355,7 @@ impl Machine {
     /// accepted.
     fn end_grace(&self) -> Duration {
         match self.state {
-            State::Reloading(Phase::Spawned) => self.config.end_timeout,
+            LifeState::Reloading(ReloadPhase::Spawned) => self.config.end_timeout,
             _ => self.config.drain_timeout + self.config.end_timeout,
         }
     }

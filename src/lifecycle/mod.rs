@@ -16,7 +16,7 @@ pub(crate) use machine::Machine;
 
 /// Where a generation is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum State {
+pub(crate) enum LifeState {
     /// Sockets are taken; the application has not said that it is ready.
     Starting,
     /// A successor that said it is ready, and waits for the switch.
@@ -26,7 +26,7 @@ pub(crate) enum State {
     /// Main, and nothing else is going on.
     Serving,
     /// Main, with a next generation on its way.
-    Reloading(Phase),
+    Reloading(ReloadPhase),
     /// The service manager was told of the new main; waiting until it has surely read that.
     HandingOver,
     /// Not main any more: finishing what was accepted.
@@ -37,7 +37,7 @@ pub(crate) enum State {
     Exited,
 }
 
-impl State {
+impl LifeState {
     /// Whether the generation is the main one of its worker, and not about to go.
     #[cfg(feature = "supervise")]
     pub(crate) fn is_main(self) -> bool {
@@ -62,7 +62,7 @@ impl State {
 
 /// How far a reload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Phase {
+pub(crate) enum ReloadPhase {
     /// The next generation was started; it has not said that it is ready.
     Spawned,
     /// It is ready and was told to accept; it has not confirmed that it does.
@@ -148,7 +148,7 @@ pub(crate) enum Action {
         /// It shall stop.
         stop: bool,
     },
-    /// End the next generation: dismiss it, SIGTERM, and after the grace SIGKILL.
+    /// LifeEnd the next generation: dismiss it, SIGTERM, and after the grace SIGKILL.
     EndNext {
         /// How long it may take to end.
         grace: Duration,
@@ -168,19 +168,19 @@ pub(crate) enum Action {
         /// How long idle connections are kept for one more request.
         linger: Duration,
     },
-    /// End the linger.
+    /// LifeEnd the linger.
     Hurry,
     /// Cut what is left, count and log it.
     Hammer,
     /// These requests have their answer.
-    Answer(Vec<RequestId>, Outcome),
+    Answer(Vec<RequestId>, ReloadAnswer),
     /// The generation is over.
-    Exit(End),
+    Exit(LifeEnd),
 }
 
 /// The answer to a reload request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ReloadAnswer {
     /// The next generation is main.
     HandedOver,
     /// The next generation failed; this one serves on.
@@ -195,7 +195,7 @@ pub(crate) enum Outcome {
 
 /// Why a generation is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum LifeEnd {
     /// It handed over, or was told to stop, and finished what it had accepted.
     Done,
     /// As `Done`, but what was left had to be cut.

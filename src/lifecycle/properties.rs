@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, RngAlgorithm, TestRng, TestRunner};
 
 use super::table::config;
-use super::{Action, Config, Event, Machine, Outcome, State};
+use super::{Action, Config, Event, LifeState, Machine, ReloadAnswer};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -68,7 +68,7 @@ struct World {
     stopping: bool,
     crashed: bool,
     asked: u64,
-    answers: BTreeMap<u64, Outcome>,
+    answers: BTreeMap<u64, ReloadAnswer>,
 }
 
 impl World {
@@ -166,7 +166,7 @@ impl World {
         self.line[who].alive = false;
         self.line[who].open = false;
         let previous = self.line[who].previous;
-        let handed_over = previous.is_some_and(|p| self.line[p].machine.state() == State::Draining);
+        let handed_over = previous.is_some_and(|p| self.line[p].machine.state() == LifeState::Draining);
         if previous.is_some_and(|p| self.line[p].next == Some(who)) {
             let event = if handed_over { Event::SuccessorGone } else { Event::NextFailed("gone".into()) };
             self.send(previous, event);
@@ -193,7 +193,7 @@ impl World {
             .filter(|&i| {
                 matches!(
                     self.line[i].machine.state(),
-                    State::Serving | State::Reloading(_) | State::HandingOver | State::Stopping
+                    LifeState::Serving | LifeState::Reloading(_) | LifeState::HandingOver | LifeState::Stopping
                 )
             })
             .collect();
@@ -225,14 +225,14 @@ impl World {
             }
             Step::FailNext => {
                 let newest = self.line.len() - 1;
-                if self.line[newest].alive && self.line[newest].machine.state() == State::Starting {
+                if self.line[newest].alive && self.line[newest].machine.state() == LifeState::Starting {
                     self.line[newest].inbox.clear();
                     self.gone(newest);
                 }
             }
             Step::HangNext => {
                 let newest = self.line.len() - 1;
-                if self.line[newest].machine.state() == State::Starting {
+                if self.line[newest].machine.state() == LifeState::Starting {
                     self.line[newest].inbox.retain(|e| !matches!(e, Event::Started));
                 }
             }
@@ -296,7 +296,7 @@ fn run(faults: bool, stops: bool, seed: u8, probation: Duration, managed: bool) 
             if !world.stopping && !world.crashed {
                 let main = &world.line[world.main];
                 prop_assert!(main.alive && main.open, "the manager's main process does not serve");
-                prop_assert_eq!(main.machine.state(), State::Serving);
+                prop_assert_eq!(main.machine.state(), LifeState::Serving);
             }
             if world.stopping {
                 prop_assert!(world.line.iter().all(|g| !g.alive || g.crashed_neighbour), "a stopped service lives on");

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use super::{Config, Event, Machine, Phase, State};
+use super::{Config, Event, LifeState, Machine, ReloadPhase};
 
 const PUBLISHED: &str = include_str!("../docs/lifecycle.md");
 const MARK: &str =
@@ -85,12 +85,12 @@ fn states() -> Vec<(&'static str, Config, Vec<Event>)> {
 }
 
 /// With the phase of a reload.
-fn name(state: State) -> &'static str {
+fn name(state: LifeState) -> &'static str {
     match state {
-        State::Reloading(Phase::Spawned) => "reloading: spawned",
-        State::Reloading(Phase::Ready) => "reloading: ready",
-        State::Reloading(Phase::Switched) => "reloading: switched",
-        State::Reloading(Phase::Probation) => "reloading: probation",
+        LifeState::Reloading(ReloadPhase::Spawned) => "reloading: spawned",
+        LifeState::Reloading(ReloadPhase::Ready) => "reloading: ready",
+        LifeState::Reloading(ReloadPhase::Switched) => "reloading: switched",
+        LifeState::Reloading(ReloadPhase::Probation) => "reloading: probation",
         other => other.name(),
     }
 }
@@ -124,7 +124,7 @@ fn render() -> String {
                 (true, Event::Stop) => {
                     _ = writeln!(text, "| {event_name} | {} | kept: passed on with the main role |", name(before))
                 }
-                (true, Event::PredecessorGone) if before == State::Starting => {
+                (true, Event::PredecessorGone) if before == LifeState::Starting => {
                     _ = writeln!(text, "| {event_name} | {} | kept: starts as if it were the first |", name(before));
                 }
                 (true, _) => ignored.push(event_name),

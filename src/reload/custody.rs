@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::state::States;
 use crate::systemd::fdstore::{Changes, FdStore, STORE_TIMEOUT, Snapshot, Synced, zip};
 
-type Change = Box<dyn FnOnce(&FdStore) + Send>;
+type StoreChange = Box<dyn FnOnce(&FdStore) + Send>;
 
 /// What the next generation is told before it accepts.
 #[derive(Debug, Default)]
@@ -30,11 +30,11 @@ pub(crate) struct Transfer {
 
 /// Called with the number of the attempt when the store is ready for its switch.
 #[derive(Clone)]
-pub(crate) struct Prepared(Arc<dyn Fn(u64, Result<Transfer>) + Send + Sync>);
+pub(crate) struct OnPrepared(Arc<dyn Fn(u64, Result<Transfer>) + Send + Sync>);
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for OnPrepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Prepared")
+        f.write_str("OnPrepared")
     }
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Custody {
     store: FdStore,
     states: States,
     keeper: Keeper,
-    prepared: Prepared,
+    prepared: OnPrepared,
     /// What the next generation was started with.
     snapshot: Snapshot,
     /// What it has put there itself.
@@ -65,7 +65,7 @@ impl Custody {
             keeper: Keeper::open(store.clone()),
             store,
             states,
-            prepared: Prepared(Arc::new(prepared)),
+            prepared: OnPrepared(Arc::new(prepared)),
             snapshot: Snapshot::default(),
             additions: Vec::new(),
             lent: None,
@@ -116,7 +116,7 @@ impl Custody {
     }
 
     /// The next generation is ready: from now on the store is its. The answer is returned, or comes
-    /// as [`Input::Prepared`].
+    /// as [`Input::OnPrepared`].
     pub(crate) fn prepare(&mut self, attempt: u64) -> Option<Result<Transfer>> {
         let (additions, since) = (std::mem::take(&mut self.additions), self.snapshot.clone());
         let transfer = |(changes, added)| Transfer { changes, added };
@@ -229,14 +229,14 @@ impl Custody {
 /// Changes the fd store, one thing after the other, where the driver need not wait.
 #[derive(Debug)]
 struct Keeper {
-    changes: mpsc::UnboundedSender<Change>,
+    changes: mpsc::UnboundedSender<StoreChange>,
     /// Changes that are waiting or running.
     unfinished: Arc<AtomicUsize>,
 }
 
 impl Keeper {
     fn open(store: FdStore) -> Self {
-        let (changes, mut waiting) = mpsc::unbounded_channel::<Change>();
+        let (changes, mut waiting) = mpsc::unbounded_channel::<StoreChange>();
         let unfinished = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&unfinished);
         tokio::spawn(async move {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use crate::lifecycle::{Action, Event, Machine, State};
+use crate::lifecycle::{Action, Event, LifeState, Machine};
 use crate::reload::clock::{at, now};
 
 /// So many inputs in a row are taken before a deadline that has passed: whoever says a lot must not
@@ -38,10 +38,10 @@ pub(crate) trait Parts {
     fn perform(&mut self, lives: &mut Lifecycles, number: u64, action: Action);
 
     /// Takes notice that a generation is in another state; its actions follow.
-    fn entered(&mut self, number: u64, state: State);
+    fn entered(&mut self, number: u64, state: LifeState);
 
     /// Names the event of a deadline that has passed; `None` leaves it to the lifecycle.
-    fn overdue(&self, number: u64, state: State) -> Option<Event>;
+    fn overdue(&self, number: u64, state: LifeState) -> Option<Event>;
 
     /// Tells when [`Parts::on_time`] must be called, if nothing happens before.
     fn deadline(&self, _lives: &Lifecycles) -> Option<Instant> {
@@ -77,8 +77,8 @@ impl Lifecycles {
     }
 
     /// Where a generation is in its life. One that is not there is over.
-    pub(crate) fn state(&self, number: u64) -> State {
-        self.machines.get(&number).map_or(State::Exited, Machine::state)
+    pub(crate) fn state(&self, number: u64) -> LifeState {
+        self.machines.get(&number).map_or(LifeState::Exited, Machine::state)
     }
 
     /// Leaves an event; it is handled when everything before it has been.
@@ -110,7 +110,7 @@ impl Lifecycles {
         self.machines.values().filter_map(Machine::deadline).min()
     }
 
-    fn overdue(&self, now: Instant) -> Vec<(u64, State)> {
+    fn overdue(&self, now: Instant) -> Vec<(u64, LifeState)> {
         let overdue = self.machines.iter().filter(|(_, machine)| machine.deadline().is_some_and(|at| at <= now));
         overdue.map(|(number, machine)| (*number, machine.state())).collect()
     }

@@ -11,7 +11,7 @@ pub(crate) type Asker = oneshot::Sender<Result<Reloaded>>;
 
 /// What a driver is asked for from elsewhere in the program.
 #[derive(Debug)]
-pub(crate) enum Request {
+pub(crate) enum ServiceRequest {
     Reload(Asker),
     Stop,
     Status(oneshot::Sender<Status>),
@@ -20,7 +20,7 @@ pub(crate) enum Request {
 }
 
 /// Where requests are left.
-pub(crate) type RequestSender = mpsc::UnboundedSender<Request>;
+pub(crate) type RequestSender = mpsc::UnboundedSender<ServiceRequest>;
 
 /// Asks a running [`Service`](crate::Service) for things from elsewhere in the program. It is cheap
 /// to clone.
@@ -54,7 +54,7 @@ impl Handle {
         Self { requests, steps }
     }
 
-    fn ask(&self, request: Request) -> Result<()> {
+    fn ask(&self, request: ServiceRequest) -> Result<()> {
         self.requests.send(request).map_err(|_| over())
     }
 
@@ -64,7 +64,7 @@ impl Handle {
     /// With [`Error::is_state`]: the service is over.
     pub async fn status(&self) -> Result<Status> {
         let (answer, status) = oneshot::channel();
-        self.ask(Request::Status(answer))?;
+        self.ask(ServiceRequest::Status(answer))?;
         status.await.map_err(|_| over())
     }
 
@@ -85,7 +85,7 @@ impl Handle {
     /// The request is made when this returns.
     pub(crate) fn ask_for_reload(&self) -> Result<oneshot::Receiver<Result<Reloaded>>> {
         let (answer, outcome) = oneshot::channel();
-        self.ask(Request::Reload(answer)).map(|()| outcome)
+        self.ask(ServiceRequest::Reload(answer)).map(|()| outcome)
     }
 
     /// Every [`Step`] of this generation from now on. It ends with the generation; the next one has
@@ -103,7 +103,7 @@ impl Handle {
     /// # Errors
     /// With [`Error::is_state`]: the service is over.
     pub fn stop(&self) -> Result<()> {
-        self.ask(Request::Stop)
+        self.ask(ServiceRequest::Stop)
     }
 }
 

@@ -93,7 +93,7 @@ pub(crate) struct History {
 
 /// A reload that is over, to be remembered.
 #[derive(Debug)]
-pub(crate) struct Ended<'a> {
+pub(crate) struct EndedReload<'a> {
     pub(crate) handover_id: &'a str,
     /// The generation that the reload was asked of.
     pub(crate) generation: u64,
@@ -118,7 +118,7 @@ impl History {
         Self { past, launched, ..Self::open(None) }
     }
 
-    pub(crate) fn remember(&mut self, ended: &Ended<'_>) {
+    pub(crate) fn remember(&mut self, ended: &EndedReload<'_>) {
         self.past.push(Past {
             handover_id: ended.handover_id.to_owned(),
             generation: ended.generation,

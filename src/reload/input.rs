@@ -9,7 +9,7 @@ use crate::generation::Next;
 use crate::lifecycle::Event;
 use crate::metrics::Carried;
 use crate::reload::custody::Transfer;
-use crate::reload::handle::Request;
+use crate::reload::handle::ServiceRequest;
 use crate::reload::hook_runner::Decision;
 use crate::reload::inquiry::Holding;
 use crate::settings::signals::{Response, Signal};
@@ -24,7 +24,7 @@ pub(crate) type InputSender = mpsc::UnboundedSender<Input>;
 #[derive(Debug)]
 pub(crate) enum Input {
     Event(Event),
-    Request(Request),
+    ServiceRequest(ServiceRequest),
     Signal(Signal, Response),
     /// The hooks before a signal are over.
     SignalReady(Signal, Response),

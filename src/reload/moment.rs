@@ -71,7 +71,7 @@ pub(crate) struct Facts<'a> {
 
 /// What is told of a moment, and to whom.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Row {
+pub(crate) struct MomentRow {
     /// The constant in `events`, and its `MESSAGE_ID`. `None`: the journal is not told.
     pub(crate) event: Option<(&'static str, &'static str)>,
     pub(crate) level: Level,
@@ -131,7 +131,10 @@ macro_rules! moments {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[cfg_attr(
             not(test),
-            expect(dead_code, reason = "upgrades take only the ids; a test shows that each is told by somebody")
+            expect(
+                dead_code,
+                reason = "upgrades take only the ids, only a supervisor tells some; a test finds who tells each"
+            )
         )]
         pub(crate) enum Moment {
             $($(#[$doc])+ $name,)+
@@ -142,9 +145,9 @@ macro_rules! moments {
             #[cfg(test)]
             const ALL: &[Self] = &[$(Self::$name,)+ $(Self::$quiet,)+];
 
-            pub(crate) fn row(self) -> Row {
+            pub(crate) fn row(self) -> MomentRow {
                 match self {
-                    $(Self::$name => Row {
+                    $(Self::$name => MomentRow {
                         event: Some((stringify!($constant), events::$constant)),
                         level: Level::$level,
                         fields: &[$($(Field::$field),+)?],
@@ -155,7 +158,7 @@ macro_rules! moments {
                         says: concat!($($says)?),
                         status: concat!($($status)?),
                     },)+
-                    $(Self::$quiet => Row {
+                    $(Self::$quiet => MomentRow {
                         event: None,
                         level: Level::DEBUG,
                         fields: &[],

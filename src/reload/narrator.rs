@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::metrics::Metrics;
 use crate::reload::clock::millis;
-use crate::reload::history::{Ended, History, ReloadOutcome};
+use crate::reload::history::{EndedReload, History, ReloadOutcome};
 use crate::reload::hook_runner::HookRunner;
 use crate::reload::hooks;
 use crate::reload::moment::{Facts, Moment};
@@ -73,7 +73,7 @@ impl Narrator {
         let came_with_it = outcome == ReloadOutcome::HandedOver;
         let came_in = self.history.came_in().filter(|_| came_with_it);
         let Some(took_ms) = came_in.or_else(|| facts.asked.map(millis)) else { return };
-        self.history.remember(&Ended {
+        self.history.remember(&EndedReload {
             handover_id: facts.handover_id.as_deref().unwrap_or_default(),
             generation: facts.generation.saturating_sub(u64::from(came_with_it)),
             outcome,

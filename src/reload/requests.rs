@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Kind};
-use crate::lifecycle::{Outcome, RequestId};
+use crate::lifecycle::{ReloadAnswer, RequestId};
 use crate::reload::handle::{Asker, Reloaded};
 
 /// Those who wait for the outcome of a reload.
 #[derive(Debug, Default)]
-pub(crate) struct Requests {
+pub(crate) struct ReloadRequests {
     last: RequestId,
     waiting: HashMap<RequestId, Asker>,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Expected {
     pub(crate) pid: u32,
 }
 
-impl Requests {
+impl ReloadRequests {
     /// Numbers a request. Nobody waits for that of a signal.
     pub(crate) fn add(&mut self, asker: Option<Asker>) -> RequestId {
         self.last += 1;
@@ -31,17 +31,17 @@ impl Requests {
         self.last
     }
 
-    pub(crate) fn answer(&mut self, ids: &[RequestId], outcome: &Outcome, next: Expected) {
+    pub(crate) fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer, next: Expected) {
         for id in ids {
             let Some(asker) = self.waiting.remove(id) else { continue };
             let Expected { generation, pid } = next;
             // Whoever has gone away in the meantime wants no answer.
             let _ = asker.send(match outcome {
-                Outcome::HandedOver => Ok(Reloaded::HandedOver { generation, pid }),
-                Outcome::InPlace => Ok(Reloaded::InPlace),
-                Outcome::PassedOn => Ok(Reloaded::PassedOn),
-                Outcome::RolledBack(reason) => Err(failed(&format!("generation {generation} {reason}"))),
-                Outcome::Refused(why) => Err(refused(why)),
+                ReloadAnswer::HandedOver => Ok(Reloaded::HandedOver { generation, pid }),
+                ReloadAnswer::InPlace => Ok(Reloaded::InPlace),
+                ReloadAnswer::PassedOn => Ok(Reloaded::PassedOn),
+                ReloadAnswer::RolledBack(reason) => Err(failed(&format!("generation {generation} {reason}"))),
+                ReloadAnswer::Refused(why) => Err(refused(why)),
             });
         }
     }

@@ -25,7 +25,7 @@ use crate::wire::frame::{Frame, MAX_NAMES};
 
 /// A process that was started, the link to it, and the task that watches both.
 #[derive(Debug)]
-struct Peer {
+struct NextProcess {
     process: Process,
     link: Arc<Link>,
     watcher: AbortHandle,
@@ -35,7 +35,7 @@ struct Peer {
 #[derive(Debug)]
 #[must_use]
 struct Spawned {
-    peer: Peer,
+    peer: NextProcess,
     /// It has called the library.
     started: bool,
 }
@@ -44,7 +44,7 @@ struct Spawned {
 #[derive(Debug)]
 #[must_use]
 struct Prepared {
-    peer: Peer,
+    peer: NextProcess,
     changes: Changes,
 }
 
@@ -52,7 +52,7 @@ struct Prepared {
 #[derive(Debug)]
 #[must_use]
 struct Switched {
-    peer: Peer,
+    peer: NextProcess,
 }
 
 /// It was told that it is main.
@@ -84,7 +84,7 @@ impl Prepared {
 
 impl Switched {
     fn hand_over(self, main: &Frame) -> (HandedOver, Result<()>) {
-        let Peer { process, link, watcher } = self.peer;
+        let NextProcess { process, link, watcher } = self.peer;
         let told = link.send(main);
         watcher.abort();
         (HandedOver { process, link }, told)
@@ -92,7 +92,7 @@ impl Switched {
 }
 
 #[derive(Debug, Default)]
-enum Stage {
+enum NextStage {
     /// There is no process: hooks are asked, it is being started, or it failed.
     #[default]
     Absent,
@@ -102,9 +102,9 @@ enum Stage {
     HandedOver(HandedOver),
 }
 
-impl Stage {
+impl NextStage {
     /// The process, while it is not main.
-    fn peer(&self) -> Option<&Peer> {
+    fn peer(&self) -> Option<&NextProcess> {
         match self {
             Self::Absent | Self::HandedOver(_) => None,
             Self::Spawned(Spawned { peer, .. }) | Self::Prepared(Prepared { peer, .. }) => Some(peer),
@@ -119,7 +119,7 @@ impl Stage {
         }
     }
 
-    fn into_peer(self) -> Option<Peer> {
+    fn into_peer(self) -> Option<NextProcess> {
         match self {
             Self::Absent | Self::HandedOver(_) => None,
             Self::Spawned(Spawned { peer, .. }) | Self::Prepared(Prepared { peer, .. }) => Some(peer),
@@ -135,7 +135,7 @@ struct Attempt {
     began: Instant,
     /// When the next generation was ready.
     ready: Option<Instant>,
-    stage: Stage,
+    stage: NextStage,
     /// The pid of the next generation, also when it has ended.
     pid: Option<u32>,
     /// Rolled back or stopped: what still comes of it is too late.
@@ -206,7 +206,7 @@ impl Successor {
             handover_id: Arc::clone(&handover_id),
             began: now(),
             ready: None,
-            stage: Stage::Absent,
+            stage: NextStage::Absent,
             pid: None,
             ended: false,
         });
@@ -270,7 +270,8 @@ impl Successor {
                 let watching = watch::next(attempt, Arc::clone(&link), pidfd, self.inputs.clone());
                 let watcher = self.watchers.spawn(watching);
                 running.pid = Some(process.pid());
-                running.stage = Stage::Spawned(Spawned { peer: Peer { process, link, watcher }, started: false });
+                running.stage =
+                    NextStage::Spawned(Spawned { peer: NextProcess { process, link, watcher }, started: false });
                 Start::Running
             }
             // It holds no clients.
@@ -287,7 +288,7 @@ impl Successor {
 
     /// It has called the library.
     pub(crate) fn has_started(&mut self) {
-        if let Some(Attempt { stage: Stage::Spawned(spawned), .. }) = &mut self.attempt {
+        if let Some(Attempt { stage: NextStage::Spawned(spawned), .. }) = &mut self.attempt {
             spawned.started = true;
         }
     }
@@ -295,7 +296,7 @@ impl Successor {
     /// Whether it runs and has never called the library.
     pub(crate) fn is_silent(&self) -> bool {
         let stage = self.attempt.as_ref().map(|attempt| &attempt.stage);
-        matches!(stage, Some(Stage::Spawned(Spawned { started: false, .. })))
+        matches!(stage, Some(NextStage::Spawned(Spawned { started: false, .. })))
     }
 
     /// Whether its process has ended, which nobody may have heard of yet.
@@ -307,7 +308,7 @@ impl Successor {
     /// It is ready, and gets these changes of the fd store before it accepts.
     pub(crate) fn prepare(&mut self, changes: Changes) {
         self.step(|stage| match stage {
-            Stage::Spawned(spawned) => Stage::Prepared(spawned.prepare(changes)),
+            NextStage::Spawned(spawned) => NextStage::Prepared(spawned.prepare(changes)),
             other => other,
         });
     }
@@ -323,10 +324,10 @@ impl Successor {
     pub(crate) fn switch(&mut self) -> Result<()> {
         let mut told = Err(gone());
         self.step(|stage| match stage {
-            Stage::Prepared(prepared) => {
+            NextStage::Prepared(prepared) => {
                 let (switched, result) = prepared.switch();
                 told = result;
-                Stage::Switched(switched)
+                NextStage::Switched(switched)
             }
             other => other,
         });
@@ -338,11 +339,11 @@ impl Successor {
         let mut told = Err(gone());
         let mut linked = None;
         self.step(|stage| match stage {
-            Stage::Switched(switched) => {
+            NextStage::Switched(switched) => {
                 let (handed_over, result) = switched.hand_over(main);
                 linked = Some(Arc::clone(&handed_over.link));
                 told = result;
-                Stage::HandedOver(handed_over)
+                NextStage::HandedOver(handed_over)
             }
             other => other,
         });
@@ -352,7 +353,7 @@ impl Successor {
         told
     }
 
-    fn step(&mut self, change: impl FnOnce(Stage) -> Stage) {
+    fn step(&mut self, change: impl FnOnce(NextStage) -> NextStage) {
         if let Some(attempt) = &mut self.attempt {
             attempt.stage = change(std::mem::take(&mut attempt.stage));
         }

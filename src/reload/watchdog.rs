@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::error;
 
 use crate::metrics::Metrics;
-use crate::reload::handle::{Request, RequestSender};
+use crate::reload::handle::{RequestSender, ServiceRequest};
 use crate::reload::moment::{Facts, Moment};
 use crate::systemd::notify::{Message, Notifier};
 use crate::systemd::watchdog::Watchdog;
@@ -117,7 +117,7 @@ impl Pings {
 
 async fn vouch(check: Option<&Check>, driver: &RequestSender) -> Result<(), String> {
     let (answer, answered) = oneshot::channel();
-    let asked = driver.send(Request::Alive(answer)).is_ok();
+    let asked = driver.send(ServiceRequest::Alive(answer)).is_ok();
     if !asked || answered.await.is_err() {
         return Err("the service's driver is gone".into());
     }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::drain::Drain;
 use crate::generation::{Inherited, Origin};
 use crate::jobs::Jobs;
-use crate::reload::handle::{Request, RequestSender};
+use crate::reload::handle::{RequestSender, ServiceRequest};
 use crate::reload::history::History;
 use crate::reload::hooks::Hooks;
 use crate::reload::input::{Input, InputSender};
@@ -62,7 +62,7 @@ pub(crate) struct Assembly {
     pub(crate) managed: bool,
     pub(crate) signals: Signals,
     pub(crate) requests: RequestSender,
-    pub(crate) asked: mpsc::UnboundedReceiver<Request>,
+    pub(crate) asked: mpsc::UnboundedReceiver<ServiceRequest>,
     pub(crate) inputs: InputSender,
     pub(crate) heard: mpsc::UnboundedReceiver<Input>,
 }

@@ -22,7 +22,7 @@ use crate::systemd::wanted::Wanted;
 const BOUND: &str = "handover.bound.";
 
 #[derive(Debug)]
-struct Kept {
+struct KeptSocket {
     name: String,
     sockets: Vec<Socket>,
     /// Its name in the fd store. `None`: a .socket unit keeps it.
@@ -36,7 +36,7 @@ struct Kept {
 pub(crate) struct Sockets {
     activation: Activation,
     store: FdStore,
-    kept: Vec<Kept>,
+    kept: Vec<KeptSocket>,
     /// The name of the one connection of `Accept=yes`, once it is served.
     connection: Option<String>,
     /// What makes the links of flows, by the names that the links have.
@@ -55,7 +55,7 @@ impl Sockets {
         let mut activation = Activation::from_env(environment)?;
         let store = FdStore::open(environment, notifier, &mut activation, names)?;
         store.standby();
-        let mut kept: Vec<Kept> = Vec::new();
+        let mut kept: Vec<KeptSocket> = Vec::new();
         for Wanted { name, address } in wanted {
             let passed = activation.contains(name);
             let (sockets, entry) = match address {
@@ -63,7 +63,7 @@ impl Sockets {
                 Some((form, _)) => (activation.take_checked(name, form.need())?, None),
                 None => (activation.take(name)?, None),
             };
-            kept.push(Kept { name: name.clone(), sockets, entry, taken: false });
+            kept.push(KeptSocket { name: name.clone(), sockets, entry, taken: false });
         }
         Ok(Self { activation, store, kept, connection: None, flows: Vec::new() })
     }
@@ -89,7 +89,7 @@ impl Sockets {
             }
             None => {
                 let sockets = self.activation.take_checked(name, need)?;
-                self.kept.push(Kept { name: name.to_owned(), sockets, entry: None, taken: false });
+                self.kept.push(KeptSocket { name: name.to_owned(), sockets, entry: None, taken: false });
                 self.kept.len() - 1
             }
         };

@@ -18,7 +18,7 @@ pub use table::*;
 
 use crate::drain::FAR;
 use crate::lifecycle::Config;
-use value::Value;
+use value::SettingValue;
 
 /// How long a failed next generation may take from SIGTERM until SIGKILL, beyond the drain of what
 /// it accepted.
@@ -61,7 +61,7 @@ impl Effective {
             }
         }
         for (row, value) in self.all() {
-            if let Value::Time(time) = value
+            if let SettingValue::Time(time) = value
                 && time > A_DAY
                 && time < FAR
             {
@@ -102,7 +102,7 @@ impl fmt::Display for Effective {
         for (at, (row, value)) in self.all().enumerate() {
             let space = if at == 0 { "" } else { " " };
             match value {
-                Value::Number(number) => write!(f, "{space}{}={number}", row.key)?,
+                SettingValue::Number(number) => write!(f, "{space}{}={number}", row.key)?,
                 value => write!(f, "{space}{}={:?}", row.key, shown(&value))?,
             }
         }
@@ -111,6 +111,6 @@ impl fmt::Display for Effective {
 }
 
 /// Writes a value for people.
-fn shown(value: &Value) -> String {
-    if *value == Value::Time(FAR) { "for ever".into() } else { value.to_string() }
+fn shown(value: &SettingValue) -> String {
+    if *value == SettingValue::Time(FAR) { "for ever".into() } else { value.to_string() }
 }

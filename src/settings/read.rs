@@ -4,7 +4,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use super::table::Settings;
-use super::value::{Row, Value};
+use super::value::{SettingRow, SettingValue};
 use crate::error::{Error, Kind, Result};
 use crate::systemd::environment::Environment;
 
@@ -32,7 +32,7 @@ impl Settings {
                 continue;
             };
             let (name, written) = (name.to_string_lossy(), value.to_string_lossy());
-            match settings.set(&key, Value::Text(written.clone().into_owned())) {
+            match settings.set(&key, SettingValue::Text(written.clone().into_owned())) {
                 // Other programs have variables that begin so, too. That is no error.
                 None => settings.warnings.extend(
                     nearest(&key, 2)
@@ -65,7 +65,7 @@ pub(super) fn unknown(key: &str) -> String {
     match nearest(key, 3) {
         Some(near) => format!("is no setting; is {near} meant?"),
         None => {
-            let keys: Vec<_> = Row::ALL.iter().map(|row| row.key).collect();
+            let keys: Vec<_> = SettingRow::ALL.iter().map(|row| row.key).collect();
             format!("is no setting; there are {}", keys.join(", "))
         }
     }
@@ -76,7 +76,7 @@ fn nearest(word: &str, edits: usize) -> Option<&'static str> {
     let plain = |word: &str| word.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let word = plain(word);
     let far = |key: &str| distance(&word, &plain(key));
-    let nearest = Row::ALL.iter().map(|row| (far(row.key), row.key)).min();
+    let nearest = SettingRow::ALL.iter().map(|row| (far(row.key), row.key)).min();
     nearest.filter(|(far, _)| *far <= edits).map(|(_, key)| key)
 }
 
@@ -98,9 +98,9 @@ fn distance(a: &str, b: &str) -> usize {
 impl Serialize for Settings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.said().count()))?;
-        for (Row { key, .. }, value) in self.said() {
+        for (SettingRow { key, .. }, value) in self.said() {
             match value {
-                Value::Number(number) => map.serialize_entry(key, &number)?,
+                SettingValue::Number(number) => map.serialize_entry(key, &number)?,
                 value => map.serialize_entry(key, &value.to_string())?,
             }
         }
@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for Settings {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Settings, A::Error> {
                 let mut settings = Settings::default();
                 while let Some(key) = map.next_key::<String>()? {
-                    let value = map.next_value::<Value>()?;
+                    let value = map.next_value::<SettingValue>()?;
                     let set = settings.set(&key, value).unwrap_or_else(|| Err(unknown(&key)));
                     set.map_err(|why| A::Error::custom(format!("{key} {why}")))?;
                 }
@@ -132,7 +132,7 @@ impl<'de> Deserialize<'de> for Settings {
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for SettingValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
         Ok(match value {

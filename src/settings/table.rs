@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{Row, Setting, Value};
+use super::value::{Setting, SettingRow, SettingValue};
 use crate::error::{Error, Kind, Result};
 
 /// Gives the table to a macro, which makes something of each setting.
@@ -79,7 +79,7 @@ macro_rules! define {
     ) => {
         $($(#[$doc])* pub const $const: $type = $value;)*
 
-        impl Row {
+        impl SettingRow {
             $(const $const: Self =
                 Self { key: stringify!($name), default: $default, zero: [$(Some($zero),)? None][0] };)*
             $(const $more_const: Self = Self { key: stringify!($more), default: "", zero: None };)*
@@ -147,19 +147,19 @@ macro_rules! define {
 
             /// Sets one by its key. `None`: there is no such setting. The error goes on from the
             /// key and its value.
-            pub(super) fn set(&mut self, key: &str, value: Value) -> Option<Result<(), String>> {
+            pub(super) fn set(&mut self, key: &str, value: SettingValue) -> Option<Result<(), String>> {
                 Some(match key {
-                    $(stringify!($name) => value.read(&mut self.$name, &Row::$const),)*
-                    $(stringify!($more) => value.read(&mut self.$more, &Row::$more_const),)*
+                    $(stringify!($name) => value.read(&mut self.$name, &SettingRow::$const),)*
+                    $(stringify!($more) => value.read(&mut self.$more, &SettingRow::$more_const),)*
                     _ => return None,
                 })
             }
 
             /// Gives those that were said, as they are written.
-            pub(super) fn said(&self) -> impl Iterator<Item = (&'static Row, Value)> {
+            pub(super) fn said(&self) -> impl Iterator<Item = (&'static SettingRow, SettingValue)> {
                 let all = [
-                    $(self.$name.as_ref().map(|setting| (&Row::$const, setting.value())),)*
-                    $(self.$more.as_ref().map(|setting| (&Row::$more_const, setting.value())),)*
+                    $(self.$name.as_ref().map(|setting| (&SettingRow::$const, setting.value())),)*
+                    $(self.$more.as_ref().map(|setting| (&SettingRow::$more_const, setting.value())),)*
                 ];
                 all.into_iter().flatten()
             }
@@ -177,16 +177,16 @@ macro_rules! define {
             /// other.
             pub(crate) fn of(said: Settings) -> Result<Self> {
                 Ok(Self {
-                    $($name: held(said.$name.unwrap_or($const), &Row::$const)?,)*
-                    $($more: said.$more.map(|value| held(value, &Row::$more_const)).transpose()?,)*
+                    $($name: held(said.$name.unwrap_or($const), &SettingRow::$const)?,)*
+                    $($more: said.$more.map(|value| held(value, &SettingRow::$more_const)).transpose()?,)*
                 })
             }
 
             /// Gives all that have a value, as they are written.
-            pub(super) fn all(&self) -> impl Iterator<Item = (&'static Row, Value)> {
+            pub(super) fn all(&self) -> impl Iterator<Item = (&'static SettingRow, SettingValue)> {
                 let all = [
-                    $(Some((&Row::$const, self.$name.value())),)*
-                    $(self.$more.as_ref().map(|setting| (&Row::$more_const, setting.value())),)*
+                    $(Some((&SettingRow::$const, self.$name.value())),)*
+                    $(self.$more.as_ref().map(|setting| (&SettingRow::$more_const, setting.value())),)*
                 ];
                 all.into_iter().flatten()
             }
@@ -195,7 +195,7 @@ macro_rules! define {
 }
 each_setting!(define);
 
-fn held<T: Setting>(value: T, row: &Row) -> Result<T> {
+fn held<T: Setting>(value: T, row: &SettingRow) -> Result<T> {
     value.held(row).map_err(|why| Error::new(Kind::Invalid, format!("{} {why}", row.key)))
 }
 
@@ -208,7 +208,7 @@ mod tests {
         let defaults = Effective::of(Settings::default()).unwrap();
         for (row, value) in defaults.all() {
             let mut written = Settings::default();
-            written.set(row.key, Value::Text(row.default.into())).unwrap().unwrap();
+            written.set(row.key, SettingValue::Text(row.default.into())).unwrap().unwrap();
             assert_eq!(written.said().map(|(_, read)| read).collect::<Vec<_>>(), [value], "{}", row.key);
         }
     }

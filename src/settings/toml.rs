@@ -4,7 +4,7 @@ use ::toml::de::{DeTable, DeValue};
 
 use super::read::{mistake, report, unknown};
 use super::table::Settings;
-use super::value::Value;
+use super::value::SettingValue;
 use crate::error::Result;
 
 impl Settings {
@@ -41,14 +41,14 @@ impl Settings {
             let written = text.get(value.span()).and_then(|v| v.lines().next()).unwrap_or_default().to_owned();
             let key = key.into_inner();
             let value = match value.into_inner() {
-                DeValue::String(text) => Value::Text(text.into_owned()),
+                DeValue::String(text) => SettingValue::Text(text.into_owned()),
                 DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                    .map_or(Value::Other("a number out of all bounds"), Value::Number),
-                DeValue::Float(_) => Value::Other("a fraction"),
-                DeValue::Boolean(_) => Value::Other("a boolean"),
-                DeValue::Datetime(_) => Value::Other("a date"),
-                DeValue::Array(_) => Value::Other("a list"),
-                DeValue::Table(_) => Value::Other("a table"),
+                    .map_or(SettingValue::Other("a number out of all bounds"), SettingValue::Number),
+                DeValue::Float(_) => SettingValue::Other("a fraction"),
+                DeValue::Boolean(_) => SettingValue::Other("a boolean"),
+                DeValue::Datetime(_) => SettingValue::Other("a date"),
+                DeValue::Array(_) => SettingValue::Other("a list"),
+                DeValue::Table(_) => SettingValue::Other("a table"),
             };
             match settings.set(&key, value) {
                 None => mistakes.push(format!("line {line}: {key} {}", unknown(&key))),

@@ -14,7 +14,7 @@ const MOST_DRAINING: usize = 128;
 
 /// What the table says of a setting.
 #[derive(Debug)]
-pub(crate) struct Row {
+pub(crate) struct SettingRow {
     /// The name of the setting.
     pub(crate) key: &'static str,
     /// The default as it is written in a file; empty if there is none.
@@ -25,7 +25,7 @@ pub(crate) struct Row {
 
 /// A value as it was written, or as it is written.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
+pub(crate) enum SettingValue {
     Text(String),
     Number(i64),
     Time(Duration),
@@ -33,9 +33,9 @@ pub(crate) enum Value {
     Other(&'static str),
 }
 
-impl Value {
+impl SettingValue {
     /// Reads it as the setting of this row. The error goes on from the key and the value.
-    pub(super) fn read<T: Setting>(self, setting: &mut Option<T>, row: &Row) -> Result<(), String> {
+    pub(super) fn read<T: Setting>(self, setting: &mut Option<T>, row: &SettingRow) -> Result<(), String> {
         let wrong = match self {
             Self::Other(kind) => Some(kind),
             Self::Number(_) => (!T::NUMBER).then_some("a number"),
@@ -49,7 +49,7 @@ impl Value {
     }
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for SettingValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
@@ -69,15 +69,15 @@ pub(crate) trait Setting: Sized {
     fn such() -> String;
 
     /// Reads what was written. The error goes on from the key and the value.
-    fn read(text: &str, row: &Row) -> Result<Self, String>;
+    fn read(text: &str, row: &SettingRow) -> Result<Self, String>;
 
     /// Takes what was said as what holds. The error goes on from the key.
-    fn held(self, _: &Row) -> Result<Self, String> {
+    fn held(self, _: &SettingRow) -> Result<Self, String> {
         Ok(self)
     }
 
     /// Writes it as [`Setting::read`] reads it.
-    fn value(&self) -> Value;
+    fn value(&self) -> SettingValue;
 }
 
 impl Setting for Duration {
@@ -87,21 +87,21 @@ impl Setting for Duration {
         "a time such as \"30s\"".into()
     }
 
-    fn read(text: &str, row: &Row) -> Result<Self, String> {
+    fn read(text: &str, row: &SettingRow) -> Result<Self, String> {
         let time = duration::parse(text)?;
         time.held(row).map(|_| time)
     }
 
     /// Makes "for ever" a time that can be added to any other.
-    fn held(self, row: &Row) -> Result<Self, String> {
+    fn held(self, row: &SettingRow) -> Result<Self, String> {
         match row.zero {
             Some(why) if self.is_zero() => Err(format!("is 0, which {why}; write a time such as {:?}", row.default)),
             _ => Ok(self.min(FAR)),
         }
     }
 
-    fn value(&self) -> Value {
-        Value::Time(*self)
+    fn value(&self) -> SettingValue {
+        SettingValue::Time(*self)
     }
 }
 
@@ -112,7 +112,7 @@ impl Setting for usize {
         "a whole number such as 8".into()
     }
 
-    fn read(text: &str, row: &Row) -> Result<Self, String> {
+    fn read(text: &str, row: &SettingRow) -> Result<Self, String> {
         let number: i64 = text.trim().parse().map_err(|_| "is no whole number; write one such as 8")?;
         match (Self::try_from(number), row.zero) {
             (Ok(0), Some(why)) => Err(format!("is 0, and {why}; write 1 or more")),
@@ -122,15 +122,15 @@ impl Setting for usize {
         }
     }
 
-    fn held(self, row: &Row) -> Result<Self, String> {
+    fn held(self, row: &SettingRow) -> Result<Self, String> {
         match row.zero {
             Some(why) if self == 0 => Err(format!("is 0: {why}; give it 1 or more")),
             _ => Ok(self),
         }
     }
 
-    fn value(&self) -> Value {
-        Value::Number(i64::try_from(*self).unwrap_or(i64::MAX))
+    fn value(&self) -> SettingValue {
+        SettingValue::Number(i64::try_from(*self).unwrap_or(i64::MAX))
     }
 }
 
@@ -140,17 +140,17 @@ impl Setting for String {
         format!("one of {}", SignalMap::PRESETS.join(", "))
     }
 
-    fn read(name: &str, _: &Row) -> Result<Self, String> {
+    fn read(name: &str, _: &SettingRow) -> Result<Self, String> {
         let known = SignalMap::preset(name).map(|_| name.to_owned());
         known.ok_or_else(|| format!("is no preset; there are {}", SignalMap::PRESETS.join(", ")))
     }
 
-    fn held(self, row: &Row) -> Result<Self, String> {
+    fn held(self, row: &SettingRow) -> Result<Self, String> {
         Self::read(&self, row).map_err(|why| format!("{self:?} {why}"))
     }
 
-    fn value(&self) -> Value {
-        Value::Text(self.clone())
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.clone())
     }
 }
 
@@ -159,7 +159,7 @@ impl Setting for PathBuf {
         "a path such as \"/run/web.pid\"".into()
     }
 
-    fn read(path: &str, _: &Row) -> Result<Self, String> {
+    fn read(path: &str, _: &SettingRow) -> Result<Self, String> {
         let why = match path {
             "" => "is empty",
             path if !path.starts_with('/') => "is relative to wherever the service was started",
@@ -169,7 +169,7 @@ impl Setting for PathBuf {
         Err(format!("{why}; write {}", Self::such()))
     }
 
-    fn value(&self) -> Value {
-        Value::Text(self.display().to_string())
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.display().to_string())
     }
 }

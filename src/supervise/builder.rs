@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd as _, RawFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::generation::program::own_path;
 use crate::reload::handle::Handle;
 use crate::reload::steps::Listeners;
 use crate::settings::{Effective, Settings};
-use crate::supervise::child::Recipe;
+use crate::supervise::child::{ProgramCommand, Recipe};
 use crate::supervise::crash::GOOD_AFTER;
 use crate::supervise::inheritance::Inheritance;
 use crate::supervise::notified::Inbox;
@@ -39,19 +39,9 @@ use crate::systemd::watchdog::Watchdog;
 #[derive(Debug, Clone)]
 #[must_use = "nothing is supervised before start()"]
 pub struct Supervisor {
-    program: PathBuf,
-    arguments: Vec<OsString>,
-    directory: Option<PathBuf>,
+    command: ProgramCommand,
+    terms: Terms,
     wanted: Vec<Wanted>,
-    ways: Vec<Passing>,
-    first_fd: RawFd,
-    ready: Ready,
-    senders: Senders,
-    stop_signals: StopSignals,
-    on_crash: OnCrash,
-    good_after: Duration,
-    workers: usize,
-    at_a_time: usize,
     settings: Settings,
     control: Option<Option<PathBuf>>,
 }
@@ -61,19 +51,23 @@ impl Supervisor {
     /// time that the program is started.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
-            program: program.into(),
-            arguments: Vec::new(),
-            directory: None,
+            command: ProgramCommand {
+                program: program.into(),
+                arguments: Vec::new(),
+                directory: None,
+                ways: vec![Passing::Listen],
+                first_fd: LISTEN_FDS_START,
+            },
+            terms: Terms {
+                ready: Ready::default(),
+                senders: Senders::default(),
+                stop_signals: StopSignals::default(),
+                on_crash: OnCrash::default(),
+                good_after: GOOD_AFTER,
+                workers: 1,
+                at_a_time: 1,
+            },
             wanted: Vec::new(),
-            ways: vec![Passing::Listen],
-            first_fd: LISTEN_FDS_START,
-            ready: Ready::default(),
-            senders: Senders::default(),
-            stop_signals: StopSignals::default(),
-            on_crash: OnCrash::default(),
-            good_after: GOOD_AFTER,
-            workers: 1,
-            at_a_time: 1,
             settings: Settings::default(),
             control: None,
         }
@@ -82,13 +76,13 @@ impl Supervisor {
     /// Adds one argument. `{fd}` in it becomes the number of the first socket, `{fd:NAME}` that of
     /// a socket by name, `{generation}` the number of the generation, `{{` a brace.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
-        self.arguments.push(argument.into());
+        self.command.arguments.push(argument.into());
         self
     }
 
     /// Adds several arguments, see [`arg`](Self::arg).
     pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self.command.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
@@ -96,7 +90,7 @@ impl Supervisor {
     /// symbolic link such as `/srv/web/current` means the newest release. Default: that of the
     /// supervisor.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.directory = Some(directory.into());
+        self.command.directory = Some(directory.into());
         self
     }
 
@@ -109,7 +103,7 @@ impl Supervisor {
 
     /// Says how the program is told of its sockets. Default: [`Passing::Listen`] alone.
     pub fn passing(mut self, ways: impl IntoIterator<Item = Passing>) -> Self {
-        self.ways = ways.into_iter().collect();
+        self.command.ways = ways.into_iter().collect();
         self
     }
 
@@ -117,38 +111,38 @@ impl Supervisor {
     /// standard input. With another number than 3 there is no `LISTEN_FDS`, whose readers look from
     /// 3 on.
     pub fn first_fd(mut self, number: u16) -> Self {
-        self.first_fd = number.into();
+        self.command.first_fd = number.into();
         self
     }
 
     /// Says when a generation is ready. Default [`Ready::Notify`].
     pub fn ready(mut self, ready: Ready) -> Self {
-        self.ready = ready;
+        self.terms.ready = ready;
         self
     }
 
     /// Says whose `READY=1` and other notifications count. Default [`Senders::Main`].
     pub fn senders(mut self, senders: Senders) -> Self {
-        self.senders = senders;
+        self.terms.senders = senders;
         self
     }
 
     /// Says how a generation is told to go. Default SIGTERM.
     pub fn stop_signals(mut self, signals: StopSignals) -> Self {
-        self.stop_signals = signals;
+        self.terms.stop_signals = signals;
         self
     }
 
     /// Says what happens when the program ends by itself. Default [`OnCrash::Restart`].
     pub fn on_crash(mut self, on_crash: OnCrash) -> Self {
-        self.on_crash = on_crash;
+        self.terms.on_crash = on_crash;
         self
     }
 
     /// Says how long a version must serve until it is one to go back to after a loop of crashes.
     /// Default [`GOOD_AFTER`].
     pub fn good_after(mut self, time: Duration) -> Self {
-        self.good_after = time;
+        self.terms.good_after = time;
         self
     }
 
@@ -156,7 +150,7 @@ impl Supervisor {
     /// `at_a_time` at once. Default 1. Each is a generation of its own; a reload has succeeded when
     /// all are replaced, and if one fails, those that were replaced go back.
     pub fn workers(mut self, workers: NonZeroUsize, at_a_time: NonZeroUsize) -> Self {
-        (self.workers, self.at_a_time) = (workers.get(), at_a_time.get());
+        (self.terms.workers, self.terms.at_a_time) = (workers.get(), at_a_time.get());
         self
     }
 
@@ -183,8 +177,8 @@ impl Supervisor {
     /// Takes the sockets, and nothing else yet.
     ///
     /// # Errors
-    /// With [`Error::is_socket`]: one was not passed, or cannot be bound. With [`Error::is_invalid`]:
-    /// something cannot work as it was said.
+    /// With [`Error::is_socket`]: one was not passed, or cannot be bound. With
+    /// [`Error::is_invalid`]: something cannot work as it was said.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O and time.
@@ -194,17 +188,17 @@ impl Supervisor {
 
     pub(crate) fn start_in(self, environment: &Environment) -> Result<Supervised> {
         let settings = Effective::of(self.settings)?;
-        self.ready.check()?;
+        self.terms.ready.check()?;
         let mut resumed = Resumed::from_env(environment)?;
         let inheritance = match &mut resumed {
             Some(resumed) => std::mem::take(&mut resumed.inheritance),
             None => Inheritance::open(environment, &self.wanted)?,
         };
-        if self.first_fd < LISTEN_FDS_START && (self.first_fd != 0 || inheritance.items.len() != 1) {
+        if self.command.first_fd < LISTEN_FDS_START && (self.command.first_fd != 0 || inheritance.items.len() != 1) {
             let why = "the fds begin at 3 or above; 0 is for exactly one socket";
-            return Err(Error::new(Kind::Invalid, format!("first fd {}: {why}", self.first_fd)));
+            return Err(Error::new(Kind::Invalid, format!("first fd {}: {why}", self.command.first_fd)));
         }
-        let probe = Probe::of(&self.ready, &inheritance.items)?;
+        let probe = Probe::of(&self.terms.ready, &inheritance.items)?;
         let notifier = Notifier::from_env(environment)?;
         let (mail, run) = match &mut resumed {
             Some(resumed) => (resumed.mail.try_clone(), resumed.record.run.clone()),
@@ -214,12 +208,8 @@ impl Supervisor {
         let (mail, notify) = mailed.map_err(|e| Error::os("no socket for the notifications of the program", e))?;
         let watchdog = Watchdog::from_env(environment)?;
         let recipe = Recipe {
-            program: self.program,
-            arguments: self.arguments,
-            directory: self.directory,
+            command: self.command,
             env: environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            ways: self.ways,
-            first_fd: self.first_fd,
             notify,
             watchdog: watchdog.map(|watchdog| watchdog.timeout()),
             managed: notifier.has_manager(),
@@ -238,22 +228,18 @@ impl Supervisor {
         let listening = listener.as_ref().map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
         let drain = Drain::new();
         let terms = Terms {
-            recipe,
-            ready: self.ready,
-            probe,
-            senders: self.senders,
-            stop_signals: self.stop_signals,
-            on_crash: self.on_crash,
-            good_after: self.good_after.min(FAR),
-            workers: self.workers,
-            at_a_time: self.at_a_time.min(self.workers),
-            settings,
+            good_after: self.terms.good_after.min(FAR),
+            at_a_time: self.terms.at_a_time.min(self.terms.workers),
+            ..self.terms
         };
         let (requests, asked) = mpsc::unbounded_channel();
         let listeners = Listeners::default();
         let handle = Handle::new(requests.clone(), listeners.clone());
         let foundation = Foundation {
             terms,
+            settings,
+            recipe,
+            probe,
             inheritance,
             inbox: Inbox::open(mail)?,
             control: listening.map_err(|e| Error::os("the control interface cannot be kept", e))?,
@@ -292,7 +278,8 @@ pub struct Supervised {
 impl Supervised {
     /// Returns what reloads, stops and watches it: the same as that of a
     /// [`Service`](crate::Service). The outcome of [`Handle::reload`] is that of the next
-    /// generation, and [`Handle::steps`] tells of all generations for as long as the supervisor runs.
+    /// generation, and [`Handle::steps`] tells of all generations for as long as the supervisor
+    /// runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -302,8 +289,8 @@ impl Supervised {
     /// process of it is left.
     ///
     /// # Errors
-    /// With [`Error::is_generation`]: the program never came to be ready, or ended and was not to be
-    /// started again.
+    /// With [`Error::is_generation`]: the program never came to be ready, or ended and was not to
+    /// be started again.
     ///
     /// # Cancel safety
     /// This is not cancel-safe: dropping it leaves the program running, without anybody who looks

@@ -1,4 +1,4 @@
-//! Starting a program of somebody else's.
+//! Starts a program that knows nothing of its supervisor.
 
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr, OsString};
@@ -15,12 +15,12 @@ use crate::generation::program::{OWN_VARIABLES, c_string, explain};
 use crate::supervise::image::Image;
 use crate::supervise::inheritance::Item;
 use crate::supervise::passing::{self, Passing};
-use crate::supervise::tree::{Family, TAG};
+use crate::supervise::tree::{ProcessFamily, TAG};
 use crate::sys::fdtable;
 use crate::sys::pidfd;
-use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, Spawned};
+use crate::sys::spawn::{LISTEN_FDS_START, Parent, Spawn, SpawnedProcess};
 
-/// Variables of ours, or of another supervisor around us: not for the program.
+/// Variables that are ours, or of another supervisor around us, and not for the program.
 const NOT_PASSED: [&str; 10] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -33,24 +33,30 @@ const NOT_PASSED: [&str; 10] = [
     "EINHORN_FDS",
     "NGINX",
 ];
-/// Between the targets of the fds and the one that names the program.
+/// The distance from the targets of the fds to the fd that names the program.
 const APART: RawFd = 16;
+
+/// The program, as it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct ProgramCommand {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) ways: Vec<Passing>,
+    pub(crate) first_fd: RawFd,
+}
 
 /// What is started, each time anew.
 #[derive(Debug, Clone)]
 pub(crate) struct Recipe {
-    pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<OsString>,
-    pub(crate) directory: Option<PathBuf>,
+    pub(crate) command: ProgramCommand,
     pub(crate) env: Vec<(OsString, OsString)>,
-    pub(crate) ways: Vec<Passing>,
-    pub(crate) first_fd: RawFd,
-    /// Of the socket for its notifications.
+    /// The name of the socket for its notifications.
     pub(crate) notify: String,
     pub(crate) watchdog: Option<Duration>,
     /// Whether somebody else ends what is left behind when this process dies.
     pub(crate) managed: bool,
-    /// Of this service, in the tags of its processes.
+    /// The name of this run of the service, in the tags of its processes.
     pub(crate) run: String,
 }
 
@@ -59,14 +65,14 @@ pub(crate) struct Recipe {
 pub(crate) struct ProgramProcess {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
-    pub(crate) family: Family,
+    pub(crate) family: ProcessFamily,
     /// What it was started from, if that can be started again.
     pub(crate) image: Option<Image>,
 }
 
 impl Recipe {
-    /// Blocks for about a millisecond. `image`: that version, instead of what is at the path now. `before`: which process it is to
-    /// follow.
+    /// Starts the program; this blocks for about a millisecond. `image` is the version to start,
+    /// instead of what is at the path now, and `before` the process that it is to follow.
     pub(crate) fn start(
         &self,
         generation: u64,
@@ -75,19 +81,20 @@ impl Recipe {
         before: Option<u32>,
     ) -> Result<ProgramProcess> {
         let path = self.find()?;
-        let told = passing::tell(&self.ways, self.first_fd, items, &self.arguments, generation)?;
+        let told =
+            passing::tell(&self.command.ways, self.command.first_fd, items, &self.command.arguments, generation)?;
         let tag = format!("{TAG}={}-{generation}", self.run);
         let count = RawFd::try_from(items.len()).map_err(|_| Error::new(Kind::Invalid, "too many sockets"))?;
         let kept = match image {
             Some(image) => {
-                let fd = image.fd_above(self.first_fd.max(LISTEN_FDS_START) + count + APART);
+                let fd = image.fd_above(self.command.first_fd.max(LISTEN_FDS_START) + count + APART);
                 Some(fd.map_err(|e| Error::os("the last good version cannot be opened", e))?)
             }
             None => None,
         };
         let now = if image.is_none() { Image::at(&path) } else { image.cloned() };
         let program = kept.as_ref().map_or_else(|| path.clone().into_os_string(), |fd| Image::path_of(fd).into());
-        let mut arguments = vec![c_string(self.program.as_os_str())?];
+        let mut arguments = vec![c_string(self.command.program.as_os_str())?];
         for argument in &told.arguments {
             arguments.push(c_string(argument)?);
         }
@@ -100,10 +107,10 @@ impl Recipe {
             args: arguments,
             env: self.environment(told.variables, &tag)?,
             pid_variables: &pid_variables,
-            directory: self.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
+            directory: self.command.directory.as_deref().map(|d| c_string(d.as_os_str())).transpose()?,
             fds: items.iter().map(|item| item.fd.as_fd()).collect::<Vec<BorrowedFd<'_>>>(),
             low: None,
-            first_fd: self.first_fd,
+            first_fd: self.command.first_fd,
             table: fdtable::entries_like(before.unwrap_or_else(std::process::id)),
             parent: Parent::Us,
             // As systemd starts programs (IgnoreSIGPIPE=).
@@ -112,24 +119,25 @@ impl Recipe {
             // systemd tells it by itself, and a second SIGTERM means "at once" to many programs.
             death_signal: (!self.managed && on_main_thread()).then_some(Signal::SIGTERM),
         };
-        let Spawned { pid, pidfd } =
-            spawn.start().map_err(|e| explain(&path.display().to_string(), self.directory.as_deref(), e))?;
+        let SpawnedProcess { pid, pidfd } =
+            spawn.start().map_err(|e| explain(&path.display().to_string(), self.command.directory.as_deref(), e))?;
         // What runs is what was looked at, and no script: there the kernel runs the interpreter.
         let running = File::open(format!("/proc/{pid}/exe")).ok().and_then(Image::of);
         let image = now.filter(|image| running.is_some_and(|running| running.is(image)));
-        Ok(ProgramProcess { pid, pidfd, family: Family { leader: pid, tag }, image })
+        Ok(ProgramProcess { pid, pidfd, family: ProcessFamily { leader: pid, tag }, image })
     }
 
-    /// Looked for at each start, as execvp(3) does.
+    /// Looks for the program, at each start, as execvp(3) does.
     fn find(&self) -> Result<PathBuf> {
-        if self.program.as_os_str().as_bytes().contains(&b'/') {
-            return Ok(self.program.clone());
+        if self.command.program.as_os_str().as_bytes().contains(&b'/') {
+            return Ok(self.command.program.clone());
         }
         let search = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         let search = search.unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
-        let found = std::env::split_paths(search).map(|dir| dir.join(&self.program)).find(|path| is_program(path));
+        let found =
+            std::env::split_paths(search).map(|dir| dir.join(&self.command.program)).find(|path| is_program(path));
         found.ok_or_else(|| {
-            Error::new(Kind::Generation, format!("{} is in no directory of PATH", self.program.display()))
+            Error::new(Kind::Generation, format!("{} is in no directory of PATH", self.command.program.display()))
         })
     }
 
@@ -168,8 +176,8 @@ fn is_program(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0)
 }
 
-/// The kernel sends a death signal when the thread that started the process ends: only this one ends with the process, and not before
-/// an exec.
+/// Whether this is the main thread. The kernel sends a death signal when the thread that started
+/// the process ends: only this one ends with the process, and not before an exec.
 fn on_main_thread() -> bool {
     nix::unistd::gettid() == nix::unistd::getpid()
 }

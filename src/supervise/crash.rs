@@ -1,5 +1,5 @@
-//! What follows when a process of the program ends that nobody told to: a pause, and after a loop of
-//! crashes the last version that was good.
+//! What follows when a process of the program ends that nobody told to: a pause, and after a loop
+//! of crashes the last version that was good.
 
 use std::time::{Duration, Instant};
 

@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tokio::task::AbortHandle;
 
-use crate::lifecycle::State;
+use crate::lifecycle::LifeState;
 use crate::reload::clock::{millis, now};
 use crate::supervise::child::ProgramProcess;
-use crate::supervise::image::Image;
 use crate::supervise::notified::Notification;
 use crate::supervise::record::{GenerationRecord, PassedFds, ago};
 use crate::supervise::stop::{Departure, StopSignals};
-use crate::supervise::tree::Family;
 
 /// A next generation can keep so many things for when it is main.
 const MAX_STAGED: usize = 256;
@@ -24,39 +22,40 @@ const MAX_STATUS: usize = 300;
 /// One process of the program, with all that came from it.
 #[derive(Debug)]
 pub(crate) struct ProgramGeneration {
-    number: u64,
+    pub(crate) number: u64,
     /// The worker that it is of.
-    slot: usize,
-    process: ProgramProcess,
+    pub(crate) slot: usize,
+    pub(crate) process: ProgramProcess,
     /// The reload that it came with or, later, left by.
-    handover_id: Option<Arc<str>>,
-    began: Instant,
-    main_since: Option<Instant>,
-    drains_since: Option<Instant>,
+    pub(crate) handover_id: Option<Arc<str>>,
+    pub(crate) began: Instant,
+    pub(crate) main_since: Option<Instant>,
+    pub(crate) drains_since: Option<Instant>,
+    /// It is a version that was good, started instead of what is at the path.
+    pub(crate) went_back: bool,
+    /// What it said about itself.
+    pub(crate) status: Option<String>,
+    /// It said that it is stopping.
+    pub(crate) says_stopping: bool,
+    /// It failed, or was rolled back: its end is no event.
+    pub(crate) dismissed: bool,
+    /// Its first process has ended.
+    pub(crate) ended: bool,
+    /// The rest of its processes is not given any time.
+    pub(crate) killed: bool,
+    /// It has served long enough to be gone back to.
+    pub(crate) good: bool,
     /// Nobody else waits for it to get ready: until then it must be.
     ready_by: Option<Instant>,
-    /// It is a version that was good, started instead of what is at the path.
-    went_back: bool,
-    /// What it said about itself.
-    status: Option<String>,
+    /// The task that waits until it is ready.
+    waiting: Option<AbortHandle>,
     /// How often it wants to be heard of, and when it last was. It is not watched before its first
     /// ping.
     watchdog: Option<Duration>,
     pinged: Option<Instant>,
     /// What it put in the store before it was main.
     staged: Vec<Notification>,
-    /// It has served long enough to be gone back to.
-    good: bool,
-    /// It said that it is stopping.
-    says_stopping: bool,
     departure: Option<Departure>,
-    /// It failed, or was rolled back: its end is no event.
-    dismissed: bool,
-    ended: bool,
-    /// The rest of its processes is not given any time.
-    killed: bool,
-    /// The task that waits until it is ready.
-    waiting: Option<AbortHandle>,
 }
 
 /// What is wrong with a generation.
@@ -69,7 +68,7 @@ pub(crate) enum Overdue {
 }
 
 impl ProgramGeneration {
-    pub(crate) fn new(number: u64, slot: usize, process: ProgramProcess) -> Self {
+    pub(crate) fn new(number: u64, slot: usize, process: ProgramProcess, watchdog: Option<Duration>) -> Self {
         Self {
             number,
             slot,
@@ -78,101 +77,26 @@ impl ProgramGeneration {
             began: now(),
             main_since: None,
             drains_since: None,
-            ready_by: None,
             went_back: false,
             status: None,
-            watchdog: None,
-            pinged: None,
-            staged: Vec::new(),
-            good: false,
             says_stopping: false,
-            departure: None,
             dismissed: false,
             ended: false,
             killed: false,
+            good: false,
+            ready_by: None,
             waiting: None,
+            watchdog,
+            pinged: None,
+            staged: Vec::new(),
+            departure: None,
         }
-    }
-
-    pub(crate) fn came_with(self, handover_id: Option<Arc<str>>) -> Self {
-        Self { handover_id, ..self }
-    }
-
-    pub(crate) fn watched(self, watchdog: Option<Duration>) -> Self {
-        Self { watchdog, ..self }
-    }
-
-    pub(crate) fn of_last_good_version(self, went_back: bool) -> Self {
-        Self { went_back, ..self }
-    }
-
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
-    pub(crate) fn slot(&self) -> usize {
-        self.slot
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid
     }
 
-    pub(crate) fn process(&self) -> &ProgramProcess {
-        &self.process
-    }
-
-    pub(crate) fn family(&self) -> &Family {
-        &self.process.family
-    }
-
-    pub(crate) fn image(&self) -> Option<&Image> {
-        self.process.image.as_ref()
-    }
-
-    pub(crate) fn handover_id(&self) -> Option<Arc<str>> {
-        self.handover_id.clone()
-    }
-
-    pub(crate) fn began(&self) -> Instant {
-        self.began
-    }
-
-    pub(crate) fn main_since(&self) -> Option<Instant> {
-        self.main_since
-    }
-
-    pub(crate) fn drains_since(&self) -> Option<Instant> {
-        self.drains_since
-    }
-
-    pub(crate) fn went_back(&self) -> bool {
-        self.went_back
-    }
-
-    pub(crate) fn status(&self) -> Option<&str> {
-        self.status.as_deref()
-    }
-
-    pub(crate) fn says_stopping(&self) -> bool {
-        self.says_stopping
-    }
-
-    pub(crate) fn is_dismissed(&self) -> bool {
-        self.dismissed
-    }
-
-    pub(crate) fn is_ended(&self) -> bool {
-        self.ended
-    }
-
-    pub(crate) fn is_killed(&self) -> bool {
-        self.killed
-    }
-}
-
-/// Its way to be main.
-impl ProgramGeneration {
     /// It must be ready by then, as nobody else waits for it.
     pub(crate) fn must_be_ready(&mut self, by: Instant) {
         self.ready_by = Some(by);
@@ -187,8 +111,7 @@ impl ProgramGeneration {
         self.waiting = waiting;
     }
 
-    /// Nobody waits any more until it is ready. False: that it is means nothing, as it is on its way
-    /// out.
+    /// It is ready. False: that means nothing, as it is on its way out.
     pub(crate) fn is_ready(&mut self) -> bool {
         self.wait_no_more();
         !self.dismissed && !self.ended
@@ -209,17 +132,10 @@ impl ProgramGeneration {
     }
 
     /// When it was made main, of one that is not known to be good.
-    pub(crate) fn unproven_since(&self, state: State) -> Option<Instant> {
+    pub(crate) fn unproven_since(&self, state: LifeState) -> Option<Instant> {
         self.main_since.filter(|_| !self.good && state.is_main())
     }
 
-    pub(crate) fn becomes_good(&mut self) {
-        self.good = true;
-    }
-}
-
-/// What it says.
-impl ProgramGeneration {
     /// Keeps the text, and returns it without control characters.
     pub(crate) fn says(&mut self, text: &str) -> &str {
         let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
@@ -231,9 +147,8 @@ impl ProgramGeneration {
     }
 
     pub(crate) fn watch_every(&mut self, every: Duration) {
-        let on = !every.is_zero() && every != Duration::from_micros(u64::MAX);
-        self.watchdog = on.then_some(every);
-        self.pinged = on.then(now);
+        self.watchdog = Some(every).filter(|every| !every.is_zero() && *every != Duration::from_micros(u64::MAX));
+        self.pings();
     }
 
     pub(crate) fn stage(&mut self, what: Notification) {
@@ -242,19 +157,10 @@ impl ProgramGeneration {
         }
     }
 
-    pub(crate) fn stops_by_itself(&mut self) {
-        self.says_stopping = true;
-    }
-}
-
-/// Its end.
-impl ProgramGeneration {
     /// It drains. One that says that it stops is not told to: a second signal could mean "at once".
     pub(crate) fn drain(&mut self, signals: &StopSignals, handover_id: Option<Arc<str>>) {
         self.drains_since = Some(now());
-        if handover_id.is_some() {
-            self.handover_id = handover_id;
-        }
+        self.handover_id = handover_id.or(self.handover_id.take());
         self.tell_to_go(signals, None, self.says_stopping);
     }
 
@@ -263,12 +169,6 @@ impl ProgramGeneration {
         self.dismissed = true;
         self.wait_no_more();
         self.tell_to_go(signals, Some(now() + grace), false);
-    }
-
-    /// It failed, and is given no time.
-    pub(crate) fn discard(&mut self) {
-        self.dismissed = true;
-        self.kill();
     }
 
     /// Ends it by SIGABRT, as systemd does, and by SIGKILL if that does not help.
@@ -306,14 +206,9 @@ impl ProgramGeneration {
     pub(crate) fn has_ended(&mut self) {
         self.ended = true;
         self.departure = None;
-        if let Some(waiting) = self.waiting.take() {
-            waiting.abort();
-        }
+        self.wait_no_more();
     }
-}
 
-/// The time.
-impl ProgramGeneration {
     /// When something is to be done about it, if nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let departure = self.departure.as_ref().and_then(Departure::deadline);
@@ -328,18 +223,14 @@ impl ProgramGeneration {
     pub(crate) fn on_time(&mut self, signals: &StopSignals, now: Instant) -> Option<Overdue> {
         let due = self.departure.as_mut().and_then(|departure| departure.on_time(signals, now));
         self.send(due);
-        if self.ready_by.is_some_and(|by| by <= now) {
-            self.ready_by = None;
+        if self.ready_by.take_if(|by| *by <= now).is_some() {
             return Some(Overdue::NotReady);
         }
         self.watched_until().filter(|until| *until <= now)?;
         self.pinged = None;
         Some(Overdue::Hung)
     }
-}
 
-/// Its way to a newer version of the supervisor.
-impl ProgramGeneration {
     /// `left_ms` is what its lifecycle still gives it.
     pub(crate) fn record<'a>(&'a self, left_ms: Option<u64>, fds: &mut PassedFds<'a>) -> GenerationRecord {
         let draining = self.drains_since.or_else(|| self.dismissed.then_some(self.began));
@@ -347,7 +238,7 @@ impl ProgramGeneration {
             number: self.number,
             slot: self.slot,
             pid: self.process.pid,
-            image: self.image().map(|image| fds.add(image.as_fd())),
+            image: self.process.image.as_ref().map(|image| fds.add(image.as_fd())),
             handover_id: self.handover_id.as_deref().map(str::to_owned),
             age_ms: millis(self.began),
             main_ms: self.main_since.map(millis),
@@ -372,13 +263,12 @@ impl ProgramGeneration {
             drains_since: of.draining_ms.map(ago),
             went_back: of.went_back,
             status: of.status,
-            watchdog: of.watchdog_us.map(Duration::from_micros),
             pinged: of.watched.then(now),
             good: of.good,
             says_stopping: of.says_stopping,
             departure: of.told.as_ref().map(Departure::resumed),
             dismissed: of.dismissed,
-            ..Self::new(of.number, of.slot, process)
+            ..Self::new(of.number, of.slot, process, of.watchdog_us.map(Duration::from_micros))
         }
     }
 }

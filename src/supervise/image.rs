@@ -1,7 +1,9 @@
-//! A version of a program: the file that was started, kept so that it can be started again after the path has another.
+//! A version of a program: the file that was started, kept so that it can be started again after
+//! its path has another one.
 //!
-//! Kept by an open fd, which a file that is renamed over it does not end. That works for what the kernel loads itself (ELF). Of a script it
-//! would keep the first file and not what that reads, so there is none.
+//! It is kept by an open fd, which a file that is renamed over it does not end. That works for what
+//! the kernel loads itself (ELF). Of a script it would keep the first file and not what that reads,
+//! so there is none.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
@@ -12,14 +14,14 @@ use std::sync::Arc;
 
 use crate::sys::socket::duplicate_above;
 
-/// One version.
+/// Keeps one version.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     file: Arc<File>,
     id: Id,
 }
 
-/// Another one means another content.
+/// Tells versions apart: another one means another content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Id {
     device: u64,
@@ -29,7 +31,7 @@ struct Id {
 }
 
 impl Image {
-    /// `None`: a script, or nothing that can be read.
+    /// Opens the version at the path. `None`: it is a script, or nothing that can be read.
     pub(crate) fn at(path: &Path) -> Option<Self> {
         // Whatever is there: to open a FIFO would wait for a writer.
         Self::of(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?)
@@ -48,12 +50,12 @@ impl Image {
         self.id == other.id
     }
 
-    /// False: the file was written over in place.
+    /// Whether the file still is what it was. False: it was written over in place.
     pub(crate) fn is_intact(&self) -> bool {
         Id::of(&self.file) == Some(self.id)
     }
 
-    /// An fd of a number above `above`; it is the program at `/proc/self/fd/…`.
+    /// Makes an fd of a number above `above`; it is the program at `/proc/self/fd/…`.
     pub(crate) fn fd_above(&self, above: RawFd) -> std::io::Result<OwnedFd> {
         duplicate_above(self.file.as_fd(), above)
     }
@@ -61,6 +63,7 @@ impl Image {
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+
     pub(crate) fn path_of(fd: &OwnedFd) -> String {
         format!("/proc/self/fd/{}", fd.as_raw_fd())
     }

@@ -81,7 +81,8 @@ impl Inheritance {
             };
             for socket in sockets {
                 if from == Provenance::Bound {
-                    // As systemd passes them: a program with a plain accept(2) must be able to wait in it.
+                    // As systemd passes them: a program with a plain accept(2) must be able to wait
+                    // in it.
                     sys::set_blocking(socket.as_fd()).map_err(|e| Error::os("a socket cannot be made blocking", e))?;
                 }
                 items.push(Item::of(socket, from));

@@ -1,5 +1,5 @@
-//! The other end of `NOTIFY_SOCKET`: what services say by sd_notify(3), who each message is from, and the fds that come along. For service
-//! managers, and for tests of services without one.
+//! The other end of `NOTIFY_SOCKET`: what services say by sd_notify(3), who each message is from,
+//! and the fds that come along. For service managers, and for tests of services without one.
 //!
 //! ```no_run
 //! use handover::supervise::mailbox;

@@ -1,10 +1,12 @@
 //! Any program, reloaded without its clients noticing: what `handover run` is made of.
 //!
-//! A [`Supervisor`] is a small process whose pid never changes. It holds the listening sockets, starts a program that was written in
-//! whatever language with them, and on a reload starts it anew, from the file that is at its path then: *spawn → ready → handover → the
-//! old one is told to go, and drains*. Each process of the program is a generation with the same
-//! [lifecycle](crate::docs::lifecycle) as one of a [`Service`](crate::Service), where the supervisor speaks for it: what the library says on
-//! the link between two generations, a program says by `READY=1`, by answering a probe, or by its end.
+//! A [`Supervisor`] is a small process whose pid never changes. It holds the listening sockets,
+//! starts a program that was written in whatever language with them, and on a reload starts it
+//! anew, from the file that is at its path then: *spawn → ready → handover → the old one is told to
+//! go, and drains*. Each process of the program is a generation with the same
+//! [lifecycle](crate::docs::lifecycle) as one of a [`Service`](crate::Service), where the
+//! supervisor speaks for it: what the library says on the link between two generations, a program
+//! says by `READY=1`, by answering a probe, or by its end.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")]
@@ -13,7 +15,7 @@
 //!
 //! let supervised = Supervisor::new("/usr/bin/web")
 //!     .arg("--verbose")
-//!     .listen("http", "127.0.0.1:8080") // the name in the .socket unit; the address only without systemd
+//!     .listen("http", "127.0.0.1:8080") // the address counts only without a .socket unit
 //!     .ready(Ready::Http { socket: None, path: "/health".into() })
 //!     .start()?;
 //! let handle = supervised.handle(); // handle.reload().await: what became of the next generation
@@ -21,7 +23,8 @@
 //! # }
 //! ```
 //!
-//! The chapter [`docs::run`](crate::docs::run) has recipes, and what cannot be promised for a program that knows nothing of it.
+//! The chapter [`docs::run`](crate::docs::run) has recipes, and what cannot be promised for a
+//! program that knows nothing of it.
 
 mod builder;
 mod child;

@@ -2,8 +2,8 @@
 //!
 //! | who | may say |
 //! |---|---|
-//! | the main one | `STATUS`, `WATCHDOG`, `EXTEND_TIMEOUT_USEC`, `FDSTORE`, `FDSTOREREMOVE`, `STOPPING`, `BARRIER` |
-//! | the next one | `READY`, `STATUS`, `EXTEND_TIMEOUT_USEC`; what it stores counts when it is main |
+//! | the main one | all but `READY`: `STATUS`, `WATCHDOG`, `FDSTORE`, `FDSTOREREMOVE`, `STOPPING`… |
+//! | the next one | `READY`, `STATUS`, `EXTEND_TIMEOUT_USEC`; what it stores counts later |
 //! | one that drains | `BARRIER` |
 //!
 //! `MAINPID`, `RELOADING` and `NOTIFYACCESS` are nobody's: who is main is the supervisor's to say.
@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
 use crate::error::{Error, Result};
-use crate::lifecycle::State;
+use crate::lifecycle::LifeState;
 use crate::sys::mailbox::{self, ProcessMessage};
 use crate::sys::socket::register;
 use crate::wire::notify::MAX_DATAGRAM;
@@ -63,17 +63,18 @@ pub(crate) enum Right {
 
 impl Notification {
     /// Tells whether a generation in that state has a right to say this.
-    pub(crate) fn right(&self, state: State) -> Right {
+    pub(crate) fn right(&self, state: LifeState) -> Right {
         let counts_if = |counts| if counts { Right::Counts } else { Right::MeansNothing };
         match self {
             Self::Status(_) | Self::Watchdog | Self::WatchdogEvery(_) | Self::Barrier => Right::Counts,
-            Self::Ready => counts_if(state == State::Starting),
+            Self::Ready => counts_if(state == LifeState::Starting),
             Self::Unhealthy | Self::Stopping => counts_if(state.is_main()),
-            Self::Extend(_) => {
-                counts_if(matches!(state, State::Starting | State::Serving | State::Reloading(_) | State::Stopping))
-            }
+            Self::Extend(_) => counts_if(matches!(
+                state,
+                LifeState::Starting | LifeState::Serving | LifeState::Reloading(_) | LifeState::Stopping
+            )),
             Self::Store { .. } | Self::Unstore(_) => match state {
-                State::Starting | State::Standby | State::Trial => Right::CountsWhenMain,
+                LifeState::Starting | LifeState::Standby | LifeState::Trial => Right::CountsWhenMain,
                 state => counts_if(state.is_main()),
             },
             Self::Foreign(field) => Right::Nobodys(field),
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn each_has_its_rights() {
         let rights = |said: &Notification| {
-            [State::Starting, State::Trial, State::Serving, State::Draining, State::Stopping]
+            [LifeState::Starting, LifeState::Trial, LifeState::Serving, LifeState::Draining, LifeState::Stopping]
                 .map(|state| said.right(state))
         };
         use Right::{Counts, CountsWhenMain, MeansNothing};

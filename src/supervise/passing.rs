@@ -1,4 +1,4 @@
-//! How a program is told which sockets it has.
+//! Tells a program which sockets it has, in the way that it understands.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -11,22 +11,26 @@ use crate::supervise::inheritance::Item;
 use crate::sys::queue;
 use crate::sys::spawn::LISTEN_FDS_START;
 
-/// A convention by which programs take sockets that were opened for them. Several can be used at once.
+/// A convention by which programs take sockets that were opened for them. Several can be used at
+/// once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Passing {
-    /// `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID`, as systemd does: sd_listen_fds(3) and what follows it in Go, Python, Rust, Node.
+    /// `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID`, as systemd does: sd_listen_fds(3) and what
+    /// follows it in Go, Python, Rust, Node.
     Listen,
-    /// `SERVER_STARTER_PORT` and `SERVER_STARTER_GENERATION`, as `start_server` of Perl's Server::Starter does.
+    /// `SERVER_STARTER_PORT` and `SERVER_STARTER_GENERATION`, as `start_server` of Perl's
+    /// Server::Starter does.
     Starter,
     /// `EINHORN_FDS`, `EINHORN_FD_COUNT` and `EINHORN_FD_0`…, as einhorn does.
     Einhorn,
-    /// `NGINX`, as nginx itself passes its sockets when its binary is upgraded. Its configuration must `listen` at the same addresses.
+    /// `NGINX`, as nginx itself passes its sockets when its binary is upgraded. Its configuration
+    /// must `listen` at the same addresses.
     Nginx,
 }
 
 impl Passing {
-    /// By the name that `handover run --pass` takes.
+    /// Finds a convention by the name that `handover run --pass` takes.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -47,7 +51,7 @@ pub(crate) struct Told {
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// `items` will be the fds from `first` on.
+/// Makes what the program is told; `items` will be its fds from `first` on.
 pub(crate) fn tell(
     ways: &[Passing],
     first: RawFd,
@@ -94,12 +98,13 @@ pub(crate) fn tell(
     Ok(Told { variables, pid_variables, arguments })
 }
 
-/// What other conventions than `LISTEN_FDS` have no word for stays out of them.
+/// Leaves out what other conventions than `LISTEN_FDS` have no word for.
 fn listening<'a>(numbered: &'a [(RawFd, &'a Item)]) -> impl Iterator<Item = (RawFd, &'a Item)> {
     numbered.iter().filter(|(_, item)| item.is_socket).map(|(fd, item)| (*fd, *item))
 }
 
-/// `host:port=fd`, `port=fd` for all addresses, `/path=fd`; with a `u` before the port for UDP.
+/// Writes `host:port=fd`, `port=fd` for all addresses, or `/path=fd`; with a `u` before the port
+/// for UDP.
 fn starter(fd: RawFd, item: &Item) -> Option<String> {
     let address = queue::bound_to(item.fd.as_fd())?;
     let Ok(inet) = address.parse::<SocketAddr>() else {
@@ -115,7 +120,8 @@ fn starter(fd: RawFd, item: &Item) -> Option<String> {
     })
 }
 
-/// `{fd}` is the first socket's number, `{fd:NAME}` that of the first one of that name, `{generation}` the generation's; `{{` is `{`.
+/// Expands `{fd}` to the first socket's number, `{fd:NAME}` to that of the first one of that name,
+/// `{generation}` to the generation's, and `{{` to `{`.
 fn expand(argument: &OsStr, numbered: &[(RawFd, &Item)], generation: u64) -> Result<OsString> {
     let number = |name: Option<&str>| {
         let found = numbered.iter().find(|(_, item)| name.is_none_or(|name| item.name == name));

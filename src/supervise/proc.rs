@@ -1,5 +1,6 @@
-//! What the kernel says of processes, and of the sockets between them: by that a supervisor knows which process of a program accepted a
-//! connection, whatever the program is. Other tools that watch services need it as well.
+//! What the kernel says of processes, and of the sockets between them: by that a supervisor knows
+//! which process of a program accepted a connection, whatever the program is. Other tools that
+//! watch services need it as well.
 //!
 //! ```no_run
 //! use handover::supervise::proc::{Diag, all, holds};

@@ -1,4 +1,4 @@
-//! When a generation of a foreign program is ready.
+//! Finds out when a generation of a foreign program is ready.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,24 +15,25 @@ use tracing::debug;
 
 use crate::error::{Error, Kind, Result};
 use crate::supervise::inheritance::Item;
-use crate::supervise::tree::Family;
+use crate::supervise::tree::ProcessFamily;
 use crate::sys::{diag::Diag, queue};
 
-/// From one attempt of a probe to the next.
+/// The time from one attempt of a probe to the next.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long one attempt may take.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether a connection was accepted, and by whom.
 const LOOK: Duration = Duration::from_millis(2);
-/// Of an answer, only the first line counts.
+/// Longest answer to a probe that is read, in bytes: only its first line counts.
 const MAX_ANSWER: usize = 1024;
 
 /// How it is known that a generation is ready: until then the previous one is not told to go.
 ///
-/// While a generation gets ready, the previous one accepts on the same sockets. So an answer on such a socket says nothing by itself;
-/// what does is who accepted the connection, and that the kernel tells ([sock_diag(7)]). A probe's connection that another process than
-/// one of the new generation accepts is closed, without a byte sent, and made again.
+/// While a generation gets ready, the previous one accepts on the same sockets. So an answer on
+/// such a socket says nothing by itself; what does is who accepted the connection, and that the
+/// kernel tells ([sock_diag(7)]). A probe's connection that another process than one of the new
+/// generation accepts is closed, without a byte sent, and made again.
 ///
 /// [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,7 +42,8 @@ pub enum Ready {
     /// It says `READY=1` (sd_notify(3)).
     #[default]
     Notify,
-    /// It accepts a connection, on the socket of that name or else the first one that listens. Nothing is sent.
+    /// It accepts a connection, on the socket of that name or else the first one that listens.
+    /// Nothing is sent.
     Accept(Option<String>),
     /// It accepts a connection, and answers `GET` of that path with a status from 200 to 399.
     Http {
@@ -50,9 +52,11 @@ pub enum Ready {
         /// Beginning with `/`.
         path: String,
     },
-    /// This command ends with 0. It is run again and again, with `HANDOVER_PID` and `HANDOVER_GENERATION` of the generation that is meant.
+    /// This command ends with 0. It is run again and again, with `HANDOVER_PID` and
+    /// `HANDOVER_GENERATION` of the generation that is meant.
     Command(Vec<OsString>),
-    /// It is alive after this time. For programs that tell in no way, and as much worth as start_server's `--interval`.
+    /// It is alive after this time. This is for programs that tell in no way, and is worth as much
+    /// as start_server's `--interval`.
     Delay(Duration),
 }
 
@@ -101,7 +105,7 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// `None`: it is no probe.
+    /// Makes the probe; `None`: there is none.
     pub(crate) fn of(ready: &Ready, items: &[Item]) -> Result<Option<Self>> {
         let (name, path) = match ready {
             Ready::Accept(name) => (name, None),
@@ -128,8 +132,8 @@ impl Probe {
         Ok(Some(Self { target, path }))
     }
 
-    /// Returns when it has succeeded.
-    pub(crate) async fn succeed(&self, family: &Family) {
+    /// Probes until that has succeeded.
+    pub(crate) async fn succeed(&self, family: &ProcessFamily) {
         let mut last = String::new();
         loop {
             let why = match timeout(PROBE_TIMEOUT, self.attempt(family)).await {
@@ -150,8 +154,8 @@ impl Probe {
         }
     }
 
-    /// False: somebody else has accepted it.
-    async fn attempt(&self, family: &Family) -> std::io::Result<bool> {
+    /// Makes one attempt. False: somebody else has accepted the connection.
+    async fn attempt(&self, family: &ProcessFamily) -> std::io::Result<bool> {
         match &self.target {
             ProbeTarget::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
@@ -175,7 +179,7 @@ impl Probe {
 
     async fn accepted_by(
         &self,
-        family: &Family,
+        family: &ProcessFamily,
         acceptor: impl Fn() -> std::io::Result<Option<u64>>,
     ) -> std::io::Result<bool> {
         loop {
@@ -202,7 +206,7 @@ impl Probe {
     }
 }
 
-/// Returns when the command has ended with 0.
+/// Runs the command again and again until it has ended with 0.
 pub(crate) async fn ask(command: Vec<OsString>, generation: u64, pid: u32) {
     let Some((program, arguments)) = command.split_first() else { return std::future::pending().await };
     loop {
@@ -219,7 +223,7 @@ pub(crate) async fn ask(command: Vec<OsString>, generation: u64, pid: u32) {
     }
 }
 
-/// An address that stands for all is none to connect to.
+/// Names an address to connect to: one that stands for all is none.
 fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -50,8 +50,8 @@ pub(crate) enum Provenance {
     Passed,
     /// This process.
     Bound,
-    /// A generation, by `FDSTORE=1`; or the service manager, which does not say whether it is one of
-    /// those. If `poll`, it is dropped when the other end is gone.
+    /// A generation, by `FDSTORE=1`; or the service manager, which does not say whether it is one
+    /// of those. If `poll`, it is dropped when the other end is gone.
     Stored { poll: bool },
 }
 

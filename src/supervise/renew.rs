@@ -1,10 +1,11 @@
 //! The supervisor goes on as a newer version of itself: exec(2) in place. Its pid, its sockets and
 //! the generations are as they were.
 //!
-//! What it knows goes along in a memfd, the fds by not being closed. First the new version is asked,
-//! in a process of its own, whether it can read that: a binary that is broken, or too old, changes
-//! nothing. While a reload runs, or a worker has no process, it waits.
+//! What it knows goes along in a memfd, the fds by not being closed. First the new version is
+//! asked, in a process of its own, whether it can read that: a binary that is broken, or too old,
+//! changes nothing. While a reload runs, or a worker has no process, it waits.
 
+use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use tokio::process::Command;
 use tracing::warn;
 
@@ -22,7 +23,8 @@ use crate::supervise::child::ProgramProcess;
 use crate::supervise::image::Image;
 use crate::supervise::inheritance::{Inheritance, Item};
 use crate::supervise::record::{FORMAT, GenerationRecord, PassedFds, SupervisorRecord};
-use crate::supervise::tree::{Family, TAG};
+use crate::supervise::signals::OWN_SIGNALS;
+use crate::supervise::tree::{ProcessFamily, TAG};
 use crate::sys::{memfd, pidfd, socket as sys};
 use crate::systemd::environment::Environment;
 
@@ -77,7 +79,7 @@ impl Resumed {
             let image = of.image.map(image).transpose()?.flatten();
             // The process is ours, and not waited for: the pid is nobody else's.
             let pidfd = pidfd::open(of.pid).map_err(|e| wrong("a process of the program is gone", e))?;
-            let family = Family { leader: of.pid, tag: format!("{TAG}={}-{}", record.run, of.number) };
+            let family = ProcessFamily { leader: of.pid, tag: format!("{TAG}={}-{}", record.run, of.number) };
             generations.push((of, ProgramProcess { pid: family.leader, pidfd, family, image }));
         }
         Ok(Some(Self {
@@ -128,6 +130,7 @@ impl Renewal {
         async move { ask(&own.map_err(|why| Error::new(Kind::Generation, why))?).await }
     }
 
+    /// The new version has answered.
     pub(crate) fn answered(&mut self) {
         self.asking = false;
     }
@@ -149,14 +152,7 @@ impl Renewal {
 
     /// Executes the new version in place. Returns only if that is not possible; then everything is
     /// as before.
-    pub(crate) fn execute(&self, record: &SupervisorRecord, fds: &PassedFds<'_>) -> Error {
-        match self.try_execute(record, fds) {
-            Err(error) => error,
-            Ok(never) => match never {},
-        }
-    }
-
-    fn try_execute(&self, record: &SupervisorRecord, fds: &PassedFds<'_>) -> Result<std::convert::Infallible> {
+    pub(crate) fn execute(&self, record: &SupervisorRecord, fds: &PassedFds<'_>) -> Result<Infallible> {
         let own = self.own.as_ref().map_err(|why| Error::new(Kind::Generation, why.clone()))?;
         let bytes = serde_json::to_vec(record).map_err(|e| Error::new(Kind::Protocol, e.to_string()))?;
         let memory =
@@ -168,24 +164,17 @@ impl Renewal {
         env.push(format!("{VARIABLE}={}", memory.as_raw_fd()).into());
         let env = env.iter().map(|line| c_string(line)).collect::<Result<Vec<CString>>>()?;
         let path = c_string(own.path.as_os_str())?;
-        // Until the new version has handlers of its own: the default action of most of them is death.
+        // Until the new version has handlers of its own: the default action of most of them is
+        // death.
         let mut before = SigSet::empty();
-        let blocked =
-            [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
-        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked.into_iter().collect()), Some(&mut before));
+        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&OWN_SIGNALS.into_iter().collect()), Some(&mut before));
         let open = |on: bool| -> std::io::Result<()> {
             fds.iter().chain([memory.as_fd()]).try_for_each(|fd| sys::set_inherited(fd, on))
         };
-        let failed = match open(true) {
-            Ok(()) => match nix::unistd::execve(&path, &argv, &env) {
-                Ok(never) => return Ok(never),
-                Err(errno) => errno.into(),
-            },
-            Err(error) => error,
-        };
+        let executed = open(true).and_then(|()| Ok(nix::unistd::execve(&path, &argv, &env)?));
         let _ = open(false);
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
-        Err(Error::os(format!("{} cannot be executed", own.path.display()), failed))
+        executed.map_err(|e| Error::os(format!("{} cannot be executed", own.path.display()), e))
     }
 }
 

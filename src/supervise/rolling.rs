@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::warn;
+
 use crate::lifecycle::RequestId;
 use crate::reload::clock::now;
 use crate::reload::handle::{Asker, Reloaded};
@@ -23,20 +25,21 @@ pub(crate) struct Reloads {
     waiting: Vec<Asker>,
 }
 
-/// A reload that is running.
+/// A reload that is running, or over.
 #[derive(Debug)]
-struct Rolling {
-    handover_id: Arc<str>,
-    began: Instant,
+pub(crate) struct Rolling {
+    pub(crate) handover_id: Arc<str>,
+    pub(crate) began: Instant,
+    /// Why it failed, if it did.
+    pub(crate) failed: Option<String>,
     asked: Vec<Asker>,
     left: VecDeque<usize>,
     running: BTreeSet<usize>,
     replaced: Vec<usize>,
-    failed: Option<String>,
     /// The version that the workers had before.
     before: Option<Image>,
     /// The workers that were replaced go back to that version, and why.
-    goes_back: Option<(Image, String)>,
+    back_to: Option<(Image, String)>,
 }
 
 /// What must happen next in a reload.
@@ -46,19 +49,7 @@ pub(crate) enum NextMove {
     Wait,
     /// The worker is to be replaced.
     Replace(usize),
-    /// So many workers go back to the version of before, for that reason.
-    GoBack(usize, String),
-    Over(EndedReload),
-}
-
-/// A reload that is over.
-#[derive(Debug)]
-pub(crate) struct EndedReload {
-    pub(crate) handover_id: Arc<str>,
-    pub(crate) began: Instant,
-    /// Why it failed, if it did.
-    pub(crate) failed: Option<String>,
-    asked: Vec<Asker>,
+    Over(Box<Rolling>),
 }
 
 impl Reloads {
@@ -106,7 +97,7 @@ impl Reloads {
 
     /// The version to start, if it is not the one at the path.
     pub(crate) fn image(&self) -> Option<Image> {
-        let (image, _) = self.running.as_ref()?.goes_back.as_ref()?;
+        let (image, _) = self.running.as_ref()?.back_to.as_ref()?;
         Some(image.clone())
     }
 
@@ -129,7 +120,7 @@ impl Reloads {
             replaced: Vec::new(),
             failed: None,
             before,
-            goes_back: None,
+            back_to: None,
         });
     }
 
@@ -146,23 +137,18 @@ impl Reloads {
     /// Tells what must happen next. To be asked until it says that it waits.
     pub(crate) fn next_move(&mut self) -> NextMove {
         let Some(rolling) = &mut self.running else { return NextMove::Wait };
-        if rolling.failed.is_none()
-            && rolling.running.len() < self.at_a_time
-            && let Some(slot) = rolling.left.pop_front()
-        {
+        let may_go_on = rolling.failed.is_none() && rolling.running.len() < self.at_a_time;
+        if may_go_on && let Some(slot) = rolling.left.pop_front() {
             rolling.running.insert(slot);
             return NextMove::Replace(slot);
         }
         if !rolling.running.is_empty() {
             return NextMove::Wait;
         }
-        if let Some(moves) = rolling.back() {
-            return moves;
+        if rolling.goes_back() {
+            return self.next_move();
         }
-        match self.running.take() {
-            Some(rolling) => NextMove::Over(rolling.over()),
-            None => NextMove::Wait,
-        }
+        self.running.take().map_or(NextMove::Wait, |rolling| NextMove::Over(Box::new(rolling)))
     }
 
     /// The service stops: whoever waits is told.
@@ -181,26 +167,25 @@ pub(crate) fn refuse(asker: Asker) {
 }
 
 impl Rolling {
-    /// If some workers are of the new version, and one of them failed, none shall stay.
-    fn back(&mut self) -> Option<NextMove> {
+    /// If some workers are of the new version, and one of them failed, none shall stay. True: they
+    /// are to be replaced by the version of before.
+    fn goes_back(&mut self) -> bool {
         let count = self.replaced.len();
-        let reason = self.failed.take_if(|_| self.goes_back.is_none() && count > 0)?;
+        if let Some((_, reason)) = &self.back_to {
+            self.failed = Some(reason.clone());
+            return false;
+        }
+        let Some(reason) = self.failed.take_if(|_| count > 0) else { return false };
         let Some(before) = self.before.clone().filter(Image::is_intact) else {
             self.failed = Some(format!("{reason}; {count} workers stay on the new version, the old one is not kept"));
-            return None;
+            return false;
         };
+        warn!(handover_id = &*self.handover_id, "reload failed: {reason}; {count} workers go back");
         self.left = std::mem::take(&mut self.replaced).into();
-        self.goes_back = Some((before, format!("{reason}; {count} workers that were replaced went back")));
-        Some(NextMove::GoBack(count, reason))
+        self.back_to = Some((before, format!("{reason}; {count} workers that were replaced went back")));
+        true
     }
 
-    fn over(self) -> EndedReload {
-        let failed = self.goes_back.map(|(_, reason)| reason).or(self.failed);
-        EndedReload { handover_id: self.handover_id, began: self.began, failed, asked: self.asked }
-    }
-}
-
-impl EndedReload {
     /// Answers those who waited, with the newest main generation.
     pub(crate) fn answer(self, generation: u64, pid: u32) {
         for asker in self.asked {
@@ -260,8 +245,7 @@ mod tests {
         let (mut reloads, mut answer) = begun(Some(image()));
         reloads.done(0, Ok(()));
         reloads.done(1, Err("exited".into()));
-        assert!(matches!(reloads.next_move(), NextMove::GoBack(1, reason) if reason == "exited"));
-        assert!(reloads.image().is_some() && matches!(reloads.next_move(), NextMove::Replace(0)));
+        assert!(matches!(reloads.next_move(), NextMove::Replace(0)) && reloads.image().is_some());
         reloads.done(0, Ok(()));
         let NextMove::Over(over) = reloads.next_move() else { panic!("it is over") };
         over.answer(6, 66);

@@ -1,40 +1,32 @@
 //! The signals that are the supervisor's own.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use tokio::signal::unix::{Signal as Arrivals, SignalKind, signal};
 
 use crate::error::{Error, Result};
 
+/// All of them, the most urgent first.
+pub(crate) const OWN_SIGNALS: [Signal; 6] =
+    [Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+
 /// The signals that a supervisor handles from the moment it runs.
 #[derive(Debug)]
-pub(crate) struct SupervisorSignals {
-    reload: Arrivals,
-    stop: Arrivals,
-    interrupt: Arrivals,
-    quit: Arrivals,
-    passed: Arrivals,
-    renew: Arrivals,
-}
+pub(crate) struct SupervisorSignals(Vec<(Signal, Arrivals)>);
 
 impl SupervisorSignals {
+    /// Installs the handlers, and unblocks all signals: they are blocked if an older version of
+    /// this program was in this process before.
     pub(crate) fn install() -> Result<Self> {
-        let on = |kind, name: &str| {
-            signal(kind).map_err(|e| Error::os(format!("no handler for {name} can be installed"), e))
+        let on = |which: Signal| match signal(SignalKind::from_raw(which as i32)) {
+            Ok(arrivals) => Ok((which, arrivals)),
+            Err(error) => Err(Error::os(format!("no handler for {which} can be installed"), error)),
         };
-        Ok(Self {
-            reload: on(SignalKind::hangup(), "SIGHUP")?,
-            stop: on(SignalKind::terminate(), "SIGTERM")?,
-            interrupt: on(SignalKind::interrupt(), "SIGINT")?,
-            quit: on(SignalKind::quit(), "SIGQUIT")?,
-            passed: on(SignalKind::user_defined1(), "SIGUSR1")?,
-            renew: on(SignalKind::user_defined2(), "SIGUSR2")?,
-        })
-    }
-
-    /// Unblocks all signals. They are blocked if an older version of this program was in this
-    /// process before.
-    pub(crate) fn unblock(&self) {
+        let signals = OWN_SIGNALS.into_iter().map(on).collect::<Result<_>>()?;
         let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::all()), None);
+        Ok(Self(signals))
     }
 
     /// Waits for the next signal.
@@ -42,14 +34,12 @@ impl SupervisorSignals {
     /// # Cancel safety
     /// No signal is lost.
     pub(crate) async fn next(&mut self) -> Signal {
-        tokio::select! {
-            biased;
-            Some(()) = self.quit.recv() => Signal::SIGQUIT,
-            Some(()) = self.stop.recv() => Signal::SIGTERM,
-            Some(()) = self.interrupt.recv() => Signal::SIGINT,
-            Some(()) = self.reload.recv() => Signal::SIGHUP,
-            Some(()) = self.passed.recv() => Signal::SIGUSR1,
-            Some(()) = self.renew.recv() => Signal::SIGUSR2,
-        }
+        poll_fn(|context| {
+            let arrived = self.0.iter_mut().find_map(|(signal, arrivals)| {
+                matches!(arrivals.poll_recv(context), Poll::Ready(Some(()))).then_some(*signal)
+            });
+            arrived.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }

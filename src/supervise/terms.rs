@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::drain::Drain;
-use crate::reload::handle::{Request, RequestSender};
+use crate::reload::handle::{RequestSender, ServiceRequest};
 use crate::reload::steps::Listeners;
 use crate::settings::Effective;
 use crate::supervise::child::Recipe;
@@ -41,25 +41,25 @@ pub enum Senders {
     All,
 }
 
-/// How the program is started, reloaded and stopped.
-#[derive(Debug)]
+/// When the program is ready, and how it is reloaded and stopped.
+#[derive(Debug, Clone)]
 pub(crate) struct Terms {
-    pub(crate) recipe: Recipe,
     pub(crate) ready: Ready,
-    pub(crate) probe: Option<Probe>,
     pub(crate) senders: Senders,
     pub(crate) stop_signals: StopSignals,
     pub(crate) on_crash: OnCrash,
     pub(crate) good_after: Duration,
     pub(crate) workers: usize,
     pub(crate) at_a_time: usize,
-    pub(crate) settings: Effective,
 }
 
 /// What a supervision begins with.
 #[derive(Debug)]
 pub(crate) struct Foundation {
     pub(crate) terms: Terms,
+    pub(crate) settings: Effective,
+    pub(crate) recipe: Recipe,
+    pub(crate) probe: Option<Probe>,
     pub(crate) inheritance: Inheritance,
     pub(crate) inbox: Inbox,
     /// The listener of the control interface, which is kept over a renewal.
@@ -72,5 +72,5 @@ pub(crate) struct Foundation {
     pub(crate) drain: Drain,
     pub(crate) listeners: Listeners,
     pub(crate) requests: RequestSender,
-    pub(crate) asked: mpsc::UnboundedReceiver<Request>,
+    pub(crate) asked: mpsc::UnboundedReceiver<ServiceRequest>,
 }

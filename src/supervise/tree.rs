@@ -1,7 +1,8 @@
 //! The processes of a generation: the one that was started, and all that came from it.
 //!
-//! Each is found by its session, by its ancestors, or, where it has left both, by a variable in the environment that it was born with. A
-//! process that clears its environment, leaves the session and loses its parent is found by none of these: systemd ends it with the unit.
+//! Each is found by its session, by its ancestors, or, where it has left both, by a variable in the
+//! environment that it was born with. A process that clears its environment, leaves the session and
+//! loses its parent is found by none of these: systemd ends it with the unit.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
@@ -19,20 +20,21 @@ use crate::sys::{diag, pidfd, stat::stat};
 /// The variable by which a process that left its family is known.
 pub(crate) const TAG: &str = SUPERVISED;
 
-/// Between two looks at whether they are gone.
+/// The time between two looks at whether they are gone.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What makes a process one of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Family {
-    /// The pid of the first one, which is the session of all that did not leave it. Nobody else gets the number while one is left.
+pub(crate) struct ProcessFamily {
+    /// The pid of the first process, which is the session of all that did not leave it. Nobody else
+    /// gets the number while one is left.
     pub(crate) leader: u32,
     /// `HANDOVER_RUN_TAG=…`
     pub(crate) tag: String,
 }
 
-impl Family {
-    /// Those that are alive.
+impl ProcessFamily {
+    /// Finds those that are alive.
     pub(crate) fn members(&self) -> Vec<Stat> {
         let all: Vec<Stat> = stat::all().filter(|process| !process.dead).collect();
         let own = std::process::id();
@@ -76,7 +78,7 @@ impl Family {
         environment.split(|b| *b == 0).any(|variable| variable == self.tag.as_bytes())
     }
 
-    /// How many are left that were signalled.
+    /// Signals all of them, and returns how many that were.
     pub(crate) fn signal(&self, signal: Signal) -> usize {
         let members = self.members();
         for member in &members {
@@ -89,7 +91,8 @@ impl Family {
         members.len()
     }
 
-    /// After the first one has ended: the rest is told to, and killed if it does not. Returns when nobody is left.
+    /// Ends the rest after the first one has ended: it is told to, and killed if it does not.
+    /// Returns when nobody is left.
     pub(crate) async fn end(&self, generation: u64, grace: Duration) {
         let deadline = Instant::now() + grace;
         let mut left = self.signal(Signal::SIGTERM);

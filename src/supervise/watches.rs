@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::error::Result;
-use crate::reload::handle::Request;
+use crate::reload::handle::ServiceRequest;
 use crate::reload::watch;
 use crate::supervise::ready::{self, Probe, Ready};
-use crate::supervise::tree::Family;
+use crate::supervise::tree::ProcessFamily;
 use crate::sys::mailbox::ProcessMessage;
 use crate::sys::pidfd::Ended;
 use crate::sys::socket::register;
@@ -23,7 +23,7 @@ use crate::sys::socket::register;
 #[derive(Debug)]
 pub(crate) enum Happening {
     Signal(Signal),
-    Request(Request),
+    ServiceRequest(ServiceRequest),
     /// A process has sent a notification.
     Notified(io::Result<ProcessMessage>),
     /// A generation is ready.
@@ -72,11 +72,16 @@ impl Watches {
         let _ = self.happenings.send(happening);
     }
 
+    /// Whether nothing has happened that was not taken.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.happened.is_empty()
+    }
+
     /// Waits until a generation is ready, if it does not say so itself.
     pub(crate) fn until_ready(
         &mut self,
         number: u64,
-        family: Family,
+        family: ProcessFamily,
         ready: &Ready,
         probe: Option<&Probe>,
     ) -> Option<AbortHandle> {
@@ -108,7 +113,7 @@ impl Watches {
     }
 
     /// Ends what is left of a generation, within that time.
-    pub(crate) fn end(&mut self, number: u64, family: Family, grace: Duration) {
+    pub(crate) fn end(&mut self, number: u64, family: ProcessFamily, grace: Duration) {
         self.spawn(async move {
             family.end(number, grace).await;
             Happening::Gone(number)

@@ -62,7 +62,7 @@ pub(crate) struct Spawn<'a> {
 
 /// A process that was started.
 #[derive(Debug)]
-pub(crate) struct Spawned {
+pub(crate) struct SpawnedProcess {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
 }
@@ -74,7 +74,7 @@ impl Spawn<'_> {
     /// some are ignored, SIGHUP first of all: its default action is death, and a reload request
     /// must not kill a generation that has no handler yet. Ignored rather than blocked: a program
     /// installs its handler over both, but only few programs unblock.
-    pub(crate) fn start(&self) -> io::Result<Spawned> {
+    pub(crate) fn start(&self) -> io::Result<SpawnedProcess> {
         if let Some(low) = self.low.filter(|_| self.first_fd == LISTEN_FDS_START)
             && let Some(placed) = low.place(&self.fds)?
         {
@@ -97,7 +97,7 @@ impl Spawn<'_> {
     /// Starts the program with the fds at the numbers `sources`, all beyond what they become. From
     /// `split` on the new process needs none of our fds. It returns `None` if the process could not
     /// have a table of fds of its own in that way.
-    fn start_with(&self, sources: &[RawFd], split: Option<RawFd>) -> io::Result<Option<Spawned>> {
+    fn start_with(&self, sources: &[RawFd], split: Option<RawFd>) -> io::Result<Option<SpawnedProcess>> {
         let mut pids: Vec<Vec<u8>> = Vec::new();
         for name in self.pid_variables {
             let mut line = format!("{name}=").into_bytes();
@@ -143,7 +143,7 @@ impl Spawn<'_> {
         let (errno, is_split) =
             unsafe { (ptr::read_volatile(&raw const child.errno), ptr::read_volatile(&raw const child.is_split)) };
         if errno == 0 {
-            return Ok(Some(Spawned { pid, pidfd }));
+            return Ok(Some(SpawnedProcess { pid, pidfd }));
         }
         if self.parent == Parent::Us {
             let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid.cast_signed()), None);

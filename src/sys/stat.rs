@@ -30,12 +30,13 @@ pub struct Stat {
     pub started: u64,
 }
 
-/// Reads about that process. It is `None` if there is none of that pid, or /proc does not show it.
+/// Reads the entry of that process. It is `None` if there is none of that pid, or /proc does not
+/// show it.
 pub fn stat(pid: u32) -> Option<Stat> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Reads about all processes that /proc shows.
+/// Reads all processes that /proc shows.
 pub fn all() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))

@@ -3,6 +3,8 @@
 use std::future::Future;
 #[cfg(feature = "upgrade-remote")]
 use std::net::SocketAddr;
+#[cfg(feature = "upgrade-remote")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,21 +191,21 @@ impl UpgradeBuilder {
             let why = "neither signed nor encrypted: trust a key, give the SHA-256, or use https";
             return Err(Error::new(Kind::Invalid, format!("{}: {why}", self.plan.source)));
         }
-        let has_names = match &self.plan.source {
+        let named_later = match &self.plan.source {
             ProgramSource::File(_) => false,
             #[cfg(feature = "upgrade-remote")]
             ProgramSource::Remote(remote) => {
                 remote.check()?;
-                remote.has_names_of_its_own()
+                remote.is_named_later()
             }
         };
-        if self.plan.source.file_name().is_empty() && !has_names {
+        if self.plan.source.file_name().is_empty() && !named_later {
             return Err(Error::new(Kind::Invalid, format!("{} names no file", self.plan.source)));
         }
         let fetcher = Fetcher {
             limits: self.limits,
             #[cfg(feature = "upgrade-remote")]
-            client: remote::Client::new(&self.network)?,
+            client: remote::HttpClient::new(&self.network)?,
         };
         Ok(Upgrade::new(UpgradeShared {
             plan: self.plan,
@@ -231,7 +233,7 @@ impl UpgradeBuilder {
     }
 
     /// Trusts the certificates in this PEM file in place of the system's.
-    pub fn ca_file(mut self, path: impl AsRef<std::path::Path>) -> Self {
+    pub fn ca_file(mut self, path: impl AsRef<Path>) -> Self {
         self.network.ca = Some(path.as_ref().to_owned());
         self
     }

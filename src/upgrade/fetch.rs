@@ -1,5 +1,4 @@
-//! Fetching: what is written to the candidate's file is counted, hashed, and bounded in size and
-//! time.
+//! Fetching: what a source has comes to the candidate's file, bounded in size and time.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,7 +34,7 @@ impl Default for Limits {
 pub(crate) struct Fetcher {
     pub(crate) limits: Limits,
     #[cfg(feature = "upgrade-remote")]
-    pub(crate) client: remote::Client,
+    pub(crate) client: remote::HttpClient,
 }
 
 /// What a source has.
@@ -57,7 +56,7 @@ pub(crate) struct Fresh {
 enum Beside {
     File(PathBuf),
     #[cfg(feature = "upgrade-remote")]
-    Remote(Box<remote::Beside>),
+    Remote(Box<remote::RemoteRelease>),
 }
 
 impl Fetcher {
@@ -96,14 +95,14 @@ impl Fetcher {
             }
             #[cfg(feature = "upgrade-remote")]
             ProgramSource::Remote(remote) => match self.client.program(remote, seen, &mut sink, &mut fresh).await? {
-                Some(beside) => Beside::Remote(Box::new(beside)),
+                Some(release) => Beside::Remote(Box::new(release)),
                 None => return Ok(Fetched::Unchanged),
             },
         };
         fresh.sha256 = sink.end().await?;
         #[cfg(feature = "upgrade-remote")]
-        if let Beside::Remote(remote) = &beside
-            && remote.contradicts(&fresh.sha256)
+        if let Beside::Remote(release) = &beside
+            && release.contradicts(&fresh.sha256)
         {
             let what = "its SHA-256 is not the one that the release tells";
             return Err(Error::new(Kind::Candidate, format!("{source}: {what}")));
@@ -118,7 +117,6 @@ impl Fetcher {
 
     /// Fetches what has this name, and lies where the program does.
     pub(crate) async fn named(&self, fresh: &Fresh, name: &str) -> Result<Vec<u8>> {
-        let within = self.limits.total;
         let reading = async {
             match &fresh.beside {
                 Beside::File(path) => {
@@ -130,25 +128,20 @@ impl Fetcher {
                     Ok(text)
                 }
                 #[cfg(feature = "upgrade-remote")]
-                Beside::Remote(beside) => self.client.named(beside, name).await,
+                Beside::Remote(release) => self.client.named(release, name).await,
             }
         };
+        let within = self.limits.total;
         tokio::time::timeout(within, reading)
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Fetch, format!("{name}: not fetched within {within:?}"))))
     }
 
     pub(crate) fn name_of(fresh: &Fresh) -> String {
-        fresh.beside.file_name()
-    }
-}
-
-impl Beside {
-    fn file_name(&self) -> String {
-        match self {
-            Self::File(path) => ProgramSource::file(path).file_name(),
+        match &fresh.beside {
+            Beside::File(path) => ProgramSource::file(path).file_name(),
             #[cfg(feature = "upgrade-remote")]
-            Self::Remote(beside) => beside.file_name(),
+            Beside::Remote(release) => release.file_name(),
         }
     }
 }

@@ -67,7 +67,7 @@ pub use plan::Verdict;
 pub use progress::{Done, UpgradeStep};
 pub use record::BAD_KEPT;
 #[cfg(feature = "upgrade-remote")]
-pub use remote::{CONNECT_TIMEOUT, GITHUB_API, GitHub, Http, MAX_REDIRECTS, READ_TIMEOUT, Remote, S3};
+pub use remote::{CONNECT_TIMEOUT, GITHUB_API, GitHub, Http, MAX_REDIRECTS, READ_TIMEOUT, RemoteSource, S3};
 pub use schedule::{JITTER, MAX_BACK_OFF};
 pub use source::ProgramSource;
 pub use trust::Trust;

@@ -19,8 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::lease::is_written;
-use crate::upgrade::trust::each_chunk;
-use crate::upgrade::trust::hex;
+use crate::upgrade::trust::{each_chunk, hex};
 
 /// How long somebody may still have a candidate open for writing.
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(10);

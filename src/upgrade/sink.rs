@@ -1,4 +1,4 @@
-//! The candidate's file, as it is being written: counted, hashed, and bounded in size.
+//! What comes is written to the candidate's file, counted, hashed, and bounded in size.
 
 use std::path::PathBuf;
 

@@ -8,14 +8,14 @@ use sha2::{Digest as _, Sha256};
 #[cfg(feature = "upgrade-remote")]
 use crate::error::Result;
 #[cfg(feature = "upgrade-remote")]
-use crate::upgrade::remote::{GitHub, Http, Remote, S3};
+use crate::upgrade::remote::{Http, RemoteSource};
 use crate::upgrade::trust::hex;
 
 /// Where a candidate comes from. Its signature lies beside it, with `.minisig` after the name.
 ///
 #[cfg_attr(feature = "upgrade-remote", doc = "```")]
 #[cfg_attr(not(feature = "upgrade-remote"), doc = "```ignore")]
-/// use handover::upgrade::{GitHub, ProgramSource, S3};
+/// use handover::upgrade::{GitHub, S3, ProgramSource};
 /// let file: ProgramSource = ProgramSource::file("/srv/releases/web");
 /// let https: ProgramSource = ProgramSource::url("https://releases.example.com/web")?;
 /// let github: ProgramSource = GitHub::new("acme/web", "web-*-x86_64").into();
@@ -28,15 +28,25 @@ use crate::upgrade::trust::hex;
 pub enum ProgramSource {
     /// A file of this machine.
     File(PathBuf),
-    /// What another machine has. It is made from a [`Http`], a [`GitHub`] or an [`S3`].
+    /// What another machine has: an address, an asset of a release, an object of a bucket.
     #[cfg(feature = "upgrade-remote")]
-    Remote(Remote),
+    Remote(RemoteSource),
 }
 
 impl ProgramSource {
     /// Names a file of this machine, or of one that is mounted.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
+    }
+
+    /// Takes an `https://` or `http://` address. A user and password in it are sent, and never
+    /// shown.
+    ///
+    /// # Errors
+    /// With [`is_invalid`](crate::Error::is_invalid): it is no such address.
+    #[cfg(feature = "upgrade-remote")]
+    pub fn url(url: &str) -> Result<Self> {
+        Http::new(url).map(Self::from)
     }
 
     /// Returns the name by which a list of checksums has it.
@@ -87,42 +97,16 @@ impl fmt::Debug for ProgramSource {
 }
 
 #[cfg(feature = "upgrade-remote")]
-impl ProgramSource {
-    /// Takes an `https://` or `http://` address. A user and password in it are sent, and never
-    /// shown.
-    ///
-    /// # Errors
-    /// With [`Error::is_invalid`](crate::Error::is_invalid): it is no such address.
-    pub fn url(url: &str) -> Result<Self> {
-        Http::new(url).map(Self::from)
-    }
-}
-
-#[cfg(feature = "upgrade-remote")]
-impl From<Http> for ProgramSource {
-    fn from(http: Http) -> Self {
-        Self::Remote(Remote::Http(http))
-    }
-}
-
-#[cfg(feature = "upgrade-remote")]
-impl From<GitHub> for ProgramSource {
-    fn from(github: GitHub) -> Self {
-        Self::Remote(Remote::GitHub(github))
-    }
-}
-
-#[cfg(feature = "upgrade-remote")]
-impl From<S3> for ProgramSource {
-    fn from(s3: S3) -> Self {
-        Self::Remote(Remote::S3(s3))
+impl<T: Into<RemoteSource>> From<T> for ProgramSource {
+    fn from(remote: T) -> Self {
+        Self::Remote(remote.into())
     }
 }
 
 #[cfg(all(test, feature = "upgrade-remote"))]
 mod tests {
     use super::*;
-    use crate::upgrade::remote::GitHub;
+    use crate::upgrade::GitHub;
 
     #[test]
     fn what_is_shown_has_no_secret() {

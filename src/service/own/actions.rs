@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Estate, Origin};
-use crate::lifecycle::{Action, End, Event, Outcome, RequestId, State};
+use crate::lifecycle::{Action, Event, LifeEnd, LifeState, ReloadAnswer, RequestId};
 use crate::metrics::{DRAIN_SECONDS, DRAINING, READY_SECONDS, SWITCH_SECONDS};
 use crate::reload::clock::now;
 use crate::reload::driver::Lifecycles;
@@ -87,7 +87,7 @@ impl OwnGeneration {
             Action::ShutGate => {
                 self.drain.accept(false);
                 lives.push(self.number, Event::GateShut);
-                if matches!(lives.state(self.number), State::Reloading(_)) {
+                if matches!(lives.state(self.number), LifeState::Reloading(_)) {
                     self.tell_since_asked(Moment::Switched);
                 }
             }
@@ -118,7 +118,7 @@ impl OwnGeneration {
         }
     }
 
-    fn answer(&mut self, ids: &[RequestId], outcome: &Outcome) {
+    fn answer(&mut self, ids: &[RequestId], outcome: &ReloadAnswer) {
         let (generation, pid) = (self.successor.generation(), self.successor.pid().unwrap_or(0));
         self.requests.answer(ids, outcome, Expected { generation, pid });
     }
@@ -298,13 +298,13 @@ impl OwnGeneration {
 
 /// The drain, and its end.
 impl OwnGeneration {
-    fn begin_drain(&mut self, state: State, linger: Duration) {
+    fn begin_drain(&mut self, state: LifeState, linger: Duration) {
         self.drain.begin(linger);
         let (limit, open) = (self.settings.drain_timeout, self.drain.active());
         let detail = &format!("drains within {limit:?}, connections open: {open}");
         self.narrator.tell(Moment::DrainStarted, &Facts { detail, ..self.facts() });
         self.began = now();
-        if state == State::Draining {
+        if state == LifeState::Draining {
             self.narrator.tell(Moment::Draining, &self.facts());
             self.drainers.leave();
         } else {
@@ -320,7 +320,7 @@ impl OwnGeneration {
     /// A stop is over only when the older generations are gone too: our exit makes systemd hurry
     /// them.
     pub(super) fn all_drained(&self, lives: &mut Lifecycles) {
-        let waits_for_drainers = lives.state(self.number) == State::Stopping && !self.drainers.is_empty();
+        let waits_for_drainers = lives.state(self.number) == LifeState::Stopping && !self.drainers.is_empty();
         if self.drained && !waits_for_drainers {
             lives.push(self.number, Event::Drained);
         }
@@ -345,7 +345,7 @@ impl OwnGeneration {
         }
     }
 
-    fn exit(&mut self, end: End) {
+    fn exit(&mut self, end: LifeEnd) {
         if self.successor.pid().is_some() {
             self.narrator.metrics().pass_time(DRAIN_SECONDS, now().saturating_duration_since(self.began));
             self.send_counts();
@@ -354,12 +354,12 @@ impl OwnGeneration {
             lock(&self.sockets).remove_paths();
         }
         match &end {
-            End::Done => {
+            LifeEnd::Done => {
                 let facts = Facts { since: Some(self.began), ..self.facts() };
                 self.narrator.tell(Moment::Drained, &facts);
             }
-            End::Hammered => {}
-            End::Failed(why) => {
+            LifeEnd::Hammered => {}
+            LifeEnd::Failed(why) => {
                 let detail = &format!("exits: {why}");
                 self.narrator.tell(Moment::Failed, &Facts { detail, ..self.facts() });
             }

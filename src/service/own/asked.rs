@@ -3,10 +3,10 @@
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
-use crate::lifecycle::{Event, State};
+use crate::lifecycle::{Event, LifeState};
 use crate::reload::clock::millis;
 use crate::reload::driver::Lifecycles;
-use crate::reload::handle::Request;
+use crate::reload::handle::ServiceRequest;
 use crate::reload::hooks::{self, When};
 use crate::reload::input::Input;
 use crate::reload::inquiry::Holding;
@@ -19,15 +19,15 @@ use crate::wire::frame::Frame;
 
 /// Requests, and signals.
 impl OwnGeneration {
-    pub(super) fn on_request(&mut self, lives: &mut Lifecycles, request: Request) {
+    pub(super) fn on_request(&mut self, lives: &mut Lifecycles, request: ServiceRequest) {
         match request {
-            Request::Reload(asker) => {
+            ServiceRequest::Reload(asker) => {
                 let id = self.requests.add(Some(asker));
                 lives.push(self.number, Event::Reload(id));
             }
-            Request::Stop => self.on_stop(lives, "stop"),
-            Request::Status(answer) => self.asked_for_status(lives, answer),
-            Request::Alive(answer) => _ = answer.send(()),
+            ServiceRequest::Stop => self.on_stop(lives, "stop"),
+            ServiceRequest::Status(answer) => self.asked_for_status(lives, answer),
+            ServiceRequest::Alive(answer) => _ = answer.send(()),
         }
     }
 
@@ -48,9 +48,9 @@ impl OwnGeneration {
 
     pub(super) fn respond(&mut self, lives: &mut Lifecycles, signal: Signal, response: Response) {
         let state = lives.state(self.number);
-        let finishes = matches!(state, State::Draining | State::Stopping);
+        let finishes = matches!(state, LifeState::Draining | LifeState::Stopping);
         match response {
-            Response::Reload if state == State::Draining => {
+            Response::Reload if state == LifeState::Draining => {
                 debug!(generation = self.number, "{signal}: another generation is main by now");
             }
             Response::Reload => lives.push(self.number, Event::Reload(self.requests.add(None))),
@@ -130,7 +130,7 @@ impl OwnGeneration {
         let _ = self.successor.send(&Frame::Holds { generation: self.number, connections, work });
     }
 
-    fn status(&self, state: State) -> Status {
+    fn status(&self, state: LifeState) -> Status {
         let sockets = lock(&self.sockets);
         let history = self.narrator.history();
         Status {
@@ -138,7 +138,7 @@ impl OwnGeneration {
             pid: self.pid,
             state: state.name(),
             age_ms: millis(history.launched()),
-            main_ms: history.main_since().filter(|_| state != State::Draining).map(millis),
+            main_ms: history.main_since().filter(|_| state != LifeState::Draining).map(millis),
             connections: self.drain.active(),
             open: Open::all(&self.drain),
             reloads: self.successor.attempts(),

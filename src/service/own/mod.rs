@@ -18,13 +18,13 @@ use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Next, Origin};
 use crate::jobs::Jobs;
-use crate::lifecycle::{End, Event, Machine, Phase, State};
+use crate::lifecycle::{Event, LifeEnd, LifeState, Machine, ReloadPhase};
 use crate::metrics::GENERATION;
 use crate::reload::clock::now;
 use crate::reload::custody::{Custody, Transfer};
 use crate::reload::drainers::{Drainers, OlderGeneration};
 use crate::reload::driver::{Driver, Lifecycles, Parts};
-use crate::reload::handle::Request;
+use crate::reload::handle::ServiceRequest;
 use crate::reload::hook_runner::{Decision, HookRunner};
 use crate::reload::hooks::When;
 use crate::reload::input::{Input, InputSender};
@@ -32,7 +32,7 @@ use crate::reload::inquiry::Inquiry;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::narrator::Narrator;
 use crate::reload::outbox::Outbox;
-use crate::reload::requests::Requests;
+use crate::reload::requests::ReloadRequests;
 use crate::reload::successor::{Start, Successor};
 use crate::reload::watch;
 use crate::reload::watchdog::{Pinger, Pings};
@@ -70,7 +70,7 @@ pub(crate) struct OwnGeneration {
     predecessor: Option<OlderGeneration>,
     drainers: Drainers,
     custody: Custody,
-    requests: Requests,
+    requests: ReloadRequests,
     inquiry: Inquiry,
     narrator: Narrator,
     outbox: Outbox,
@@ -80,7 +80,7 @@ pub(crate) struct OwnGeneration {
     signals: Signals,
     inputs: InputSender,
     heard: mpsc::UnboundedReceiver<Input>,
-    asked: mpsc::UnboundedReceiver<Request>,
+    asked: mpsc::UnboundedReceiver<ServiceRequest>,
     tasks: JoinSet<()>,
     /// Signals that were responded to, whose hooks are to be called.
     responded: Vec<Signal>,
@@ -90,7 +90,7 @@ pub(crate) struct OwnGeneration {
     drained: bool,
     /// The service stops, and no generation comes after this one.
     stopping: bool,
-    end: Option<End>,
+    end: Option<LifeEnd>,
 }
 
 impl OwnGeneration {
@@ -149,7 +149,7 @@ impl OwnGeneration {
             successor: Successor::new(number + 1, inputs.clone()),
             predecessor,
             drainers: Drainers::new(older, inputs.clone()),
-            requests: Requests::default(),
+            requests: ReloadRequests::default(),
             inquiry: Inquiry::default(),
             narrator: Narrator::new(assembly.listeners, hooks, metrics, assembly.history),
             outbox: Outbox::open(notifier, move || _ = confirmed.send(Input::Event(Event::Barrier))),
@@ -212,7 +212,7 @@ impl Parts for OwnGeneration {
                 (signal, response) = self.signals.urgent.next() => return Input::Signal(signal, response),
                 // Neither is ever closed: a sender of each is ours.
                 Some(input) = self.heard.recv() => return input,
-                Some(request) = self.asked.recv() => return Input::Request(request),
+                Some(request) = self.asked.recv() => return Input::ServiceRequest(request),
                 (signal, response) = self.signals.others.next() => return Input::Signal(signal, response),
                 Some(_) = self.tasks.join_next() => {}
                 () = self.successor.task_ended() => {}
@@ -228,7 +228,7 @@ impl Parts for OwnGeneration {
                 self.next_failed(lives, "ended while it was handed over to");
             }
             Input::Event(event) => lives.push(self.number, event),
-            Input::Request(request) => self.on_request(lives, request),
+            Input::ServiceRequest(request) => self.on_request(lives, request),
             Input::Signal(signal, response) => self.on_signal(lives, signal, response),
             Input::SignalReady(signal, response) => self.respond(lives, signal, response),
             // Rolled back or stopped meanwhile: nothing was started.
@@ -273,18 +273,18 @@ impl Parts for OwnGeneration {
         self.carry_out(lives, action);
     }
 
-    fn entered(&mut self, _: u64, state: State) {
-        if state == State::Reloading(Phase::Ready) {
+    fn entered(&mut self, _: u64, state: LifeState) {
+        if state == LifeState::Reloading(ReloadPhase::Ready) {
             self.successor.is_ready();
             let facts = Facts { since: self.successor.began(), ..self.facts() };
             self.narrator.tell(Moment::Ready, &facts);
         }
     }
 
-    fn overdue(&self, _: u64, state: State) -> Option<Event> {
+    fn overdue(&self, _: u64, state: LifeState) -> Option<Event> {
         // A program that knows nothing of us, or hangs before it gets to us: a reason of its own
         // for the operator.
-        let silent = state == State::Reloading(Phase::Spawned) && self.successor.is_silent();
+        let silent = state == LifeState::Reloading(ReloadPhase::Spawned) && self.successor.is_silent();
         let limit = self.settings.ready_timeout;
         silent.then(|| {
             Event::NextFailed(format!(
@@ -394,7 +394,7 @@ impl OwnGeneration {
             background::enter();
         }
         match self.end {
-            Some(End::Failed(why)) => {
+            Some(LifeEnd::Failed(why)) => {
                 Err(Error::new(Kind::Generation, format!("generation {} never came to serve: {why}", self.number)))
             }
             _ => Ok(()),

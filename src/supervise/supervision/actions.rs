@@ -1,12 +1,11 @@
 //! What the lifecycles ask for, handed to the part whose job it is; and what follows when a process
 //! starts, ends or fails.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::lifecycle::{Action, End, Event, Machine, Outcome, State};
+use crate::lifecycle::{Action, Event, LifeEnd, LifeState, Machine, ReloadAnswer};
 use crate::reload::clock::now;
 use crate::reload::drainers::{Bound, bound};
 use crate::reload::driver::Lifecycles;
@@ -16,11 +15,10 @@ use crate::settings::END_TIMEOUT;
 use crate::supervise::crash::{CRASH_LOOP, Restart};
 use crate::supervise::generation::ProgramGeneration;
 use crate::supervise::image::Image;
-use crate::supervise::rolling::{EndedReload, NextMove};
 use crate::supervise::supervision::Supervision;
 use crate::supervise::terms::OnCrash;
 use crate::sys::pidfd::Ended;
-use crate::systemd::notify::{Message, monotonic_usec};
+use crate::systemd::notify::Message;
 
 impl Supervision {
     pub(super) fn carry_out(&mut self, lives: &mut Lifecycles, number: u64, action: Action) {
@@ -33,8 +31,8 @@ impl Supervision {
                 self.tell_next(lives, number, Event::Main { reload: false, stop });
                 self.tell_since_asked(Moment::HandedOver, number);
             }
-            // The sockets are shared, and a program that knows nothing of gates has none: it accepts
-            // as soon as it can, and until it is told to go.
+            // The sockets are shared, and a program that knows nothing of gates has none: it
+            // accepts as soon as it can, and until it is told to go.
             Action::ShutGate => lives.push(number, Event::GateShut),
             // The main process stays the same: there is nothing that the service manager would have
             // to confirm.
@@ -43,7 +41,7 @@ impl Supervision {
             Action::BeginDrain { .. } => self.begin_drain(lives, number),
             Action::Hammer => self.hammer(number),
             Action::EndNext { grace } => {
-                let slot = self.workers.get(number).map(ProgramGeneration::slot);
+                let slot = self.workers.get(number).map(|of| of.slot);
                 if let Some(next) = slot.and_then(|slot| self.workers.take_next(slot)) {
                     self.dismiss(lives, next, grace);
                 }
@@ -56,8 +54,8 @@ impl Supervision {
             }
             Action::Answer(_, outcome) => self.answered(lives, number, &outcome),
             Action::Exit(end) => self.exited(lives, number, &end),
-            // The gate is always open. The reload of the service is told of by the whole of it. And a
-            // generation was told to go when the drain began, and knows no other word.
+            // The gate is always open. The reload of the service is told of by the whole of it. And
+            // a generation was told to go when the drain began, and knows no other word.
             Action::OpenGate | Action::TellReloading | Action::TellReloadedInPlace | Action::Hurry => {}
         }
     }
@@ -70,13 +68,13 @@ impl Supervision {
 
     fn tell_main(&self, lives: &mut Lifecycles, number: u64, event: Event) {
         if let Some(main) = self.workers.main_beside(number) {
-            lives.push(main.number(), event);
+            lives.push(main.number, event);
         }
     }
 
     fn tell_next(&self, lives: &mut Lifecycles, number: u64, event: Event) {
         if let Some(next) = self.workers.next_beside(number) {
-            lives.push(next.number(), event);
+            lives.push(next.number, event);
         }
     }
 
@@ -87,16 +85,16 @@ impl Supervision {
     }
 
     fn rolled_back(&mut self, lives: &mut Lifecycles, number: u64, reason: &str) {
-        let Some(slot) = self.workers.get(number).map(ProgramGeneration::slot) else { return };
+        let Some(slot) = self.workers.get(number).map(|of| of.slot) else { return };
         let next = self.workers.newest(slot);
         error!(generation = number, "generation {next} {reason}; generation {number} serves on");
         self.slot_done(lives, slot, Err(format!("generation {next} {reason}")));
     }
 
-    fn answered(&mut self, lives: &mut Lifecycles, number: u64, outcome: &Outcome) {
-        let slot = self.workers.get(number).map(ProgramGeneration::slot);
+    fn answered(&mut self, lives: &mut Lifecycles, number: u64, outcome: &ReloadAnswer) {
+        let slot = self.workers.get(number).map(|of| of.slot);
         // A handover is over when the other one is main; a rollback was told of already.
-        if let (Some(slot), Outcome::Refused(why)) = (slot, outcome) {
+        if let (Some(slot), ReloadAnswer::Refused(why)) = (slot, outcome) {
             self.slot_done(lives, slot, Err((*why).to_owned()));
         }
     }
@@ -104,8 +102,8 @@ impl Supervision {
 
 /// The start of a generation, and its way to be main.
 impl Supervision {
-    /// Starts a generation. With a predecessor it waits for it; without, it is main as soon as it is
-    /// ready.
+    /// Starts a generation. With a predecessor it waits for it; without, it is main as soon as it
+    /// is ready.
     pub(super) fn launch(
         &mut self,
         lives: &mut Lifecycles,
@@ -115,20 +113,19 @@ impl Supervision {
     ) -> Result<(), String> {
         let number = self.workers.number_next(slot);
         let items = self.inheritance.for_generation().map_err(|e| e.to_string())?;
-        let main = self.workers.main(slot).map(|main| (main.number(), main.pid()));
+        let main = self.workers.main(slot).map(|main| (main.number, main.pid()));
         let before = main.map(|(_, pid)| pid);
-        let process = self.terms.recipe.start(number, &items, image, before).map_err(|e| e.to_string())?;
+        let process = self.recipe.start(number, &items, image, before).map_err(|e| e.to_string())?;
         let pidfd = process.pidfd.try_clone().map_err(|e| e.to_string());
         let family = process.family.clone();
         // Nobody restarts a generation but us: it is never too late for it to take over.
-        lives.insert(number, Machine::new(self.terms.settings.machine(false, successor)));
+        lives.insert(number, Machine::new(self.settings.machine(false, successor)));
         let handover_id = self.reloads.handover_id().filter(|_| self.reloads.replaces(slot));
-        let mut generation = ProgramGeneration::new(number, slot, process)
-            .came_with(handover_id.clone())
-            .watched(self.terms.recipe.watchdog)
-            .of_last_good_version(image.is_some());
+        let mut generation = ProgramGeneration::new(number, slot, process, self.recipe.watchdog);
+        generation.handover_id.clone_from(&handover_id);
+        generation.went_back = image.is_some();
         if !successor {
-            generation.must_be_ready(now() + self.terms.settings.ready_timeout);
+            generation.must_be_ready(now() + self.settings.ready_timeout);
         }
         self.workers.started(generation);
         // A step of the reload is the previous generation's.
@@ -138,7 +135,7 @@ impl Supervision {
         self.narrator.tell(Moment::Spawned, &facts);
         match pidfd {
             Ok(pidfd) => {
-                let probe = self.terms.probe.as_ref();
+                let probe = self.probe.as_ref();
                 let waiting = self.watches.until_ready(number, family, &self.terms.ready, probe);
                 if let Some(generation) = self.workers.get_mut(number) {
                     generation.waits(waiting);
@@ -151,7 +148,7 @@ impl Supervision {
     }
 
     fn spawn_next(&mut self, lives: &mut Lifecycles, number: u64) {
-        let Some(slot) = self.workers.get(number).map(ProgramGeneration::slot) else { return };
+        let Some(slot) = self.workers.get(number).map(|of| of.slot) else { return };
         self.narrator.tell(Moment::Reloading, &self.facts(number));
         let image = self.reloads.image();
         if let Err(reason) = self.launch(lives, slot, image.as_ref(), true) {
@@ -161,15 +158,15 @@ impl Supervision {
 
     fn tell_serves(&mut self, number: u64) {
         let Some(generation) = self.workers.get(number) else { return };
-        let detail = if generation.went_back() { ", of the last version that was good" } else { "" };
-        let facts = Facts { since: Some(generation.began()), detail, ..self.facts(number) };
+        let detail = if generation.went_back { ", of the last version that was good" } else { "" };
+        let facts = Facts { since: Some(generation.began), detail, ..self.facts(number) };
         self.narrator.tell(Moment::Serves, &Facts { new_pid: Some(facts.pid), ..facts });
     }
 
     fn become_main(&mut self, lives: &mut Lifecycles, number: u64) {
         let Some(generation) = self.workers.get_mut(number) else { return };
-        let (slot, went_back) = (generation.slot(), generation.went_back());
-        let handover_id = generation.handover_id();
+        let (slot, went_back) = (generation.slot, generation.went_back);
+        let handover_id = generation.handover_id.clone();
         let staged = generation.becomes_main();
         let old = self.workers.crown(slot, number);
         self.crashes.serves(slot, went_back);
@@ -187,7 +184,7 @@ impl Supervision {
         }
         self.measure();
         // Otherwise it reloads again: it was started before that was asked for.
-        if lives.state(number) == State::Serving {
+        if lives.state(number) == LifeState::Serving {
             self.slot_done(lives, slot, Ok(()));
         }
         if !self.reloads.is_running() && self.served {
@@ -205,12 +202,12 @@ impl Supervision {
     fn begin_drain(&mut self, lives: &mut Lifecycles, number: u64) {
         let Some(generation) = self.workers.get_mut(number) else { return };
         generation.drain(&self.terms.stop_signals, self.reloads.handover_id());
-        let (limit, signals) = (self.terms.settings.drain_timeout, &self.terms.stop_signals);
+        let (limit, signals) = (self.settings.drain_timeout, &self.terms.stop_signals);
         let detail = &format!("was told to go by {signals}, and drains within {limit:?}");
         let facts = self.facts(number);
         self.narrator.tell(Moment::DrainStarted, &Facts { new_pid: None, detail, ..facts.clone() });
         self.measure();
-        if lives.state(number) == State::Stopping {
+        if lives.state(number) == LifeState::Stopping {
             self.narrator.tell(Moment::Stopping, &facts);
         } else {
             self.narrator.tell(Moment::Draining, &facts);
@@ -219,9 +216,9 @@ impl Supervision {
     }
 
     fn keep_drainers_in_bounds(&mut self, lives: &mut Lifecycles) {
-        let cap = self.terms.settings.max_draining.saturating_mul(self.workers.count());
-        let draining = self.workers.all().rev().filter(|of| lives.state(of.number()) == State::Draining);
-        let draining: Vec<u64> = draining.map(ProgramGeneration::number).collect();
+        let cap = self.settings.max_draining.saturating_mul(self.workers.count());
+        let draining = self.workers.all().rev().filter(|of| lives.state(of.number) == LifeState::Draining);
+        let draining: Vec<u64> = draining.map(|of| of.number).collect();
         let too_many = draining.into_iter().enumerate().filter(|(younger, _)| bound(*younger, cap) == Bound::Hammer);
         for (_, number) in too_many.collect::<Vec<_>>().into_iter().rev() {
             let facts = Facts { generation: number, detail: &cap.to_string(), ..Facts::default() };
@@ -232,25 +229,25 @@ impl Supervision {
 
     fn hammer(&mut self, number: u64) {
         let Some(generation) = self.workers.get_mut(number) else { return };
-        let processes = generation.family().members().len();
+        let processes = generation.process.family.members().len();
         generation.kill();
-        let since = generation.drains_since();
+        let since = generation.drains_since;
         let detail = &format!("processes of generation {number} that were killed: {processes}");
         let facts = Facts { since, detail, ..self.facts(number) };
         self.narrator.tell(Moment::Hammered, &facts);
     }
 
-    fn exited(&mut self, lives: &mut Lifecycles, number: u64, end: &End) {
+    fn exited(&mut self, lives: &mut Lifecycles, number: u64, end: &LifeEnd) {
         let Some(generation) = self.workers.get(number) else { return };
         let facts = self.facts(number);
         match end {
-            End::Done if generation.main_since().is_some() => {
-                let (handover_id, since) = (generation.handover_id(), generation.drains_since());
+            LifeEnd::Done if generation.main_since.is_some() => {
+                let (handover_id, since) = (generation.handover_id.clone(), generation.drains_since);
                 let drained = Facts { handover_id, since, new_pid: None, ..facts.clone() };
                 self.narrator.tell(Moment::Drained, &drained);
             }
-            End::Done | End::Hammered => {}
-            End::Failed(why) => {
+            LifeEnd::Done | LifeEnd::Hammered => {}
+            LifeEnd::Failed(why) => {
                 info!(generation = number, "generation {number} is ended: {why}");
                 self.dismiss(lives, number, END_TIMEOUT);
             }
@@ -264,7 +261,7 @@ impl Supervision {
         }
         self.outbox.send(&Message::new().status("stopping").stopping());
         // After the drain timeout comes the end of what was killed.
-        let limit = self.terms.settings.drain_timeout + 3 * END_TIMEOUT;
+        let limit = self.settings.drain_timeout + 3 * END_TIMEOUT;
         self.watches.run(extend::while_stopping(self.outbox.sender(), limit));
     }
 
@@ -272,17 +269,19 @@ impl Supervision {
     pub(super) fn has_ended(&mut self, lives: &mut Lifecycles, number: u64, how: Ended) {
         let Some(generation) = self.workers.get_mut(number) else { return };
         generation.has_ended();
-        let (pid, says_stopping) = (generation.pid(), generation.says_stopping());
-        if generation.is_dismissed() {
+        let (pid, says_stopping) = (generation.pid(), generation.says_stopping);
+        if generation.dismissed {
             let detail = &how.to_string();
             let facts = Facts { generation: number, new_pid: Some(pid), detail, ..Facts::default() };
             self.narrator.tell(Moment::NextEnded, &facts);
         } else {
             match lives.state(number) {
                 // When the last of its processes is gone, so is what it had accepted.
-                State::Draining | State::Stopping | State::Exited => {}
-                State::Starting | State::Standby | State::Trial => self.on_failed(lives, number, how.to_string()),
-                State::Serving | State::Reloading(_) | State::HandingOver => {
+                LifeState::Draining | LifeState::Stopping | LifeState::Exited => {}
+                LifeState::Starting | LifeState::Standby | LifeState::Trial => {
+                    self.on_failed(lives, number, how.to_string())
+                }
+                LifeState::Serving | LifeState::Reloading(_) | LifeState::HandingOver => {
                     if says_stopping && how == Ended::Exited(0) {
                         info!(generation = number, "generation {number} has stopped by itself: so does the service");
                         self.stop_all(lives, &Event::Stop);
@@ -293,8 +292,8 @@ impl Supervision {
             }
         }
         let Some(generation) = self.workers.get(number) else { return };
-        let grace = if generation.is_killed() { Duration::ZERO } else { END_TIMEOUT };
-        self.watches.end(number, generation.family().clone(), grace);
+        let grace = if generation.killed { Duration::ZERO } else { END_TIMEOUT };
+        self.watches.end(number, generation.process.family.clone(), grace);
     }
 }
 
@@ -303,12 +302,13 @@ impl Supervision {
     /// It never came to be main.
     pub(super) fn on_failed(&mut self, lives: &mut Lifecycles, number: u64, reason: String) {
         let Some(generation) = self.workers.get_mut(number) else { return };
-        let slot = generation.slot();
+        let slot = generation.slot;
         if let Some(main) = self.workers.main(slot) {
-            return lives.push(main.number(), Event::NextFailed(reason));
+            return lives.push(main.number, Event::NextFailed(reason));
         }
         if let Some(generation) = self.workers.get_mut(number) {
-            generation.discard();
+            generation.dismissed = true;
+            generation.kill();
         }
         self.workers.take_next(slot);
         self.start_failed(lives, slot, number, &reason);
@@ -316,7 +316,7 @@ impl Supervision {
 
     fn crashed(&mut self, lives: &mut Lifecycles, number: u64, how: Ended) {
         let Some(generation) = self.workers.get(number) else { return };
-        let (slot, since) = (generation.slot(), generation.main_since());
+        let (slot, since) = (generation.slot, generation.main_since);
         let served = since.map(|since| now().saturating_duration_since(since)).unwrap_or_default();
         let (how, detail) = (&how.to_string(), &format!("{how} after {served:.1?}, which nobody told it to"));
         let facts = Facts { since, detail, reason: Some(how), ..self.facts(number) };
@@ -333,7 +333,7 @@ impl Supervision {
             Some(next) => {
                 lives.remove(number);
                 if let Some(next) = self.workers.get_mut(next) {
-                    next.must_be_ready(now() + self.terms.settings.ready_timeout);
+                    next.must_be_ready(now() + self.settings.ready_timeout);
                 }
                 lives.push(next, Event::PredecessorGone);
             }
@@ -391,70 +391,5 @@ impl Supervision {
             let number = self.workers.last_number();
             self.start_failed(lives, slot, number, &format!("did not start: {reason}"));
         }
-    }
-}
-
-/// The reload of the whole.
-impl Supervision {
-    pub(super) fn begin_reload(&mut self, lives: &mut Lifecycles) {
-        let main = self.workers.newest_main();
-        let (generation, old_pid) = (main.map_or(0, ProgramGeneration::number), main.map(ProgramGeneration::pid));
-        self.reloads.begin(self.workers.count(), main.and_then(ProgramGeneration::image).cloned());
-        let next = self.workers.last_number() + 1;
-        let (program, starting) =
-            (&self.terms.recipe.program.display().to_string(), &format!("starting generation {next}"));
-        let handover_id = self.reloads.handover_id();
-        let facts = Facts { generation, next, old_pid, handover_id, detail: program, ..Facts::default() };
-        self.narrator.tell(Moment::Starting, &facts);
-        let status = Moment::Reloading.status(&Facts { serves: self.serves(), detail: starting, ..Facts::default() });
-        self.outbox.send(&Message::new().status(status).reloading(monotonic_usec()));
-        self.roll_on(lives);
-    }
-
-    /// One worker has a new main generation, or has failed to get one.
-    fn slot_done(&mut self, lives: &mut Lifecycles, slot: usize, outcome: Result<(), String>) {
-        self.reloads.done(slot, outcome);
-        self.roll_on(lives);
-    }
-
-    fn roll_on(&mut self, lives: &mut Lifecycles) {
-        loop {
-            match self.reloads.next_move() {
-                NextMove::Wait => return,
-                NextMove::Replace(slot) => {
-                    // A next one is being started anew just now, perhaps from the old file: what it
-                    // becomes is not what was asked for.
-                    match self.workers.main(slot).or_else(|| self.workers.next(slot)) {
-                        Some(generation) => lives.push(generation.number(), Event::Reload(self.reloads.request())),
-                        None => self.restart(lives, slot, true),
-                    }
-                }
-                NextMove::GoBack(count, reason) => {
-                    let handover_id = self.reloads.handover_id();
-                    warn!(handover_id = handover_id.as_deref(), "reload failed: {reason}; {count} workers go back");
-                }
-                NextMove::Over(ended) => self.end_reload(ended),
-            }
-        }
-    }
-
-    fn end_reload(&mut self, ended: EndedReload) {
-        let main = self.workers.newest_main();
-        let (generation, pid) = main.map_or((0, 0), |main| (main.number(), main.pid()));
-        let began = Some(ended.began);
-        let facts = Facts {
-            handover_id: Some(Arc::clone(&ended.handover_id)),
-            new_pid: None,
-            asked: began,
-            since: began,
-            of_worker: false,
-            ..self.facts(generation)
-        };
-        let moment = if ended.failed.is_some() { Moment::RolledBack } else { Moment::AllReplaced };
-        let reason = ended.failed.as_deref();
-        let detail = reason.unwrap_or_default();
-        let status = self.narrator.tell(moment, &Facts { reason, detail, ..facts });
-        self.outbox.send(&Message::new().status(status).ready());
-        ended.answer(generation, pid);
     }
 }

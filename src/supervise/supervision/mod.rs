@@ -1,24 +1,24 @@
 //! A foreign program, kept running: the parts that the driver drives, for all generations of it.
 //!
 //! Here inputs become events; in `actions` what the lifecycles ask for is handed to the parts;
-//! `report` tells what the supervisor is doing, and ends it.
+//! `whole` is about all workers at once.
 
 mod actions;
-mod report;
+mod whole;
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::drain::{Drain, FAR};
 use crate::error::Result;
-use crate::lifecycle::{Action, Event, Machine, Phase, State};
+use crate::lifecycle::{Action, Event, LifeState, ReloadPhase};
 use crate::reload::clock::now;
 use crate::reload::driver::{Driver, Lifecycles, Parts};
-use crate::reload::handle::{Asker, Request};
+use crate::reload::handle::{Asker, ServiceRequest};
 use crate::reload::history::History;
 use crate::reload::hook_runner::HookRunner;
 use crate::reload::hooks::Hooks;
@@ -27,13 +27,14 @@ use crate::reload::narrator::Narrator;
 use crate::reload::outbox::Outbox;
 use crate::reload::watchdog::{Pinger, Pings};
 use crate::service::reap;
-use crate::settings::{END_TIMEOUT, REAP_AFTER};
+use crate::settings::{END_TIMEOUT, Effective, REAP_AFTER};
+use crate::supervise::child::Recipe;
 use crate::supervise::crash::Crashes;
 use crate::supervise::generation::{Overdue, ProgramGeneration};
 use crate::supervise::inheritance::Inheritance;
 use crate::supervise::notified::{self, Inbox, Notification, Right};
-use crate::supervise::ready::Ready;
-use crate::supervise::record::{FORMAT, PassedFds, SupervisorRecord, ago, ahead, until};
+use crate::supervise::ready::{Probe, Ready};
+use crate::supervise::record::ago;
 use crate::supervise::renew::{Renewal, Resumed};
 use crate::supervise::rolling::{Reloads, refuse};
 use crate::supervise::signals::SupervisorSignals;
@@ -49,6 +50,9 @@ use crate::wire::notify::{store, store_remove};
 #[derive(Debug)]
 pub(crate) struct Supervision {
     terms: Terms,
+    settings: Effective,
+    recipe: Recipe,
+    probe: Option<Probe>,
     workers: Workers,
     crashes: Crashes,
     reloads: Reloads,
@@ -60,7 +64,7 @@ pub(crate) struct Supervision {
     inbox: Inbox,
     watches: Watches,
     signals: SupervisorSignals,
-    asked: mpsc::UnboundedReceiver<Request>,
+    asked: mpsc::UnboundedReceiver<ServiceRequest>,
     drain: Drain,
     /// The listener of the control interface.
     control: Option<OwnedFd>,
@@ -91,7 +95,6 @@ impl Supervision {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!(%error, "processes that lose their parent cannot be followed");
         }
-        signals.unblock();
         let (mut own, resumed) = Self::new(foundation, signals);
         own.watches.run(reap::reap(REAP_AFTER));
         let mut lives = Lifecycles::default();
@@ -103,13 +106,14 @@ impl Supervision {
     }
 
     fn new(foundation: Foundation, signals: SupervisorSignals) -> (Self, Option<Resumed>) {
-        let Foundation { terms, notifier, drain, mut resumed, .. } = foundation;
-        let record = resumed.as_mut().map(|resumed| &mut resumed.record);
+        let Foundation { terms, settings, recipe, notifier, drain, mut resumed, .. } = foundation;
         let (mut reloads, mut crashes, mut renewals) = (0, 0, 0);
         let mut history = History::open(None);
-        if let Some(of) = record {
-            (reloads, crashes, renewals) = (of.reloads, of.crashes, of.renewals + 1);
-            history = History::resumed(std::mem::take(&mut of.past), ago(of.age_ms));
+        let mut workers = Workers::new(terms.workers, 0, None);
+        if let Some(Resumed { record, good, .. }) = &mut resumed {
+            (reloads, crashes, renewals) = (record.reloads, record.crashes, record.renewals + 1);
+            history = History::resumed(std::mem::take(&mut record.past), ago(record.age_ms));
+            workers = Workers::new(terms.workers, record.last_number, good.take());
         }
         let pings = foundation.watchdog.map(|watchdog| Pings {
             generation: 0,
@@ -121,13 +125,16 @@ impl Supervision {
         });
         let mut pinger = Pinger::new(pings);
         pinger.start();
-        let hooks = HookRunner::open(Hooks::default(), terms.settings.hook_timeout);
+        let hooks = HookRunner::open(Hooks::default(), settings.hook_timeout);
         let own = Self {
-            workers: Workers::new(terms.workers),
+            workers,
             crashes: Crashes::new(terms.workers, terms.good_after, crashes),
             reloads: Reloads::new(terms.at_a_time, reloads),
-            renewal: Renewal::new(foundation.own, terms.recipe.env.clone(), renewals),
+            renewal: Renewal::new(foundation.own, recipe.env.clone(), renewals),
             terms,
+            settings,
+            recipe,
+            probe: foundation.probe,
             inheritance: foundation.inheritance,
             narrator: Narrator::new(foundation.listeners, hooks, drain.metrics().clone(), history),
             outbox: Outbox::open(notifier, || {}),
@@ -173,17 +180,17 @@ impl Parts for Supervision {
             signal = self.signals.next() => Happening::Signal(signal),
             happening = self.watches.next() => happening,
             message = self.inbox.next() => Happening::Notified(message),
-            Some(request) = self.asked.recv() => Happening::Request(request),
+            Some(request) = self.asked.recv() => Happening::ServiceRequest(request),
         }
     }
 
     fn take(&mut self, lives: &mut Lifecycles, input: Happening) {
         match input {
             Happening::Signal(signal) => self.on_signal(lives, signal),
-            Happening::Request(Request::Reload(asker)) => self.on_reload(Some(asker)),
-            Happening::Request(Request::Stop) => self.on_stop(lives, "stop"),
-            Happening::Request(Request::Status(answer)) => _ = answer.send(self.status(lives)),
-            Happening::Request(Request::Alive(answer)) => _ = answer.send(()),
+            Happening::ServiceRequest(ServiceRequest::Reload(asker)) => self.on_reload(Some(asker)),
+            Happening::ServiceRequest(ServiceRequest::Stop) => self.on_stop(lives, "stop"),
+            Happening::ServiceRequest(ServiceRequest::Status(answer)) => _ = answer.send(self.status(lives)),
+            Happening::ServiceRequest(ServiceRequest::Alive(answer)) => _ = answer.send(()),
             Happening::Notified(Ok(message)) => self.on_message(lives, message),
             Happening::Notified(Err(error)) => debug!(%error, "a notification cannot be read"),
             Happening::Ready(number) => {
@@ -210,10 +217,10 @@ impl Parts for Supervision {
     }
 
     /// How far the reload has come, the main generation knows.
-    fn entered(&mut self, number: u64, state: State) {
+    fn entered(&mut self, number: u64, state: LifeState) {
         let moment = match state {
-            State::Reloading(Phase::Ready) => Moment::Ready,
-            State::Reloading(Phase::Switched) => Moment::Switched,
+            LifeState::Reloading(ReloadPhase::Ready) => Moment::Ready,
+            LifeState::Reloading(ReloadPhase::Switched) => Moment::Switched,
             _ => return,
         };
         if self.workers.next_beside(number).is_some() {
@@ -222,8 +229,8 @@ impl Parts for Supervision {
         }
     }
 
-    fn overdue(&self, _: u64, state: State) -> Option<Event> {
-        (state == State::Reloading(Phase::Spawned)).then(|| Event::NextFailed(self.not_ready()))
+    fn overdue(&self, _: u64, state: LifeState) -> Option<Event> {
+        (state == LifeState::Reloading(ReloadPhase::Spawned)).then(|| Event::NextFailed(self.not_ready()))
     }
 
     fn deadline(&self, lives: &Lifecycles) -> Option<Instant> {
@@ -241,7 +248,7 @@ impl Parts for Supervision {
             }
             let Some(generation) = self.workers.get(number) else { continue };
             if self.good_at(lives, generation).is_some_and(|at| at <= now) {
-                self.crashes.is_good(generation.slot());
+                self.crashes.is_good(generation.slot);
                 self.workers.is_good(number);
             }
         }
@@ -286,8 +293,8 @@ impl Supervision {
             Signal::SIGUSR2 => self.renewal.want(),
             // Logs are reopened on it by custom.
             Signal::SIGUSR1 => {
-                let main = self.workers.all().filter(|of| lives.state(of.number()).is_main());
-                main.for_each(|of| of.process().signal(signal));
+                let main = self.workers.all().filter(|of| lives.state(of.number).is_main());
+                main.for_each(|of| of.process.signal(signal));
             }
             stop => self.on_stop(lives, stop.as_str()),
         }
@@ -359,15 +366,15 @@ impl Supervision {
             Notification::Watchdog => generation.pings(),
             Notification::WatchdogEvery(every) => generation.watch_every(every),
             Notification::Unhealthy => self.abort(number, "said WATCHDOG=trigger"),
-            Notification::Stopping => generation.stops_by_itself(),
+            Notification::Stopping => generation.says_stopping = true,
             Notification::Extend(by) => {
                 // For as long as a generation gets ready, its own time; else that of whatever the
                 // service manager waits for.
-                if lives.state(number) == State::Starting {
+                if lives.state(number) == LifeState::Starting {
                     let until = now() + by.min(FAR);
                     generation.extend(until);
                     if let Some(main) = self.workers.main_beside(number) {
-                        lives.extend(main.number(), until);
+                        lives.extend(main.number, until);
                     }
                 }
                 self.outbox.send_if_room(&Message::new().extend_timeout(by));
@@ -404,69 +411,5 @@ impl Supervision {
         let facts = Facts { generation: number, reason: Some(why), detail, ..Facts::default() };
         self.narrator.tell(Moment::Unhealthy, &facts);
         generation.abort(END_TIMEOUT);
-    }
-}
-
-/// The way to a newer version of the supervisor.
-impl Supervision {
-    fn may_renew(&self) -> bool {
-        self.served && !self.stopping && self.reloads.is_idle() && self.workers.all_serve()
-    }
-
-    /// Goes on as the newer version, if it can. What came while that was asked comes first: then it
-    /// is asked again.
-    fn renew(&mut self, lives: &Lifecycles, answer: Result<()>) {
-        self.renewal.answered();
-        if answer.is_ok() && !self.may_renew() {
-            return self.renewal.want();
-        }
-        let failed = answer.err().unwrap_or_else(|| {
-            let mut fds = PassedFds::default();
-            let record = self.record(lives, &mut fds);
-            self.renewal.execute(&record, &fds)
-        });
-        error!(generation = self.newest_main(), "handover run stays as it is: {failed}");
-        self.renewal.failed(&failed);
-    }
-
-    fn record<'a>(&'a self, lives: &Lifecycles, fds: &mut PassedFds<'a>) -> SupervisorRecord {
-        let history = self.narrator.history();
-        let alive = self.workers.all().filter(|of| !of.is_ended());
-        SupervisorRecord {
-            format: FORMAT,
-            pid: std::process::id(),
-            run: self.terms.recipe.run.clone(),
-            mail: fds.add(self.inbox.as_fd()),
-            control: self.control.as_ref().map(|fd| fds.add(fd.as_fd())),
-            items: self.inheritance.record(fds),
-            good: self.workers.good().map(|image| fds.add(image.as_fd())),
-            generations: alive.map(|of| of.record(lives.deadline_of(of.number()).map(until), fds)).collect(),
-            last_number: self.workers.last_number(),
-            reloads: self.reloads.count(),
-            crashes: self.crashes.count(),
-            renewals: self.renewal.count(),
-            age_ms: crate::reload::clock::millis(history.launched()),
-            past: history.past().to_vec(),
-        }
-    }
-
-    /// Goes on where an older version was.
-    fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
-        self.served = true;
-        self.workers.resume(resumed.record.last_number, resumed.good);
-        for (of, process) in resumed.generations {
-            let state = if of.draining_ms.is_some() { State::Draining } else { State::Serving };
-            let machine = Machine::resumed(self.terms.settings.machine(false, false), state, of.left_ms.map(ahead));
-            lives.insert(of.number, machine);
-            match process.pidfd.try_clone() {
-                Ok(pidfd) => self.watches.until_ended(of.number, pidfd),
-                Err(error) => error!(%error, "generation {} ({:?}) cannot be watched", of.number, process.family),
-            }
-            self.workers.adopt(ProgramGeneration::resumed(of, process), state == State::Serving);
-        }
-        let detail = &format!("handover run goes on as version {}", env!("CARGO_PKG_VERSION"));
-        let facts = Facts { new_pid: Some(std::process::id()), detail, ..Facts::default() };
-        self.narrator.tell(Moment::Renewed, &facts);
-        self.outbox.send(&Message::new().status(self.serves()));
     }
 }

@@ -12,17 +12,17 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 /// What there was at some time, by name, to be compared with.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Snapshot(BTreeMap<String, Seen>);
+pub(crate) struct Snapshot(BTreeMap<String, SeenSlots>);
 
 /// What is compared of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
+struct SeenSlots {
     /// Which replacement it was.
     number: u64,
     fds: usize,
 }
 
-impl Seen {
+impl SeenSlots {
     fn of(group: &Group) -> Self {
         Self { number: group.number, fds: group.fds.len() }
     }
@@ -40,7 +40,7 @@ impl FdStore {
     pub(crate) fn estate(&self) -> Result<(Vec<(String, OwnedFd)>, Snapshot)> {
         let mut table = self.lock();
         table.prune();
-        let snapshot = table.groups.iter().map(|(name, group)| (name.clone(), Seen::of(group)));
+        let snapshot = table.groups.iter().map(|(name, group)| (name.clone(), SeenSlots::of(group)));
         let snapshot = Snapshot(snapshot.collect());
         Ok((table.entries(|_, _| true)?, snapshot))
     }
@@ -170,7 +170,7 @@ fn handed_over(
     let added = table.add_for_next(additions);
     table.freeze();
     table.prune();
-    let entries = table.entries(|name, group| since.0.get(name) != Some(&Seen::of(group)))?;
+    let entries = table.entries(|name, group| since.0.get(name) != Some(&SeenSlots::of(group)))?;
     let gone = since.0.keys().filter(|name| !table.groups.contains_key(*name)).cloned().collect();
     Ok((Changes { entries, gone }, added))
 }

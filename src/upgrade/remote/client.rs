@@ -17,8 +17,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::github::{Asset, GitHub, assets};
 use super::http::{Http, shown};
-use super::origin::Remote;
 use super::s3::S3;
+use super::source::RemoteSource;
 use crate::error::{Error, Kind, Result};
 use crate::upgrade::record::Seen;
 use crate::upgrade::sink::{MAX_TEXT, Sink};
@@ -45,28 +45,29 @@ impl Default for Network {
     }
 }
 
-/// Where the rest of a release is.
+/// Where a program was found, and with it what lies beside it.
 #[derive(Debug)]
-pub(crate) enum Beside {
+pub(crate) enum RemoteRelease {
     Http(Http),
     S3(S3),
-    Release(GitHub, Value, Asset),
+    GitHub(GitHub, Value, Asset),
 }
 
-impl Beside {
+impl RemoteRelease {
     pub(crate) fn file_name(&self) -> String {
-        match self {
-            Self::Http(http) => Remote::Http(http.clone()).file_name().unwrap_or_default(),
-            Self::S3(s3) => Remote::S3(s3.clone()).file_name().unwrap_or_default(),
-            Self::Release(_, _, asset) => asset.name.clone(),
-        }
+        let name = match self {
+            Self::Http(http) => http.file_name(),
+            Self::S3(s3) => s3.file_name(),
+            Self::GitHub(_, _, asset) => Some(asset.name.clone()),
+        };
+        name.unwrap_or_default()
     }
 
     /// Returns whether the source itself says that its program has another SHA-256.
     pub(crate) fn contradicts(&self, sha256: &str) -> bool {
         match self {
             Self::Http(_) | Self::S3(_) => false,
-            Self::Release(_, _, asset) => asset.sha256.as_ref().is_some_and(|told| told != sha256),
+            Self::GitHub(_, _, asset) => asset.sha256.as_ref().is_some_and(|told| told != sha256),
         }
     }
 
@@ -84,7 +85,7 @@ impl Beside {
                 Some((folder, _)) => s3.get(&format!("{folder}/{name}")),
                 None => s3.get(name),
             },
-            Self::Release(github, release, _) => {
+            Self::GitHub(github, release, _) => {
                 let found = assets(release).into_iter().find(|asset| asset.name == name);
                 let asset = found
                     .ok_or_else(|| Error::new(Kind::Fetch, format!("{github:?}: the release has no asset {name}")))?;
@@ -95,9 +96,9 @@ impl Beside {
 }
 
 #[derive(Debug)]
-pub(crate) struct Client(reqwest::Client);
+pub(crate) struct HttpClient(reqwest::Client);
 
-impl Client {
+impl HttpClient {
     pub(crate) fn new(network: &Network) -> Result<Self> {
         let policy = redirect::Policy::custom(|attempt| {
             let from = attempt.previous().last();
@@ -123,26 +124,26 @@ impl Client {
         Ok(Self(client))
     }
 
-    /// Writes the program there. It returns `None`, and writes nothing, if that is what was `seen`.
+    /// Writes the program there, unless it is what was `seen`: then it returns `None`.
     pub(crate) async fn program(
         &self,
-        remote: &Remote,
+        remote: &RemoteSource,
         seen: Option<&Seen>,
         sink: &mut Sink,
         fresh: &mut Seen,
-    ) -> Result<Option<Beside>> {
+    ) -> Result<Option<RemoteRelease>> {
         match remote {
-            Remote::Http(http) => {
+            RemoteSource::Http(http) => {
                 let Some(response) = self.get(http, seen).await? else { return Ok(None) };
                 self.download(response, sink, fresh).await?;
-                Ok(Some(Beside::Http(http.clone())))
+                Ok(Some(RemoteRelease::Http(http.clone())))
             }
-            Remote::S3(s3) => {
+            RemoteSource::S3(s3) => {
                 let Some(response) = self.get(&s3.get(&s3.key)?, seen).await? else { return Ok(None) };
                 self.download(response, sink, fresh).await?;
-                Ok(Some(Beside::S3(s3.clone())))
+                Ok(Some(RemoteRelease::S3(s3.clone())))
             }
-            Remote::GitHub(github) => {
+            RemoteSource::GitHub(github) => {
                 let Some(response) = self.get(&github.release()?, seen).await? else { return Ok(None) };
                 note(response.headers(), fresh);
                 let text = self.text(response).await?;
@@ -160,14 +161,14 @@ impl Client {
                 if let Some(response) = response {
                     self.download(response, sink, &mut ignored).await?;
                 }
-                Ok(Some(Beside::Release(github.clone(), release, asset)))
+                Ok(Some(RemoteRelease::GitHub(github.clone(), release, asset)))
             }
         }
     }
 
-    /// Reads what has this name, and lies where the program does.
-    pub(crate) async fn named(&self, beside: &Beside, name: &str) -> Result<Vec<u8>> {
-        let response = self.get(&beside.named(name)?, None).await?;
+    /// Fetches what has this name, and lies where the program does.
+    pub(crate) async fn named(&self, release: &RemoteRelease, name: &str) -> Result<Vec<u8>> {
+        let response = self.get(&release.named(name)?, None).await?;
         let response = response.ok_or_else(|| Error::new(Kind::Fetch, format!("{name}: not modified")))?;
         self.text(response).await
     }

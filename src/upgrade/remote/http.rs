@@ -41,6 +41,10 @@ impl Http {
         self.headers.insert(name, value);
         Ok(self)
     }
+
+    pub(crate) fn file_name(&self) -> Option<String> {
+        self.url.path_segments().and_then(|mut all| all.next_back()).map(str::to_owned)
+    }
 }
 
 impl fmt::Debug for Http {

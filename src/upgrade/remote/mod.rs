@@ -3,12 +3,12 @@
 mod client;
 mod github;
 mod http;
-mod origin;
 mod s3;
+mod source;
 
-pub(crate) use client::{Beside, Client, Network};
 pub use client::{CONNECT_TIMEOUT, MAX_REDIRECTS, READ_TIMEOUT};
+pub(crate) use client::{HttpClient, Network, RemoteRelease};
 pub use github::{GITHUB_API, GitHub};
 pub use http::Http;
-pub use origin::Remote;
 pub use s3::S3;
+pub use source::RemoteSource;

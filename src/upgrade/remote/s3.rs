@@ -77,6 +77,10 @@ impl S3 {
         self
     }
 
+    pub(crate) fn file_name(&self) -> Option<String> {
+        self.key.rsplit('/').next().map(str::to_owned)
+    }
+
     /// Returns the address, with a signature of its own, of the object, or of the one whose key has
     /// this in place of its last part.
     pub(crate) fn get(&self, key: &str) -> Result<Http> {

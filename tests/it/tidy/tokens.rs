@@ -80,7 +80,9 @@ fn closing(text: &str, end: char) -> usize {
 fn without_tests<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     let (mut kept, mut at) = (Vec::new(), 0);
     while at < tokens.len() {
-        if tokens[at..].starts_with(&["#", "[", "cfg", "(", "test", ")", "]"]) {
+        let of_tests = [&["test", ")"][..], &["all", "(", "test", ","]];
+        let cfg = tokens[at..].strip_prefix(&["#", "[", "cfg", "("]);
+        if cfg.is_some_and(|cfg| of_tests.iter().any(|test| cfg.starts_with(test))) {
             at = end_of_item(tokens, at);
         } else {
             kept.push(tokens[at]);
@@ -117,6 +119,8 @@ fn literals_and_tests_are_left_out() {
         use m::{n, o};
         #[cfg(test)]
         mod tests { use p; }
+        #[cfg(all(test, feature = "s"))]
+        mod more_tests { use t; }
         fn r() {}
     "##;
     let told = code(source).join(" ");

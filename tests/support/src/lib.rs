@@ -1,4 +1,5 @@
-//! What several tests of this repository share: a service whose reloads they watch, and the service manager, the clients and the processes around it.
+//! What several tests of this repository share: a service whose reloads they watch, and the service
+//! manager, the clients and the processes around it.
 #![expect(missing_docs, reason = "for the tests of this repository alone")]
 #![expect(
     clippy::unwrap_used,

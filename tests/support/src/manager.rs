@@ -101,7 +101,8 @@ impl Manager {
         self.wait_from(0, what, wanted)
     }
 
-    /// Leaves the barrier of a handover unanswered until [`Manager::release_barriers`]; not those of the fd store before it.
+    /// Leaves the barrier of a handover unanswered until [`Manager::release_barriers`]; not those
+    /// of the fd store before it.
     pub fn hold_at_handover(&self) {
         self.lock().hold_at_handover = true;
     }

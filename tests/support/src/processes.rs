@@ -78,7 +78,8 @@ pub fn look(pid: u32) -> Option<Stat> {
     proc::stat(pid)
 }
 
-/// The processes in whose environment that variable names that directory, and the zombies among their children.
+/// The processes in whose environment that variable names that directory, and the zombies among
+/// their children.
 pub fn of_service(variable: &str, directory: &Path) -> BTreeMap<u32, Stat> {
     let mark = [variable.as_bytes(), b"=", directory.as_os_str().as_bytes()].concat();
     let mut zombies = BTreeMap::new();
@@ -98,7 +99,8 @@ pub fn of_service(variable: &str, directory: &Path) -> BTreeMap<u32, Stat> {
     found
 }
 
-/// Waits until the process has really become its program: whoever started it goes on a moment before that.
+/// Waits until the process has really become its program: whoever started it goes on a moment
+/// before that.
 pub fn wait_until_executed(pid: u32) {
     until("the program to be executed", || {
         let over = look(pid).is_none_or(|process| process.dead);

@@ -207,7 +207,8 @@ async fn serve(directory: &Path, extension: Extension) -> Result<(), String> {
     result
 }
 
-/// By which the kernel schedules this thread; the 41st in proc_pid_stat(5), where the third follows the name.
+/// By which the kernel schedules this thread; the 41st in proc_pid_stat(5), where the third follows
+/// the name.
 fn policy() -> u32 {
     let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
     stat.rsplit(')').next().unwrap().split_whitespace().nth(41 - 3).unwrap().parse().unwrap()

@@ -17,7 +17,8 @@ use crate::manager::{Datagram, Manager};
 use crate::processes::{self, End, open_fds, until, wait_until_executed};
 use crate::service::{Config, DIRECTORY, Step, write_config};
 
-/// A file that is open for writing cannot be executed, and each new process has our fds for a moment.
+/// A file that is open for writing cannot be executed, and each new process has our fds for a
+/// moment.
 static STARTING: Mutex<()> = Mutex::new(());
 
 pub fn launch(program: Program) -> u32 {
@@ -195,7 +196,8 @@ impl World {
         until(text, || self.log().contains(text).then_some(()));
     }
 
-    /// The open fds of a main process: with those that it opens only after it is main, when it has seen to its fd store.
+    /// The open fds of a main process: with those that it opens only after it is main, when it has
+    /// seen to its fd store.
     pub fn settled_fds(&self, main: &Who) -> usize {
         let generation = format!(" generation={} ", main.generation);
         until("the fd store to be seen to", || {
@@ -214,7 +216,7 @@ impl World {
         until("another process", || self.born().get(number - 1).copied())
     }
 
-    /// Until one is at [`Step::Wait`](crate::service::Step::Wait).
+    /// Until one is at [`Step::Wait`].
     pub fn wait_for_a_waiting_one(&self) {
         until("one that waits", || self.path("waits").exists().then_some(()));
     }
@@ -271,7 +273,8 @@ impl World {
         })
     }
 
-    /// The end of any generation: those that are no children of ours become so when their parents are gone.
+    /// The end of any generation: those that are no children of ours become so when their parents
+    /// are gone.
     pub fn end_of(&self, pid: u32) -> End {
         processes::end_of(pid)
     }

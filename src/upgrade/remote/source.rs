@@ -1,4 +1,4 @@
-//! Which source on another machine it is.
+//! A source on another machine.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 /// A source on another machine.
 #[derive(Clone)]
 #[non_exhaustive]
-pub enum Remote {
+pub enum RemoteSource {
     /// An address.
     Http(Http),
     /// An asset of a release.
@@ -19,12 +19,12 @@ pub enum Remote {
     S3(S3),
 }
 
-impl Remote {
+impl RemoteSource {
     pub(crate) fn file_name(&self) -> Option<String> {
         match self {
-            Self::Http(http) => http.url.path_segments().and_then(|mut all| all.next_back()).map(str::to_owned),
+            Self::Http(http) => http.file_name(),
             Self::GitHub(_) => None,
-            Self::S3(s3) => s3.key.rsplit('/').next().map(str::to_owned),
+            Self::S3(s3) => s3.file_name(),
         }
     }
 
@@ -44,12 +44,12 @@ impl Remote {
         }
     }
 
-    /// Returns whether the source itself has no name, because its files have.
-    pub(crate) fn has_names_of_its_own(&self) -> bool {
+    /// Returns whether it has a name only when it has been asked.
+    pub(crate) fn is_named_later(&self) -> bool {
         matches!(self, Self::GitHub(_))
     }
 
-    /// Checks what can be said before anybody is asked.
+    /// Finds what is wrong with it before anybody is asked.
     pub(crate) fn check(&self) -> Result<()> {
         match self {
             Self::GitHub(github) => github.release().map(drop),
@@ -58,7 +58,8 @@ impl Remote {
     }
 }
 
-impl fmt::Display for Remote {
+/// Without secrets: a URL's user, password, query and fragment are left out.
+impl fmt::Display for RemoteSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(http) => f.write_str(&shown(&http.url)),
@@ -71,8 +72,26 @@ impl fmt::Display for Remote {
     }
 }
 
-impl fmt::Debug for Remote {
+impl fmt::Debug for RemoteSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Remote({self})")
+        write!(f, "RemoteSource({self})")
+    }
+}
+
+impl From<Http> for RemoteSource {
+    fn from(http: Http) -> Self {
+        Self::Http(http)
+    }
+}
+
+impl From<GitHub> for RemoteSource {
+    fn from(github: GitHub) -> Self {
+        Self::GitHub(github)
+    }
+}
+
+impl From<S3> for RemoteSource {
+    fn from(s3: S3) -> Self {
+        Self::S3(s3)
     }
 }
