@@ -11,7 +11,8 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("commands::check", "it is being rewritten"),
 ];
 
-/// Where there are rooms: the sources of a package, and how many names of a module's path are its room's.
+/// Where there are rooms: the sources of a package, and how many names of a module's path are its
+/// room's.
 const PACKAGES: &[(&str, usize)] = &[("src", 1), ("cli/src", 2), ("load/src", 0)];
 
 /// From each module that has a file to those that its code names.
@@ -63,7 +64,8 @@ fn module(file: &str) -> Option<String> {
     (!["lib", "main"].contains(&path)).then(|| path.replace('/', "::"))
 }
 
-/// The module with a file of its own that the path leads into: what `mod.rs` exports again is of `mod.rs`.
+/// The module with a file of its own that the path leads into: what `mod.rs` exports again is of
+/// `mod.rs`.
 fn file_of(mut path: Vec<&str>, modules: &BTreeSet<String>) -> Option<String> {
     while !path.is_empty() {
         let name = path.join("::");
@@ -75,7 +77,8 @@ fn file_of(mut path: Vec<&str>, modules: &BTreeSet<String>) -> Option<String> {
     None
 }
 
-/// All that the code of this module names: `mod child;`, and each path from `crate`, `super` or `self`.
+/// All that the code of this module names: `mod child;`, and each path from `crate`, `super` or
+/// `self`.
 fn paths<'a>(module: &'a str, code: &[&'a str]) -> Vec<Vec<&'a str>> {
     let own: Vec<_> = module.split("::").collect();
     let mut found = Vec::new();
@@ -97,7 +100,8 @@ fn paths<'a>(module: &'a str, code: &[&'a str]) -> Vec<Vec<&'a str>> {
     found
 }
 
-/// Adds the paths that begin with `start` and go on as the code does, one for each member of a group; returns what follows.
+/// Adds the paths that begin with `start` and go on as the code does, one for each member of a
+/// group; returns what follows.
 fn members<'a, 'c>(start: &[&'a str], code: &'c [&'a str], found: &mut Vec<Vec<&'a str>>) -> &'c [&'a str] {
     let (mut path, mut code) = (start.to_vec(), code);
     loop {
