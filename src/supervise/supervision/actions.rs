@@ -159,7 +159,8 @@ impl Supervision {
     fn tell_serves(&mut self, number: u64) {
         let Some(generation) = self.workers.get(number) else { return };
         let detail = if generation.went_back { ", of the last version that was good" } else { "" };
-        let facts = Facts { since: Some(generation.began), detail, ..self.facts(number) };
+        let reload_signal = Some("SIGHUP".into());
+        let facts = Facts { since: Some(generation.began), reload_signal, detail, ..self.facts(number) };
         self.narrator.tell(Moment::Serves, &Facts { new_pid: Some(facts.pid), ..facts });
     }
 
