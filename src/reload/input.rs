@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use tokio::sync::mpsc;
 
 use crate::error::Result;
-use crate::generation::Next;
+use crate::generation::{FailedFile, Next};
 use crate::lifecycle::Event;
 use crate::metrics::Carried;
 use crate::reload::handle::ServiceRequest;
@@ -49,4 +49,6 @@ pub(crate) enum Input {
     AskedLongEnough,
     DrainerGone(u64),
     OwnDrainDone,
+    /// What a reload failed with was looked at; and what the service manager was told of it.
+    Failed(FailedFile, String),
 }

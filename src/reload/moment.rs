@@ -28,6 +28,7 @@ pub(crate) enum Field {
     ReloadMs,
     DrainMs,
     ServedMs,
+    ReloadSignal,
     Connections,
     Cut,
     Reason,
@@ -54,6 +55,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) asked: Option<Instant>,
     /// When that began which the moment ends; its duration is told.
     pub(crate) since: Option<Instant>,
+    /// The signals that reload the service, with a space between.
+    pub(crate) reload_signal: Option<Arc<str>>,
     /// How much is open.
     pub(crate) connections: usize,
     /// What was cut, one line each.
@@ -181,8 +184,8 @@ macro_rules! moments {
 
 moments! {
     /// A first generation serves: a start, or a restart.
-    Serves [SERVES = "b5c8a6b0b0b3469393f9fcced9b0ecce"] INFO, fields NewPid StartMs, step Serves, hook Ready,
-        says "generation {generation} serves{detail}", status "{serves}";
+    Serves [SERVES = "b5c8a6b0b0b3469393f9fcced9b0ecce"] INFO, fields NewPid StartMs ReloadSignal,
+        step Serves, hook Ready, says "generation {generation} serves{detail}", status "{serves}";
     /// A reload begins.
     Starting [RELOAD_STARTED = "b77e0132eb5a4eb89fe2129b8be81ce0"] INFO, fields HandoverId OldPid,
         says "reload: starting generation {next} from {detail}";
@@ -199,8 +202,8 @@ moments! {
     HandedOver [HANDED_OVER = "2a755cd75f49413eb21fd6a8a5c9cbd0"] INFO, fields HandoverId OldPid NewPid HandoverMs,
         step HandedOver, hook HandedOver, counts HandedOver, says "handed over to generation {next}";
     /// The new generation says that it is main.
-    Main [MAIN = "ab8f47e81693431e97a30375cebb1c91"] INFO, fields HandoverId OldPid NewPid StartMs, step Main,
-        remembers HandedOver, says "generation {generation} is main", status "{serves}";
+    Main [MAIN = "ab8f47e81693431e97a30375cebb1c91"] INFO,
+        fields HandoverId OldPid NewPid StartMs ReloadSignal, step Main, remembers HandedOver, says "generation {generation} is main", status "{serves}";
     /// A generation begins to finish what it accepted.
     DrainStarted [DRAIN_STARTED = "a3288afcef174c09808237f44af2e8dd"] INFO,
         fields HandoverId OldPid NewPid Connections, hook DrainStarted, says "generation {generation} {detail}";
@@ -307,6 +310,7 @@ macro_rules! emit {
             reload_ms = took(Field::ReloadMs),
             drain_ms = took(Field::DrainMs),
             served_ms = took(Field::ServedMs),
+            reload_signal = facts.reload_signal.as_deref().filter(|_| has(Field::ReloadSignal)),
             connections = Some(facts.connections).filter(|_| has(Field::Connections) && !facts.of_worker),
             cut = Some(facts.cut.len()).filter(|_| has(Field::Cut) && !facts.of_worker),
             reason = facts.reason.filter(|_| has(Field::Reason)),

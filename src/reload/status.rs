@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::drain::Drain;
+use crate::generation::FailedFile;
 use crate::reload::steps::Past;
 use crate::sys::queue;
 use crate::systemd::activation::{Socket, SocketKind};
@@ -47,15 +48,44 @@ pub struct Status {
     pub sockets: Vec<SocketStatus>,
     /// What outlives it in systemd's fd store.
     pub store: Vec<StoreEntry>,
+    /// The signals that reload the service, as kill(1) lists them: `SIGHUP`. Any other one that a
+    /// unit has in `ExecReload=` or `ReloadSignal=` does something else, or ends it.
+    pub reload_signals: Vec<String>,
     /// The settings that hold.
     pub settings: BTreeMap<String, String>,
     /// The last reloads, the oldest first; those of earlier generations too.
     pub past: Vec<Past>,
+    /// The file at the program's path, if the last reload failed with it and it is still there: a
+    /// crash would start it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_program: Option<FailedProgram>,
     /// The version of this crate.
     pub version: &'static str,
     /// Of a program that does not know handover, and is run by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<Supervising>,
+}
+
+/// A file that a reload failed with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FailedProgram {
+    /// Its path.
+    pub program: String,
+    /// The generation that it was to be.
+    pub generation: u64,
+    /// What it is; `None`: it cannot be read.
+    pub sha256: Option<String>,
+    /// When it failed, in milliseconds since 1970.
+    pub failed_unix_ms: u64,
+}
+
+impl From<&FailedFile> for FailedProgram {
+    fn from(file: &FailedFile) -> Self {
+        let program = file.path.display().to_string();
+        let (generation, failed_unix_ms) = (file.generation, file.failed_unix_ms);
+        Self { program, generation, sha256: file.sha256.clone(), failed_unix_ms }
+    }
 }
 
 /// What a supervisor says beyond that; `generation` and `pid` are those of the newest process of

@@ -136,6 +136,19 @@ impl Sockets {
         self.store.discard_unclaimed_if(&mut self.activation, |name| inherited || Slot::is_replacement(name))
     }
 
+    /// Warns of Unix sockets that no client can find: a program that removes its path before it
+    /// listens, as it has to when it binds itself, does so.
+    pub(crate) fn warn_of_lost_paths(&self) {
+        let sockets = self.kept.iter().flat_map(|kept| kept.sockets.iter().map(|socket| (&kept.name, socket)));
+        for (name, socket) in sockets.filter(|(_, socket)| unix_path::is_gone(socket.as_fd())) {
+            let at = queue::bound_to(socket.as_fd()).unwrap_or_default();
+            warn!(
+                "the path of the socket {name:?}, {at}, is gone: clients cannot connect before its .socket unit is restarted; \
+                 neither the program nor its unit may remove the path"
+            );
+        }
+    }
+
     /// The fd store, also for the application.
     pub(crate) fn store(&self) -> &FdStore {
         &self.store
@@ -260,7 +273,11 @@ fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<
             // Not if somebody has removed the path meanwhile, as a stop does with
             // RuntimeDirectory=.
             Ok(()) if !there.iter().any(|s| unix_path::is_gone(s.as_fd())) => return Ok((there, Some(entry), false)),
-            Ok(()) => warn!("the path of {entry:?} in the fd store is gone; {address} is bound anew"),
+            Ok(()) => warn!(
+                "the path of {entry:?} in the fd store is gone; {address} is bound anew. Who connected to the old one and \
+                 was not accepted is lost, and until now nobody could connect: a program must not remove its path before \
+                 it listens"
+            ),
             Err(error) => warn!(%error, "{entry:?} in the fd store is of no use; {address} is bound anew"),
         }
         // Both copies are closed before the address is bound anew.

@@ -193,6 +193,12 @@ impl SignalMap {
         self.responses.iter().find(|(s, _)| *s == signal).map(|(_, response)| *response)
     }
 
+    /// The signals that reload, as kill(1) lists them.
+    pub(crate) fn reloads(&self) -> Vec<String> {
+        let reloads = self.iter().filter(|(_, response)| *response == Response::Reload);
+        reloads.map(|(signal, _)| signal.to_string()).collect()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Signal, Response)> {
         self.responses.iter().copied()
     }

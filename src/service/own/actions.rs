@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
-use crate::generation::{Estate, Origin};
+use crate::generation::{Estate, FailedFile, Origin};
 use crate::lifecycle::{Action, Event, LifeEnd, LifeState};
 use crate::metrics::{DRAIN_SECONDS, DRAINING, READY_SECONDS, SWITCH_SECONDS};
 use crate::reload::clock::now;
@@ -119,7 +119,8 @@ impl OwnGeneration {
 
     /// A moment of the new generation, which this one is.
     fn tell_by_new(&mut self, moment: Moment, old_pid: Option<u32>) -> String {
-        let facts = Facts { old_pid, new_pid: Some(self.pid), since: Some(self.began), ..self.facts() };
+        let reload_signal = Some(self.signals.map.reloads().join(" ").into());
+        let facts = Facts { old_pid, new_pid: Some(self.pid), since: Some(self.began), reload_signal, ..self.facts() };
         self.narrator.tell(moment, &facts)
     }
 
@@ -141,6 +142,7 @@ impl OwnGeneration {
     /// The hooks first, if there are any: then the next generation, if they say so.
     fn spawn_next(&mut self) {
         let handover_id = self.successor.begin();
+        self.suspect = None;
         self.custody.begin();
         self.narrator.tell(Moment::Reloading, &self.facts());
         let event = hooks::Event {
@@ -166,6 +168,8 @@ impl OwnGeneration {
         let (parent, state) = (self.parent, self.state.clone());
         let directory = origin.directory().to_str().map(str::to_owned);
         let estate = self.estate(&handover_id, program, directory);
+        // What we refuse ourselves says nothing of the program.
+        self.suspect = estate.is_ok().then(|| origin.program.clone());
         let store = lock(&self.sockets).store().clone();
         let (attempt, inputs, over) = (self.successor.attempts(), self.inputs.clone(), self.inputs.clone());
         let starting = tokio::task::spawn_blocking(move || {
@@ -242,7 +246,27 @@ impl OwnGeneration {
         let facts = Facts { since: self.successor.began(), reason: Some(reason), detail, ..self.facts() };
         let status = self.narrator.tell(Moment::RolledBack, &facts);
         self.successor.close();
-        self.outbox.send(&Message::new().status(status).ready());
+        self.outbox.send(&Message::new().status(status.clone()).ready());
+        let file = self.suspect.take().and_then(|path| FailedFile::at(path, self.successor.generation()));
+        if let Some(file) = file {
+            let inputs = self.inputs.clone();
+            let hashing = tokio::task::spawn_blocking(move || {
+                let _ = inputs.send(Input::Failed(file.hashed(), status));
+            });
+            self.tasks.spawn(async { _ = hashing.await });
+        }
+    }
+
+    /// A truthful rollback leaves a trap: the next crash starts what is at the path.
+    pub(super) fn on_failed_file(&mut self, lives: &Lifecycles, file: FailedFile, status: &str) {
+        if !file.is_still_there() {
+            return;
+        }
+        tracing::warn!(generation = self.number, sha256 = file.sha256.as_deref(), "{file}; put the good one back");
+        if lives.state(self.number) == LifeState::Serving {
+            self.outbox.send(&Message::new().status(format!("{status}; {file}")));
+        }
+        self.failed = Some(file);
     }
 
     /// Before the next generation is told that it is main: from then on it is the one that is

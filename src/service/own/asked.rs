@@ -146,8 +146,10 @@ impl OwnGeneration {
             draining: self.drainers.listed(&self.inquiry),
             sockets: sockets.listed(),
             store: StoreEntry::all(sockets.store()),
+            reload_signals: self.signals.map.reloads(),
             settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             past: history.past().to_vec(),
+            failed_program: self.failed.as_ref().filter(|file| file.is_still_there()).map(Into::into),
             version: env!("CARGO_PKG_VERSION"),
             supervisor: None,
         }

@@ -7,6 +7,7 @@ mod actions;
 mod asked;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
-use crate::generation::{Next, Origin};
+use crate::generation::{FailedFile, Next, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{Event, LifeEnd, LifeState, Machine, ReloadPhase};
 use crate::metrics::GENERATION;
@@ -71,6 +72,10 @@ pub(crate) struct OwnGeneration {
     origin: Origin,
     parent: Parent,
     state: Option<StateFn>,
+    /// What the next generation of the running reload is started from.
+    suspect: Option<PathBuf>,
+    /// What the last reload failed with.
+    failed: Option<FailedFile>,
     /// A service manager takes the end of this process for that of the service, and cannot be told
     /// otherwise.
     untold: bool,
@@ -111,6 +116,7 @@ impl OwnGeneration {
         let config = assembly.settings.machine(assembly.managed, assembly.inherited.is_some());
         let mut own = Self::new(assembly)?;
         own.close_unclaimed()?;
+        lock(&own.sockets).warn_of_lost_paths();
         if own.untold && lock(&own.sockets).check_reload().is_ok() {
             warn!(generation = own.number, "reloads are refused: {UNTOLD}");
         }
@@ -173,6 +179,8 @@ impl OwnGeneration {
             jobs: assembly.jobs,
             origin: assembly.origin,
             parent: assembly.parent,
+            suspect: None,
+            failed: None,
             untold: assembly.untold,
             state: assembly.state,
             signals: assembly.signals,
@@ -276,6 +284,7 @@ impl Parts for OwnGeneration {
                 self.measure_draining();
                 self.all_drained(lives);
             }
+            Input::Failed(file, status) => self.on_failed_file(lives, file, &status),
             Input::OwnDrainDone => {
                 self.drained = true;
                 self.all_drained(lives);

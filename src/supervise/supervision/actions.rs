@@ -55,7 +55,9 @@ impl Supervision {
                 let Some(generation) = self.workers.get(number) else { return };
                 let detail = if generation.went_back { ", of the last version that was good" } else { "" };
                 let (since, facts) = (Some(generation.began), self.facts(number));
-                self.narrator.tell(Moment::Serves, &Facts { since, detail, new_pid: Some(facts.pid), ..facts });
+                let (new_pid, reload_signal) = (Some(facts.pid), Some("SIGHUP".into()));
+                let facts = Facts { since, detail, new_pid, reload_signal, ..facts };
+                self.narrator.tell(Moment::Serves, &facts);
             }
             Action::TellReclaim => _ = self.narrator.tell(Moment::Reclaimed, &Facts::said(number, "")),
             Action::Answer(_, ReloadAnswer::Refused(why)) => self.replaced(lives, number, Err(why.to_owned())),

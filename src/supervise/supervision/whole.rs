@@ -173,8 +173,10 @@ impl Supervision {
             draining: draining.map(older).collect(),
             sockets: self.inheritance.listed(),
             store: self.inheritance.stored(),
+            reload_signals: vec!["SIGHUP".to_owned()],
             settings: self.named(),
             past: history.past().to_vec(),
+            failed_program: None,
             version: env!("CARGO_PKG_VERSION"),
             supervisor: Some(Supervising {
                 pid: std::process::id(),

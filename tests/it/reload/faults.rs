@@ -11,7 +11,7 @@ use crate::{Case, cases};
 use handover_testing::client::{self, Asked};
 use handover_testing::processes::{End, end_of, signal, until};
 use handover_testing::service::Step;
-use handover_testing::world::{Who, World, launch};
+use handover_testing::world::{Who, World, launch, write_executable};
 
 pub(crate) const CASES: &[Case] = cases![
     a_manager_that_is_not_told_keeps_the_main_process,
@@ -20,6 +20,8 @@ pub(crate) const CASES: &[Case] = cases![
     a_directory_that_is_gone_is_left_with_a_warning,
     a_socket_of_another_name_is_an_error,
     entries_of_others_stay_in_the_store,
+    what_a_crash_would_start_is_told,
+    a_path_that_was_removed_is_warned_of,
     a_long_reload_asks_the_manager_for_time,
 ];
 
@@ -179,5 +181,40 @@ fn a_long_reload_asks_the_manager_for_time() {
     world.wait_for_status(mark, "generation 2 serves");
     drop(asked);
     assert_ne!(pid, first.pid);
+    world.stop();
+}
+
+/// The habit of a program that binds itself, which removes the path of the .socket unit as well.
+fn a_path_that_was_removed_is_warned_of() {
+    let world = World::new().configured(|c| c.needs = Some("local".into()));
+    let path = world.path("local.sock");
+    let local = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let program = |world: &World| world.program().socket("local", local.try_clone().unwrap());
+    world.started(program(&world));
+    assert!(!world.log().contains("is gone"), "{}", world.log());
+    fs::remove_file(&path).unwrap();
+    world.reload_to(2);
+    world.wait_for_log(&format!("the path of the socket \"local\", unix:{}, is gone", path.display()));
+    world.stop();
+}
+
+fn what_a_crash_would_start_is_told() {
+    let world = World::new();
+    world.start();
+    world.install(|new| write_executable(new, b"#!/bin/sh\nexit 7\n"));
+    let mark = world.manager().mark();
+    let outcome = world.reload();
+    assert!(outcome.contains("generation 2 exited with status 7"), "{outcome}");
+    let said = format!(
+        "a crash would start the file that failed as generation 2: {}, sha256 {}",
+        world.path("web").display(),
+        "4d8fe24768718d56bd8c282eb86ad8c8411b2d3d4f8cc99d84fc37f55f7d3780"
+    );
+    world.wait_for_log(&said);
+    let told =
+        world.manager().wait_from(mark, "so", |d| d.field("STATUS").is_some_and(|status| status.contains(&said)));
+    assert!(told.field("STATUS").unwrap().starts_with("generation 1 serves; reload failed: generation 2 exited"));
+    world.install(|new| world.copy(new, "good"));
+    world.reload_to(2);
     world.stop();
 }

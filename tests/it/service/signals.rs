@@ -8,7 +8,7 @@ use crate::extra::{Act, At, configured};
 use crate::hooks::{notes, wait_for_note, with_hooks};
 use crate::{Case, cases};
 use handover_testing::client::Asked;
-use handover_testing::processes::{End, signal};
+use handover_testing::processes::{End, signal, until};
 use handover_testing::service::Step;
 use handover_testing::world::{Who, World};
 
@@ -28,6 +28,7 @@ pub(crate) const CASES: &[Case] = cases![
     php_fpm_term_cuts,
     one_of_the_settings_counts,
     one_of_ones_own,
+    the_reload_signals_are_told,
     no_reload_signal_kills_who_cannot_handle_it_yet,
     hooks_are_called_before_and_after,
     a_reload_waits_for_the_hook_before_it_and_a_stop_does_not,
@@ -250,4 +251,14 @@ fn a_reload_waits_for_the_hook_before_it_and_a_stop_does_not() {
     world.manager().wait("STOPPING=1", |d| d.pid == second.pid && d.has("STOPPING=1"));
     world.go();
     assert_eq!(world.end_of(second.pid), End::Exited(0));
+}
+
+/// For whoever writes `ExecReload=` or `ReloadSignal=`.
+fn the_reload_signals_are_told() {
+    let world = preset("own");
+    world.start();
+    assert!(world.log().contains("reload_signal=\"SIGHUP SIGUSR1\""), "{}", world.log());
+    world.reload_to(2);
+    until("the same of the new one", || (world.log().matches("SIGHUP SIGUSR1").count() == 2).then_some(()));
+    world.stop();
 }

@@ -11,9 +11,28 @@ use crate::safe;
 use crate::systemctl;
 use crate::target::{Target, Unit, show};
 
+/// Whether a process leaves this signal to its default action.
+///
+/// # References
+/// - proc_pid_status(5): `SigIgn`, `SigCgt`
+fn would_end(pid: i32, signal: Signal) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let has = |field: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+        mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_none_or(|mask| mask >> (signal as i32 - 1) & 1 == 1)
+    };
+    !has("SigIgn") && !has("SigCgt")
+}
+
 /// SIGHUP, and then what systemd says of the unit. The timeout of the command is around it.
 pub(super) async fn by_signal(target: &Target, unit: &str, before: Unit) -> Result<Outcome, Failure> {
     let pid = i32::try_from(before.main).map_err(|_| Failure::cannot_run(format!("{unit} has no main process")))?;
+    if would_end(pid, Signal::SIGHUP) {
+        return Err(Failure::cannot_run(format!(
+            "not sent: pid {pid} neither handles nor ignores SIGHUP, so it would end {unit}; its reload signal is another one \
+             (RELOAD_SIGNAL= of its start in the journal says which), or the main process is not the service"
+        )));
+    }
     kill(Pid::from_raw(pid), Signal::SIGHUP).map_err(|e| match e {
         Errno::EPERM => Failure::cannot_run(format!("pid {pid} may not be signalled: be the service's user or root")),
         e => Failure::cannot_run(format!("pid {pid} cannot be signalled: {e}")),
