@@ -44,13 +44,13 @@ pub(crate) struct ItemRecord {
 /// Where an fd came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Provenance {
+    /// The service manager.
     Passed,
+    /// This process.
     Bound,
     /// A generation, by `FDSTORE=1`; or the service manager, which does not say whether it is one
     /// of those. If `poll`, it is dropped when the other end is gone.
-    Stored {
-        poll: bool,
-    },
+    Stored { poll: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -192,7 +192,7 @@ impl Parts for Supervision {
         match input {
             Happening::Signal(signal) => self.on_signal(lives, signal),
             Happening::Asked(ServiceRequest::Reload(asker)) => self.on_reload(Some(asker)),
-            Happening::Asked(ServiceRequest::Stop) => self.on_stop(lives, Event::Stop, "stop"),
+            Happening::Asked(ServiceRequest::Stop) => self.on_stop(lives, &Event::Stop, "stop"),
             Happening::Asked(ServiceRequest::Status(answer)) => _ = answer.send(self.status(lives)),
             Happening::Asked(ServiceRequest::Alive(answer)) => _ = answer.send(()),
             Happening::Notified(Ok(message)) => self.on_message(lives, message),
@@ -286,7 +286,7 @@ impl Parts for Supervision {
 impl Supervision {
     fn on_signal(&mut self, lives: &mut Lifecycles, signal: Signal) {
         match signal {
-            Signal::SIGQUIT => self.on_stop(lives, Event::Quit, "SIGQUIT: cutting what is left"),
+            Signal::SIGQUIT => self.on_stop(lives, &Event::Quit, "SIGQUIT: cutting what is left"),
             Signal::SIGHUP => self.on_reload(None),
             Signal::SIGUSR2 => self.renewal.want(),
             // Logs are reopened on it by custom.
@@ -294,7 +294,7 @@ impl Supervision {
                 let main = self.workers.all().filter(|of| lives.state(of.number).is_main());
                 main.for_each(|of| of.process.signal(signal));
             }
-            stop => self.on_stop(lives, Event::Stop, stop.as_str()),
+            stop => self.on_stop(lives, &Event::Stop, stop.as_str()),
         }
     }
 
@@ -306,9 +306,9 @@ impl Supervision {
         }
     }
 
-    fn on_stop(&mut self, lives: &mut Lifecycles, event: Event, cause: &str) {
+    fn on_stop(&mut self, lives: &mut Lifecycles, event: &Event, cause: &str) {
         self.narrator.tell(Moment::Stop, &Facts::said(self.newest_main(), cause));
-        self.stop_all(lives, &event);
+        self.stop_all(lives, event);
     }
 
     /// Ends all generations, each as far as it is.
