@@ -13,7 +13,7 @@ use crate::reload::history::shared_usec;
 use crate::reload::hooks::{self, Launch, When};
 use crate::reload::input::Input;
 use crate::reload::moment::{Facts, Moment};
-use crate::service::own::{OwnGeneration, UNTOLD};
+use crate::service::own::OwnGeneration;
 use crate::service::sockets::{self, lock};
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
@@ -41,7 +41,7 @@ impl OwnGeneration {
                 self.outbox.send(&Message::new().status(status).reloading(monotonic_usec()));
                 // TimeoutStartSec= is the manager's limit of a reload, too, and may be shorter than
                 // ours.
-                let asking = extend::within(self.outbox.sender(), self.settings.reload_limit());
+                let asking = extend::while_reloading(self.outbox.sender(), self.settings.reload_limit());
                 self.extending = Some(self.tasks.spawn(asking));
             }
             Action::TellRolledBack(reason) => self.tell_rolled_back(&reason),
@@ -193,17 +193,7 @@ impl OwnGeneration {
     }
 
     fn estate(&self, handover_id: &str, program: String, directory: Option<String>) -> Result<Estate> {
-        if self.pid == 1 {
-            return Err(Error::new(
-                Kind::Generation,
-                "this process is PID 1 (PrivatePIDs=yes, or a container without an init): when it ends, all end; \
-                 turn PrivatePIDs= off, start the container with an init, or reload in place \
-                 (Builder::on_reload_in_place)",
-            ));
-        }
-        if self.untold {
-            return Err(Error::new(Kind::State, UNTOLD));
-        }
+        self.check_handover()?;
         let around = self.settings.drain_timeout.saturating_add(self.narrator.hooks().exit_allowance());
         Ok(Estate {
             sockets: lock(&self.sockets).estate()?,
@@ -351,7 +341,7 @@ impl OwnGeneration {
             self.narrator.tell(Moment::Draining, &self.facts());
             self.drainers.leave();
         } else {
-            self.tasks.spawn(extend::within(self.outbox.sender(), limit));
+            self.tasks.spawn(extend::while_stopping(self.outbox.sender(), limit));
         }
         let (drained, inputs) = (self.drain.drained(), self.inputs.clone());
         self.tasks.spawn(async move {

@@ -1,10 +1,11 @@
 //! This process as one generation of its service: the parts that the driver drives.
 //!
 //! Here inputs become events, and the process comes to its end; in `actions` what the lifecycle
-//! asks for is handed to the parts; `asked` has what others ask for.
+//! asks for is handed to the parts; `asked` has what others ask for, `refusal` what cannot be.
 
 mod actions;
 mod asked;
+mod refusal;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -49,12 +50,6 @@ use crate::sys::spawn::Parent;
 use crate::systemd::fdstore::{Snapshot, Transfer};
 use crate::systemd::notify::NOTIFY_TIMEOUT;
 use crate::wire::frame::Frame;
-
-/// Why there can be no next generation where only its predecessor is known as the main process.
-const UNTOLD: &str = "systemd started this process (SYSTEMD_EXEC_PID names it) and cannot be told of another main process \
-                      (NOTIFY_SOCKET is not set), so the exit of this one would end the service: write Type=notify in the \
-                      [Service] section of the unit, then systemctl daemon-reload and restart; where the unit has that, \
-                      the program must not unset NOTIFY_SOCKET before it starts the service";
 
 /// One generation of a service, as it sees itself.
 #[derive(Debug)]
@@ -116,10 +111,7 @@ impl OwnGeneration {
         let config = assembly.settings.machine(assembly.managed, assembly.inherited.is_some());
         let mut own = Self::new(assembly)?;
         own.close_unclaimed()?;
-        lock(&own.sockets).warn_of_lost_paths();
-        if own.untold && lock(&own.sockets).check_reload().is_ok() {
-            warn!(generation = own.number, "reloads are refused: {UNTOLD}");
-        }
+        own.warn_of_oddities();
         if reaps && reap::adopts() {
             own.tasks.spawn(reap::reap(REAP_AFTER));
         }

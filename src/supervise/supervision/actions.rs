@@ -233,7 +233,7 @@ impl Supervision {
         self.outbox.send(&Message::new().status("stopping").stopping());
         // After the drain timeout comes the end of what was killed.
         let limit = self.settings.drain_timeout + 3 * END_TIMEOUT;
-        self.watches.run(extend::within(self.outbox.sender(), limit));
+        self.watches.run(extend::while_stopping(self.outbox.sender(), limit));
     }
 
     /// Its first process has ended. The others of it are being ended.

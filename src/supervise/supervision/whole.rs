@@ -41,7 +41,7 @@ impl Supervision {
         // One worker after the other, each within these.
         let workers = u32::try_from(self.workers.count()).unwrap_or(u32::MAX);
         let limit = self.settings.reload_limit().saturating_mul(workers);
-        let asking = self.watches.run(extend::within(self.outbox.sender(), limit));
+        let asking = self.watches.run(extend::while_reloading(self.outbox.sender(), limit));
         self.extending = Some(asking);
         self.roll_on(lives);
     }

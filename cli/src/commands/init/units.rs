@@ -60,6 +60,8 @@ Description={title}
 # Never without its socket: the service is stopped when that is.
 Requires={socket}
 After={socket}
+# Never give up: what a crash starts may be a file that an operator is about to mend.
+StartLimitIntervalSec=0
 
 [Service]
 {reload}# The main generation speaks for the service; it names the next one itself.
@@ -72,6 +74,9 @@ TimeoutStopSec={stop}
 WatchdogSec=10
 Restart=on-failure
 RestartSec=100ms
+# After each failed attempt it waits longer, up to this (254 and later; before, it stays at 100 ms).
+RestartSteps=8
+RestartMaxDelaySec=10s
 # An old generation drains beside the new one and must be signalled with it, not left behind or killed early.
 KillMode=control-group
 # Let the kernel take one process, not systemd the whole service.
