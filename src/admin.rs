@@ -163,13 +163,13 @@ async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions
         return reply(status, &json!({ "error": why }));
     }
     let (wish, method) = match request.uri().path() {
-        "/status" => (Wish::Status, Method::GET),
+        "/status" => (Wish::Status { here: false }, Method::GET),
         "/reload" => (Wish::Reload, Method::POST),
         "/stop" | "/drain" => (Wish::Drain, Method::POST),
         _ => return reply(StatusCode::NOT_FOUND, &json!({ "error": "there are /status, /reload, /stop and /drain" })),
     };
     if *request.method() != method && (method, request.method()) != (Method::GET, &Method::HEAD) {
-        let allowed = if wish == Wish::Status { "GET" } else { "POST" };
+        let allowed = if matches!(wish, Wish::Status { .. }) { "GET" } else { "POST" };
         let mut refused = reply(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": format!("only {allowed}") }));
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return refused;
@@ -177,7 +177,7 @@ async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions
     let Reply { error, parameters, .. } = perform(handle, wish).await;
     let reason = &parameters["reason"];
     match (error.as_deref(), wish) {
-        (None, Wish::Status) => reply(StatusCode::OK, &parameters["status"]),
+        (None, Wish::Status { .. }) => reply(StatusCode::OK, &parameters["status"]),
         (None, Wish::Reload) => reply(StatusCode::OK, &parameters),
         (None, Wish::Drain) => reply(StatusCode::ACCEPTED, &json!({ "outcome": "stopping" })),
         (Some(RELOAD_FAILED), _) => reply(StatusCode::CONFLICT, &json!({ "outcome": "rolled_back", "error": reason })),

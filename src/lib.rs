@@ -16,11 +16,14 @@
 //! use std::time::Duration;
 //!
 //! #[tokio::main]
-//! async fn main() -> handover::Result<()> { let service = handover::Service::builder()
-//! .listen("http", "127.0.0.1:8080") // the name in the .socket unit; the address only without
-//! systemd .drain_timeout(Duration::from_secs(30)) .start()?; service.serve_http("http",
-//! Router::new().route("/", get(|| async { "hello\n" })))?; service.run().await // ready, watchdog,
-//! SIGHUP → reload, SIGTERM → stop }
+//! async fn main() -> handover::Result<()> {
+//!     let service = handover::Service::builder()
+//!         .listen("http", "127.0.0.1:8080") // the name in the .socket unit; the address only without systemd
+//!         .drain_timeout(Duration::from_secs(30))
+//!         .start()?;
+//!     service.serve_http("http", Router::new().route("/", get(|| async { "hello\n" })))?;
+//!     service.run().await // ready, watchdog, SIGHUP → reload, SIGTERM → stop
+//! }
 //! ```
 //!
 //! The units that belong to it are in the [README](https://docs.rs/crate/handover/latest) and in

@@ -188,10 +188,7 @@ async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &m
             Some(other) => refusal("org.varlink.service.InterfaceNotFound", &json!({ "interface": other })),
             None => refusal("org.varlink.service.InvalidParameter", &json!({ "parameter": "interface" })),
         },
-        (INTERFACE, "Status") => match handle.status().await {
-            Ok(status) => done(&json!({ "status": without_asker(status) })),
-            Err(error) => not_possible(&error),
-        },
+        (INTERFACE, "Status") => perform(handle, Wish::Status { here: true }).await,
         (INTERFACE, "Reload") => reload(wire, handle, more).await?,
         (INTERFACE, "Drain") => perform(handle, Wish::Drain).await,
         (INTERFACE, "Subscribe") if !more => refusal("org.varlink.service.ExpectedMore", &json!({})),
@@ -257,7 +254,8 @@ async fn ended(handle: &Handle, outcome: Result<Reloaded>) -> Reply {
 /// What is asked for, by whichever interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
-    Status,
+    /// `here`: over a connection of the control interface, which is not to be counted.
+    Status { here: bool },
     #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "here, a reload is told step by step"))]
     Reload,
     Drain,
@@ -266,8 +264,8 @@ pub(crate) enum Wish {
 /// Does it, and says how that ended.
 pub(crate) async fn perform(handle: &Handle, wish: Wish) -> Reply {
     match wish {
-        Wish::Status => match handle.status().await {
-            Ok(status) => done(&json!({ "status": status })),
+        Wish::Status { here } => match handle.status().await {
+            Ok(status) => done(&json!({ "status": if here { without_asker(status) } else { status } })),
             Err(error) => not_possible(&error),
         },
         Wish::Reload => {

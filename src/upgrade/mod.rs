@@ -15,13 +15,18 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> handover::Result<()> {
-//! let service = handover::Service::builder().listen("http", "127.0.0.1:8080").start()?; let source
-//! = ProgramSource::url("https://releases.example.com/web/web")?; let trust =
-//! Trust::keys(["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"])?; let upgrade =
-//! Upgrade::builder("/opt/web/web", source, trust).check("{} --version").service(&service)?; let
-//! drains = service.drain().signal(); tokio::spawn(async move { tokio::select! { () = drains => {}
-//! // the next generation looks from now on never = upgrade.poll(Duration::from_secs(60), |_| ())
-//! => never, } }); service.run().await
+//! let service = handover::Service::builder().listen("http", "127.0.0.1:8080").start()?;
+//! let source = ProgramSource::url("https://releases.example.com/web/web")?;
+//! let trust = Trust::keys(["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"])?;
+//! let upgrade = Upgrade::builder("/opt/web/web", source, trust).check("{} --version").service(&service)?;
+//! let drains = service.drain().signal();
+//! tokio::spawn(async move {
+//!     tokio::select! {
+//!         () = drains => {} // the next generation looks from now on
+//!         never = upgrade.poll(Duration::from_secs(60), |_| ()) => never,
+//!     }
+//! });
+//! service.run().await
 //! # }
 //! ```
 //!
