@@ -50,6 +50,15 @@ fn service(plan: &Plan) -> String {
         (None, true) => "# systemd sends SIGHUP itself and waits until the next generation is main (253 and later): no ExecReload=.\nType=notify-reload\n".to_owned(),
         (None, false) => "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n".to_owned(),
     };
+    // Unknown keys before 254, which systemd logs. Who has notify-reload has one that knows them, as a rule.
+    let steps = match plan.notify_reload {
+        true => {
+            "# After each failed attempt it waits longer, up to this (254 and later).\nRestartSteps=8\nRestartMaxDelaySec=10s\n"
+        }
+        false => {
+            "# From systemd 254 on, let it wait longer after each failed attempt:\n#RestartSteps=8\n#RestartMaxDelaySec=10s\n"
+        }
+    };
     let ignored = match plan.notify_reload || plan.wait.is_some() {
         true => "",
         false => "# The signal is sent and not waited for: see ExecReload= above.\nIgnore=HO132\n",
@@ -74,10 +83,7 @@ TimeoutStopSec={stop}
 WatchdogSec=10
 Restart=on-failure
 RestartSec=100ms
-# After each failed attempt it waits longer, up to this (254 and later; before, it stays at 100 ms).
-RestartSteps=8
-RestartMaxDelaySec=10s
-# An old generation drains beside the new one and must be signalled with it, not left behind or killed early.
+{steps}# An old generation drains beside the new one and must be signalled with it, not left behind or killed early.
 KillMode=control-group
 # Let the kernel take one process, not systemd the whole service.
 OOMPolicy=continue
