@@ -82,7 +82,7 @@
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade, and the module `metrics` with their names |
 //! | `supervise` | the module `supervise`: programs of any language, reloaded in the same way; what `handover run` is made of; has `control` |
 //! | `settings` | `Settings::from_toml`: times, numbers and names from a file |
-//! | `admin` | `Service::serve_admin` and the module `admin`: status, reload and stop over HTTP; has `http` |
+//! | `admin` | `Service::serve_admin` and the module `admin`: status, reload and stop over HTTP; has `control` and `http` |
 //! | `upgrade` | the module `upgrade`: new programs verified, installed, and taken back if the service does not take them |
 //! | `upgrade-remote` | programs that are fetched: over HTTP, from releases at GitHub, from S3; has `upgrade` |
 //!
