@@ -58,6 +58,7 @@ pub(super) fn text(name: &str, status: &Value, paint: Paint) -> String {
     section("Sockets", sockets(status));
     section("Fd store", store(status));
     section("Last reloads", past(status));
+    section("A crash would start a file that failed", failed_program(status));
     section("Settings", settings(status));
     text
 }
@@ -126,6 +127,15 @@ fn store(status: &Value) -> Option<String> {
     table(&["name", "fds", ""], rows(&status["store"], row))
 }
 
+fn failed_program(status: &Value) -> Option<String> {
+    let of = status["failed_program"].as_object()?;
+    let when = UNIX_EPOCH + Duration::from_millis(of.get("failed_unix_ms")?.as_u64()?);
+    let field = |name: &str| of.get(name).map(shown).unwrap_or_default();
+    let when = humantime::format_rfc3339_seconds(when);
+    let (program, generation, sha256) = (field("program"), field("generation"), field("sha256"));
+    Some(format!("  {program}, as generation {generation}, at {when}\n  sha256 {sha256}\n"))
+}
+
 fn past(status: &Value) -> Option<String> {
     let row = |past: &Value| {
         let ended = UNIX_EPOCH + Duration::from_millis(past["ended_unix_ms"].as_u64().unwrap_or_default());
@@ -188,6 +198,7 @@ mod tests {
             "store": [{"name": "queue", "fds": 1, "stored": true}],
             "past": [{"generation": 2, "outcome": "handed_over", "took_ms": 12, "ended_unix_ms": 0}],
             "settings": {"drain_timeout": "30s"},
+            "failed_program": {"program": "/opt/web", "generation": 4, "sha256": "ab12", "failed_unix_ms": 1000},
         });
         let text = text("web.service", &status, Paint(false));
         for part in [
@@ -198,6 +209,7 @@ mod tests {
             "1970-01-01T00:00:00Z",
             "handed over",
             "drain_timeout = 30s",
+            "  /opt/web, as generation 4, at 1970-01-01T00:00:01Z\n  sha256 ab12",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
