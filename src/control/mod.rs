@@ -255,7 +255,9 @@ async fn ended(handle: &Handle, outcome: Result<Reloaded>) -> Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
     /// `here`: over a connection of the control interface, which is not to be counted.
-    Status { here: bool },
+    Status {
+        here: bool,
+    },
     #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "here, a reload is told step by step"))]
     Reload,
     Drain,

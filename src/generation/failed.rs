@@ -2,16 +2,10 @@
 //! of the old generation would start it.
 
 use std::fmt;
-use std::fs::{File, metadata};
-use std::io::Read as _;
+use std::fs::metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use sha2::{Digest as _, Sha256};
-
-/// How much of a file is read at once.
-const BLOCK: usize = 64 * 1024;
 
 /// A file that was started, and failed.
 #[derive(Debug, Clone)]
@@ -20,7 +14,7 @@ pub(crate) struct FailedFile {
     /// The generation that it was to be.
     pub(crate) generation: u64,
     pub(crate) failed_unix_ms: u64,
-    /// `None`: it cannot be read.
+    /// `None`: it cannot be read, or nothing here can hash (only the feature `upgrade` brings that).
     pub(crate) sha256: Option<String>,
     identity: Identity,
 }
@@ -66,13 +60,30 @@ impl fmt::Display for FailedFile {
         let Self { path, generation, sha256, .. } = self;
         let of_day = self.failed_unix_ms / 1000 % 86_400;
         let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        write!(f, "a crash would start the file that failed as generation {generation}: {}, sha256 ", path.display())?;
-        write!(f, "{}, at {hours:02}:{minutes:02}:{seconds:02} UTC", sha256.as_deref().unwrap_or("unknown"))
+        write!(f, "a crash would start the file that failed as generation {generation}: {}, ", path.display())?;
+        match sha256 {
+            Some(sha256) => write!(f, "sha256 {sha256}")?,
+            None => write!(f, "{} bytes", self.identity.size)?,
+        }
+        write!(f, ", at {hours:02}:{minutes:02}:{seconds:02} UTC")
     }
 }
 
+/// The hash is for people who compare files; a service that never upgrades itself need not bring a
+/// library for it.
+#[cfg(not(feature = "upgrade"))]
+fn hash(_: &Path) -> Option<String> {
+    None
+}
+
+#[cfg(feature = "upgrade")]
 fn hash(path: &Path) -> Option<String> {
-    let (mut file, mut hash, mut block) = (File::open(path).ok()?, Sha256::new(), vec![0; BLOCK]);
+    use std::io::Read as _;
+
+    use sha2::{Digest as _, Sha256};
+
+    const BLOCK: usize = 64 * 1024;
+    let (mut file, mut hash, mut block) = (std::fs::File::open(path).ok()?, Sha256::new(), vec![0; BLOCK]);
     loop {
         match file.read(&mut block).ok()? {
             0 => return Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
@@ -81,7 +92,7 @@ fn hash(path: &Path) -> Option<String> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "upgrade"))]
 mod tests {
     use super::*;
 

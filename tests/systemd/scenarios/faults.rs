@@ -1,10 +1,11 @@
 //! A reload is never worse than none: units as they are found, and what a reload did to them.
 
 use super::web::{DEADLINE, Setup, Type, UNIT, Web};
-use crate::lab::{Container, Outcome, Scenario, example};
+use crate::lab::{Container, Outcome, Scenario, example, handover};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("faults_of_a_simple_service_refuses_reloads", a_simple_service_refuses_reloads),
+    Scenario::new("faults_of_a_signal_that_would_end_it", a_signal_that_would_end_it),
     Scenario::new("faults_of_a_bad_file_at_the_path", a_bad_file_at_the_path),
     Scenario::new("faults_of_a_directory_that_a_deploy_moves", a_directory_that_a_deploy_moves),
     Scenario::new("faults_of_a_socket_of_another_name", a_socket_of_another_name),
@@ -30,6 +31,20 @@ fn a_simple_service_refuses_reloads(lab: &Container) -> Outcome {
     assert!(refused.message().contains("write Type=notify in the [Service] section"), "{}", refused.message());
     assert_eq!((web.pid()?, lab.main_pid(UNIT)?), (main, main));
     web.until_only(&[main])
+}
+
+/// Its reload signal is another one, and SIGHUP has its default action.
+fn a_signal_that_would_end_it(lab: &Container) -> Outcome {
+    let tool = lab.install(handover(), "handover")?;
+    let says = "systemd-notify --ready --status=\"generation 1 serves\"; exec sleep 1000";
+    lab.write_unit(UNIT, &format!("[Service]\nType=notify\nNotifyAccess=all\nExecStart=/bin/sh -c '{says}'\n"))?;
+    lab.daemon_reload()?;
+    lab.systemctl_ok(&["start", UNIT])?;
+    let main = lab.main_pid(UNIT)?;
+    let asked = lab.sh(&format!("{tool} reload {UNIT}"))?;
+    assert!(asked.status.code() == Some(3) && asked.stderr.contains("neither handles nor ignores SIGHUP"), "{asked:?}");
+    assert_eq!((lab.main_pid(UNIT)?, lab.show(UNIT, "ActiveState")?), (main, "active".into()));
+    Ok(())
 }
 
 /// Rolled back, and still there when the old generation crashes.

@@ -75,6 +75,7 @@ pub(super) fn text(name: &str, status: &Value, looks: Looks) -> String {
     section("Sockets", sockets(status, looks));
     section("Fd store", store(status, looks));
     section("Last reloads", past(status, looks));
+    section("A crash would start a file that failed", failed_program(status, looks));
     section("Settings", settings(status, looks));
     text
 }
@@ -159,6 +160,18 @@ fn store(status: &Value, looks: Looks) -> Option<String> {
     table(&["name", "fds", ""], &rows(&status["store"], row), looks)
 }
 
+fn failed_program(status: &Value, looks: Looks) -> Option<String> {
+    let of = status["failed_program"].as_object()?;
+    let when = UNIX_EPOCH + Duration::from_millis(of.get("failed_unix_ms")?.as_u64()?);
+    let field = |name: &str| of.get(name).map(shown).unwrap_or_default();
+    let when = humantime::format_rfc3339_seconds(when);
+    let mut text = looks.fit(2, &format!("{}, as generation {}, at {when}", field("program"), field("generation")));
+    if of.contains_key("sha256") {
+        text += &looks.fit(2, &format!("sha256 {}", field("sha256")));
+    }
+    Some(text)
+}
+
 fn past(status: &Value, looks: Looks) -> Option<String> {
     let row = |past: &Value| {
         let ended = UNIX_EPOCH + Duration::from_millis(past["ended_unix_ms"].as_u64().unwrap_or_default());
@@ -235,6 +248,7 @@ mod tests {
             "store": [{"name": "queue", "fds": 1, "stored": true}],
             "past": [{"generation": 2, "outcome": "handed_over", "took_ms": 12, "ended_unix_ms": 0}],
             "settings": {"drain_timeout": "30s"},
+            "failed_program": {"program": "/opt/web", "generation": 4, "sha256": "ab12", "failed_unix_ms": 1000},
         });
         let text = text("web.service", &status, PLAIN);
         for part in [
@@ -245,6 +259,7 @@ mod tests {
             "1970-01-01T00:00:00Z",
             "handed over",
             "drain_timeout = 30s",
+            "  /opt/web, as generation 4, at 1970-01-01T00:00:01Z\n  sha256 ab12",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
