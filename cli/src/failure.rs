@@ -38,7 +38,8 @@ impl Failure {
         Self::with_code(1, message)
     }
 
-    /// As [`failed`](Self::failed), and it is certain that the next generation is to blame and that the service serves on.
+    /// As [`failed`](Self::failed), and it is certain that the next generation is to blame and that
+    /// the service serves on.
     pub(crate) fn rolled_back(message: impl Into<String>) -> Self {
         Self { rolled_back: true, ..Self::failed(message) }
     }

@@ -1,11 +1,12 @@
-//! Writing to stdout and stderr, and whether in colour; clap decides the same way for its own messages.
+//! Writing to stdout and stderr, and whether in colour; clap decides the same way for its own
+//! messages.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// One line, or a block of them, to stdout. A reader that went away (`handover … | head`) is no reason to
-/// stop what was begun and leave it half done: the rest is written to nobody.
+/// One line, or a block of them, to stdout. A reader that went away (`handover … | head`) is no
+/// reason to stop what was begun and leave it half done: the rest is written to nobody.
 pub(crate) fn line(text: impl fmt::Display) {
     let mut stdout = io::stdout().lock();
     drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
@@ -30,13 +31,15 @@ pub(crate) fn error(text: &impl fmt::Display) {
     drop(writeln!(io::stderr().lock(), "handover: {text}"));
 }
 
-/// How many columns the terminal has that stdout is; `None`: it is none, and lines may be as long as they like.
+/// How many columns the terminal has that stdout is; `None`: it is none, and lines may be as long
+/// as they like.
 pub(crate) fn columns() -> Option<usize> {
     let (columns, _) = terminal_size::terminal_size_of(io::stdout())?;
     Some(usize::from(columns.0)).filter(|columns| *columns > 0)
 }
 
-/// Whether stdout takes colours: only a terminal that has them, and not with `NO_COLOR` (<https://no-color.org>).
+/// Whether stdout takes colours: only a terminal that has them, and not with `NO_COLOR`
+/// (<https://no-color.org>).
 pub(crate) fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");

@@ -1,4 +1,5 @@
-//! What the journal holds was written by anybody: none of it reaches a terminal, an SVG or an HTML page as it is.
+//! What the journal holds was written by anybody: none of it reaches a terminal, an SVG or an HTML
+//! page as it is.
 
 use std::fmt::Write as _;
 
@@ -33,8 +34,8 @@ pub(crate) fn markup(text: &str) -> String {
     safe
 }
 
-/// For JSON that may be read on a terminal: the same values, with what is hostile written as escapes. Takes whole JSON, in which such
-/// characters can only be in strings.
+/// For JSON that may be read on a terminal: the same values, with what is hostile written as
+/// escapes. Takes whole JSON, in which such characters can only be in strings.
 pub(crate) fn json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

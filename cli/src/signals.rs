@@ -1,6 +1,7 @@
 //! Signals by name or number, as units and people write them.
 
-/// Tells a signal's name without `SIG`: `HUP`, `USR1`, `RTMIN+3`. `None`: there is no such signal; names are in capitals.
+/// Tells a signal's name without `SIG`: `HUP`, `USR1`, `RTMIN+3`. `None`: there is no such signal;
+/// names are in capitals.
 pub(crate) fn name(text: &str) -> Option<String> {
     const NUMBERED: [&str; 32] = [
         "0", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",

@@ -21,7 +21,8 @@ enum Why {
     Refused(Output),
 }
 
-/// Makes the command, for the system's manager or the user's own. What it writes goes where this process writes.
+/// Makes the command, for the system's manager or the user's own. What it writes goes where this
+/// process writes.
 pub(crate) fn command(user: bool, arguments: &[&str]) -> Command {
     let mut command = Command::new("systemctl");
     command.arg("--no-pager").args(user.then_some("--user")).args(arguments);
@@ -55,7 +56,8 @@ impl Problem {
     }
 }
 
-/// What was asked is the tool's own business: whoever reads the message has not written that command line.
+/// What was asked is the tool's own business: whoever reads the message has not written that
+/// command line.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

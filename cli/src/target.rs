@@ -11,10 +11,12 @@ use crate::systemctl;
 
 #[derive(Debug, Args)]
 pub(crate) struct Where {
-    /// A unit (web, web.service), or a pid such as $MAINPID in ExecReload= [default: in ExecReload=, the service itself]
+    /// A unit (web, web.service), or a pid such as $MAINPID in ExecReload= [default: in
+    /// ExecReload=, the service itself]
     #[arg(value_name = "UNIT|PID")]
     target: Option<String>,
-    /// The socket of the control interface, if it is not $RUNTIME_DIRECTORY/handover.sock of the service
+    /// The socket of the control interface, if it is not $RUNTIME_DIRECTORY/handover.sock of the
+    /// service
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// A unit of your own `systemctl --user`

@@ -1,5 +1,5 @@
-//! What the example service tells its manager in a life with a reload, datagram by datagram, seen from the other end of
-//! `NOTIFY_SOCKET`.
+//! What the example service tells its manager in a life with a reload, datagram by datagram, seen
+//! from the other end of `NOTIFY_SOCKET`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -46,7 +46,8 @@ fn every_datagram_of_a_reload_in_its_order() {
         }
         assert_eq!((told.sender, told.lines().len()), (first, 1), "{told:?}");
     };
-    // One datagram: systemd reads MAINPID first, whatever the order in it, and READY ends the reload.
+    // One datagram: systemd reads MAINPID first, whatever the order in it, and READY ends the
+    // reload.
     let second: u32 = told.field("MAINPID").unwrap().parse().unwrap();
     assert_ne!(first, second);
     service.1 = Some(second);
@@ -56,7 +57,8 @@ fn every_datagram_of_a_reload_in_its_order() {
 
     let barrier = manager.next();
     assert_eq!((barrier.sender, barrier.lines(), barrier.fds.len()), (first, vec!["BARRIER=1"], 1));
-    // Closing its fd says that all before it was read; only then is the second one told, and speaks.
+    // Closing its fd says that all before it was read; only then is the second one told, and
+    // speaks.
     drop(barrier);
     let told = manager.next();
     assert_eq!((told.sender, told.lines()), (second, vec!["STATUS=generation 2 serves"]));
@@ -89,7 +91,8 @@ impl Drop for Service {
     }
 }
 
-/// As a manager does, with the socket of a .socket unit: one that the service binds goes to the fd store, and that is told, too.
+/// As a manager does, with the socket of a .socket unit: one that the service binds goes to the fd
+/// store, and that is told, too.
 fn start(notify: &Path) -> u32 {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let service = Program::new(env!("CARGO_BIN_EXE_handover")).arg("web").socket("http", socket);

@@ -14,7 +14,8 @@ pub(crate) struct FailedFile {
     /// The generation that it was to be.
     pub(crate) generation: u64,
     pub(crate) failed_unix_ms: u64,
-    /// `None`: it cannot be read, or nothing here can hash (only the feature `upgrade` brings that).
+    /// `None`: it cannot be read, or nothing here can hash (only the feature `upgrade` brings
+    /// that).
     pub(crate) sha256: Option<String>,
     identity: Identity,
 }

@@ -1,4 +1,5 @@
-//! What the recorder of the application gets to see. One process, one recorder: each test has a listener name of its own.
+//! What the recorder of the application gets to see. One process, one recorder: each test has a
+//! listener name of its own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! The harness itself as a service on UDP with flows.
 //!
-//! `hello` is answered by the id of a new flow, which begins with the generation; `ID:TEXT` by `GENERATION:TEXT`; `ID:bye` ends the flow.
+//! `hello` is answered by the id of a new flow, which begins with the generation; `ID:TEXT` by
+//! `GENERATION:TEXT`; `ID:bye` ends the flow.
 
 use std::collections::HashMap;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! The tool's load clients, so that there is one client that says what a loss is; only how many of them run is decided
-//! here. They live on a runtime in the container's network.
+//! The tool's load clients, so that there is one client that says what a loss is; only how many of
+//! them run is decided here. They live on a runtime in the container's network.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ pub(crate) const ALL: &Clients =
 /// Nothing that takes longer than a second: drains are short.
 pub(crate) const SHORT: &Clients = &[(Kind::KeepAlive, 16), (Kind::Fresh, 4), (Kind::Upload, 2)];
 
-/// The longest that a client needs to end once told: its request's own time, and what its answer may be late.
+/// The longest that a client needs to end once told: its request's own time, and what its answer
+/// may be late.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Until each kind has had its first answer.
 const FIRST_ANSWERS: Duration = Duration::from_secs(15);
@@ -31,7 +32,8 @@ pub(crate) fn seed() -> u64 {
     std::env::var("HANDOVER_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_260_727)
 }
 
-/// Clients ask while `f` runs; it begins when each kind has had an answer. Afterwards every request is finished.
+/// Clients ask while `f` runs; it begins when each kind has had an answer. Afterwards every request
+/// is finished.
 pub(crate) fn under<T>(
     lab: &Container,
     address: SocketAddr,

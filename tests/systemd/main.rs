@@ -1,6 +1,8 @@
-//! Scenarios under a real systemd, each in a fresh container, once per systemd version: see `tests/README.md`.
+//! Scenarios under a real systemd, each in a fresh container, once per systemd version: see
+//! `tests/README.md`.
 //!
-//! A scenario × version is one ordinary case: `cargo test --workspace --all-features --test systemd -- 257::reload`.
+//! A scenario × version is one ordinary case: `cargo test --workspace --all-features --test systemd
+//! -- 257::reload`.
 #![expect(clippy::print_stdout, reason = "the harness says what it could not run")]
 
 mod flow_service;
@@ -82,7 +84,8 @@ fn trial(target: &Target, scenario: Scenario, ignored: &Ignored, machine: &Machi
     })
 }
 
-/// A failure counts, but for one on a machine that stood still meanwhile: then it is run once more, and said so.
+/// A failure counts, but for one on a machine that stood still meanwhile: then it is run once more,
+/// and said so.
 fn run(target: &Target, scenario: Scenario, machine: &Machine) -> Outcome {
     let attempt = || {
         let began = Instant::now();

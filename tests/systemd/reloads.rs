@@ -19,7 +19,8 @@ pub(crate) fn duration() -> Duration {
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
-/// One client: what it speaks, and one conversation; the number is that of the conversation, for those that want to know.
+/// One client: what it speaks, and one conversation; the number is that of the conversation, for
+/// those that want to know.
 pub(crate) type Client<'a> = (&'a str, &'a (dyn Fn(usize) -> Outcome + Sync));
 
 /// A service of one example, with the .socket units that it has.
@@ -98,8 +99,9 @@ impl<'a> Served<'a> {
     }
 }
 
-/// Reloads each of the services twice a second while each of the clients has one conversation after the other, and says how many.
-/// A conversation that fails fails it all: so none is lost when this returns.
+/// Reloads each of the services twice a second while each of the clients has one conversation after
+/// the other, and says how many. A conversation that fails fails it all: so none is lost when this
+/// returns.
 pub(crate) fn under_reloads(services: &[&Served<'_>], clients: &[Client<'_>]) -> Outcome {
     let over = AtomicBool::new(false);
     let counts: Vec<_> = clients.iter().map(|_| AtomicUsize::new(0)).collect();

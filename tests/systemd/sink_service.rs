@@ -1,4 +1,5 @@
-//! The harness itself as a service that writes down what comes by FIFO and by message queue; and as the queue's writer.
+//! The harness itself as a service that writes down what comes by FIFO and by message queue; and as
+//! the queue's writer.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -12,8 +13,8 @@ use nix::sys::stat::Mode;
 
 /// Its presence, with a directory, makes the harness the service.
 pub(crate) const DIRECTORY: &str = "HANDOVER_LAB_SINK";
-/// Its presence, with the name of a queue, makes the harness a writer that ends when there is a file named as in
-/// [`DIRECTORY`] and `stop`; it prints how many messages it sent.
+/// Its presence, with the name of a queue, makes the harness a writer that ends when there is a
+/// file named as in [`DIRECTORY`] and `stop`; it prints how many messages it sent.
 pub(crate) const QUEUE: &str = "HANDOVER_LAB_QUEUE";
 
 type Failed = Box<dyn std::error::Error>;

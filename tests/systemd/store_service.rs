@@ -1,4 +1,5 @@
-//! The harness itself as a service with an fd store: one command a line, one answer a line, one connection each.
+//! The harness itself as a service with an fd store: one command a line, one answer a line, one
+//! connection each.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -1,5 +1,6 @@
-//! `handover man`: the manual pages, from the same definitions as `--help`. A command of the tool, and not of a build script: so they
-//! are there too for those who install by cargo, and a package builds the crate only once.
+//! `handover man`: the manual pages, from the same definitions as `--help`. A command of the tool,
+//! and not of a build script: so they are there too for those who install by cargo, and a package
+//! builds the crate only once.
 
 use std::io;
 use std::path::PathBuf;

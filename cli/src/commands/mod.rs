@@ -11,6 +11,7 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod timeline;
 pub(crate) mod upgrade;
-// A symbolic link to the published example: the demo runs exactly that, from this binary alone, also where only this package is.
+// A symbolic link to the published example: the demo runs exactly that, from this binary alone,
+// also where only this package is.
 #[expect(dead_code, reason = "the example's own main is not called here")]
 pub(crate) mod web;

@@ -48,7 +48,8 @@ fn names_its_line(finding: &Value, units: &Units) {
     match finding["key"].as_str() {
         Some(key) => assert_eq!(line.split('=').next().map(str::trim), Some(key), "{finding:#}"),
         None if line.starts_with('[') => {}
-        // A setting is missing whose section is missing, or the line itself is what systemd cannot read.
+        // A setting is missing whose section is missing, or the line itself is what systemd cannot
+        // read.
         None => assert!(finding["line"] == 1 || finding["id"] == "HO001", "{line}: {finding:#}"),
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::tool::{Run, check, ids, json};
 
-/// Packages of Debian whose units lie in `debian/`, and what each would need for a rolling reload, by the rules' numbers.
+/// Packages of Debian whose units lie in `debian/`, and what each would need for a rolling reload,
+/// by the rules' numbers.
 const PACKAGES: [(&str, &str); 22] = [
     ("apache2", "101 104 151 224"),
     ("bind9", "151 224"),

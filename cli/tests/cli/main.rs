@@ -1,4 +1,5 @@
-//! What holds for every command of the tool: help with examples, manual pages, completions, exit codes, colours. And the Debian package.
+//! What holds for every command of the tool: help with examples, manual pages, completions, exit
+//! codes, colours. And the Debian package.
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 #![expect(clippy::print_stderr, reason = "what cannot be checked here is said")]
 
@@ -41,7 +42,8 @@ fn commands() -> Vec<String> {
     names
 }
 
-/// Whether a program is there. What is missing is said; on a machine that is there to test it is a failure.
+/// Whether a program is there. What is missing is said; on a machine that is there to test it is a
+/// failure.
 fn is_there(program: &str, package: &str) -> bool {
     let found =
         Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status().unwrap();

@@ -1,4 +1,5 @@
-//! The Debian package, as far as it can be looked at without installing it; scenarios `package_*` do that.
+//! The Debian package, as far as it can be looked at without installing it; scenarios `package_*`
+//! do that.
 
 use std::path::Path;
 use std::process::Command;
@@ -46,7 +47,8 @@ fn the_package_has_all_in_its_place_and_the_same_bytes_each_time() {
         assert_eq!((read.code, read.stderr.as_str()), (Some(0), ""), "{script}");
     }
 
-    // With the tool installed, a reload tells its outcome: no unit in the package only sends a signal.
+    // With the tool installed, a reload tells its outcome: no unit in the package only sends a
+    // signal.
     let (units, examples) = (root.join("usr/lib/systemd/system"), root.join("usr/share/doc/handover/examples/systemd"));
     for directory in [&units, &examples] {
         let checked = handover(&["check", "--strict", directory.to_str().unwrap()]);

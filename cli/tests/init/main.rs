@@ -129,7 +129,8 @@ fn wrong_choices_are_refused_with_a_reason() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-/// The example is that program: it is compiled with the others, and a scenario runs it under what init writes.
+/// The example is that program: it is compiled with the others, and a scenario runs it under what
+/// init writes.
 #[test]
 fn the_program_is_the_example() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,7 +3,8 @@
 use crate::world::{Setup, World};
 use handover_testing::processes::until;
 
-/// The old one accepts all the while: a probe that asked nothing more than for an answer would have it.
+/// The old one accepts all the while: a probe that asked nothing more than for an answer would have
+/// it.
 #[test]
 fn a_probe_is_not_answered_by_the_old_generation() {
     let options = ["--ready", "accept", "--ready-timeout", "2s"];

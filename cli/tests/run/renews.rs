@@ -53,7 +53,8 @@ fn sockets_generations_and_the_pid_stay() {
     world.stop();
 }
 
-/// Of the same sources by other features, so nothing lies where it did: what is passed on must not depend on that.
+/// Of the same sources by other features, so nothing lies where it did: what is passed on must not
+/// depend on that.
 #[test]
 fn from_one_build_to_another_and_back() {
     let Some(other) = std::env::var_os("HANDOVER_OTHER_BUILD") else {

@@ -1,4 +1,5 @@
-//! A `handover run` with a program in Python, a service manager that reads what it is told, and clients.
+//! A `handover run` with a program in Python, a service manager that reads what it is told, and
+//! clients.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;

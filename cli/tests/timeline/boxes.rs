@@ -1,5 +1,5 @@
-//! The page in a real browser: it fits windows from 400 to 1,600 pixels, and nothing covers anything. Optional: without a browser it is
-//! not checked, and says so.
+//! The page in a real browser: it fits windows from 400 to 1,600 pixels, and nothing covers
+//! anything. Optional: without a browser it is not checked, and says so.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +12,8 @@ use crate::tool::timeline;
 
 const WIDTHS: [u32; 8] = [400, 480, 600, 800, 801, 1000, 1280, 1600];
 
-/// Compares the boxes of each frame, whose width is that of a window, and leaves what it finds in the page.
+/// Compares the boxes of each frame, whose width is that of a window, and leaves what it finds in
+/// the page.
 const SCRIPT: &str = r#"
 window.onload = () => {
   const found = [];

@@ -1,4 +1,5 @@
-//! `handover timeline` from outside: journals as a machine would export them, and what is made of them.
+//! `handover timeline` from outside: journals as a machine would export them, and what is made of
+//! them.
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod boxes;

@@ -140,7 +140,8 @@ fn cut_connections_are_counted() {
     );
 }
 
-/// The drain of a stop has the id of the reload that brought the generation, and is none of that reload.
+/// The drain of a stop has the id of the reload that brought the generation, and is none of that
+/// reload.
 #[test]
 fn a_stop_is_no_drain_of_a_reload() {
     let mut journal = Journal::new();

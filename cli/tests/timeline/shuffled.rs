@@ -1,5 +1,6 @@
-//! Two generations and systemd write about one reload, each when it comes to it, and the journal has their entries as they came. What is
-//! shown is what happened, in whichever order it was logged.
+//! Two generations and systemd write about one reload, each when it comes to it, and the journal
+//! has their entries as they came. What is shown is what happened, in whichever order it was
+//! logged.
 
 use std::fmt;
 
@@ -138,7 +139,8 @@ impl World {
         let waiting = self.waiting.take();
         let by = if waiting.is_some() { By::Signal } else { act.by };
         self.now += if waiting.is_some() { act.pause.min(3_000) } else { act.pause };
-        // Beside a job to within the time that entries are late, nobody could tell whose signal it was.
+        // Beside a job to within the time that entries are late, nobody could tell whose signal it
+        // was.
         let alone = by == By::Signal && waiting.is_none();
         self.now += if alone || self.is_alone { 200_000 } else { 0 };
         self.is_alone = alone;
@@ -251,7 +253,8 @@ impl World {
         });
     }
 
-    /// As they came: those of one microsecond in any order, and each reader of the kernel's queue a little late.
+    /// As they came: those of one microsecond in any order, and each reader of the kernel's queue a
+    /// little late.
     fn journal(mut self, jitter: &[u64]) -> (String, Vec<Shown>) {
         let came = |place: usize, at: u64| at + jitter[place % jitter.len()];
         let mut order: Vec<_> = self.entries.drain(..).enumerate().map(|(n, (at, e))| (came(n, at), e)).collect();
@@ -293,7 +296,8 @@ fn end() -> impl Strategy<Value = End> {
     ]
 }
 
-/// Reloads follow each other at once or after a while; most entries come at once, and some up to 40 ms late.
+/// Reloads follow each other at once or after a while; most entries come at once, and some up to 40
+/// ms late.
 fn act() -> impl Strategy<Value = Act> {
     let pause = prop_oneof![2 => 0_u64..3_000, 1 => 0_u64..30_000_000];
     let late = || prop_oneof![3 => 0_u64..400, 1 => 0_u64..40_000];
@@ -320,8 +324,8 @@ fn act() -> impl Strategy<Value = Act> {
         })
 }
 
-/// Which of several jobs that ask at the same time is served by which reload, nobody can know, the service least of all. But every one
-/// of them is accounted for, once.
+/// Which of several jobs that ask at the same time is served by which reload, nobody can know, the
+/// service least of all. But every one of them is accounted for, once.
 fn without_jobs(all: &mut [Shown]) -> u64 {
     let mut jobs = 0;
     for shown in all {
@@ -368,7 +372,8 @@ fn what_is_shown_is_what_happened() {
         .unwrap();
 }
 
-/// As it was seen on 257: with `Type=notify-reload` the signal is there before systemd has logged its job.
+/// As it was seen on 257: with `Type=notify-reload` the signal is there before systemd has logged
+/// its job.
 #[test]
 fn a_job_that_is_logged_late_is_no_other_reload() {
     let mut world = World { now: EPOCH_US, generation: 1, pid: 1001, ..World::default() };

@@ -1,4 +1,5 @@
-//! SIGKILL at each step of an upgrade: there is always a whole program in place, and the next upgrade goes on from there.
+//! SIGKILL at each step of an upgrade: there is always a whole program in place, and the next
+//! upgrade goes on from there.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -125,7 +126,8 @@ fn killed_on_the_way_back() {
         let still = whole(place, "old", "1");
         let upgrade = place.taken(place.unsigned(ProgramSource::file(place.path("new"))));
         let done = run(&upgrade).unwrap();
-        // Before the file was put back, nothing was asked for that would be known; after it, it stays.
+        // Before the file was put back, nothing was asked for that would be known; after it, it
+        // stays.
         let expected =
             if still { matches!(done, Done::UpToDate { .. }) } else { matches!(done, Done::KnownBad { .. }) };
         assert!(expected, "step {step}: {done:?}");
@@ -147,7 +149,8 @@ fn killed_at_any_time() {
         let state = std::fs::read(place.path(".web.handover/state.json")).unwrap_or_default();
         let state: Value = serde_json::from_slice(&state).unwrap_or_default();
         let mut running = child(&place, usize::MAX, n % 3 == 0, false).spawn().unwrap();
-        // Whenever it comes, it is right; that it comes at many moments is what makes the test good.
+        // Whenever it comes, it is right; that it comes at many moments is what makes the test
+        // good.
         std::thread::sleep(Duration::from_micros(n * 7919 % 60_000));
         running.kill().unwrap();
         ended += u64::from(running.wait().unwrap().success());

@@ -1,4 +1,5 @@
-//! A server with the API of GitHub's releases: what is at `https://api.github.com/repos/OWNER/REPO/releases/latest`.
+//! A server with the API of GitHub's releases: what is at
+//! `https://api.github.com/repos/OWNER/REPO/releases/latest`.
 
 use handover::upgrade::{Done, GitHub};
 use serde_json::json;

@@ -1,6 +1,8 @@
-//! Upgrades: fetched from real servers on loopback, killed at each step, and taken or refused by real services.
+//! Upgrades: fetched from real servers on loopback, killed at each step, and taken or refused by
+//! real services.
 //!
-//! Started with [`crash::DIRECTORY`] in its environment it is an upgrade that kills itself at one step, with [`own::OWN`] a service; otherwise it runs the tests.
+//! Started with [`crash::DIRECTORY`] in its environment it is an upgrade that kills itself at one
+//! step, with [`own::OWN`] a service; otherwise it runs the tests.
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod crash;

@@ -14,7 +14,8 @@ use minisign::KeyPair;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// A small program of this machine; what comes after an ELF file's end does no harm, and makes another program of it.
+/// A small program of this machine; what comes after an ELF file's end does no harm, and makes
+/// another program of it.
 pub(crate) fn program(version: &str) -> Vec<u8> {
     let mut bytes = fs::read("/bin/true").unwrap();
     bytes.extend_from_slice(version.as_bytes());
@@ -148,7 +149,8 @@ pub(crate) fn refused(outcome: Result<Done>, why: &str) {
     assert!(error.is_candidate() && error.to_string().contains(why), "{why}: {error}");
 }
 
-/// Another test's child may have the file open for writing, for the moment until it executes its program.
+/// Another test's child may have the file open for writing, for the moment until it executes its
+/// program.
 pub(crate) fn unless_busy<T, E: std::error::Error>(mut start: impl FnMut() -> std::result::Result<T, E>) -> T {
     handover_testing::processes::until("nobody writes the program", || match start() {
         Err(e) if format!("{e:?}").contains("ExecutableFileBusy") => None,

@@ -1,4 +1,5 @@
-//! The web example, as the tool has it, upgraded by the tool, under load: it never stops, whatever the new program is.
+//! The web example, as the tool has it, upgraded by the tool, under load: it never stops, whatever
+//! the new program is.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

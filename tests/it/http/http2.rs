@@ -170,7 +170,8 @@ async fn a_panic_ends_its_request_alone() {
     assert!(within("answered", get(&mut sender, "/")).await.is_ok());
 }
 
-/// Who blocks its thread once holds up the others of its connection for that time, and then no more.
+/// Who blocks its thread once holds up the others of its connection for that time, and then no
+/// more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn one_that_blocks_is_a_task_the_next_time() {
     let (mut sender, barrier, _drain) = tasks().await;

@@ -32,10 +32,10 @@ pub(crate) const BIG: usize = 32 << 20;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// The service of all tests, steered by the test:
-/// `/hold` answers when released, `/stream` sends its head at once and its body when released,
-/// `/big` answers [`BIG`] bytes, `/echo` answers the request's body, `/early` answers without reading it, `/upgrade` echoes raw
-/// bytes; all else answers its path.
+/// The service of all tests, steered by the test: `/hold` answers when released, `/stream` sends
+/// its head at once and its body when released, `/big` answers [`BIG`] bytes, `/echo` answers the
+/// request's body, `/early` answers without reading it, `/upgrade` echoes raw bytes; all else
+/// answers its path.
 #[derive(Clone)]
 pub(crate) struct Service {
     arrived: mpsc::UnboundedSender<String>,

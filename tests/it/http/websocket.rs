@@ -1,4 +1,5 @@
-//! WebSockets and CONNECT by clients of others: counted until they close, told of the drain, cut at its end.
+//! WebSockets and CONNECT by clients of others: counted until they close, told of the drain, cut at
+//! its end.
 
 use crate::support::{Client, LINGER, Server, serve_service, within};
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade, close_code};

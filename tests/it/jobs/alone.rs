@@ -1,4 +1,5 @@
-//! What needs a process of its own: this binary, started again to run one of the "tests" here that are ignored otherwise.
+//! What needs a process of its own: this binary, started again to run one of the "tests" here that
+//! are ignored otherwise.
 
 use std::fs;
 use std::path::Path;
@@ -71,7 +72,8 @@ async fn what_shall_survive_does() {
     let pid = until("the program", || fs::read_to_string(&file).ok().filter(|t| t.ends_with('\n'))).await;
     lender.kill().unwrap();
     lender.wait().unwrap();
-    // were it tied to that process, the signal would have been sent before its exit could be waited for
+    // were it tied to that process, the signal would have been sent before its exit could be waited
+    // for
     assert!(is_alive(&pid));
     fs::write(directory.path().join("end"), "").unwrap();
     until("the program's end", || (!is_alive(&pid)).then_some(())).await;

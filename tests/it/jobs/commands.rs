@@ -156,7 +156,8 @@ async fn the_grace_is_for_the_whole_group() {
     assert_eq!(fs::read_to_string(cleaned).unwrap(), "yes\n");
 }
 
-/// The kernel ties a program's life to the thread that started it: that one must not be the caller's.
+/// The kernel ties a program's life to the thread that started it: that one must not be the
+/// caller's.
 #[tokio::test]
 async fn it_survives_the_thread_that_asked_for_it() {
     let (_drain, jobs) = jobs();

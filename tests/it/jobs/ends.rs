@@ -145,7 +145,8 @@ async fn the_hammer_cuts_what_is_left_and_names_it() {
     assert_eq!(numbers(&jobs.report()), (3, 1, 0, 2, 0), "what ends after it was cut stays cut");
 }
 
-/// What the log says and what the handle says is one thing, also for a job that ends at that very moment.
+/// What the log says and what the handle says is one thing, also for a job that ends at that very
+/// moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_either_cut_or_over() {
     for _ in 0..300 {

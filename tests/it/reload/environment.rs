@@ -76,7 +76,8 @@ fn links_of_another_process_are_left_alone() {
     world.stop();
 }
 
-/// The manager started the wrapper, so its child's parent is not the manager, and CLONE_PARENT would go wrong.
+/// The manager started the wrapper, so its child's parent is not the manager, and CLONE_PARENT
+/// would go wrong.
 fn behind_a_wrapper_generations_are_children_of_each_other() {
     let world = World::new();
     let first = scripted(&world, "export SYSTEMD_EXEC_PID=1", World::program);

@@ -133,7 +133,8 @@ fn without_a_manager_it_is_said_once() {
     world.stop();
 }
 
-/// As they come in at a start: of the wrong kind, dead, twice, with names that nobody can have given.
+/// As they come in at a start: of the wrong kind, dead, twice, with names that nobody can have
+/// given.
 fn odd_entries_are_said_and_removed() {
     let world = world().configured(|c| c.more = Some("127.0.0.1:0".into()));
     let null = || OwnedFd::from(File::open("/dev/null").unwrap());

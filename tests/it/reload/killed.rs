@@ -1,5 +1,6 @@
-//! SIGKILL of the old generation at each moment of a reload. A manager restarts the service, so a next generation
-//! leaves the way free unless it holds clients; without a manager it is all there is, and takes over.
+//! SIGKILL of the old generation at each moment of a reload. A manager restarts the service, so a
+//! next generation leaves the way free unless it holds clients; without a manager it is all there
+//! is, and takes over.
 
 use std::time::Duration;
 
@@ -179,7 +180,8 @@ fn the_new_one_while_handing_over() {
     world.stop();
 }
 
-/// The manager's answer and the news of the death come at once: the answer is about somebody who cannot be main.
+/// The manager's answer and the news of the death come at once: the answer is about somebody who
+/// cannot be main.
 fn the_new_one_when_the_handover_is_confirmed() {
     let (world, [first, second]) = handing_over();
     let mark = world.manager().mark();

@@ -1,8 +1,9 @@
-//! Reloads by real processes, with nothing but this test binary: by `handover_testing` it is the service, the service manager, and the
-//! client. What only a real systemd can show is in `tests/systemd`.
+//! Reloads by real processes, with nothing but this test binary: by `handover_testing` it is the
+//! service, the service manager, and the client. What only a real systemd can show is in
+//! `tests/systemd`.
 //!
-//! Started with [`service::DIRECTORY`] in its environment it is one generation of a service, whose behaviour that
-//! directory says; otherwise it runs the tests, as the parent of all generations.
+//! Started with [`service::DIRECTORY`] in its environment it is one generation of a service, whose
+//! behaviour that directory says; otherwise it runs the tests, as the parent of all generations.
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod drains;

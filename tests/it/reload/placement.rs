@@ -1,5 +1,6 @@
-//! Where fds end in a new process, whatever numbers they had here. In a process of its own: numbers are per process,
-//! and nobody else may take one meanwhile. Nor does anybody reap here, so that what is left is seen.
+//! Where fds end in a new process, whatever numbers they had here. In a process of its own: numbers
+//! are per process, and nobody else may take one meanwhile. Nor does anybody reap here, so that
+//! what is left is seen.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;

@@ -98,7 +98,8 @@ fn again_and_again() {
     }
     load.finish();
     let now = world.settled_fds(&main);
-    // The second generation has no more than one that came much later, but is gone: compare with one more reload.
+    // The second generation has no more than one that came much later, but is gone: compare with
+    // one more reload.
     let next = world.reload_to(21);
     assert_eq!(world.end_of(main.pid), End::Exited(0));
     until("as many fds as before", || (open_fds(next.pid) <= now).then_some(()));

@@ -60,7 +60,8 @@ fn by_call() {
     all_over(&world, &[first.pid]);
 }
 
-/// Without a manager: nobody else would end it, and it would take over from a service that was stopped.
+/// Without a manager: nobody else would end it, and it would take over from a service that was
+/// stopped.
 fn before_the_next_one_starts() {
     let world = World::without_manager().configured(|c| c.state = State::Wait);
     let first = world.start();
@@ -159,7 +160,8 @@ fn while_handing_over_all_at_once() {
     terminate(&pids);
     world.wait_for_log("SIGTERM; ");
     world.manager().release_barriers();
-    // The new one may be done before it learns that it is main: then nobody was, who could have said STOPPING.
+    // The new one may be done before it learns that it is main: then nobody was, who could have
+    // said STOPPING.
     ended_well(&world, &pids);
 }
 

@@ -1,5 +1,6 @@
-//! Hooks, signals, settings, pidfiles, reaping, the admin endpoint and the control interface, by real processes: the service, the service manager and the
-//! client of `tests/it/reload`, with what [`extra`] adds to the service.
+//! Hooks, signals, settings, pidfiles, reaping, the admin endpoint and the control interface, by
+//! real processes: the service, the service manager and the client of `tests/it/reload`, with what
+//! [`extra`] adds to the service.
 #![expect(
     clippy::unwrap_used,
     clippy::zombie_processes,

@@ -1,4 +1,5 @@
-//! A service that adopts orphans waits for them, and leaves its own children to those who started them.
+//! A service that adopts orphans waits for them, and leaves its own children to those who started
+//! them.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,8 @@ use handover_testing::world::World;
 
 pub(crate) const CASES: &[Case] = cases![adopted_ones_are_waited_for_and_own_ones_are_not];
 
-/// Long enough to be seen as a zombie many times, and shorter than the time after which it is nobody's.
+/// Long enough to be seen as a zombie many times, and shorter than the time after which it is
+/// nobody's.
 const LATE: Duration = Duration::from_secs(2);
 
 pub(crate) fn with_family(builder: Builder, directory: &Path) -> Builder {

@@ -103,7 +103,8 @@ fn default_reloads_by_hup_and_cuts_by_quit() {
 fn endless_forks_by_hup_and_hammers_by_usr2() {
     reloads("endless", &[Signal::SIGHUP]);
     let (world, [first, second], held) = with_a_drainer("endless");
-    // Ignored by who serves: but the older ones are hammered by the main one, so here it goes to the old one alone.
+    // Ignored by who serves: but the older ones are hammered by the main one, so here it goes to
+    // the old one alone.
     signal(first.pid, Signal::SIGUSR2);
     held.wait_for_end();
     assert_eq!(world.end_of(first.pid), End::Exited(0));

@@ -20,7 +20,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the other process does; and the number of the fd with the state, and of the pipe that it writes to.
+/// What the other process does; and the number of the fd with the state, and of the pipe that it
+/// writes to.
 const ROLE: &str = "HANDOVER_TEST_STATE";
 const KILLS: u64 = 120;
 const SEED: u64 = 0xCE11;

@@ -1,4 +1,5 @@
-//! The fd store and saved state from outside, with a stand-in for the manager that keeps fds as systemd does.
+//! The fd store and saved state from outside, with a stand-in for the manager that keeps fds as
+//! systemd does.
 #![expect(unsafe_code, reason = "fds are received and inherited by number, and compared by kcmp")]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panics and report by printing")]
 

@@ -1,4 +1,5 @@
-//! A stand-in for systemd: it receives notifications, and keeps fds by the rules of `src/core/service.c`.
+//! A stand-in for systemd: it receives notifications, and keeps fds by the rules of
+//! `src/core/service.c`.
 
 use handover::systemd::activation::Activation;
 use handover::systemd::environment::Environment;

@@ -1,4 +1,5 @@
-//! What a state costs, and what happens when there is no memory for it: each in a process of its own.
+//! What a state costs, and what happens when there is no memory for it: each in a process of its
+//! own.
 
 use crate::manager::Manager;
 use handover::state::{State, States};

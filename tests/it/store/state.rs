@@ -46,7 +46,8 @@ fn memfd(bytes: &[u8], seals: SealFlag) -> OwnedFd {
     file.into()
 }
 
-/// Loads what is made of these bytes, and says why it is damaged. The service goes on, and can save again.
+/// Loads what is made of these bytes, and says why it is damaged. The service goes on, and can save
+/// again.
 fn damaged(fd: OwnedFd) -> String {
     let manager = Manager::old(8);
     manager.insert("handover.state.s", fd);

@@ -1,6 +1,7 @@
 //! Flows on UDP stay with the generation that has them.
 //!
-//! The protocol: `hello` is answered by the id of a new flow, `ID:TEXT` by `GENERATION:TEXT`, and `ID:bye` ends the flow.
+//! The protocol: `hello` is answered by the id of a new flow, `ID:TEXT` by `GENERATION:TEXT`, and
+//! `ID:bye` ends the flow.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

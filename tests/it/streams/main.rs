@@ -1,4 +1,5 @@
-//! Everything that is not HTTP, with real sockets: streams, packets, datagrams, and what else can be passed.
+//! Everything that is not HTTP, with real sockets: streams, packets, datagrams, and what else can
+//! be passed.
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod datagrams;

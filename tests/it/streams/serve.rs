@@ -66,7 +66,8 @@ async fn a_listener_that_somebody_made_blocking_does_not_block_its_loop() {
         until("nonblocking again", is_nonblocking).await;
         let mut client = TcpStream::connect(address).await.unwrap();
         assert_eq!(ask(&mut client, "served").await, "served");
-        // A loop that waits in accept(2) would not see that its turn is over, and take the next client.
+        // A loop that waits in accept(2) would not see that its turn is over, and take the next
+        // client.
         drain.accept(false);
         tokio::time::sleep(MOMENT).await;
         let mut late = TcpStream::connect(address).await.unwrap();

@@ -30,7 +30,8 @@ impl Started {
             command.env_remove(variable);
         }
         let from: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-        // SAFETY: between fork and exec it only calls dup2 and close_range, on a list that was allocated before.
+        // SAFETY: between fork and exec it only calls dup2 and close_range, on a list that was
+        // allocated before.
         unsafe {
             command.pre_exec(move || {
                 // Out of the way first: one's place may be another's.

@@ -1,4 +1,5 @@
-//! `handover::systemd` from outside: what the service manager would receive, and what a process that was started with sockets does with them.
+//! `handover::systemd` from outside: what the service manager would receive, and what a process
+//! that was started with sockets does with them.
 #![expect(unsafe_code, reason = "fds are put in their places between fork and exec, as systemd does")]
 #![expect(
     clippy::unwrap_used,

@@ -250,7 +250,8 @@ struct Source {
 }
 
 impl Source {
-    /// The library's top-level module that it belongs to; none for the crate root and for other packages, which may know everything.
+    /// The library's top-level module that it belongs to; none for the crate root and for other
+    /// packages, which may know everything.
     fn module(&self) -> Option<&str> {
         let first = self.name.strip_prefix("src/")?.split('/').next()?;
         let module = first.strip_suffix(".rs").unwrap_or(first);
@@ -302,11 +303,13 @@ fn strip(line: &str) -> &str {
     line
 }
 
-/// What follows `crate::`, with groups taken apart: `crate::{sys::pidfd, error::Error}` gives `sys` and `error`.
+/// What follows `crate::`, with groups taken apart: `crate::{sys::pidfd, error::Error}` gives `sys`
+/// and `error`.
 fn imports(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
-        // `pub(in crate::x)` and `$crate::x` are no imports, but name a module as well: counted alike.
+        // `pub(in crate::x)` and `$crate::x` are no imports, but name a module as well: counted
+        // alike.
         let line = code[..at].matches('\n').count() + 1;
         let rest = &code[at + "crate::".len()..];
         match rest.strip_prefix('{') {

@@ -76,7 +76,8 @@ fn closing(text: &str, end: char) -> usize {
     text.len()
 }
 
-/// Leaves out each item that stands under a `#[cfg(test)]`, or under one that names `test` among others.
+/// Leaves out each item that stands under a `#[cfg(test)]`, or under one that names `test` among
+/// others.
 fn without_tests<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     let (mut kept, mut at) = (Vec::new(), 0);
     while at < tokens.len() {

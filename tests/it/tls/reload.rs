@@ -147,7 +147,8 @@ async fn under_handshakes_that_all_succeed() {
             tokio::spawn(async move {
                 let mut seen = [0; 2];
                 while !done.load(Ordering::Relaxed) {
-                    // a configuration of its own each time: full handshakes, which sign with the key
+                    // a configuration of its own each time: full handshakes, which sign with the
+                    // key
                     let config = client(&[VERSIONS[at % 2]], &["http/1.1"]);
                     let mut client = Client::connect(address, &config).await;
                     client.handshake().await;

@@ -1,4 +1,5 @@
-//! A server, and a client that decides itself what of its bytes it sends, and knows how a connection ended.
+//! A server, and a client that decides itself what of its bytes it sends, and knows how a
+//! connection ended.
 
 use axum::Router;
 use axum::body::Body;
@@ -34,8 +35,9 @@ pub(crate) struct Server {
     release: Arc<Semaphore>,
 }
 
-/// `/hold` answers when released, `/stream` sends its head at once and its body when released, `/echo` answers the body,
-/// `/upgrade` echoes raw bytes, `/tls` says what was agreed on; all else answers its path.
+/// `/hold` answers when released, `/stream` sends its head at once and its body when released,
+/// `/echo` answers the body, `/upgrade` echoes raw bytes, `/tls` says what was agreed on; all else
+/// answers its path.
 #[derive(Clone)]
 struct App {
     arrived: mpsc::UnboundedSender<String>,

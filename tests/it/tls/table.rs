@@ -1,4 +1,5 @@
-//! The rows of the HTTP tests' table, over TLS: what happens to each kind of connection when a drain begins.
+//! The rows of the HTTP tests' table, over TLS: what happens to each kind of connection when a
+//! drain begins.
 
 use crate::support::{Client, End, LINGER, Reply, SHORT, Server, get, until, within};
 use handover::http::HttpOptions;
@@ -69,8 +70,8 @@ async fn half_a_head_is_answered() {
     }
 }
 
-/// Not one byte of it can be decrypted before its last one is here. It is a request on its way all the same: it outlasts
-/// linger.
+/// Not one byte of it can be decrypted before its last one is here. It is a request on its way all
+/// the same: it outlasts linger.
 #[tokio::test]
 async fn half_a_record_outlasts_linger() {
     for (config, used) in configs().flat_map(|config| [(Arc::clone(&config), false), (config, true)]) {
@@ -202,8 +203,8 @@ async fn upgraded_counts_until_it_is_closed() {
     }
 }
 
-/// The request is in the kernel when linger ends, and epoll has not been asked since: only a look at the socket itself can
-/// know.
+/// The request is in the kernel when linger ends, and epoll has not been asked since: only a look
+/// at the socket itself can know.
 #[tokio::test]
 async fn the_last_look_sees_what_epoll_has_not_told_yet() {
     for (config, fresh) in configs().flat_map(|config| [(Arc::clone(&config), false), (config, true)]) {
@@ -214,7 +215,8 @@ async fn the_last_look_sees_what_epoll_has_not_told_yet() {
         }
         let record = client.seal(get("/2"));
         server.begin(SHORT).await;
-        // as in the HTTP tests: this task's timer is due just before the connection's, and both are overdue
+        // as in the HTTP tests: this task's timer is due just before the connection's, and both are
+        // overdue
         let just_before = tokio::time::sleep(SHORT / 2);
         std::thread::sleep(SHORT * 2);
         just_before.await;
@@ -240,7 +242,8 @@ async fn hurry_closes_idle_ones_at_once() {
     }
 }
 
-/// The client says at once that it will send no more, and reads late: a reset would destroy the reply.
+/// The client says at once that it will send no more, and reads late: a reset would destroy the
+/// reply.
 #[tokio::test]
 async fn a_client_that_closes_its_side_first_gets_its_reply() {
     for config in configs() {

@@ -110,7 +110,8 @@ async fn over_rotations_that_each_does_for_itself() {
     let servers = [Server::with(&one, HttpOptions::new()), Server::with(&other, HttpOptions::new())];
     let config = client(&VERSIONS, &[]);
     assert!(!resumes(&servers[0], &config).await);
-    // The key that was made ahead comes into use after 2 s in both; one made after that is not shared.
+    // The key that was made ahead comes into use after 2 s in both; one made after that is not
+    // shared.
     for at in [1, 0, 1, 0, 1] {
         tokio::time::sleep(Duration::from_millis(600)).await;
         assert!(resumes(&servers[at], &config).await);
@@ -133,7 +134,8 @@ async fn keys_given_by_hand_are_those_of_all_generations() {
     assert!(resumes(&Server::with(&stranger, HttpOptions::new()), &config).await, "elsewhere too");
 }
 
-/// Rustls does not ask the verifier when a session is resumed: one of anybody's would pass for that of a verified client.
+/// Rustls does not ask the verifier when a session is resumed: one of anybody's would pass for that
+/// of a verified client.
 #[tokio::test]
 async fn not_where_clients_are_verified_otherwise() {
     for version in VERSIONS {

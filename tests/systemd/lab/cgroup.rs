@@ -1,7 +1,8 @@
 //! A cgroup for each container, where this machine's PID 1 is not systemd.
 //!
-//! nspawn puts its payload into `payload` below the cgroup that it was started in: two containers that were started
-//! from one cgroup would share it, and each PID 1 would see, and stop, the other's services.
+//! nspawn puts its payload into `payload` below the cgroup that it was started in: two containers
+//! that were started from one cgroup would share it, and each PID 1 would see, and stop, the
+//! other's services.
 
 use std::fs;
 use std::io;

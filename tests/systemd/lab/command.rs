@@ -26,7 +26,8 @@ impl Output {
     }
 }
 
-/// Runs `command` with `stdin` until it has ended *and* closed its output: redirect that of whatever stays behind.
+/// Runs `command` with `stdin` until it has ended *and* closed its output: redirect that of
+/// whatever stays behind.
 pub(crate) fn run(command: &mut Command, stdin: &[u8], deadline: Duration) -> Result<Output, Failed> {
     let started = Instant::now();
     let what = format!("{command:?}");

@@ -28,7 +28,8 @@ impl Entry {
     }
 }
 
-/// journalctl writes what is no UTF-8 as an array of bytes, and a repeated field as an array of values.
+/// journalctl writes what is no UTF-8 as an array of bytes, and a repeated field as an array of
+/// values.
 fn text(value: &Value) -> Option<Cow<'_, str>> {
     let Value::Array(values) = value else { return value.as_str().map(Cow::from) };
     let bytes: Option<Vec<u8>> = values.iter().map(|v| v.as_u64()?.try_into().ok()).collect();
@@ -49,7 +50,8 @@ impl Container {
         entries(&self.sh_ok(&format!("journalctl -a -b -o json -u '{unit}'"))?)
     }
 
-    /// And the steps of reloads of which journald cannot say the unit: it looks that up when it comes to read them, and their process had ended.
+    /// And the steps of reloads of which journald cannot say the unit: it looks that up when it
+    /// comes to read them, and their process had ended.
     pub(crate) fn journal_and_lost(&self, unit: &str) -> Outcome<Vec<Entry>> {
         let mut all = self.journal_json(unit)?;
         let mut lost = entries(&self.sh_ok("journalctl -a -b -o json _TRANSPORT=journal")?)?;
@@ -101,7 +103,8 @@ impl Container {
         must_succeed(&format!("kill -s {signal} {pid}"), output).map(drop)
     }
 
-    /// Sends it from here, at once: a command in the container takes its time. False: there is no such process.
+    /// Sends it from here, at once: a command in the container takes its time. False: there is no
+    /// such process.
     pub(crate) fn signal_now(&self, pid: u32, signal: Signal) -> Outcome<bool> {
         let Some(pid) = self.host_pid(pid)? else { return Ok(false) };
         match kill(Pid::from_raw(i32::try_from(pid)?), signal) {
@@ -139,7 +142,8 @@ impl Container {
             .collect())
     }
 
-    /// What each open fd of the process leads to: `socket:[4711]`, `/dev/null`, `/memfd:state (deleted)`.
+    /// What each open fd of the process leads to: `socket:[4711]`, `/dev/null`, `/memfd:state
+    /// (deleted)`.
     pub(crate) fn proc_fds(&self, pid: u32) -> Outcome<BTreeMap<i32, String>> {
         let mut fds = BTreeMap::new();
         for entry in fs::read_dir(self.proc(pid, "fd")).map_err(|e| gone(pid, "fd", &e))? {

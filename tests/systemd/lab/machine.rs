@@ -1,5 +1,5 @@
-//! Whether this machine itself stood still: deadlines are of the clock on the wall, and a virtual machine that its host stops for seconds
-//! proves nothing about what runs in it.
+//! Whether this machine itself stood still: deadlines are of the clock on the wall, and a virtual
+//! machine that its host stops for seconds proves nothing about what runs in it.
 
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};

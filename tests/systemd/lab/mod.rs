@@ -1,4 +1,5 @@
-//! What a scenario works with: one systemd, commands in it, its journal, its processes, its network.
+//! What a scenario works with: one systemd, commands in it, its journal, its processes, its
+//! network.
 
 mod cgroup;
 mod command;
@@ -46,7 +47,8 @@ pub(crate) struct Scenario {
     pub(crate) system_only: bool,
     /// Needs the root of programs.
     pub(crate) apps: bool,
-    /// Needs a whole root, with a package manager and its database: of this machine's own there is only /usr.
+    /// Needs a whole root, with a package manager and its database: of this machine's own there is
+    /// only /usr.
     pub(crate) whole_root: bool,
     pub(crate) run: fn(&Container) -> Outcome,
 }
@@ -89,7 +91,8 @@ pub(crate) fn run(target: &Target, scenario: Scenario) -> Outcome {
     Err(format!("{reason}\n{}", container.report()).into())
 }
 
-/// A booted systemd, fresh for this case; or, without root, the user manager behind the same methods.
+/// A booted systemd, fresh for this case; or, without root, the user manager behind the same
+/// methods.
 ///
 /// Paths are the container's. Every command has a deadline that kills it. Threads may share it.
 #[derive(Debug)]
@@ -140,7 +143,8 @@ impl Container {
         self.scratch.path().join("lab")
     }
 
-    /// The port to use for `wanted`: itself, except on a user manager, where ports are shared with the world.
+    /// The port to use for `wanted`: itself, except on a user manager, where ports are shared with
+    /// the world.
     pub(crate) fn port(&self, wanted: u16) -> Outcome<u16> {
         match &self.backend {
             Backend::Nspawn(_) => Ok(wanted),
@@ -206,11 +210,12 @@ impl Container {
         self.systemctl_ok(&["daemon-reload"]).map(drop)
     }
 
-    /// Puts a program from this machine into [`dir`](Self::dir), replacing an older one atomically, as an upgrade does,
-    /// also while that one runs. Returns its path in the container.
+    /// Puts a program from this machine into [`dir`](Self::dir), replacing an older one atomically,
+    /// as an upgrade does, also while that one runs. Returns its path in the container.
     pub(crate) fn install(&self, program: &Path, name: &str) -> Outcome<String> {
         let new = self.host_dir().join(format!("{name}.new"));
-        // Not fs::copy: a thread that forks just then would hold our writing fd, and the program would be "busy".
+        // Not fs::copy: a thread that forks just then would hold our writing fd, and the program
+        // would be "busy".
         let mut copy = Command::new("cp");
         copy.arg("--").arg(program).arg(&new);
         must_succeed(&format!("cp {}", program.display()), command::run(&mut copy, b"", COMMAND_DEADLINE)?)?;
@@ -218,7 +223,8 @@ impl Container {
         Ok(self.lab.join(name).display().to_string())
     }
 
-    /// Asks until there is an answer. An error from `ask` ends it at once; so does the deadline, naming `what`.
+    /// Asks until there is an answer. An error from `ask` ends it at once; so does the deadline,
+    /// naming `what`.
     pub(crate) fn wait_until<T>(
         &self,
         deadline: Duration,
@@ -237,8 +243,9 @@ impl Container {
         }
     }
 
-    /// Runs `f` on a thread of its own in the container's network, where 127.0.0.1 is the container's. Threads and
-    /// runtimes that it starts are in there too. A panic in it is the caller's.
+    /// Runs `f` on a thread of its own in the container's network, where 127.0.0.1 is the
+    /// container's. Threads and runtimes that it starts are in there too. A panic in it is the
+    /// caller's.
     pub(crate) fn in_netns<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Outcome<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| -> std::io::Result<T> {
@@ -261,7 +268,8 @@ impl Container {
         }
     }
 
-    /// Where this process finds a file of the container. Absolute symbolic links on the way lead astray.
+    /// Where this process finds a file of the container. Absolute symbolic links on the way lead
+    /// astray.
     pub(crate) fn outside(&self, path: impl AsRef<Path>) -> PathBuf {
         match &self.backend {
             Backend::Nspawn(nspawn) => nspawn.root().join(path.as_ref().strip_prefix("/").unwrap_or(path.as_ref())),

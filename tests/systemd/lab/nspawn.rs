@@ -147,7 +147,8 @@ fn prepare(scratch: &Path) -> io::Result<()> {
 }
 
 fn command(name: &str, root: Option<&Path>, scratch: &Path, cgroup: Option<&Cgroup>) -> Command {
-    // setpriv: a killed test run leaves no container behind. It counts the *thread* that starts it, and a case is one thread.
+    // setpriv: a killed test run leaves no container behind. It counts the *thread* that starts it,
+    // and a case is one thread.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "sh", "-c"]);
     command.arg(r#"while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@""#);
@@ -191,7 +192,8 @@ fn command(name: &str, root: Option<&Path>, scratch: &Path, cgroup: Option<&Cgro
     command
 }
 
-/// nspawn names the leader as it starts, and passes on PID 1's own READY=1 when the boot is complete.
+/// nspawn names the leader as it starts, and passes on PID 1's own READY=1 when the boot is
+/// complete.
 fn booted(nspawn: &mut Child, notify: &UnixDatagram) -> Result<u32, Failed> {
     let started = Instant::now();
     let mut leader = None;

@@ -15,7 +15,8 @@ pub(crate) fn handover() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_handover"))
 }
 
-/// An example. `cargo test --test systemd` does not build those of another package, so it is built here, once.
+/// An example. `cargo test --test systemd` does not build those of another package, so it is built
+/// here, once.
 pub(crate) fn example(name: &'static str) -> Outcome<PathBuf> {
     static BUILT: Mutex<Vec<&str>> = Mutex::new(Vec::new());
     let path = handover().with_file_name("examples").join(name);
@@ -28,7 +29,8 @@ pub(crate) fn example(name: &'static str) -> Outcome<PathBuf> {
     {
         let mut command = Command::new(cargo);
         command.args(["build", "--quiet", "--workspace", "--all-features", "--example", name]).current_dir(crate::TOP);
-        // What `cargo test` tells us of this package: ring's build script would take it for a change, and be run each time.
+        // What `cargo test` tells us of this package: ring's build script would take it for a
+        // change, and be run each time.
         let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
             command.env_remove(name);

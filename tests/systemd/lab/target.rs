@@ -95,7 +95,8 @@ fn from_root(expected: u32, suite: &str) -> Target {
     target
 }
 
-/// The programs that `tests/lab/rootfs apps` made a root of; in a container it is `/apps`, with the case's own `/lab` in it.
+/// The programs that `tests/lab/rootfs apps` made a root of; in a container it is `/apps`, with the
+/// case's own `/lab` in it.
 pub(crate) fn apps() -> Option<PathBuf> {
     let root = cache().join("rootfs/apps");
     root.join(".handover-lab").exists().then_some(root)

@@ -1,5 +1,5 @@
-//! What `handover check` says of units is what systemd does with them: of hand-written faults, of every setting, and of the units of
-//! some 270 packages.
+//! What `handover check` says of units is what systemd does with them: of hand-written faults, of
+//! every setting, and of the units of some 270 packages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// For hundreds of units at once, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The kinds of faults that systemd answers with another LoadState than `loaded`, and their nearest neighbours.
+/// The kinds of faults that systemd answers with another LoadState than `loaded`, and their nearest
+/// neighbours.
 const FAULTS: &[(&str, &str, &str)] = &[
     ("plain.service", "[Service]\nExecStart=/bin/true\n", "loaded"),
     ("no-start.service", "[Service]\nType=notify\n", "bad-setting"),
@@ -112,7 +113,8 @@ fn settings(lab: &Container) -> Outcome {
     }
     let directory = lab.host_dir().join("settings");
     fs::create_dir_all(&directory)?;
-    // All keys in all sections: where they do not belong, systemd does not know them. Of one kind of finding the tool names a hundred in a unit.
+    // All keys in all sections: where they do not belong, systemd does not know them. Of one kind
+    // of finding the tool names a hundred in a unit.
     let mut keys: Vec<_> = sections.values().flatten().copied().collect();
     keys.sort_unstable();
     keys.dedup();
@@ -158,7 +160,8 @@ fn corpus(lab: &Container) -> Outcome {
     for package in fs::read_dir(String::from_utf8_lossy(&cached.stdout).trim())?.flatten().filter(|e| e.path().is_dir())
     {
         for unit in fs::read_dir(package.path())?.flatten() {
-            // Of two packages with the same unit one is enough; and the container's own journal is to live.
+            // Of two packages with the same unit one is enough; and the container's own journal is
+            // to live.
             let name = unit.file_name().to_string_lossy().into_owned();
             if !name.starts_with("systemd-") && !directory.join(&name).exists() {
                 fs::copy(unit.path(), directory.join(&name))?;
@@ -171,7 +174,8 @@ fn corpus(lab: &Container) -> Outcome {
     let loaded: Vec<_> = states.iter().filter(|(_, state)| *state == "loaded").map(|(name, _)| name.clone()).collect();
     assert!(loaded.len() >= 290, "{states:?}");
 
-    // Whatever --fix writes for them: they are still loaded, nothing in it is ignored, and there is nothing more to write.
+    // Whatever --fix writes for them: they are still loaded, nothing in it is ignored, and there is
+    // nothing more to write.
     for assumed in [&[][..], &["--assume-handover"]] {
         let fix = |directory: &Path| -> Outcome<String> {
             let (code, text) = tool(directory, &[&["--fix", "--level", "info", "."], assumed].concat(), lab.version())?;
@@ -200,8 +204,8 @@ fn corpus(lab: &Container) -> Outcome {
     Ok(())
 }
 
-/// Puts the units of a directory into the container, and compares what systemd makes of them with what the tool says. Returns the
-/// units' LoadState.
+/// Puts the units of a directory into the container, and compares what systemd makes of them with
+/// what the tool says. Returns the units' LoadState.
 fn compared(lab: &Container, directory: &Path) -> Outcome<BTreeMap<String, String>> {
     let ours = verdicts(lab, directory)?;
     let below = directory.strip_prefix(lab.host_dir()).map_err(|e| e.to_string())?;
@@ -228,7 +232,8 @@ fn compared(lab: &Container, directory: &Path) -> Outcome<BTreeMap<String, Strin
     lab.sh_ok("journalctl --sync")?;
     let journal = lab.sh_within(PATIENCE, "journalctl -q -b -o cat _PID=1")?.stdout;
     for line in journal.lines() {
-        // As `/etc/systemd/system/web.service:7: Unknown key 'x' in section [Service], ignoring.`, also of a drop-in.
+        // As `/etc/systemd/system/web.service:7: Unknown key 'x' in section [Service], ignoring.`,
+        // also of a drop-in.
         let Some((place, message)) = line.strip_prefix("/etc/systemd/system/").and_then(|line| line.split_once(": "))
         else {
             continue;

@@ -1,4 +1,5 @@
-//! The control interface, `handover reload` as `ExecReload=` and by hand, `handover status`, and `varlinkctl`.
+//! The control interface, `handover reload` as `ExecReload=` and by hand, `handover status`, and
+//! `varlinkctl`.
 
 use serde_json::Value;
 
@@ -48,7 +49,8 @@ fn repair(web: &Web<'_>) -> Outcome {
     web.lab.install(&example("web")?, "web").map(drop)
 }
 
-/// `systemctl reload` is over only when the next generation is main, and fails with the reason if it never will be.
+/// `systemctl reload` is over only when the next generation is main, and fails with the reason if
+/// it never will be.
 fn exec_reload(lab: &Container) -> Outcome {
     let lines = format!("{DIRECTORY}ExecReload=\nExecReload={{handover}} reload $MAINPID\n");
     let web = start(lab, Type::Notify, &lines)?;
@@ -125,7 +127,8 @@ fn reload_by_hand(lab: &Container, kind: Type) -> Outcome {
     Ok(())
 }
 
-/// Without `RuntimeDirectory=`: the outcome is what systemd says. And units that know nothing of handover.
+/// Without `RuntimeDirectory=`: the outcome is what systemd says. And units that know nothing of
+/// handover.
 fn absent(lab: &Container) -> Outcome {
     let web = start(lab, Type::Notify, "ExecReload=\nExecReload={handover} reload $MAINPID\n")?;
     let first = lab.main_pid(UNIT)?;

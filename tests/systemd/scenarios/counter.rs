@@ -228,7 +228,8 @@ impl Memory {
 
     fn ask_until(&self, stop: &AtomicBool, address: SocketAddr) {
         let mut session = Session::default();
-        // What this session was told, and how many requests since may have been counted although nobody was told.
+        // What this session was told, and how many requests since may have been counted although
+        // nobody was told.
         let (mut told, mut unsure) = (0, 0);
         while !stop.load(Ordering::Relaxed) {
             let (began, floor) = (Instant::now(), self.acknowledged());
@@ -245,7 +246,8 @@ impl Memory {
                         seen.wrong.push(format!("{counts:?} in a session that had {told}, {unsure} more perhaps"));
                     }
                     seen.generations.insert(counts.pid, counts.generation);
-                    // Not who was first seen last: an answer may be on its way for longer than the next one.
+                    // Not who was first seen last: an answer may be on its way for longer than the
+                    // next one.
                     if counts.total > seen.highest {
                         (seen.highest, seen.newest) = (counts.total, counts.pid);
                         self.news.notify_all();

@@ -66,7 +66,8 @@ fn new_main_is_killed_while_the_old_one_drains(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup::default())?;
     let old = lab.main_pid(UNIT)?;
     let ((), stats) = load::under(lab, web.address, CLIENTS, |stats| {
-        // More than the hurry timeout leaves; and one that it leaves time for, on a connection that lingers.
+        // More than the hurry timeout leaves; and one that it leaves time for, on a connection that
+        // lingers.
         let long = web.in_flight(100, Duration::from_millis(100))?;
         let mut lingering = web.connect()?;
         assert_eq!(lingering.pid()?, old);
@@ -89,7 +90,8 @@ fn new_main_is_killed_while_the_old_one_drains(lab: &Container) -> Outcome {
     Ok(())
 }
 
-/// The one that is not main yet serves until systemd, which does not know it, has ended it for the restart.
+/// The one that is not main yet serves until systemd, which does not know it, has ended it for the
+/// restart.
 fn main_is_killed_in_probation(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup { command: "{dir}/web --probation 10s", ..Setup::default() })?;
     let main = lab.main_pid(UNIT)?;

@@ -15,7 +15,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// Queries of one run of dig, one after the other, each once.
 const QUERIES: usize = 100;
 
-/// Three services at once: DNS, a protocol on UDP that has connections, and what a FIFO and a message queue have.
+/// Three services at once: DNS, a protocol on UDP that has connections, and what a FIFO and a
+/// message queue have.
 fn datagrams_under_reloads(lab: &Container) -> Outcome {
     let (dns_port, flows_port, dir) = (lab.port(5353)?, lab.port(7009)?, lab.dir().display().to_string());
     let dns = Served::start(lab, "dns", &[("dns", format!("ListenDatagram=127.0.0.1:{dns_port}"))], "")?;
@@ -77,8 +78,8 @@ fn datagrams_under_reloads(lab: &Container) -> Outcome {
 
 /// dig asks and does not ask again: each query has its answer.
 fn dig(lab: &Container, port: &str, from: &str, questions: &str) -> Outcome {
-    // Each from an address of its own: dig shares its ports (SO_REUSEPORT), so that two of one address may get each
-    // other's answers.
+    // Each from an address of its own: dig shares its ports (SO_REUSEPORT), so that two of one
+    // address may get each other's answers.
     let server = ["dig", "@127.0.0.1", "-p", port, "-b", from];
     let args = [&server[..], &["+tries=1", "+time=10", "+short", "+noedns", "-f", questions]].concat();
     let answers = client(lab, &args, "")?;
@@ -110,7 +111,8 @@ fn flow(lab: &Container, to: &str) -> Outcome {
     if said == "ok\n" { Ok(()) } else { Err(format!("python3 said {said:?}").into()) }
 }
 
-/// What a writer says that it has written, a shell to the FIFO and a program to the queue, has arrived: nothing is lost or comes twice.
+/// What a writer says that it has written, a shell to the FIFO and a program to the queue, has
+/// arrived: nothing is lost or comes twice.
 fn each_once(lab: &Container, name: &str, word: &str, count: &str) -> Outcome {
     let count: usize = count.trim().parse().map_err(|e| format!("{name}: the writer said {count:?}: {e}"))?;
     let out = lab.host_dir().join(format!("{name}.out"));
@@ -143,7 +145,8 @@ fn special_fds_by_name(lab: &Container) -> Outcome {
     let sockets = [
         ("fifo", format!("ListenFIFO={dir}/fifo")),
         ("queue", format!("ListenMessageQueue={queue}")),
-        // Not a device that can be read for ever, like /dev/random: systemd's PID 1 then reads it for ever, when the service stops.
+        // Not a device that can be read for ever, like /dev/random: systemd's PID 1 then reads it
+        // for ever, when the service stops.
         ("special", "ListenSpecial=/proc/1/mountinfo".to_owned()),
         ("netlink", "ListenNetlink=route 1".to_owned()),
     ];

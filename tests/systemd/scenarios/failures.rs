@@ -1,4 +1,5 @@
-//! Reloads that fail: the old generation serves on, the unit is running again, and everybody is told why.
+//! Reloads that fail: the old generation serves on, the unit is running again, and everybody is
+//! told why.
 
 use super::web::{Setup, Type, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario};

@@ -41,8 +41,8 @@ fn http2_reqwest_and_curl(lab: &Container) -> Outcome {
             }
             tasks.spawn(download(client, address, Arc::clone(&stop)));
         }
-        // One process is one connection: curl 7.88 fails to use one again for HTTP/2 with prior knowledge (its issue 10634).
-        // Its thread has the network of the one that starts it.
+        // One process is one connection: curl 7.88 fails to use one again for HTTP/2 with prior
+        // knowledge (its issue 10634). Its thread has the network of the one that starts it.
         tasks.spawn_blocking(move || curl(address, &stop));
         join(tasks).await
     })?;
@@ -128,8 +128,9 @@ fn grpc_tonic(lab: &Container) -> Outcome {
     Ok(())
 }
 
-/// tonic repeats nothing by itself; a call that never reached a server may be repeated by whoever made it: it was not sent
-/// (hyper's "canceled"), is beyond the last of a GOAWAY without an error, or was refused.
+/// tonic repeats nothing by itself; a call that never reached a server may be repeated by whoever
+/// made it: it was not sent (hyper's "canceled"), is beyond the last of a GOAWAY without an error,
+/// or was refused.
 fn is_safe_to_repeat(status: &Status) -> bool {
     let why = chain(status);
     ["operation was canceled", "not a result of an error", "refused stream"].iter().any(|safe| why.contains(safe))

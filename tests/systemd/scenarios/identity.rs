@@ -1,4 +1,5 @@
-//! Who the next generation is, seen from outside: in the manager, in /proc, and in what it was given.
+//! Who the next generation is, seen from outside: in the manager, in /proc, and in what it was
+//! given.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -83,7 +84,8 @@ fn environment_of_the_next(lab: &Container) -> Outcome {
 fn fds_of_the_next(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup::default())?;
     let old = lab.main_pid(UNIT)?;
-    // Connections of the old one that must not be in the new one, and an old one that lives on to compare with.
+    // Connections of the old one that must not be in the new one, and an old one that lives on to
+    // compare with.
     let idle: Vec<_> = (0..5).map(|_| web.connect()).collect::<Outcome<_>>()?;
     let request = web.in_flight(6, Duration::from_millis(250))?;
     let theirs = lab.proc_fds(old)?;
@@ -140,7 +142,8 @@ fn hundred_reloads(lab: &Container) -> Outcome {
     let (reloads, stats) = load::under(lab, web.address, load::SHORT, |_| {
         for n in 1..=100_u32 {
             web.reload()?;
-            // The pace is part of the case: not faster than this, so that the load meets generations of every age.
+            // The pace is part of the case: not faster than this, so that the load meets
+            // generations of every age.
             std::thread::sleep((EVERY * n).saturating_sub(began.elapsed()));
         }
         web.count_logged("handed over to generation")

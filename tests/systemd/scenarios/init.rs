@@ -1,4 +1,5 @@
-//! What `handover init` writes boots and reloads, with the program of `--rust`, which is the example `hello`.
+//! What `handover init` writes boots and reloads, with the program of `--rust`, which is the
+//! example `hello`.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,4 +1,5 @@
-//! The Debian package: installed by apt into a clean root, used, upgraded under load, and taken away again. And how exposed the units are.
+//! The Debian package: installed by apt into a clean root, used, upgraded under load, and taken
+//! away again. And how exposed the units are.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -28,7 +29,8 @@ const REFUSED: &str = "handover-demo.service was not reloaded, its former versio
 const APT_DEADLINE: Duration = Duration::from_secs(180);
 
 fn life(lab: &Container) -> Outcome {
-    // From the program of this test run: a release build would take minutes, and is the same but for its speed.
+    // From the program of this test run: a release build would take minutes, and is the same but
+    // for its speed.
     let (first, second) = (build(lab, "0.1.0-1")?, build(lab, "0.1.0-2")?);
     let broken = broken(lab)?;
     // apt wakes it, and it has directories of its own.
@@ -120,8 +122,8 @@ fn apt(lab: &Container, arguments: &str) -> Outcome<String> {
     Ok(output.stdout)
 }
 
-/// Every path of the system and every file of /etc with its content, but for what apt and dpkg keep for themselves; what of ours is in /run;
-/// users and groups are in /etc.
+/// Every path of the system and every file of /etc with its content, but for what apt and dpkg keep
+/// for themselves; what of ours is in /run; users and groups are in /etc.
 fn traces(lab: &Container) -> Outcome<BTreeSet<String>> {
     let text = lab.sh_ok(
         "find / -xdev \\( -path /var/lib/apt -o -path /var/cache/apt -o -path /var/cache/debconf -o -path /var/log -o -path /lab \\) -prune -o \
@@ -133,7 +135,8 @@ fn traces(lab: &Container) -> Outcome<BTreeSet<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// The bounds are those in the chapter "install" of the docs, in tenths, and 0.2 for what versions to come may think of.
+/// The bounds are those in the chapter "install" of the docs, in tenths, and 0.2 for what versions
+/// to come may think of.
 fn exposure(lab: &Container) -> Outcome {
     let bounds = [
         ("systemd/web.service", 26),
@@ -174,7 +177,8 @@ fn hardest(lab: &Container) -> Outcome {
     Ok(())
 }
 
-/// By that call the next generation gets rid of our fds. Forbidden, as on an old kernel: a start copies them all.
+/// By that call the next generation gets rid of our fds. Forbidden, as on an old kernel: a start
+/// copies them all.
 fn without_close_range(lab: &Container) -> Outcome {
     reloaded_twice(lab, "SystemCallFilter=~close_range\nSystemCallErrorNumber=EPERM\n")?;
     let filter = lab.sh(&format!("systemctl show -P SystemCallFilter {WEB}"))?.stdout;

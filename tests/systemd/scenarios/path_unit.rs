@@ -28,7 +28,8 @@ fn recipe(lab: &Container) -> Outcome {
         lab.install(&example("web")?, "web")?;
         runs_what_is_there(&web)?;
 
-        // A burst: whatever comes meanwhile, the last one is it. The recipe waits a second before each reload.
+        // A burst: whatever comes meanwhile, the last one is it. The recipe waits a second before
+        // each reload.
         let (reloads, began) = (web.count_logged("reload: starting generation")?, Instant::now());
         for _ in 0..20 {
             lab.install(&example("web")?, "web")?;
@@ -38,7 +39,8 @@ fn recipe(lab: &Container) -> Outcome {
         let took = began.elapsed();
         assert!(reloads >= 1 && reloads as u64 <= took.as_secs() + 2, "{reloads} reloads in {took:?}");
 
-        // Half a file, at its place. The reload fails, and nothing is lost; the other half is a change too.
+        // Half a file, at its place. The reload fails, and nothing is lost; the other half is a
+        // change too.
         let failed = web.count_logged("reload failed")?;
         lab.sh_ok(&format!("cd {} && mv web good && head -c 100000 good >web && chmod 755 web", lab.dir().display()))?;
         lab.wait_until(DEADLINE, "a reload that failed", || {

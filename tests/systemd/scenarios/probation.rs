@@ -16,7 +16,8 @@ fn next_dies_in_probation(lab: &Container) -> Outcome {
         let main_since = Instant::now();
         let next =
             lab.wait_until(DEADLINE, "the next generation answers", || Ok(Some(web.pid()?).filter(|p| *p != old)))?;
-        // In 262 a Type=notify unit is "running" again once its ExecReload= has exited, RELOADING=1 or not.
+        // In 262 a Type=notify unit is "running" again once its ExecReload= has exited, RELOADING=1
+        // or not.
         let state = web.state()?;
         assert_eq!(state.main, old, "{state:?}");
         assert!(lab.version() > 257 || state.active == "reloading", "{state:?}");

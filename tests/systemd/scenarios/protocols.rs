@@ -15,12 +15,14 @@ use crate::lab::Outcome;
 /// Between two reloads.
 const EVERY: Duration = Duration::from_millis(400);
 const EVERY_OF_SOAK: Duration = Duration::from_millis(500);
-/// No more processes than this drain at a time: the cap would hammer the oldest, which is another scenario.
+/// No more processes than this drain at a time: the cap would hammer the oldest, which is another
+/// scenario.
 const DRAINING: usize = 6;
 /// How long the clients may take to end once told.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// `HANDOVER_SOAK` makes a soak of it: two reloads a second for so many seconds. Otherwise as many as the scenario says.
+/// `HANDOVER_SOAK` makes a soak of it: two reloads a second for so many seconds. Otherwise as many
+/// as the scenario says.
 fn plan(reloads: usize) -> (usize, Duration) {
     let seconds = std::env::var("HANDOVER_SOAK").ok().and_then(|s| s.parse::<usize>().ok());
     seconds.map_or((reloads, EVERY), |seconds| (seconds * 2, EVERY_OF_SOAK))
@@ -80,8 +82,8 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Reloads twice a second while the clients run in the container's network; told to stop, they must end. Fails if
-/// anything was lost.
+/// Reloads twice a second while the clients run in the container's network; told to stop, they must
+/// end. Fails if anything was lost.
 pub(super) fn reloads_under<F>(
     web: &Web<'_>,
     reloads: usize,

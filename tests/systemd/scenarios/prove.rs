@@ -1,4 +1,5 @@
-//! `handover prove`, on the example's own unit: what must be 0 is 0, and where a setting makes it lose requests it says so.
+//! `handover prove`, on the example's own unit: what must be 0 is 0, and where a setting makes it
+//! lose requests it says so.
 
 use serde_json::Value;
 
@@ -30,7 +31,8 @@ fn prove_unit(lab: &Container) -> Outcome {
     }
     assert_eq!(reloads[4]["main_pid"], lab.main_pid(UNIT)?);
 
-    // Without a linger a connection that has said nothing yet is closed: what is said on it then is lost.
+    // Without a linger a connection that has said nothing yet is closed: what is said on it then is
+    // lost.
     let web = Web::install(lab, Setup { command: "{dir}/web --linger 0s", ..Setup::default() })?;
     lab.systemctl_ok(&["restart", UNIT])?;
     let report = prove(&web, &program, "--reloads 3 --every 1s --keep-alive 20 --late 20", 1)?;

@@ -10,7 +10,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("reload_notify_reload", reload_notify_reload).since(253),
 ];
 
-/// No more processes than this drain at a time: the cap would hammer the oldest, which is another scenario.
+/// No more processes than this drain at a time: the cap would hammer the oldest, which is another
+/// scenario.
 const DRAINING: usize = 6;
 
 fn socket_activation(lab: &Container) -> Outcome {
@@ -18,7 +19,8 @@ fn socket_activation(lab: &Container) -> Outcome {
     lab.systemctl_ok(&["start", "web.socket"])?;
     assert_eq!(web.state()?.active, "inactive");
 
-    // The first one starts the service; all of them are in the queue before anybody accepts, or soon after.
+    // The first one starts the service; all of them are in the queue before anybody accepts, or
+    // soon after.
     let mut clients = Vec::new();
     for _ in 0..20 {
         let mut client = web.connect()?;

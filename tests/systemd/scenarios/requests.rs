@@ -9,7 +9,8 @@ use crate::load;
 pub(super) const SCENARIOS: &[Scenario] =
     &[Scenario::new("five_hups", five_hups), Scenario::new("hup_to_all", hup_to_all)];
 
-/// What five requests are, in one moment. A machine that stops for longer between two of them has sent them one by one.
+/// What five requests are, in one moment. A machine that stops for longer between two of them has
+/// sent them one by one.
 const BURST: f64 = 0.015;
 const BURSTS: usize = 20;
 
@@ -55,8 +56,9 @@ fn hup_to_all(lab: &Container) -> Outcome {
         settled(&web, second)
     })?;
     load::lost_nothing(&stats)?;
-    // One answers the signal to the second generation. While the manager still goes through the processes, the third is
-    // born among them: then that one has got the signal, too, and does it once more.
+    // One answers the signal to the second generation. While the manager still goes through the
+    // processes, the third is born among them: then that one has got the signal, too, and does it
+    // once more.
     let began = web.count_logged("reload: starting")?;
     assert!((2..=3).contains(&began), "{began} reloads in all: the drainer started one");
     let state = web.state()?;
@@ -64,8 +66,9 @@ fn hup_to_all(lab: &Container) -> Outcome {
     Ok(())
 }
 
-/// Until no reload is under way or asked for, and another one than `old` is main: whoever is to reload once more begins that
-/// in the moment that it becomes main, so one that is alone, and says that it serves, has nothing of the kind before it.
+/// Until no reload is under way or asked for, and another one than `old` is main: whoever is to
+/// reload once more begins that in the moment that it becomes main, so one that is alone, and says
+/// that it serves, has nothing of the kind before it.
 fn settled(web: &Web<'_>, old: u32) -> Outcome {
     web.lab.wait_until(DEADLINE, "one process that is main, serves, and is not the old one", || {
         let state = web.state()?;

@@ -21,8 +21,8 @@ const PACKAGED: &str = include_str!("../../../packaging/systemd/runner.service")
 const SPOOL: &str = "/var/lib/runner";
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// 50 jobs of 0.2 to 3 s, a third of them programs, each in a scope; 30 reloads and 5 restarts, by a unit whose stop signals all that
-/// is in its cgroup.
+/// 50 jobs of 0.2 to 3 s, a third of them programs, each in a scope; 30 reloads and 5 restarts, by
+/// a unit whose stop signals all that is in its cgroup.
 fn loses_no_job(lab: &Container) -> Outcome {
     let runner = Runner::start(lab, "--concurrency 10 --scope yes", |unit| without(unit, "ExecStop="))?;
     let (mut jobs, longest) = (BTreeSet::new(), Duration::from_secs(3));
@@ -56,7 +56,8 @@ fn without_scopes(lab: &Container) -> Outcome {
     runner.ran_all_once(&jobs)
 }
 
-/// What ends a job is the drain timeout. TimeoutStopSec= does not: while a drain lasts the service asks for more time.
+/// What ends a job is the drain timeout. TimeoutStopSec= does not: while a drain lasts the service
+/// asks for more time.
 fn cut(lab: &Container) -> Outcome {
     let runner = Runner::start(lab, "--drain-timeout 20s --scope yes", |unit| {
         without(unit, "ExecStop=").replace("TimeoutStopSec=45", "TimeoutStopSec=1")
@@ -126,8 +127,8 @@ fn kill_mode(lab: &Container) -> Outcome {
     runner.systemctl("stop")
 }
 
-/// A crash leaves no program behind, wherever it runs, and the next runner says which jobs it broke off. Those of an old generation
-/// are finished first.
+/// A crash leaves no program behind, wherever it runs, and the next runner says which jobs it broke
+/// off. Those of an old generation are finished first.
 fn crash(lab: &Container) -> Outcome {
     let runner = Runner::start(lab, "", str::to_owned)?;
     let mut broken = Vec::new();

@@ -131,7 +131,8 @@ fn fdstore_put_restart_take(lab: &Container) -> Outcome {
 
 fn fdstore_is_preserved_over_stop(lab: &Container) -> Outcome {
     let service = Service::start(lab, "FileDescriptorStoreMax=8\nFileDescriptorStorePreserve=yes")?;
-    // As an enabled unit has it. 257 forgets a stopped unit, and with it the store, that no other unit refers to.
+    // As an enabled unit has it. 257 forgets a stopped unit, and with it the store, that no other
+    // unit refers to.
     lab.write_unit("keep.target", &format!("[Unit]\nWants={UNIT}\n"))?;
     lab.systemctl_ok(&["start", "keep.target"])?;
     service.ask("save 7")?;
@@ -148,7 +149,8 @@ fn fdstore_is_preserved_over_stop(lab: &Container) -> Outcome {
 fn fdstore_overflow_is_an_error(lab: &Container) -> Outcome {
     let service = Service::start(lab, "FileDescriptorStoreMax=4")?;
     assert_eq!(service.ask("put app.a 2")?, "Stored");
-    // Often, as the answer to a probe may be slow where what is refused is closed in the background.
+    // Often, as the answer to a probe may be slow where what is refused is closed in the
+    // background.
     for round in 0..50 {
         let error = service.ask("put app.b 2")?;
         assert!(error.contains("room for 1 of 2 more fds"), "round {round}: {error}");
@@ -219,7 +221,8 @@ fn state_survives_kill(lab: &Container) -> Outcome {
     survives_kill(lab, |service, next| service.try_ask(&format!("max {next}")), "load")
 }
 
-/// Changes without a pause, and kills at random moments: what was acknowledged is there, and nothing older.
+/// Changes without a pause, and kills at random moments: what was acknowledged is there, and
+/// nothing older.
 fn survives_kill(
     lab: &Container,
     change: impl Fn(&Service<'_>, u64) -> Outcome<Option<String>>,

@@ -1,4 +1,5 @@
-//! Reloads and SIGKILLs at random moments, hundreds of them: nobody is refused, and what was acknowledged stays counted.
+//! Reloads and SIGKILLs at random moments, hundreds of them: nobody is refused, and what was
+//! acknowledged stays counted.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const KILLS: u32 = 200;
 const RELOADS: usize = 1000;
 const CLIENTS: usize = 4;
-/// After a reload was asked for, the kill comes within this time: before the spawn, at the switch, after the handover.
+/// After a reload was asked for, the kill comes within this time: before the spawn, at the switch,
+/// after the handover.
 const KILL_WITHIN_MS: u64 = 15;
 /// A restart waits for the generations beside the killed one, which hurry, for so long.
 const RESTART: Duration = Duration::from_millis(600);
@@ -91,8 +93,8 @@ fn reload(counter: &Counter<'_>, memory: &Memory) -> Outcome {
     }
 }
 
-/// Kills in the middle of a reload whoever is main, or was or is about to be; when it began and when it was done. Whether it was
-/// main, the number of restarts will tell.
+/// Kills in the middle of a reload whoever is main, or was or is about to be; when it began and
+/// when it was done. Whether it was main, the number of restarts will tell.
 fn kill(counter: &Counter<'_>, memory: &Memory, random: &mut Random) -> Outcome<(Instant, Instant, u32)> {
     let lab = counter.lab;
     let (main, before) = main_and_restarts(lab)?;
@@ -122,7 +124,8 @@ fn judge(counter: &Counter<'_>, memory: &Memory, kills: &[(Instant, Instant)]) -
     let entries = counter.lab.journal_json(UNIT)?;
     let handed_over = entries.iter().filter(|e| e.message().starts_with("handed over to generation")).count();
     let seen = memory.look();
-    // In the killed process; or, in the restart, in one beside it that had to hurry more than a busy machine allowed.
+    // In the killed process; or, in the restart, in one beside it that had to hurry more than a
+    // busy machine allowed.
     let (mut in_flight, mut hurried, mut broken) = (0, 0, Vec::new());
     for (began, ended, lost) in &seen.lost {
         let due_to = |after: Duration| kills.iter().any(|(kill, done)| *began <= *done + after && ended >= kill);

@@ -42,8 +42,9 @@ fn start<'a>(lab: &'a Container, lines: &str) -> Outcome<(Served<'a>, Addresses)
     Ok((Served::start(lab, "echo", &sockets, lines)?, addresses))
 }
 
-/// Everything that the echo speaks, at once. socat: fresh connections are never refused, and each conversation is finished by the
-/// generation that has it. Python: each packet and each datagram has its answer, and no second one.
+/// Everything that the echo speaks, at once. socat: fresh connections are never refused, and each
+/// conversation is finished by the generation that has it. Python: each packet and each datagram
+/// has its answer, and no second one.
 fn streams_under_reloads(lab: &Container) -> Outcome {
     let (service, addresses) = start(lab, "")?;
     let fresh = |address: &str, number: usize| -> Outcome {
@@ -188,7 +189,8 @@ fn unix_path_is_owned(lab: &Container) -> Outcome {
     lab.systemctl_ok(&["restart", UNIT])?;
     assert!(path.exists());
     ask("generation 1")?;
-    // Somebody removes the path while the service is away, as RuntimeDirectory= does: it is bound anew.
+    // Somebody removes the path while the service is away, as RuntimeDirectory= does: it is bound
+    // anew.
     let main = lab.main_pid(UNIT)?;
     std::fs::remove_file(&path)?;
     lab.signal(main, "KILL")?;

@@ -99,7 +99,8 @@ impl Case<'_> {
         Ok(matches!(counted, Err(Lost::Refused)))
     }
 
-    /// At once as far as we are concerned, but systemd closes what was in the fd store by a process of its own, which comes when it comes.
+    /// At once as far as we are concerned, but systemd closes what was in the fd store by a process
+    /// of its own, which comes when it comes.
     fn until_refused(&self) -> Outcome {
         self.counter.lab.wait_until(DEADLINE, "clients are refused", || Ok(self.refused()?.then_some(())))
     }
@@ -177,7 +178,8 @@ fn stop_and_start(case: &Case<'_>) -> Outcome {
     let mut established = case.established()?;
     case.counter.lab.systemctl_ok(&["stop", UNIT])?;
     assert!(!established.answers());
-    // The .socket unit starts the service for it. The service's own port is listening, in the store, with nobody to accept.
+    // The .socket unit starts the service for it. The service's own port is listening, in the
+    // store, with nobody to accept.
     let queued = case.queued()?;
     if case.binds == Binds::Service {
         assert_eq!(case.counter.lab.show(UNIT, "ActiveState")?, "inactive");
@@ -227,7 +229,8 @@ fn daemon_reexec(case: &Case<'_>) -> Outcome {
     undisturbed(case, "daemon-reexec")
 }
 
-/// The process is killed and the unit is not restarted; whoever was in the queue has waited for the next start.
+/// The process is killed and the unit is not restarted; whoever was in the queue has waited for the
+/// next start.
 fn failure(case: &Case<'_>) -> Outcome {
     let mut established = case.established()?;
     let main = case.halt()?;

@@ -12,8 +12,8 @@ pub(super) const SCENARIOS: &[Scenario] =
 
 const RELOADS: usize = 40;
 
-/// Each is asked for by systemd, which sends the signal first and logs its job then: the service's own words may stand before that, and
-/// on a busy machine they do.
+/// Each is asked for by systemd, which sends the signal first and logs its job then: the service's
+/// own words may stand before that, and on a busy machine they do.
 fn timeline_of_40(lab: &Container) -> Outcome {
     let kind = if lab.version() < 253 { Type::Notify } else { Type::NotifyReload };
     let web = Web::start(lab, Setup { kind, lines: "LogRateLimitIntervalSec=0\n", ..Setup::default() })?;

@@ -62,7 +62,8 @@ fn upgrade_by_symlink(lab: &Container) -> Outcome {
     load::lost_nothing(&stats).map(drop)
 }
 
-/// As a unit does it that a timer starts: bad ones are taken back or refused, and then a good one is taken.
+/// As a unit does it that a timer starts: bad ones are taken back or refused, and then a good one
+/// is taken.
 fn upgrade_by_tool(lab: &Container) -> Outcome {
     let tool = lab.install(handover(), "handover")?;
     let web = Web::start(lab, Setup { lines: "RuntimeDirectory=handover-web\n", ..Setup::default() })?;

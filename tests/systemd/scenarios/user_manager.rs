@@ -1,4 +1,5 @@
-//! The fallback of those who have no root: the lab on a user manager, run in a container as an ordinary user.
+//! The fallback of those who have no root: the lab on a user manager, run in a container as an
+//! ordinary user.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +11,8 @@ use crate::lab::{Container, Outcome, Scenario, example, handover};
 pub(super) const SCENARIOS: &[Scenario] =
     &[Scenario::new("lab_on_a_user_manager", lab_on_a_user_manager).system_only()];
 
-/// What is run there: the lab itself, a reload, and what `handover init --user` writes, and the recipe of a .path unit.
+/// What is run there: the lab itself, a reload, and what `handover init --user` writes, and the
+/// recipe of a .path unit.
 const CASES: [&str; 7] = [
     "socket_activation_smoke",
     "notify_smoke",
@@ -34,7 +36,8 @@ fn lab_on_a_user_manager(lab: &Container) -> Outcome {
 
     lab.sh_ok("echo 'somebody:x:1000:1000::/:/bin/sh' >>/etc/passwd; echo 'somebody:x:1000:' >>/etc/group")?;
     lab.sh_ok("mkdir -p /run/user/1000 && chown 1000:1000 /run/user/1000 && chmod 700 /run/user/1000")?;
-    // A user's own journal exists only where journals are kept on disk; the group, as /var may know no ACLs here.
+    // A user's own journal exists only where journals are kept on disk; the group, as /var may know
+    // no ACLs here.
     lab.sh_ok("mkdir -p /var/log/journal && systemd-tmpfiles --create --prefix /var/log/journal")?;
     lab.write_file("/run/systemd/journald.conf.d/zz.conf", "[Journal]\nStorage=persistent\n")?;
     lab.sh_ok("systemctl restart systemd-journald.service && journalctl --flush")?;

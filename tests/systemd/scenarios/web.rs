@@ -32,7 +32,8 @@ impl Type {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setup<'a> {
     pub(super) kind: Type,
-    /// The program and its arguments; `{dir}` is the directory of the case, `{address}` where it shall listen if it binds.
+    /// The program and its arguments; `{dir}` is the directory of the case, `{address}` where it
+    /// shall listen if it binds.
     pub(super) command: &'a str,
     /// More lines for `[Service]`.
     pub(super) lines: &'a str,

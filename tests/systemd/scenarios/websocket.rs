@@ -1,4 +1,5 @@
-//! WebSockets and server-sent events through reloads: each is told to come again before it is closed.
+//! WebSockets and server-sent events through reloads: each is told to come again before it is
+//! closed.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};

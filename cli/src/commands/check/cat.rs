@@ -1,4 +1,5 @@
-//! What `systemctl cat` prints: units and drop-ins one after the other, each after a line `# /its/path`. Pure.
+//! What `systemctl cat` prints: units and drop-ins one after the other, each after a line `#
+//! /its/path`. Pure.
 
 use super::name::UnitName;
 use super::unit::{File, SERVICE, SOCKET, Unit};

@@ -1,4 +1,5 @@
-//! Every setting that systemd reads, from the table `directives.txt`: its section, its kind, the versions that have it.
+//! Every setting that systemd reads, from the table `directives.txt`: its section, its kind, the
+//! versions that have it.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -81,7 +82,8 @@ pub(super) fn sections(number: Option<u16>) -> impl Iterator<Item = &'static str
     found.into_iter().flatten().map(|(section, _)| *section)
 }
 
-/// The setting of these sections whose name is nearest, where one is near enough to have been meant.
+/// The setting of these sections whose name is nearest, where one is near enough to have been
+/// meant.
 pub(super) fn nearest(sections: &[&str], key: &str) -> Option<&'static str> {
     // What is longer than any name is none that was mistyped.
     if key.len() > 64 {
@@ -92,7 +94,8 @@ pub(super) fn nearest(sections: &[&str], key: &str) -> Option<&'static str> {
     near.min().map(|(_, known)| known)
 }
 
-/// How many letters have to be changed, put in, taken out or swapped; letters of the other case count for nothing. `None`: too many.
+/// How many letters have to be changed, put in, taken out or swapped; letters of the other case
+/// count for nothing. `None`: too many.
 fn edits(typed: &str, known: &str) -> Option<usize> {
     let lower = |text: &str| text.chars().map(|c| c.to_ascii_lowercase()).collect::<Vec<_>>();
     let (a, b) = (lower(typed), lower(known));

@@ -4,7 +4,8 @@ use super::directives;
 use super::unit::OURS;
 use super::value;
 
-/// The section that a setting belongs to, in a unit whose own section is that one. `None` of a setting that systemd does not know.
+/// The section that a setting belongs to, in a unit whose own section is that one. `None` of a
+/// setting that systemd does not know.
 pub(super) fn section(number: Option<u16>, own: &'static str) -> Option<&'static str> {
     directives::sections(number).find(|section| *section == own).or_else(|| directives::sections(number).next())
 }

@@ -100,7 +100,8 @@ mod tests {
     use crate::commands::check::cat;
     use crate::commands::check::report::{drop_in, json, sarif, text};
 
-    /// From bytes to every form of the report, with numbers from the command line that are as bad as they get.
+    /// From bytes to every form of the report, with numbers from the command line that are as bad
+    /// as they get.
     fn all_the_way(bytes: &[u8]) {
         let Ok(units) = cat::split(bytes) else { return };
         let asked = units.iter().map(|u| u.name.to_string()).collect();
@@ -127,7 +128,8 @@ mod tests {
         }
     }
 
-    /// Settings of which the rules know something, and values of all kinds, right ones and wrong ones.
+    /// Settings of which the rules know something, and values of all kinds, right ones and wrong
+    /// ones.
     fn assignments() -> impl Strategy<Value = String> {
         let key = prop::sample::select(vec![
             "Type",

@@ -31,15 +31,17 @@ use report::{drop_in, json, manual, sarif, text};
 
 /// Says what in unit files would break a rolling reload, why, and what to write instead.
 ///
-/// Units are files, directories, names that systemd knows, or `-` for the output of `systemctl cat` on stdin. Drop-ins beside a unit
-/// and the sockets beside a service are read too. Nothing is changed, and nothing is started.
+/// Units are files, directories, names that systemd knows, or `-` for the output of `systemctl cat`
+/// on stdin. Drop-ins beside a unit and the sockets beside a service are read too. Nothing is
+/// changed, and nothing is started.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
     /// A file, a directory, the name of a unit, or `-` for stdin
     #[arg(value_name = "UNIT", required_unless_present_any = ["list", "explain"])]
     units: Vec<String>,
-    /// Systemd's version on the machine that the units are for; unknown unless units are asked from this machine's systemd
+    /// Systemd's version on the machine that the units are for; unknown unless units are asked from
+    /// this machine's systemd
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..=9999))]
     target_version: Option<u32>,
     /// Take every service for one that is reloaded by handover, whatever its unit says
@@ -48,7 +50,8 @@ pub(crate) struct Options {
     /// The service's drain timeout, which TimeoutStopSec= must exceed [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     drain_timeout: Option<Duration>,
-    /// How long a generation may take to be ready, which TimeoutStartSec= must exceed [default: 30s]
+    /// How long a generation may take to be ready, which TimeoutStartSec= must exceed [default:
+    /// 30s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     warm_up: Option<Duration>,
     /// Connections of one generation at most
@@ -75,7 +78,8 @@ pub(crate) struct Options {
     /// How findings are printed
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
-    /// Print a drop-in for each unit that is named, with what a machine can decide; the rest is in its comments
+    /// Print a drop-in for each unit that is named, with what a machine can decide; the rest is in
+    /// its comments
     #[arg(long, conflicts_with = "format")]
     fix: bool,
     /// Exit with 1 on warnings too

@@ -63,7 +63,8 @@ impl UnitName {
         Self { stem: self.stem.clone(), kind: kind.to_owned() }
     }
 
-    /// Directories with its drop-ins, the most general first: systemd reads all, and the file names decide the order.
+    /// Directories with its drop-ins, the most general first: systemd reads all, and the file names
+    /// decide the order.
     pub(super) fn drop_in_directories(&self) -> Vec<String> {
         let mut all = Vec::new();
         self.drop_in_names(&mut all);
@@ -72,8 +73,9 @@ impl UnitName {
         all.into_iter().map(|name| format!("{name}.d")).collect()
     }
 
-    /// As `unit_file_find_dirs` of systemd does it: the unit, its template, and then the same of what stands before the last dash:
-    /// `foo-.service` is for `foo-bar.service` and `foo-bar-baz.service`.
+    /// As `unit_file_find_dirs` of systemd does it: the unit, its template, and then the same of
+    /// what stands before the last dash: `foo-.service` is for `foo-bar.service` and
+    /// `foo-bar-baz.service`.
     fn drop_in_names(&self, all: &mut Vec<String>) {
         all.push(self.to_string());
         if let Some(template) = self.template() {
@@ -86,7 +88,8 @@ impl UnitName {
         Self { stem: format!("{}{instance}", &prefix[..=dash]), kind: self.kind.clone() }.drop_in_names(all);
     }
 
-    /// With the specifiers replaced that name the unit itself; all others, and `%i` of a template, stay.
+    /// With the specifiers replaced that name the unit itself; all others, and `%i` of a template,
+    /// stay.
     pub(super) fn expand(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut chars = text.chars();

@@ -20,7 +20,8 @@ pub(super) struct World {
     /// Programs whose files have the library in them.
     pub(super) programs: BTreeSet<String>,
     by_name: HashMap<UnitName, usize>,
-    /// Numbers of sockets for that of a service, and the other way round: to look at every two units would be quadratic.
+    /// Numbers of sockets for that of a service, and the other way round: to look at every two
+    /// units would be quadratic.
     sockets: HashMap<usize, Vec<usize>>,
     services: HashMap<usize, Vec<usize>>,
     reloads: OnceCell<graph::Circles>,
@@ -42,7 +43,8 @@ pub(super) struct Pair<'a> {
     pub(super) ignored: BTreeSet<String>,
 }
 
-/// Whether the service is reloaded by a handover. A unit file seldom says so: many a daemon has a socket, or answers SIGHUP.
+/// Whether the service is reloaded by a handover. A unit file seldom says so: many a daemon has a
+/// socket, or answers SIGHUP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Claim {
     /// At most one sign: what the rules of a rolling reload find is information.
@@ -53,19 +55,22 @@ pub(super) enum Claim {
     Yes,
 }
 
-/// How far a machine may change the unit of the service: what one that hands over needs can break one that does not.
+/// How far a machine may change the unit of the service: what one that hands over needs can break
+/// one that does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Nothing says that it is reloaded by handover, but for signs: only what systemd ignores may be put right.
+    /// Nothing says that it is reloaded by handover, but for signs: only what systemd ignores may
+    /// be put right.
     Signs,
-    /// Somebody assumes it: all but that it speaks sd_notify, without which it would never be started.
+    /// Somebody assumes it: all but that it speaks sd_notify, without which it would never be
+    /// started.
     Assumed,
     /// The unit or the program says so.
     Told,
 }
 
-/// What the settings of a unit are compared with. From the command line, else from `[X-Handover]`, else from
-/// `Environment=HANDOVER_…`, else the library's defaults.
+/// What the settings of a unit are compared with. From the command line, else from `[X-Handover]`,
+/// else from `Environment=HANDOVER_…`, else the library's defaults.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Given {
     pub(super) target: Option<u32>,
@@ -257,7 +262,8 @@ pub(super) fn service_of(socket: &Unit) -> Option<UnitName> {
     }
 }
 
-/// The unit that a setting names. A template names units of the same, unknown instance: their templates.
+/// The unit that a setting names. A template names units of the same, unknown instance: their
+/// templates.
 pub(super) fn reference(text: &str) -> Option<UnitName> {
     UnitName::parse(&text.replace("@%i.", "@.").replace("@%I.", "@."))
 }

@@ -1,4 +1,5 @@
-//! Unit files, read as systemd reads them. Pure: bytes in, sections and assignments out, for any bytes.
+//! Unit files, read as systemd reads them. Pure: bytes in, sections and assignments out, for any
+//! bytes.
 //!
 //! # References
 //! systemd.syntax(7); `config_parse`, `parse_line` and `read_line_full` in systemd's source.
@@ -15,13 +16,14 @@ const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// One file.
 ///
-/// What is no unit can be large, and mostly line ends: the texts of all assignments stand in one buffer, since three strings for each
-/// would make gigabytes of 16 MiB.
+/// What is no unit can be large, and mostly line ends: the texts of all assignments stand in one
+/// buffer, since three strings for each would make gigabytes of 16 MiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Parsed {
     /// Of the same section and its like at most [`MOST_REMARKS`]: nobody reads more.
     pub(super) headers: Vec<Header>,
-    /// What systemd passes over, in the order of the lines; also at most [`MOST_REMARKS`], but for the one that ends the reading.
+    /// What systemd passes over, in the order of the lines; also at most [`MOST_REMARKS`], but for
+    /// the one that ends the reading.
     pub(super) ignored: Vec<Ignored>,
     /// Names of sections, once each.
     sections: Vec<String>,
@@ -206,7 +208,8 @@ impl Parsed {
             let known = self.sections.iter().position(|known| known == name);
             let number = match known {
                 Some(number) => number,
-                // More kinds of sections than any unit has: the rest of them is one that systemd does not know either.
+                // More kinds of sections than any unit has: the rest of them is one that systemd
+                // does not know either.
                 None if self.sections.len() > MOST_REMARKS => self.sections.len() - 1,
                 None => {
                     self.sections.push(name.to_owned());
@@ -261,7 +264,8 @@ fn ends_escaped(text: &[u8]) -> bool {
     text.iter().rev().take_while(|c| **c == b'\\').count() % 2 == 1
 }
 
-/// Numbered from 1. A line ends at `\n`, `\r` or NUL, and at any run of different ones: `\r\n` is one end, `\n\n` are two.
+/// Numbered from 1. A line ends at `\n`, `\r` or NUL, and at any run of different ones: `\r\n` is
+/// one end, `\n\n` are two.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let mut rest = bytes;
     let mut number = 0;
@@ -380,7 +384,8 @@ mod tests {
             assert!(parsed.headers.iter().any(|h| h.section == a.section && h.line < a.line), "{a:?}");
         }
         assert!(parsed.ignored.iter().all(|i| in_range(i.line)));
-        // Written out again, it is read as the same. (A value may begin or end with a backslash: not those.)
+        // Written out again, it is read as the same. (A value may begin or end with a backslash:
+        // not those.)
         if all.iter().all(|a| !a.value.ends_with('\\') && !a.key.starts_with(['[', '#', ';', '\u{feff}'])) {
             let text: String = all.iter().map(|a| format!("[{}]\n{}={}\n", a.section, a.key, a.value)).collect();
             let strip = |a: Assignment<'_>| (a.section.to_owned(), a.key.to_owned(), a.value.to_owned());

@@ -208,7 +208,8 @@ impl Unit {
         self.read(section, key, crate::signals::name)
     }
 
-    /// Where a setting of this section would have to be added: the first header of that section, or the first line.
+    /// Where a setting of this section would have to be added: the first header of that section, or
+    /// the first line.
     pub(super) fn header(&self, section: &str) -> Place {
         let found = self.headers().find(|(_, h)| h.section == section).map(|(place, _)| place);
         found.unwrap_or_else(|| Place {

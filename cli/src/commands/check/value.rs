@@ -1,7 +1,9 @@
-//! The values of settings, read as systemd reads them. Pure, and total: what it would refuse is `None`.
+//! The values of settings, read as systemd reads them. Pure, and total: what it would refuse is
+//! `None`.
 //!
 //! # References
-//! systemd.time(7); `parse_boolean`, `parse_sec`, `parse_size`, `signal_from_string`, `extract_first_word` in systemd's source.
+//! systemd.time(7); `parse_boolean`, `parse_sec`, `parse_size`, `signal_from_string`,
+//! `extract_first_word` in systemd's source.
 
 use std::time::Duration;
 
@@ -91,7 +93,8 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// A whole number as `safe_atou` reads it: also `0x40`, `0o100`, `0b1000000`, and octal after a leading 0.
+/// A whole number as `safe_atou` reads it: also `0x40`, `0o100`, `0b1000000`, and octal after a
+/// leading 0.
 pub(super) fn count(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.strip_prefix('+').unwrap_or(text);

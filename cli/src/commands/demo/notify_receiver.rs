@@ -15,8 +15,8 @@ pub(super) struct NotifyReceiver {
     socket: UnixDatagram,
 }
 
-/// A message is to be dropped when it was processed: closing a barrier's fd is what tells its sender that the messages before it were.
-/// Nothing is kept in a store here.
+/// A message is to be dropped when it was processed: closing a barrier's fd is what tells its
+/// sender that the messages before it were. Nothing is kept in a store here.
 #[derive(Debug)]
 pub(super) struct Message {
     /// From the kernel (`SCM_CREDENTIALS`), not from the sender's mouth.

@@ -16,9 +16,11 @@ use crate::failure::{Failure, Outcome};
 use crate::out;
 use plan::{Listen, Plan};
 
-/// Writes a .socket and a .service unit for a service that is reloaded by handover, and with --rust a program that is one.
+/// Writes a .socket and a .service unit for a service that is reloaded by handover, and with --rust
+/// a program that is one.
 ///
-/// What it writes passes `handover check` and `systemd-analyze verify`. Nothing is installed, and no file is replaced unless --force says so.
+/// What it writes passes `handover check` and `systemd-analyze verify`. Nothing is installed, and
+/// no file is replaced unless --force says so.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, group = ArgGroup::new("listen"))]
 pub(crate) struct Options {
@@ -27,15 +29,18 @@ pub(crate) struct Options {
     /// For your own `systemctl --user` instead of the system
     #[arg(long)]
     user: bool,
-    /// Type=notify-reload, for systemd 253 and later: `systemctl reload` waits until the new generation is main
+    /// Type=notify-reload, for systemd 253 and later: `systemctl reload` waits until the new
+    /// generation is main
     #[arg(long)]
     notify_reload: bool,
-    /// ExecReload=PATH reload $MAINPID: `systemctl reload` waits, and fails with the reason if the reload failed. PATH is this tool on
-    /// the machine that runs the service [default: /usr/bin/handover]
+    /// ExecReload=PATH reload $MAINPID: `systemctl reload` waits, and fails with the reason if the
+    /// reload failed. PATH is this tool on the machine that runs the service [default:
+    /// /usr/bin/handover]
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "/usr/bin/handover", require_equals = true,
           conflicts_with = "notify_reload")]
     wait: Option<String>,
-    /// NAME@.socket and NAME@.service, of which every instance is a service: `%i` stands for what comes after the @
+    /// NAME@.socket and NAME@.service, of which every instance is a service: `%i` stands for what
+    /// comes after the @
     #[arg(long)]
     template: bool,
     /// Listen at this TCP port or address [default: 127.0.0.1:8080; with --template 127.0.0.1:%i]

@@ -69,7 +69,8 @@ impl Plan {
         if self.exec.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'\\".contains(c)) {
             return Err(format!("--exec {:?}: a path without spaces and quotes; add arguments in the unit", self.exec));
         }
-        // A specifier that systemd does not know is an error there, and one that depends on the user may be nothing.
+        // A specifier that systemd does not know is an error there, and one that depends on the
+        // user may be nothing.
         let unknown = self.exec.replacen("%h/", "/", usize::from(self.exec.starts_with("%h/")));
         if unknown.replace("%i", "").contains('%') || self.exec.contains("%i") && !self.template {
             return Err(format!("--exec {}: no `%` but %h/ at the beginning and, with --template, %i", self.exec));

@@ -50,7 +50,8 @@ fn service(plan: &Plan) -> String {
         (None, true) => "# systemd sends SIGHUP itself and waits until the next generation is main (253 and later): no ExecReload=.\nType=notify-reload\n".to_owned(),
         (None, false) => "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n".to_owned(),
     };
-    // Unknown keys before 254, which systemd logs. Who has notify-reload has one that knows them, as a rule.
+    // Unknown keys before 254, which systemd logs. Who has notify-reload has one that knows them,
+    // as a rule.
     let steps = match plan.notify_reload {
         true => {
             "# After each failed attempt it waits longer, up to this (254 and later).\nRestartSteps=8\nRestartMaxDelaySec=10s\n"

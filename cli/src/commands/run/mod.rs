@@ -16,25 +16,31 @@ use crate::failure::{Failure, Outcome};
 use crate::out;
 use parse::SocketSpec;
 
-/// Runs a program with sockets that outlive it, and swaps it for its next version on SIGHUP or `handover reload`.
+/// Runs a program with sockets that outlive it, and swaps it for its next version on SIGHUP or
+/// `handover reload`.
 ///
-/// The sockets come from systemd (a .socket unit), or are bound here, and are held for as long as this runs; its pid never changes. On a
-/// reload the program is started anew, from the file that is at its path then. When that one is ready, the old one is told to go and
-/// finishes what it has accepted; if it never gets ready, the old one serves on and the reload has failed. A program that dies is
-/// started again, while connections wait.
+/// The sockets come from systemd (a .socket unit), or are bound here, and are held for as long as
+/// this runs; its pid never changes. On a reload the program is started anew, from the file that is
+/// at its path then. When that one is ready, the old one is told to go and finishes what it has
+/// accepted; if it never gets ready, the old one serves on and the reload has failed. A program
+/// that dies is started again, while connections wait.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
-    /// A socket: by the name that a .socket unit gives it, else bound at the address [default: all that systemd passes]
+    /// A socket: by the name that a .socket unit gives it, else bound at the address [default: all
+    /// that systemd passes]
     #[arg(long, value_name = "NAME[=ADDRESS]", value_parser = parse::socket)]
     socket: Vec<SocketSpec>,
-    /// How the program is told of its sockets: listen (LISTEN_FDS, as systemd), starter (SERVER_STARTER_PORT), einhorn (EINHORN_FDS), nginx
+    /// How the program is told of its sockets: listen (LISTEN_FDS, as systemd), starter
+    /// (SERVER_STARTER_PORT), einhorn (EINHORN_FDS), nginx
     #[arg(long, value_name = "WAY", value_delimiter = ',', default_value = "listen", value_parser = parse::passing)]
     pass: Vec<Passing>,
-    /// The number of the first socket's fd; the others follow. {fd} and {fd:NAME} in the arguments stand for the numbers
+    /// The number of the first socket's fd; the others follow. {fd} and {fd:NAME} in the arguments
+    /// stand for the numbers
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     fd: u16,
-    /// When it is ready: notify (READY=1), accept[:SOCKET], http[:SOCKET]:/PATH, exec:COMMAND, delay:TIME
+    /// When it is ready: notify (READY=1), accept[:SOCKET], http[:SOCKET]:/PATH, exec:COMMAND,
+    /// delay:TIME
     #[arg(long, value_name = "HOW", default_value = "notify", value_parser = parse::ready)]
     ready: Ready,
     /// How long it may take until it is ready [default: 30s]
@@ -43,19 +49,22 @@ pub(crate) struct Options {
     /// Whose sd_notify messages count
     #[arg(long, value_enum, default_value_t = Access::Main)]
     notify_access: Access,
-    /// How it is told to go: signals, with times between them; what is left after the drain timeout is killed
+    /// How it is told to go: signals, with times between them; what is left after the drain timeout
+    /// is killed
     #[arg(long, value_name = "TERM,10s,QUIT", default_value = "TERM", value_parser = parse::stop_signals)]
     stop_signal: StopSignals,
     /// How long it may take to finish what it has accepted [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     drain_timeout: Option<Duration>,
-    /// How long both versions serve before the old one is told to go; if the new one dies meanwhile, it stays [default: 0s]
+    /// How long both versions serve before the old one is told to go; if the new one dies
+    /// meanwhile, it stays [default: 0s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     probation: Option<Duration>,
     /// How many old versions may drain at once [default: 8]
     #[arg(long, value_name = "NUMBER")]
     max_draining: Option<usize>,
-    /// When it ends by itself: restart it, with pauses that grow, or exit, so that Restart= of the unit rules
+    /// When it ends by itself: restart it, with pauses that grow, or exit, so that Restart= of the
+    /// unit rules
     #[arg(long, value_enum, default_value_t = Crash::Restart)]
     on_crash: Crash,
     /// How long a version must serve to be gone back to after a loop of crashes
@@ -67,7 +76,8 @@ pub(crate) struct Options {
     /// How many of the workers a reload replaces at once
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     at_a_time: NonZeroUsize,
-    /// Where it works; looked up at each start, so that a symbolic link means what it points to then
+    /// Where it works; looked up at each start, so that a symbolic link means what it points to
+    /// then
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
     /// The socket of the control interface [default: $RUNTIME_DIRECTORY/handover.sock]

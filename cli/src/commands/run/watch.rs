@@ -18,8 +18,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct Watching {
-    /// Look there for new versions of the program, and upgrade to them as `handover upgrade` does: a path, https://…,
-    /// github:OWNER/REPOSITORY, s3://BUCKET/KEY
+    /// Look there for new versions of the program, and upgrade to them as `handover upgrade` does:
+    /// a path, https://…, github:OWNER/REPOSITORY, s3://BUCKET/KEY
     #[arg(long, value_name = "SOURCE")]
     watch: Option<String>,
     /// About how often
@@ -70,7 +70,8 @@ impl Watch {
     pub(super) async fn while_it<T>(self, running: impl Future<Output = T>) -> T {
         let mut last = String::new();
         let told = |outcome: &Result<Done, Error>| {
-            // What came of a new program is logged by the upgrade itself; here, once, why there was none.
+            // What came of a new program is logged by the upgrade itself; here, once, why there was
+            // none.
             let text = match outcome {
                 Err(error) if error.is_fetch() || error.is_state() || error.is_invalid() => {
                     safe::terminal(&error.to_string())

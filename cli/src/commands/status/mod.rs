@@ -20,7 +20,8 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Home and erase, see console_codes(4).
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
-/// Shows the generations of a service, their connections, who still drains and why, its sockets, fd store, settings and last reloads.
+/// Shows the generations of a service, their connections, who still drains and why, its sockets, fd
+/// store, settings and last reloads.
 ///
 /// Of a service without the control interface it shows what systemd knows.
 #[derive(Debug, Args)]

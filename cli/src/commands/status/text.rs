@@ -50,7 +50,8 @@ impl Looks {
     }
 }
 
-/// Of a status as JSON, which a service of another version may have written: what is not there is left out.
+/// Of a status as JSON, which a service of another version may have written: what is not there is
+/// left out.
 pub(super) fn text(name: &str, status: &Value, looks: Looks) -> String {
     let state = terminal(status["state"].as_str().unwrap_or("?"));
     let mut head = vec![state.clone()];
@@ -196,7 +197,8 @@ fn rows(values: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>>
     values.as_array().into_iter().flatten().map(row).collect()
 }
 
-/// A row of a table that is too wide for the terminal is a paragraph: what it is about, and below it the rest with their names.
+/// A row of a table that is too wide for the terminal is a paragraph: what it is about, and below
+/// it the rest with their names.
 fn table(head: &[&str], rows: &[Vec<String>], looks: Looks) -> Option<String> {
     if rows.is_empty() {
         return None;

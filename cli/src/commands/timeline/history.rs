@@ -1,7 +1,8 @@
 //! Entries, in any order, become rows. Pure.
 //!
-//! Several processes and systemd write about one reload, each when it comes to it. So what belongs together is found by what it names
-//! ([`Told`], [`jobs`]), never by what stands before or behind it.
+//! Several processes and systemd write about one reload, each when it comes to it. So what belongs
+//! together is found by what it names ([`Told`], [`jobs`]), never by what stands before or behind
+//! it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use super::known::{Kind, kind};
 use super::model::{DrainEnd, Mark, Outcome, Reload, Row, Teller};
 use super::told::{Finished, Told};
 
-/// systemd says that a unit has started after the service has said that it serves, and a reload may begin between.
+/// systemd says that a unit has started after the service has said that it serves, and a reload may
+/// begin between.
 const STARTED_LATE_MS: u64 = 10_000;
 
 /// Of one unit.
@@ -93,7 +95,8 @@ impl History {
                 self.mark(at, "drainer_killed", true, message());
                 self.killed.extend(entry.number("OLD_PID").map(|pid| (at, pid)));
             }
-            // Without a next generation it is the service that stops, with the id of the reload that brought it.
+            // Without a next generation it is the service that stops, with the id of the reload
+            // that brought it.
             events::DRAIN_STARTED | events::DRAINED | events::HAMMERED if entry.number("NEW_PID").is_none() => {
                 if let Some(cut) = entry.number("CUT").filter(|cut| *cut > 0) {
                     let after = entry.number("DRAIN_MS").map(super::when::duration).unwrap_or_default();
@@ -225,8 +228,8 @@ fn after(ends: &[Stamp], at: Stamp) -> Option<Stamp> {
     ends.get(ends.partition_point(|end| *end <= at)).copied()
 }
 
-/// Reloads whose end was not logged come to nothing with the main process. And one at a time is under way: where another one began, those
-/// before it are over.
+/// Reloads whose end was not logged come to nothing with the main process. And one at a time is
+/// under way: where another one began, those before it are over.
 fn interrupt(reloads: &mut [Finished], mains: &[Stamp]) {
     let last = reloads.len().saturating_sub(1);
     for (number, found) in reloads.iter_mut().enumerate() {
@@ -255,7 +258,8 @@ fn end_drains(reloads: &mut [Finished], runs: &[Stamp], killed: Vec<(Stamp, u64)
     }
 }
 
-/// The place of the reload that was under way when the job asked for another; before it, somebody else asked at `asked_before`.
+/// The place of the reload that was under way when the job asked for another; before it, somebody
+/// else asked at `asked_before`.
 fn under_way(reloads: &[Finished], timed: &Timed, asked_before: Option<Stamp>) -> Option<usize> {
     let next = reloads.partition_point(|found| found.began <= timed.began);
     let lasts = |found: &Finished| timed.began <= found.ended();

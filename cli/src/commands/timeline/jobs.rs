@@ -1,16 +1,21 @@
-//! systemd's jobs that reload the unit: each a pair of entries with one `JOB_ID`, and which reload each of them asked for.
+//! systemd's jobs that reload the unit: each a pair of entries with one `JOB_ID`, and which reload
+//! each of them asked for.
 //!
-//! A job and the reload that it asks for share no id. systemd sends the signal first and logs its job then, so the first word of the
-//! service may stand before that of systemd; with `ExecReload=/bin/kill` the job may be over before the service says anything. But
-//! jobs of a unit run one after the other, and so do its reloads: what belongs together is the pairing that keeps both orders, leaves
-//! as few alone as possible, and of these the one with the least time between them.
+//! A job and the reload that it asks for share no id. systemd sends the signal first and logs its
+//! job then, so the first word of the service may stand before that of systemd; with
+//! `ExecReload=/bin/kill` the job may be over before the service says anything. But jobs of a unit
+//! run one after the other, and so do its reloads: what belongs together is the pairing that keeps
+//! both orders, leaves as few alone as possible, and of these the one with the least time between
+//! them.
 
 use super::journal::{Entry, Stamp};
 use super::model::Job;
 
-/// How long systemd, and the service, may take from the signal to their own log entry, on a busy machine.
+/// How long systemd, and the service, may take from the signal to their own log entry, on a busy
+/// machine.
 pub(super) const LOGGED_LATE_MS: u64 = 2_000;
-/// `ExecReload=/bin/kill` only asks: systemd may call its job done before the service has begun. Within this time they are one, also on a busy machine.
+/// `ExecReload=/bin/kill` only asks: systemd may call its job done before the service has begun.
+/// Within this time they are one, also on a busy machine.
 const ASKED_BEFORE_MS: u64 = 5_000;
 
 /// Which job an entry is about: `JOB_ID`s are unique for one manager in one boot.
@@ -34,8 +39,8 @@ pub(super) struct Timed {
     pub(super) began: Stamp,
     pub(super) ended: Option<Stamp>,
     pub(super) job: Job,
-    /// It asked while a reload was under way: the place of that. Such requests get one more reload, all together, so most of them have none
-    /// of their own.
+    /// It asked while a reload was under way: the place of that. Such requests get one more reload,
+    /// all together, so most of them have none of their own.
     pub(super) meanwhile: Option<usize>,
 }
 
@@ -68,7 +73,8 @@ impl Logged {
         self.ended.push((at, Key::of(entry), result));
     }
 
-    /// The jobs in the order in which they began. Of those that began before what was read there is none.
+    /// The jobs in the order in which they began. Of those that began before what was read there is
+    /// none.
     pub(super) fn finish(self) -> Vec<Timed> {
         let Self { mut began, mut ended } = self;
         began.sort_by_key(|(at, _)| *at);
@@ -77,7 +83,8 @@ impl Logged {
         let mut jobs: Vec<Timed> = Vec::with_capacity(began.len());
         let mut keys: Vec<Key> = Vec::with_capacity(began.len());
         let mut began = began.into_iter().peekable();
-        // One process writes both, so its clock orders them; one that ends as it begins began first.
+        // One process writes both, so its clock orders them; one that ends as it begins began
+        // first.
         loop {
             let begins = match (began.peek(), ended.peek()) {
                 (Some((begin, _)), Some((end, ..))) => begin <= end,
@@ -108,7 +115,8 @@ impl Timed {
     }
 }
 
-/// How far a job and a reload are from each other, in microseconds; `None`: that job did not ask for it.
+/// How far a job and a reload are from each other, in microseconds; `None`: that job did not ask
+/// for it.
 fn distance(job: &Timed, next: Option<&Timed>, reload: Stamp, ends: &[Stamp]) -> Option<u64> {
     // One that nothing ended lasted, at the most, until the next one.
     let until = job.ended.or(next.map(|next| next.began));
@@ -128,10 +136,12 @@ fn distance(job: &Timed, next: Option<&Timed>, reload: Stamp, ends: &[Stamp]) ->
     (away <= ASKED_BEFORE_MS * 1000 && job.is_done() && !restarted(over, reload)).then_some(away)
 }
 
-/// For each job the place of its reload among those, which are in the order of their beginnings. `ends` are those of the unit's runs.
+/// For each job the place of its reload among those, which are in the order of their beginnings.
+/// `ends` are those of the unit's runs.
 pub(super) fn pair(jobs: &[Timed], reloads: &[Stamp], ends: &[Stamp]) -> Vec<Option<usize>> {
-    // Row by row, one a job: the best pairing of the jobs so far with the reloads before a place. Only near reloads come into question, so a
-    // row begins at the first of these, and after its end nothing changes any more.
+    // Row by row, one a job: the best pairing of the jobs so far with the reloads before a place.
+    // Only near reloads come into question, so a row begins at the first of these, and after its
+    // end nothing changes any more.
     let mut rows: Vec<Row> = Vec::with_capacity(jobs.len());
     let (mut first, mut last) = (0, 0);
     for (number, job) in jobs.iter().enumerate() {
@@ -184,7 +194,8 @@ fn trace(rows: &[Row], reloads: usize) -> Vec<Option<usize>> {
     pairs
 }
 
-/// Better is the one that leaves fewer jobs unexplained, then the one of more pairs, then that with less time between them.
+/// Better is the one that leaves fewer jobs unexplained, then the one of more pairs, then that with
+/// less time between them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Score {
     explained: usize,

@@ -134,7 +134,8 @@ impl Clock {
     }
 }
 
-/// What is no UTF-8 is an array of bytes; a field that occurs twice, an array of values; one that is too long, null.
+/// What is no UTF-8 is an array of bytes; a field that occurs twice, an array of values; one that
+/// is too long, null.
 fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(text.into()),

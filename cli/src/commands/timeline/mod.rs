@@ -31,18 +31,20 @@ use text::{NARROWEST, Style, WIDEST};
 use view::View;
 use when::Moment;
 
-/// Shows the reloads of a unit as the journal has them: what each took, which failed and why, and how long the old generations
-/// drained.
+/// Shows the reloads of a unit as the journal has them: what each took, which failed and why, and
+/// how long the old generations drained.
 ///
-/// Services that use handover tell each phase of a reload. Of others, there is what systemd says: when a reload began, when it was over,
-/// and how it ended. Nothing has to run any more.
+/// Services that use handover tell each phase of a reload. Of others, there is what systemd says:
+/// when a reload began, when it was over, and how it ended. Nothing has to run any more.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
-    /// The unit: `web.service`, or `web` for short. With --file it may be left out if only one unit in it was reloaded
+    /// The unit: `web.service`, or `web` for short. With --file it may be left out if only one unit
+    /// in it was reloaded
     #[arg(value_name = "UNIT", required_unless_present = "file")]
     unit: Option<String>,
-    /// From when on: "2h", "3 days", "today", "14:30", "2026-11-21 14:30", "@1795282200" [default: all that the journal has]
+    /// From when on: "2h", "3 days", "today", "14:30", "2026-11-21 14:30", "@1795282200" [default:
+    /// all that the journal has]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
     /// At most so many reloads, the latest; 0 for all

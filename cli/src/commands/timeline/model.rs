@@ -40,7 +40,8 @@ pub(super) struct Reload {
     pub(super) drain: Option<Drain>,
     /// What systemd says of it: none if the reload was asked for by a signal.
     pub(super) job: Option<Job>,
-    /// So many more jobs of systemd asked for a reload while this one was under way: all of them together get one more.
+    /// So many more jobs of systemd asked for a reload while this one was under way: all of them
+    /// together get one more.
     pub(super) asked_again: u64,
     #[serde(skip)]
     pub(super) said: Said,

@@ -1,7 +1,7 @@
 //! How long a bar is.
 
-/// The end of an axis, in milliseconds. A few that are much longer than the others would leave nothing of those: they are cut off at
-/// the end, which is seen, and have their number beside them.
+/// The end of an axis, in milliseconds. A few that are much longer than the others would leave
+/// nothing of those: they are cut off at the end, which is seen, and have their number beside them.
 pub(super) fn end(values: impl IntoIterator<Item = u64>) -> u64 {
     let mut values: Vec<u64> = values.into_iter().collect();
     values.sort_unstable();
@@ -25,7 +25,8 @@ fn round_up(value: u64) -> u64 {
     }
 }
 
-/// Where each piece ends, in cells: rounded as a whole, so that the sum is right. What took any time has a cell, if there are enough.
+/// Where each piece ends, in cells: rounded as a whole, so that the sum is right. What took any
+/// time has a cell, if there are enough.
 pub(super) fn cells(pieces: &[u64], end: u64, width: usize) -> Vec<usize> {
     let width_wide = width as u128;
     let total: u64 = pieces.iter().copied().fold(0, u64::saturating_add);

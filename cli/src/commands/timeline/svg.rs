@@ -74,7 +74,8 @@ text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2430}\
 .t{font-size:19px;font-weight:600}.s{fill:#5b6472}.n{font-variant-numeric:tabular-nums}.b{fill:#b3261e}\
 .g{stroke:#e3e6eb}.a{stroke:#9aa2ae}.z{fill:#1f2430;fill-opacity:.03}.h{paint-order:stroke;stroke:#fff;stroke-width:3px}.e{stroke:#cfd4db;stroke-dasharray:3 3}";
 
-/// Two bars side by side, each with an axis of its own: a drain takes seconds where a reload takes milliseconds.
+/// Two bars side by side, each with an axis of its own: a drain takes seconds where a reload takes
+/// milliseconds.
 struct Axis {
     from: f64,
     to: f64,

@@ -1,5 +1,5 @@
-//! What the processes of one reload say of it. Two of them write, and the journal has their entries in whichever order they came:
-//! so nothing here depends on an order.
+//! What the processes of one reload say of it. Two of them write, and the journal has their entries
+//! in whichever order they came: so nothing here depends on an order.
 
 use handover::service::events;
 
@@ -9,7 +9,8 @@ use super::model::{Drain, DrainEnd, Outcome, Reload, Said, Teller};
 /// Of the reload with one `HANDOVER_ID`.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// `None`: all that is known of it comes after its end, so it began before what is read (`--since`).
+    /// `None`: all that is known of it comes after its end, so it began before what is read
+    /// (`--since`).
     began: Option<Began>,
     /// The latest entry.
     last: Stamp,
@@ -106,7 +107,8 @@ impl Told {
             self.began = Some(from);
             return;
         };
-        // Entries are logged some time after the fact, in milliseconds that are not full: so the earliest is the nearest to the truth.
+        // Entries are logged some time after the fact, in milliseconds that are not full: so the
+        // earliest is the nearest to the truth.
         let order = known.at.order.min(from.at.order);
         // The clock on the wall may have been set since: that of the nearest entry.
         let far = |began: &Began| began.after_ms.unwrap_or(u64::MAX);
@@ -138,7 +140,8 @@ impl Told {
             (reload.outcome, reload.reload_ms) = (Outcome::InPlace, Some(ms));
             reload.new = reload.old;
         }
-        // Where the old one could not say any more that it handed over, the new one's word is what is known.
+        // Where the old one could not say any more that it handed over, the new one's word is what
+        // is known.
         let by_new = self.main.map(|main| main.since(began));
         if let Some(ms) = reload.said.handed_over.or(by_new.filter(|_| self.in_place.is_none())) {
             reload.said.handed_over = Some(ms);

@@ -46,7 +46,8 @@ impl Serialize for Moment {
     }
 }
 
-/// What `--since` means: a date or a time of this zone, an RFC 3339 time, `@SECONDS`, or how long ago.
+/// What `--since` means: a date or a time of this zone, an RFC 3339 time, `@SECONDS`, or how long
+/// ago.
 pub(super) fn since(text: &str, now: &Zoned) -> Result<Moment, String> {
     let text = text.trim();
     let moment = |t: Timestamp| Moment(t.as_microsecond());

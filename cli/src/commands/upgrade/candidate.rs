@@ -1,4 +1,5 @@
-//! What a new program must be, and how it is fetched: the same for `handover upgrade` and `handover run --watch`.
+//! What a new program must be, and how it is fetched: the same for `handover upgrade` and `handover
+//! run --watch`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::safe;
 pub(crate) struct Candidate {
     #[command(flatten)]
     more: More,
-    /// A public key of minisign that the program must be signed by: its line, or its file. May be said again, for one of several
+    /// A public key of minisign that the program must be signed by: its line, or its file. May be
+    /// said again, for one of several
     #[arg(long, value_name = "KEY|FILE", group = "trust")]
     key: Vec<String>,
     /// Take what is not signed

@@ -23,7 +23,8 @@ pub(super) struct More {
     /// s3: the region [default: $AWS_REGION, or us-east-1]
     #[arg(long, value_name = "NAME")]
     s3_region: Option<String>,
-    /// s3: the bucket in the path (path) or in the host name (virtual) [default: path with an endpoint]
+    /// s3: the bucket in the path (path) or in the host name (virtual) [default: path with an
+    /// endpoint]
     #[arg(long, value_name = "STYLE", value_parser = ["path", "virtual"])]
     s3_style: Option<String>,
     /// https: trust these certificates (PEM) in place of the system's

@@ -20,10 +20,11 @@ use crate::safe;
 use crate::target::{Target, Where};
 pub(crate) use candidate::{Candidate, invalid};
 
-/// Fetches the program of a service, verifies it, installs it beside the running one, and reloads; if the service does not take it, the old
-/// program is put back and the new one is not tried again.
+/// Fetches the program of a service, verifies it, installs it beside the running one, and reloads;
+/// if the service does not take it, the old program is put back and the new one is not tried again.
 ///
-/// The reload is that of `handover reload`: it is over when the next generation is main. The service never stops.
+/// The reload is that of `handover reload`: it is over when the next generation is main. The
+/// service never stops.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, group = ArgGroup::new("trust").required(true).multiple(true))]
 pub(crate) struct Options {

@@ -1,7 +1,9 @@
-//! Real programs in real languages, each reloaded 20 times under load, and start_server beside handover on the same one.
+//! Real programs in real languages, each reloaded 20 times under load, and start_server beside
+//! handover on the same one.
 //!
-//! What a program loses by itself is reported: a connection that it has accepted and closes is in nobody else's hand. A connection
-//! refused, reset or unanswered because no version served is what must not be.
+//! What a program loses by itself is reported: a connection that it has accepted and closes is in
+//! nobody else's hand. A connection refused, reset or unanswered because no version served is what
+//! must not be.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -23,7 +25,8 @@ const CLIENTS: &Clients = &[(Kind::Fresh, 3), (Kind::KeepAlive, 2)];
 struct Program {
     name: &'static str,
     arguments: &'static str,
-    /// It never loses a request on a connection of its own: a client that makes one for each request sees nothing.
+    /// It never loses a request on a connection of its own: a client that makes one for each
+    /// request sees nothing.
     clean: bool,
 }
 
@@ -121,7 +124,8 @@ fn lost(stats: &Stats, of: Kind) -> u64 {
     stats.summary().lost.iter().filter(|((kind, _), _)| *kind == of).map(|(_, (count, _))| *count).sum()
 }
 
-/// A new version that hangs: start_server takes it for good after its interval and ends the old one; handover does not.
+/// A new version that hangs: start_server takes it for good after its interval and ends the old
+/// one; handover does not.
 fn run_and_start_server(lab: &Container) -> Outcome {
     install(lab)?;
     let python = "chroot /apps env HANG=/lab/hang python3 /lab/web.py";

@@ -18,7 +18,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const CLIENTS: &Clients = &[(Kind::KeepAlive, 8), (Kind::Fresh, 8)];
 const RELOADS: usize = 20;
 
-/// A program that drains well loses nothing, the main pid stays, and `systemctl reload` tells the truth.
+/// A program that drains well loses nothing, the main pid stays, and `systemctl reload` tells the
+/// truth.
 fn run_reloads(lab: &Container) -> Outcome {
     lab.install(&example("web")?, "web")?;
     let served = Instance::alone(lab, "-- {dir}/web")?;
@@ -125,7 +126,8 @@ fn run_keeps_what_it_bound(lab: &Container) -> Outcome {
     lab.wait_until(DEADLINE, "the socket in the fd store", || Ok((stored()? == "1").then_some(())))?;
     let ((), stats) = load::under(lab, served.address, CLIENTS, |_| {
         served.reload()?;
-        // systemd's SIGTERM would be the second one to a generation that drains, which takes that for "now".
+        // systemd's SIGTERM would be the second one to a generation that drains, which takes that
+        // for "now".
         served.until_alone()?;
         let main = lab.main_pid(&served.unit)?;
         lab.signal_now(main, Signal::SIGKILL)?;

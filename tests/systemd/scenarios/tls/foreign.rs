@@ -19,8 +19,9 @@ const CURLS: [(&str, &str); 3] =
 /// What openssl is told.
 const OPENSSLS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
-/// curl keeps its connections for ten requests a second, so that each is sent away in the middle, by `Connection: close` or by
-/// GOAWAY. openssl comes back with its ticket each time, and says whether that was taken, and whether the end was TLS's.
+/// curl keeps its connections for ten requests a second, so that each is sent away in the middle,
+/// by `Connection: close` or by GOAWAY. openssl comes back with its ticket each time, and says
+/// whether that was taken, and whether the end was TLS's.
 pub(super) fn through_reloads(lab: &Container) -> Outcome {
     let service = &Service::start(lab, &certs::pair(), "10s")?;
     let (long, dir) = (soak().unwrap_or(LONG), lab.host_dir());
@@ -90,7 +91,8 @@ fn join(client: ScopedJoinHandle<'_, Outcome<Output>>) -> Outcome<Output> {
     client.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
-/// Prints for each request the answer, which is the pid; then the version of HTTP, and how many connections had to be made.
+/// Prints for each request the answer, which is the pid; then the version of HTTP, and how many
+/// connections had to be made.
 fn curl(service: &Service<'_>, args: &str) -> String {
     let (port, dir) = (service.address.port(), service.lab.dir().display());
     format!(

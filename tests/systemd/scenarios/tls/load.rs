@@ -101,8 +101,8 @@ impl Stats {
         lock(&self.shown).len()
     }
 
-    /// `None`: it failed, but the client was not heard of for so long that it may be sent away at any moment, because this
-    /// machine had others to run.
+    /// `None`: it failed, but the client was not heard of for so long that it may be sent away at
+    /// any moment, because this machine had others to run.
     fn unless_late<T>(&self, heard: Instant, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),

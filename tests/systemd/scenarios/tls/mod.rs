@@ -32,12 +32,13 @@ const UNIT: &str = "tls.service";
 const RELOADS: usize = 20;
 const IDLE: usize = 1000;
 const LINGER: Duration = Duration::from_secs(2);
-/// No more processes than this when a reload begins: with seven that drain, two below the cap, the oldest would be told to hurry, which is
-/// another scenario.
+/// No more processes than this when a reload begins: with seven that drain, two below the cap, the
+/// oldest would be told to hurry, which is another scenario.
 const PROCESSES: usize = 6;
 
-/// Whoever asks more often than linger ends gets an answer to each request, whoever is silent an announced end; both come
-/// back with a ticket, which the next generation takes. After a SIGKILL the restarted one does as well.
+/// Whoever asks more often than linger ends gets an answer to each request, whoever is silent an
+/// announced end; both come back with a ticket, which the next generation takes. After a SIGKILL
+/// the restarted one does as well.
 fn idle_through_reloads(lab: &Container) -> Outcome {
     let service = Service::start(lab, &certs::pair(), "10s")?;
     let stats = Arc::new(Stats::default());
@@ -112,8 +113,9 @@ fn certificate_under_load(lab: &Container) -> Outcome {
             })?;
             assert_eq!(shown()?, good.der, "{reason}: another one is served");
         }
-        // A new generation reads the files, which are bad: there is none, and the old one serves on. It says why as well: of
-        // a process that has ended, journald may no longer know the unit.
+        // A new generation reads the files, which are bad: there is none, and the old one serves
+        // on. It says why as well: of a process that has ended, journald may no longer know the
+        // unit.
         lab.systemctl(&["reload", UNIT])?;
         lab.wait_until(DEADLINE, "a reload that failed", || {
             let found = lab.journal_json(UNIT)?;

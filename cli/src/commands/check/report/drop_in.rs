@@ -1,4 +1,5 @@
-//! `--fix`: a drop-in for each unit, with what a machine can decide; the rest stands in it as comments.
+//! `--fix`: a drop-in for each unit, with what a machine can decide; the rest stands in it as
+//! comments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -22,7 +23,8 @@ pub(in crate::commands::check) struct Fixes {
 /// A finding with its service, which says how far it may be mended by a machine.
 type Case<'a> = (&'a Checked, &'a Judged);
 
-/// For the units that were asked for: the answer to a question about one unit can be written to one file as it is.
+/// For the units that were asked for: the answer to a question about one unit can be written to one
+/// file as it is.
 pub(in crate::commands::check) fn report(report: &Report, asked: &BTreeSet<String>) -> Fixes {
     let mut units: BTreeMap<&str, Vec<Case<'_>>> = BTreeMap::new();
     for pair in &report.pairs {
@@ -45,8 +47,8 @@ pub(in crate::commands::check) fn report(report: &Report, asked: &BTreeSet<Strin
     Fixes { text: parts.join("\n").trim_end().to_owned(), left }
 }
 
-/// The lines that are written for it: none where only somebody can decide who knows the service, and none that would break a service
-/// which does not hand over, or does not speak sd_notify.
+/// The lines that are written for it: none where only somebody can decide who knows the service,
+/// and none that would break a service which does not hand over, or does not speak sd_notify.
 fn written<'a>((pair, judged): &Case<'a>) -> Option<(&'static str, &'a [String])> {
     let Some(Fix::Lines { section, lines }) = &judged.finding.fix else { return None };
     let harmless = match pair.trust {
@@ -54,13 +56,15 @@ fn written<'a>((pair, judged): &Case<'a>) -> Option<(&'static str, &'a [String])
         Trust::Assumed => !judged.rule.breaks_others(),
         Trust::Signs => judged.rule.scope == Scope::Any && !judged.rule.breaks_others(),
     };
-    // Copied from the unit: nothing in it may speak to the terminal, and changed it would mean something else.
+    // Copied from the unit: nothing in it may speak to the terminal, and changed it would mean
+    // something else.
     let plain = lines.iter().all(|line| terminal(line) == *line);
     (harmless && plain).then_some((*section, lines.as_slice()))
 }
 
 fn drop_in(unit: &str, cases: &[Case<'_>]) -> String {
-    // With a path, as `systemctl cat` prints it, so that several of them can be told apart by machine.
+    // With a path, as `systemctl cat` prints it, so that several of them can be told apart by
+    // machine.
     let mut out = format!("# /etc/systemd/system/{unit}.d/{FILE}\n");
     let held = |(_, judged): &&Case<'_>| matches!(judged.finding.fix, Some(Fix::Lines { .. }));
     if let Some((pair, _)) = cases.iter().filter(|case| written(case).is_none()).find(held) {

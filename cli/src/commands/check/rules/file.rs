@@ -1,4 +1,5 @@
-//! HO0xx: what systemd does not read as it was meant. For every unit, whether it uses handover or not.
+//! HO0xx: what systemd does not read as it was meant. For every unit, whether it uses handover or
+//! not.
 
 use super::{Check, Link, Rule, Scope};
 use crate::commands::check::finding::{Finding, Severity};
@@ -72,7 +73,8 @@ pub(super) const RULES: &[Rule] = &[
 /// Of one rule in one file; the rest is counted. Junk can have millions of such lines.
 const MOST_FINDINGS: usize = 100;
 
-/// All of them, or the first ones and how many more there are: those are counted and not looked into.
+/// All of them, or the first ones and how many more there are: those are counted and not looked
+/// into.
 fn bounded<T>(mut items: impl Iterator<Item = T>, finding: impl Fn(T) -> Finding) -> Vec<Finding> {
     let mut all: Vec<_> = items.by_ref().take(MOST_FINDINGS).map(finding).collect();
     let more = items.count();
@@ -102,7 +104,8 @@ fn ignored_lines(unit: &Unit, _: &Pair<'_>) -> Vec<Finding> {
 /// Settings that systemd does not know where they stand.
 fn unknown(unit: &Unit) -> impl Iterator<Item = Setting<'_>> {
     let own = own_section(unit);
-    // Of an unknown section, or of one that is no part of such a unit, nothing is read: HO001 says so.
+    // Of an unknown section, or of one that is no part of such a unit, nothing is read: HO001 says
+    // so.
     let read = move |s: &Setting<'_>| [UNIT, own, INSTALL].contains(&s.at.section);
     let known = |s: &Setting<'_>| s.key().starts_with("X-") || directives::find(s.at.section, s.at.number).is_some();
     unit.all().filter(move |s| read(s) && !known(s))

@@ -1,4 +1,5 @@
-//! What systemd does not load: `config_parse_exec`, `service_verify` and `socket_verify` in its source, of 252 to 262.
+//! What systemd does not load: `config_parse_exec`, `service_verify` and `socket_verify` in its
+//! source, of 252 to 262.
 
 use crate::commands::check::command::{Exec, commands};
 use crate::commands::check::finding::Finding;
@@ -36,7 +37,8 @@ fn own_file(unit: &Unit) -> Option<Finding> {
     }
 }
 
-/// The few settings whose value is not passed over where it cannot be read: with them the service would run less confined than is meant.
+/// The few settings whose value is not passed over where it cannot be read: with them the service
+/// would run less confined than is meant.
 fn bad_value(setting: &Setting<'_>) -> Option<&'static str> {
     let key = setting.key();
     let is_path = ["WorkingDirectory", "RootDirectory", "RootImage", "RootVerity"].contains(&key);
@@ -59,7 +61,8 @@ fn bad_command(setting: &Setting<'_>) -> Option<&'static str> {
     }
     let text = setting.expanded();
     let commands = Exec::parse(&text);
-    // Which of several the quote is in is not looked into: a `-` before any of them is taken for one before all.
+    // Which of several the quote is in is not looked into: a `-` before any of them is taken for
+    // one before all.
     if commands.iter().any(|exec| exec.prefixes.contains('-')) {
         return None;
     }

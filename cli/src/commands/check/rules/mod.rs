@@ -90,7 +90,8 @@ impl Rule {
         }
     }
 
-    /// Whether what it proposes is only for a service that is known to speak sd_notify and to take listeners, and breaks any other.
+    /// Whether what it proposes is only for a service that is known to speak sd_notify and to take
+    /// listeners, and breaks any other.
     pub(super) fn breaks_others(&self) -> bool {
         matches!(self.id, "HO101" | "HO103" | "HO108" | "HO131" | "HO132" | "HO133" | "HO138" | "HO201" | "HO311")
     }

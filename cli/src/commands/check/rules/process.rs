@@ -113,7 +113,8 @@ const STAYING: &[&str] = &[
     "watchexec",
 ];
 
-/// What a program runs that becomes it: the first word that is neither an option, nor a variable, nor a number.
+/// What a program runs that becomes it: the first word that is neither an option, nor a variable,
+/// nor a number.
 fn behind(exec: &Exec) -> Option<Exec> {
     let is_option =
         |word: &String| word.starts_with('-') || word.contains('=') || word.chars().all(|c| c.is_ascii_digit());
@@ -122,8 +123,8 @@ fn behind(exec: &Exec) -> Option<Exec> {
     Some(Exec { prefixes: String::new(), path, arguments })
 }
 
-/// Whether a shell remains to wait for what the script runs. Without `exec` dash always does, and bash for all but the simplest
-/// scripts (measured).
+/// Whether a shell remains to wait for what the script runs. Without `exec` dash always does, and
+/// bash for all but the simplest scripts (measured).
 fn shell_stays(script: &str) -> bool {
     // Of 2>&1 the & is none that separates.
     let script = script.trim().trim_end_matches(';').replace(">&", "> ").replace("&&", ";").replace("||", ";");
@@ -151,7 +152,8 @@ fn pinned(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     Some(Finding::at(&setting, message))
 }
 
-/// The first link on the way, as far as this machine has the path. Those at the top, as /lib, are the system's and stay.
+/// The first link on the way, as far as this machine has the path. Those at the top, as /lib, are
+/// the system's and stay.
 fn link_in(path: &Path) -> Option<PathBuf> {
     let mut so_far = PathBuf::new();
     let mut links = path.components().filter_map(|part| {

@@ -151,7 +151,8 @@ fn restarts(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     all.map(|(_, s)| Finding::of(&s).replace(SERVICE, "ExecReload", WAITING)).collect()
 }
 
-/// `systemctl restart` of the unit itself, also in a shell's script; `service NAME restart` as well.
+/// `systemctl restart` of the unit itself, also in a shell's script; `service NAME restart` as
+/// well.
 fn asks_manager(exec: &Exec, service: &Unit) -> bool {
     if let Some(script) = exec.script() {
         let separated = script.replace([';', '&', '|', '\n'], " ; ");

@@ -6,7 +6,8 @@ use crate::commands::check::pair::Pair;
 use crate::commands::check::unit::{SERVICE, Setting, Unit};
 use crate::commands::check::value;
 
-/// Threads of a tokio runtime at its limits: 512 for blocking work, and some for the rest. Two of them.
+/// Threads of a tokio runtime at its limits: 512 for blocking work, and some for the rest. Two of
+/// them.
 const USUAL_TASKS: u64 = 2 * 600;
 /// systemd's default soft limit of fds; what a service may have connections with that says nothing.
 const DEFAULT_FDS: u64 = 1024;

@@ -148,9 +148,11 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// One setting of the kind `A B`, `~C`: what the first line says is the mode, further lines add or take away.
+/// One setting of the kind `A B`, `~C`: what the first line says is the mode, further lines add or
+/// take away.
 ///
-/// Whether something may be used: `covers` tells whether a word stands for it, `implied` whether each list of what is allowed has it.
+/// Whether something may be used: `covers` tells whether a word stands for it, `implied` whether
+/// each list of what is allowed has it.
 fn permits(lines: &[Setting<'_>], implied: bool, covers: impl Fn(&str) -> bool) -> bool {
     let mut allow_list = None;
     let mut listed = false;
@@ -308,7 +310,8 @@ fn runtime_directory(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 fn delegate(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let setting = service.text(SERVICE, "Delegate").filter(|_| delegates(service))?;
     let finding = Finding::of(&setting);
-    // With Delegate= goes the default of OOMPolicy= that a rolling reload needs: HO151 would ask for it then.
+    // With Delegate= goes the default of OOMPolicy= that a rolling reload needs: HO151 would ask
+    // for it then.
     Some(match service.says(SERVICE, "OOMPolicy") {
         true => finding.set(SERVICE, "Delegate", "no"),
         false => finding.lines(SERVICE, vec!["Delegate=no".to_owned(), "OOMPolicy=continue".to_owned()]),

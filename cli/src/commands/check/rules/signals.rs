@@ -54,7 +54,8 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// What a signal asks the service for: by default, or by the order of another tool that its environment names. `None`: it ends it.
+/// What a signal asks the service for: by default, or by the order of another tool that its
+/// environment names. `None`: it ends it.
 pub(super) fn response(service: &Unit, name: &str) -> Option<Response> {
     let signal = match name {
         "HUP" => Signal::Hup,

@@ -10,7 +10,8 @@ use crate::commands::check::pair::Pair;
 use crate::commands::check::unit::{SERVICE, Setting, UNIT, Unit};
 use crate::commands::check::value::Span;
 
-/// The longest that a handover takes on a slow machine. Measured: 11 to 38 ms from the request to `READY=1`.
+/// The longest that a handover takes on a slow machine. Measured: 11 to 38 ms from the request to
+/// `READY=1`.
 const HANDOVER: Duration = Duration::from_millis(500);
 /// `DefaultTimeoutStartSec=` and `DefaultTimeoutStopSec=`, where nobody changed them.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(90);
