@@ -50,16 +50,9 @@ fn service(plan: &Plan) -> String {
         (None, true) => "# systemd sends SIGHUP itself and waits until the next generation is main (253 and later): no ExecReload=.\nType=notify-reload\n".to_owned(),
         (None, false) => "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n".to_owned(),
     };
-    // Unknown keys before 254, which systemd logs. Who has notify-reload has one that knows them,
-    // as a rule.
-    let steps = match plan.notify_reload {
-        true => {
-            "# After each failed attempt it waits longer, up to this (254 and later).\nRestartSteps=8\nRestartMaxDelaySec=10s\n"
-        }
-        false => {
-            "# From systemd 254 on, let it wait longer after each failed attempt:\n#RestartSteps=8\n#RestartMaxDelaySec=10s\n"
-        }
-    };
+    // Comments, as they are unknown keys before 254, which systemd logs and `check` warns of.
+    let steps =
+        "# From systemd 254 on, let it wait longer after each failed attempt:\n#RestartSteps=8\n#RestartMaxDelaySec=10s\n";
     let ignored = match plan.notify_reload || plan.wait.is_some() {
         true => "",
         false => "# The signal is sent and not waited for: see ExecReload= above.\nIgnore=HO132\n",
