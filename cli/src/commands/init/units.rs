@@ -51,8 +51,7 @@ fn service(plan: &Plan) -> String {
         (None, false) => "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n".to_owned(),
     };
     // Comments, as they are unknown keys before 254, which systemd logs and `check` warns of.
-    let steps =
-        "# From systemd 254 on, let it wait longer after each failed attempt:\n#RestartSteps=8\n#RestartMaxDelaySec=10s\n";
+    let steps = "# From systemd 254 on, let it wait longer after each failed attempt:\n#RestartSteps=8\n#RestartMaxDelaySec=10s\n";
     let ignored = match plan.notify_reload || plan.wait.is_some() {
         true => "",
         false => "# The signal is sent and not waited for: see ExecReload= above.\nIgnore=HO132\n",
