@@ -1,8 +1,9 @@
 //! What `systemctl cat` prints: units and drop-ins one after the other, each after a line `#
 //! /its/path`. Pure.
 
+use super::directives::{SERVICE, SOCKET};
 use super::name::UnitName;
-use super::unit::{File, SERVICE, SOCKET, Unit};
+use super::unit::{File, Unit};
 
 /// The units of such a text. Without any `# /path` it is one unit, whose type its sections tell.
 pub(super) fn split(text: &[u8]) -> Result<Vec<Unit>, String> {
@@ -50,7 +51,7 @@ impl Source {
 
     fn add(self, units: &mut Vec<Unit>, bytes: &[u8]) -> Result<(), String> {
         match self {
-            Self::Unit(name, path) => units.push(Unit::new(name, vec![File::new(path, bytes)])),
+            Self::Unit(name, path) => units.push(Unit { name, files: vec![File::new(path, bytes)] }),
             Self::DropIn(path) => {
                 let unit = units.last_mut().ok_or_else(|| format!("{path} comes before the unit that it is for"))?;
                 unit.files.push(File::new(path, bytes));
@@ -74,7 +75,7 @@ fn unmarked(bytes: &[u8]) -> Result<Unit, String> {
         (false, false) => return Err("there is neither a [Service] nor a [Socket]".to_owned()),
     };
     let name = UnitName::parse(name).ok_or_else(|| name.to_owned())?;
-    Ok(Unit::new(name, vec![file]))
+    Ok(Unit { name, files: vec![file] })
 }
 
 #[cfg(test)]

@@ -1,12 +1,17 @@
 //! Lines of `ExecStart=`, `ExecReload=` and their like.
 
-use super::unit::{SERVICE, Setting, Unit};
+use super::directives::SERVICE;
+use super::unit::{Setting, Unit};
 use super::value;
+
+/// The command of `ExecReload=` that waits for the outcome and fails with the reason.
+pub(super) const RELOAD: &str = "/usr/bin/handover reload $MAINPID";
+/// May stand before the path.
+pub(super) const PREFIXES: [char; 6] = ['+', '!', '-', '@', ':', '|'];
 
 /// What one command of a line runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Exec {
-    /// `+`, `!`, `-`, `@`, `:`, `|` before the path.
     pub(super) prefixes: String,
     pub(super) path: String,
     pub(super) arguments: Vec<String>,
@@ -21,7 +26,7 @@ impl Exec {
 
     fn from_words(words: &[String]) -> Option<Self> {
         let (first, rest) = words.split_first()?;
-        let path = first.trim_start_matches(['+', '!', '-', '@', ':', '|']);
+        let path = first.trim_start_matches(PREFIXES);
         let prefixes = first[..first.len() - path.len()].to_owned();
         // With `@` the second word is what the program is called.
         let skipped = usize::from(prefixes.contains('@')).min(rest.len());
@@ -32,29 +37,41 @@ impl Exec {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// The script, where it is a shell's.
-    pub(super) fn script(&self) -> Option<&str> {
-        let shell = matches!(self.program(), "sh" | "bash" | "dash" | "ash" | "zsh" | "ksh");
-        let at = self.arguments.iter().position(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with('c'))?;
-        self.arguments.get(at + 1).map(String::as_str).filter(|_| shell)
-    }
-
     pub(super) fn is_shell(&self) -> bool {
         matches!(self.program(), "sh" | "bash" | "dash" | "ash" | "zsh" | "ksh")
     }
 
+    /// The script, where it is a shell's.
+    pub(super) fn script(&self) -> Option<&str> {
+        let at = self.arguments.iter().position(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with('c'))?;
+        self.arguments.get(at + 1).map(String::as_str).filter(|_| self.is_shell())
+    }
+
+    /// The command itself; of a script those in it, but for further shells.
+    pub(super) fn simple(&self) -> Vec<Self> {
+        let Some(script) = self.script() else { return vec![self.clone()] };
+        let mut all = Self::parse(&script.replace([';', '&', '|', '\n'], " ; "));
+        all.retain(|exec| exec.script().is_none());
+        all
+    }
+
+    /// Whether one of these words is among its arguments.
+    pub(super) fn has(&self, words: &[&str]) -> bool {
+        self.arguments.iter().any(|argument| words.contains(&argument.as_str()))
+    }
+
     /// The tool of this crate, asked for a reload: it waits for the outcome.
     pub(super) fn is_handover_reload(&self) -> bool {
-        let here = self.program() == "handover" && self.arguments.iter().any(|a| a == "reload");
+        let here = self.program() == "handover" && self.has(&["reload"]);
         here || self.script().is_some_and(|script| script.contains("handover reload"))
     }
 
     /// The signal that it sends and does not wait for: `kill`, also within a shell's script.
     pub(super) fn kills_with(&self) -> Option<String> {
-        if let Some(script) = self.script() {
-            let separated = script.replace([';', '&', '|', '\n'], " ; ");
-            return Self::parse(&separated).iter().filter(|e| e.script().is_none()).find_map(Self::kills_with);
-        }
+        self.simple().iter().find_map(Self::kill)
+    }
+
+    fn kill(&self) -> Option<String> {
         if !matches!(self.program(), "kill" | "pkill" | "killall") {
             return None;
         }
@@ -75,10 +92,12 @@ impl Exec {
     }
 }
 
-/// The commands of a setting, with the line that each is from.
-pub(super) fn commands<'a>(unit: &'a Unit, key: &'a str) -> Vec<(Exec, Setting<'a>)> {
-    let lines = unit.list(SERVICE, key);
-    lines.into_iter().flat_map(|s| Exec::parse(&s.expanded()).into_iter().map(move |e| (e, s))).collect()
+impl Unit {
+    /// The commands of a setting, with the line that each is from.
+    pub(super) fn commands<'a>(&'a self, key: &'a str) -> Vec<(Exec, Setting<'a>)> {
+        let lines = self.list(SERVICE, key).into_iter();
+        lines.flat_map(|s| Exec::parse(&s.expanded()).into_iter().map(move |exec| (exec, s))).collect()
+    }
 }
 
 #[cfg(test)]
@@ -99,21 +118,21 @@ mod tests {
 
     #[test]
     fn signals_of_kill() {
-        for line in [
-            "/bin/kill -HUP $MAINPID",
-            "/bin/kill -s HUP $MAINPID",
-            "kill -1 $MAINPID",
-            "/bin/kill -SIGHUP $MAINPID",
-            "/usr/bin/pkill --signal=HUP x",
-            "/bin/sh -c 'test -e /x && kill -HUP $MAINPID'",
-            "/bin/bash -ec \"kill -s SIGHUP 1\"",
+        for (line, signal) in [
+            ("/bin/kill -HUP $MAINPID", Some("HUP")),
+            ("/bin/kill -s HUP $MAINPID", Some("HUP")),
+            ("kill -1 $MAINPID", Some("HUP")),
+            ("/bin/kill -SIGHUP $MAINPID", Some("HUP")),
+            ("/usr/bin/pkill --signal=HUP x", Some("HUP")),
+            ("/bin/sh -c 'test -e /x && kill -HUP $MAINPID'", Some("HUP")),
+            ("/bin/bash -ec \"kill -s SIGHUP 1\"", Some("HUP")),
+            ("/bin/kill $MAINPID", Some("TERM")),
+            ("/bin/kill -USR2 $MAINPID", Some("USR2")),
+            ("/usr/sbin/nginx -s reload", None),
+            ("/bin/sh -c", None),
         ] {
-            assert_eq!(first(line).kills_with().as_deref(), Some("HUP"), "{line}");
+            assert_eq!(first(line).kills_with().as_deref(), signal, "{line}");
         }
-        assert_eq!(first("/bin/kill $MAINPID").kills_with().as_deref(), Some("TERM"));
-        assert_eq!(first("/bin/kill -USR2 $MAINPID").kills_with().as_deref(), Some("USR2"));
-        assert_eq!(first("/usr/sbin/nginx -s reload").kills_with(), None);
-        assert_eq!(first("/bin/sh -c").kills_with(), None);
     }
 
     #[test]

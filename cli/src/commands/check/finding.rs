@@ -30,14 +30,6 @@ impl Severity {
             Self::Warning | Self::Info => Self::Info,
         }
     }
-
-    pub(super) fn letter(self) -> char {
-        match self {
-            Self::Error => 'E',
-            Self::Warning => 'W',
-            Self::Info => 'I',
-        }
-    }
 }
 
 impl fmt::Display for Severity {
@@ -62,7 +54,7 @@ pub(super) struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fix {
     /// Lines for a drop-in, which a machine may write.
-    Lines { section: &'static str, lines: Vec<String> },
+    Lines { section: String, lines: Vec<String> },
     /// What only somebody can decide who knows the service.
     Advice(String),
     /// What was meant is said elsewhere: a line could go, and nothing would change.
@@ -70,41 +62,50 @@ pub(super) enum Fix {
 }
 
 impl Finding {
-    pub(super) fn at(setting: &Setting<'_>, message: impl Into<String>) -> Self {
-        Self { place: setting.place(), message: message.into(), fix: None }
-    }
-
-    /// `Key=value` is the message.
+    /// A setting is there: `Key=value` is the message.
     pub(super) fn of(setting: &Setting<'_>) -> Self {
         Self::at(setting, format!("{}={}", setting.key(), short(setting.value(), LONGEST_VALUE)))
     }
 
-    /// Something is not there.
-    pub(super) fn missing(unit: &Unit, section: &'static str, message: impl Into<String>) -> Self {
-        Self { place: unit.header(section), message: message.into(), fix: None }
+    /// A setting is there, of which more can be said.
+    pub(super) fn at(setting: &Setting<'_>, message: impl Into<String>) -> Self {
+        Self::on(setting.place(), message)
+    }
+
+    /// A setting is not there.
+    pub(super) fn missing(unit: &Unit, section: &str, message: impl Into<String>) -> Self {
+        Self::on(unit.header(section), message)
     }
 
     pub(super) fn on(place: Place, message: impl Into<String>) -> Self {
         Self { place, message: message.into(), fix: None }
     }
 
-    /// A setting that overrides, or adds to a list.
-    pub(super) fn set(self, section: &'static str, key: &str, value: &str) -> Self {
-        self.lines(section, vec![format!("{key}={value}")])
+    /// Goes on after what the message says so far.
+    pub(super) fn but(self, more: impl fmt::Display) -> Self {
+        Self { message: format!("{}{more}", self.message), ..self }
     }
 
-    /// A list that is begun anew.
-    pub(super) fn replace(self, section: &'static str, key: &str, value: &str) -> Self {
-        self.lines(section, vec![format!("{key}="), format!("{key}={value}")])
+    /// The drop-in says something else of this setting; where it is empty, the default holds.
+    pub(super) fn instead(self, value: &str) -> Self {
+        let (section, key) = (self.place.section.clone(), self.place.key.clone().unwrap_or_default());
+        self.set(&section, &key, value)
     }
 
-    /// Back to the default.
-    pub(super) fn reset(self, section: &'static str, key: &str) -> Self {
-        self.lines(section, vec![format!("{key}=")])
+    /// The drop-in begins this list anew.
+    pub(super) fn anew(self, value: &str) -> Self {
+        let (section, key) = (self.place.section.clone(), self.place.key.clone().unwrap_or_default());
+        self.lines(&section, [format!("{key}="), format!("{key}={value}")])
     }
 
-    pub(super) fn lines(self, section: &'static str, lines: Vec<String>) -> Self {
-        Self { fix: Some(Fix::Lines { section, lines }), ..self }
+    /// The drop-in sets something, or adds to a list.
+    pub(super) fn set(self, section: &str, key: &str, value: impl fmt::Display) -> Self {
+        self.lines(section, [format!("{key}={value}")])
+    }
+
+    pub(super) fn lines<L: Into<String>>(self, section: &str, lines: impl IntoIterator<Item = L>) -> Self {
+        let lines = lines.into_iter().map(L::into).collect();
+        Self { fix: Some(Fix::Lines { section: section.to_owned(), lines }), ..self }
     }
 
     pub(super) fn tidy(self, text: impl Into<String>) -> Self {
@@ -117,10 +118,6 @@ impl Finding {
 }
 
 impl Fix {
-    pub(super) fn is_tidying(&self) -> bool {
-        matches!(self, Self::Tidy(_))
-    }
-
     /// In one line.
     pub(super) fn text(&self) -> String {
         match self {

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::finding::{Finding, Fix, Severity};
-use super::pair::{Claim, Given, Pair, Trust, World};
-use super::rules::{self, Rule};
+use super::limits::Limits;
+use super::pair::{Claim, Pair, Trust, World};
+use super::rule::Rule;
+use super::rules;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -37,6 +39,13 @@ pub(super) struct Judged {
     pub(super) finding: Finding,
 }
 
+impl Judged {
+    /// What to do about it: as the finding knows, else as the rule says.
+    pub(super) fn remedy(&self) -> String {
+        self.finding.fix.as_ref().map_or_else(|| self.rule.remedy.to_owned(), Fix::text)
+    }
+}
+
 impl Report {
     pub(super) fn findings(&self) -> impl Iterator<Item = &Judged> {
         self.pairs.iter().flat_map(|p| &p.findings)
@@ -47,40 +56,39 @@ impl Report {
     }
 }
 
-pub(super) fn lint(worlds: &[World], given: &Given, level: Severity) -> Report {
+pub(super) fn lint(worlds: &[World], given: &Limits, level: Severity) -> Report {
     // A socket of two services is in two pairs; it is blamed once.
     let mut said = BTreeSet::new();
-    let mut report = Report { target: given.target, pairs: Vec::new() };
-    for pair in worlds.iter().flat_map(|world| world.pairs(given)) {
+    let pairs = worlds.iter().flat_map(|world| world.pairs(given, |name| rules::find(name).is_some()));
+    let pairs = pairs.map(|pair| {
         let mut pair = checked(&pair);
         pair.findings.retain(|f| said.insert((f.rule.id, f.finding.place.clone(), f.finding.message.clone())));
         let before = pair.findings.len();
         pair.findings.retain(|f| f.severity >= level);
         pair.hidden = before - pair.findings.len();
-        report.pairs.push(pair);
-    }
-    report
+        pair
+    });
+    Report { pairs: pairs.collect(), target: given.target }
 }
 
 fn checked(pair: &Pair<'_>) -> Checked {
-    let applies = |rule: &&Rule| !pair.ignored.iter().any(|name| rule.is_called(name));
-    let mut findings: Vec<_> = rules::all()
-        .filter(applies)
-        .flat_map(|rule| {
-            let severity = rule.severity_for(pair.claim);
-            rule.apply(pair).into_iter().map(move |finding| {
-                let harmless = finding.fix.as_ref().is_some_and(Fix::is_tidying);
-                Judged { rule, severity: if harmless { Severity::Info } else { severity }, finding }
-            })
-        })
-        .collect();
+    let ignored = pair.ignored();
+    let mut findings = Vec::new();
+    for rule in rules::all().filter(|rule| !ignored.iter().any(|name| rule.is_called(name))) {
+        findings.extend(rule.apply(pair).into_iter().map(|finding| {
+            let harmless = matches!(finding.fix, Some(Fix::Tidy(_)));
+            let severity = if harmless { Severity::Info } else { rule.severity_for(pair.claim) };
+            Judged { rule, severity, finding }
+        }));
+    }
     // The units of a pair in their order, within each the lines.
-    let order: Vec<_> = pair.units().flat_map(|u| u.files.iter().map(|f| f.path.clone())).collect();
+    let order: Vec<_> = pair.units().flat_map(|u| u.files.iter().map(|f| f.path.as_str())).collect();
     let rank = |f: &Judged| order.iter().position(|path| *path == f.finding.place.file);
     findings.sort_by_key(|f| (rank(f), f.finding.place.line, f.rule.id));
+    let units: Vec<_> = pair.units().map(|u| u.name.to_string()).collect();
     Checked {
-        name: pair.name(),
-        units: pair.units().map(|u| u.name.to_string()).collect(),
+        name: units.first().cloned().unwrap_or_default(),
+        units,
         claim: pair.claim,
         trust: pair.trust(),
         program: pair.program(),
@@ -106,7 +114,7 @@ mod tests {
         let Ok(units) = cat::split(bytes) else { return };
         let asked = units.iter().map(|u| u.name.to_string()).collect();
         let worlds = [World::new(units)];
-        let extreme = Given {
+        let extreme = Limits {
             target: Some(1),
             assume: true,
             drain_timeout: Some(Duration::MAX),
@@ -116,7 +124,7 @@ mod tests {
             tasks: Some(u64::MAX),
             stored: Some(u64::MAX),
         };
-        for given in [Given::default(), extreme] {
+        for given in [Limits::default(), extreme] {
             let report = lint(&worlds, &given, Severity::Info);
             assert!(report.findings().all(|f| f.finding.place.line >= 1));
             for shown in [text::report(&report, text::Paint::none()), drop_in::report(&report, &asked).text] {
@@ -131,116 +139,26 @@ mod tests {
     /// Settings of which the rules know something, and values of all kinds, right ones and wrong
     /// ones.
     fn assignments() -> impl Strategy<Value = String> {
-        let key = prop::sample::select(vec![
-            "Type",
-            "PIDFile",
-            "KillMode",
-            "SendSIGHUP",
-            "KillSignal",
-            "WatchdogSignal",
-            "NotifyAccess",
-            "ExecReload",
-            "ExecStart",
-            "ExecStopPost",
-            "Restart",
-            "TimeoutSec",
-            "TimeoutStartSec",
-            "TimeoutStopSec",
-            "WatchdogSec",
-            "RuntimeMaxSec",
-            "JobTimeoutSec",
-            "MemoryMax",
-            "TasksMax",
-            "LimitNPROC",
-            "LimitNOFILE",
-            "Delegate",
-            "FileDescriptorStoreMax",
-            "FileDescriptorStorePreserve",
-            "StartLimitBurst",
-            "StartLimitInterval",
-            "Sockets",
-            "Requires",
-            "PropagatesReloadTo",
-            "ReloadPropagatedFrom",
-            "Accept",
-            "FileDescriptorName",
-            "ListenStream",
-            "TriggerLimitBurst",
-            "TriggerLimitIntervalSec",
-            "Service",
-            "RestrictAddressFamilies",
-            "SystemCallFilter",
-            "NoExecPaths",
-            "ExecPaths",
-            "BindPaths",
-            "TemporaryFileSystem",
-            "RuntimeDirectory",
-            "NonBlocking",
-            "Ignore",
-            "DrainTimeout",
-            "WarmUp",
-            "Stored",
-            "Memory",
-            "UnsetEnvironment",
-        ]);
-        let value = prop::sample::select(vec![
-            "",
-            "notify",
-            "notify-reload",
-            "mixed",
-            "yes",
-            "no",
-            "SIGHUP",
-            "1",
-            "0",
-            "18446744073709551615",
-            "1.5h 3",
-            "99999999999999999999",
-            "infinity",
-            "10%",
-            "-1",
-            "%i",
-            "%",
-            "web.service",
-            "web@%i.service",
-            "web.socket",
-            "/usr/bin/web",
-            "+/bin/sh -c 'kill -HUP $MAINPID",
-            "@/bin/kill kill -s ; ; kill",
-            "/",
-            "~",
-            "~@process execve",
-            "@system-service",
-            "AF_UNIX",
-            "~AF_UNIX",
-            "-/run:/x:ro",
-            "/run",
-            "/a.b",
-            ":::",
-            "\"",
-            "'\\x",
-            "é\u{1b}[31m",
-            "a:b",
-            "HO101 no-such",
-            "NOTIFY_SOCKET",
-        ]);
-        (key, value).prop_map(|(key, value)| format!("{key}={value}\n"))
+        const KEYS: &str = "Type|PIDFile|KillMode|SendSIGHUP|KillSignal|WatchdogSignal|NotifyAccess|ExecReload|ExecStart|\
+            ExecStopPost|Restart|TimeoutSec|TimeoutStartSec|TimeoutStopSec|WatchdogSec|RuntimeMaxSec|\
+            JobTimeoutSec|MemoryMax|TasksMax|LimitNPROC|LimitNOFILE|Delegate|FileDescriptorStoreMax|\
+            FileDescriptorStorePreserve|StartLimitBurst|StartLimitInterval|Sockets|Requires|PropagatesReloadTo|\
+            ReloadPropagatedFrom|Accept|FileDescriptorName|ListenStream|TriggerLimitBurst|\
+            TriggerLimitIntervalSec|Service|RestrictAddressFamilies|SystemCallFilter|NoExecPaths|ExecPaths|\
+            BindPaths|TemporaryFileSystem|RuntimeDirectory|NonBlocking|Ignore|DrainTimeout|WarmUp|Stored|Memory|\
+            UnsetEnvironment";
+        const VALUES: &str = "|notify|notify-reload|mixed|yes|no|SIGHUP|1|0|18446744073709551615|1.5h 3|99999999999999999999|\
+            infinity|10%|-1|%i|%|web.service|web@%i.service|web.socket|/usr/bin/web|\
+            +/bin/sh -c 'kill -HUP $MAINPID|@/bin/kill kill -s ; ; kill|/|~|~@process execve|@system-service|\
+            AF_UNIX|~AF_UNIX|-/run:/x:ro|/run|/a.b|:::|\"|'\\x|é\u{1b}[31m|a:b|HO101 no-such|NOTIFY_SOCKET";
+        let one_of = |all: &'static str| prop::sample::select(all.split('|').collect::<Vec<_>>());
+        (one_of(KEYS), one_of(VALUES)).prop_map(|(key, value)| format!("{key}={value}\n"))
     }
 
     fn units() -> impl Strategy<Value = String> {
-        let header = prop::sample::select(vec![
-            "# /a/web.service\n",
-            "# /a/web.socket\n",
-            "# /a/web@.service\n",
-            "# /a/web@1.socket\n",
-            "# /a/web.service.d/x.conf\n",
-            "[Unit]\n",
-            "[Service]\n",
-            "[Socket]\n",
-            "[X-Handover]\n",
-            "[Install]\n",
-        ]);
-        let line = prop_oneof![1 => header.prop_map(str::to_owned), 3 => assignments()];
+        let path = "# /a/web(@?\\.service|(@1)?\\.socket|\\.service\\.d/x\\.conf)\n";
+        let section = "\\[(Unit|Service|Socket|X-Handover|Install)\\]\n";
+        let line = prop_oneof![1 => path, 1 => section, 6 => assignments()];
         prop::collection::vec(line, 0..30).prop_map(|lines| format!("# /a/web.service\n[Service]\n{}", lines.concat()))
     }
 

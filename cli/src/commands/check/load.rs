@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::cat;
 use super::name::UnitName;
-use super::pair::{World, reference, service_of, sockets_setting};
+use super::pair::World;
 use super::program;
 use super::unit::{File, Unit};
 use crate::systemctl;
@@ -107,10 +107,9 @@ impl Sources {
         let unit = self.read(name, &path, &directory)?;
         loaded.asked.insert(unit.name.to_string());
         let others: Vec<_> = if unit.name.is_socket() {
-            service_of(&unit).into_iter().collect()
+            unit.starts().into_iter().collect()
         } else {
-            let asked = sockets_setting(&unit).into_iter().filter_map(|name| reference(&name));
-            asked.chain([unit.name.with_type("socket")]).collect()
+            unit.sockets().chain([unit.name.with_type("socket")]).collect()
         };
         let mut units = vec![unit];
         for other in others {
@@ -122,7 +121,7 @@ impl Sources {
         if units[0].name.is_service() {
             for (name, path) in directory.units.iter().filter(|(name, _)| name.is_socket()) {
                 let Ok(socket) = self.read(name.clone(), path, &directory) else { continue };
-                if service_of(&socket).as_ref() == Some(&units[0].name) {
+                if socket.starts().as_ref() == Some(&units[0].name) {
                     units.push(socket);
                 }
             }
@@ -175,7 +174,7 @@ impl Sources {
         for path in drop_ins.into_values() {
             files.push(File::new(path.display().to_string(), &read(&path)?));
         }
-        Ok(Unit::new(name, files))
+        Ok(Unit { name, files })
     }
 
     async fn ask_manager(&self, argument: &str, loaded: &mut Loaded) -> Result<(), String> {
@@ -189,9 +188,8 @@ impl Sources {
         let units = self.cat(&name).await?;
         // A template is no unit that could be shown: its sockets are looked for by their names.
         if name.is_template() {
-            let asked = units.iter().flat_map(sockets_setting).filter_map(|name| reference(&name));
-            let others: Vec<_> =
-                asked.chain([name.with_type(if name.is_service() { "socket" } else { "service" })]).collect();
+            let other = name.with_type(if name.is_service() { "socket" } else { "service" });
+            let others: Vec<_> = units.iter().flat_map(Unit::sockets).chain([other]).collect();
             loaded.add(0, units)?;
             for other in others {
                 loaded.add(0, self.cat(&other).await.unwrap_or_default())?;

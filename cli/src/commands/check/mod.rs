@@ -3,9 +3,10 @@
 mod cat;
 mod command;
 mod directives;
+mod facts;
 mod finding;
 mod graph;
-mod known;
+mod limits;
 mod lint;
 mod load;
 mod name;
@@ -13,20 +14,20 @@ mod pair;
 mod parse;
 mod program;
 mod report;
+mod rule;
 mod rules;
 mod unit;
 mod value;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use crate::failure::{Failure, Outcome};
 use crate::{out, safe};
 use finding::Severity;
+use limits::Limits;
 use load::Sources;
-use pair::Given;
 use report::{drop_in, json, manual, sarif, text};
 
 /// Says what in unit files would break a rolling reload, why, and what to write instead.
@@ -40,32 +41,8 @@ pub(crate) struct Options {
     /// A file, a directory, the name of a unit, or `-` for stdin
     #[arg(value_name = "UNIT", required_unless_present_any = ["list", "explain"])]
     units: Vec<String>,
-    /// Systemd's version on the machine that the units are for; unknown unless units are asked from
-    /// this machine's systemd
-    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..=9999))]
-    target_version: Option<u32>,
-    /// Take every service for one that is reloaded by handover, whatever its unit says
-    #[arg(long)]
-    assume_handover: bool,
-    /// The service's drain timeout, which TimeoutStopSec= must exceed [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    drain_timeout: Option<Duration>,
-    /// How long a generation may take to be ready, which TimeoutStartSec= must exceed [default:
-    /// 30s]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    warm_up: Option<Duration>,
-    /// Connections of one generation at most
-    #[arg(long, value_name = "N")]
-    connections: Option<u64>,
-    /// Memory that one generation takes, as 500M
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    memory: Option<u64>,
-    /// Threads and child processes of one generation at most
-    #[arg(long, value_name = "N")]
-    tasks: Option<u64>,
-    /// Entries that the service keeps in the fd store, its listeners aside
-    #[arg(long, value_name = "N")]
-    stored: Option<u64>,
+    #[command(flatten)]
+    limits: Limits,
     /// Look for UNIT.d/*.conf in this directory too
     #[arg(long, value_name = "DIR")]
     drop_ins: Vec<PathBuf>,
@@ -161,13 +138,13 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
         });
         return Ok(Outcome::Success);
     }
-    let sources = Sources { drop_ins: options.drop_ins.clone(), user: options.user };
+    let sources = Sources { drop_ins: options.drop_ins, user: options.user };
     let loaded = sources.load(&options.units).await;
-    let mut given = options.given();
-    if given.target.is_none() && loaded.from_manager {
-        given.target = sources.version().await;
+    let mut limits = options.limits;
+    if limits.target.is_none() && loaded.from_manager {
+        limits.target = sources.version().await;
     }
-    let report = lint::lint(&loaded.worlds, &given, options.level);
+    let report = lint::lint(&loaded.worlds, &limits, options.level);
     // Of nothing there is nothing to say to people; programs get what they can parse.
     let nothing = loaded.worlds.is_empty();
     let mut gravest = report.findings().map(|f| f.severity).max();
@@ -189,25 +166,6 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     }
     let failing = if options.strict { Severity::Warning } else { Severity::Error };
     Ok(if gravest >= Some(failing) { Outcome::Bad } else { Outcome::Success })
-}
-
-impl Options {
-    fn given(&self) -> Given {
-        Given {
-            target: self.target_version,
-            assume: self.assume_handover,
-            drain_timeout: self.drain_timeout,
-            warm_up: self.warm_up,
-            connections: self.connections,
-            memory: self.memory,
-            tasks: self.tasks,
-            stored: self.stored,
-        }
-    }
-}
-
-fn parse_size(text: &str) -> Result<u64, String> {
-    value::size(text).ok_or_else(|| "write a number of bytes, or one with K, M, G or T".into())
 }
 
 /// Of property tests: what failed once fails again.

@@ -27,6 +27,12 @@ impl UnitName {
         valid.then(|| Self { stem: stem.to_owned(), kind: kind.to_owned() })
     }
 
+    /// The unit that a setting names. A template names units of the same, unknown instance: their
+    /// templates.
+    pub(super) fn of_instance(text: &str) -> Option<Self> {
+        Self::parse(&text.replace("@%i.", "@.").replace("@%I.", "@."))
+    }
+
     pub(super) fn is_service(&self) -> bool {
         self.kind == "service"
     }

@@ -170,11 +170,6 @@ impl Parsed {
         found.iter().map(|(_, at)| self.assignment(self.spans[*at as usize]))
     }
 
-    /// What ended the reading before the end of the file.
-    pub(super) fn fatal(&self) -> Option<&Ignored> {
-        self.ignored.last().filter(|ignored| ignored.why.is_fatal())
-    }
-
     fn assignment(&self, spans: Spans) -> Assignment<'_> {
         let Spans { section, start, key, value, line, number } = spans;
         let (start, key, value) = (start as usize, key as usize, value as usize);

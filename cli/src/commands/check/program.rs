@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::command::commands;
+use memchr::memmem;
+
 use super::unit::Unit;
 
 /// Variables that the library sets for the next generation, and nothing else does.
@@ -19,7 +20,7 @@ const BUDGET: u64 = 2 * 1024 * 1024 * 1024;
 /// them.
 pub(super) fn with_handover(units: &[Unit]) -> BTreeSet<String> {
     let services = units.iter().filter(|u| u.name.is_service());
-    let paths: BTreeSet<String> = services.flat_map(|s| commands(s, "ExecStart")).map(|(exec, _)| exec.path).collect();
+    let paths: BTreeSet<String> = services.flat_map(|s| s.commands("ExecStart")).map(|(exec, _)| exec.path).collect();
     let mut left = BUDGET;
     paths.into_iter().filter(|path| path.starts_with('/') && has_marks(Path::new(path), &mut left)).collect()
 }
@@ -39,18 +40,7 @@ fn has_marks(path: &Path, budget: &mut u64) -> bool {
         if magic == *b"\x7fELF" { file.read_to_end(&mut bytes) } else { Ok(0) }
     });
     *budget -= size;
-    read.is_ok() && MARKS.iter().all(|mark| contains(&bytes, mark))
-}
-
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| *byte == wanted[0]) {
-        if rest[at..].starts_with(wanted) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
+    read.is_ok() && MARKS.iter().all(|mark| memmem::find(&bytes, mark).is_some())
 }
 
 #[cfg(test)]

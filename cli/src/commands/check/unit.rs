@@ -2,17 +2,12 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
+use super::directives;
 use super::name::UnitName;
 use super::parse::{Assignment, Header, Ignored, Parsed, parse};
 use super::value::{self, Span};
-use super::{directives, known};
-
-pub(super) const UNIT: &str = "Unit";
-pub(super) const SERVICE: &str = "Service";
-pub(super) const SOCKET: &str = "Socket";
-pub(super) const INSTALL: &str = "Install";
-/// Ours; systemd ignores every section whose name begins so.
-pub(super) const OURS: &str = "X-Handover";
 
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
@@ -30,7 +25,7 @@ pub(super) struct File {
 }
 
 /// Where something stands.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Place {
     pub(super) unit: String,
     pub(super) file: String,
@@ -82,15 +77,11 @@ impl<'a> Setting<'a> {
     }
 
     pub(super) fn place(&self) -> Place {
-        self.unit.place(self.file, self.at.line, self.at.section, Some(self.at.key))
+        Place { key: Some(self.at.key.to_owned()), ..self.unit.place(self.file, self.at.line, self.at.section) }
     }
 }
 
 impl Unit {
-    pub(super) fn new(name: UnitName, files: Vec<File>) -> Self {
-        Self { name, files }
-    }
-
     /// Every assignment, also those that a later one replaces.
     pub(super) fn all(&self) -> impl Iterator<Item = Setting<'_>> {
         self.files
@@ -98,38 +89,32 @@ impl Unit {
             .flat_map(move |file| file.parsed.assignments().map(move |at| Setting { unit: self, file, at }))
     }
 
+    /// Assignments of the unit's own file.
+    pub(super) fn own(&self) -> impl Iterator<Item = Setting<'_>> {
+        self.all().take_while(|s| self.is_own_file(&s.file.path))
+    }
+
     /// Lines that systemd ignores.
     pub(super) fn ignored(&self) -> impl Iterator<Item = (Place, &Ignored)> {
         self.files
             .iter()
-            .flat_map(move |file| file.parsed.ignored.iter().map(move |i| (self.place(file, i.line, "", None), i)))
+            .flat_map(move |file| file.parsed.ignored.iter().map(move |i| (self.place(file, i.line, ""), i)))
+    }
+
+    /// What ends the reading of the unit's own file.
+    pub(super) fn fatal(&self) -> Option<(Place, &Ignored)> {
+        self.ignored().find(|(place, ignored)| ignored.why.is_fatal() && self.is_own_file(&place.file))
     }
 
     pub(super) fn headers(&self) -> impl Iterator<Item = (Place, &Header)> {
-        self.files.iter().flat_map(move |file| {
-            file.parsed.headers.iter().map(move |h| (self.place(file, h.line, &h.section, None), h))
-        })
+        self.files
+            .iter()
+            .flat_map(move |file| file.parsed.headers.iter().map(move |h| (self.place(file, h.line, &h.section), h)))
     }
 
     /// Whether this is the unit's own file, and no drop-in.
     pub(super) fn is_own_file(&self, path: &str) -> bool {
         self.files.first().is_some_and(|file| file.path == path)
-    }
-
-    /// Whether there is such an assignment at all.
-    pub(super) fn says<'a>(&'a self, section: &'a str, key: &'a str) -> bool {
-        self.assigned(section, key).next().is_some()
-    }
-
-    /// What ends the reading of the unit's own file.
-    pub(super) fn fatal(&self) -> Option<(Place, &Ignored)> {
-        let file = self.files.first()?;
-        file.parsed.fatal().map(|ignored| (self.place(file, ignored.line, "", None), ignored))
-    }
-
-    /// Assignments of the unit's own file.
-    pub(super) fn own(&self) -> impl Iterator<Item = Setting<'_>> {
-        self.all().take_while(|s| self.is_own_file(&s.file.path))
     }
 
     pub(super) fn has_section(&self, name: &str) -> bool {
@@ -141,7 +126,30 @@ impl Unit {
         self.files.iter().flat_map(of_key).filter(move |s| s.at.section == section)
     }
 
-    /// The last assignment that systemd can read; an empty one goes back to the default.
+    /// Whether there is such an assignment at all.
+    pub(super) fn says(&self, section: &str, key: &str) -> bool {
+        self.assigned(section, key).next().is_some()
+    }
+
+    /// A setting whose assignments add up, since the last empty one.
+    pub(super) fn list<'a>(&'a self, section: &'a str, key: &'a str) -> Vec<Setting<'a>> {
+        let mut list = Vec::new();
+        for setting in self.assigned(section, key) {
+            match setting.value() {
+                "" => list.clear(),
+                _ => list.push(setting),
+            }
+        }
+        list
+    }
+
+    /// All words of such a setting.
+    pub(super) fn words(&self, section: &str, key: &str) -> Vec<String> {
+        self.list(section, key).iter().flat_map(Setting::words).collect()
+    }
+
+    /// A setting of which only the last assignment counts that systemd can read; an empty one goes
+    /// back to the default.
     pub(super) fn read<'a, T>(
         &'a self,
         section: &'a str,
@@ -150,95 +158,60 @@ impl Unit {
     ) -> Option<(T, Setting<'a>)> {
         let mut last = None;
         for setting in self.assigned(section, key) {
-            if setting.value().is_empty() {
-                last = None;
-            } else if let Some(value) = read(&setting.expanded()) {
-                last = Some((value, setting));
+            match setting.value() {
+                "" => last = None,
+                _ => last = read(&setting.expanded()).map(|value| (value, setting)).or(last),
             }
         }
         last
     }
 
-    /// A setting of which only the last assignment counts.
+    /// The same, where the value itself is of no interest, or one of a few words.
     pub(super) fn text<'a>(&'a self, section: &'a str, key: &'a str) -> Option<Setting<'a>> {
-        let kind = known::kind(section, directives::key(key), key);
+        let kind = directives::find(section, directives::key(key)).and_then(|directive| directive.kind.as_ref());
         let reads = |text: &str| kind.is_none_or(|kind| kind.reads(text)).then_some(());
         self.read(section, key, reads).map(|(_, setting)| setting)
     }
 
-    /// A setting whose assignments add up, since the last empty one.
-    pub(super) fn list<'a>(&'a self, section: &'a str, key: &'a str) -> Vec<Setting<'a>> {
-        let mut list = Vec::new();
-        for setting in self.assigned(section, key) {
-            if setting.value().is_empty() {
-                list.clear();
-            } else {
-                list.push(setting);
-            }
-        }
-        list
-    }
-
-    pub(super) fn boolean<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(bool, Setting<'a>)> {
-        self.read(section, key, value::boolean)
+    /// Whether the last assignment is that word.
+    pub(super) fn is(&self, section: &str, key: &str, value: &str) -> bool {
+        self.text(section, key).is_some_and(|setting| setting.value() == value)
     }
 
     /// The setting, if it is on.
     pub(super) fn on<'a>(&'a self, section: &'a str, key: &'a str) -> Option<Setting<'a>> {
-        self.boolean(section, key).filter(|(on, _)| *on).map(|(_, setting)| setting)
-    }
-
-    pub(super) fn span<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(Span, Setting<'a>)> {
-        self.read(section, key, value::span)
+        self.read(section, key, value::boolean).filter(|(on, _)| *on).map(|(_, setting)| setting)
     }
 
     /// A time of which 0 means that there is none.
     pub(super) fn time<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(Duration, Setting<'a>)> {
-        match self.span(section, key)? {
+        match self.read(section, key, value::span)? {
             (Span::Time(time), setting) if !time.is_zero() => Some((time, setting)),
             _ => None,
         }
-    }
-
-    pub(super) fn count<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(u64, Setting<'a>)> {
-        self.read(section, key, value::count)
-    }
-
-    pub(super) fn signal<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(String, Setting<'a>)> {
-        self.read(section, key, crate::signals::name)
     }
 
     /// Where a setting of this section would have to be added: the first header of that section, or
     /// the first line.
     pub(super) fn header(&self, section: &str) -> Place {
         let found = self.headers().find(|(_, h)| h.section == section).map(|(place, _)| place);
-        found.unwrap_or_else(|| Place {
-            unit: self.name.to_string(),
-            file: self.files.first().map(|f| f.path.clone()).unwrap_or_default(),
-            line: 1,
-            section: section.to_owned(),
-            key: None,
-        })
+        found.unwrap_or_else(|| self.place(&self.files[0], 1, section))
     }
 
-    fn place(&self, file: &File, line: u32, section: &str, key: Option<&str>) -> Place {
-        Place {
-            unit: self.name.to_string(),
-            file: file.path.clone(),
-            line,
-            section: section.to_owned(),
-            key: key.map(str::to_owned),
-        }
+    fn place(&self, file: &File, line: u32, section: &str) -> Place {
+        let (unit, file) = (self.name.to_string(), file.path.clone());
+        Place { unit, file, line, section: section.to_owned(), key: None }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::check::directives::{SERVICE, SOCKET};
 
     fn unit(files: &[&str]) -> Unit {
         let files = files.iter().enumerate().map(|(n, text)| File::new(format!("{n}.conf"), text.as_bytes())).collect();
-        Unit::new(UnitName::parse("web@blue.service").unwrap(), files)
+        Unit { name: UnitName::parse("web@blue.service").unwrap(), files }
     }
 
     #[test]
@@ -262,7 +235,7 @@ mod tests {
             "[Service]\nSendSIGHUP=yes\nSendSIGHUP=perhaps\nTimeoutStopSec=5\nTimeoutStopSec=\nWatchdogSec=0\n",
         ]);
         assert_eq!(unit.on(SERVICE, "SendSIGHUP").unwrap().at.line, 2);
-        assert!(unit.span(SERVICE, "TimeoutStopSec").is_none() && unit.time(SERVICE, "WatchdogSec").is_none());
+        assert!(unit.text(SERVICE, "TimeoutStopSec").is_none() && unit.time(SERVICE, "WatchdogSec").is_none());
     }
 
     #[test]

@@ -33,6 +33,14 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     is(&["0", "no", "n", "false", "f", "off"]).then_some(false)
 }
 
+pub(super) fn is_on(text: &str) -> bool {
+    boolean(text) == Some(true)
+}
+
+pub(super) fn is_off(text: &str) -> bool {
+    boolean(text) == Some(false)
+}
+
 /// `1min 30s`, `0.5`, `infinity`; seconds where there is no unit.
 pub(super) fn span(text: &str) -> Option<Span> {
     let mut rest = text.trim();
@@ -46,9 +54,6 @@ pub(super) fn span(text: &str) -> Option<Span> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
-        if number.is_empty() || number.starts_with('.') && number.len() == 1 {
-            return None;
-        }
         let number: f64 = number.parse().ok()?;
         let after = after.trim_start();
         let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
@@ -110,22 +115,17 @@ pub(super) fn count(text: &str) -> Option<u64> {
     u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'))
 }
 
-/// Whether a quote is never closed.
-pub(super) fn has_open_quote(text: &str) -> bool {
-    let (mut quote, mut chars) = (None, text.chars());
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (_, '\\') => _ = chars.next(),
-            (Some(open), c) if c == open => quote = None,
-            (None, '"' | '\'') => quote = Some(c),
-            _ => {}
-        }
-    }
-    quote.is_some()
-}
-
 /// Words, with quotes and backslashes taken off. An open quote ends at the end.
 pub(super) fn words(text: &str) -> Vec<String> {
+    split(text).0
+}
+
+/// Whether a quote is never closed.
+pub(super) fn has_open_quote(text: &str) -> bool {
+    split(text).1
+}
+
+fn split(text: &str) -> (Vec<String>, bool) {
     let mut all = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
@@ -134,40 +134,34 @@ pub(super) fn words(text: &str) -> Vec<String> {
         match (quote, c) {
             (_, '\\') => word.get_or_insert_default().push_str(&unescape(&mut chars)),
             (Some(open), c) if c == open => quote = None,
-            (Some(_), c) => word.get_or_insert_default().push(c),
             (None, '"' | '\'') => {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
             (None, c) if c.is_whitespace() => all.extend(word.take()),
-            (None, c) => word.get_or_insert_default().push(c),
+            (_, c) => word.get_or_insert_default().push(c),
         }
     }
     all.extend(word);
-    all
+    (all, quote.is_some())
 }
 
 /// What follows a backslash; an escape that nobody knows stays as it is.
 fn unescape(chars: &mut std::str::Chars<'_>) -> String {
-    let simple = |c: char| c.to_string();
-    match chars.next() {
-        None => "\\".to_owned(),
-        Some(c @ ('\\' | '"' | '\'' | ' ')) => simple(c),
-        Some('s') => simple(' '),
-        Some('t') => simple('\t'),
-        Some('n') => simple('\n'),
-        Some('x') => {
-            let digits: String = chars.clone().take(2).collect();
-            match u8::from_str_radix(&digits, 16).ok().filter(|c| c.is_ascii() && digits.len() == 2) {
-                Some(c) => {
-                    chars.nth(1);
-                    simple(c.into())
-                }
-                None => "\\x".to_owned(),
-            }
+    let Some(c) = chars.next() else { return "\\".to_owned() };
+    let known = match c {
+        '\\' | '"' | '\'' | ' ' => Some(c),
+        's' => Some(' '),
+        't' => Some('\t'),
+        'n' => Some('\n'),
+        'x' => {
+            let digits = chars.as_str().get(..2).unwrap_or_default();
+            let byte = u8::from_str_radix(digits, 16).ok().filter(|byte| byte.is_ascii() && !digits.starts_with('+'));
+            byte.inspect(|_| _ = chars.nth(1)).map(char::from)
         }
-        Some(c) => format!("\\{c}"),
-    }
+        _ => None,
+    };
+    known.map_or_else(|| format!("\\{c}"), String::from)
 }
 
 #[cfg(test)]
@@ -178,45 +172,39 @@ mod tests {
 
     #[test]
     fn booleans_in_any_case() {
-        for (text, value) in [("yes", true), ("On", true), ("1", true), ("T", true), ("no", false), ("OFF", false)] {
-            assert_eq!(boolean(text), Some(value));
-        }
-        assert_eq!((boolean(""), boolean("maybe"), boolean("yes ")), (None, None, None));
+        let read = ["yes", "On", "1", "T", "no", "OFF", "", "maybe", "yes "].map(boolean);
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(read, [yes, yes, yes, yes, no, no, None, None, None]);
     }
 
     #[test]
     fn times_with_and_without_units() {
-        let time = |ms| Some(Span::Time(Duration::from_millis(ms)));
-        assert_eq!(span("1min 30s"), time(90_000));
-        assert_eq!(span("1min30s"), time(90_000));
-        assert_eq!(span("5"), time(5_000));
-        assert_eq!(span("2.5 s"), time(2_500));
-        assert_eq!(span("100ms"), time(100));
-        assert_eq!(span("2h 1M"), time(7_200_000 + 2_629_800_000));
-        assert_eq!(span("infinity"), Some(Span::Infinity));
+        for (text, ms) in [
+            ("1min 30s", 90_000),
+            ("1min30s", 90_000),
+            ("5", 5_000),
+            ("2.5 s", 2_500),
+            ("100ms", 100),
+            ("2h 1M", 7_200_000 + 2_629_800_000),
+        ] {
+            assert_eq!(span(text), Some(Span::Time(Duration::from_millis(ms))), "{text}");
+        }
         for wrong in ["", "abc", "-5", "5 parsecs", "s", ".", "1..2", "1min,", "5 infinity"] {
             assert_eq!(span(wrong), None, "{wrong}");
         }
+        assert_eq!(span("infinity"), Some(Span::Infinity));
         assert!(Span::Infinity > Span::Time(Duration::MAX));
     }
 
     #[test]
-    fn sizes_and_signals() {
-        assert_eq!((size("64K"), size("2G"), size("7")), (Some(65536), Some(2 << 30), Some(7)));
-        assert_eq!((size("infinity"), size("10%"), size("K"), size("99999999E")), (None, None, None, None));
-    }
-
-    #[test]
-    fn numbers_of_all_bases() {
-        assert_eq!(
-            (count("64"), count("0x40"), count("0X4f"), count("0o100")),
-            (Some(64), Some(64), Some(79), Some(64))
-        );
-        assert_eq!((count("0b11"), count("010"), count("0"), count("+5")), (Some(3), Some(8), Some(0), Some(5)));
+    fn sizes_and_numbers_of_all_bases() {
+        let sizes = ["64K", "2G", "7", "infinity", "10%", "K", "99999999E"].map(size);
+        assert_eq!(sizes, [Some(65536), Some(2 << 30), Some(7), None, None, None, None]);
+        let counts = ["64", "0x40", "0X4f", "0o100", "0b11", "010", "0", "+5"].map(count);
+        assert_eq!(counts, [64, 64, 79, 64, 3, 8, 0, 5].map(Some));
         for wrong in ["", "x", "0x", "08", "-1", "++1", "0x+1", "1K", "1 2"] {
             assert_eq!(count(wrong), None, "{wrong}");
         }
-        assert!(has_open_quote("a 'b") && has_open_quote("\"\\\"") && !has_open_quote("a 'b\"' \\'"));
     }
 
     #[test]
@@ -225,18 +213,15 @@ mod tests {
         assert_eq!(words("'open"), ["open"]);
         assert_eq!(words("''"), [""]);
         assert_eq!(words(r"\xé \xz\"), ["\\xé", "\\xz\\"]);
+        assert!(has_open_quote("a 'b") && has_open_quote("\"\\\"") && !has_open_quote("a 'b\"' \\'"));
     }
 
     proptest! {
         #![proptest_config(crate::commands::check::fixed_seed(9))]
         #[test]
-        fn nothing_panics(text in "\\PC{0,40}") {
+        fn nothing_panics(text in "\\PC{0,40}", time in "([0-9.]{0,4} ?(s|ms|min|h|x|infinity)? ?){0,4}") {
             let _ = (boolean(&text), span(&text), size(&text), count(&text), crate::signals::name(&text), words(&text));
-        }
-
-        #[test]
-        fn times_from_their_pieces(text in "([0-9.]{0,4} ?(s|ms|min|h|x|infinity)? ?){0,4}") {
-            let _ = span(&text);
+            let _ = span(&time);
         }
     }
 }

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use crate::commands::check::directives::{SERVICE, SOCKET, UNIT};
 use crate::commands::check::finding::{Fix, Severity};
 use crate::commands::check::lint::{Checked, Judged, Report};
 use crate::commands::check::pair::Trust;
-use crate::commands::check::rules::Scope;
-use crate::commands::check::unit::{SERVICE, SOCKET, UNIT};
+use crate::commands::check::rule::Scope;
 use crate::safe::terminal;
 
 const FILE: &str = "50-handover.conf";
@@ -49,7 +49,7 @@ pub(in crate::commands::check) fn report(report: &Report, asked: &BTreeSet<Strin
 
 /// The lines that are written for it: none where only somebody can decide who knows the service,
 /// and none that would break a service which does not hand over, or does not speak sd_notify.
-fn written<'a>((pair, judged): &Case<'a>) -> Option<(&'static str, &'a [String])> {
+fn written<'a>((pair, judged): &Case<'a>) -> Option<(&'a str, &'a [String])> {
     let Some(Fix::Lines { section, lines }) = &judged.finding.fix else { return None };
     let harmless = match pair.trust {
         Trust::Told => true,
@@ -59,7 +59,7 @@ fn written<'a>((pair, judged): &Case<'a>) -> Option<(&'static str, &'a [String])
     // Copied from the unit: nothing in it may speak to the terminal, and changed it would mean
     // something else.
     let plain = lines.iter().all(|line| terminal(line) == *line);
-    (harmless && plain).then_some((*section, lines.as_slice()))
+    (harmless && plain).then_some((section.as_str(), lines.as_slice()))
 }
 
 fn drop_in(unit: &str, cases: &[Case<'_>]) -> String {
@@ -71,15 +71,12 @@ fn drop_in(unit: &str, cases: &[Case<'_>]) -> String {
         assumption(&mut out, pair);
     }
     for (_, judged) in cases.iter().filter(|case| written(case).is_none()) {
-        let text = judged.finding.fix.as_ref().map_or_else(|| judged.rule.remedy.to_owned(), Fix::text);
-        comment(&mut out, judged, &format!(": {text}"));
+        comment(&mut out, judged, &format!(": {}", judged.remedy()));
     }
     let mut so_far: Vec<&[String]> = Vec::new();
     for wanted in [UNIT, SERVICE, SOCKET] {
         let mut begun = false;
-        for (judged, section, lines) in
-            cases.iter().filter_map(|case| Some((case.1, written(case)?.0, written(case)?.1)))
-        {
+        for (judged, (section, lines)) in cases.iter().filter_map(|case| Some((case.1, written(case)?))) {
             if section != wanted || so_far.contains(&lines) {
                 continue;
             }

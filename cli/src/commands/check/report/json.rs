@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 
 use crate::commands::check::finding::{Fix, Severity};
 use crate::commands::check::lint::{Judged, Report};
-use crate::commands::check::pair::Claim;
-use crate::commands::check::rules::{self, Rule, Scope};
+use crate::commands::check::rules;
 use crate::safe;
 
 /// Grows when a field changes its meaning; new fields do not count.
@@ -13,12 +12,8 @@ const FORMAT: u32 = 1;
 
 pub(in crate::commands::check) fn report(report: &Report) -> String {
     let pairs = report.pairs.iter().map(|pair| {
-        let claim = match pair.claim {
-            Claim::No => "no",
-            Claim::Likely => "likely",
-            Claim::Yes => "yes",
-        };
-        json!({"name": pair.name, "units": pair.units, "handover": claim, "signs": pair.signs, "hidden": pair.hidden})
+        let (name, units, signs, hidden) = (&pair.name, &pair.units, &pair.signs, pair.hidden);
+        json!({"name": name, "units": units, "handover": pair.claim, "signs": signs, "hidden": hidden})
     });
     let value = json!({
         "format": FORMAT,
@@ -32,14 +27,13 @@ pub(in crate::commands::check) fn report(report: &Report) -> String {
     safe::json(&format!("{value:#}"))
 }
 
-fn finding(judged: &Judged) -> Value {
-    let Judged { rule, severity, finding } = judged;
-    let place = &finding.place;
+fn finding(Judged { rule, severity, finding }: &Judged) -> Value {
     let fix = match &finding.fix {
         Some(Fix::Lines { section, lines }) => json!({"section": section, "lines": lines}),
         Some(Fix::Advice(text) | Fix::Tidy(text)) => json!({"advice": text}),
         None => json!({"advice": rule.remedy}),
     };
+    let place = &finding.place;
     json!({
         "id": rule.id,
         "name": rule.name,
@@ -52,22 +46,10 @@ fn finding(judged: &Judged) -> Value {
         "message": finding.message,
         "why": rule.why,
         "fix": fix,
-        "link": rule.link.url(),
+        "link": rule.link,
     })
 }
 
 pub(in crate::commands::check) fn rules() -> String {
-    let rule = |rule: &Rule| {
-        json!({
-            "id": rule.id,
-            "name": rule.name,
-            "severity": rule.severity,
-            "scope": match rule.scope { Scope::Any => "any", Scope::Rolling => "rolling" },
-            "title": rule.title,
-            "why": rule.why,
-            "remedy": rule.remedy,
-            "link": rule.link.url(),
-        })
-    };
-    format!("{:#}", json!({"format": FORMAT, "rules": rules::all().map(rule).collect::<Vec<_>>()}))
+    format!("{:#}", json!({"format": FORMAT, "rules": rules::all().collect::<Vec<_>>()}))
 }

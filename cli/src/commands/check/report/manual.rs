@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::commands::check::rules::{self, Rule, Scope};
+use crate::commands::check::rule::{Rule, Scope};
+use crate::commands::check::rules;
 
 pub(in crate::commands::check) fn list() -> String {
     let mut out = String::new();
     for rule in rules::all() {
-        let _ = writeln!(out, "{} {} {:<22} {}", rule.id, rule.severity.letter(), rule.name, rule.title);
+        let severity = rule.severity.to_string().to_uppercase();
+        let _ = writeln!(out, "{} {severity:.1} {:<22} {}", rule.id, rule.name, rule.title);
     }
     out + "\nE error, W warning, I information. handover check --explain ID tells more."
 }

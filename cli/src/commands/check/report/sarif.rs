@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::commands::check::finding::{Fix, Severity};
+use crate::commands::check::finding::Severity;
 use crate::commands::check::lint::{Judged, Report};
 use crate::commands::check::rules;
 use crate::safe;
@@ -40,8 +40,7 @@ pub(in crate::commands::check) fn report(report: &Report) -> String {
 
 fn result(judged: &Judged) -> Value {
     let Judged { rule, severity, finding } = judged;
-    let place = &finding.place;
-    let fix = finding.fix.as_ref().map_or_else(|| rule.remedy.to_owned(), Fix::text);
+    let (place, fix) = (&finding.place, judged.remedy());
     json!({
         "ruleId": rule.id,
         "ruleIndex": rules::all().position(|other| other.id == rule.id),
@@ -57,12 +56,8 @@ fn result(judged: &Judged) -> Value {
     })
 }
 
-fn level(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Info => "note",
-    }
+fn level(severity: Severity) -> String {
+    if severity == Severity::Info { "note".to_owned() } else { severity.to_string() }
 }
 
 /// A path as a URI: relative ones stay so, since they are looked up in the repository.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::builder::styling::{AnsiColor, Style};
 
-use crate::commands::check::finding::{Fix, Severity};
+use crate::commands::check::finding::Severity;
 use crate::commands::check::lint::{Checked, Judged, Report};
 use crate::commands::check::pair::Claim;
 use crate::out;
@@ -78,14 +78,10 @@ fn heading(out: &mut String, pair: &Checked, paint: Paint) {
 fn finding(out: &mut String, judged: &Judged, paint: Paint) {
     let Judged { rule, severity, finding } = judged;
     let place = format!("{}:{}", terminal(&finding.place.file), finding.place.line);
-    let severity = paint.severity(*severity);
     let name = paint.dim(&format!("[{} {}]", rule.id, rule.name));
     // A unit is somebody's text: nothing in it may speak to the terminal.
-    let line = format!("{place}: {severity}: {} {name}", terminal(&finding.message));
-    let _ = writeln!(out, "{line}");
-    let _ = writeln!(out, "    why: {}", rule.why);
-    let fix = finding.fix.as_ref().map_or_else(|| rule.remedy.to_owned(), Fix::text);
-    let _ = writeln!(out, "    fix: {}", terminal(&fix));
+    let _ = writeln!(out, "{place}: {}: {} {name}", paint.severity(*severity), terminal(&finding.message));
+    let _ = writeln!(out, "    why: {}\n    fix: {}", rule.why, terminal(&judged.remedy()));
 }
 
 fn summary(report: &Report) -> String {
@@ -96,31 +92,18 @@ fn summary(report: &Report) -> String {
     let units: usize = report.pairs.iter().map(|p| p.units.len()).sum();
     let counts = [count(Severity::Error, "error"), count(Severity::Warning, "warning")];
     let mut text = format!("{} in {units} {}", counts.join(", "), if units == 1 { "unit" } else { "units" });
-    let infos = report.count(Severity::Info);
-    if infos > 0 {
-        let _ = write!(text, "; {infos} for information");
-    }
-    let hidden: usize = report.pairs.iter().map(|p| p.hidden).sum();
-    if hidden > 0 {
-        let _ = write!(text, "; {hidden} below --level not shown");
-    }
-    let other = report.pairs.iter().filter(|p| p.claim == Claim::No && p.hidden > 0);
-    let other: Vec<_> = other.map(|p| p.name.as_str()).collect();
-    match other.as_slice() {
-        [] => {}
-        [one] => {
-            let _ = write!(
-                text,
-                "\n{one} shows no rolling reload by handover; --assume-handover tells what one would need"
-            );
+    let add = |text: &mut String, n: usize, what: &str| {
+        if n > 0 {
+            let _ = write!(text, "; {n} {what}");
         }
-        several => {
-            let n = several.len();
-            let _ = write!(
-                text,
-                "\n{n} services show no rolling reload by handover; --assume-handover tells what one would need"
-            );
-        }
-    }
-    text
+    };
+    add(&mut text, report.count(Severity::Info), "for information");
+    add(&mut text, report.pairs.iter().map(|p| p.hidden).sum(), "below --level not shown");
+    let others: Vec<_> = report.pairs.iter().filter(|p| p.claim == Claim::No && p.hidden > 0).collect();
+    let others = match others.as_slice() {
+        [] => return text,
+        [one] => format!("{} shows", one.name),
+        several => format!("{} services show", several.len()),
+    };
+    format!("{text}\n{others} no rolling reload by handover; --assume-handover tells what one would need")
 }

@@ -1,12 +1,9 @@
 //! What systemd does not load: `config_parse_exec`, `service_verify` and `socket_verify` in its
 //! source, of 252 to 262.
 
-use crate::commands::check::command::{Exec, commands};
-use crate::commands::check::finding::Finding;
-use crate::commands::check::pair::Pair;
+use crate::commands::check::command::Exec;
 use crate::commands::check::parse::Why;
-use crate::commands::check::rules::lifecycle::service_type;
-use crate::commands::check::unit::{SERVICE, SOCKET, Setting, UNIT, Unit};
+use crate::commands::check::rule::{Finding, Pair, SERVICE, SOCKET, Setting, UNIT, Unit};
 use crate::commands::check::value;
 use crate::safe::short;
 
@@ -80,26 +77,24 @@ fn bad_command(setting: &Setting<'_>) -> Option<&'static str> {
 }
 
 fn service(service: &Unit) -> Option<Finding> {
-    let starts = commands(service, "ExecStart");
-    let missing = |what: &str| Some(Finding::missing(service, SERVICE, format!("bad-setting: {what}")));
-    let set = |key| service.text(SERVICE, key);
+    let starts = service.commands("ExecStart");
     // One that says nothing, and has nothing to start, is taken for a job.
-    let (kind, said) = match service_type(service) {
+    let (kind, said) = match service.service_type() {
         ("simple", None) if starts.is_empty() => ("oneshot", None),
         other => other,
     };
-    let succeeds = service.text(UNIT, "SuccessAction").is_some_and(|s| s.value() != "none");
     if starts.is_empty() {
+        let succeeds = service.text(UNIT, "SuccessAction").is_some_and(|s| s.value() != "none");
         let reason = match () {
             () if kind != "oneshot" => "there is no ExecStart=, which only Type=oneshot may lack",
             () if succeeds => return None,
-            () if commands(service, "ExecStop").is_empty() => "there is neither ExecStart= nor ExecStop=",
+            () if service.commands("ExecStop").is_empty() => "there is neither ExecStart= nor ExecStop=",
             () if service.on(SERVICE, "RemainAfterExit").is_none() => {
                 "there is no ExecStart=, and no RemainAfterExit=yes that ExecStop= would need"
             }
             () => return None,
         };
-        return missing(reason);
+        return Some(Finding::missing(service, SERVICE, format!("bad-setting: {reason}")));
     }
     if let (false, Some((_, second))) = (kind == "oneshot", starts.get(1)) {
         let message = format!("bad-setting: a second ExecStart=, which only Type=oneshot may have, not {kind}");
@@ -107,37 +102,26 @@ fn service(service: &Unit) -> Option<Finding> {
         return Some(Finding::at(second, message).advice(advice));
     }
     if kind == "oneshot" {
-        if let Some(setting) = set("Restart").filter(|s| matches!(s.value(), "always" | "on-success")) {
+        if let Some(setting) = service.text(SERVICE, "Restart").filter(|s| matches!(s.value(), "always" | "on-success"))
+        {
             let message = format!("bad-setting: Restart={} with Type=oneshot", setting.value());
             return Some(Finding::at(&setting, message).advice("Restart=on-failure, or no Restart=."));
         }
-        if let Some(setting) = set("ExitType").filter(|s| s.value() == "cgroup") {
+        if let Some(setting) = service.text(SERVICE, "ExitType").filter(|s| s.value() == "cgroup") {
             return Some(Finding::at(&setting, "bad-setting: ExitType=cgroup with Type=oneshot"));
         }
     }
-    if let ("dbus", Some(setting), None) = (kind, said, set("BusName")) {
+    if let ("dbus", Some(setting), None) = (kind, said, service.text(SERVICE, "BusName")) {
         return Some(Finding::at(&setting, "bad-setting: Type=dbus without BusName="));
     }
-    pam(service, SERVICE)
+    pam(service)
 }
 
 fn socket(socket: &Unit) -> Option<Finding> {
-    let listens = [
-        "ListenStream",
-        "ListenDatagram",
-        "ListenSequentialPacket",
-        "ListenFIFO",
-        "ListenNetlink",
-        "ListenMessageQueue",
-        "ListenSpecial",
-        "ListenUSBFunction",
-    ];
-    if listens.iter().all(|key| socket.list(SOCKET, key).is_empty()) {
-        return Some(Finding::missing(
-            socket,
-            SOCKET,
-            "bad-setting: there is no ListenStream= or other Listen setting",
-        ));
+    let none = |keys: &[&str]| keys.iter().all(|key| socket.list(SOCKET, key).is_empty());
+    if socket.listens() == 0 && none(&["ListenSpecial", "ListenUSBFunction"]) {
+        let message = "bad-setting: there is no ListenStream= or other Listen setting";
+        return Some(Finding::missing(socket, SOCKET, message));
     }
     if let Some(accept) = socket.on(SOCKET, "Accept") {
         if let Some(setting) = socket.text(SOCKET, "Service") {
@@ -145,16 +129,16 @@ fn socket(socket: &Unit) -> Option<Finding> {
             return Some(Finding::at(&setting, message).advice("Remove Service=, or Accept=yes."));
         }
         // Only what is connected to can be accepted from.
-        if ["ListenStream", "ListenSequentialPacket"].iter().all(|key| socket.list(SOCKET, key).is_empty()) {
+        if none(&["ListenStream", "ListenSequentialPacket"]) {
             return Some(Finding::at(&accept, "bad-setting: Accept=yes, but nothing that connections could come to"));
         }
     }
-    pam(socket, SOCKET)
+    pam(socket)
 }
 
-fn pam(unit: &Unit, section: &'static str) -> Option<Finding> {
-    unit.text(section, "PAMName")?;
-    let setting = unit.text(section, "KillMode").filter(|s| matches!(s.value(), "none" | "process"))?;
-    let message = format!("bad-setting: KillMode={} with PAMName=", setting.value());
-    Some(Finding::at(&setting, message).set(section, "KillMode", "control-group"))
+fn pam(unit: &Unit) -> Option<Finding> {
+    unit.text(unit.own_section(), "PAMName")?;
+    let mode = unit.text(unit.own_section(), "KillMode").filter(|s| matches!(s.value(), "none" | "process"))?;
+    let message = format!("bad-setting: KillMode={} with PAMName=", mode.value());
+    Some(Finding::at(&mode, message).instead("control-group"))
 }

@@ -3,51 +3,34 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Check, Link, Rule, Scope};
-use crate::commands::check::command::{Exec, commands};
-use crate::commands::check::finding::{Finding, Severity};
-use crate::commands::check::pair::Pair;
-use crate::commands::check::unit::{SERVICE, Unit};
+use crate::commands::check::command::Exec;
+use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Unit, Warning};
 
 pub(super) const RULES: &[Rule] = &[
-    Rule {
-        id: "HO112",
-        name: "wrapper",
-        severity: Severity::Error,
-        scope: Scope::Rolling,
-        title: "ExecStart= runs the program by another one that stays its parent",
-        why: "systemd takes the wrapper for the main process: signals go to it, what the program says by sd_notify is not listened to, and its successor is no child of systemd's.",
-        remedy: "Let ExecStart= run the program itself; what the wrapper did has a setting: User=, a Requires=, LimitNOFILE=, an `exec` in the script.",
-        link: Link::Docs("traps"),
-        check: Check::ServiceAll(wrapped),
-    },
-    Rule {
-        id: "HO113",
-        name: "pinned-directory",
-        severity: Severity::Warning,
-        scope: Scope::Rolling,
-        title: "WorkingDirectory= goes through a symbolic link",
-        why: "The link is followed once, at the start: when a deploy moves it, the next generations still run in the old release's directory, and when that is deleted they have none.",
-        remedy: "WorkingDirectory= with a directory that stays, and files named by paths through the link.",
-        link: Link::Docs("traps"),
-        check: Check::Service(pinned),
-    },
+    Rule::rolling("HO112", "wrapper", Error, "ExecStart= runs the program by another one that stays its parent")
+        .why("systemd takes the wrapper for the main process: signals go to it, what the program says by sd_notify is not listened to, and its successor is no child of systemd's.")
+        .remedy("Let ExecStart= run the program itself; what the wrapper did has a setting: User=, a Requires=, LimitNOFILE=, an `exec` in the script.")
+        .link("traps")
+        .service_all(wrapped),
+    Rule::rolling("HO113", "pinned-directory", Warning, "WorkingDirectory= goes through a symbolic link")
+        .why("The link is followed once, at the start: when a deploy moves it, the next generations still run in the old release's directory, and when that is deleted they have none.")
+        .remedy("WorkingDirectory= with a directory that stays, and files named by paths through the link.")
+        .link("traps")
+        .service(pinned),
 ];
 
 /// Links of this name are what deploys move.
 const MOVED: [&str; 4] = ["current", "latest", "live", "active"];
 
 fn wrapped(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let all = commands(service, "ExecStart").into_iter();
-    let wrapped = all.filter_map(|(exec, setting)| Some((wrapper(&exec)?, setting)));
-    wrapped
-        .map(|(what, setting)| Finding::at(&setting, format!("the main process is {what}, not the service")))
-        .collect()
+    let wrapped = service.commands("ExecStart").into_iter().filter_map(|(exec, setting)| {
+        Some(Finding::at(&setting, format!("the main process is {}, not the service", wrapper(&exec)?)))
+    });
+    wrapped.collect()
 }
 
 /// The program that stays, if one does.
 fn wrapper(exec: &Exec) -> Option<String> {
-    let has = |options: &[&str]| exec.arguments.iter().any(|a| options.contains(&a.as_str()));
     let short =
         |letter: char| exec.arguments.iter().any(|a| a.starts_with('-') && !a.starts_with("--") && a.contains(letter));
     let name = exec.program();
@@ -59,59 +42,21 @@ fn wrapper(exec: &Exec) -> Option<String> {
         _ if exec.is_shell() => {
             return exec.script().filter(|script| shell_stays(script)).map(|_| format!("{name}, which does not exec"));
         }
-        "flock" => !short('F') && !has(&["--no-fork"]),
-        "unshare" => short('f') || has(&["--fork"]),
-        "start-stop-daemon" => short('b') || has(&["--background"]),
-        "docker" | "podman" | "nerdctl" => has(&["run", "start", "exec", "compose"]),
-        "cargo" => has(&["run", "watch"]),
-        "systemd-run" => !has(&["--scope"]),
-        _ => STAYING.contains(&name),
+        "flock" => !short('F') && !exec.has(&["--no-fork"]),
+        "unshare" => short('f') || exec.has(&["--fork"]),
+        "start-stop-daemon" => short('b') || exec.has(&["--background"]),
+        "docker" | "podman" | "nerdctl" => exec.has(&["run", "start", "exec", "compose"]),
+        "cargo" => exec.has(&["run", "watch"]),
+        "systemd-run" => !exec.has(&["--scope"]),
+        _ => STAYING.split(' ').any(|staying| staying == name),
     };
     stays.then(|| name.to_owned())
 }
 
 /// Programs that start another one, and wait for it or leave it behind.
-const STAYING: &[&str] = &[
-    "sudo",
-    "su",
-    "runuser",
-    "doas",
-    "docker-compose",
-    "podman-compose",
-    "timeout",
-    "time",
-    "strace",
-    "ltrace",
-    "script",
-    "unbuffer",
-    "setsid",
-    "daemon",
-    "daemonize",
-    "supervisord",
-    "npm",
-    "npx",
-    "yarn",
-    "pnpm",
-    "pm2",
-    "forever",
-    "nodemon",
-    "make",
-    "xvfb-run",
-    "dbus-run-session",
-    "systemd-inhibit",
-    "tini",
-    "dumb-init",
-    "catatonit",
-    "docker-init",
-    "bwrap",
-    "firejail",
-    "screen",
-    "tmux",
-    "ssh",
-    "watch",
-    "entr",
-    "watchexec",
-];
+const STAYING: &str = "sudo su runuser doas docker-compose podman-compose timeout time strace ltrace script unbuffer \
+    setsid daemon daemonize supervisord npm npx yarn pnpm pm2 forever nodemon make xvfb-run dbus-run-session \
+    systemd-inhibit tini dumb-init catatonit docker-init bwrap firejail screen tmux ssh watch entr watchexec";
 
 /// What a program runs that becomes it: the first word that is neither an option, nor a variable,
 /// nor a number.
@@ -142,14 +87,14 @@ fn pinned(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let setting = service.text(SERVICE, "WorkingDirectory")?;
     let text = setting.expanded();
     let path = Path::new(text.strip_prefix('-').unwrap_or(&text));
-    let message = match link_in(path) {
-        Some(link) => format!("{}={}: {} is a symbolic link", setting.key(), setting.value(), link.display()),
+    let what = match link_in(path) {
+        Some(link) => format!(": {} is a symbolic link", link.display()),
         None if path.is_absolute() && path.iter().any(|part| MOVED.iter().any(|name| part == *name)) => {
-            format!("{}={} looks like a link that deploys move", setting.key(), setting.value())
+            " looks like a link that deploys move".to_owned()
         }
         None => return None,
     };
-    Some(Finding::at(&setting, message))
+    Some(Finding::of(&setting).but(what))
 }
 
 /// The first link on the way, as far as this machine has the path. Those at the top, as /lib, are

@@ -2,61 +2,37 @@
 
 use handover::service::signals::{Response, Signal, SignalMap};
 
-use super::{Check, Link, Rule, Scope};
-use crate::commands::check::finding::{Finding, Severity};
-use crate::commands::check::pair::{Pair, environment, runs_by_handover};
-use crate::commands::check::unit::{OURS, SERVICE, Unit};
+use crate::commands::check::directives::OURS;
+use crate::commands::check::rule::Then::Set;
+use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Unit, Warning};
+use crate::commands::check::value::is_off;
 
 pub(super) const RULES: &[Rule] = &[
-    Rule {
-        id: "HO121",
-        name: "stop-by-hup",
-        severity: Severity::Error,
-        scope: Scope::Rolling,
-        title: "SendSIGHUP=yes or KillSignal=SIGHUP",
-        why: "SIGHUP asks this service for a reload, so every stop would begin with one.",
-        remedy: "KillSignal=SIGTERM and SendSIGHUP=no, which are the defaults.",
-        link: Link::Man("systemd.kill#KillSignal"),
-        check: Check::ServiceAll(stop_by_hup),
-    },
-    Rule {
-        id: "HO122",
-        name: "reload-signal-clash",
-        severity: Severity::Error,
-        scope: Scope::Rolling,
-        title: "WatchdogSignal= or RestartKillSignal= is the reload signal",
-        why: "A hung service would be asked to reload instead of being ended, and stays hung.",
-        remedy: "Remove the line: the defaults are SIGABRT and SIGTERM.",
-        link: Link::Man("systemd.kill#RestartKillSignal"),
-        check: Check::ServiceAll(clash),
-    },
-    Rule {
-        id: "HO123",
-        name: "no-sigkill",
-        severity: Severity::Warning,
-        scope: Scope::Rolling,
-        title: "SendSIGKILL=no",
-        why: "A generation that hangs is never ended, and the next start of the service runs beside it.",
-        remedy: "SendSIGKILL=yes, which is the default, with a TimeoutStopSec= above the drain timeout.",
-        link: Link::Man("systemd.kill#SendSIGKILL"),
-        check: Check::Service(no_sigkill),
-    },
-    Rule {
-        id: "HO124",
-        name: "stop-cuts",
-        severity: Severity::Error,
-        scope: Scope::Rolling,
-        title: "KillSignal= or RestartKillSignal= is none that stops the service in order",
-        why: "A signal that the service has no handler for, or takes for `at once`, ends it in the middle of what it has accepted.",
-        remedy: "KillSignal=SIGTERM, which is the default; an order in Environment=HANDOVER_SIGNALS= is taken into account.",
-        link: Link::Man("systemd.kill#KillSignal"),
-        check: Check::ServiceAll(cuts),
-    },
+    Rule::rolling("HO121", "stop-by-hup", Error, "SendSIGHUP=yes or KillSignal=SIGHUP")
+        .why("SIGHUP asks this service for a reload, so every stop would begin with one.")
+        .remedy("KillSignal=SIGTERM and SendSIGHUP=no, which are the defaults.")
+        .link("systemd.kill#KillSignal")
+        .service_all(stop_by_hup),
+    Rule::rolling("HO122", "reload-signal-clash", Error, "WatchdogSignal= or RestartKillSignal= is the reload signal")
+        .why("A hung service would be asked to reload instead of being ended, and stays hung.")
+        .remedy("Remove the line: the defaults are SIGABRT and SIGTERM.")
+        .link("systemd.kill#RestartKillSignal")
+        .service_all(clash),
+    Rule::rolling("HO123", "no-sigkill", Warning, "SendSIGKILL=no")
+        .why("A generation that hangs is never ended, and the next start of the service runs beside it.")
+        .remedy("SendSIGKILL=yes, which is the default, with a TimeoutStopSec= above the drain timeout.")
+        .link("systemd.kill#SendSIGKILL")
+        .when(SERVICE, "SendSIGKILL", is_off, Set("yes")),
+    Rule::rolling("HO124", "stop-cuts", Error, "KillSignal= or RestartKillSignal= is none that stops the service in order")
+        .why("A signal that the service has no handler for, or takes for `at once`, ends it in the middle of what it has accepted.")
+        .remedy("KillSignal=SIGTERM, which is the default; an order in Environment=HANDOVER_SIGNALS= is taken into account.")
+        .link("systemd.kill#KillSignal")
+        .service_all(cuts),
 ];
 
 /// What a signal asks the service for: by default, or by the order of another tool that its
 /// environment names. `None`: it ends it.
-pub(super) fn response(service: &Unit, name: &str) -> Option<Response> {
+fn response(service: &Unit, name: &str) -> Option<Response> {
     let signal = match name {
         "HUP" => Signal::Hup,
         "INT" => Signal::Int,
@@ -67,53 +43,44 @@ pub(super) fn response(service: &Unit, name: &str) -> Option<Response> {
         "WINCH" => Signal::Winch,
         _ => return None,
     };
-    let preset = environment(service, "HANDOVER_SIGNALS").and_then(|preset| SignalMap::preset(preset.trim()));
+    let preset = service.environment("HANDOVER_SIGNALS").and_then(|preset| SignalMap::preset(preset.trim()));
     preset.unwrap_or_default().get(signal)
 }
 
 /// Whether it is a signal that the service reloads on, as far as its unit tells.
 pub(super) fn reloads(service: &Unit, name: &str) -> bool {
-    let said = service.list(OURS, "ReloadSignal").into_iter().flat_map(|s| s.words());
+    let said = || service.words(OURS, "ReloadSignal").into_iter().filter_map(|word| crate::signals::name(&word));
     // `handover run` goes on as another build of itself; its program stays as it is.
-    let renews = name == "USR2" && runs_by_handover(service);
-    renews
-        || response(service, name) == Some(Response::Reload)
-        || said.filter_map(|word| crate::signals::name(&word)).any(|said| said == name)
+    let renews = name == "USR2" && service.runs_by_handover();
+    renews || response(service, name) == Some(Response::Reload) || said().any(|said| said == name)
 }
 
-/// What asks the service for a reload.
-pub(super) fn reload_signal(service: &Unit) -> String {
-    service.signal(SERVICE, "ReloadSignal").map_or_else(|| "HUP".to_owned(), |(signal, _)| signal)
+/// The settings of these that are a signal for which that holds, with what is to be there instead.
+pub(super) fn bad(service: &Unit, settings: &[(&str, &str)], is_bad: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let bad = settings.iter().filter_map(|(key, instead)| {
+        let (_, setting) = service.read(SERVICE, key, crate::signals::name).filter(|(signal, _)| is_bad(signal))?;
+        Some(Finding::of(&setting).instead(instead))
+    });
+    bad.collect()
 }
 
 fn stop_by_hup(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let send = service.on(SERVICE, "SendSIGHUP").map(|s| Finding::of(&s).set(SERVICE, "SendSIGHUP", "no"));
-    let kill = service.signal(SERVICE, "KillSignal").filter(|(signal, _)| signal == "HUP");
-    let kill = kill.map(|(_, s)| Finding::of(&s).set(SERVICE, "KillSignal", "SIGTERM"));
+    let send = service.on(SERVICE, "SendSIGHUP").map(|setting| Finding::of(&setting).instead("no"));
+    let kill = bad(service, &[("KillSignal", "SIGTERM")], |signal| signal == "HUP");
     send.into_iter().chain(kill).collect()
 }
 
 fn clash(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let reload = reload_signal(service);
+    let reload = service.read(SERVICE, "ReloadSignal", crate::signals::name);
+    let reload = reload.map_or_else(|| "HUP".to_owned(), |(signal, _)| signal);
     let defaults = [("WatchdogSignal", "SIGABRT"), ("RestartKillSignal", "SIGTERM")];
-    let clashes = defaults.into_iter().filter_map(|(key, default)| {
-        let (signal, setting) = service.signal(SERVICE, key)?;
-        (signal == reload).then(|| Finding::of(&setting).set(SERVICE, key, default))
-    });
-    clashes.collect()
+    bad(service, &defaults, |signal| signal == reload)
 }
 
 fn cuts(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let cutting = ["KillSignal", "RestartKillSignal"].into_iter().filter_map(|key| {
-        let (signal, setting) = service.signal(SERVICE, key)?;
-        let orderly = matches!(response(service, &signal), Some(Response::Stop | Response::Finish));
+    bad(service, &[("KillSignal", "SIGTERM"), ("RestartKillSignal", "SIGTERM")], |signal| {
+        let orderly = matches!(response(service, signal), Some(Response::Stop | Response::Finish));
         // Of a reload signal HO121 and HO122 speak.
-        (!orderly && !reloads(service, &signal)).then(|| Finding::of(&setting).set(SERVICE, key, "SIGTERM"))
-    });
-    cutting.collect()
-}
-
-fn no_sigkill(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
-    let (_, setting) = service.boolean(SERVICE, "SendSIGKILL").filter(|(send, _)| !send)?;
-    Some(Finding::of(&setting).set(SERVICE, "SendSIGKILL", "yes"))
+        !orderly && !reloads(service, signal)
+    })
 }

@@ -1,0 +1,178 @@
+//! What a rule is.
+
+use serde::{Serialize, Serializer};
+
+pub(super) use super::directives::{SERVICE, SOCKET, UNIT};
+pub(super) use super::finding::Finding;
+pub(super) use super::finding::Severity::{self, Error, Info, Warning};
+use super::pair::Claim;
+pub(super) use super::pair::Pair;
+pub(super) use super::unit::{Setting, Unit};
+
+/// One rule, as a row of a table that begins with [`Rule::rolling`] or [`Rule::any`].
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Rule {
+    /// `HO`, the group's digit, two more.
+    pub(super) id: &'static str,
+    /// For people: also accepted by `--explain` and `Ignore=`.
+    pub(super) name: &'static str,
+    pub(super) severity: Severity,
+    pub(super) scope: Scope,
+    /// What is wrong, in one line.
+    pub(super) title: &'static str,
+    /// Why, in one sentence.
+    pub(super) why: &'static str,
+    /// What to do about it, where a finding knows nothing better.
+    pub(super) remedy: &'static str,
+    pub(super) link: Link,
+    #[serde(skip)]
+    check: Check,
+}
+
+/// For whom a rule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Scope {
+    /// For every unit: systemd itself does something else than what is written.
+    Any,
+    /// For services that are reloaded by a handover.
+    Rolling,
+}
+
+/// Where a rule is written: a page of systemd's manual and, after `#`, a setting; or a chapter of
+/// the library's documentation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Link(&'static str);
+
+type One = fn(&Unit, &Pair<'_>) -> Option<Finding>;
+type Several = fn(&Unit, &Pair<'_>) -> Vec<Finding>;
+
+/// What a rule looks at.
+#[derive(Debug, Clone, Copy)]
+enum Check {
+    /// One setting: whether its value is bad, and what to do then.
+    Setting(&'static str, &'static str, fn(&str) -> bool, Then),
+    Service(One),
+    ServiceAll(Several),
+    Socket(One),
+    /// Services and sockets alike.
+    Each(Several),
+}
+
+/// What to do about a setting with a bad value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Then {
+    /// Write this one; an empty one is the default.
+    Set(&'static str),
+    /// What the rule's remedy says.
+    Remedy,
+}
+
+impl Rule {
+    /// A rule for services that are reloaded by a handover.
+    pub(super) const fn rolling(id: &'static str, name: &'static str, severity: Severity, title: &'static str) -> Self {
+        let check = Check::Service(|_, _| None);
+        Self { id, name, severity, scope: Scope::Rolling, title, why: "", remedy: "", link: Link(""), check }
+    }
+
+    /// A rule for every unit.
+    pub(super) const fn any(id: &'static str, name: &'static str, severity: Severity, title: &'static str) -> Self {
+        Self { scope: Scope::Any, ..Self::rolling(id, name, severity, title) }
+    }
+
+    pub(super) const fn why(self, why: &'static str) -> Self {
+        Self { why, ..self }
+    }
+
+    pub(super) const fn remedy(self, remedy: &'static str) -> Self {
+        Self { remedy, ..self }
+    }
+
+    pub(super) const fn link(self, page: &'static str) -> Self {
+        Self { link: Link(page), ..self }
+    }
+
+    /// Finds a setting whose last value is bad.
+    pub(super) const fn when(
+        self,
+        section: &'static str,
+        key: &'static str,
+        is_bad: fn(&str) -> bool,
+        then: Then,
+    ) -> Self {
+        Self { check: Check::Setting(section, key, is_bad, then), ..self }
+    }
+
+    pub(super) const fn service(self, check: One) -> Self {
+        Self { check: Check::Service(check), ..self }
+    }
+
+    pub(super) const fn service_all(self, check: Several) -> Self {
+        Self { check: Check::ServiceAll(check), ..self }
+    }
+
+    pub(super) const fn socket(self, check: One) -> Self {
+        Self { check: Check::Socket(check), ..self }
+    }
+
+    pub(super) const fn each(self, check: Several) -> Self {
+        Self { check: Check::Each(check), ..self }
+    }
+
+    /// What it finds in one service and its sockets.
+    pub(super) fn apply(&self, pair: &Pair<'_>) -> Vec<Finding> {
+        match self.check {
+            Check::Setting(section, key, is_bad, then) => {
+                let settings = pair.units().filter_map(|unit| {
+                    let here = section == unit.own_section();
+                    unit.text(section, key).filter(|setting| here && is_bad(&setting.expanded()))
+                });
+                let found = settings.map(|setting| match then {
+                    Then::Set(value) => Finding::of(&setting).instead(value),
+                    Then::Remedy => Finding::of(&setting),
+                });
+                found.collect()
+            }
+            Check::Service(check) => pair.service.and_then(|service| check(service, pair)).into_iter().collect(),
+            Check::ServiceAll(check) => pair.service.map(|service| check(service, pair)).unwrap_or_default(),
+            Check::Socket(check) => pair.sockets.iter().filter_map(|socket| check(socket, pair)).collect(),
+            Check::Each(check) => pair.units().flat_map(|unit| check(unit, pair)).collect(),
+        }
+    }
+
+    /// How much it weighs for a service of which only that much is known.
+    pub(super) fn severity_for(&self, claim: Claim) -> Severity {
+        match (self.scope, claim) {
+            (Scope::Any, _) | (Scope::Rolling, Claim::Yes) => self.severity,
+            (Scope::Rolling, Claim::Likely) => self.severity.lowered(),
+            (Scope::Rolling, Claim::No) => Info,
+        }
+    }
+
+    /// Whether what it proposes is only for a service that is known to speak sd_notify and to take
+    /// listeners, and breaks any other.
+    pub(super) fn breaks_others(&self) -> bool {
+        matches!(self.id, "HO101" | "HO103" | "HO108" | "HO131" | "HO132" | "HO133" | "HO138" | "HO201" | "HO311")
+    }
+
+    pub(super) fn is_called(&self, text: &str) -> bool {
+        self.id.eq_ignore_ascii_case(text) || self.name == text
+    }
+}
+
+impl Link {
+    pub(super) fn url(self) -> String {
+        let manual = "https://www.freedesktop.org/software/systemd/man/latest";
+        match self.0.split_once('#') {
+            Some((page, setting)) => format!("{manual}/{page}.html#{setting}="),
+            None if self.0.starts_with("systemd.") => format!("{manual}/{}.html", self.0),
+            None => format!("https://docs.rs/handover/latest/handover/docs/{}/index.html", self.0),
+        }
+    }
+}
+
+impl Serialize for Link {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.url())
+    }
+}
