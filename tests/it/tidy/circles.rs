@@ -8,7 +8,6 @@ use crate::{read_all, report, tokens};
 const EXPLAINED: &[(&str, &str)] = &[
     ("service::own", "one type in three files, whose fields are private to them"),
     ("supervise::supervision", "one type in several files, whose fields are private to them"),
-    ("commands::check", "what a unit is and what is known of settings still name each other"),
 ];
 
 /// Where there are rooms: the sources of a package, and how many names of a module's path are its

@@ -10,7 +10,7 @@ pub(super) fn split(text: &[u8]) -> Result<Vec<Unit>, String> {
     let mut units: Vec<Unit> = Vec::new();
     let mut pieces: Vec<(Option<Source>, Vec<u8>)> = vec![(None, Vec::new())];
     for line in text.split_inclusive(|c| *c == b'\n') {
-        if let Some(source) = Source::parse(line) {
+        if let Some(source) = source(line) {
             pieces.push((Some(source), Vec::new()));
         } else if let Some((_, bytes)) = pieces.last_mut() {
             bytes.extend_from_slice(line);
@@ -23,42 +23,29 @@ pub(super) fn split(text: &[u8]) -> Result<Vec<Unit>, String> {
             None if marked => {}
             None => units.push(unmarked(&bytes)?),
             // The lines are those of the file itself: systemctl prints it as it is.
-            Some(source) => source.add(&mut units, &bytes)?,
+            Some((Some(name), path)) => units.push(Unit { name, files: vec![File::new(path, &bytes)] }),
+            Some((None, path)) => match units.last_mut() {
+                Some(unit) => unit.files.push(File::new(path, &bytes)),
+                None => return Err(format!("{path} comes before the unit that it is for")),
+            },
         }
     }
     Ok(units)
 }
 
-enum Source {
-    Unit(UnitName, String),
-    DropIn(String),
-}
+/// What `# /its/path` names: a unit, or `None` for a drop-in.
+type Source = (Option<UnitName>, String);
 
-impl Source {
-    fn parse(line: &[u8]) -> Option<Self> {
-        let line = std::str::from_utf8(line).ok()?.trim_end();
-        // Blue where it was printed on a terminal.
-        let line = line.strip_prefix("\u{1b}[0;34m").unwrap_or(line).trim_end_matches("\u{1b}[0m");
-        let path = line.strip_prefix("# ").filter(|p| p.starts_with('/') && !p.contains(char::is_whitespace))?;
-        let (directory, file) = path.rsplit_once('/')?;
-        if let Some(name) = UnitName::parse(file) {
-            return Some(Self::Unit(name, path.to_owned()));
-        }
-        let of = directory.rsplit('/').next()?.strip_suffix(".d")?;
-        let of_a_unit = UnitName::parse(of).is_some() || matches!(of, "service" | "socket");
-        (file.ends_with(".conf") && of_a_unit).then(|| Self::DropIn(path.to_owned()))
-    }
-
-    fn add(self, units: &mut Vec<Unit>, bytes: &[u8]) -> Result<(), String> {
-        match self {
-            Self::Unit(name, path) => units.push(Unit { name, files: vec![File::new(path, bytes)] }),
-            Self::DropIn(path) => {
-                let unit = units.last_mut().ok_or_else(|| format!("{path} comes before the unit that it is for"))?;
-                unit.files.push(File::new(path, bytes));
-            }
-        }
-        Ok(())
-    }
+fn source(line: &[u8]) -> Option<Source> {
+    let line = std::str::from_utf8(line).ok()?.trim_end();
+    // Blue where it was printed on a terminal.
+    let line = line.strip_prefix("\u{1b}[0;34m").unwrap_or(line).trim_end_matches("\u{1b}[0m");
+    let path = line.strip_prefix("# ").filter(|p| p.starts_with('/') && !p.contains(char::is_whitespace))?;
+    let (directory, file) = path.rsplit_once('/')?;
+    let name = UnitName::parse(file);
+    let of = directory.rsplit('/').next().and_then(|directory| directory.strip_suffix(".d"));
+    let of_a_unit = of.is_some_and(|of| UnitName::parse(of).is_some() || matches!(of, "service" | "socket"));
+    (name.is_some() || file.ends_with(".conf") && of_a_unit).then(|| (name, path.to_owned()))
 }
 
 fn unmarked(bytes: &[u8]) -> Result<Unit, String> {

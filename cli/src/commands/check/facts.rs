@@ -9,9 +9,18 @@ use super::value;
 const LISTENS: [&str; 6] =
     ["ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenMessageQueue"];
 
-/// Of services.
 impl Unit {
-    /// Its type: of one that says nothing `dbus` with a BusName=, else `simple`.
+    /// The section that is its kind's own.
+    pub(super) fn own_section(&self) -> &'static str {
+        if self.name.is_socket() { SOCKET } else { SERVICE }
+    }
+
+    /// Whether it has the section of this tool.
+    pub(super) fn is_ours(&self) -> bool {
+        self.has_section(OURS)
+    }
+
+    /// The type of a service: of one that says nothing `dbus` with a BusName=, else `simple`.
     pub(super) fn service_type(&self) -> (&str, Option<Setting<'_>>) {
         match self.text(SERVICE, "Type") {
             Some(setting) => (setting.value(), Some(setting)),
@@ -60,10 +69,8 @@ impl Unit {
     pub(super) fn runs_by_handover(&self) -> bool {
         self.commands("ExecStart").iter().any(|(exec, _)| exec.program() == "handover" && exec.has(&["run"]))
     }
-}
 
-/// Of sockets.
-impl Unit {
+    /// Whether systemd passes the listener of a socket on, and not single connections.
     pub(super) fn passes_listeners(&self) -> bool {
         self.on(SOCKET, "Accept").is_none()
     }
@@ -80,18 +87,5 @@ impl Unit {
             None if self.passes_listeners() => Some(self.name.with_type("service")),
             None => UnitName::parse(&format!("{}@.service", self.name.stem())),
         }
-    }
-}
-
-/// Of both.
-impl Unit {
-    /// The section that is its kind's own.
-    pub(super) fn own_section(&self) -> &'static str {
-        if self.name.is_socket() { SOCKET } else { SERVICE }
-    }
-
-    /// Whether it has the section of this tool.
-    pub(super) fn is_ours(&self) -> bool {
-        self.has_section(OURS)
     }
 }

@@ -4,27 +4,21 @@ use std::collections::BTreeSet;
 
 use super::finding::{Finding, Fix, Severity};
 use super::limits::Limits;
-use super::pair::{Claim, Pair, Trust, World};
+use super::pair::{Pair, World};
 use super::rule::Rule;
 use super::rules;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct Report<'a> {
     pub(super) target: Option<u32>,
-    pub(super) pairs: Vec<Checked>,
+    pub(super) pairs: Vec<Checked<'a>>,
 }
 
-/// One service with its sockets.
+/// A service with its sockets, and what was found in them.
 #[derive(Debug)]
-pub(super) struct Checked {
-    pub(super) name: String,
-    pub(super) units: Vec<String>,
-    pub(super) claim: Claim,
-    pub(super) trust: Trust,
-    /// What its service runs, with arguments.
-    pub(super) program: String,
-    pub(super) signs: Vec<String>,
+pub(super) struct Checked<'a> {
+    pub(super) pair: Pair<'a>,
     /// In the order of files and lines.
     pub(super) findings: Vec<Judged>,
     /// Findings below the level that was asked for.
@@ -46,7 +40,7 @@ impl Judged {
     }
 }
 
-impl Report {
+impl Report<'_> {
     pub(super) fn findings(&self) -> impl Iterator<Item = &Judged> {
         self.pairs.iter().flat_map(|p| &p.findings)
     }
@@ -56,22 +50,21 @@ impl Report {
     }
 }
 
-pub(super) fn lint(worlds: &[World], given: &Limits, level: Severity) -> Report {
+pub(super) fn lint<'a>(worlds: &'a [World], given: &'a Limits, level: Severity) -> Report<'a> {
     // A socket of two services is in two pairs; it is blamed once.
     let mut said = BTreeSet::new();
     let pairs = worlds.iter().flat_map(|world| world.pairs(given, |name| rules::find(name).is_some()));
     let pairs = pairs.map(|pair| {
-        let mut pair = checked(&pair);
-        pair.findings.retain(|f| said.insert((f.rule.id, f.finding.place.clone(), f.finding.message.clone())));
-        let before = pair.findings.len();
-        pair.findings.retain(|f| f.severity >= level);
-        pair.hidden = before - pair.findings.len();
-        pair
+        let mut findings = findings(&pair);
+        findings.retain(|f| said.insert((f.rule.id, f.finding.place.clone(), f.finding.message.clone())));
+        let before = findings.len();
+        findings.retain(|f| f.severity >= level);
+        Checked { pair, hidden: before - findings.len(), findings }
     });
     Report { pairs: pairs.collect(), target: given.target }
 }
 
-fn checked(pair: &Pair<'_>) -> Checked {
+fn findings(pair: &Pair<'_>) -> Vec<Judged> {
     let ignored = pair.ignored();
     let mut findings = Vec::new();
     for rule in rules::all().filter(|rule| !ignored.iter().any(|name| rule.is_called(name))) {
@@ -85,17 +78,7 @@ fn checked(pair: &Pair<'_>) -> Checked {
     let order: Vec<_> = pair.units().flat_map(|u| u.files.iter().map(|f| f.path.as_str())).collect();
     let rank = |f: &Judged| order.iter().position(|path| *path == f.finding.place.file);
     findings.sort_by_key(|f| (rank(f), f.finding.place.line, f.rule.id));
-    let units: Vec<_> = pair.units().map(|u| u.name.to_string()).collect();
-    Checked {
-        name: units.first().cloned().unwrap_or_default(),
-        units,
-        claim: pair.claim,
-        trust: pair.trust(),
-        program: pair.program(),
-        signs: pair.signs.clone(),
-        findings,
-        hidden: 0,
-    }
+    findings
 }
 
 #[cfg(test)]
@@ -113,7 +96,7 @@ mod tests {
     fn all_the_way(bytes: &[u8]) {
         let Ok(units) = cat::split(bytes) else { return };
         let asked = units.iter().map(|u| u.name.to_string()).collect();
-        let worlds = [World::new(units)];
+        let worlds = [World::new(BTreeSet::new(), units)];
         let extreme = Limits {
             target: Some(1),
             assume: true,
@@ -127,7 +110,7 @@ mod tests {
         for given in [Limits::default(), extreme] {
             let report = lint(&worlds, &given, Severity::Info);
             assert!(report.findings().all(|f| f.finding.place.line >= 1));
-            for shown in [text::report(&report, text::Paint::none()), drop_in::report(&report, &asked).text] {
+            for shown in [text::report(&report, false), drop_in::report(&report, &asked).text] {
                 assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
             }
             for shown in [json::report(&report), sarif::report(&report)] {

@@ -35,7 +35,9 @@ pub(super) struct Loaded {
     /// The units that were named, and then those of each directory below a directory: units of two
     /// directories have nothing to do with each other, and may have the same name.
     pub(super) worlds: Vec<World>,
-    groups: Vec<Group>,
+    /// What the worlds are made of, and the names in each.
+    groups: Vec<Vec<Unit>>,
+    names: BTreeSet<(usize, UnitName)>,
     pub(super) problems: Vec<String>,
     /// Units that were named, or are in a directory or a text that was; not those that were found
     /// to belong to them.
@@ -44,28 +46,16 @@ pub(super) struct Loaded {
     pub(super) from_manager: bool,
 }
 
-/// Units with different names.
-#[derive(Debug, Default)]
-struct Group {
-    units: Vec<Unit>,
-    names: BTreeSet<UnitName>,
-}
-
 impl Sources {
     pub(super) async fn load(&self, arguments: &[String]) -> Loaded {
-        let mut loaded = Loaded { groups: vec![Group::default()], ..Loaded::default() };
+        let mut loaded = Loaded { groups: vec![Vec::new()], ..Loaded::default() };
         for argument in arguments {
             if let Err(problem) = self.argument(argument, &mut loaded).await {
                 loaded.problems.push(problem);
             }
         }
-        let groups = std::mem::take(&mut loaded.groups).into_iter();
-        for group in groups.filter(|group| !group.units.is_empty()) {
-            let programs = program::with_handover(&group.units);
-            let mut world = World::new(group.units);
-            world.programs = programs;
-            loaded.worlds.push(world);
-        }
+        let groups = std::mem::take(&mut loaded.groups).into_iter().filter(|units| !units.is_empty());
+        loaded.worlds = groups.map(|units| World::new(program::with_handover(&units), units)).collect();
         if loaded.worlds.is_empty() && loaded.problems.is_empty() {
             loaded.problems.push(format!("there is no .service and no .socket in {}", arguments.join(" ")));
         }
@@ -103,8 +93,12 @@ impl Sources {
     /// A unit, and what beside it belongs to it.
     fn file(&self, name: UnitName, path: &Path, loaded: &mut Loaded) -> Result<(), String> {
         let directory = Directory::read(path.parent().unwrap_or(Path::new("")))?;
-        let (name, path) = directory.behind_alias(name, path);
-        let unit = self.read(name, &path, &directory)?;
+        let unit = match directory.alias_of(&name, path) {
+            Some(Alias::Here(other)) => {
+                self.read(other.clone(), &directory.path.join(other.to_string()), &directory)?
+            }
+            _ => self.read(name, path, &directory)?,
+        };
         loaded.asked.insert(unit.name.to_string());
         let others: Vec<_> = if unit.name.is_socket() {
             unit.starts().into_iter().collect()
@@ -231,18 +225,13 @@ impl Sources {
 impl Loaded {
     /// What was there before stays: a unit may be named and be found beside another one.
     fn add(&mut self, group: usize, units: Vec<Unit>) -> Result<(), String> {
-        while self.groups.len() <= group {
-            self.groups.push(Group::default());
-        }
-        let mut count: usize = self.groups.iter().map(|group| group.units.len()).sum();
-        for unit in units {
-            let wanted = unit.name.is_service() || unit.name.is_socket();
-            if wanted && self.groups[group].names.insert(unit.name.clone()) {
-                count += 1;
-                if count > MOST_UNITS {
+        self.groups.resize_with(self.groups.len().max(group + 1), Vec::new);
+        for unit in units.into_iter().filter(|unit| unit.name.is_service() || unit.name.is_socket()) {
+            if self.names.insert((group, unit.name.clone())) {
+                if self.names.len() > MOST_UNITS {
                     return Err(format!("more than {MOST_UNITS} units: name fewer at a time"));
                 }
-                self.groups[group].units.push(unit);
+                self.groups[group].push(unit);
             }
         }
         Ok(())
@@ -276,8 +265,6 @@ impl Directory {
                 }
             } else if let Some(name) = unit_name(&path).filter(|_| path.is_file()) {
                 match directory.alias_of(&name, &path) {
-                    // An instance that is a link to its template is no other name of that.
-                    Some(Alias::Here(other)) if name.template().as_ref() == Some(&other) => {}
                     Some(Alias::Here(other)) => directory.aliases.entry(other).or_default().push(name),
                     Some(Alias::Elsewhere) => {}
                     None => directory.units.push((name, path)),
@@ -291,29 +278,21 @@ impl Directory {
     }
 
     fn alias_of(&self, name: &UnitName, path: &Path) -> Option<Alias> {
-        let to = fs::read_link(path).ok()?;
-        let other = fs::canonicalize(path).ok().and_then(|to| unit_name(&to));
-        let Some(other) = other else { return (to.file_name() != path.file_name()).then_some(Alias::Elsewhere) };
-        if other == *name {
-            return None;
-        }
-        let here = self.path.join(other.to_string());
-        let same = fs::canonicalize(&here).ok().zip(fs::canonicalize(path).ok()).is_some_and(|(one, two)| one == two);
-        Some(if same { Alias::Here(other) } else { Alias::Elsewhere })
-    }
-
-    /// The unit that a name is an alias of. An instance that is a link to its template is none.
-    fn behind_alias(&self, name: UnitName, path: &Path) -> (UnitName, PathBuf) {
-        match self.alias_of(&name, path) {
-            Some(Alias::Here(other)) if name.template().as_ref() != Some(&other) => {
-                let path = self.path.join(other.to_string());
-                (other, path)
-            }
-            _ => (name, path.to_owned()),
+        let (link, file) = (fs::read_link(path).ok()?, fs::canonicalize(path).ok());
+        let Some(other) = file.as_deref().and_then(unit_name) else {
+            return (link.file_name() != path.file_name()).then_some(Alias::Elsewhere);
+        };
+        let here = || fs::canonicalize(self.path.join(other.to_string())).ok() == file;
+        match &other {
+            other if other == name => None,
+            // An instance that is a link to its template is no other name of that.
+            other if name.template().as_ref() != Some(other) && here() => Some(Alias::Here(other.clone())),
+            _ => Some(Alias::Elsewhere),
         }
     }
 }
 
+/// What a name is that stands for another one.
 #[derive(Debug)]
 enum Alias {
     /// Of a unit in the same directory.

@@ -5,7 +5,6 @@ mod command;
 mod directives;
 mod facts;
 mod finding;
-mod graph;
 mod limits;
 mod lint;
 mod load;
@@ -155,7 +154,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
             out::line(fixes.text);
             gravest = fixes.left;
         }
-        (false, Format::Text) => out::line(text::report(&report, text::Paint::detect())),
+        (false, Format::Text) => out::line(text::report(&report, out::colours())),
         (false, Format::Json) => out::line(json::report(&report)),
         (false, Format::Sarif) => out::line(sarif::report(&report)),
     }

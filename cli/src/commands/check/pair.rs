@@ -3,11 +3,12 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::DiGraph;
 use serde::Serialize;
 
 use super::command::PREFIXES;
 use super::directives::{OURS, SERVICE, SOCKET, UNIT};
-use super::graph;
 use super::limits::Limits;
 use super::name::UnitName;
 use super::unit::Unit;
@@ -18,13 +19,14 @@ use crate::safe::short;
 pub(super) struct World {
     units: Vec<Unit>,
     /// Programs whose files have the library in them.
-    pub(super) programs: BTreeSet<String>,
+    programs: BTreeSet<String>,
     by_name: HashMap<UnitName, usize>,
     /// Numbers of sockets for that of a service, and the other way round: to look at every two
     /// units would be quadratic.
     sockets: HashMap<usize, Vec<usize>>,
     services: HashMap<usize, Vec<usize>>,
-    reloads: OnceCell<graph::Circles>,
+    /// By the number of a unit which circle it is in, if reloads are passed on in circles.
+    circles: OnceCell<Vec<usize>>,
 }
 
 /// A service and the sockets that systemd passes to it; or a socket without its service.
@@ -74,9 +76,9 @@ pub(super) enum Trust {
 
 impl World {
     /// Of units with different names.
-    pub(super) fn new(units: Vec<Unit>) -> Self {
+    pub(super) fn new(programs: BTreeSet<String>, units: Vec<Unit>) -> Self {
         let by_name = units.iter().enumerate().map(|(at, unit)| (unit.name.clone(), at)).collect();
-        let mut world = Self { units, by_name, ..Self::default() };
+        let mut world = Self { units, programs, by_name, ..Self::default() };
         let mut asked: HashMap<UnitName, Vec<usize>> = HashMap::new();
         for (at, service) in world.units.iter().enumerate().filter(|(_, u)| u.name.is_service()) {
             service.sockets().for_each(|socket| asked.entry(socket).or_default().push(at));
@@ -133,24 +135,27 @@ impl World {
 
     /// Whether a reload that the one passes on to the other comes back to it.
     pub(super) fn leads_back(&self, from: &UnitName, to: &UnitName) -> bool {
-        let circles = self.reloads.get_or_init(|| {
-            let mut edges = vec![Vec::new(); self.units.len()];
-            for (own, unit) in self.units.iter().enumerate() {
-                let named = |key: &str| -> Vec<usize> {
-                    unit.words(UNIT, key).iter().filter_map(|word| self.at(&UnitName::parse(word)?)).collect()
-                };
-                edges[own].extend(named("PropagatesReloadTo"));
-                named("ReloadPropagatedFrom").into_iter().for_each(|other| edges[other].push(own));
-            }
-            graph::Circles::of(&edges)
+        let circles = self.circles.get_or_init(|| {
+            let edges = self.units.iter().enumerate().flat_map(|(own, unit)| {
+                let named =
+                    |key: &str| unit.words(UNIT, key).into_iter().filter_map(|name| self.at(&UnitName::parse(&name)?));
+                let to = named("PropagatesReloadTo").map(|other| (own, other));
+                to.chain(named("ReloadPropagatedFrom").map(|other| (other, own))).collect::<Vec<_>>()
+            });
+            circles(self.units.len(), edges)
         });
-        self.at(from).zip(self.at(to)).is_some_and(|(from, to)| circles.share(from, to))
+        self.at(from).zip(self.at(to)).is_some_and(|(from, to)| circles[from] == circles[to])
     }
 }
 
 impl<'a> Pair<'a> {
     pub(super) fn units(&self) -> impl Iterator<Item = &'a Unit> {
         self.service.into_iter().chain(self.sockets.iter().copied())
+    }
+
+    /// How it is called: by its service.
+    pub(super) fn name(&self) -> String {
+        self.units().next().map(|unit| unit.name.to_string()).unwrap_or_default()
     }
 
     /// Ids and names of rules that the units say not to apply.
@@ -180,7 +185,7 @@ impl<'a> Pair<'a> {
     }
 
     fn judge(&mut self) {
-        // A job that runs and ends is never reloaded, whatever somebody assumes of a whole directory.
+        // A job that runs and ends is never reloaded, whatever is assumed of a whole directory.
         let ends = self.service.is_some_and(|service| service.is(SERVICE, "Type", "oneshot"));
         self.told = self.what_tells().filter(|_| !ends || self.units().any(Unit::is_ours));
         if self.limits.assume && !ends {
@@ -233,6 +238,18 @@ impl<'a> Pair<'a> {
     }
 }
 
+/// Numbers the nodes of a graph: two have the same one if there is a way from each to the other.
+fn circles(nodes: usize, edges: impl IntoIterator<Item = (usize, usize)>) -> Vec<usize> {
+    let mut graph = DiGraph::<(), (), usize>::default();
+    (0..nodes).for_each(|_| _ = graph.add_node(()));
+    graph.extend_with_edges(edges);
+    let mut circles = vec![0; nodes];
+    for (number, circle) in kosaraju_scc(&graph).into_iter().enumerate() {
+        circle.into_iter().for_each(|node| circles[node.index()] = number);
+    }
+    circles
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -245,7 +262,7 @@ mod tests {
             name: UnitName::parse(name).unwrap(),
             files: vec![File::new(*name, text.as_bytes())],
         };
-        World::new(units.iter().map(unit).collect())
+        World::new(BTreeSet::new(), units.iter().map(unit).collect())
     }
 
     fn described(world: &World) -> Vec<String> {
@@ -295,5 +312,15 @@ mod tests {
         let limits = world.pairs(&given, |_| true).next().unwrap().limits;
         assert_eq!((limits.drain_timeout(), limits.warm_up()), (Duration::from_secs(300), Duration::from_secs(9)));
         assert_eq!((limits.memory, limits.tasks), (Some(1 << 30), None));
+    }
+
+    #[test]
+    fn circles_are_found() {
+        let found = circles(6, [(0, 1), (1, 2), (2, 0), (2, 3), (3, 4), (4, 4), (5, 0)]);
+        let with_0: Vec<_> = (0..6).filter(|n| found[*n] == found[0]).collect();
+        assert_eq!(with_0, [0, 1, 2]);
+        assert!(found[3] != found[4] && found[5] != found[0]);
+        let long = circles(100_000, (0..100_000).map(|n| (n, (n + 1) % 100_000)));
+        assert_eq!(long[0], long[50_000]);
     }
 }

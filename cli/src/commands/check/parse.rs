@@ -101,7 +101,6 @@ impl Why {
 
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
-    let mut known = Interning::default();
     let mut section = None;
     let mut begun: Option<(u32, Vec<u8>)> = None;
     let mut bom_seen = false;
@@ -132,26 +131,19 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
             begun = Some((line, text));
             continue;
         }
-        let read = if too_long { Err(Why::TooLong) } else { parsed.line(line, &text, &mut section, &mut known) };
+        let read = if too_long { Err(Why::TooLong) } else { parsed.line(line, &text, &mut section) };
         if !parsed.goes_on(line, read) {
             begun = None;
             break;
         }
     }
     if let Some((line, text)) = begun {
-        let read = parsed.line(line, &text, &mut section, &mut known);
+        let read = parsed.line(line, &text, &mut section);
         parsed.goes_on(line, read);
     }
     // Stable: of one key the lines stay in their order.
     parsed.by_key.sort_by_key(|(key, _)| *key);
     parsed
-}
-
-/// What the last assignment's key was: in junk as in units the same ones come again.
-#[derive(Debug, Default)]
-struct Interning {
-    key: String,
-    number: Option<u16>,
 }
 
 impl Parsed {
@@ -192,7 +184,7 @@ impl Parsed {
         !fatal
     }
 
-    fn line(&mut self, line: u32, text: &[u8], section: &mut Option<u32>, last: &mut Interning) -> Result<(), Why> {
+    fn line(&mut self, line: u32, text: &[u8], section: &mut Option<u32>) -> Result<(), Why> {
         let text = std::str::from_utf8(text).map_err(|_| Why::NotUtf8)?.trim_matches(WHITESPACE);
         // A comment after a byte order mark comes here.
         if text.is_empty() || text.starts_with(['#', ';']) {
@@ -223,9 +215,6 @@ impl Parsed {
         if key.is_empty() {
             return Err(Why::NoKey);
         }
-        if last.key != key {
-            *last = Interning { key: key.to_owned(), number: directives::key(key) };
-        }
         let length = |n: usize| u32::try_from(n).map_err(|_| Why::TooLong);
         let spans = Spans {
             section,
@@ -233,9 +222,9 @@ impl Parsed {
             key: length(key.len())?,
             value: length(value.len())?,
             line,
-            number: last.number,
+            number: directives::key(key),
         };
-        if let Some(number) = last.number {
+        if let Some(number) = spans.number {
             self.by_key.push((number, length(self.spans.len())?));
         }
         self.text.push_str(key);
@@ -288,45 +277,34 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Vec<String> {
-        let all = parse(text.as_bytes());
-        all.assignments().map(|a| format!("{}:{}:{}={}", a.line, a.section, a.key, a.value)).collect()
-    }
-
     fn ignored(text: &[u8]) -> Vec<(u32, Why)> {
         parse(text).ignored.into_iter().map(|i| (i.line, i.why)).collect()
     }
 
     #[test]
-    fn comments_blank_lines_and_space_mean_nothing() {
-        assert_eq!(read("# a=b\n; c=d\n\n [Unit] \n\t A  =  b c \t\n  # no=thing\n"), ["5:Unit:A=b c"]);
-        assert_eq!(read("[Unit]\nA=b # no comment\nB=\n"), ["2:Unit:A=b # no comment", "3:Unit:B="]);
-    }
-
-    #[test]
-    fn a_line_goes_on_over_comments() {
-        assert_eq!(read("[S]\nA=b\\\n# x\n  c \\\n;y\n  d\nE=f\n"), ["2:S:A=b   c    d", "7:S:E=f"]);
-        assert_eq!(read("[S]\nA=b\\\\\nC=d"), ["2:S:A=b\\\\", "3:S:C=d"], "an escaped backslash ends the line");
-        assert_eq!(read("[S]\nA=b\\"), ["2:S:A=b"], "the end of the file ends it too");
-        assert_eq!(read("[S]\nA=b\\\n\nC=d"), ["2:S:A=b", "4:S:C=d"], "so does an empty line");
-    }
-
-    #[test]
-    fn line_ends_are_counted_as_systemd_counts_them() {
-        assert_eq!(read("[S]\r\nA=b\r\n\r\nC=d\r\n"), ["2:S:A=b", "4:S:C=d"]);
-        assert_eq!(read("[S]\rA=b\0C=d"), ["2:S:A=b", "3:S:C=d"]);
-        assert_eq!(read("[S]\n\rA=b"), ["2:S:A=b"]);
-    }
-
-    #[test]
-    fn a_byte_order_mark_is_passed_over() {
-        assert_eq!(read("\u{feff}[S]\nA=b"), ["2:S:A=b"]);
-        assert_eq!(read("\u{feff}# c\n[S]\nA=b"), ["3:S:A=b"]);
-    }
-
-    #[test]
-    fn sections_may_come_again() {
-        assert_eq!(read("[A]\nx=1\n[B]\ny=2\n[A]\nz=3"), ["2:A:x=1", "4:B:y=2", "6:A:z=3"]);
+    fn assignments_are_read_as_systemd_reads_them() {
+        for (text, assignments, why) in [
+            ("# a=b\n; c=d\n\n [Unit] \n\t A  =  b c \t\n  # no=thing\n", &["5:Unit:A=b c"][..], "space means nothing"),
+            ("[Unit]\nA=b # no comment\nB=\n", &["2:Unit:A=b # no comment", "3:Unit:B="], "a comment has its own line"),
+            (
+                "[S]\nA=b\\\n# x\n  c \\\n;y\n  d\nE=f\n",
+                &["2:S:A=b   c    d", "7:S:E=f"],
+                "a line goes on over comments",
+            ),
+            ("[S]\nA=b\\\\\nC=d", &["2:S:A=b\\\\", "3:S:C=d"], "an escaped backslash ends the line"),
+            ("[S]\nA=b\\", &["2:S:A=b"], "the end of the file ends it too"),
+            ("[S]\nA=b\\\n\nC=d", &["2:S:A=b", "4:S:C=d"], "so does an empty line"),
+            ("[S]\r\nA=b\r\n\r\nC=d\r\n", &["2:S:A=b", "4:S:C=d"], "\\r\\n is one end"),
+            ("[S]\rA=b\0C=d", &["2:S:A=b", "3:S:C=d"], "\\r and NUL are ends"),
+            ("[S]\n\rA=b", &["2:S:A=b"], "a run of different ones is one end"),
+            ("\u{feff}[S]\nA=b", &["2:S:A=b"], "a byte order mark is passed over"),
+            ("\u{feff}# c\n[S]\nA=b", &["3:S:A=b"], "before a comment too"),
+            ("[A]\nx=1\n[B]\ny=2\n[A]\nz=3", &["2:A:x=1", "4:B:y=2", "6:A:z=3"], "sections may come again"),
+        ] {
+            let all = parse(text.as_bytes());
+            let read = all.assignments().map(|a| format!("{}:{}:{}={}", a.line, a.section, a.key, a.value));
+            assert_eq!(read.collect::<Vec<_>>(), assignments, "{why}");
+        }
     }
 
     #[test]
@@ -344,26 +322,8 @@ mod tests {
 
     /// The pieces that units are made of, in any order.
     fn pieces() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop_oneof![
-            Just("[Service]"),
-            Just("[Unit"),
-            Just("]"),
-            Just("="),
-            Just("Type"),
-            Just("notify"),
-            Just("\\"),
-            Just("\n"),
-            Just("\r\n"),
-            Just("\0"),
-            Just("#"),
-            Just(";"),
-            Just(" "),
-            Just("\""),
-            Just("'"),
-            Just("%i"),
-            Just("\u{feff}"),
-            Just("é"),
-        ];
+        const PIECES: &str = "[Service]|[Unit|]|=|Type|notify|\\|\n|\r\n|\0|#|;| |\"|'|%i|\u{feff}|é";
+        let piece = prop::sample::select(PIECES.split('|').collect::<Vec<_>>());
         prop::collection::vec(piece, 0..60).prop_map(|all| all.concat().into_bytes())
     }
 
@@ -392,13 +352,9 @@ mod tests {
     proptest! {
         #![proptest_config(crate::commands::check::fixed_seed(7))]
         #[test]
-        fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_and_any_pieces_of_units_are_read(bytes in prop::collection::vec(any::<u8>(), 0..300), unit in pieces()) {
             holds_for(&bytes);
-        }
-
-        #[test]
-        fn any_pieces_of_units_are_read(bytes in pieces()) {
-            holds_for(&bytes);
+            holds_for(&unit);
         }
     }
 }

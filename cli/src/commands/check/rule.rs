@@ -13,17 +13,17 @@ pub(super) use super::unit::{Setting, Unit};
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Rule {
     /// `HO`, the group's digit, two more.
-    pub(super) id: &'static str,
+    pub(super) id: Text,
     /// For people: also accepted by `--explain` and `Ignore=`.
-    pub(super) name: &'static str,
+    pub(super) name: Text,
     pub(super) severity: Severity,
     pub(super) scope: Scope,
     /// What is wrong, in one line.
-    pub(super) title: &'static str,
+    pub(super) title: Text,
     /// Why, in one sentence.
-    pub(super) why: &'static str,
+    pub(super) why: Text,
     /// What to do about it, where a finding knows nothing better.
-    pub(super) remedy: &'static str,
+    pub(super) remedy: Text,
     pub(super) link: Link,
     #[serde(skip)]
     check: Check,
@@ -42,8 +42,9 @@ pub(super) enum Scope {
 /// Where a rule is written: a page of systemd's manual and, after `#`, a setting; or a chapter of
 /// the library's documentation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Link(&'static str);
+pub(super) struct Link(Text);
 
+type Text = &'static str;
 type One = fn(&Unit, &Pair<'_>) -> Option<Finding>;
 type Several = fn(&Unit, &Pair<'_>) -> Vec<Finding>;
 
@@ -51,7 +52,7 @@ type Several = fn(&Unit, &Pair<'_>) -> Vec<Finding>;
 #[derive(Debug, Clone, Copy)]
 enum Check {
     /// One setting: whether its value is bad, and what to do then.
-    Setting(&'static str, &'static str, fn(&str) -> bool, Then),
+    Setting(Text, Text, fn(&str) -> bool, Then),
     Service(One),
     ServiceAll(Several),
     Socket(One),
@@ -63,43 +64,37 @@ enum Check {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Then {
     /// Write this one; an empty one is the default.
-    Set(&'static str),
+    Set(Text),
     /// What the rule's remedy says.
     Remedy,
 }
 
 impl Rule {
     /// A rule for services that are reloaded by a handover.
-    pub(super) const fn rolling(id: &'static str, name: &'static str, severity: Severity, title: &'static str) -> Self {
+    pub(super) const fn rolling(id: Text, name: Text, severity: Severity, title: Text) -> Self {
         let check = Check::Service(|_, _| None);
         Self { id, name, severity, scope: Scope::Rolling, title, why: "", remedy: "", link: Link(""), check }
     }
 
     /// A rule for every unit.
-    pub(super) const fn any(id: &'static str, name: &'static str, severity: Severity, title: &'static str) -> Self {
+    pub(super) const fn any(id: Text, name: Text, severity: Severity, title: Text) -> Self {
         Self { scope: Scope::Any, ..Self::rolling(id, name, severity, title) }
     }
 
-    pub(super) const fn why(self, why: &'static str) -> Self {
+    pub(super) const fn why(self, why: Text) -> Self {
         Self { why, ..self }
     }
 
-    pub(super) const fn remedy(self, remedy: &'static str) -> Self {
+    pub(super) const fn remedy(self, remedy: Text) -> Self {
         Self { remedy, ..self }
     }
 
-    pub(super) const fn link(self, page: &'static str) -> Self {
+    pub(super) const fn link(self, page: Text) -> Self {
         Self { link: Link(page), ..self }
     }
 
     /// Finds a setting whose last value is bad.
-    pub(super) const fn when(
-        self,
-        section: &'static str,
-        key: &'static str,
-        is_bad: fn(&str) -> bool,
-        then: Then,
-    ) -> Self {
+    pub(super) const fn when(self, section: Text, key: Text, is_bad: fn(&str) -> bool, then: Then) -> Self {
         Self { check: Check::Setting(section, key, is_bad, then), ..self }
     }
 

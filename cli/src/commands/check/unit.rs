@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::directives;
 use super::name::UnitName;
 use super::parse::{Assignment, Header, Ignored, Parsed, parse};
-use super::value::{self, Span};
+use super::value;
 
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
@@ -183,12 +183,9 @@ impl Unit {
         self.read(section, key, value::boolean).filter(|(on, _)| *on).map(|(_, setting)| setting)
     }
 
-    /// A time of which 0 means that there is none.
+    /// A time that comes to an end; 0 means that there is none.
     pub(super) fn time<'a>(&'a self, section: &'a str, key: &'a str) -> Option<(Duration, Setting<'a>)> {
-        match self.read(section, key, value::span)? {
-            (Span::Time(time), setting) if !time.is_zero() => Some((time, setting)),
-            _ => None,
-        }
+        self.read(section, key, value::span).filter(|(time, _)| !time.is_zero() && *time != value::INFINITY)
     }
 
     /// Where a setting of this section would have to be added: the first header of that section, or

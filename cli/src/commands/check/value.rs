@@ -7,23 +7,8 @@
 
 use std::time::Duration;
 
-/// A length of time that may have no end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Span {
-    Time(Duration),
-    Infinity,
-}
-
-impl Span {
-    /// For settings of which 0 means "no limit".
-    pub(super) fn or_infinity(self) -> Self {
-        if self == Self::Time(Duration::ZERO) { Self::Infinity } else { self }
-    }
-
-    pub(super) fn is_below(self, limit: Duration) -> bool {
-        matches!(self, Self::Time(time) if time < limit)
-    }
-}
+/// The time that has no end; also what is longer than systemd can count (584,942 years).
+pub(super) const INFINITY: Duration = Duration::MAX;
 
 pub(super) fn boolean(text: &str) -> Option<bool> {
     let is = |all: &[&str]| all.iter().any(|word| word.eq_ignore_ascii_case(text));
@@ -42,10 +27,10 @@ pub(super) fn is_off(text: &str) -> bool {
 }
 
 /// `1min 30s`, `0.5`, `infinity`; seconds where there is no unit.
-pub(super) fn span(text: &str) -> Option<Span> {
+pub(super) fn span(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "infinity" {
-        return Some(Span::Infinity);
+        return Some(INFINITY);
     }
     if rest.is_empty() {
         return None;
@@ -61,8 +46,7 @@ pub(super) fn span(text: &str) -> Option<Span> {
         total += number * seconds(unit)?;
         rest = after.trim_start();
     }
-    // What is longer than systemd can count (584,942 years) is without end.
-    Some(Duration::try_from_secs_f64(total).map_or(Span::Infinity, Span::Time))
+    Some(Duration::try_from_secs_f64(total).unwrap_or(INFINITY))
 }
 
 fn seconds(unit: &str) -> Option<f64> {
@@ -187,13 +171,12 @@ mod tests {
             ("100ms", 100),
             ("2h 1M", 7_200_000 + 2_629_800_000),
         ] {
-            assert_eq!(span(text), Some(Span::Time(Duration::from_millis(ms))), "{text}");
+            assert_eq!(span(text), Some(Duration::from_millis(ms)), "{text}");
         }
         for wrong in ["", "abc", "-5", "5 parsecs", "s", ".", "1..2", "1min,", "5 infinity"] {
             assert_eq!(span(wrong), None, "{wrong}");
         }
-        assert_eq!(span("infinity"), Some(Span::Infinity));
-        assert!(Span::Infinity > Span::Time(Duration::MAX));
+        assert_eq!([span("infinity"), span("9999999999999y")], [Some(INFINITY); 2]);
     }
 
     #[test]

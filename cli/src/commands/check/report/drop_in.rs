@@ -7,7 +7,7 @@ use std::fmt::Write;
 use crate::commands::check::directives::{SERVICE, SOCKET, UNIT};
 use crate::commands::check::finding::{Fix, Severity};
 use crate::commands::check::lint::{Checked, Judged, Report};
-use crate::commands::check::pair::Trust;
+use crate::commands::check::pair::{Pair, Trust};
 use crate::commands::check::rule::Scope;
 use crate::safe::terminal;
 
@@ -21,14 +21,14 @@ pub(in crate::commands::check) struct Fixes {
 }
 
 /// A finding with its service, which says how far it may be mended by a machine.
-type Case<'a> = (&'a Checked, &'a Judged);
+type Case<'a> = (&'a Pair<'a>, &'a Judged);
 
 /// For the units that were asked for: the answer to a question about one unit can be written to one
 /// file as it is.
-pub(in crate::commands::check) fn report(report: &Report, asked: &BTreeSet<String>) -> Fixes {
+pub(in crate::commands::check) fn report(report: &Report<'_>, asked: &BTreeSet<String>) -> Fixes {
     let mut units: BTreeMap<&str, Vec<Case<'_>>> = BTreeMap::new();
-    for pair in &report.pairs {
-        for judged in &pair.findings {
+    for Checked { pair, findings, .. } in &report.pairs {
+        for judged in findings {
             units.entry(&judged.finding.place.unit).or_default().push((pair, judged));
         }
     }
@@ -51,7 +51,7 @@ pub(in crate::commands::check) fn report(report: &Report, asked: &BTreeSet<Strin
 /// and none that would break a service which does not hand over, or does not speak sd_notify.
 fn written<'a>((pair, judged): &Case<'a>) -> Option<(&'a str, &'a [String])> {
     let Some(Fix::Lines { section, lines }) = &judged.finding.fix else { return None };
-    let harmless = match pair.trust {
+    let harmless = match pair.trust() {
         Trust::Told => true,
         Trust::Assumed => !judged.rule.breaks_others(),
         Trust::Signs => judged.rule.scope == Scope::Any && !judged.rule.breaks_others(),
@@ -66,11 +66,11 @@ fn drop_in(unit: &str, cases: &[Case<'_>]) -> String {
     // With a path, as `systemctl cat` prints it, so that several of them can be told apart by
     // machine.
     let mut out = format!("# /etc/systemd/system/{unit}.d/{FILE}\n");
-    let held = |(_, judged): &&Case<'_>| matches!(judged.finding.fix, Some(Fix::Lines { .. }));
-    if let Some((pair, _)) = cases.iter().filter(|case| written(case).is_none()).find(held) {
+    let left = || cases.iter().filter(|case| written(case).is_none());
+    if let Some((pair, _)) = left().find(|(_, judged)| matches!(judged.finding.fix, Some(Fix::Lines { .. }))) {
         assumption(&mut out, pair);
     }
-    for (_, judged) in cases.iter().filter(|case| written(case).is_none()) {
+    for (_, judged) in left() {
         comment(&mut out, judged, &format!(": {}", judged.remedy()));
     }
     let mut so_far: Vec<&[String]> = Vec::new();
@@ -92,9 +92,10 @@ fn drop_in(unit: &str, cases: &[Case<'_>]) -> String {
 }
 
 /// Why what follows is not written, and what would be done instead.
-fn assumption(out: &mut String, pair: &Checked) {
-    let (name, run) = (terminal(&pair.name), terminal(&format!("ExecStart=/usr/bin/handover run -- {}", pair.program)));
-    let text = match pair.trust {
+fn assumption(out: &mut String, pair: &Pair<'_>) {
+    let (name, run) =
+        (terminal(&pair.name()), terminal(&format!("ExecStart=/usr/bin/handover run -- {}", pair.program())));
+    let text = match pair.trust() {
         Trust::Told => return,
         Trust::Assumed => format!(
             "# Assumed, by {}: handover reloads {name}.\n# Not assumed: that its program speaks sd_notify. Type=notify, and what goes with it, stands in comments: without READY=1 a start\n# fails after TimeoutStartSec=. A section [X-Handover] in the unit says that it does.",

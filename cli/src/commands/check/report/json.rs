@@ -3,17 +3,17 @@
 use serde_json::{Value, json};
 
 use crate::commands::check::finding::{Fix, Severity};
-use crate::commands::check::lint::{Judged, Report};
+use crate::commands::check::lint::{Checked, Judged, Report};
 use crate::commands::check::rules;
 use crate::safe;
 
 /// Grows when a field changes its meaning; new fields do not count.
 const FORMAT: u32 = 1;
 
-pub(in crate::commands::check) fn report(report: &Report) -> String {
-    let pairs = report.pairs.iter().map(|pair| {
-        let (name, units, signs, hidden) = (&pair.name, &pair.units, &pair.signs, pair.hidden);
-        json!({"name": name, "units": units, "handover": pair.claim, "signs": signs, "hidden": hidden})
+pub(in crate::commands::check) fn report(report: &Report<'_>) -> String {
+    let pairs = report.pairs.iter().map(|Checked { pair, hidden, .. }| {
+        let units: Vec<_> = pair.units().map(|unit| unit.name.to_string()).collect();
+        json!({"name": pair.name(), "units": units, "handover": pair.claim, "signs": pair.signs, "hidden": hidden})
     });
     let value = json!({
         "format": FORMAT,

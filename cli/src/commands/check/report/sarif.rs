@@ -9,7 +9,7 @@ use crate::safe;
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-pub(in crate::commands::check) fn report(report: &Report) -> String {
+pub(in crate::commands::check) fn report(report: &Report<'_>) -> String {
     let rules = rules::all().map(|rule| {
         json!({
             "id": rule.id,

@@ -96,21 +96,17 @@ fn address_families(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     Some(Finding::of(last).instead("AF_UNIX"))
 }
 
-/// The paths of a line: each with where it leads, for those that bind; `-` and `+` before and
-/// options after are taken off.
-fn paths(setting: &Setting<'_>) -> Vec<(String, Option<String>)> {
+/// The paths of these settings: each with where it is bound to, if it is, and its line; `-` and `+`
+/// before and options after are taken off.
+fn paths<'a>(service: &'a Unit, keys: &[&'a str]) -> Vec<(String, Option<String>, Setting<'a>)> {
     let bare = |path: &str| if path == "/" { path.to_owned() } else { path.trim_end_matches('/').to_owned() };
-    let parts = |word: String| {
+    let parts = |word: &String| {
         let mut parts = word.trim_start_matches(['-', '+']).split(':');
         (bare(parts.next().unwrap_or_default()), parts.next().filter(|to| !to.is_empty()).map(bare))
     };
-    setting.words().into_iter().map(parts).collect()
-}
-
-/// The paths of all lines of these settings.
-fn all_paths<'a>(service: &'a Unit, keys: &[&'a str]) -> Vec<(String, Option<String>, Setting<'a>)> {
     let lines = keys.iter().flat_map(|key| service.list(SERVICE, key));
-    lines.flat_map(|s| paths(&s).into_iter().map(move |(path, to)| (path, to, s))).collect()
+    let words = lines.flat_map(|line| line.words().into_iter().map(move |word| (word, line)));
+    words.map(|(word, line)| (parts(&word), line)).map(|((path, to), line)| (path, to, line)).collect()
 }
 
 fn is_below(path: &str, directory: &str) -> bool {
@@ -121,20 +117,16 @@ const BINDS: [&str; 2] = ["BindPaths", "BindReadOnlyPaths"];
 const NOTIFY: &str = "/run/systemd/notify";
 
 fn run_hidden(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let bound = all_paths(service, &BINDS).iter().any(|(path, to, _)| is_below(NOTIFY, to.as_ref().unwrap_or(path)));
+    let bound = paths(service, &BINDS).iter().any(|(path, to, _)| is_below(NOTIFY, to.as_ref().unwrap_or(path)));
     let hides =
         |path: &str| is_below(NOTIFY, path.strip_prefix("/var").filter(|p| p.starts_with("/run")).unwrap_or(path));
-    let keys = ["TemporaryFileSystem", "InaccessiblePaths", "InaccessibleDirectories"].into_iter();
-    let hiding = keys.flat_map(|key| service.list(SERVICE, key)).filter_map(|setting| {
-        let mended = setting.key() == "TemporaryFileSystem";
-        let hidden = paths(&setting).iter().any(|(path, _)| hides(path)) && !(bound && mended);
-        let finding = hidden.then(|| Finding::of(&setting))?;
-        Some(match mended {
-            true => finding.set(SERVICE, "BindReadOnlyPaths", NOTIFY),
-            false => finding.advice("Leave /run visible; hide single directories in it instead."),
-        })
+    let hidden = paths(service, &["TemporaryFileSystem", "InaccessiblePaths", "InaccessibleDirectories"]).into_iter();
+    let found = hidden.filter(|(path, ..)| hides(path)).filter_map(|(.., setting)| match setting.key() {
+        "TemporaryFileSystem" if bound => None,
+        "TemporaryFileSystem" => Some(Finding::of(&setting).set(SERVICE, "BindReadOnlyPaths", NOTIFY)),
+        _ => Some(Finding::of(&setting).advice("Leave /run visible; hide single directories in it instead.")),
     });
-    hiding.collect()
+    found.collect()
 }
 
 /// What a reload calls, with the group of systemd that contains it.
@@ -160,7 +152,7 @@ fn syscalls(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 }
 
 fn no_exec(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let (denied, allowed) = (all_paths(service, &["NoExecPaths"]), all_paths(service, &["ExecPaths"]));
+    let (denied, allowed) = (paths(service, &["NoExecPaths"]), paths(service, &["ExecPaths"]));
     let programs = service.commands("ExecStart").into_iter().map(|(exec, _)| exec.path).filter(|p| p.starts_with('/'));
     let found = programs.filter_map(|program| {
         let over = denied.iter().filter(|(path, ..)| is_below(&program, path)).max_by_key(|(path, ..)| path.len());
@@ -183,7 +175,7 @@ fn bound_files(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
         programs.iter().any(|p| p == to || p == from) || ENDINGS.split(' ').any(|e| ending == Some(e))
     };
     let kept = |path: &str| ["/run", "/dev", "/proc", "/sys"].iter().any(|d| is_below(path, d));
-    let bound = all_paths(service, &BINDS).into_iter();
+    let bound = paths(service, &BINDS).into_iter();
     let bound = bound.filter(|(from, to, _)| !kept(from) && is_file(from, to.as_ref().unwrap_or(from)));
     let findings = bound.map(|(from, _, setting)| {
         let directory = from.rsplit_once('/').map_or("/", |(directory, _)| directory);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::commands::check::name::UnitName;
 use crate::commands::check::rule::Then::Set;
 use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, SOCKET, Setting, UNIT, Unit, Warning};
-use crate::commands::check::value::{Span, count, is_on, span};
+use crate::commands::check::value::{count, is_on, span};
 
 pub(super) const RULES: &[Rule] = &[
     Rule::rolling("HO201", "accept", Error, "Accept=yes")
@@ -109,49 +109,43 @@ fn non_blocking(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     })
 }
 
-/// A limit of starts: so many within so long.
+/// A limit of starts that is set: so many within so long.
 struct Limit<'a> {
-    interval: Option<(Span, Setting<'a>)>,
+    interval: Option<(Duration, Setting<'a>)>,
     burst: Option<(u64, Setting<'a>)>,
-    /// Of both; what is slower, or bursts less, is tight.
-    defaults: (u64, u64),
 }
 
 impl Limit<'_> {
-    /// Finds it tight, and sets both of these to the defaults.
-    fn tight(&self, section: &str, keys: [&str; 2]) -> Option<Finding> {
-        let (usual_interval, usual_burst) = self.defaults;
+    /// Finds it tight if it lets less, or more slowly, through than these settings do by default.
+    fn tight(&self, section: &str, [interval, burst]: [(&str, u32); 2]) -> Option<Finding> {
         let setting = self.burst.map(|(_, setting)| setting).or(self.interval.map(|(_, setting)| setting))?;
-        let burst = self.burst.map_or(usual_burst, |(burst, _)| burst);
-        let interval = self.interval.map_or(Span::Time(Duration::from_secs(usual_interval)), |(interval, _)| interval);
+        let within = self.interval.map_or(f64::from(interval.1), |(time, _)| time.as_secs_f64());
+        let starts = self.burst.map_or(u64::from(burst.1), |(starts, _)| starts);
         #[expect(clippy::cast_precision_loss, reason = "a rate to compare")]
-        let tight = match interval {
-            Span::Infinity => burst > 0,
-            // 0 turns the limit off.
-            Span::Time(interval) => {
-                let slower = burst as f64 / interval.as_secs_f64() < usual_burst as f64 / usual_interval as f64;
-                !interval.is_zero() && burst > 0 && (burst < usual_burst || slower)
-            }
-        };
-        let lines = keys.into_iter().zip([usual_interval, usual_burst]).map(|(key, usual)| format!("{key}={usual}"));
+        let slower = starts as f64 / within < f64::from(burst.1) / f64::from(interval.1);
+        // 0 turns the limit off.
+        let tight = within > 0.0 && starts > 0 && (starts < burst.1.into() || slower);
+        let lines = [interval, burst].map(|(key, usual)| format!("{key}={usual}"));
         tight.then(|| Finding::of(&setting).lines(section, lines))
     }
 }
 
 fn trigger_limit(socket: &Unit, _: &Pair<'_>) -> Option<Finding> {
-    let keys = ["TriggerLimitIntervalSec", "TriggerLimitBurst"];
-    let (interval, burst) = (socket.read(SOCKET, keys[0], span), socket.read(SOCKET, keys[1], count));
-    Limit { interval, burst, defaults: (2, 20) }.tight(SOCKET, keys)
+    let [interval, burst] = ["TriggerLimitIntervalSec", "TriggerLimitBurst"];
+    let limit = Limit { interval: socket.read(SOCKET, interval, span), burst: socket.read(SOCKET, burst, count) };
+    limit.tight(SOCKET, [(interval, 2), (burst, 20)])
 }
 
 fn start_limit(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     pair.listeners().next()?;
-    let keys = ["StartLimitIntervalSec", "StartLimitBurst"];
+    let [interval, burst] = ["StartLimitIntervalSec", "StartLimitBurst"];
     // The old names stood in [Service], and still count.
-    let intervals = [(UNIT, keys[0]), (UNIT, "StartLimitInterval"), (SERVICE, "StartLimitInterval")];
-    let interval = intervals.iter().find_map(|(section, key)| service.read(section, key, span));
-    let burst = [UNIT, SERVICE].iter().find_map(|section| service.read(section, keys[1], count));
-    Limit { interval, burst, defaults: (10, 5) }.tight(UNIT, keys)
+    let intervals = [(UNIT, interval), (UNIT, "StartLimitInterval"), (SERVICE, "StartLimitInterval")];
+    let limit = Limit {
+        interval: intervals.iter().find_map(|(section, key)| service.read(section, key, span)),
+        burst: [UNIT, SERVICE].iter().find_map(|section| service.read(section, burst, count)),
+    };
+    limit.tight(UNIT, [(interval, 10), (burst, 5)])
 }
 
 fn max_connections(socket: &Unit, _: &Pair<'_>) -> Option<Finding> {

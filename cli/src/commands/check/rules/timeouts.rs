@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::commands::check::rule::Then::Set;
 use crate::commands::check::rule::{Finding, Pair, Rule, SERVICE, Setting, UNIT, Unit, Warning};
-use crate::commands::check::value::{Span, span};
+use crate::commands::check::value::{INFINITY, span};
 
 /// The longest that a handover takes on a slow machine. Measured: 11 to 38 ms from the request to
 /// `READY=1`.
@@ -39,7 +39,7 @@ pub(super) const RULES: &[Rule] = &[
         .why("It counts from the start of the unit, not of the generation, and ends the service however often it was reloaded.")
         .remedy("Remove it; to renew the process regularly, reload by a timer.")
         .link("systemd.service#RuntimeMaxSec")
-        .when(SERVICE, "RuntimeMaxSec", |time| span(time) != Some(Span::Infinity), Set("infinity")),
+        .when(SERVICE, "RuntimeMaxSec", |time| span(time) != Some(INFINITY), Set("infinity")),
     Rule::rolling("HO146", "job-timeout", Warning, "JobTimeoutSec= is below the time of a reload")
         .why("systemd gives up the reload job while the new generation is still getting ready.")
         .remedy("Remove it, or set it above the warm-up.")
@@ -47,21 +47,16 @@ pub(super) const RULES: &[Rule] = &[
         .service_all(job),
 ];
 
-/// `TimeoutSec=` is short for both: which of the two comes later counts.
-fn timeout<'a>(service: &'a Unit, key: &'a str) -> Option<(Span, Setting<'a>)> {
+/// A timeout, where it is not what it should be, or its default is not.
+fn unfit(service: &Unit, key: &str, needed: Duration, why: impl Fn(Duration) -> Option<String>) -> Option<Finding> {
+    // `TimeoutSec=` is short for both: which of the two comes later counts.
     let (own, both) = (service.read(SERVICE, key, span), service.read(SERVICE, "TimeoutSec", span));
-    let place = |found: &(Span, Setting<'_>)| service.all().position(|other| other.is(&found.1));
-    let (span, setting) = own.into_iter().chain(both).max_by_key(place)?;
-    Some((span.or_infinity(), setting))
-}
-
-/// What a timeout is, where it is not what it should be: the default too.
-fn unfit(service: &Unit, key: &str, needed: Duration, why: impl Fn(Span) -> Option<String>) -> Option<Finding> {
-    let finding = match timeout(service, key) {
-        Some((span, setting)) => Finding::of(&setting).but(why(span)?),
+    let place = |found: &(Duration, Setting<'_>)| service.all().position(|other| other.is(&found.1));
+    let finding = match own.into_iter().chain(both).max_by_key(place) {
+        Some((time, setting)) => Finding::of(&setting).but(why(if time.is_zero() { INFINITY } else { time })?),
         None => {
-            let why = why(Span::Time(DEFAULT_TIMEOUT))?;
-            Finding::missing(service, SERVICE, format!("the default of {DEFAULT_TIMEOUT:?}{why}"))
+            let message = format!("the default of {DEFAULT_TIMEOUT:?}{}", why(DEFAULT_TIMEOUT)?);
+            Finding::missing(service, SERVICE, message)
         }
     };
     Some(finding.set(SERVICE, key, needed.saturating_add(MARGIN).as_secs()))
@@ -69,17 +64,17 @@ fn unfit(service: &Unit, key: &str, needed: Duration, why: impl Fn(Span) -> Opti
 
 fn start(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     let needed = pair.limits.warm_up();
-    unfit(service, "TimeoutStartSec", needed, |span| match span {
-        Span::Infinity => Some(" has no end".to_owned()),
-        span => span.is_below(needed).then(|| format!(" is below the warm-up of {needed:?}")),
+    unfit(service, "TimeoutStartSec", needed, |time| match time {
+        INFINITY => Some(" has no end".to_owned()),
+        _ => (time < needed).then(|| format!(" is below the warm-up of {needed:?}")),
     })
 }
 
 fn stop(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     let needed = pair.limits.drain_timeout();
-    unfit(service, "TimeoutStopSec", needed, |span| {
-        (span <= Span::Time(needed)).then(|| format!(" is not above the drain timeout of {needed:?}"))
-    })
+    let short = |time| time <= needed && time != INFINITY;
+    let why = format!(" is not above the drain timeout of {needed:?}");
+    unfit(service, "TimeoutStopSec", needed, |time| short(time).then(|| why.clone()))
 }
 
 fn watchdog_short(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
