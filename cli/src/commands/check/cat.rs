@@ -1,5 +1,4 @@
-//! What `systemctl cat` prints: units and drop-ins one after the other, each after a line `#
-//! /its/path`. Pure.
+//! What `systemctl cat` prints: units and drop-ins, each after a line `# /its/path`. Pure.
 
 use super::directives::{SERVICE, SOCKET};
 use super::name::UnitName;
@@ -54,14 +53,12 @@ fn unmarked(bytes: &[u8]) -> Result<Unit, String> {
         (true, false) => "stdin.service",
         (false, true) => "stdin.socket",
         (true, true) => {
-            return Err(
-                "two units in one text: put a line `# /path/of/NAME.service` before each, as `systemctl cat` does"
-                    .to_owned(),
-            );
+            let advice = "put a line `# /path/of/NAME.service` before each, as `systemctl cat` does";
+            return Err(format!("two units in one text: {advice}"));
         }
         (false, false) => return Err("there is neither a [Service] nor a [Socket]".to_owned()),
     };
-    let name = UnitName::parse(name).ok_or_else(|| name.to_owned())?;
+    let name = UnitName::parse(name).ok_or(name)?;
     Ok(Unit { name, files: vec![file] })
 }
 

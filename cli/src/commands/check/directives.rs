@@ -1,5 +1,4 @@
-//! Every setting that systemd reads, from the table `directives.txt`: its section, its kind, the
-//! versions that have it.
+//! Every setting that systemd reads, from `directives.txt`: sections, kinds, versions.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -1,6 +1,6 @@
 //! What a unit says of itself by more than one setting.
 
-use super::directives::{OURS, SERVICE, SOCKET, UNIT};
+use super::directives::{SERVICE, SOCKET, UNIT};
 use super::name::UnitName;
 use super::unit::{Setting, Unit};
 use super::value;
@@ -13,11 +13,6 @@ impl Unit {
     /// The section that is its kind's own.
     pub(super) fn own_section(&self) -> &'static str {
         if self.name.is_socket() { SOCKET } else { SERVICE }
-    }
-
-    /// Whether it has the section of this tool.
-    pub(super) fn is_ours(&self) -> bool {
-        self.has_section(OURS)
     }
 
     /// The type of a service: of one that says nothing `dbus` with a BusName=, else `simple`.

@@ -88,14 +88,18 @@ impl Finding {
 
     /// The drop-in says something else of this setting; where it is empty, the default holds.
     pub(super) fn instead(self, value: &str) -> Self {
-        let (section, key) = (self.place.section.clone(), self.place.key.clone().unwrap_or_default());
-        self.set(&section, &key, value)
+        self.again(&[value])
     }
 
     /// The drop-in begins this list anew.
     pub(super) fn anew(self, value: &str) -> Self {
-        let (section, key) = (self.place.section.clone(), self.place.key.clone().unwrap_or_default());
-        self.lines(&section, [format!("{key}="), format!("{key}={value}")])
+        self.again(&["", value])
+    }
+
+    fn again(self, values: &[&str]) -> Self {
+        let Place { section, key, .. } = self.place.clone();
+        let key = key.unwrap_or_default();
+        self.lines(&section, values.iter().map(|value| format!("{key}={value}")))
     }
 
     /// The drop-in sets something, or adds to a list.

@@ -91,8 +91,7 @@ mod tests {
     use crate::commands::check::cat;
     use crate::commands::check::report::{drop_in, json, sarif, text};
 
-    /// From bytes to every form of the report, with numbers from the command line that are as bad
-    /// as they get.
+    /// From bytes to every form of the report, with the worst numbers of the command line.
     fn all_the_way(bytes: &[u8]) {
         let Ok(units) = cat::split(bytes) else { return };
         let asked = units.iter().map(|u| u.name.to_string()).collect();
@@ -119,8 +118,7 @@ mod tests {
         }
     }
 
-    /// Settings of which the rules know something, and values of all kinds, right ones and wrong
-    /// ones.
+    /// Settings of which the rules know something, and values right and wrong.
     fn assignments() -> impl Strategy<Value = String> {
         const KEYS: &str = "Type|PIDFile|KillMode|SendSIGHUP|KillSignal|WatchdogSignal|NotifyAccess|ExecReload|ExecStart|\
             ExecStopPost|Restart|TimeoutSec|TimeoutStartSec|TimeoutStopSec|WatchdogSec|RuntimeMaxSec|\

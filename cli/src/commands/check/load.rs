@@ -39,8 +39,7 @@ pub(super) struct Loaded {
     groups: Vec<Vec<Unit>>,
     names: BTreeSet<(usize, UnitName)>,
     pub(super) problems: Vec<String>,
-    /// Units that were named, or are in a directory or a text that was; not those that were found
-    /// to belong to them.
+    /// Units that were named, or found where was looked; not those that belong to them.
     pub(super) asked: BTreeSet<String>,
     /// Something was asked from the manager of this machine.
     pub(super) from_manager: bool,
@@ -152,8 +151,7 @@ impl Sources {
             return Err(format!("{}: a file of {what}, {NO_UNIT}", path.display()));
         }
         let mut files = vec![File::new(path.display().to_string(), &bytes)];
-        // Of one file name the most special directory wins, and of the unit's names its own; the
-        // file names decide the order.
+        // Of one file name the most special directory wins; the file names decide the order.
         let mut drop_ins: BTreeMap<_, PathBuf> = BTreeMap::new();
         let beside = path.parent().map(Path::to_owned);
         let places: Vec<_> = beside.into_iter().chain(self.drop_ins.iter().cloned()).collect();

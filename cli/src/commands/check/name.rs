@@ -27,8 +27,7 @@ impl UnitName {
         valid.then(|| Self { stem: stem.to_owned(), kind: kind.to_owned() })
     }
 
-    /// The unit that a setting names. A template names units of the same, unknown instance: their
-    /// templates.
+    /// The unit that a setting names; in a template it is that of the same, unknown instance.
     pub(super) fn of_instance(text: &str) -> Option<Self> {
         Self::parse(&text.replace("@%i.", "@.").replace("@%I.", "@."))
     }
@@ -69,8 +68,7 @@ impl UnitName {
         Self { stem: self.stem.clone(), kind: kind.to_owned() }
     }
 
-    /// Directories with its drop-ins, the most general first: systemd reads all, and the file names
-    /// decide the order.
+    /// Directories with its drop-ins, the most general first; the file names decide the order.
     pub(super) fn drop_in_directories(&self) -> Vec<String> {
         let mut all = Vec::new();
         self.drop_in_names(&mut all);
@@ -94,8 +92,7 @@ impl UnitName {
         Self { stem: format!("{}{instance}", &prefix[..=dash]), kind: self.kind.clone() }.drop_in_names(all);
     }
 
-    /// With the specifiers replaced that name the unit itself; all others, and `%i` of a template,
-    /// stay.
+    /// Replaces the specifiers that name the unit itself; others, and `%i` of a template, stay.
     pub(super) fn expand(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut chars = text.chars();

@@ -21,8 +21,7 @@ pub(super) struct World {
     /// Programs whose files have the library in them.
     programs: BTreeSet<String>,
     by_name: HashMap<UnitName, usize>,
-    /// Numbers of sockets for that of a service, and the other way round: to look at every two
-    /// units would be quadratic.
+    /// Numbers of sockets for that of a service, and the other way round.
     sockets: HashMap<usize, Vec<usize>>,
     services: HashMap<usize, Vec<usize>>,
     /// By the number of a unit which circle it is in, if reloads are passed on in circles.
@@ -47,8 +46,7 @@ pub(super) struct Pair<'a> {
 
 pub(super) type IsRule = fn(&str) -> bool;
 
-/// Whether the service is reloaded by a handover. A unit file seldom says so: many a daemon has a
-/// socket, or answers SIGHUP.
+/// Whether the service is reloaded by a handover, of which a unit file seldom speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Claim {
@@ -60,15 +58,12 @@ pub(super) enum Claim {
     Yes,
 }
 
-/// How far a machine may change the unit of the service: what one that hands over needs can break
-/// one that does not.
+/// How far a machine may change the unit: what a handover needs can break another service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Nothing says that it is reloaded by handover, but for signs: only what systemd ignores may
-    /// be put right.
+    /// Nothing but signs: only what systemd ignores may be put right.
     Signs,
-    /// Somebody assumes it: all but that it speaks sd_notify, without which it would never be
-    /// started.
+    /// Somebody assumes a handover: all but that it speaks sd_notify, which a start waits for.
     Assumed,
     /// The unit or the program says so.
     Told,
@@ -187,7 +182,7 @@ impl<'a> Pair<'a> {
     fn judge(&mut self) {
         // A job that runs and ends is never reloaded, whatever is assumed of a whole directory.
         let ends = self.service.is_some_and(|service| service.is(SERVICE, "Type", "oneshot"));
-        self.told = self.what_tells().filter(|_| !ends || self.units().any(Unit::is_ours));
+        self.told = self.what_tells().filter(|_| !ends || self.units().any(|unit| unit.has_section(OURS)));
         if self.limits.assume && !ends {
             (self.claim, self.signs) = (Claim::Yes, vec!["--assume-handover".to_owned()]);
         } else if let Some(sign) = self.told.clone() {
@@ -199,7 +194,7 @@ impl<'a> Pair<'a> {
 
     /// What says outright that handover reloads the service.
     fn what_tells(&self) -> Option<String> {
-        if self.units().any(Unit::is_ours) {
+        if self.units().any(|unit| unit.has_section(OURS)) {
             return Some(format!("[{OURS}]"));
         }
         let service = self.service?;

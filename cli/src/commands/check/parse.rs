@@ -44,10 +44,10 @@ pub(super) struct Header {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Spans {
     section: u32,
-    /// The key, and right behind it the value.
-    start: u32,
+    /// Where the key begins, right behind it the value, and where that ends.
     key: u32,
     value: u32,
+    end: u32,
     line: u32,
     number: Option<u16>,
 }
@@ -106,7 +106,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let mut bom_seen = false;
     for (number, raw) in lines(bytes) {
         // Also within a continuation, which goes on after the comment.
-        let first = raw.iter().find(|c| !is_whitespace(**c));
+        let first = raw.iter().find(|c| !b" \t\n\r".contains(c));
         if first.is_some_and(|c| b"#;".contains(c)) || raw.is_empty() && begun.is_none() {
             continue;
         }
@@ -163,15 +163,9 @@ impl Parsed {
     }
 
     fn assignment(&self, spans: Spans) -> Assignment<'_> {
-        let Spans { section, start, key, value, line, number } = spans;
-        let (start, key, value) = (start as usize, key as usize, value as usize);
-        Assignment {
-            section: &self.sections[section as usize],
-            key: &self.text[start..start + key],
-            value: &self.text[start + key..start + key + value],
-            line,
-            number,
-        }
+        let Spans { section, key, value, end, line, number } = spans;
+        let (key, value) = (&self.text[key as usize..value as usize], &self.text[value as usize..end as usize]);
+        Assignment { section: &self.sections[section as usize], key, value, line, number }
     }
 
     /// Takes the outcome of a line; false: it was the last one.
@@ -191,18 +185,15 @@ impl Parsed {
             return Ok(());
         }
         if let Some(header) = text.strip_prefix('[') {
+            // As `string_is_safe` of systemd.
+            let is_safe = |c: char| c >= ' ' && !"\\\"'\x7f".contains(c);
             let name = header.strip_suffix(']').filter(|name| name.chars().all(is_safe)).ok_or(Why::BadHeader)?;
             let known = self.sections.iter().position(|known| known == name);
-            let number = match known {
-                Some(number) => number,
-                // More kinds of sections than any unit has: the rest of them is one that systemd
-                // does not know either.
-                None if self.sections.len() > MOST_REMARKS => self.sections.len() - 1,
-                None => {
-                    self.sections.push(name.to_owned());
-                    self.sections.len() - 1
-                }
-            };
+            // More kinds of sections than any unit has: the rest is one kind.
+            if known.is_none() && self.sections.len() <= MOST_REMARKS {
+                self.sections.push(name.to_owned());
+            }
+            let number = known.unwrap_or(self.sections.len() - 1);
             if self.headers.len() < MOST_REMARKS || known.is_none() && self.headers.len() < 2 * MOST_REMARKS {
                 self.headers.push(Header { section: name.to_owned(), line });
             }
@@ -215,32 +206,18 @@ impl Parsed {
         if key.is_empty() {
             return Err(Why::NoKey);
         }
-        let length = |n: usize| u32::try_from(n).map_err(|_| Why::TooLong);
-        let spans = Spans {
-            section,
-            start: length(self.text.len())?,
-            key: length(key.len())?,
-            value: length(value.len())?,
-            line,
-            number: directives::key(key),
-        };
-        if let Some(number) = spans.number {
-            self.by_key.push((number, length(self.spans.len())?));
+        let at = |n: usize| u32::try_from(n).map_err(|_| Why::TooLong);
+        let (start, middle) = (self.text.len(), self.text.len() + key.len());
+        let (key_at, value_at, end) = (at(start)?, at(middle)?, at(middle + value.len())?);
+        let number = directives::key(key);
+        if let Some(number) = number {
+            self.by_key.push((number, at(self.spans.len())?));
         }
+        self.spans.push(Spans { section, key: key_at, value: value_at, end, line, number });
         self.text.push_str(key);
         self.text.push_str(value);
-        self.spans.push(spans);
         Ok(())
     }
-}
-
-fn is_whitespace(c: u8) -> bool {
-    b" \t\n\r".contains(&c)
-}
-
-/// `string_is_safe`.
-fn is_safe(c: char) -> bool {
-    c >= ' ' && !"\\\"'\x7f".contains(c)
 }
 
 /// A backslash at the end that is not itself escaped.
@@ -339,8 +316,7 @@ mod tests {
             assert!(parsed.headers.iter().any(|h| h.section == a.section && h.line < a.line), "{a:?}");
         }
         assert!(parsed.ignored.iter().all(|i| in_range(i.line)));
-        // Written out again, it is read as the same. (A value may begin or end with a backslash:
-        // not those.)
+        // Written out again, it is read as the same. (But for backslashes at the ends of values.)
         if all.iter().all(|a| !a.value.ends_with('\\') && !a.key.starts_with(['[', '#', ';', '\u{feff}'])) {
             let text: String = all.iter().map(|a| format!("[{}]\n{}={}\n", a.section, a.key, a.value)).collect();
             let strip = |a: Assignment<'_>| (a.section.to_owned(), a.key.to_owned(), a.value.to_owned());

@@ -16,8 +16,7 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 /// Of all programs together: a directory can have hundreds of units.
 const BUDGET: u64 = 2 * 1024 * 1024 * 1024;
 
-/// Programs of services, as their units name them, that are on this machine and have handover in
-/// them.
+/// Programs, as units name them, that are on this machine and have handover in them.
 pub(super) fn with_handover(units: &[Unit]) -> BTreeSet<String> {
     let services = units.iter().filter(|u| u.name.is_service());
     let paths: BTreeSet<String> = services.flat_map(|s| s.commands("ExecStart")).map(|(exec, _)| exec.path).collect();

@@ -1,6 +1,6 @@
 //! What a rule is.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 pub(super) use super::directives::{SERVICE, SOCKET, UNIT};
 pub(super) use super::finding::Finding;
@@ -39,9 +39,9 @@ pub(super) enum Scope {
     Rolling,
 }
 
-/// Where a rule is written: a page of systemd's manual and, after `#`, a setting; or a chapter of
-/// the library's documentation.
-#[derive(Debug, Clone, Copy)]
+/// A page of systemd's manual with a setting after `#`, or a chapter of our documentation.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(into = "String")]
 pub(super) struct Link(Text);
 
 type Text = &'static str;
@@ -155,19 +155,13 @@ impl Rule {
     }
 }
 
-impl Link {
-    pub(super) fn url(self) -> String {
+impl From<Link> for String {
+    fn from(Link(page): Link) -> Self {
         let manual = "https://www.freedesktop.org/software/systemd/man/latest";
-        match self.0.split_once('#') {
+        match page.split_once('#') {
             Some((page, setting)) => format!("{manual}/{page}.html#{setting}="),
-            None if self.0.starts_with("systemd.") => format!("{manual}/{}.html", self.0),
-            None => format!("https://docs.rs/handover/latest/handover/docs/{}/index.html", self.0),
+            None if page.starts_with("systemd.") => format!("{manual}/{page}.html"),
+            None => format!("https://docs.rs/handover/latest/handover/docs/{page}/index.html"),
         }
-    }
-}
-
-impl Serialize for Link {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.url())
     }
 }

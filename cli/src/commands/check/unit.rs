@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::directives;
 use super::name::UnitName;
 use super::parse::{Assignment, Header, Ignored, Parsed, parse};
@@ -25,7 +23,7 @@ pub(super) struct File {
 }
 
 /// Where something stands.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) unit: String,
     pub(super) file: String,
@@ -148,8 +146,7 @@ impl Unit {
         self.list(section, key).iter().flat_map(Setting::words).collect()
     }
 
-    /// A setting of which only the last assignment counts that systemd can read; an empty one goes
-    /// back to the default.
+    /// The last assignment that systemd can read, since the last empty one.
     pub(super) fn read<'a, T>(
         &'a self,
         section: &'a str,
@@ -188,8 +185,7 @@ impl Unit {
         self.read(section, key, value::span).filter(|(time, _)| !time.is_zero() && *time != value::INFINITY)
     }
 
-    /// Where a setting of this section would have to be added: the first header of that section, or
-    /// the first line.
+    /// Where a setting of this section would be added: at its first header, or the first line.
     pub(super) fn header(&self, section: &str) -> Place {
         let found = self.headers().find(|(_, h)| h.section == section).map(|(place, _)| place);
         found.unwrap_or_else(|| self.place(&self.files[0], 1, section))

@@ -68,33 +68,18 @@ fn seconds(unit: &str) -> Option<f64> {
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim() {
-        "" | "B" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        "P" => 50,
-        "E" => 60,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+    let (number, unit) = (&text[..digits], text[digits..].trim());
+    let power = ["", "K", "M", "G", "T", "P", "E"].iter().position(|name| *name == unit || unit == "B")?;
+    number.parse::<u64>().ok()?.checked_mul(1 << (10 * power))
 }
 
-/// A whole number as `safe_atou` reads it: also `0x40`, `0o100`, `0b1000000`, and octal after a
-/// leading 0.
+/// A whole number as `safe_atou` reads it: also `0x40`, `0o100`, `0b1000000` and octal `0100`.
 pub(super) fn count(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text.strip_prefix('+').unwrap_or(text);
-    let lower = digits.to_ascii_lowercase();
-    let (digits, radix) = match () {
-        () if lower.starts_with("0x") => (&digits[2..], 16),
-        () if lower.starts_with("0o") => (&digits[2..], 8),
-        () if lower.starts_with("0b") => (&digits[2..], 2),
-        () if digits.len() > 1 && digits.starts_with('0') => (&digits[1..], 8),
-        () => (digits, 10),
-    };
+    let lower = text.strip_prefix('+').unwrap_or(text).to_ascii_lowercase();
+    let radixes = [("0x", 16), ("0o", 8), ("0b", 2), ("0", 8)];
+    let prefixed = radixes.iter().find_map(|(prefix, radix)| Some((lower.strip_prefix(prefix)?, *radix)));
+    let (digits, radix) = prefixed.filter(|(digits, _)| !digits.is_empty()).unwrap_or((&lower, 10));
     // from_str_radix takes a sign of its own.
     u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'))
 }

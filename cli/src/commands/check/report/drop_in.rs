@@ -1,5 +1,4 @@
-//! `--fix`: a drop-in for each unit, with what a machine can decide; the rest stands in it as
-//! comments.
+//! `--fix`: a drop-in for each unit, with what a machine can decide; the rest in comments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -23,8 +22,7 @@ pub(in crate::commands::check) struct Fixes {
 /// A finding with its service, which says how far it may be mended by a machine.
 type Case<'a> = (&'a Pair<'a>, &'a Judged);
 
-/// For the units that were asked for: the answer to a question about one unit can be written to one
-/// file as it is.
+/// For the units that were asked for: what is said of one can be its file as it is.
 pub(in crate::commands::check) fn report(report: &Report<'_>, asked: &BTreeSet<String>) -> Fixes {
     let mut units: BTreeMap<&str, Vec<Case<'_>>> = BTreeMap::new();
     for Checked { pair, findings, .. } in &report.pairs {
@@ -56,15 +54,13 @@ fn written<'a>((pair, judged): &Case<'a>) -> Option<(&'a str, &'a [String])> {
         Trust::Assumed => !judged.rule.breaks_others(),
         Trust::Signs => judged.rule.scope == Scope::Any && !judged.rule.breaks_others(),
     };
-    // Copied from the unit: nothing in it may speak to the terminal, and changed it would mean
-    // something else.
+    // What is copied from the unit may not speak to the terminal.
     let plain = lines.iter().all(|line| terminal(line) == *line);
     (harmless && plain).then_some((section.as_str(), lines.as_slice()))
 }
 
 fn drop_in(unit: &str, cases: &[Case<'_>]) -> String {
-    // With a path, as `systemctl cat` prints it, so that several of them can be told apart by
-    // machine.
+    // With a path, as `systemctl cat` prints it, so that a machine can tell them apart.
     let mut out = format!("# /etc/systemd/system/{unit}.d/{FILE}\n");
     let left = || cases.iter().filter(|case| written(case).is_none());
     if let Some((pair, _)) = left().find(|(_, judged)| matches!(judged.finding.fix, Some(Fix::Lines { .. }))) {

@@ -27,7 +27,7 @@ pub(in crate::commands::check) fn explain(rule: &Rule) -> String {
         rule.title,
         rule.why,
         rule.remedy,
-        rule.link.url(),
+        String::from(rule.link),
         rule.id,
     )
 }

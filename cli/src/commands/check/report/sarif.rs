@@ -17,7 +17,7 @@ pub(in crate::commands::check) fn report(report: &Report<'_>) -> String {
             "shortDescription": {"text": rule.title},
             "fullDescription": {"text": rule.why},
             "help": {"text": rule.remedy},
-            "helpUri": rule.link.url(),
+            "helpUri": rule.link,
             "defaultConfiguration": {"level": level(rule.severity)},
         })
     });

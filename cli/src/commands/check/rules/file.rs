@@ -1,5 +1,4 @@
-//! HO0xx: what systemd does not read as it was meant. For every unit, whether it uses handover or
-//! not.
+//! HO0xx: what systemd does not read as it was meant, in every unit.
 
 use crate::commands::check::directives::{self, INSTALL, OURS, section};
 use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, SOCKET, Setting, UNIT, Unit, Warning};
@@ -39,8 +38,7 @@ pub(super) const RULES: &[Rule] = &[
 /// Of one rule in one file; the rest is counted. Junk can have millions of such lines.
 const MOST_FINDINGS: usize = 100;
 
-/// All of them, or the first ones and how many more there are: those are counted and not looked
-/// into.
+/// All of them, or the first ones and how many more there are, which are not looked into.
 fn bounded<T>(mut items: impl Iterator<Item = T>, finding: impl Fn(T) -> Finding) -> Vec<Finding> {
     let mut all: Vec<_> = items.by_ref().take(MOST_FINDINGS).map(finding).collect();
     let more = items.count();
@@ -72,8 +70,7 @@ fn is_read(unit: &Unit, section: &str) -> bool {
 /// Settings that systemd does not know where they stand.
 fn unknown(unit: &Unit) -> impl Iterator<Item = Setting<'_>> {
     let known = |s: &Setting<'_>| s.key().starts_with("X-") || directives::find(s.at.section, s.at.number).is_some();
-    // Of an unknown section, or of one that is no part of such a unit, nothing is read: HO001 says
-    // so.
+    // Of a section that is no part of such a unit nothing is read: HO001 says so.
     unit.all().filter(move |s| is_read(unit, s.at.section) && !known(s))
 }
 

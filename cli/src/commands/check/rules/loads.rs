@@ -1,5 +1,4 @@
-//! What systemd does not load: `config_parse_exec`, `service_verify` and `socket_verify` in its
-//! source, of 252 to 262.
+//! What systemd 252 to 262 does not load, by `service_verify` and its like in its source.
 
 use crate::commands::check::command::Exec;
 use crate::commands::check::parse::Why;
@@ -15,8 +14,9 @@ pub(super) fn refused(unit: &Unit, _: &Pair<'_>) -> Vec<Finding> {
 
 fn own_file(unit: &Unit) -> Option<Finding> {
     // What is wrong in a drop-in is passed over with the rest of that drop-in.
+    let mut read = unit.own().filter(|setting| [SERVICE, SOCKET].contains(&setting.at.section));
     let bad = |setting: &Setting<'_>| bad_command(setting).or_else(|| bad_value(setting));
-    let first = unit.own().find_map(|setting| Some((setting, bad(&setting)?)));
+    let first = read.find_map(|setting| Some((setting, bad(&setting)?)));
     match (unit.fatal(), first) {
         (fatal, Some((setting, reason))) if fatal.as_ref().is_none_or(|(place, _)| place.line > setting.at.line) => {
             let message = format!("bad-setting: {reason}, in {}={}", setting.key(), short(setting.value(), 200));
@@ -37,29 +37,25 @@ fn own_file(unit: &Unit) -> Option<Finding> {
 /// The few settings whose value is not passed over where it cannot be read: with them the service
 /// would run less confined than is meant.
 fn bad_value(setting: &Setting<'_>) -> Option<&'static str> {
-    let key = setting.key();
-    let is_path = ["WorkingDirectory", "RootDirectory", "RootImage", "RootVerity"].contains(&key);
-    if ![SERVICE, SOCKET].contains(&setting.at.section) || !is_path && key != "DynamicUser" {
-        return None;
-    }
     let value = setting.expanded();
-    if !is_path {
-        return value::boolean(&value).is_none().then_some("neither yes nor no");
+    match setting.key() {
+        "DynamicUser" => value::boolean(&value).is_none().then_some("neither yes nor no"),
+        "WorkingDirectory" if value.starts_with('-') || value == "~" => None,
+        "WorkingDirectory" | "RootDirectory" | "RootImage" | "RootVerity" => {
+            (!value.is_empty() && !value.starts_with(['/', '%'])).then_some("no absolute path")
+        }
+        _ => None,
     }
-    let heedless = key == "WorkingDirectory" && (value.starts_with('-') || value == "~");
-    (!value.is_empty() && !value.starts_with(['/', '%']) && !heedless).then_some("no absolute path")
 }
 
 /// Why systemd can make nothing of a command. With `-` before it, it is ignored.
 fn bad_command(setting: &Setting<'_>) -> Option<&'static str> {
-    let is_command = setting.key().starts_with("Exec") && !["ExecPaths", "ExecSearchPath"].contains(&setting.key());
-    if !is_command || ![SERVICE, SOCKET].contains(&setting.at.section) {
+    if !setting.key().starts_with("Exec") || ["ExecPaths", "ExecSearchPath"].contains(&setting.key()) {
         return None;
     }
     let text = setting.expanded();
     let commands = Exec::parse(&text);
-    // Which of several the quote is in is not looked into: a `-` before any of them is taken for
-    // one before all.
+    // Which of several the quote is in is not looked into: one `-` counts for all.
     if commands.iter().any(|exec| exec.prefixes.contains('-')) {
         return None;
     }

@@ -58,8 +58,7 @@ const STAYING: &str = "sudo su runuser doas docker-compose podman-compose timeou
     setsid daemon daemonize supervisord npm npx yarn pnpm pm2 forever nodemon make xvfb-run dbus-run-session \
     systemd-inhibit tini dumb-init catatonit docker-init bwrap firejail screen tmux ssh watch entr watchexec";
 
-/// What a program runs that becomes it: the first word that is neither an option, nor a variable,
-/// nor a number.
+/// What a program runs that becomes it: the first word that is no option, variable or number.
 fn behind(exec: &Exec) -> Option<Exec> {
     let is_option =
         |word: &String| word.starts_with('-') || word.contains('=') || word.chars().all(|c| c.is_ascii_digit());
@@ -97,8 +96,7 @@ fn pinned(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     Some(Finding::of(&setting).but(what))
 }
 
-/// The first link on the way, as far as this machine has the path. Those at the top, as /lib, are
-/// the system's and stay.
+/// The first link on the way, as far as this machine has the path; those of the system stay.
 fn link_in(path: &Path) -> Option<PathBuf> {
     let mut so_far = PathBuf::new();
     let mut links = path.components().filter_map(|part| {

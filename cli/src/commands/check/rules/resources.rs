@@ -4,8 +4,7 @@ use crate::commands::check::rule::Then::Set;
 use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Setting, Unit, Warning};
 use crate::commands::check::value::{count, size};
 
-/// Threads of a tokio runtime at its limits: 512 for blocking work, and some for the rest. Two of
-/// them.
+/// Threads of two tokio runtimes: 512 for blocking work, and some for the rest.
 const USUAL_TASKS: u64 = 2 * 600;
 /// systemd's default soft limit of fds; what a service may have connections with that says nothing.
 const DEFAULT_FDS: u64 = 1024;

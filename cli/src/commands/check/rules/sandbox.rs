@@ -194,8 +194,7 @@ fn runtime_directory(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 
 fn delegate(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let finding = Finding::of(&service.not_off("Delegate")?);
-    // With Delegate= goes the default of OOMPolicy= that a rolling reload needs: HO151 would ask
-    // for it then.
+    // With Delegate= goes its default of OOMPolicy=, which HO151 would then ask for.
     Some(match service.says(SERVICE, "OOMPolicy") {
         true => finding.instead("no"),
         false => finding.lines(SERVICE, ["Delegate=no", "OOMPolicy=continue"]),

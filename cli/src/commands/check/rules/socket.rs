@@ -109,43 +109,34 @@ fn non_blocking(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     })
 }
 
-/// A limit of starts that is set: so many within so long.
-struct Limit<'a> {
-    interval: Option<(Duration, Setting<'a>)>,
-    burst: Option<(u64, Setting<'a>)>,
-}
-
-impl Limit<'_> {
-    /// Finds it tight if it lets less, or more slowly, through than these settings do by default.
-    fn tight(&self, section: &str, [interval, burst]: [(&str, u32); 2]) -> Option<Finding> {
-        let setting = self.burst.map(|(_, setting)| setting).or(self.interval.map(|(_, setting)| setting))?;
-        let within = self.interval.map_or(f64::from(interval.1), |(time, _)| time.as_secs_f64());
-        let starts = self.burst.map_or(u64::from(burst.1), |(starts, _)| starts);
-        #[expect(clippy::cast_precision_loss, reason = "a rate to compare")]
-        let slower = starts as f64 / within < f64::from(burst.1) / f64::from(interval.1);
-        // 0 turns the limit off.
-        let tight = within > 0.0 && starts > 0 && (starts < burst.1.into() || slower);
-        let lines = [interval, burst].map(|(key, usual)| format!("{key}={usual}"));
-        tight.then(|| Finding::of(&setting).lines(section, lines))
-    }
+/// Finds a limit of starts tight if it lets less, or more slowly, through than by default.
+fn tight(
+    (interval, usual_interval): (Option<(Duration, Setting<'_>)>, u32),
+    (burst, usual_burst): (Option<(u64, Setting<'_>)>, u32),
+) -> Option<Finding> {
+    let setting = burst.map(|(_, setting)| setting).or(interval.map(|(_, setting)| setting))?;
+    let within = interval.map_or(usual_interval.into(), |(time, _)| time.as_secs_f64());
+    let starts = burst.map_or(usual_burst.into(), |(starts, _)| starts);
+    #[expect(clippy::cast_precision_loss, reason = "a rate to compare")]
+    let slower = starts as f64 / within < f64::from(usual_burst) / f64::from(usual_interval);
+    // 0 turns the limit off.
+    let tight = within > 0.0 && starts > 0 && (starts < usual_burst.into() || slower);
+    tight.then(|| Finding::of(&setting))
 }
 
 fn trigger_limit(socket: &Unit, _: &Pair<'_>) -> Option<Finding> {
-    let [interval, burst] = ["TriggerLimitIntervalSec", "TriggerLimitBurst"];
-    let limit = Limit { interval: socket.read(SOCKET, interval, span), burst: socket.read(SOCKET, burst, count) };
-    limit.tight(SOCKET, [(interval, 2), (burst, 20)])
+    let interval = socket.read(SOCKET, "TriggerLimitIntervalSec", span);
+    let burst = socket.read(SOCKET, "TriggerLimitBurst", count);
+    Some(tight((interval, 2), (burst, 20))?.lines(SOCKET, ["TriggerLimitIntervalSec=2", "TriggerLimitBurst=20"]))
 }
 
 fn start_limit(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     pair.listeners().next()?;
-    let [interval, burst] = ["StartLimitIntervalSec", "StartLimitBurst"];
     // The old names stood in [Service], and still count.
-    let intervals = [(UNIT, interval), (UNIT, "StartLimitInterval"), (SERVICE, "StartLimitInterval")];
-    let limit = Limit {
-        interval: intervals.iter().find_map(|(section, key)| service.read(section, key, span)),
-        burst: [UNIT, SERVICE].iter().find_map(|section| service.read(section, burst, count)),
-    };
-    limit.tight(UNIT, [(interval, 10), (burst, 5)])
+    let intervals = [(UNIT, "StartLimitIntervalSec"), (UNIT, "StartLimitInterval"), (SERVICE, "StartLimitInterval")];
+    let interval = intervals.iter().find_map(|(section, key)| service.read(section, key, span));
+    let burst = [UNIT, SERVICE].iter().find_map(|section| service.read(section, "StartLimitBurst", count));
+    Some(tight((interval, 10), (burst, 5))?.lines(UNIT, ["StartLimitIntervalSec=10", "StartLimitBurst=5"]))
 }
 
 fn max_connections(socket: &Unit, _: &Pair<'_>) -> Option<Finding> {

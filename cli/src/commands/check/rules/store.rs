@@ -33,11 +33,6 @@ fn room(pair: &Pair<'_>) -> u64 {
     listeners.max(1).saturating_add(pair.limits.stored.unwrap_or_default()).saturating_add(SPARE)
 }
 
-/// Has room made where there is none.
-fn with_room(finding: Finding, pair: &Pair<'_>) -> Finding {
-    finding.set(SERVICE, "FileDescriptorStoreMax", room(pair).max(64))
-}
-
 fn off(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     if service.stores().is_some() {
         return None;
@@ -52,7 +47,7 @@ fn off(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
         }
         _ => return None,
     };
-    Some(with_room(finding, pair))
+    Some(finding.set(SERVICE, "FileDescriptorStoreMax", room(pair).max(64)))
 }
 
 fn small(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
@@ -71,5 +66,5 @@ fn preserve(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
 fn unkept(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     let kept = service.stores().is_some() || pair.listeners().next().is_some() || service.required_socket().is_some();
     let finding = || Finding::missing(service, SERVICE, "no .socket unit, and no FileDescriptorStoreMax=");
-    (!kept).then(|| with_room(finding(), pair))
+    (!kept).then(|| finding().set(SERVICE, "FileDescriptorStoreMax", room(pair).max(64)))
 }

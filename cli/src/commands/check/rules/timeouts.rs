@@ -6,8 +6,7 @@ use crate::commands::check::rule::Then::Set;
 use crate::commands::check::rule::{Finding, Pair, Rule, SERVICE, Setting, UNIT, Unit, Warning};
 use crate::commands::check::value::{INFINITY, span};
 
-/// The longest that a handover takes on a slow machine. Measured: 11 to 38 ms from the request to
-/// `READY=1`.
+/// The longest that a handover takes on a slow machine; measured are 11 to 38 ms.
 const HANDOVER: Duration = Duration::from_millis(500);
 /// `DefaultTimeoutStartSec=` and `DefaultTimeoutStopSec=`, where nobody changed them.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(90);
