@@ -46,8 +46,7 @@ impl Unit {
     /// A socket that it will not start without, wherever its unit is.
     pub(super) fn required_socket(&self) -> Option<UnitName> {
         let required = ["Requires", "BindsTo"].into_iter().flat_map(|key| self.words(UNIT, key));
-        let required = required.filter_map(|name| UnitName::of_instance(&name)).chain(self.sockets());
-        required.into_iter().find(UnitName::is_socket)
+        required.filter_map(|name| UnitName::of_instance(&name)).chain(self.sockets()).find(UnitName::is_socket)
     }
 
     /// Room in the fd store, where there is any.
@@ -57,7 +56,7 @@ impl Unit {
 
     /// A setting that is on, or names what of it is to be: all but `no`.
     pub(super) fn not_off<'a>(&'a self, key: &'a str) -> Option<Setting<'a>> {
-        self.text(SERVICE, key).filter(|setting| value::boolean(setting.value()) != Some(false))
+        self.text(SERVICE, key).filter(|setting| !value::is_off(setting.value()))
     }
 
     /// Whether `ExecStart=` runs any program by this tool, reloaded by handover.

@@ -8,6 +8,7 @@ pub(super) use super::finding::Severity::{self, Error, Info, Warning};
 use super::pair::Claim;
 pub(super) use super::pair::Pair;
 pub(super) use super::unit::{Setting, Unit};
+pub(super) use Then::{Remedy, Set};
 
 /// One rule, as a row of a table that begins with [`Rule::rolling`] or [`Rule::any`].
 #[derive(Debug, Clone, Copy, Serialize)]

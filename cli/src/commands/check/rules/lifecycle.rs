@@ -2,8 +2,7 @@
 
 use crate::commands::check::command::{Exec, RELOAD};
 use crate::commands::check::pair::Trust;
-use crate::commands::check::rule::Then::{Remedy, Set};
-use crate::commands::check::rule::{Error, Finding, Info, Pair, Rule, SERVICE, UNIT, Unit, Warning};
+use crate::commands::check::rule::{Error, Finding, Info, Pair, Remedy, Rule, SERVICE, Set, UNIT, Unit, Warning};
 use crate::commands::check::value::is_on;
 
 pub(super) const RULES: &[Rule] = &[

@@ -1,7 +1,6 @@
 //! HO15x: two generations run at once, and each limit must hold both.
 
-use crate::commands::check::rule::Then::Set;
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Setting, Unit, Warning};
+use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Set, Setting, Unit, Warning};
 use crate::commands::check::value::{count, size};
 
 /// Threads of two tokio runtimes: 512 for blocking work, and some for the rest.

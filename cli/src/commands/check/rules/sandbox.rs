@@ -1,7 +1,6 @@
 //! HO3xx: the sandbox, as far as it is in the way of the next generation.
 
-use crate::commands::check::rule::Then::{Remedy, Set};
-use crate::commands::check::rule::{Error, Finding, Info, Pair, Rule, SERVICE, Setting, Unit, Warning};
+use crate::commands::check::rule::{Error, Finding, Info, Pair, Remedy, Rule, SERVICE, Set, Setting, Unit, Warning};
 use crate::commands::check::value::{is_off, is_on, words};
 
 pub(super) const RULES: &[Rule] = &[

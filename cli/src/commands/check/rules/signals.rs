@@ -3,8 +3,7 @@
 use handover::service::signals::{Response, Signal, SignalMap};
 
 use crate::commands::check::directives::OURS;
-use crate::commands::check::rule::Then::Set;
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Unit, Warning};
+use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Set, Unit, Warning};
 use crate::commands::check::value::is_off;
 
 pub(super) const RULES: &[Rule] = &[

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::commands::check::name::UnitName;
-use crate::commands::check::rule::Then::Set;
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, SOCKET, Setting, UNIT, Unit, Warning};
+use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, SOCKET, Set, Setting, UNIT, Unit, Warning};
 use crate::commands::check::value::{count, is_on, span};
 
 pub(super) const RULES: &[Rule] = &[

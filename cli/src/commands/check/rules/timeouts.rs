@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::commands::check::rule::Then::Set;
-use crate::commands::check::rule::{Finding, Pair, Rule, SERVICE, Setting, UNIT, Unit, Warning};
+use crate::commands::check::rule::{Finding, Pair, Rule, SERVICE, Set, Setting, UNIT, Unit, Warning};
 use crate::commands::check::value::{INFINITY, span};
 
 /// The longest that a handover takes on a slow machine; measured are 11 to 38 ms.
