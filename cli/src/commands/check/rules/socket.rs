@@ -44,7 +44,7 @@ pub(super) const RULES: &[Rule] = &[
         .service_all(no_requires),
     Rule::any("HO208", "non-blocking-differs", Warning, "services that share a socket differ in NonBlocking=")
         .why("O_NONBLOCK belongs to the socket and not to the process, so the service that starts last decides for all.")
-        .remedy("The same NonBlocking= in all of them.")
+        .remedy("The same NonBlocking= in all services that share the socket.")
         .link("systemd.service#NonBlocking")
         .service(non_blocking),
     Rule::rolling("HO209", "trigger-limit", Warning, "a tight TriggerLimit")
