@@ -124,8 +124,8 @@ impl Rule {
                     unit.text(section, key).filter(|setting| here && is_bad(&setting.expanded()))
                 });
                 let found = settings.map(|setting| match then {
-                    Then::Set(value) => Finding::of(&setting).instead(value),
-                    Then::Remedy => Finding::of(&setting),
+                    Set(value) => Finding::of(&setting).instead(value),
+                    Remedy => Finding::of(&setting),
                 });
                 found.collect()
             }
