@@ -47,15 +47,20 @@ fn storm(lab: &Container, binds: Binds) -> Outcome {
     // The state, and the socket if systemd did not bind it.
     let entries = 1 + usize::from(binds == Binds::Service);
     counter.wait_stored(entries)?;
-    let names = counter.stored_names()?;
-    let (size, before) = (Size::wanted()?, Held::now(&counter)?);
 
-    let memory = Memory::default();
+    let (size, memory) = (Size::wanted()?, Memory::default());
+    // A generation that has had a predecessor, before as after.
+    let one_reload = || {
+        memory.wait_until(DEADLINE, |seen| seen.newest != 0);
+        reload(&counter, &memory)
+    };
+    counter.under_clients(1, &memory, one_reload)?;
+    let before = Held::alone(&counter)?;
+    let names = counter.stored_names()?;
     let (mut kills, mut handed_over) = (Vec::new(), 0);
     counter.under_clients(CLIENTS, &memory, || {
         let (mut random, mut restarts) = (Random::new(load::seed(), 0), 0);
-        // Distinct processes that answered tell how many reloads there were, at most.
-        while restarts < size.kills || reloads(&memory) < size.reloads + size.reloads / 10 {
+        while restarts < size.kills || handed_over < size.reloads {
             for _ in 0..random.within(1..size.most_reloads_in_a_row() + 1) {
                 reload(&counter, &memory)?;
             }
@@ -68,6 +73,7 @@ fn storm(lab: &Container, binds: Binds) -> Outcome {
         Ok(())
     })?;
 
+    counter.under_clients(1, &memory, one_reload)?;
     handed_over += newly_handed_over(lab)?;
     let lost = judge(&counter, &memory, &kills, size, handed_over)?;
     counter.wait_stored(entries)?;
@@ -132,15 +138,29 @@ impl Held {
         })
     }
 
+    /// Once the last drain is over.
+    fn alone(counter: &Counter<'_>) -> Outcome<Self> {
+        counter.lab.wait_until(DEADLINE, "the main process is alone", || {
+            let now = Self::now(counter)?;
+            Ok((now.processes == 1).then_some(now))
+        })
+    }
+
     /// As much as before, once the last drain is over.
     fn settled(counter: &Counter<'_>, before: &Self) -> Outcome<Self> {
-        counter.lab.wait_until(DEADLINE, "no more processes, fds and entries than before", || {
+        let mut last = None;
+        let settled = counter.lab.wait_until(DEADLINE, "no more held than before", || {
             let now = Self::now(counter)?;
+            last = Some(now.to_string());
             let flat = now.processes == before.processes
                 && now.entries == before.entries
                 && now.fds.iter().zip(&before.fds).all(|(now, before)| now <= before)
                 && now.kib.iter().zip(&before.kib).all(|(now, before)| *now <= before + MEMORY_KIB);
             Ok(flat.then_some(now))
+        });
+        settled.map_err(|e| {
+            let why = e.message().unwrap_or_default();
+            format!("{why}: processes, entries, fds, KiB were {before}, are {}", last.unwrap_or_default()).into()
         })
     }
 }
@@ -168,10 +188,6 @@ fn main_and_restarts(lab: &Container) -> Outcome<(u32, usize)> {
         return Err(format!("systemd has given the service up: {text}\n{last}").into());
     }
     Ok((value("MainPID").parse()?, value("NRestarts").parse()?))
-}
-
-fn reloads(memory: &Memory) -> usize {
-    memory.look().generations.values().filter(|generation| **generation > 1).count()
 }
 
 /// Waits for an answer by somebody new.
