@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::body::Body;
 use super::expect::Expect;
 use super::until::Signals;
 
@@ -68,7 +69,7 @@ impl Ask {
     }
 
     /// A body in one piece, and its echo.
-    pub fn upload(path: &str, body: Vec<u8>, first: &Arc<OnceLock<Vec<u8>>>) -> Self {
+    pub fn upload(path: &str, body: Vec<u8>, first: &Arc<OnceLock<Body>>) -> Self {
         let expect = Expect::Echo { body: body.as_slice().into(), first: Arc::clone(first) };
         Self { method: "POST", body: vec![body], ..Self::get(path, expect) }
     }

@@ -1,10 +1,10 @@
 //! What an answer must be.
 
-use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
+use super::body::Body;
 use super::kind::Cause;
 use super::message::{Broken, Response, broken};
 
@@ -17,11 +17,11 @@ pub enum Expect {
     /// generation.
     Like(Arc<Template>),
     /// What the first answer was, but for its numbers.
-    First(Arc<OnceLock<Vec<u8>>>),
+    First(Arc<OnceLock<Body>>),
     /// The body sent, or its SHA-256 digest in hexadecimal; else as the first answer.
     Echo {
         body: Arc<[u8]>,
-        first: Arc<OnceLock<Vec<u8>>>,
+        first: Arc<OnceLock<Body>>,
     },
     Anything,
 }
@@ -84,62 +84,46 @@ impl Template {
 impl Expect {
     /// What the answer says of who gave it.
     pub(super) fn check(&self, response: &Response) -> Result<Option<String>, Broken> {
-        if !(200..300).contains(&response.status) {
-            return Err(broken(Cause::Status, format!("{} {:?}", response.status, shown(&response.body))));
+        let Response { status, body: answer, .. } = response;
+        if !(200..300).contains(status) {
+            return Err(broken(Cause::Status, format!("{status} {:?}", answer.shown())));
         }
-        let differs = |from: &[u8]| {
-            let (length, expected) = (response.body.len(), from.len());
-            let detail =
-                format!("{length} bytes that differ from the {expected} expected: {:?}…", shown(&response.body));
+        let differs = |expected: u64| {
+            let (length, shown) = (answer.length(), answer.shown());
+            let detail = format!("{length} bytes that differ from the {expected} expected: {shown:?}…");
             Err(broken(Cause::WrongBody, detail))
         };
         match self {
             Self::Anything => Ok(None),
             Self::Pid => {
-                let line = std::str::from_utf8(&response.body).ok().and_then(|body| body.strip_suffix('\n'));
+                let text = answer.whole().and_then(|body| std::str::from_utf8(body).ok());
+                let line = text.and_then(|body| body.strip_suffix('\n'));
                 let pid = line.filter(|line| line.parse::<u32>().is_ok());
                 pid.map(|pid| Some(pid.to_owned()))
-                    .ok_or_else(|| broken(Cause::WrongBody, format!("{:?} is no pid", shown(&response.body))))
+                    .ok_or_else(|| broken(Cause::WrongBody, format!("{:?} is no pid", answer.shown())))
             }
-            Self::Exactly(body) if **body == *response.body => Ok(None),
-            Self::Exactly(body) => differs(body),
-            Self::Like(template) => match template.read(&String::from_utf8_lossy(&response.body)) {
-                Some(generation) => Ok(generation.map(str::to_owned)),
-                None => Err(broken(Cause::WrongBody, format!("{:?} is not what was expected", shown(&response.body)))),
-            },
-            Self::Echo { body, .. } if **body == *response.body => Ok(None),
+            Self::Exactly(body) if answer.is(body) => Ok(None),
+            Self::Exactly(body) => differs(body.len() as u64),
+            Self::Like(template) => {
+                match answer.whole().and_then(|_| template.read(&answer.text()).map(|who| who.map(str::to_owned))) {
+                    Some(generation) => Ok(generation),
+                    None => Err(broken(Cause::WrongBody, format!("{:?} is not what was expected", answer.shown()))),
+                }
+            }
+            Self::Echo { body, .. } if answer.is(body) => Ok(None),
             Self::Echo { body, first } => {
                 let digest = format!("{:x}", Sha256::digest(body));
-                if String::from_utf8_lossy(&response.body).to_ascii_lowercase().contains(&digest) {
+                if answer.text().to_ascii_lowercase().contains(&digest) {
                     return Ok(None);
                 }
                 Self::First(Arc::clone(first)).check(response)
             }
             Self::First(first) => {
-                let expected = first.get_or_init(|| response.body.clone());
-                if *expected == response.body || without_numbers(expected) == without_numbers(&response.body) {
-                    return Ok(None);
-                }
-                differs(expected)
+                let expected = first.get_or_init(|| answer.clone());
+                if answer.is_like(expected) { Ok(None) } else { differs(expected.length()) }
             }
         }
     }
-}
-
-fn shown(body: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(&body[..body.len().min(80)])
-}
-
-/// Each run of digits as one.
-fn without_numbers(body: &[u8]) -> Vec<u8> {
-    let mut plain: Vec<u8> = Vec::with_capacity(body.len());
-    for byte in body {
-        let byte = if byte.is_ascii_digit() { b'0' } else { *byte };
-        if byte != b'0' || plain.last() != Some(&b'0') {
-            plain.push(byte);
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -147,7 +131,7 @@ mod tests {
     use super::*;
 
     fn answer(body: &str) -> Response {
-        Response { status: 200, close: false, body: body.as_bytes().to_vec(), generation: None }
+        Response { status: 200, close: false, body: body.as_bytes().into(), generation: None }
     }
 
     #[test]

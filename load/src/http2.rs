@@ -8,20 +8,20 @@ use std::future::poll_fn;
 use std::io;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 use tokio::task::JoinHandle;
 
 use super::ask::Ask;
+use super::body::Body;
 use super::http1::connect;
 use super::kind::Cause;
-use super::message::{Broken, Idle, MAX_BODY, Response, broken};
+use super::message::{Broken, Idle, Response, broken};
 use super::target::Target;
 
-/// Larger than any answer that is kept whole needs, so that no stream waits for another one's
-/// reader.
+/// Large enough that no stream waits for another one's reader.
 const WINDOW: u32 = 4 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -131,18 +131,15 @@ async fn write(stream: &mut SendStream<Bytes>, piece: &[u8], last: bool) -> Resu
     Ok(())
 }
 
-async fn read(mut stream: RecvStream) -> Result<Vec<u8>, Ended> {
-    let mut body = BytesMut::new();
+async fn read(mut stream: RecvStream) -> Result<Body, Ended> {
+    let mut body = Body::default();
     while let Some(data) = stream.data().await {
         let data = data.map_err(|e| Ended::Stream(e, true))?;
-        if body.len() + data.len() > MAX_BODY {
-            return Err(broken(Cause::Malformed, format!("a body of more than {MAX_BODY} bytes")).into());
-        }
         let _ = stream.flow_control().release_capacity(data.len());
-        body.extend_from_slice(&data);
+        body.push(&data);
     }
     stream.trailers().await.map_err(|e| Ended::Stream(e, true))?;
-    Ok(body.into())
+    Ok(body)
 }
 
 enum Ended {

@@ -7,6 +7,7 @@
 #![expect(missing_docs, reason = "made for the tool and the scenarios; it promises nothing to others")]
 
 mod ask;
+mod body;
 mod client;
 mod connection;
 mod expect;
@@ -25,6 +26,7 @@ pub mod until;
 mod websocket;
 
 pub use ask::Ask;
+pub use body::Body;
 pub use client::Client;
 pub use expect::{Expect, Template};
 pub use flow::{Finished, Flow, Percentiles, Step, Waits, When};

@@ -1,9 +1,7 @@
 //! What a client reads, whatever the protocol: responses, and what came in their place.
 
+use super::body::Body;
 use super::kind::Cause;
-
-/// The longest body that is read: it is kept whole, to be compared.
-pub(super) const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// A request that got no proper answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +19,7 @@ pub(super) struct Response {
     pub(super) status: u16,
     /// The server announced that it closes the connection after this response.
     pub(super) close: bool,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Body,
     /// What the header that names the generation says.
     pub(super) generation: Option<String>,
 }

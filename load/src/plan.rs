@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::body::Body;
 use super::expect::Expect;
 
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub struct Plan {
     pub slow_expect: Expect,
     pub slow: Range<Duration>,
     pub upload_path: String,
-    pub upload_first: Arc<OnceLock<Vec<u8>>>,
+    pub upload_first: Arc<OnceLock<Body>>,
     /// One of them at a time.
     pub downloads: Vec<Download>,
     pub websocket_path: String,

@@ -19,6 +19,8 @@ use tracing::warn;
 /// then longer.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+/// The next one in turn may be stopped itself: nobody waits longer for it.
+const LONGEST_TURN: Duration = Duration::from_millis(250);
 
 /// Why there is no value.
 #[derive(Debug)]
@@ -125,10 +127,20 @@ impl Cell {
         (deadline, timeout): (Instant, Duration),
     ) -> Result<LockedCell, Trouble> {
         let name = wait.name;
-        let mut pause = FIRST_PAUSE;
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
         let os = |error| Error::os(format!("the state {name:?} cannot be locked"), error);
-        // A blocking F_OFD_SETLKW was rejected: only a signal would end it.
-        while !Lock::Content.try_take(&self.file, exclusive).map_err(os)? {
+        // Without turns a generation that changes it again and again would have it always, and one
+        // that looks for it between two pauses never. A blocking F_OFD_SETLKW was rejected: only a
+        // signal would end it.
+        let mut turn = None;
+        loop {
+            if turn.is_none() && Lock::Turn.try_take(&self.file, true).map_err(os)? {
+                turn = Some(Hold(Arc::clone(self), Lock::Turn));
+            }
+            let may = turn.is_some() || begun.elapsed() > LONGEST_TURN;
+            if may && Lock::Content.try_take(&self.file, exclusive).map_err(os)? {
+                break;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let why = format!(
@@ -141,7 +153,8 @@ impl Cell {
             wait.goes_on();
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        let hold = Hold(Arc::clone(self));
+        let hold = Hold(Arc::clone(self), Lock::Content);
+        drop(turn);
         let Page { header, place, .. } = self.page(name)?;
         Ok(LockedCell { hold, header, place })
     }
@@ -265,12 +278,12 @@ impl LockedCell {
 }
 
 #[derive(Debug)]
-struct Hold(Arc<Cell>);
+struct Hold(Arc<Cell>, Lock);
 
 impl Drop for Hold {
     fn drop(&mut self) {
         // It ends with the open file at the latest.
-        let _ = Lock::Content.release(&self.0.file);
+        let _ = self.1.release(&self.0.file);
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) enum Lock {
     Content = 0,
     /// That there is somebody who has it open.
     Presence = 1,
+    /// Who is the next to have the content.
+    Turn = 2,
 }
 
 impl Lock {

@@ -70,6 +70,12 @@ fn other_process() {
         "add-for-ever" => loop {
             tell(state.blocking_update(Count::add).unwrap().result);
         },
+        "add-and-say-no-more" => {
+            tell(state.blocking_update(Count::add).unwrap().result);
+            loop {
+                state.blocking_update(Count::add).unwrap();
+            }
+        }
         "hold" => {
             let held = state.blocking_update(|count| {
                 tell(0);
@@ -177,6 +183,20 @@ fn three_processes_count_together() {
         assert!(other.child.wait().unwrap().success());
     }
     assert_eq!(look(&store), 3 * EACH);
+}
+
+/// Others who change it all the time do not keep one from it who comes now and then.
+#[test]
+fn everybody_has_a_turn() {
+    let (_manager, store, state) = started();
+    let mut others = [Other::start("add-and-say-no-more", &store), Other::start("add-and-say-no-more", &store)];
+    others.iter_mut().for_each(|other| assert!(other.next().is_some()));
+    let (mut last, mut most) = (0, 0);
+    for _ in 0..EACH {
+        let now = state.blocking_update(Count::add).unwrap().result;
+        (last, most) = (now, most.max(now - last));
+    }
+    println!("at most {most} changes from one of ours to the next");
 }
 
 #[test]

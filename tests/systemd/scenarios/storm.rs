@@ -1,6 +1,8 @@
-//! Reloads and SIGKILLs at random moments, hundreds of them: nobody is refused, and what was
-//! acknowledged stays counted.
+//! Reloads and SIGKILLs at random moments, hundreds of them: nobody is refused, what was
+//! acknowledged stays counted, and the service holds as much afterwards as before. `tests/run soak`
+//! makes thousands of them.
 
+use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,17 +18,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("kills_and_reloads_of_own_port", kills_and_reloads_of_own_port).system_only(),
 ];
 
-/// Main processes that are killed, and reloads that are handed over, at least.
-const KILLS: u32 = 200;
+/// Main processes that are killed, and reloads that are handed over, at least; unless these two
+/// variables say otherwise.
+const KILLS: usize = 200;
 const RELOADS: usize = 1000;
+const KILLS_VARIABLE: &str = "HANDOVER_STORM_KILLS";
+const RELOADS_VARIABLE: &str = "HANDOVER_STORM_RELOADS";
 const CLIENTS: usize = 4;
 /// After a reload was asked for, the kill comes within this time: before the spawn, at the switch,
 /// after the handover.
 const KILL_WITHIN_MS: u64 = 15;
 /// A restart waits for the generations beside the killed one, which hurry, for so long.
 const RESTART: Duration = Duration::from_millis(600);
-/// Between two kills.
-const MOST_RELOADS: usize = 10;
+/// Of memory that nobody shares: the allocator's own ups and downs.
+const MEMORY_KIB: u64 = 8 * 1024;
 
 fn kills_and_reloads(lab: &Container) -> Outcome {
     storm(lab, Binds::Systemd)
@@ -42,32 +47,139 @@ fn storm(lab: &Container, binds: Binds) -> Outcome {
     // The state, and the socket if systemd did not bind it.
     let entries = 1 + usize::from(binds == Binds::Service);
     counter.wait_stored(entries)?;
-    let names = counter.stored_names()?;
 
-    let memory = Memory::default();
-    let mut kills = Vec::new();
+    let (size, memory) = (Size::wanted()?, Memory::default());
+    // A generation that has had a predecessor, before as after.
+    let one_reload = || {
+        memory.wait_until(DEADLINE, |seen| seen.newest != 0);
+        reload(&counter, &memory)
+    };
+    counter.under_clients(1, &memory, one_reload)?;
+    let before = Held::alone(&counter)?;
+    let names = counter.stored_names()?;
+    let (mut kills, mut handed_over) = (Vec::new(), 0);
     counter.under_clients(CLIENTS, &memory, || {
         let (mut random, mut restarts) = (Random::new(load::seed(), 0), 0);
-        // Distinct processes that answered tell how many reloads there were, at most.
-        while restarts < KILLS || reloads(&memory) < RELOADS + RELOADS / 10 {
-            for _ in 0..random.within(1..MOST_RELOADS + 1) {
+        while restarts < size.kills || handed_over < size.reloads {
+            for _ in 0..random.within(1..size.most_reloads_in_a_row() + 1) {
                 reload(&counter, &memory)?;
             }
             let (began, done, so_far) = kill(&counter, &memory, &mut random)?;
             kills.push((began, done));
             restarts = so_far;
+            // Now, as the journal keeps no more than it may.
+            handed_over += newly_handed_over(lab)?;
         }
         Ok(())
     })?;
 
-    judge(&counter, &memory, &kills)?;
+    counter.under_clients(1, &memory, one_reload)?;
+    handed_over += newly_handed_over(lab)?;
+    let lost = judge(&counter, &memory, &kills, size, handed_over)?;
     counter.wait_stored(entries)?;
     assert_eq!(counter.stored_names()?, names);
+    let after = Held::settled(&counter, &before)?;
+    println!(
+        "| {} | {} | {handed_over} | {} | {} | {} | {lost} | {before} | {after} |",
+        lab.version(),
+        if binds == Binds::Systemd { "systemd" } else { "the service" },
+        kills.len(),
+        main_and_restarts(lab)?.1,
+        memory.look().answered,
+    );
     Ok(())
 }
 
+/// How much of a storm it is.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    kills: usize,
+    reloads: usize,
+}
+
+impl Size {
+    fn wanted() -> Outcome<Self> {
+        let number = |variable: &str, default| match std::env::var(variable) {
+            Ok(text) => text.parse().map_err(|e| format!("{variable}={text:?}: {e}")),
+            Err(_) => Ok(default),
+        };
+        Ok(Self { kills: number(KILLS_VARIABLE, KILLS)?, reloads: number(RELOADS_VARIABLE, RELOADS)? })
+    }
+
+    /// Such that both numbers are reached at about the same time.
+    fn most_reloads_in_a_row(self) -> usize {
+        (2 * self.reloads / self.kills.max(1)).max(1)
+    }
+}
+
+/// What the service holds while nothing is asked, and what systemd does.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    processes: usize,
+    entries: usize,
+    /// Open in the main process, and in PID 1.
+    fds: [usize; 2],
+    /// Memory that they share with nobody.
+    kib: [u64; 2],
+}
+
+impl Held {
+    fn now(counter: &Counter<'_>) -> Outcome<Self> {
+        let lab = counter.lab;
+        let pids = [lab.main_pid(UNIT)?, 1];
+        let fds = |pid| lab.proc_fds(pid).map(|fds| fds.len());
+        let kib =
+            |pid| -> Outcome<u64> { Ok(lab.proc_status(pid, "RssAnon")?.trim_end_matches("kB").trim_end().parse()?) };
+        Ok(Self {
+            processes: lab.pids(UNIT)?.len(),
+            entries: counter.stored()?,
+            fds: [fds(pids[0])?, fds(pids[1])?],
+            kib: [kib(pids[0])?, kib(pids[1])?],
+        })
+    }
+
+    /// Once the last drain is over.
+    fn alone(counter: &Counter<'_>) -> Outcome<Self> {
+        counter.lab.wait_until(DEADLINE, "the main process is alone", || {
+            let now = Self::now(counter)?;
+            Ok((now.processes == 1).then_some(now))
+        })
+    }
+
+    /// As much as before, once the last drain is over.
+    fn settled(counter: &Counter<'_>, before: &Self) -> Outcome<Self> {
+        let mut last = None;
+        let settled = counter.lab.wait_until(DEADLINE, "no more held than before", || {
+            let now = Self::now(counter)?;
+            last = Some(now.to_string());
+            let flat = now.processes == before.processes
+                && now.entries == before.entries
+                && now.fds.iter().zip(&before.fds).all(|(now, before)| now <= before)
+                && now.kib.iter().zip(&before.kib).all(|(now, before)| *now <= before + MEMORY_KIB);
+            Ok(flat.then_some(now))
+        });
+        settled.map_err(|e| {
+            let why = e.message().unwrap_or_default();
+            format!("{why}: processes, entries, fds, KiB were {before}, are {}", last.unwrap_or_default()).into()
+        })
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processes, entries, fds, kib } = self;
+        write!(f, "{processes}, {entries}, {} + {}, {} + {}", fds[0], fds[1], kib[0], kib[1])
+    }
+}
+
+/// Reloads that were handed over since it was last asked.
+fn newly_handed_over(lab: &Container) -> Outcome<usize> {
+    let text = format!("journalctl -q -o cat --cursor-file=/run/storm.cursor -u {UNIT}");
+    Ok(lab.sh_ok(&text)?.lines().filter(|line| line.starts_with("handed over to generation")).count())
+}
+
 /// The main process, and how often systemd has restarted the service, which it must go on doing.
-fn main_and_restarts(lab: &Container) -> Outcome<(u32, u32)> {
+fn main_and_restarts(lab: &Container) -> Outcome<(u32, usize)> {
     let text = lab.systemctl_ok(&["show", "-p", "MainPID,NRestarts,ActiveState", UNIT])?;
     let value =
         |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
@@ -76,10 +188,6 @@ fn main_and_restarts(lab: &Container) -> Outcome<(u32, u32)> {
         return Err(format!("systemd has given the service up: {text}\n{last}").into());
     }
     Ok((value("MainPID").parse()?, value("NRestarts").parse()?))
-}
-
-fn reloads(memory: &Memory) -> usize {
-    memory.look().generations.values().filter(|generation| **generation > 1).count()
 }
 
 /// Waits for an answer by somebody new.
@@ -95,7 +203,7 @@ fn reload(counter: &Counter<'_>, memory: &Memory) -> Outcome {
 
 /// Kills in the middle of a reload whoever is main, or was or is about to be; when it began and
 /// when it was done. Whether it was main, the number of restarts will tell.
-fn kill(counter: &Counter<'_>, memory: &Memory, random: &mut Random) -> Outcome<(Instant, Instant, u32)> {
+fn kill(counter: &Counter<'_>, memory: &Memory, random: &mut Random) -> Outcome<(Instant, Instant, usize)> {
     let lab = counter.lab;
     let (main, before) = main_and_restarts(lab)?;
     lab.signal_now(main, Signal::SIGHUP)?;
@@ -118,11 +226,16 @@ fn kill(counter: &Counter<'_>, memory: &Memory, random: &mut Random) -> Outcome<
     Ok((began, done, restarts))
 }
 
-fn judge(counter: &Counter<'_>, memory: &Memory, kills: &[(Instant, Instant)]) -> Outcome {
+/// What was lost, of which all has its reason.
+fn judge(
+    counter: &Counter<'_>,
+    memory: &Memory,
+    kills: &[(Instant, Instant)],
+    size: Size,
+    handed_over: usize,
+) -> Outcome<String> {
     let seed = load::seed();
     let (_, restarts) = main_and_restarts(counter.lab)?;
-    let entries = counter.lab.journal_json(UNIT)?;
-    let handed_over = entries.iter().filter(|e| e.message().starts_with("handed over to generation")).count();
     let seen = memory.look();
     // In the killed process; or, in the restart, in one beside it that had to hurry more than a
     // busy machine allowed.
@@ -135,18 +248,15 @@ fn judge(counter: &Counter<'_>, memory: &Memory, kills: &[(Instant, Instant)]) -
             lost => broken.push(lost),
         }
     }
-    println!(
-        "seed {seed}: {} kills, {restarts} of main processes; {handed_over} reloads handed over; {} requests answered; lost in \
-         flight in a killed process: {in_flight}, in one that hurried for the restart: {hurried}",
-        kills.len(),
-        seen.answered,
-    );
     let first = broken.first().map(|lost| lost.why());
     assert!(broken.is_empty(), "lost without a kill (seed {seed}): {} as {first:?}", broken.len());
     assert!(seen.wrong.is_empty(), "forgotten (seed {seed}): {} as {:?}", seen.wrong.len(), seen.wrong.first());
-    assert!(restarts >= KILLS && handed_over >= RELOADS, "{restarts} kills, {handed_over} reloads (seed {seed})");
+    assert!(
+        restarts >= size.kills && handed_over >= size.reloads,
+        "{restarts} kills, {handed_over} reloads (seed {seed})"
+    );
     drop(seen);
     let last = counter.count()?.total;
     assert!(last > memory.acknowledged(), "{last} after {} (seed {seed})", memory.acknowledged());
-    Ok(())
+    Ok(format!("{in_flight} + {hurried}"))
 }
