@@ -20,7 +20,7 @@ pub(super) enum Library {
 }
 
 impl Library {
-    /// A checkout that somebody names.
+    /// Takes a checkout that somebody names.
     pub(super) fn at(directory: &Path) -> Result<Self, String> {
         let shown = directory.display();
         let absolute = directory.canonicalize().map_err(|e| format!("--library {shown}: {e}"))?;
@@ -31,8 +31,9 @@ impl Library {
         Self::path(&absolute).ok_or_else(|| format!("--library {shown}: cargo takes no path that is not UTF-8"))
     }
 
-    /// Cargo has noted where it installed a tool from; one that was not installed is in the `target`
-    /// of a checkout, or is run from there. Else it is a package's, and the library the registry's.
+    /// Finds what this tool is from. Cargo has noted where it installed a tool from; one that was
+    /// not installed is in the `target` of a checkout, or is run from there. Else it is of a
+    /// package, and the library is the registry's.
     pub(super) fn beside(tool: &Path, working_directory: &Path) -> Self {
         let installed =
             tool.parent().and_then(Path::parent).and_then(|root| fs::read_to_string(root.join(INSTALLED)).ok());
@@ -47,7 +48,7 @@ impl Library {
         directory.to_str().map(|path| Self::Path(path.to_owned()))
     }
 
-    /// The beginning of the dependency's table in a Cargo.toml.
+    /// Writes the beginning of the dependency's table in a Cargo.toml.
     pub(super) fn dependency(&self) -> String {
         match self {
             Self::Registry => {
@@ -62,12 +63,12 @@ impl Library {
     }
 }
 
-/// A basic string of TOML has the escapes of one of JSON.
+/// Quotes for TOML, whose basic strings have the escapes of JSON's.
 fn string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Whether the library is there, of the version that this tool is of.
+/// Tells whether the library is there, of the version that this tool is of.
 fn is_checkout(directory: &Path) -> bool {
     let Some(manifest) = manifest(directory) else { return false };
     let package = manifest.get("package").and_then(|package| package.get("name")).and_then(Value::as_str);
@@ -75,8 +76,8 @@ fn is_checkout(directory: &Path) -> bool {
     package == Some("handover") && version("workspace") == Some(env!("CARGO_PKG_VERSION"))
 }
 
-/// Whether cargo would take a package in this directory for a member of a workspace above it, and
-/// refuse it because the workspace does not name it.
+/// Tells whether cargo would take a package in this directory for a member of a workspace above it,
+/// and refuse it because the workspace does not name it.
 pub(super) fn is_in_a_workspace(directory: &Path) -> bool {
     let above = directory.ancestors().skip(1);
     above.filter_map(manifest).any(|manifest| manifest.contains_key("workspace"))
@@ -104,7 +105,7 @@ fn installed_from(noted: &str) -> Option<Library> {
     Some(Library::Registry)
 }
 
-/// Relative ones are below the working directory; what is not there yet has no links in it.
+/// Makes a path absolute, without the links in what is there of it.
 pub(super) fn absolute(directory: &Path, working_directory: &Path) -> PathBuf {
     let joined = working_directory.join(directory);
     let there = joined.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
