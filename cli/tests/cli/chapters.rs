@@ -18,6 +18,10 @@ fn the_pages_name_commands_and_options_that_there_are() {
             script ^= line.starts_with("```");
             for said in said(line, script) {
                 let command = said.split_whitespace().next().unwrap_or_default();
+                // `--help`, and a dependency in a Cargo.toml.
+                if command.starts_with('-') || command == "=" {
+                    continue;
+                }
                 let Some((help, _)) = helps.iter().find(|(_, name)| name == command) else {
                     broken.push(format!("{}: handover {said}", page.display()));
                     continue;
@@ -36,8 +40,8 @@ fn the_pages_name_commands_and_options_that_there_are() {
     assert!(seen > 60, "only {seen} commands were seen");
 }
 
-/// What follows `handover ` in a line: as code between two marks, or as a command of a script, up to
-/// what is another command, a comment, or the program that is run.
+/// What follows `handover ` in a line: as code between two marks, or as a command of a script, up
+/// to what is another command, a comment, or the program that is run.
 fn said(line: &str, script: bool) -> Vec<&str> {
     let typed = line.strip_prefix("handover ").filter(|_| script);
     let further = ["| handover ", "; handover "].into_iter().flat_map(|mark| line.split(mark).skip(1));
