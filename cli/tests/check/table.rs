@@ -147,6 +147,11 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
         service("ExecStart=\nExecStart=/usr/bin/flock -F /run/lock/web /usr/bin/web\n"),
     ),
     ("HO113", service("WorkingDirectory=/opt/app/current\n"), service("WorkingDirectory=/opt/app\n")),
+    (
+        "HO113",
+        service("ExecStart=\nExecStart=/opt/app/1.2/web\nWorkingDirectory=/opt/app/current\n"),
+        service("ExecStart=\nExecStart=/opt/app/current/web\nWorkingDirectory=/opt/app/current\n"),
+    ),
     ("HO121", service("SendSIGHUP=yes\n"), service("SendSIGHUP=no\n")),
     ("HO121", service("KillSignal=SIGHUP\n"), service("KillSignal=SIGINT\n")),
     ("HO122", service("WatchdogSignal=HUP\n"), service("WatchdogSignal=SIGABRT\n")),

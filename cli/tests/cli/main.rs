@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 #![expect(clippy::print_stderr, reason = "what cannot be checked here is said")]
 
+mod chapters;
 mod colours;
 mod completions;
 mod exit_codes;

@@ -1,6 +1,9 @@
 //! `handover init` from outside: what it writes passes our own check and systemd's, and compiles.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail by panics and say what they did not run")]
 
+mod readme;
+mod stranger;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -161,21 +164,87 @@ fn the_program_fits_the_units() {
     assert!(program.contains("\"127.0.0.1:8080\") // the name in web@.socket"), "`%i` is systemd's: {program}");
 }
 
-/// This version of the crate has the features that the manifest asks for.
+/// In an empty directory, as a stranger begins.
 #[test]
-fn the_manifest_is_accepted_by_cargo() {
+fn the_program_builds_with_the_library_of_this_checkout() {
+    for choice in [&["hello", "--rust"][..], &["hello", "--rust", "--wait"]] {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), choice);
+        let manifest = fs::read_to_string(dir.path().join("Cargo.toml")).unwrap();
+        let library = fs::canonicalize(TOP).unwrap();
+        assert!(manifest.contains(&format!("handover = {{ path = {library:?}, ")), "{manifest}");
+        assert!(!manifest.contains("[workspace]"), "there is none above: {manifest}");
+        stranger::build(dir.path());
+    }
+}
+
+/// Cargo refuses a package below a workspace that does not name it.
+#[test]
+fn below_a_workspace_the_program_is_one_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    init(dir.path(), &["web", "--rust", "--wait"]);
-    // The versions that are known to be here.
-    fs::copy(Path::new(TOP).join("Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--offline"])
-        .args(["--config", &format!("patch.crates-io.handover.path='{TOP}'")])
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata = String::from_utf8(output.stdout).unwrap();
-    let unused = String::from_utf8(output.stderr).unwrap();
-    assert!(metadata.contains(r#""name":"web""#) && !unused.contains("was not used"), "{unused}");
+    fs::write(dir.path().join("Cargo.toml"), "[workspace]\nmembers = []\n").unwrap();
+    init(dir.path(), &["web", "--rust", "--dir", "a/web"]);
+    let (read, said) = stranger::manifest_is_read(&dir.path().join("a/web"));
+    assert!(read, "{said}");
+    let manifest = fs::read_to_string(dir.path().join("a/web/Cargo.toml")).unwrap();
+    fs::write(dir.path().join("a/web/Cargo.toml"), manifest.replace("[workspace]", "")).unwrap();
+    let (read, said) = stranger::manifest_is_read(&dir.path().join("a/web"));
+    assert!(!read && said.contains("believes it's in a workspace"), "is the line needed no more? {said}");
+}
+
+#[test]
+fn the_library_is_where_it_is_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path(), &["web", "--rust", "--library", TOP]);
+    for (arguments, reason) in [
+        (&["web", "--library", TOP][..], "--rust"),
+        (&["web", "--rust", "--force", "--library", "."], "is not that of the crate handover"),
+        (&["web", "--rust", "--force", "--library", "none"], "No such file"),
+    ] {
+        let (code, said) = handover(dir.path(), &[&["init"], arguments].concat());
+        assert!(code == Some(2) && said.contains(reason), "{arguments:?}: {code:?} {said}");
+    }
+}
+
+/// What is printed can be typed: each line but systemctl's is, in a root of its own.
+#[test]
+fn the_next_steps_are_right_where_they_are_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let steps = |arguments: &[&str]| {
+        let (code, said) = handover(dir.path(), &[&["init", "--force"], arguments].concat());
+        assert_eq!(code, Some(0), "{said}");
+        let (_, next) = said.split_once("\nNext:\n").expect("what comes next");
+        next.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let tool = env!("CARGO_BIN_EXE_handover");
+    let here = steps(&["web", "--rust"]);
+    assert_eq!(
+        here[..4],
+        [
+            "cargo build --release".to_owned(),
+            "install -D ./target/release/web /usr/bin/web".to_owned(),
+            format!("{tool} check ./web.service"),
+            "install -D -m 644 -t /etc/systemd/system ./web.socket ./web.service".to_owned(),
+        ]
+    );
+    let there = steps(&["web", "--rust", "--user", "--dir", "it's here"]);
+    assert_eq!(there[0], r#"cargo build --release --manifest-path "it's here/Cargo.toml""#);
+    assert_eq!(there[1], r#"install -D "it's here/target/release/web" ~/.local/bin/web"#);
+    // Without the build, which another test does, and without systemd.
+    fs::create_dir_all(dir.path().join("it's here/target/release")).unwrap();
+    fs::write(dir.path().join("it's here/target/release/web"), "").unwrap();
+    for line in there[1..].iter().filter(|line| !line.starts_with("systemctl")) {
+        let mut command = Command::new("sh");
+        command.args(["-euc", line]).env("HOME", dir.path()).current_dir(dir.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(dir.path().join(".config/systemd/user/web.service").exists() && dir.path().join(".local/bin/web").exists());
+
+    // Where the units are in their place already there is nothing to copy.
+    let mut command = Command::new(tool);
+    command.args(["init", "web", "--user", "--force", "--dir", ".config/systemd/user"]);
+    let output = command.env("HOME", dir.path()).current_dir(dir.path()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("enable --now web.socket web.service") && !said.contains("install "), "{said}");
 }

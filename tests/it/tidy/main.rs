@@ -1,9 +1,11 @@
 //! The repository's own rules, checked.
 
+mod chapters;
 mod circles;
 mod comments;
 mod features;
 mod names;
+mod packages;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};

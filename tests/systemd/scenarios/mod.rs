@@ -20,6 +20,7 @@ mod protocols;
 mod prove;
 mod reload;
 mod requests;
+mod reread;
 mod run;
 mod runner;
 mod stops;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         basics::SCENARIOS,
         user_manager::SCENARIOS,
         reload::SCENARIOS,
+        reread::SCENARIOS,
         identity::SCENARIOS,
         requests::SCENARIOS,
         failures::SCENARIOS,

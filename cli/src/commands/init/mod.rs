@@ -1,5 +1,7 @@
 //! `handover init`: the two units of a service, and the program if wanted.
 
+mod library;
+mod next;
 mod plan;
 mod program;
 mod units;
@@ -14,6 +16,7 @@ use clap::{ArgGroup, Args};
 
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use library::Library;
 use plan::{Listen, Plan};
 
 /// Writes a .socket and a .service unit for a service that is reloaded by handover, and with --rust
@@ -73,6 +76,10 @@ pub(crate) struct Options {
     /// Write Cargo.toml and src/main.rs too: a web service of 15 lines
     #[arg(long)]
     rust: bool,
+    /// A checkout of handover, which the program of --rust is built with [default: where this tool
+    /// is from: that checkout or repository, else the registry]
+    #[arg(long, value_name = "DIR", requires = "rust")]
+    library: Option<PathBuf>,
     /// Where to write
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
@@ -105,7 +112,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let plan = options.plan().map_err(Failure::usage)?;
     let mut files = units::files(&plan);
     if options.rust {
-        files.extend(program::files(&plan).map_err(Failure::usage)?);
+        files.extend(options.program(&plan).map_err(Failure::usage)?);
     }
     let paths: Vec<_> = files.iter().map(|(name, _)| options.dir.join(name)).collect();
     if !options.force {
@@ -119,7 +126,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
         write(path, text, options.force)?;
         out::line(format_args!("wrote {}", path.display()));
     }
-    out::line(next_steps(&plan, &options));
+    out::line(next::steps(&plan, &options.dir, options.rust));
     Ok(Outcome::Success)
 }
 
@@ -150,6 +157,18 @@ impl Options {
         };
         plan.checked()
     }
+
+    fn program(&self, plan: &Plan) -> Result<Vec<(String, String)>, String> {
+        // Nothing is found beside a tool that is not there any more, or below a deleted directory.
+        let tool = std::env::current_exe().unwrap_or_default();
+        let here = std::env::current_dir().unwrap_or_default();
+        let library = match &self.library {
+            Some(directory) => Library::at(directory)?,
+            None => Library::beside(&tool, &here),
+        };
+        let directory = library::absolute(&self.dir, &here);
+        program::files(plan, &library, library::is_in_a_workspace(&directory))
+    }
 }
 
 /// Whole or not at all, and never over a file that came in between.
@@ -163,25 +182,4 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
     file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failure)?;
     let kept = if force { file.persist(path) } else { file.persist_noclobber(path) };
     kept.map(drop).map_err(|e| failure(e.error))
-}
-
-fn next_steps(plan: &Plan, options: &Options) -> String {
-    let (socket, service) = (plan.unit("socket"), plan.unit("service"));
-    let place = if plan.user { "~/.config/systemd/user" } else { "/etc/systemd/system" };
-    let systemctl = if plan.user { "systemctl --user" } else { "systemctl" };
-    let started = match plan.template {
-        true => format!("{0}@INSTANCE.socket {0}@INSTANCE.service", plan.prefix),
-        false => format!("{socket} {service}"),
-    };
-    let build = match options.rust {
-        true => format!("  cargo build --release        # then put target/release/{} at {}\n", plan.prefix, plan.exec),
-        false => String::new(),
-    };
-    let shown = options.dir.join(&service);
-    format!(
-        "\nNext:\n{build}  handover check {}\n  cp {} {} {place}/\n  {systemctl} daemon-reload && {systemctl} enable --now {started}",
-        shown.display(),
-        options.dir.join(&socket).display(),
-        shown.display(),
-    )
 }

@@ -2,22 +2,20 @@
 
 use std::time::Duration;
 
+use super::library::Library;
 use super::plan::{Listen, Plan};
 
-/// `Cargo.toml` and `src/main.rs`.
-pub(super) fn files(plan: &Plan) -> Result<Vec<(String, String)>, String> {
+/// `Cargo.toml` and `src/main.rs`. Below a workspace that is not its own the manifest must say so.
+pub(super) fn files(plan: &Plan, library: &Library, in_a_workspace: bool) -> Result<Vec<(String, String)>, String> {
     let valid = plan.prefix.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
         && plan.prefix.starts_with(|c: char| c.is_ascii_alphabetic());
     if !valid {
         return Err(format!("{}: with --rust the name is a crate's too: letters, digits, `-` and `_`", plan.prefix));
     }
-    Ok(vec![("Cargo.toml".to_owned(), manifest(plan)), ("src/main.rs".to_owned(), main(plan))])
+    Ok(vec![("Cargo.toml".to_owned(), manifest(plan, library, in_a_workspace)), ("src/main.rs".to_owned(), main(plan))])
 }
 
-fn manifest(plan: &Plan) -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    // 0.1.3 is good for 0.1.
-    let version = version.rsplit_once('.').map_or(version, |(minor, _)| minor);
+fn manifest(plan: &Plan, library: &Library, in_a_workspace: bool) -> String {
     format!(
         "[package]
 name = \"{name}\"
@@ -26,11 +24,17 @@ edition = \"2024\"
 
 [dependencies]
 axum = \"0.8\"
-handover = {{ version = \"{version}\", features = [{control}\"http\", \"journald\"] }}
+handover = {{ {library}, features = [{control}\"http\", \"journald\"] }}
 tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}
-",
+{workspace}",
         name = plan.prefix,
+        library = library.dependency(),
         control = if plan.wait.is_some() { "\"control\", " } else { "" },
+        workspace = match in_a_workspace {
+            true =>
+                "\n# The workspace of a directory above does not name this package: it is one of its own.\n[workspace]\n",
+            false => "",
+        },
     )
 }
 

@@ -76,7 +76,8 @@ TimeoutStopSec={stop}
 WatchdogSec=10
 Restart=on-failure
 RestartSec=100ms
-{steps}# An old generation drains beside the new one and must be signalled with it, not left behind or killed early.
+{steps}# An old generation drains beside the new one and must be signalled with it, not left behind or
+# killed early.
 KillMode=control-group
 # Let the kernel take one process, not systemd the whole service.
 OOMPolicy=continue

@@ -13,8 +13,8 @@ pub(super) const RULES: &[Rule] = &[
         .link("traps")
         .service_all(wrapped),
     Rule::rolling("HO113", "pinned-directory", Warning, "WorkingDirectory= goes through a symbolic link")
-        .why("The link is followed once, at the start: when a deploy moves it, the next generations still run in the old release's directory, and when that is deleted they have none.")
-        .remedy("WorkingDirectory= with a directory that stays, and files named by paths through the link.")
+        .why("A process does not learn by which path it came to its directory. handover keeps the path that Builder::directory names, or that the program lies below; without either, the next generations stay in the old release's directory when a deploy moves the link.")
+        .remedy("Builder::directory with the same path, or ExecStart= with a path through the same link.")
         .link("traps")
         .service(pinned),
 ];
@@ -86,6 +86,11 @@ fn pinned(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let setting = service.text(SERVICE, "WorkingDirectory")?;
     let text = setting.expanded();
     let path = Path::new(text.strip_prefix('-').unwrap_or(&text));
+    // Where a release is, there is its program: then the path is found.
+    let known = |exec: &Exec| path.is_absolute() && Path::new(&exec.path).starts_with(path);
+    if service.commands("ExecStart").iter().any(|(exec, _)| known(exec)) {
+        return None;
+    }
     let what = match link_in(path) {
         Some(link) => format!(": {} is a symbolic link", link.display()),
         None if path.is_absolute() && path.iter().any(|part| MOVED.iter().any(|name| part == *name)) => {
