@@ -24,6 +24,8 @@ pub(super) enum Stage {
     Idle,
     /// A part of a head has come.
     Half,
+    /// More of HTTP/2's preface has come than a request of HTTP/1 begins with, and not all of it.
+    Preface,
     /// All of a head; hyper is parsing it.
     Head,
     /// The service is working on it.
@@ -42,9 +44,9 @@ pub(super) enum Stage {
     Closing,
 }
 
-const STAGES: [Stage; 10] = {
+const STAGES: [Stage; 11] = {
     use Stage::*;
-    [Idle, Half, Head, Called, Replying, Replied, Unframed, Http2, Upgraded, Closing]
+    [Idle, Half, Preface, Head, Called, Replying, Replied, Unframed, Http2, Upgraded, Closing]
 };
 
 /// How many bytes of body follow a head.
@@ -74,6 +76,8 @@ pub(super) struct Conn {
     http2: AtomicBool,
     /// HTTP/2: some streams were upgraded. hyper does not tell when they close.
     tunnels: AtomicBool,
+    /// The socket takes no more of what hyper has to send.
+    blocked: AtomicBool,
     /// HTTP/1: the request in `active` is not over yet. Saves a lock per request.
     answering: AtomicBool,
     active: Mutex<Requests>,
@@ -114,6 +118,7 @@ impl Conn {
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             tunnels: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             answering: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
@@ -251,12 +256,26 @@ impl Conn {
         self.metrics.speaks(protocol);
     }
 
-    /// Returns whether no request is being answered, and no stream was upgraded.
-    pub(super) fn is_quiet(&self) -> bool {
-        !self.tunnels.load(Relaxed) && self.active().count() == 0
+    /// Notes whether the socket takes what hyper has to send.
+    #[inline]
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        if self.blocked.load(Relaxed) != blocked {
+            self.blocked.store(blocked, Relaxed);
+        }
     }
 
-    /// Notes that hyper has let go of the reply's body.
+    /// Notes that h2 has all of the answer, and may not send it yet.
+    pub(super) fn unsent(&self, slot: usize) {
+        self.active().unsent(slot);
+    }
+
+    /// Returns whether no request is being answered, all answers are sent, and no stream was
+    /// upgraded.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.tunnels.load(Relaxed) && !self.blocked.load(Relaxed) && self.active().count() == 0
+    }
+
+    /// Notes that hyper has let go of the reply's body; over HTTP/2, of its last piece.
     #[inline]
     pub(super) fn ended(&self, slot: usize) {
         match self.stage() {
@@ -266,6 +285,11 @@ impl Conn {
         }
         if self.http2.load(Relaxed) {
             self.active().end(slot);
+            if self.is_draining() {
+                // perhaps in a task of its own: the clock shall see that nothing is left
+                let task = self.wakers().task.clone();
+                task.iter().for_each(Waker::wake_by_ref);
+            }
         } else {
             self.answering.store(false, Relaxed);
         }
@@ -313,7 +337,7 @@ impl Work for Conn {
             return None;
         }
         let protocol = match stage {
-            Stage::Http2 => "HTTP/2",
+            Stage::Http2 | Stage::Preface => "HTTP/2",
             Stage::Upgraded => "upgraded",
             _ => "HTTP/1",
         };
@@ -333,6 +357,8 @@ impl Work for Conn {
             (Some(oldest), _) => write!(text, "{oldest}"),
             (None, Stage::Half) => write!(text, "half a request head"),
             (None, Stage::Head) => write!(text, "a request head"),
+            (None, Stage::Preface) => write!(text, "half a preface"),
+            (None, Stage::Http2) if self.blocked.load(Relaxed) => write!(text, "an answer that is not sent yet"),
             (None, _) if self.tunnels.load(Relaxed) => write!(text, "idle but for upgraded streams"),
             (None, _) => write!(text, "idle"),
         };

@@ -24,6 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What a client that knows HTTP/2 sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// So much of it is not the beginning of any request of HTTP/1.
+const PREFACE_ALONE: usize = b"PRI * H".len();
+
 /// How much of what the client still sends after the last reply is read and dropped at most, so
 /// that no reset overtakes the reply. The time has a bound, too:
 /// [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
@@ -109,7 +112,7 @@ impl<T: Transport> Framed<T> {
             }
             if known > 0 {
                 self.conn.close_idle(false);
-                self.conn.set_stage(Stage::Half);
+                self.conn.set_stage(if known >= PREFACE_ALONE { Stage::Preface } else { Stage::Half });
             }
             if known == PREFACE.len() {
                 self.framing = Framing::Raw;
@@ -274,16 +277,26 @@ impl<T: Transport> Framed<T> {
         }
         match (self.stream.is_partial(), self.conn.stage()) {
             (true, Stage::Idle) => {
-                self.conn.set_stage(Stage::Half);
+                let http2 = self.stream.protocol() == Some(HttpVersion::Http2);
+                self.conn.set_stage(if http2 { Stage::Preface } else { Stage::Half });
                 self.conn.close_idle(false);
             }
-            (false, Stage::Half) => self.conn.set_stage(Stage::Idle),
+            (false, Stage::Half | Stage::Preface) => self.conn.set_stage(Stage::Idle),
             _ => {}
         }
     }
 
     fn note_held(&self) {
         self.conn.set_held(!self.held.is_empty());
+    }
+
+    /// Notes what the socket does not take. Only a flush says that it has taken all.
+    #[inline]
+    fn note_blocked<R>(&self, written: Poll<R>) -> Poll<R> {
+        if written.is_pending() {
+            self.conn.set_blocked(true);
+        }
+        written
     }
 
     /// Lets the hammer reach an upgraded stream, in whoever's task it is.
@@ -326,7 +339,8 @@ impl<T: Transport> AsyncRead for Framed<T> {
 impl<T: Transport> AsyncWrite for Framed<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_upgraded(cx, Half::Writer)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note_blocked(written)
     }
 
     fn poll_write_vectored(
@@ -335,14 +349,15 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_upgraded(cx, Half::Writer)?;
-        if let [one] = bufs {
-            return Pin::new(&mut self.stream).poll_write(cx, one);
-        }
         let mut space = [0; GATHERED];
-        match gather(bufs, &mut space) {
-            Some(all) => Pin::new(&mut self.stream).poll_write(cx, all),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
-        }
+        let written = match bufs {
+            [one] => Pin::new(&mut self.stream).poll_write(cx, one),
+            _ => match gather(bufs, &mut space) {
+                Some(all) => Pin::new(&mut self.stream).poll_write(cx, all),
+                None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+            },
+        };
+        self.note_blocked(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -352,7 +367,9 @@ impl<T: Transport> AsyncWrite for Framed<T> {
     /// Flushes, which hyper asks for when it has written all it has: after the end of the body, all
     /// of the reply.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.note_blocked(flushed))?;
+        self.conn.set_blocked(false);
         if self.conn.stage() == Stage::Replied {
             self.flushed = true;
             self.settle();
@@ -400,7 +417,7 @@ fn gather<'a>(bufs: &[IoSlice<'_>], space: &'a mut [u8; GATHERED]) -> Option<&'a
 /// Closed where no answer is due: the header timeout, or the hammer on an idle one.
 impl<T: Transport> Drop for Framed<T> {
     fn drop(&mut self) {
-        if !self.shut && !self.ended && matches!(self.conn.stage(), Stage::Idle | Stage::Half) {
+        if !self.shut && !self.ended && matches!(self.conn.stage(), Stage::Idle | Stage::Half | Stage::Preface) {
             self.stream.last_word();
         }
     }

@@ -1,6 +1,7 @@
 //! The service as hyper sees it: each request is known from its call to the end of its reply.
 
 use super::conn::Conn;
+use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -8,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 use std::future::Future;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -86,25 +88,37 @@ where
             }
         }
         let end = this.end.take();
-        Poll::Ready(Ok(response.map(|body| ReplyBody { body, _end: end })))
+        let http2 = *this.version == Version::HTTP_2;
+        Poll::Ready(Ok(response.map(|body| ReplyBody { body, end, http2 })))
     }
 }
 
 pin_project! {
-    /// A reply's body. hyper drops it in any case, read to its end or not, before it flushes.
+    /// A reply's body. hyper drops it in any case, read to its end or not, before it flushes. Over
+    /// HTTP/2 it may be long until all is sent that it has given: as much as the client does not
+    /// take waits in h2. So there the last frame is what ends the reply.
     pub(super) struct ReplyBody<B> {
         #[pin]
         body: B,
-        _end: Option<ReplyEnd>,
+        end: Option<ReplyEnd>,
+        http2: bool,
     }
 }
 
 impl<B: Body> Body for ReplyBody<B> {
-    type Data = B::Data;
+    type Data = Sending<B::Data>;
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let mut body = this.body;
+        let Some(frame) = ready!(body.as_mut().poll_frame(cx)?) else { return Poll::Ready(None) };
+        let last = *this.http2 && frame.is_data() && body.is_end_stream();
+        let end = if last { this.end.take() } else { None };
+        if let Some(end) = &end {
+            end.conn.unsent(end.slot);
+        }
+        Poll::Ready(Some(Ok(frame.map_data(|data| Sending { data, _end: end }))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -113,6 +127,39 @@ impl<B: Body> Body for ReplyBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// A piece of a reply, which ends it when it has been sent, or nobody will have it.
+pub(super) struct Sending<D> {
+    data: D,
+    _end: Option<ReplyEnd>,
+}
+
+impl<D: Buf> Buf for Sending<D> {
+    #[inline]
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    #[inline]
+    fn chunks_vectored<'a>(&'a self, to: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(to)
+    }
+
+    #[inline]
+    fn advance(&mut self, by: usize) {
+        self.data.advance(by);
+    }
+
+    #[inline]
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.data.copy_to_bytes(length)
     }
 }
 

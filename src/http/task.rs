@@ -216,13 +216,16 @@ struct Clock<'a> {
     idle: (u64, Instant),
     half: Option<(u64, Instant)>,
     closing: Option<Instant>,
+    /// HTTP/2, once it is told to go: since when it has been so, and since when nothing is left.
+    told: Option<Instant>,
+    quiet: Option<Instant>,
     waker: Option<Waker>,
 }
 
 impl<'a> Clock<'a> {
     fn new(conn: &'a Conn, options: &'a HttpOptions, sleep: Pin<&'a mut Sleep>) -> Self {
         let armed = sleep.deadline();
-        Self { conn, options, sleep, armed, idle: (0, conn.opened()), half: None, closing: None, waker: None }
+        Self { conn, options, sleep, armed, idle: (0, conn.opened()), half: None, closing: None, told: None, quiet: None, waker: None }
     }
 
     /// Lets the drain and the timer wake this task.
@@ -293,11 +296,20 @@ impl<'a> Clock<'a> {
                 self.half = Some((requests, since));
                 Some((later(since, self.options.header_read_timeout), Due::Close))
             }
+            // half of it is no request that anybody waits for
+            Stage::Preface => {
+                let end = later(self.conn.opened(), self.options.header_read_timeout);
+                let linger = self.conn.is_draining().then(|| self.conn.drain.linger_end(self.conn.opened()));
+                Some((linger.map_or(end, |linger| end.min(linger)), Due::Close))
+            }
             Stage::Http2 if requests == 0 && self.conn.is_draining() && !self.conn.closes_idle() => {
                 Some((self.conn.drain.linger_end(self.conn.opened()), Due::CloseIdle))
             }
+            Stage::Http2 if self.conn.is_draining() || self.conn.closes_idle() => {
+                self.mute().map(|at| (at, Due::Close))
+            }
             // told to go when it has been quiet for long; one look per fired timer, not per request
-            Stage::Http2 if fired && !self.conn.is_draining() && !self.conn.closes_idle() => {
+            Stage::Http2 if fired => {
                 if self.idle.0 != requests || !self.conn.is_quiet() {
                     self.idle = (requests, Instant::now());
                 }
@@ -309,5 +321,28 @@ impl<'a> Clock<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Returns when an HTTP/2 connection that was told to go is closed if the client says nothing
+    /// more. hyper waits for its answer to a ping, which a client that is gone, or stopped, or wants
+    /// it so, never sends.
+    fn mute(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let told = *self.told.get_or_insert(now);
+        if !self.conn.is_quiet() {
+            self.quiet = None;
+            return None;
+        }
+        let quiet = *self.quiet.get_or_insert(now);
+        let end = if !self.conn.is_draining() {
+            later(quiet, self.options.keep_alive_timeout)
+        } else if self.conn.requests() > 0 {
+            self.conn.drain.linger_end(quiet)
+        } else {
+            // it has had its linger, and gets time for the ping
+            self.conn.drain.linger_end(told).min(told + CLOSE_TIMEOUT)
+        };
+        // not before hyper has had one more turn: the last answer may just have been made
+        Some(end.max(quiet + LOOK_AGAIN))
     }
 }
