@@ -225,7 +225,18 @@ struct Clock<'a> {
 impl<'a> Clock<'a> {
     fn new(conn: &'a Conn, options: &'a HttpOptions, sleep: Pin<&'a mut Sleep>) -> Self {
         let armed = sleep.deadline();
-        Self { conn, options, sleep, armed, idle: (0, conn.opened()), half: None, closing: None, told: None, quiet: None, waker: None }
+        Self {
+            conn,
+            options,
+            sleep,
+            armed,
+            idle: (0, conn.opened()),
+            half: None,
+            closing: None,
+            told: None,
+            quiet: None,
+            waker: None,
+        }
     }
 
     /// Lets the drain and the timer wake this task.
