@@ -56,6 +56,17 @@ pub(super) enum Length {
     Chunked,
 }
 
+/// What hyper has not had of the request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Rest {
+    None,
+    /// All of it is here; one more read takes it.
+    Held,
+    /// More than hyper reads of a body that nobody wants.
+    Coming,
+}
+
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) drain: Drain,
@@ -70,7 +81,7 @@ pub(super) struct Conn {
     length: AtomicU64,
     held: AtomicBool,
     last: AtomicBool,
-    body: AtomicBool,
+    rest: AtomicU8,
     close_idle: AtomicBool,
     closes: AtomicBool,
     http2: AtomicBool,
@@ -113,7 +124,7 @@ impl Conn {
             length: AtomicU64::new(0),
             held: AtomicBool::new(false),
             last: AtomicBool::new(false),
-            body: AtomicBool::new(false),
+            rest: AtomicU8::new(Rest::None as u8),
             close_idle: AtomicBool::new(false),
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
@@ -175,9 +186,10 @@ impl Conn {
         self.last.store(last, Relaxed);
     }
 
-    /// Notes that the current request's body has been received.
-    pub(super) fn set_complete(&self) {
-        self.body.store(false, Relaxed);
+    /// Notes what is left of the current request's body.
+    #[inline]
+    pub(super) fn set_rest(&self, rest: Rest) {
+        self.rest.store(rest as u8, Relaxed);
     }
 
     /// Returns whether the connection should close if a last look finds nothing.
@@ -215,7 +227,7 @@ impl Conn {
         }
         let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
         self.length.store(length, Relaxed);
-        self.body.store(length != 0, Relaxed);
+        self.set_rest(if length == 0 { Rest::None } else { Rest::Coming });
         self.last.store(false, Relaxed);
         let agreed = self.stage() == Stage::Head;
         self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
@@ -240,11 +252,15 @@ impl Conn {
         if self.stage() == Stage::Called {
             self.set_stage(Stage::Replying);
         }
+        // A body that is answered before it is here is not read to its end, as a rule, and then
+        // hyper closes. It would not say so.
+        let rest = self.rest.load(Relaxed);
+        let framed = self.stage() != Stage::Unframed;
+        let unread = framed && rest == Rest::Coming as u8;
         // Only after a look: if the drain has begun since, this reply says nothing and the
-        // connection lingers for one more. A body that is answered before it is here is not read
-        // to its end, as a rule, and then hyper closes.
-        let nothing_behind = self.last.load(Relaxed) || self.body.load(Relaxed) || self.stage() == Stage::Unframed;
-        let close = !self.keep_alive || (nothing_behind && self.is_draining());
+        // connection lingers for one more.
+        let nothing_behind = self.last.load(Relaxed) || rest != Rest::None as u8 || !framed;
+        let close = !self.keep_alive || unread || (nothing_behind && self.is_draining());
         if close {
             self.closes.store(true, Relaxed);
         }

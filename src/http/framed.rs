@@ -8,7 +8,7 @@
 //! Rejected: counting hyper's bytes from outside (it cannot be asked what it has parsed), and
 //! `into_parts` (it has no answer while a request is in progress).
 
-use super::conn::{Conn, Half, Length, Stage};
+use super::conn::{Conn, Half, Length, Rest, Stage};
 use super::info::ConnectionInfo;
 use super::scan;
 use super::transport::{HttpVersion, Transport};
@@ -16,6 +16,7 @@ use crate::drain::Guard;
 use crate::sys::look::Look;
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -26,6 +27,12 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// So much of it is not the beginning of any request of HTTP/1.
 const PREFACE_ALONE: usize = b"PRI * H".len();
+
+/// hyper reads at least this much at once, if it is there.
+const HYPER_READS: usize = 8192;
+
+/// The most that is read to learn the protocol.
+const FIRST_READ: usize = 16 << 10;
 
 /// How much of what the client still sends after the last reply is read and dropped at most, so
 /// that no reset overtakes the reply. The time has a bound, too:
@@ -119,8 +126,9 @@ impl<T: Transport> Framed<T> {
                 self.conn.set_stage(Stage::Http2);
                 return Poll::Ready(Ok(Some(HttpVersion::Http2)));
             }
-            let mut space = [0; 2048];
-            let mut buf = ReadBuf::new(&mut space);
+            // as much as hyper reads: the rest of a body that comes with its head shall not be late
+            let mut space = [MaybeUninit::uninit(); FIRST_READ];
+            let mut buf = ReadBuf::uninit(&mut space);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
@@ -177,16 +185,17 @@ impl<T: Transport> Framed<T> {
                 *left -= taken as u64;
                 if *left == 0 {
                     *framing = Framing::Done;
-                    conn.set_complete();
+                    conn.set_rest(Rest::None);
                 }
                 Some(taken)
             }
             Framing::Chunked(chunked) => match chunked.feed(bytes) {
-                Ok(None) => None,
-                Ok(end) => {
-                    *framing = Framing::Done;
-                    conn.set_complete();
-                    end
+                Ok(fed) => {
+                    if fed.ended {
+                        *framing = Framing::Done;
+                        conn.set_rest(Rest::None);
+                    }
+                    Some(fed.taken)
                 }
                 Err(scan::Malformed) => {
                     *framing = Framing::Raw;
@@ -235,12 +244,28 @@ impl<T: Transport> Framed<T> {
             let admitted = Self::admit(framing, conn, flushed, &self.held[..there]);
             buf.put_slice(&self.held[..admitted]);
             self.held.advance(admitted);
-            if self.held.is_empty() {
+            let all = self.held.is_empty();
+            if all {
                 self.held = BytesMut::new(); // its memory: most connections never hold anything back again
             }
             self.note_held();
-            return Poll::Ready(Ok(()));
+            self.note_rest();
+            let more = all && buf.remaining() > 0 && matches!(self.framing, Framing::Body(_));
+            if !more {
+                return Poll::Ready(Ok(()));
+            }
+            // What hyper would have read at once, it gets at once: of a body that nobody wants it
+            // takes one more piece, and closes if that was not all.
+            return match self.poll_socket(cx, buf) {
+                Poll::Ready(result) => Poll::Ready(result),
+                Poll::Pending => Poll::Ready(Ok(())),
+            };
         }
+        self.poll_socket(cx, buf)
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { framing, conn, flushed, .. } = self;
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(result) => result?,
@@ -261,7 +286,20 @@ impl<T: Transport> Framed<T> {
             buf.set_filled(before + admitted);
             self.note_held();
         }
+        self.note_rest();
         Poll::Ready(Ok(()))
+    }
+
+    /// Notes what is left of the body for the next read.
+    fn note_rest(&self) {
+        match self.framing {
+            Framing::Body(left) => {
+                let held = self.held.len().min(HYPER_READS) as u64;
+                self.conn.set_rest(if left <= held { Rest::Held } else { Rest::Coming });
+            }
+            Framing::Chunked(_) => self.conn.set_rest(Rest::Coming),
+            _ => {}
+        }
     }
 
     /// Takes the last look: returns whether the connection is idle, was asked to close, and has
