@@ -265,9 +265,13 @@ impl<T: Transport> Framed<T> {
     }
 
     fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { framing, conn, flushed, .. } = self;
         let before = buf.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+        let body = matches!(self.framing, Framing::Body(_) | Framing::Chunked(_));
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if body {
+            self.conn.set_starved(read.is_pending());
+        }
+        match read {
             Poll::Ready(result) => result?,
             Poll::Pending => {
                 self.note_partial();
@@ -280,6 +284,10 @@ impl<T: Transport> Framed<T> {
             self.ended = true;
             return Poll::Ready(Ok(()));
         }
+        if body {
+            self.conn.moved();
+        }
+        let Self { framing, conn, flushed, .. } = self;
         let admitted = Self::admit(framing, conn, flushed, read);
         if admitted < read.len() {
             self.held.extend_from_slice(&read[admitted..]);
@@ -333,6 +341,8 @@ impl<T: Transport> Framed<T> {
     fn note_blocked<R>(&self, written: Poll<R>) -> Poll<R> {
         if written.is_pending() {
             self.conn.set_blocked(true);
+        } else {
+            self.conn.wrote();
         }
         written
     }

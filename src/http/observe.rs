@@ -50,7 +50,7 @@ where
         }
         Replying {
             future: self.service.call(request),
-            end: Some(ReplyEnd { conn: Arc::clone(&self.conn), slot }),
+            end: Some(ReplyEnd { conn: Arc::clone(&self.conn), slot, sending: false }),
             connect,
             version,
         }
@@ -112,13 +112,30 @@ impl<B: Body> Body for ReplyBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
         let mut body = this.body;
-        let Some(frame) = ready!(body.as_mut().poll_frame(cx)?) else { return Poll::Ready(None) };
-        let last = *this.http2 && frame.is_data() && body.is_end_stream();
-        let end = if last { this.end.take() } else { None };
-        if let Some(end) = &end {
-            end.conn.unsent(end.slot);
+        if !*this.http2 {
+            let frame = ready!(body.poll_frame(cx)?);
+            return Poll::Ready(frame.map(|frame| Ok(frame.map_data(|data| Sending { data, over: Over::Http1 }))));
         }
-        Poll::Ready(Some(Ok(frame.map_data(|data| Sending { data, _end: end }))))
+        // h2 may send more than it has
+        if let Some(end) = this.end {
+            end.set_sending(false);
+        }
+        let Some(frame) = ready!(body.as_mut().poll_frame(cx)?) else { return Poll::Ready(None) };
+        let over = match this.end.take() {
+            Some(mut end) => {
+                end.set_sending(true);
+                if frame.is_data() && body.is_end_stream() {
+                    end.conn.unsent(end.slot);
+                    Over::Last(end)
+                } else {
+                    let conn = Arc::clone(&end.conn);
+                    *this.end = Some(end);
+                    Over::Http2(conn)
+                }
+            }
+            None => Over::Http1,
+        };
+        Poll::Ready(Some(Ok(frame.map_data(|data| Sending { data, over }))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -130,10 +147,18 @@ impl<B: Body> Body for ReplyBody<B> {
     }
 }
 
-/// A piece of a reply, which ends it when it has been sent, or nobody will have it.
+/// A piece of a reply.
 pub(super) struct Sending<D> {
     data: D,
-    _end: Option<ReplyEnd>,
+    over: Over,
+}
+
+/// Who is told when a piece is sent.
+enum Over {
+    Http1,
+    Http2(Arc<Conn>),
+    /// The last one ends the reply when it has been sent, or nobody will have it.
+    Last(ReplyEnd),
 }
 
 impl<D: Buf> Buf for Sending<D> {
@@ -155,6 +180,10 @@ impl<D: Buf> Buf for Sending<D> {
     #[inline]
     fn advance(&mut self, by: usize) {
         self.data.advance(by);
+        match &self.over {
+            Over::Http1 => {}
+            Over::Http2(conn) | Over::Last(ReplyEnd { conn, .. }) => conn.moved(),
+        }
     }
 
     #[inline]
@@ -167,10 +196,22 @@ impl<D: Buf> Buf for Sending<D> {
 struct ReplyEnd {
     conn: Arc<Conn>,
     slot: usize,
+    /// h2 has a piece of it, and has not asked for the next.
+    sending: bool,
+}
+
+impl ReplyEnd {
+    fn set_sending(&mut self, sending: bool) {
+        if self.sending != sending {
+            self.sending = sending;
+            self.conn.set_sending(sending);
+        }
+    }
 }
 
 impl Drop for ReplyEnd {
     fn drop(&mut self) {
+        self.set_sending(false);
         self.conn.ended(self.slot);
     }
 }
