@@ -67,9 +67,8 @@ impl fmt::Display for Active {
             }
             write!(f, "{}", c.escape_debug())?;
         }
-        match self.since {
-            Some(began) => write!(f, " for {:?}", since(began))?,
-            None => {}
+        if let Some(began) = self.since {
+            write!(f, " for {:?}", since(began))?;
         }
         if self.unsent { f.write_str(", the answer is not sent yet") } else { Ok(()) }
     }
