@@ -12,7 +12,9 @@
 //! and its connections are counted and drained. On a Unix socket the kernel tells who asks: the
 //! service's own user and root, and [others that are named](AdminOptions::uid), are let in. On TCP
 //! it must be a loopback address, and a [token](AdminOptions::token) is needed; a browser's
-//! requests are refused, whatever page sends them.
+//! requests are refused, whatever page sends them. Without a token a request must have been sent to
+//! an IP address, to `localhost`, or to a [name that is given](AdminOptions::host): the name of a
+//! page's own site may be made to point here.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")]
@@ -30,12 +32,14 @@
 //! ```
 
 use std::convert::Infallible;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, ORIGIN};
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use ::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use ::http::uri::Authority;
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
 use http_body::Frame;
 use serde_json::{Value, json};
@@ -49,6 +53,9 @@ use crate::systemd::activation::Listener;
 /// The shortest token that is one.
 const SHORTEST_TOKEN: usize = 16;
 
+/// How much of a foreign host is told.
+const HOST_SHOWN: usize = 100;
+
 /// Who may use the endpoint.
 #[derive(Clone, Default)]
 #[must_use]
@@ -56,6 +63,7 @@ pub struct AdminOptions {
     token: Option<String>,
     open: bool,
     uids: Vec<u32>,
+    hosts: Vec<String>,
 }
 
 impl AdminOptions {
@@ -72,9 +80,17 @@ impl AdminOptions {
     }
 
     /// Lets in everybody who can connect to the loopback address: every user of this machine, and
-    /// of a container every process in it.
+    /// of a container every process in it. They must ask for an IP address, for `localhost`, or for a
+    /// name that [`host`](Self::host) has given.
     pub fn without_token(mut self) -> Self {
         self.open = true;
+        self
+    }
+
+    /// Takes requests for this name, too, over TCP without a token: a name in `/etc/hosts` or of a
+    /// proxy, without a port.
+    pub fn host(mut self, name: impl Into<String>) -> Self {
+        self.hosts.push(name.into());
         self
     }
 
@@ -105,7 +121,21 @@ impl AdminOptions {
         Ok(())
     }
 
-    fn lets_in(&self, peer: Option<Peer>, headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
+    /// Returns whether the request was meant for this machine, and not for a site of another name
+    /// that was made to point here (DNS rebinding): to the browser that would be the page's own site,
+    /// and it would send no `Origin`.
+    fn is_meant(&self, host: &[u8]) -> bool {
+        let Ok(authority) = Authority::try_from(host) else { return false };
+        let host = authority.host();
+        let name = host.strip_suffix('.').unwrap_or(host);
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        address.map_or_else(|| host.parse::<Ipv4Addr>().is_ok(), |host| host.parse::<Ipv6Addr>().is_ok())
+            || name.eq_ignore_ascii_case("localhost")
+            || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// Returns whether the request may be answered; over HTTP/2 its host is the URI's.
+    fn lets_in(&self, peer: Option<Peer>, uri: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
         // Only browsers send it, for a page that somebody else may have written.
         if headers.contains_key(ORIGIN) {
             return Err((StatusCode::FORBIDDEN, "not for browsers".into()));
@@ -113,7 +143,20 @@ impl AdminOptions {
         match peer {
             Some(Peer::Unix { uid: Some(uid), .. }) if self.uids.contains(&uid) => Ok(()),
             Some(peer @ Peer::Unix { .. }) => control::lets_in(&peer).map_err(|why| (StatusCode::FORBIDDEN, why)),
-            Some(Peer::Tcp(_)) if self.token.is_none() && self.open => Ok(()),
+            Some(Peer::Tcp(_)) if self.token.is_none() && self.open => {
+                let hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
+                let mut hosts = hosts.chain(uri.authority().map(|authority| authority.as_str().as_bytes()));
+                match hosts.find(|host| !self.is_meant(host)) {
+                    None => Ok(()),
+                    Some(host) => Err((
+                        StatusCode::MISDIRECTED_REQUEST,
+                        format!(
+                            "not for the host {:?}: ask for an IP address or localhost (AdminOptions::host allows others)",
+                            String::from_utf8_lossy(&host[..host.len().min(HOST_SHOWN)])
+                        ),
+                    )),
+                }
+            }
             Some(Peer::Tcp(_)) => {
                 let given = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
                 match (&self.token, given) {
@@ -129,11 +172,12 @@ impl AdminOptions {
 /// A token does not belong into a log.
 impl std::fmt::Debug for AdminOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { token, open, uids } = self;
+        let Self { token, open, uids, hosts } = self;
         f.debug_struct("AdminOptions")
             .field("token", &token.as_ref().map(|_| "…"))
             .field("open", open)
             .field("uids", uids)
+            .field("hosts", hosts)
             .finish()
     }
 }
@@ -158,7 +202,7 @@ impl Service {
 
 async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions, handle: &Handle) -> Response<Text> {
     let peer = request.extensions().get::<ConnectionInfo>().map(ConnectionInfo::peer);
-    if let Err((status, why)) = options.lets_in(peer, request.headers()) {
+    if let Err((status, why)) = options.lets_in(peer, request.uri(), request.headers()) {
         tracing::warn!(?peer, "admin: {} refused: {why}", request.uri().path());
         return reply(status, &json!({ "error": why }));
     }
@@ -235,8 +279,9 @@ mod tests {
     fn whom_nobody_vouches_for_stays_out() {
         let asked = |options: &AdminOptions, peer: Option<Peer>, headers: &[(&'static str, &str)]| {
             let value = |value: &str| HeaderValue::from_str(value).unwrap();
-            let headers = headers.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect();
-            options.lets_in(peer, &headers).map_err(|(status, _)| status.as_u16())
+            let headers =
+                headers.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect::<HeaderMap>();
+            options.lets_in(peer, &Uri::from_static("/"), &headers).map_err(|(status, _)| status.as_u16())
         };
         let own = nix::unistd::geteuid().as_raw();
         let unix = |uid| Some(Peer::Unix { pid: None, uid, gid: None });
@@ -253,6 +298,20 @@ mod tests {
         let open = plain.without_token();
         assert_eq!(asked(&open, tcp, &[]), Ok(()));
         assert_eq!(asked(&open, tcp, &[origin]), Err(403));
+        for meant in ["127.0.0.1", "127.0.0.1:8081", "[::1]:8081", "localhost", "LOCALHOST:8081", "localhost."] {
+            assert_eq!(asked(&open, tcp, &[("host", meant)]), Ok(()), "{meant}");
+        }
+        let rebound = ("host", "page.example:8081");
+        for foreign in
+            ["page.example", "page.example:8081", "127.0.0.1.page.example", "localhost.page.example", "::1", ""]
+        {
+            assert_eq!(asked(&open, tcp, &[("host", foreign)]), Err(421), "{foreign}");
+        }
+        assert_eq!(asked(&open, tcp, &[("host", "127.0.0.1"), rebound]), Err(421));
+        assert_eq!(asked(&open.clone().host("Page.example"), tcp, &[rebound]), Ok(()));
+        assert_eq!(asked(&token, tcp, &[rebound, ("authorization", "Bearer 0123456789abcdef")]), Ok(()));
+        let over_http2 = Uri::from_static("http://page.example/status");
+        assert!(open.lets_in(tcp, &over_http2, &HeaderMap::new()).is_err());
         let right = ("authorization", "Bearer 0123456789abcdef");
         assert_eq!(asked(&token, tcp, &[right]), Ok(()));
         assert_eq!(asked(&token, tcp, &[right, origin]), Err(403));

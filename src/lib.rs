@@ -75,6 +75,8 @@
 //! | feature | adds |
 //! |---|---|
 //! | `http` | `Service::serve_http` and the module `http`: hyper, with connections that linger |
+//! | `axum` | `drain::Incoming` is a listener of `axum::serve` |
+//! | `tonic` | `drain::Incoming` as a stream for tonic's own server |
 //! | `tls` | the module `tls`: rustls, with certificates reloaded in place and sessions that outlive a generation; with `http`, `Service::serve_https` |
 //! | `journald` | the module `logging`: [`tracing`] events as journald's own fields, as text where stderr is no journal |
 //! | `control` | `Builder::control` and the module `control`: status, reload and events over Varlink, for `handover reload` and `varlinkctl` |

@@ -142,6 +142,11 @@ impl<L: Listening> Acceptor<L> {
         Some(Accepted { stream, peer, entering })
     }
 
+    #[cfg(feature = "tonic")]
+    pub(super) fn drain(&self) -> &Drain {
+        self.turn.drain()
+    }
+
     pub(crate) fn name(&self) -> &Arc<str> {
         self.turn.name()
     }

@@ -15,7 +15,6 @@ pub const HURRY_LINGER: Duration = Duration::from_millis(100);
 pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 /// Returns `at + by`, at most [`FAR`] ahead.
-#[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) fn later(at: Instant, by: Duration) -> Instant {
     at + by.min(FAR)
 }
@@ -53,7 +52,7 @@ pub(crate) struct DrainCore {
     pub(super) hurried: AtomicBool,
     pub(super) begun: OnceLock<Begun>,
     pub(super) gate: watch::Sender<bool>,
-    /// It is notified when the drain begins and when the hammer falls.
+    /// It is notified when the drain begins, in a hurry, and when the hammer falls.
     pub(super) stepped: Arc<Notify>,
     /// It is notified when the last guard goes.
     pub(super) emptied: Notify,
@@ -62,7 +61,6 @@ pub(crate) struct DrainCore {
 }
 
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(any(feature = "http", feature = "tls")), expect(dead_code, reason = "only these linger so far"))]
 pub(super) struct Begun {
     pub(super) at: Instant,
     pub(super) linger: Duration,

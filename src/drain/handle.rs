@@ -1,8 +1,6 @@
 //! The drain itself: its gate, and the steps that it takes.
 
-use super::core::{Begun, DrainCore, Phase, Register, Work};
-#[cfg(any(feature = "http", feature = "tls"))]
-use super::core::{HURRY_LINGER, later};
+use super::core::{Begun, DrainCore, HURRY_LINGER, Phase, Register, Work, later};
 use super::guard::{Cut, DrainSignal, Guard, NamedWork};
 use crate::metrics::Metrics;
 use std::collections::BTreeMap;
@@ -68,6 +66,7 @@ impl Drain {
     pub fn hurry(&self) {
         self.core.hurried.store(true, Ordering::Release);
         if self.phase() != Phase::Open {
+            self.core.stepped.notify_waiters();
             self.core.wake_all();
         }
     }
@@ -180,7 +179,6 @@ impl Drain {
 
     /// Returns when the linger ends for a connection that is idle since then. It is of use only
     /// while draining.
-    #[cfg(any(feature = "http", feature = "tls"))]
     pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
         match self.core.begun.get() {
             Some(begun) if self.core.hurried.load(Ordering::Acquire) => {

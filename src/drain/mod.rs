@@ -27,6 +27,7 @@
 //! | each connection to a function | [`serve_stream`], [`StreamOptions`], [`Connection`], [`Stream`], [`Seqpacket`], [`Peer`] |
 //! | each datagram to a function | [`serve_datagrams`], [`DatagramOptions`], [`Datagram`], [`DatagramPeer`], [`DatagramSender`] |
 //! | accept loops of your own | [`Acceptor`], [`Accepted`], [`Listening`] |
+//! | accept loops of others | [`Incoming`], [`CountedStream`], [`OpenGate`] |
 //! | receive loops of your own | [`Datagrams`] |
 //! | connections on UDP, over generations | [`Flows`], [`Flow`], [`FlowOpener`], [`FlowLinks`] |
 //! | limits | [`Limit`] of how many, [`IdleTimeout`] of a silent one |
@@ -37,9 +38,11 @@ mod core;
 mod datagram;
 mod entering;
 mod flows;
+mod gate;
 mod guard;
 mod handle;
 mod idle;
+mod incoming;
 mod limit;
 mod listening;
 mod open_flows;
@@ -56,9 +59,13 @@ pub use self::accept::{Accepted, Acceptor};
 pub use self::core::HURRY_LINGER;
 pub use self::datagram::{Datagram, DatagramOptions, DatagramSender, Datagrams, SEND_TIMEOUT, serve_datagrams};
 pub use self::flows::{Flow, FlowLinks, FlowOpener, Flows};
+pub use self::gate::OpenGate;
 pub use self::guard::{Cut, Cutting, DrainSignal, Guard};
 pub use self::handle::Drain;
 pub use self::idle::IdleTimeout;
+#[cfg(feature = "tonic")]
+pub use self::incoming::IncomingStream;
+pub use self::incoming::{CountedStream, Incoming};
 pub use self::limit::Limit;
 pub use self::listening::Listening;
 pub use self::peer::{DatagramPeer, Peer};

@@ -23,6 +23,8 @@ pub(super) struct Active {
     /// buffer, and cost more.
     target: String,
     since: Option<Instant>,
+    /// HTTP/2: all of the answer is with h2, which has not sent all of it.
+    unsent: bool,
 }
 
 impl Active {
@@ -31,6 +33,7 @@ impl Active {
         self.number = number;
         self.method.clone_from(request.method());
         self.since = Some(Instant::now());
+        self.unsent = false;
         self.target.clear();
         match request.uri().path_and_query() {
             Some(path) if request.method() != Method::CONNECT => self.target.push_str(shown(path.as_str())),
@@ -64,10 +67,10 @@ impl fmt::Display for Active {
             }
             write!(f, "{}", c.escape_debug())?;
         }
-        match self.since {
-            Some(began) => write!(f, " for {:?}", since(began)),
-            None => Ok(()),
+        if let Some(began) = self.since {
+            write!(f, " for {:?}", since(began))?;
         }
+        if self.unsent { f.write_str(", the answer is not sent yet") } else { Ok(()) }
     }
 }
 
@@ -108,13 +111,26 @@ impl Requests {
         slot
     }
 
+    /// Notes that all of the answer is made, and not yet sent.
     #[inline]
-    pub(super) fn end(&mut self, slot: usize) {
+    pub(super) fn unsent(&mut self, slot: usize) {
+        if let Some(active) = self.in_slot(slot) {
+            active.unsent = true;
+        }
+    }
+
+    #[inline]
+    fn in_slot(&mut self, slot: usize) -> Option<&mut Active> {
         let active = match slot {
             0 => Some(&mut self.first),
             more => self.more.get_mut(more - 1),
         };
-        if let Some(active) = active.filter(|active| active.is_some()) {
+        active.filter(|active| active.is_some())
+    }
+
+    #[inline]
+    pub(super) fn end(&mut self, slot: usize) {
+        if let Some(active) = self.in_slot(slot) {
             active.number = 0;
             if slot > 0 {
                 if active.target.capacity() > PATH_KEPT {

@@ -11,7 +11,7 @@ use crate::metrics::{Counted, Protocol};
 use http::Request;
 use http_body::Body;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ pub(super) enum Stage {
     Idle,
     /// A part of a head has come.
     Half,
+    /// More of HTTP/2's preface has come than a request of HTTP/1 begins with, and not all of it.
+    Preface,
     /// All of a head; hyper is parsing it.
     Head,
     /// The service is working on it.
@@ -42,9 +44,9 @@ pub(super) enum Stage {
     Closing,
 }
 
-const STAGES: [Stage; 10] = {
+const STAGES: [Stage; 11] = {
     use Stage::*;
-    [Idle, Half, Head, Called, Replying, Replied, Unframed, Http2, Upgraded, Closing]
+    [Idle, Half, Preface, Head, Called, Replying, Replied, Unframed, Http2, Upgraded, Closing]
 };
 
 /// How many bytes of body follow a head.
@@ -52,6 +54,26 @@ const STAGES: [Stage; 10] = {
 pub(super) enum Length {
     Exact(u64),
     Chunked,
+}
+
+/// What hyper has not had of the request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Rest {
+    None,
+    /// All of it is here; one more read takes it.
+    Held,
+    /// More than hyper reads of a body that nobody wants.
+    Coming,
+}
+
+/// What the client makes us wait for in the middle of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stall {
+    /// More of its body.
+    Body,
+    /// That it takes more of the reply.
+    Reply,
 }
 
 #[derive(Debug)]
@@ -68,12 +90,20 @@ pub(super) struct Conn {
     length: AtomicU64,
     held: AtomicBool,
     last: AtomicBool,
-    body: AtomicBool,
+    rest: AtomicU8,
     close_idle: AtomicBool,
     closes: AtomicBool,
     http2: AtomicBool,
     /// HTTP/2: some streams were upgraded. hyper does not tell when they close.
     tunnels: AtomicBool,
+    /// The socket takes no more of what hyper has to send.
+    blocked: AtomicBool,
+    /// HTTP/1: hyper waits for more of the body.
+    starved: AtomicBool,
+    /// HTTP/2: the replies of which a piece is with h2, and nothing is asked of their bodies.
+    sending: AtomicUsize,
+    /// It goes up whenever the client has sent or taken something that was waited for.
+    progress: AtomicU64,
     /// HTTP/1: the request in `active` is not over yet. Saves a lock per request.
     answering: AtomicBool,
     active: Mutex<Requests>,
@@ -109,11 +139,15 @@ impl Conn {
             length: AtomicU64::new(0),
             held: AtomicBool::new(false),
             last: AtomicBool::new(false),
-            body: AtomicBool::new(false),
+            rest: AtomicU8::new(Rest::None as u8),
             close_idle: AtomicBool::new(false),
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             tunnels: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+            sending: AtomicUsize::new(0),
+            progress: AtomicU64::new(0),
             answering: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
@@ -170,9 +204,10 @@ impl Conn {
         self.last.store(last, Relaxed);
     }
 
-    /// Notes that the current request's body has been received.
-    pub(super) fn set_complete(&self) {
-        self.body.store(false, Relaxed);
+    /// Notes what is left of the current request's body.
+    #[inline]
+    pub(super) fn set_rest(&self, rest: Rest) {
+        self.rest.store(rest as u8, Relaxed);
     }
 
     /// Returns whether the connection should close if a last look finds nothing.
@@ -210,8 +245,9 @@ impl Conn {
         }
         let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
         self.length.store(length, Relaxed);
-        self.body.store(length != 0, Relaxed);
+        self.set_rest(if length == 0 { Rest::None } else { Rest::Coming });
         self.last.store(false, Relaxed);
+        self.set_starved(false);
         let agreed = self.stage() == Stage::Head;
         self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
         let slot = self.active().only(number, request);
@@ -235,11 +271,15 @@ impl Conn {
         if self.stage() == Stage::Called {
             self.set_stage(Stage::Replying);
         }
+        // A body that is answered before it is here is not read to its end, as a rule, and then
+        // hyper closes. It would not say so.
+        let rest = self.rest.load(Relaxed);
+        let framed = self.stage() != Stage::Unframed;
+        let unread = framed && rest == Rest::Coming as u8;
         // Only after a look: if the drain has begun since, this reply says nothing and the
-        // connection lingers for one more. A body that is answered before it is here is not read
-        // to its end, as a rule, and then hyper closes.
-        let nothing_behind = self.last.load(Relaxed) || self.body.load(Relaxed) || self.stage() == Stage::Unframed;
-        let close = !self.keep_alive || (nothing_behind && self.is_draining());
+        // connection lingers for one more.
+        let nothing_behind = self.last.load(Relaxed) || rest != Rest::None as u8 || !framed;
+        let close = !self.keep_alive || unread || (nothing_behind && self.is_draining());
         if close {
             self.closes.store(true, Relaxed);
         }
@@ -251,12 +291,74 @@ impl Conn {
         self.metrics.speaks(protocol);
     }
 
-    /// Returns whether no request is being answered, and no stream was upgraded.
-    pub(super) fn is_quiet(&self) -> bool {
-        !self.tunnels.load(Relaxed) && self.active().count() == 0
+    /// Notes whether the socket takes what hyper has to send.
+    #[inline]
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        if self.blocked.load(Relaxed) != blocked {
+            self.blocked.store(blocked, Relaxed);
+        }
     }
 
-    /// Notes that hyper has let go of the reply's body.
+    /// Notes that the socket has taken something.
+    #[inline]
+    pub(super) fn wrote(&self) {
+        if self.blocked.load(Relaxed) {
+            self.moved();
+        }
+    }
+
+    /// Notes whether hyper waits for more of the body.
+    #[inline]
+    pub(super) fn set_starved(&self, starved: bool) {
+        if self.starved.load(Relaxed) != starved {
+            self.starved.store(starved, Relaxed);
+        }
+    }
+
+    /// Notes that the client has sent or taken something that was waited for.
+    #[inline]
+    pub(super) fn moved(&self) {
+        self.progress.fetch_add(1, Relaxed);
+    }
+
+    /// Notes that a reply begins to wait for what h2 has of it to be sent, or no longer does.
+    #[inline]
+    pub(super) fn set_sending(&self, sending: bool) {
+        if sending {
+            self.sending.fetch_add(1, Relaxed)
+        } else {
+            self.sending.fetch_sub(1, Relaxed)
+        };
+    }
+
+    /// Returns what is waited for if only the client can end that, and how far it has got. Over
+    /// HTTP/2 that must be so for all requests: none waits for its handler.
+    pub(super) fn stall(&self) -> Option<(Stall, u64)> {
+        let stall = if self.blocked.load(Relaxed) {
+            Some(Stall::Reply)
+        } else if self.http2.load(Relaxed) {
+            let sending = self.sending.load(Relaxed);
+            let all = sending > 0 && !self.tunnels.load(Relaxed) && self.active().count() <= sending;
+            all.then_some(Stall::Reply)
+        } else {
+            // who has answered may be in a conversation
+            (self.starved.load(Relaxed) && self.stage() == Stage::Called).then_some(Stall::Body)
+        };
+        stall.map(|stall| (stall, self.progress.load(Relaxed)))
+    }
+
+    /// Notes that h2 has all of the answer, and may not send it yet.
+    pub(super) fn unsent(&self, slot: usize) {
+        self.active().unsent(slot);
+    }
+
+    /// Returns whether no request is being answered, all answers are sent, and no stream was
+    /// upgraded.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.tunnels.load(Relaxed) && !self.blocked.load(Relaxed) && self.active().count() == 0
+    }
+
+    /// Notes that hyper has let go of the reply's body; over HTTP/2, of its last piece.
     #[inline]
     pub(super) fn ended(&self, slot: usize) {
         match self.stage() {
@@ -266,6 +368,11 @@ impl Conn {
         }
         if self.http2.load(Relaxed) {
             self.active().end(slot);
+            if self.is_draining() {
+                // perhaps in a task of its own: the clock shall see that nothing is left
+                let task = self.wakers().task.clone();
+                task.iter().for_each(Waker::wake_by_ref);
+            }
         } else {
             self.answering.store(false, Relaxed);
         }
@@ -313,7 +420,7 @@ impl Work for Conn {
             return None;
         }
         let protocol = match stage {
-            Stage::Http2 => "HTTP/2",
+            Stage::Http2 | Stage::Preface => "HTTP/2",
             Stage::Upgraded => "upgraded",
             _ => "HTTP/1",
         };
@@ -333,6 +440,8 @@ impl Work for Conn {
             (Some(oldest), _) => write!(text, "{oldest}"),
             (None, Stage::Half) => write!(text, "half a request head"),
             (None, Stage::Head) => write!(text, "a request head"),
+            (None, Stage::Preface) => write!(text, "half a preface"),
+            (None, Stage::Http2) if self.blocked.load(Relaxed) => write!(text, "an answer that is not sent yet"),
             (None, _) if self.tunnels.load(Relaxed) => write!(text, "idle but for upgraded streams"),
             (None, _) => write!(text, "idle"),
         };

@@ -8,7 +8,7 @@
 //! Rejected: counting hyper's bytes from outside (it cannot be asked what it has parsed), and
 //! `into_parts` (it has no answer while a request is in progress).
 
-use super::conn::{Conn, Half, Length, Stage};
+use super::conn::{Conn, Half, Length, Rest, Stage};
 use super::info::ConnectionInfo;
 use super::scan;
 use super::transport::{HttpVersion, Transport};
@@ -16,6 +16,7 @@ use crate::drain::Guard;
 use crate::sys::look::Look;
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,6 +24,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What a client that knows HTTP/2 sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// So much of it is not the beginning of any request of HTTP/1.
+const PREFACE_ALONE: usize = b"PRI * H".len();
+
+/// hyper reads at least this much at once, if it is there.
+const HYPER_READS: usize = 8192;
+
+/// The most that is read to learn the protocol.
+const FIRST_READ: usize = 16 << 10;
 
 /// How much of what the client still sends after the last reply is read and dropped at most, so
 /// that no reset overtakes the reply. The time has a bound, too:
@@ -109,15 +119,16 @@ impl<T: Transport> Framed<T> {
             }
             if known > 0 {
                 self.conn.close_idle(false);
-                self.conn.set_stage(Stage::Half);
+                self.conn.set_stage(if known >= PREFACE_ALONE { Stage::Preface } else { Stage::Half });
             }
             if known == PREFACE.len() {
                 self.framing = Framing::Raw;
                 self.conn.set_stage(Stage::Http2);
                 return Poll::Ready(Ok(Some(HttpVersion::Http2)));
             }
-            let mut space = [0; 2048];
-            let mut buf = ReadBuf::new(&mut space);
+            // as much as hyper reads: the rest of a body that comes with its head shall not be late
+            let mut space = [MaybeUninit::uninit(); FIRST_READ];
+            let mut buf = ReadBuf::uninit(&mut space);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
@@ -174,16 +185,17 @@ impl<T: Transport> Framed<T> {
                 *left -= taken as u64;
                 if *left == 0 {
                     *framing = Framing::Done;
-                    conn.set_complete();
+                    conn.set_rest(Rest::None);
                 }
                 Some(taken)
             }
             Framing::Chunked(chunked) => match chunked.feed(bytes) {
-                Ok(None) => None,
-                Ok(end) => {
-                    *framing = Framing::Done;
-                    conn.set_complete();
-                    end
+                Ok(fed) => {
+                    if fed.ended {
+                        *framing = Framing::Done;
+                        conn.set_rest(Rest::None);
+                    }
+                    Some(fed.taken)
                 }
                 Err(scan::Malformed) => {
                     *framing = Framing::Raw;
@@ -232,14 +244,34 @@ impl<T: Transport> Framed<T> {
             let admitted = Self::admit(framing, conn, flushed, &self.held[..there]);
             buf.put_slice(&self.held[..admitted]);
             self.held.advance(admitted);
-            if self.held.is_empty() {
+            let all = self.held.is_empty();
+            if all {
                 self.held = BytesMut::new(); // its memory: most connections never hold anything back again
             }
             self.note_held();
-            return Poll::Ready(Ok(()));
+            self.note_rest();
+            let more = all && buf.remaining() > 0 && matches!(self.framing, Framing::Body(_));
+            if !more {
+                return Poll::Ready(Ok(()));
+            }
+            // What hyper would have read at once, it gets at once: of a body that nobody wants it
+            // takes one more piece, and closes if that was not all.
+            return match self.poll_socket(cx, buf) {
+                Poll::Ready(result) => Poll::Ready(result),
+                Poll::Pending => Poll::Ready(Ok(())),
+            };
         }
+        self.poll_socket(cx, buf)
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+        let body = matches!(self.framing, Framing::Body(_) | Framing::Chunked(_));
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if body {
+            self.conn.set_starved(read.is_pending());
+        }
+        match read {
             Poll::Ready(result) => result?,
             Poll::Pending => {
                 self.note_partial();
@@ -252,13 +284,30 @@ impl<T: Transport> Framed<T> {
             self.ended = true;
             return Poll::Ready(Ok(()));
         }
+        if body {
+            self.conn.moved();
+        }
+        let Self { framing, conn, flushed, .. } = self;
         let admitted = Self::admit(framing, conn, flushed, read);
         if admitted < read.len() {
             self.held.extend_from_slice(&read[admitted..]);
             buf.set_filled(before + admitted);
             self.note_held();
         }
+        self.note_rest();
         Poll::Ready(Ok(()))
+    }
+
+    /// Notes what is left of the body for the next read.
+    fn note_rest(&self) {
+        match self.framing {
+            Framing::Body(left) => {
+                let held = self.held.len().min(HYPER_READS) as u64;
+                self.conn.set_rest(if left <= held { Rest::Held } else { Rest::Coming });
+            }
+            Framing::Chunked(_) => self.conn.set_rest(Rest::Coming),
+            _ => {}
+        }
     }
 
     /// Takes the last look: returns whether the connection is idle, was asked to close, and has
@@ -274,16 +323,28 @@ impl<T: Transport> Framed<T> {
         }
         match (self.stream.is_partial(), self.conn.stage()) {
             (true, Stage::Idle) => {
-                self.conn.set_stage(Stage::Half);
+                let http2 = self.stream.protocol() == Some(HttpVersion::Http2);
+                self.conn.set_stage(if http2 { Stage::Preface } else { Stage::Half });
                 self.conn.close_idle(false);
             }
-            (false, Stage::Half) => self.conn.set_stage(Stage::Idle),
+            (false, Stage::Half | Stage::Preface) => self.conn.set_stage(Stage::Idle),
             _ => {}
         }
     }
 
     fn note_held(&self) {
         self.conn.set_held(!self.held.is_empty());
+    }
+
+    /// Notes what the socket does not take. Only a flush says that it has taken all.
+    #[inline]
+    fn note_blocked<R>(&self, written: Poll<R>) -> Poll<R> {
+        if written.is_pending() {
+            self.conn.set_blocked(true);
+        } else {
+            self.conn.wrote();
+        }
+        written
     }
 
     /// Lets the hammer reach an upgraded stream, in whoever's task it is.
@@ -326,7 +387,8 @@ impl<T: Transport> AsyncRead for Framed<T> {
 impl<T: Transport> AsyncWrite for Framed<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_upgraded(cx, Half::Writer)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note_blocked(written)
     }
 
     fn poll_write_vectored(
@@ -335,14 +397,15 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_upgraded(cx, Half::Writer)?;
-        if let [one] = bufs {
-            return Pin::new(&mut self.stream).poll_write(cx, one);
-        }
         let mut space = [0; GATHERED];
-        match gather(bufs, &mut space) {
-            Some(all) => Pin::new(&mut self.stream).poll_write(cx, all),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
-        }
+        let written = match bufs {
+            [one] => Pin::new(&mut self.stream).poll_write(cx, one),
+            _ => match gather(bufs, &mut space) {
+                Some(all) => Pin::new(&mut self.stream).poll_write(cx, all),
+                None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+            },
+        };
+        self.note_blocked(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -352,7 +415,9 @@ impl<T: Transport> AsyncWrite for Framed<T> {
     /// Flushes, which hyper asks for when it has written all it has: after the end of the body, all
     /// of the reply.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.note_blocked(flushed))?;
+        self.conn.set_blocked(false);
         if self.conn.stage() == Stage::Replied {
             self.flushed = true;
             self.settle();
@@ -400,7 +465,7 @@ fn gather<'a>(bufs: &[IoSlice<'_>], space: &'a mut [u8; GATHERED]) -> Option<&'a
 /// Closed where no answer is due: the header timeout, or the hammer on an idle one.
 impl<T: Transport> Drop for Framed<T> {
     fn drop(&mut self) {
-        if !self.shut && !self.ended && matches!(self.conn.stage(), Stage::Idle | Stage::Half) {
+        if !self.shut && !self.ended && matches!(self.conn.stage(), Stage::Idle | Stage::Half | Stage::Preface) {
             self.stream.last_word();
         }
     }

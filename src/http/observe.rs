@@ -1,6 +1,7 @@
 //! The service as hyper sees it: each request is known from its call to the end of its reply.
 
 use super::conn::Conn;
+use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -8,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 use std::future::Future;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -48,7 +50,7 @@ where
         }
         Replying {
             future: self.service.call(request),
-            end: Some(ReplyEnd { conn: Arc::clone(&self.conn), slot }),
+            end: Some(ReplyEnd { conn: Arc::clone(&self.conn), slot, sending: false }),
             connect,
             version,
         }
@@ -86,25 +88,54 @@ where
             }
         }
         let end = this.end.take();
-        Poll::Ready(Ok(response.map(|body| ReplyBody { body, _end: end })))
+        let http2 = *this.version == Version::HTTP_2;
+        Poll::Ready(Ok(response.map(|body| ReplyBody { body, end, http2 })))
     }
 }
 
 pin_project! {
-    /// A reply's body. hyper drops it in any case, read to its end or not, before it flushes.
+    /// A reply's body. hyper drops it in any case, read to its end or not, before it flushes. Over
+    /// HTTP/2 it may be long until all is sent that it has given: as much as the client does not
+    /// take waits in h2. So there the last frame is what ends the reply.
     pub(super) struct ReplyBody<B> {
         #[pin]
         body: B,
-        _end: Option<ReplyEnd>,
+        end: Option<ReplyEnd>,
+        http2: bool,
     }
 }
 
 impl<B: Body> Body for ReplyBody<B> {
-    type Data = B::Data;
+    type Data = Sending<B::Data>;
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let mut body = this.body;
+        if !*this.http2 {
+            let frame = ready!(body.poll_frame(cx)?);
+            return Poll::Ready(frame.map(|frame| Ok(frame.map_data(|data| Sending { data, over: Over::Http1 }))));
+        }
+        // h2 may send more than it has
+        if let Some(end) = this.end {
+            end.set_sending(false);
+        }
+        let Some(frame) = ready!(body.as_mut().poll_frame(cx)?) else { return Poll::Ready(None) };
+        let over = match this.end.take() {
+            Some(mut end) => {
+                end.set_sending(true);
+                if frame.is_data() && body.is_end_stream() {
+                    end.conn.unsent(end.slot);
+                    Over::Last(end)
+                } else {
+                    let conn = Arc::clone(&end.conn);
+                    *this.end = Some(end);
+                    Over::Http2(conn)
+                }
+            }
+            None => Over::Http1,
+        };
+        Poll::Ready(Some(Ok(frame.map_data(|data| Sending { data, over }))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -116,14 +147,71 @@ impl<B: Body> Body for ReplyBody<B> {
     }
 }
 
+/// A piece of a reply.
+pub(super) struct Sending<D> {
+    data: D,
+    over: Over,
+}
+
+/// Who is told when a piece is sent.
+enum Over {
+    Http1,
+    Http2(Arc<Conn>),
+    /// The last one ends the reply when it has been sent, or nobody will have it.
+    Last(ReplyEnd),
+}
+
+impl<D: Buf> Buf for Sending<D> {
+    #[inline]
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    #[inline]
+    fn chunks_vectored<'a>(&'a self, to: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(to)
+    }
+
+    #[inline]
+    fn advance(&mut self, by: usize) {
+        self.data.advance(by);
+        match &self.over {
+            Over::Http1 => {}
+            Over::Http2(conn) | Over::Last(ReplyEnd { conn, .. }) => conn.moved(),
+        }
+    }
+
+    #[inline]
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.data.copy_to_bytes(length)
+    }
+}
+
 /// Dropped: the request is over.
 struct ReplyEnd {
     conn: Arc<Conn>,
     slot: usize,
+    /// h2 has a piece of it, and has not asked for the next.
+    sending: bool,
+}
+
+impl ReplyEnd {
+    fn set_sending(&mut self, sending: bool) {
+        if self.sending != sending {
+            self.sending = sending;
+            self.conn.set_sending(sending);
+        }
+    }
 }
 
 impl Drop for ReplyEnd {
     fn drop(&mut self) {
+        self.set_sending(false);
         self.conn.ended(self.slot);
     }
 }

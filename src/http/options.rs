@@ -22,6 +22,8 @@ use std::time::Duration;
 pub struct HttpOptions {
     pub(super) header_read_timeout: Duration,
     pub(super) keep_alive_timeout: Duration,
+    pub(super) body_read_timeout: Duration,
+    pub(super) write_timeout: Duration,
     pub(super) http2_max_concurrent_streams: u32,
     pub(super) http2_keep_alive_interval: Option<Duration>,
     pub(super) max_connections: Option<usize>,
@@ -48,6 +50,10 @@ impl HttpOptions {
     pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
     /// The default of [`keep_alive_timeout`](Self::keep_alive_timeout).
     pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+    /// The default of [`body_read_timeout`](Self::body_read_timeout).
+    pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
+    /// The default of [`write_timeout`](Self::write_timeout).
+    pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
     /// The default of [`http2_max_concurrent_streams`](Self::http2_max_concurrent_streams).
     pub const HTTP2_MAX_CONCURRENT_STREAMS: u32 = 200;
     /// The default of [`http2_keep_alive_interval`](Self::http2_keep_alive_interval).
@@ -74,6 +80,30 @@ impl HttpOptions {
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Sets how long an HTTP/1 client may send nothing of the body of its request, while it could and
+    /// nothing is answered yet. Each byte begins the time anew, so a long upload has no limit. Then
+    /// the connection is closed, in a drain as otherwise. [`Duration::MAX`] is for ever. The default
+    /// is [60 s](Self::BODY_READ_TIMEOUT).
+    ///
+    /// HTTP/2 has no such limit: its streams may be conversations, as those of gRPC are, and a handler
+    /// that waits for its client sets a limit itself.
+    #[must_use]
+    pub fn body_read_timeout(mut self, timeout: Duration) -> Self {
+        self.body_read_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a client may take nothing of a reply that is ready for it. Whatever it takes
+    /// begins the time anew, so a long download has no limit, and a handler may be silent for as long
+    /// as it likes. Then the connection is closed, in a drain as otherwise; one of HTTP/2 when all of
+    /// its requests wait for the client. [`Duration::MAX`] is for ever. The default is [60
+    /// s](Self::WRITE_TIMEOUT).
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
         self
     }
 
@@ -207,6 +237,10 @@ impl HttpOptions {
             let message = "header_read_timeout and keep_alive_timeout must be above 0: no client could send a request";
             return Err(Error::new(Kind::Invalid, message));
         }
+        if self.body_read_timeout.is_zero() || self.write_timeout.is_zero() {
+            let message = "body_read_timeout and write_timeout must be above 0; Duration::MAX is for ever";
+            return Err(Error::new(Kind::Invalid, message));
+        }
         if self.max_connections == Some(0) {
             return Err(Error::new(Kind::Invalid, "max_connections must be above 0: no client would ever be served"));
         }
@@ -225,6 +259,8 @@ impl Default for HttpOptions {
         Self {
             header_read_timeout: Self::HEADER_READ_TIMEOUT,
             keep_alive_timeout: Self::KEEP_ALIVE_TIMEOUT,
+            body_read_timeout: Self::BODY_READ_TIMEOUT,
+            write_timeout: Self::WRITE_TIMEOUT,
             http2_max_concurrent_streams: Self::HTTP2_MAX_CONCURRENT_STREAMS,
             http2_keep_alive_interval: Some(Self::HTTP2_KEEP_ALIVE_INTERVAL),
             max_connections: None,

@@ -126,16 +126,26 @@ enum Chunk {
 #[derive(Debug, PartialEq)]
 pub(super) struct Malformed;
 
+/// What [`Chunked::feed`] has taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fed {
+    pub(super) taken: usize,
+    /// The body ends with it.
+    pub(super) ended: bool,
+}
+
 impl Chunked {
-    /// Takes the next bytes; returns how many of them belong to the body if it ends in them.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
-        let mut at = 0;
+    /// Takes the next bytes, but the data of no more than one chunk: hyper asks for more when it
+    /// wants the next. So it is known whether all of the body is read, which hyper does not tell.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Fed, Malformed> {
+        let (mut at, mut some) = (0, false);
         while at < bytes.len() {
             if self.state == Chunk::Data {
                 let there = bytes.len() - at;
                 let skip = usize::try_from(self.size).map_or(there, |size| size.min(there));
                 self.size -= skip as u64;
                 at += skip;
+                some |= skip > 0;
                 if self.size == 0 {
                     self.state = Chunk::DataCr;
                 }
@@ -144,7 +154,7 @@ impl Chunked {
             let byte = bytes[at];
             at += 1;
             self.state = match (self.state, byte) {
-                (Chunk::EndLf, b'\n') => return Ok(Some(at)),
+                (Chunk::EndLf, b'\n') => return Ok(Fed { taken: at, ended: true }),
                 (Chunk::Start | Chunk::Size, digit) if digit.is_ascii_hexdigit() => {
                     let digit = char::from(digit).to_digit(16).map_or(0, u64::from);
                     self.size = self.size.checked_mul(16).ok_or(Malformed)? | digit;
@@ -155,6 +165,10 @@ impl Chunked {
                 (Chunk::Size | Chunk::Space | Chunk::Extension, b'\r') => Chunk::SizeLf,
                 (Chunk::Extension, other) if other != b'\n' => Chunk::Extension,
                 (Chunk::SizeLf, b'\n') if self.size == 0 => Chunk::EndCr,
+                (Chunk::SizeLf, b'\n') if some => {
+                    self.state = Chunk::Data;
+                    break;
+                }
                 (Chunk::SizeLf, b'\n') => Chunk::Data,
                 (Chunk::DataCr, b'\r') => Chunk::DataLf,
                 (Chunk::DataLf, b'\n') => Chunk::Start,
@@ -165,7 +179,7 @@ impl Chunked {
                 _ => return Err(Malformed),
             };
         }
-        Ok(None)
+        Ok(Fed { taken: at, ended: false })
     }
 }
 
@@ -257,17 +271,41 @@ mod tests {
         }
     }
 
+    /// Feeds all of it, chunk by chunk.
+    fn feed(chunked: &mut Chunked, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let fed = chunked.feed(&bytes[at..])?;
+            at += fed.taken;
+            if fed.ended {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
     fn chunked_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
-        let whole = Chunked::default().feed(bytes);
+        let whole = feed(&mut Chunked::default(), bytes);
         for split in 0..=bytes.len() {
             let mut chunked = Chunked::default();
-            let found = match chunked.feed(&bytes[..split]) {
-                Ok(None) => chunked.feed(&bytes[split..]).map(|end| end.map(|end| split + end)),
+            let found = match feed(&mut chunked, &bytes[..split]) {
+                Ok(None) => feed(&mut chunked, &bytes[split..]).map(|end| end.map(|end| split + end)),
                 other => other,
             };
             assert_eq!(found, whole, "split at {split}");
         }
         whole
+    }
+
+    #[test]
+    fn one_chunk_at_a_time() {
+        let body = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let mut chunked = Chunked::default();
+        assert_eq!(chunked.feed(body), Ok(Fed { taken: 11, ended: false }), "with the size of the next");
+        assert_eq!(chunked.feed(&body[11..]), Ok(Fed { taken: 9, ended: true }), "the last with the end");
+        let mut chunked = Chunked::default();
+        assert_eq!(chunked.feed(&body[..4]), Ok(Fed { taken: 4, ended: false }));
+        assert_eq!(chunked.feed(&body[4..]), Ok(Fed { taken: 7, ended: false }));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! One connection's task: which protocol, then hyper, and the clock that linger goes by.
 
-use super::conn::{Conn, Stage};
+use super::conn::{Conn, Stage, Stall};
 use super::executor::Streams;
 use super::framed::Framed;
 use super::observe::Observed;
 use super::options::HttpOptions;
 use super::transport::{HttpVersion, Transport};
-use crate::drain::later;
+use crate::drain::{Work as _, later};
 use crate::error::BoxError;
 use crate::metrics::Protocol;
 use http::{Request, Response};
@@ -191,7 +191,10 @@ fn drive(
         match clock.poll(cx) {
             Due::Later => return Poll::Pending,
             Due::CloseIdle => conn.close_idle(true),
-            Due::Close => return Poll::Ready(Ok(())),
+            Due::Close => {
+                tracing::debug!(what = conn.doing(), "closed: the client has taken too long");
+                return Poll::Ready(Ok(()));
+            }
         }
     }
     cx.waker().wake_by_ref();
@@ -216,13 +219,30 @@ struct Clock<'a> {
     idle: (u64, Instant),
     half: Option<(u64, Instant)>,
     closing: Option<Instant>,
+    /// HTTP/2, once it is told to go: since when it has been so, and since when nothing is left.
+    told: Option<Instant>,
+    quiet: Option<Instant>,
+    /// What the client makes us wait for, how far it had got, and since when it has not moved.
+    stall: Option<(Stall, u64, Instant)>,
     waker: Option<Waker>,
 }
 
 impl<'a> Clock<'a> {
     fn new(conn: &'a Conn, options: &'a HttpOptions, sleep: Pin<&'a mut Sleep>) -> Self {
         let armed = sleep.deadline();
-        Self { conn, options, sleep, armed, idle: (0, conn.opened()), half: None, closing: None, waker: None }
+        Self {
+            conn,
+            options,
+            sleep,
+            armed,
+            idle: (0, conn.opened()),
+            half: None,
+            closing: None,
+            told: None,
+            quiet: None,
+            stall: None,
+            waker: None,
+        }
     }
 
     /// Lets the drain and the timer wake this task.
@@ -288,16 +308,28 @@ impl<'a> Clock<'a> {
             Stage::Half => {
                 let since = match self.half {
                     Some((of, since)) if of == requests => since,
+                    _ if requests == 0 => self.conn.opened(),
                     _ => Instant::now(),
                 };
                 self.half = Some((requests, since));
                 Some((later(since, self.options.header_read_timeout), Due::Close))
             }
+            // half of it is no request that anybody waits for
+            Stage::Preface => {
+                let end = later(self.conn.opened(), self.options.header_read_timeout);
+                let linger = self.conn.is_draining().then(|| self.conn.drain.linger_end(self.conn.opened()));
+                Some((linger.map_or(end, |linger| end.min(linger)), Due::Close))
+            }
             Stage::Http2 if requests == 0 && self.conn.is_draining() && !self.conn.closes_idle() => {
                 Some((self.conn.drain.linger_end(self.conn.opened()), Due::CloseIdle))
             }
+            Stage::Http2 if self.conn.is_draining() || self.conn.closes_idle() => {
+                let end = [self.mute(), self.stalled()].into_iter().flatten().min();
+                end.map(|at| (at, Due::Close))
+            }
+            Stage::Http2 if self.conn.stall().is_some() => self.stalled().map(|at| (at, Due::Close)),
             // told to go when it has been quiet for long; one look per fired timer, not per request
-            Stage::Http2 if fired && !self.conn.is_draining() && !self.conn.closes_idle() => {
+            Stage::Http2 if fired => {
                 if self.idle.0 != requests || !self.conn.is_quiet() {
                     self.idle = (requests, Instant::now());
                 }
@@ -307,7 +339,50 @@ impl<'a> Clock<'a> {
                 let since = *self.closing.get_or_insert_with(Instant::now);
                 Some((since + CLOSE_TIMEOUT, Due::Close))
             }
-            _ => None,
+            Stage::Upgraded => None,
+            _ => self.stalled().map(|at| (at, Due::Close)),
         }
+    }
+
+    /// Returns when a client is given up that sends no more of its body, or takes no more of its
+    /// reply.
+    fn stalled(&mut self) -> Option<Instant> {
+        let Some((stall, progress)) = self.conn.stall() else {
+            self.stall = None;
+            return None;
+        };
+        let since = match self.stall {
+            Some((kind, at, since)) if kind == stall && at == progress => since,
+            _ => Instant::now(),
+        };
+        self.stall = Some((stall, progress, since));
+        let timeout = match stall {
+            Stall::Body => self.options.body_read_timeout,
+            Stall::Reply => self.options.write_timeout,
+        };
+        Some(later(since, timeout))
+    }
+
+    /// Returns when an HTTP/2 connection that was told to go is closed if the client says nothing
+    /// more. hyper waits for its answer to a ping, which a client that is gone, or stopped, or wants
+    /// it so, never sends.
+    fn mute(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let told = *self.told.get_or_insert(now);
+        if !self.conn.is_quiet() {
+            self.quiet = None;
+            return None;
+        }
+        let quiet = *self.quiet.get_or_insert(now);
+        let end = if !self.conn.is_draining() {
+            later(quiet, self.options.keep_alive_timeout)
+        } else if self.conn.requests() > 0 {
+            self.conn.drain.linger_end(quiet)
+        } else {
+            // it has had its linger, and gets time for the ping
+            self.conn.drain.linger_end(told).min(told + CLOSE_TIMEOUT)
+        };
+        // not before hyper has had one more turn: the last answer may just have been made
+        Some(end.max(quiet + LOOK_AGAIN))
     }
 }

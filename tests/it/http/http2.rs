@@ -2,6 +2,7 @@
 
 use crate::support::{Client, LINGER, Reply, SHORT, Server, serve_service, within};
 use handover::drain::Drain;
+use handover::http::HttpOptions;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
@@ -182,4 +183,99 @@ async fn one_that_blocks_is_a_task_the_next_time() {
     assert!(!blocked.is_finished());
     tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
     within("unblocked", blocked).await.unwrap().unwrap();
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A GET of that path, with END_STREAM and END_HEADERS.
+fn headers(stream: u32, path: &str) -> Vec<u8> {
+    // GET, http, authority "test" and the path, none of them Huffman-coded
+    let mut block = b"\x82\x86\x41\x04test\x04".to_vec();
+    block.push(u8::try_from(path.len()).unwrap());
+    block.extend_from_slice(path.as_bytes());
+    frame(1, 5, stream, &block)
+}
+
+/// The flags and the stream of the next frame of that type.
+async fn take_frame(client: &mut Client, kind: u8) -> (u8, u32) {
+    loop {
+        let head = client.take(9).await.expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        client.take(length).await.unwrap();
+        if head[3] == kind {
+            return (head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
+        }
+    }
+}
+
+/// Whatever it has said before, it says nothing more: no linger waits for a ping's answer, nor for
+/// the rest of a preface.
+#[tokio::test]
+async fn a_mute_one_holds_no_drain_beyond_the_linger() {
+    let all = [PREFACE, SETTINGS, &headers(1, "/1")].concat();
+    for said in [10, PREFACE.len() - 1, PREFACE.len(), PREFACE.len() + SETTINGS.len(), all.len()] {
+        let server = Server::ours();
+        let mut client = server.client().await;
+        client.send(&all[..said]).await;
+        if said == all.len() {
+            while take_frame(&mut client, 0).await != (1, 1) {}
+        }
+        let since = Instant::now();
+        server.begin(SHORT).await;
+        server.drained().await;
+        let took = since.elapsed();
+        assert!(took >= SHORT / 2 && took < Duration::from_secs(5), "after {said} bytes: {took:?}");
+    }
+}
+
+/// One that was told to go because it was idle, and does not go.
+#[tokio::test]
+async fn a_mute_one_is_closed_by_the_keep_alive_timeout_too() {
+    let server = Server::ours_with(HttpOptions::new().keep_alive_timeout(SHORT).http2_keep_alive_interval(None));
+    let mut client = server.client().await;
+    client.send([PREFACE, SETTINGS, &headers(1, "/1")].concat()).await;
+    goaway(&mut client).await;
+    while client.take(1).await.is_some() {}
+}
+
+/// The client takes nothing of the answer, by its window or by its socket; the linger is not what
+/// ends that.
+#[tokio::test]
+async fn an_answer_that_the_client_does_not_take_is_in_progress() {
+    let largest: [u8; 6] = [0, 4, 0x7f, 0xff, 0xff, 0xff];
+    let open = [frame(4, 0, 0, &largest), frame(8, 0, 0, &0x7fff_0000_u32.to_be_bytes())].concat();
+    for window in [SETTINGS, &open] {
+        let mut server = Server::ours();
+        let mut client = server.client().await;
+        client.send([PREFACE, window, &headers(1, "/big")].concat()).await;
+        server.arrived("/big").await;
+        let (flags, _) = take_frame(&mut client, 1).await;
+        assert_eq!(flags & 1, 0, "the head alone");
+        server.begin(SHORT).await;
+        tokio::time::sleep(SHORT * 2).await; // nothing must happen in this time
+        assert_eq!(server.drain().active(), 1);
+        let cuts: Vec<_> = server.drain().hammer().iter().map(ToString::to_string).collect();
+        assert_eq!(cuts.len(), 1);
+        assert!(cuts[0].contains("GET /big for ") && cuts[0].ends_with(", the answer is not sent yet"), "{cuts:?}");
+        server.drained().await;
+    }
+}
+
+/// It ends by itself once the client has taken it.
+#[tokio::test]
+async fn an_answer_that_is_taken_late_is_the_last() {
+    let mut server = Server::ours();
+    let mut client = server.client().await;
+    client.send([PREFACE, SETTINGS, &headers(1, "/big")].concat()).await;
+    server.arrived("/big").await;
+    server.begin(SHORT).await;
+    tokio::time::sleep(SHORT * 2).await; // nothing must happen in this time
+    let more = 0x4000_0000_u32.to_be_bytes();
+    client.send([frame(8, 0, 0, &more), frame(8, 0, 1, &more)].concat()).await;
+    while take_frame(&mut client, 0).await != (1, 1) {}
+    server.drained().await;
 }

@@ -1,6 +1,6 @@
 //! What a client may take: connections, requests, time.
 
-use crate::support::{Client, LINGER, Reply, Server, get, until, within};
+use crate::support::{BIG, Client, LINGER, Reply, SHORT, Server, get, until, within};
 use handover::http::HttpOptions;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
@@ -107,5 +107,58 @@ async fn settings_that_cannot_work_are_refused_by_name() {
         let error =
             handover::http::serve(&handover::drain::Drain::new(), "http", Vec::new(), options, service).unwrap_err();
         assert!(error.is_invalid() && error.to_string().contains(name), "{error}");
+    }
+}
+
+/// A body that never comes, or an answer that nobody reads.
+#[tokio::test]
+async fn who_has_stopped_does_not_hold_the_limit() {
+    // GET /big, and a window of 64 KiB, which stays closed
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x0e\x01\x05\0\0\0\x01\x82\x86\x41\x04test\x04\x04/big";
+    let stopped: [&[u8]; 5] = [
+        b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc",
+        b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+        b"POST /echo HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n",
+        b"GET /big HTTP/1.1\r\nHost: test\r\n\r\n",
+        http2,
+    ];
+    for sent in stopped {
+        let options = HttpOptions::new().max_connections(2).body_read_timeout(SHORT).write_timeout(SHORT);
+        let mut server = Server::ours_with(options);
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let mut client = Client::connect(server.address).await;
+            client.send(sent).await;
+            within("a request arrives", server.arrived.recv()).await;
+            clients.push(client);
+        }
+        let mut third = Client::connect(server.address).await;
+        assert_eq!(third.reply_to("/1").await, Some(Reply::ok("/1")), "{:?}", String::from_utf8_lossy(sent));
+    }
+}
+
+/// It is the time without progress that counts.
+#[tokio::test]
+async fn who_is_slow_has_all_the_time() {
+    let mut server = Server::ours_with(HttpOptions::new().body_read_timeout(IDLE).write_timeout(IDLE));
+    let mut uploads = server.client().await;
+    let mut downloads = server.client().await;
+    let mut waits = server.client().await;
+    uploads.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\n").await;
+    downloads.get("/big").await;
+    downloads.head().await.unwrap();
+    waits.get("/stream").await;
+    waits.head().await.unwrap();
+    for byte in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        uploads.send(byte).await;
+        downloads.take(BIG / 8).await.unwrap();
+        tokio::time::sleep(IDLE / 4).await; // all of them together are longer than the limit
+    }
+    assert_eq!(uploads.reply().await, Some(Reply::ok("abcdefgh")));
+    server.release();
+    assert_eq!(waits.take_line().await.as_deref(), Some("8\r\n"));
+    for path in ["/echo", "/big", "/stream"] {
+        let arrived = server.arrived.recv().await.unwrap();
+        assert!(["/echo", "/big", "/stream"].contains(&arrived.as_str()), "{path}");
     }
 }

@@ -183,3 +183,17 @@ async fn blank_lines_are_not_half_a_head() {
     fresh.closed().await;
     idle.closed().await;
 }
+
+/// Not from its first byte: whoever says nothing for long has so much less for it.
+#[tokio::test]
+async fn the_first_head_has_its_time_from_connecting() {
+    let timeout = Duration::from_secs(2);
+    let server = Server::ours_with(HttpOptions::new().header_read_timeout(timeout));
+    let since = Instant::now();
+    let mut client = server.client().await;
+    tokio::time::sleep(timeout * 3 / 4).await;
+    client.send("GET / HTTP/1.1\r\nHo").await;
+    client.closed().await;
+    let took = since.elapsed();
+    assert!(took >= timeout && took < timeout * 3 / 2, "{took:?}");
+}

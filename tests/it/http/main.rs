@@ -5,6 +5,7 @@ mod accept;
 mod any_split;
 mod connect_info;
 mod crowd;
+mod differential;
 mod hammer;
 mod http2;
 mod limits;

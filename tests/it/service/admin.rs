@@ -25,6 +25,7 @@ pub(crate) const CASES: &[Case] = cases![
     a_stranger_on_the_socket_is_refused,
     the_token_is_asked_for_over_tcp,
     an_open_door_must_be_asked_for,
+    an_open_door_is_for_who_asks_this_machine,
 ];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -192,6 +193,25 @@ fn the_token_is_asked_for_over_tcp() {
     let (code, status) = curl(&["-H", &right, &url]);
     assert_eq!((code, &status["pid"]), (200, &first.pid.into()));
     assert!(!world.log().contains(token));
+    world.stop();
+}
+
+/// A page may have its own name point here, and then it is the browser's own site.
+fn an_open_door_is_for_who_asks_this_machine() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let world = with_admin(&address.to_string(), None, true);
+    let first = world.start();
+    let url = format!("http://{address}/status");
+    let rebound = format!("page.example:{}:127.0.0.1", address.port());
+    let foreign = format!("http://page.example:{}/status", address.port());
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let (code, status) = curl(&[version, &url]);
+        assert_eq!((code, &status["pid"]), (200, &first.pid.into()), "{version}");
+        let (code, refused) = curl(&[version, "--resolve", &rebound, &foreign]);
+        assert_eq!((code, &refused["pid"]), (421, &Value::Null), "{version}");
+    }
     world.stop();
 }
 

@@ -5,6 +5,7 @@
 mod datagrams;
 mod flows;
 mod idle;
+mod incoming;
 mod seqpacket;
 mod serve;
 mod special;

@@ -89,6 +89,25 @@ async fn a_fresh_one_that_stays_silent_is_closed_when_linger_is_over() {
     server.drained().await;
 }
 
+/// It stops in the middle of a record, of the preface, or of HTTP/2's own handshake.
+#[tokio::test]
+async fn a_mute_one_holds_no_drain_beyond_the_linger() {
+    for said in [0, 10, 24] {
+        let server = Server::new();
+        let mut client = server.client(&client(&VERSIONS, &["h2"])).await;
+        match said {
+            0 => client.send_raw(&[0x17, 3, 3, 0, 60]).await,
+            said => client.send(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..said]).await,
+        }
+        crate::support::settle().await;
+        let since = std::time::Instant::now();
+        server.begin(SHORT).await;
+        server.drained().await;
+        let took = since.elapsed();
+        assert!(took >= SHORT / 2 && took < std::time::Duration::from_secs(5), "after {said} bytes: {took:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_agreed_on_it_must_speak_it() {
     let server = Server::new();
