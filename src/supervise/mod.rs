@@ -28,6 +28,7 @@
 
 mod builder;
 mod child;
+mod closer;
 mod crash;
 mod generation;
 mod image;
@@ -35,6 +36,7 @@ mod inheritance;
 pub mod mailbox;
 mod notified;
 mod passing;
+mod place;
 pub mod proc;
 mod ready;
 mod record;

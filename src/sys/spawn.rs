@@ -56,7 +56,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) ignored: &'a [Signal],
     /// Whether it leads a session and a process group of its own.
     pub(crate) session: bool,
-    /// Sent to it when the *thread* that starts it ends.
+    /// Sent to it when the *thread* that starts it ends. It is not started if this process has ended
+    /// before it could ask for that.
     pub(crate) death_signal: Option<Signal>,
 }
 
@@ -128,6 +129,7 @@ impl Spawn<'_> {
             ignored: self.ignored.iter().fold(0, |set, signal| set | bit(*signal as c_int)),
             session: self.session,
             death_signal: self.death_signal.map_or(0, |signal| signal as c_int),
+            parent: nix::unistd::getpid().as_raw(),
             errno: 0,
         };
 
@@ -183,6 +185,8 @@ struct ChildSetup {
     session: bool,
     /// The signal that it gets when the thread that started it ends; 0 for none.
     death_signal: c_int,
+    /// Who starts it.
+    parent: libc::pid_t,
     errno: c_int,
 }
 
@@ -286,8 +290,15 @@ unsafe fn prepare(child: &ChildSetup) -> Result<(), ()> {
         if child.session && libc::setsid() < 0 {
             return Err(());
         }
-        if child.death_signal != 0 && libc::prctl(libc::PR_SET_PDEATHSIG, child.death_signal) < 0 {
-            return Err(());
+        if child.death_signal != 0 {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, child.death_signal) < 0 {
+                return Err(());
+            }
+            // Who has died already sends no signal any more.
+            if libc::getppid() != child.parent {
+                *libc::__errno_location() = libc::ECHILD;
+                return Err(());
+            }
         }
         let mut target = child.first_fd;
         let beyond = child.first_fd + child.fd_count;

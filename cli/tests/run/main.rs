@@ -7,6 +7,7 @@ mod notified;
 mod probes;
 mod reloads;
 mod renews;
+mod strangers;
 mod watch;
 mod workers;
 mod world;

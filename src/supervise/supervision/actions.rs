@@ -113,6 +113,7 @@ impl Supervision {
         let items = self.inheritance.for_generation().map_err(|e| e.to_string())?;
         let main = self.workers.main(slot).map(|main| (main.number, main.pid()));
         let before = main.map(|(_, pid)| pid);
+        self.inbox.expect(true);
         let process = self.recipe.start(number, &items, image, before).map_err(|e| e.to_string())?;
         let (pidfd, family) = (process.pidfd.try_clone(), process.family.clone());
         // Nobody restarts a generation but us: it is never too late for it to take over.

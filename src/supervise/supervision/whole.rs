@@ -17,6 +17,7 @@ use crate::reload::extend;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::status::{Older, Status, Supervising};
 use crate::supervise::generation::ProgramGeneration;
+use crate::supervise::ready::Ready;
 use crate::supervise::record::{FORMAT, PassedFds, SupervisorRecord, ahead, until};
 use crate::supervise::renew::Resumed;
 use crate::supervise::rolling::{NextMove, Rolling};
@@ -143,9 +144,15 @@ impl Supervision {
         Some(self.crashes.good_at(since))
     }
 
-    pub(super) fn not_ready(&self) -> String {
+    /// Says why the generation, or the next one beside it, has failed.
+    pub(super) fn not_ready(&self, number: u64) -> String {
         let (within, why) = (self.settings.ready_timeout, self.terms.ready.unmet());
-        format!("was not ready within {within:?}: {why}")
+        let generation = self.workers.next_beside(number).or_else(|| self.workers.get(number));
+        let unheard = generation
+            .filter(|_| self.terms.ready == Ready::Notify && self.terms.notify_group.is_none())
+            .and_then(|of| of.process.family.other_user())
+            .map(|user| format!("; it runs as user {user}, who cannot reach the socket for that: --notify-group"));
+        format!("was not ready within {within:?}: {why}{}", unheard.unwrap_or_default())
     }
 
     pub(super) fn status(&self, lives: &Lifecycles) -> Status {
@@ -252,6 +259,7 @@ impl Supervision {
     /// Goes on where an older version was.
     pub(super) fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
         self.served = true;
+        self.inbox.expect(true);
         for (of, process) in resumed.generations {
             let state = if of.draining_ms.is_some() { LifeState::Draining } else { LifeState::Serving };
             let machine = Machine::resumed(self.settings.machine(false, false), state, of.left_ms.map(ahead));

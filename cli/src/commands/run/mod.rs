@@ -49,6 +49,10 @@ pub(crate) struct Options {
     /// Whose sd_notify messages count
     #[arg(long, value_enum, default_value_t = Access::Main)]
     notify_access: Access,
+    /// The group that may reach the socket for these messages, too, for a program that changes its
+    /// user before it says READY=1 [default: its own user and root]
+    #[arg(long, value_name = "GROUP", value_parser = parse::group)]
+    notify_group: Option<u32>,
     /// How it is told to go: signals, with times between them; what is left after the drain timeout
     /// is killed
     #[arg(long, value_name = "TERM,10s,QUIT", default_value = "TERM", value_parser = parse::stop_signals)]
@@ -179,6 +183,9 @@ fn supervisor(options: Options) -> Result<(Supervisor, watch::Watching, Option<P
         .settings(settings);
     for socket in options.socket {
         supervisor = socket.give(supervisor);
+    }
+    if let Some(group) = options.notify_group {
+        supervisor = supervisor.notify_group(group);
     }
     if let Some(directory) = options.directory {
         supervisor = supervisor.directory(directory);
