@@ -354,3 +354,35 @@ unsafe fn write_decimal(to: *mut c_char, mut number: u32) {
         unsafe { *to.add(i) = digit.cast_signed() as c_char };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when this process had died between the clone and the prctl: the parent is another one.
+    #[test]
+    fn nobody_lives_on_who_is_to_die_with_this_process_and_has_another_parent() {
+        let start = |parent, death_signal| {
+            Spawn {
+                program: c"/bin/true".into(),
+                args: vec![c"true".into()],
+                env: Vec::new(),
+                pid_variables: &[],
+                directory: None,
+                fds: Vec::new(),
+                low: None,
+                first_fd: LISTEN_FDS_START,
+                table: 64,
+                parent,
+                ignored: &[],
+                session: false,
+                death_signal,
+            }
+            .start()
+        };
+        let error = start(Parent::Manager, Some(Signal::SIGTERM)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
+        let started = start(Parent::Us, Some(Signal::SIGTERM)).unwrap();
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(started.pid.cast_signed()), None).unwrap();
+    }
+}
