@@ -64,6 +64,7 @@ impl Supervisor {
                 senders: Senders::default(),
                 notify_group: None,
                 stop_signals: StopSignals::default(),
+                drain_delay: Duration::ZERO,
                 on_crash: OnCrash::default(),
                 good_after: GOOD_AFTER,
                 workers: 1,
@@ -143,6 +144,14 @@ impl Supervisor {
         self
     }
 
+    /// Says how long a generation serves on beside its successor, which is main already, before it is
+    /// told to go. Default: not at all. It counts in the drain timeout, which must be longer. When
+    /// the service stops, there is no such pause.
+    pub fn drain_delay(mut self, pause: Duration) -> Self {
+        self.terms.drain_delay = pause;
+        self
+    }
+
     /// Says what happens when the program ends by itself. Default [`OnCrash::Restart`].
     pub fn on_crash(mut self, on_crash: OnCrash) -> Self {
         self.terms.on_crash = on_crash;
@@ -199,6 +208,13 @@ impl Supervisor {
     pub(crate) fn start_in(self, environment: &Environment) -> Result<Supervised> {
         let settings = Effective::of(self.settings)?;
         self.terms.ready.check()?;
+        if self.terms.drain_delay >= settings.drain_timeout {
+            let (delay, timeout) = (self.terms.drain_delay, settings.drain_timeout);
+            let why = format!(
+                "a drain delay of {delay:?} leaves nothing of the drain timeout, {timeout:?}: make that longer"
+            );
+            return Err(Error::new(Kind::Invalid, why));
+        }
         let mut resumed = Resumed::from_env(environment)?;
         let inheritance = match &mut resumed {
             Some(resumed) => std::mem::take(&mut resumed.inheritance),

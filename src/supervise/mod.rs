@@ -35,6 +35,7 @@ mod image;
 mod inheritance;
 pub mod mailbox;
 mod notified;
+mod own_port;
 mod passing;
 mod place;
 pub mod proc;

@@ -50,6 +50,8 @@ pub(crate) struct Terms {
     /// The group that may reach the socket for notifications.
     pub(crate) notify_group: Option<u32>,
     pub(crate) stop_signals: StopSignals,
+    /// The pause between the handover and the first of these signals.
+    pub(crate) drain_delay: Duration,
     pub(crate) on_crash: OnCrash,
     pub(crate) good_after: Duration,
     pub(crate) workers: usize,

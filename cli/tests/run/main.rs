@@ -3,6 +3,7 @@
 
 mod conventions;
 mod crashes;
+mod mistakes;
 mod notified;
 mod probes;
 mod reloads;

@@ -321,6 +321,9 @@ impl Supervision {
         self.reloads.stop();
         self.crashes.stop();
         for number in self.workers.numbers() {
+            if let Some(generation) = self.workers.get_mut(number) {
+                generation.go_at_once();
+            }
             lives.push(number, event.clone());
         }
     }

@@ -57,6 +57,10 @@ pub(crate) struct Options {
     /// is killed
     #[arg(long, value_name = "TERM,10s,QUIT", default_value = "TERM", value_parser = parse::stop_signals)]
     stop_signal: StopSignals,
+    /// How long the old one serves on beside the new one before it is told to go; a part of the
+    /// drain timeout
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    drain_delay: Duration,
     /// How long it may take to finish what it has accepted [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     drain_timeout: Option<Duration>,
@@ -174,6 +178,7 @@ fn supervisor(options: Options) -> Result<(Supervisor, watch::Watching, Option<P
             Access::All => Senders::All,
         })
         .stop_signals(options.stop_signal)
+        .drain_delay(options.drain_delay)
         .on_crash(match options.on_crash {
             Crash::Restart => OnCrash::Restart,
             Crash::Exit => OnCrash::Exit,
