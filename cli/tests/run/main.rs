@@ -5,6 +5,7 @@ mod conventions;
 mod crashes;
 mod mistakes;
 mod notified;
+mod pid_one;
 mod probes;
 mod reloads;
 mod renews;

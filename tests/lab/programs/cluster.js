@@ -2,6 +2,9 @@
 const cluster = require("cluster");
 const http = require("http");
 
+// Each worker accepts by itself. What the first process accepts for them is lost with the worker that it was meant for.
+cluster.schedulingPolicy = cluster.SCHED_NONE;
+
 if (cluster.isPrimary) {
   const workers = [cluster.fork(), cluster.fork()];
   process.on("SIGTERM", () => workers.forEach((worker) => worker.send("stop")));
