@@ -62,6 +62,8 @@ pub(crate) struct Assembly {
     pub(crate) managed: bool,
     /// Whether one does that cannot be told of another main process.
     pub(crate) untold: bool,
+    /// PID 1 of the container, which ends with this process.
+    pub(crate) ending_init: Option<String>,
     pub(crate) signals: Signals,
     pub(crate) requests: RequestSender,
     pub(crate) asked: mpsc::UnboundedReceiver<ServiceRequest>,

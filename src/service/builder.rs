@@ -19,6 +19,7 @@ use crate::reload::steps::Listeners;
 use crate::reload::watchdog::Check;
 use crate::service::api::Service;
 use crate::service::assembly::{Assembly, StateFn};
+use crate::service::container;
 use crate::service::handlers::Signals;
 use crate::service::pidfile::Pidfile;
 use crate::service::sockets::Sockets;
@@ -317,6 +318,8 @@ impl Builder {
             parent: if managed && sibling { Parent::Manager } else { Parent::Us },
             managed,
             untold,
+            // Later generations are adopted by PID 1 when their predecessor is gone.
+            ending_init: container::ending_init().filter(|_| inherited.is_none()),
             signals,
             requests,
             asked,

@@ -3,6 +3,7 @@
 mod api;
 mod assembly;
 pub(crate) mod builder;
+mod container;
 mod datagrams;
 mod handlers;
 mod own;

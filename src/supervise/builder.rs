@@ -20,13 +20,14 @@ use crate::supervise::crash::GOOD_AFTER;
 use crate::supervise::inheritance::Inheritance;
 use crate::supervise::notified::Inbox;
 use crate::supervise::passing::Passing;
+use crate::supervise::place::NotifyPlace;
 use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::renew::{OwnProgram, Resumed};
 use crate::supervise::stop::StopSignals;
 use crate::supervise::supervision::Supervision;
 use crate::supervise::terms::{Foundation, OnCrash, Senders, Terms};
+use crate::sys::random;
 use crate::sys::spawn::LISTEN_FDS_START;
-use crate::sys::{mailbox, random};
 use crate::systemd::activation::{self, Listener};
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
@@ -61,7 +62,9 @@ impl Supervisor {
             terms: Terms {
                 ready: Ready::default(),
                 senders: Senders::default(),
+                notify_group: None,
                 stop_signals: StopSignals::default(),
+                drain_delay: Duration::ZERO,
                 on_crash: OnCrash::default(),
                 good_after: GOOD_AFTER,
                 workers: 1,
@@ -127,9 +130,25 @@ impl Supervisor {
         self
     }
 
+    /// Lets processes of this group reach the socket for notifications, by its number. Without, only
+    /// those of the supervisor's own user and of root can, so that a program which changes its user
+    /// before it says `READY=1` is not heard.
+    pub fn notify_group(mut self, group: u32) -> Self {
+        self.terms.notify_group = Some(group);
+        self
+    }
+
     /// Says how a generation is told to go. Default SIGTERM.
     pub fn stop_signals(mut self, signals: StopSignals) -> Self {
         self.terms.stop_signals = signals;
+        self
+    }
+
+    /// Says how long a generation serves on beside its successor, which is main already, before it is
+    /// told to go. Default: not at all. It counts in the drain timeout, which must be longer. When
+    /// the service stops, there is no such pause.
+    pub fn drain_delay(mut self, pause: Duration) -> Self {
+        self.terms.drain_delay = pause;
         self
     }
 
@@ -189,6 +208,13 @@ impl Supervisor {
     pub(crate) fn start_in(self, environment: &Environment) -> Result<Supervised> {
         let settings = Effective::of(self.settings)?;
         self.terms.ready.check()?;
+        if self.terms.drain_delay >= settings.drain_timeout {
+            let (delay, timeout) = (self.terms.drain_delay, settings.drain_timeout);
+            let why = format!(
+                "a drain delay of {delay:?} leaves nothing of the drain timeout, {timeout:?}: make that longer"
+            );
+            return Err(Error::new(Kind::Invalid, why));
+        }
         let mut resumed = Resumed::from_env(environment)?;
         let inheritance = match &mut resumed {
             Some(resumed) => std::mem::take(&mut resumed.inheritance),
@@ -200,17 +226,22 @@ impl Supervisor {
         }
         let probe = Probe::of(&self.terms.ready, &inheritance.items)?;
         let notifier = Notifier::from_env(environment)?;
-        let (mail, run) = match &resumed {
-            Some(resumed) => (resumed.mail.try_clone(), resumed.record.run.clone()),
-            None => (mailbox::open(), random::id()),
+        let (mailed, run) = match &resumed {
+            Some(resumed) => (
+                resumed.mail.try_clone().and_then(|mail| Ok((NotifyPlace::resumed(&mail)?, mail))),
+                resumed.record.run.clone(),
+            ),
+            None => (NotifyPlace::make(environment, self.terms.notify_group), random::id()),
         };
-        let mailed = mail.and_then(|mail| mailbox::name(mail.as_fd()).map(|name| (mail, name)));
-        let (mail, notify) = mailed.map_err(|e| Error::os("no socket for the notifications of the program", e))?;
+        let (place, mail) = mailed.map_err(|e| {
+            let where_to = "in a unit, RuntimeDirectory= makes a directory for it";
+            Error::os(format!("no socket for the notifications of the program ({where_to})"), e)
+        })?;
         let watchdog = Watchdog::from_env(environment)?;
         let recipe = Recipe {
             command: self.command,
             env: environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            notify,
+            notify: place.path().to_owned(),
             watchdog: watchdog.map(|watchdog| watchdog.timeout()),
             managed: notifier.has_manager(),
             run,
@@ -242,6 +273,7 @@ impl Supervisor {
             probe,
             inheritance,
             inbox: Inbox::open(mail)?,
+            place,
             control: listening.map_err(|e| Error::os("the control interface cannot be kept", e))?,
             own: own_program(environment),
             resumed,

@@ -49,8 +49,8 @@ pub(crate) struct ProgramCommand {
 pub(crate) struct Recipe {
     pub(crate) command: ProgramCommand,
     pub(crate) env: Vec<(OsString, OsString)>,
-    /// The name of the socket for its notifications.
-    pub(crate) notify: String,
+    /// The path of the socket for its notifications.
+    pub(crate) notify: PathBuf,
     pub(crate) watchdog: Option<Duration>,
     /// Whether somebody else ends what is left behind when this process dies.
     pub(crate) managed: bool,
@@ -139,7 +139,7 @@ impl Recipe {
         let mut lines: Vec<OsString> = passed.map(|(name, value)| [&**name, value].join("=".as_ref())).collect();
         lines.extend(told.into_iter().map(|(name, value)| format!("{name}={value}").into()));
         lines.push(tag.into());
-        lines.push(format!("NOTIFY_SOCKET={}", self.notify).into());
+        lines.push([OsStr::new("NOTIFY_SOCKET"), self.notify.as_os_str()].join("=".as_ref()));
         lines.extend(self.watchdog.map(|every| format!("WATCHDOG_USEC={}", every.as_micros()).into()));
         lines.iter().map(|line| c_string(line)).collect()
     }

@@ -132,11 +132,23 @@ impl ProgramGeneration {
         }
     }
 
-    /// It drains. One that says that it stops is not told to: a second signal could mean "at once".
-    pub(crate) fn drain(&mut self, signals: &StopSignals, handover_id: Option<Arc<str>>) {
+    /// It drains, and is told so after a pause. One that says that it stops is not told to: a second
+    /// signal could mean "at once".
+    pub(crate) fn drain(&mut self, signals: &StopSignals, pause: Duration, handover_id: Option<Arc<str>>) {
         self.drains_since = Some(now());
         self.handover_id = handover_id.or(self.handover_id.take());
-        self.tell_to_go(signals, None, self.says_stopping);
+        if pause.is_zero() || self.says_stopping || self.departure.is_some() || self.ended {
+            self.tell_to_go(signals, None, self.says_stopping);
+        } else {
+            self.departure = Some(Departure::later(now() + pause));
+        }
+    }
+
+    /// There is no more time for a pause.
+    pub(crate) fn go_at_once(&mut self) {
+        if let Some(departure) = &mut self.departure {
+            departure.at_once(now());
+        }
     }
 
     /// It failed, and has `grace` to end.

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::error::{Error, Result};
 use crate::reload::status::{SocketStatus, StoreEntry};
+use crate::supervise::closer::SentFds;
 use crate::supervise::record::{ItemRecord, PassedFds, Provenance};
 use crate::sys::{socket as sys, unix_path};
 use crate::systemd::activation::{Activation, Socket, SocketKind};
@@ -121,26 +122,33 @@ impl Inheritance {
 
     /// Stores fds, as systemd does with `FDSTORE=1`: the same open file under the same name is kept
     /// once.
-    pub(crate) fn store(&mut self, name: &str, poll: bool, fds: Vec<OwnedFd>) {
-        for fd in fds {
+    pub(crate) fn store(&mut self, name: &str, poll: bool, mut fds: SentFds) {
+        let mut full = None;
+        while let Some(fd) = fds.next() {
             let twin = |item: &Item| item.name == name && sys::same(item.fd.as_fd(), fd.as_fd()).unwrap_or(false);
             let stored = self.items.iter().filter(|item| matches!(item.from, Provenance::Stored { .. })).count();
             if self.items.iter().any(twin) {
                 continue;
             }
             if stored >= MAX_STORED {
-                warn!("{MAX_STORED} fds are stored already: {name:?} is not");
-                continue;
+                full = Some(fd);
+                break;
             }
             match Item::new(name.to_owned(), fd) {
                 Ok(item) => self.items.push(Item { from: Provenance::Stored { poll }, ..item }),
                 Err(error) => warn!(%error, "{name:?} cannot be stored"),
             }
         }
+        if let Some(fd) = full {
+            warn!("{MAX_STORED} fds are stored already: {name:?} is not");
+            fds.refuse(fd);
+        }
     }
 
-    pub(crate) fn unstore(&mut self, name: &str) {
-        self.items.retain(|item| item.name != name || !matches!(item.from, Provenance::Stored { .. }));
+    /// Forgets what is stored under a name, and returns it.
+    pub(crate) fn unstore(&mut self, name: &str) -> Vec<OwnedFd> {
+        let named = |item: &mut Item| item.name == name && matches!(item.from, Provenance::Stored { .. });
+        self.items.extract_if(.., named).map(|item| item.fd).collect()
     }
 
     pub(crate) fn listed(&self) -> Vec<SocketStatus> {

@@ -14,4 +14,4 @@
 //! # }
 //! ```
 
-pub use crate::sys::mailbox::{ProcessMessage, bind, name, open, receive};
+pub use crate::sys::mailbox::{ProcessMessage, bind, receive};

@@ -28,13 +28,16 @@
 
 mod builder;
 mod child;
+mod closer;
 mod crash;
 mod generation;
 mod image;
 mod inheritance;
 pub mod mailbox;
 mod notified;
+mod own_port;
 mod passing;
+mod place;
 pub mod proc;
 mod ready;
 mod record;

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::lifecycle::LifeState;
+use crate::supervise::closer::{Closer, SentFds};
 use crate::sys::mailbox::{self, ProcessMessage};
 use crate::sys::socket::register;
 use crate::wire::notify::MAX_DATAGRAM;
@@ -40,7 +41,7 @@ pub(crate) enum Notification {
     Store {
         name: String,
         poll: bool,
-        fds: Vec<OwnedFd>,
+        fds: SentFds,
     },
     Unstore(String),
     /// It is answered by closing what came with it: all that was sent before has been read.
@@ -82,7 +83,7 @@ impl Notification {
 
 /// Reads a message, in the order in which its fields count. What is not understood says nothing, as
 /// with systemd.
-pub(crate) fn read(bytes: &[u8], fds: Vec<OwnedFd>) -> Vec<Notification> {
+pub(crate) fn read(bytes: &[u8], fds: SentFds) -> Vec<Notification> {
     let text = String::from_utf8_lossy(bytes);
     let fields: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let value = |name: &str| fields.iter().rfind(|(n, _)| *n == name).map(|(_, value)| *value);
@@ -113,42 +114,96 @@ fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|b| (32..127).contains(&b) && b != b':')
 }
 
+/// A message, not looked at yet: its sender may be a stranger.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) pid: Option<u32>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) fds: SentFds,
+    /// It is too long, or fds of it are missing.
+    pub(crate) damaged: bool,
+}
+
+/// The socket that messages come to. Nothing that a stranger sends is closed by who reads here, as
+/// that could take for ever.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     socket: AsyncFd<OwnedFd>,
+    closer: Closer,
+    /// Whether messages may have fds.
+    passes_fds: bool,
     /// Messages of processes that may send none.
     strangers: u64,
+    damaged: u64,
 }
 
 impl Inbox {
+    /// Reads no fds until [`expect`](Self::expect) says that there is somebody who may send some.
     pub(crate) fn open(socket: OwnedFd) -> Result<Self> {
-        let socket = register(socket, Interest::READABLE)
-            .map_err(|e| Error::os("the notifications of the program cannot be watched", e))?;
-        Ok(Self { socket, strangers: 0 })
+        let wrong = |e| Error::os("the notifications of the program cannot be watched", e);
+        let closer = Closer::start().map_err(wrong)?;
+        mailbox::pass_fds(socket.as_fd(), false).map_err(wrong)?;
+        let socket = register(socket, Interest::READABLE).map_err(wrong)?;
+        Ok(Self { socket, closer, passes_fds: false, strangers: 0, damaged: 0 })
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.get_ref().as_fd()
     }
 
+    /// There is a process that may send messages, or there is none.
+    pub(crate) fn expect(&mut self, anybody: bool) {
+        if anybody != self.passes_fds {
+            self.passes_fds = anybody;
+            if let Err(error) = mailbox::pass_fds(self.as_fd(), anybody) {
+                warn!(%error, "fds in notifications of the program cannot be let in or kept out");
+            }
+        }
+    }
+
+    /// Has fds closed that came with a message, and are not wanted any more.
+    pub(crate) fn sent(&self, fds: Vec<OwnedFd>) -> SentFds {
+        self.closer.sent(fds)
+    }
+
     /// Waits for the next message.
     ///
     /// # Cancel safety
     /// No message is lost.
-    pub(crate) async fn next(&self) -> io::Result<ProcessMessage> {
-        self.socket.async_io(Interest::READABLE, |fd| mailbox::receive(fd.as_fd(), MAX_DATAGRAM)).await
+    pub(crate) async fn next(&self) -> io::Result<Letter> {
+        self.closer.room().await;
+        self.socket.async_io(Interest::READABLE, |fd| self.take(fd.as_fd())).await
     }
 
-    pub(crate) fn last(&self) -> Vec<ProcessMessage> {
-        (0..MAX_LAST).map_while(|_| mailbox::receive(self.as_fd(), MAX_DATAGRAM).ok()).collect()
+    pub(crate) fn last(&self) -> Vec<Letter> {
+        let next = || self.closer.has_room().then(|| self.take(self.as_fd()).ok()).flatten();
+        (0..MAX_LAST).map_while(|_| next()).collect()
+    }
+
+    fn take(&self, socket: BorrowedFd<'_>) -> io::Result<Letter> {
+        let (ProcessMessage { bytes, pid, fds }, whole) = mailbox::take(socket, MAX_DATAGRAM)?;
+        Ok(Letter { pid, bytes, fds: self.closer.sent(fds), damaged: !whole })
     }
 
     /// Counts a message of a process that may send none, and says so now and then.
-    pub(crate) fn ignore(&mut self, pid: Option<u32>) {
+    pub(crate) fn ignore(&mut self, letter: Letter) {
+        drop(letter.fds.of_stranger());
         self.strangers += 1;
         if self.strangers.is_power_of_two() {
-            let count = self.strangers;
+            let (pid, count) = (letter.pid, self.strangers);
             warn!(pid, "notifications of processes that may not send any are ignored (--notify-access): {count}");
+        }
+    }
+
+    /// Counts a message of the program of which a part is missing, and says so now and then.
+    pub(crate) fn discard(&mut self, generation: u64) {
+        self.damaged += 1;
+        if self.damaged.is_power_of_two() {
+            let count = self.damaged;
+            warn!(
+                generation,
+                "notifications longer than {MAX_DATAGRAM} bytes, or with too many fds, are ignored: {count}"
+            );
         }
     }
 }
@@ -158,7 +213,9 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        let said: Vec<String> = read(text.as_bytes(), Vec::new()).iter().map(|one| format!("{one:?}")).collect();
+        let closer = Closer::start().unwrap();
+        let said = read(text.as_bytes(), closer.sent(Vec::new()));
+        let said: Vec<String> = said.iter().map(|one| format!("{one:?}")).collect();
         said.join(" ")
     }
 
@@ -179,10 +236,10 @@ mod tests {
             assert_eq!(shown(text), "", "{text:?}");
         }
         let fd = std::fs::File::open("/dev/null").unwrap();
-        let said = read(b"FDSTORE=1\nFDNAME=a:b\nFDPOLL=0", vec![fd.into()]);
-        assert!(
-            matches!(&said[..], [Notification::Store { name, poll: false, fds }] if name == NAMELESS && fds.len() == 1)
-        );
+        let sent = Closer::start().unwrap().sent(vec![fd.into()]);
+        let said = read(b"FDSTORE=1\nFDNAME=a:b\nFDPOLL=0", sent);
+        let [Notification::Store { name, poll: false, fds }] = &said[..] else { panic!("{said:?}") };
+        assert!(name == NAMELESS && fds.iter().count() == 1);
     }
 
     #[test]

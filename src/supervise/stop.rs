@@ -81,6 +81,18 @@ impl Departure {
         (departure, first)
     }
 
+    /// Begins with a pause: the first signal is due then.
+    pub(crate) fn later(at: Instant) -> Self {
+        Self { step: 0, next: Some(at), kill: None }
+    }
+
+    /// The first signal is due now, if it was not sent yet.
+    pub(crate) fn at_once(&mut self, now: Instant) {
+        if self.step == 0 {
+            self.next = Some(now);
+        }
+    }
+
     /// Nothing comes after SIGKILL.
     pub(crate) fn killed() -> Self {
         Self { step: usize::MAX, next: None, kill: None }
@@ -147,6 +159,18 @@ mod tests {
         assert_eq!((departure.on_time(&signals, after(59)), departure.deadline()), (None, Some(after(60))));
         assert_eq!(departure.on_time(&signals, after(60)), Some(Signal::SIGKILL));
         assert_eq!(Departure::killed().deadline(), None);
+    }
+
+    #[test]
+    fn a_pause_comes_before_the_first_signal_unless_there_is_no_time() {
+        let (signals, start) = ("TERM,10s,QUIT".parse().unwrap(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut departure = Departure::later(after(5));
+        assert_eq!((departure.on_time(&signals, after(4)), departure.deadline()), (None, Some(after(5))));
+        departure.at_once(after(4));
+        assert_eq!(departure.on_time(&signals, after(4)), Some(Signal::SIGTERM));
+        departure.at_once(after(5));
+        assert_eq!(departure.deadline(), Some(after(14)), "it is sent once");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::settings::Effective;
 use crate::supervise::child::Recipe;
 use crate::supervise::inheritance::Inheritance;
 use crate::supervise::notified::Inbox;
+use crate::supervise::place::NotifyPlace;
 use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::renew::{OwnProgram, Resumed};
 use crate::supervise::stop::StopSignals;
@@ -46,7 +47,11 @@ pub enum Senders {
 pub(crate) struct Terms {
     pub(crate) ready: Ready,
     pub(crate) senders: Senders,
+    /// The group that may reach the socket for notifications.
+    pub(crate) notify_group: Option<u32>,
     pub(crate) stop_signals: StopSignals,
+    /// The pause between the handover and the first of these signals.
+    pub(crate) drain_delay: Duration,
     pub(crate) on_crash: OnCrash,
     pub(crate) good_after: Duration,
     pub(crate) workers: usize,
@@ -62,6 +67,8 @@ pub(crate) struct Foundation {
     pub(crate) probe: Option<Probe>,
     pub(crate) inheritance: Inheritance,
     pub(crate) inbox: Inbox,
+    /// Where the socket of the inbox is.
+    pub(crate) place: NotifyPlace,
     /// The listener of the control interface, which is kept over a renewal.
     pub(crate) control: Option<OwnedFd>,
     /// The supervisor's own program, or why it cannot be started anew.

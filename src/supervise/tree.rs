@@ -71,6 +71,18 @@ impl ProcessFamily {
         self.members().iter().any(|member| diag::holds(member.pid, inode))
     }
 
+    /// Finds a user other than root and that of this process whom one of them runs as.
+    pub(crate) fn other_user(&self) -> Option<u32> {
+        let own = nix::unistd::geteuid().as_raw();
+        let user = |pid: u32| {
+            // The owner of the entry in /proc is another one after a change.
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+            ids.split_whitespace().nth(1)?.parse().ok()
+        };
+        self.members().iter().filter_map(|member| user(member.pid)).find(|user| *user != own && *user != 0)
+    }
+
     fn is_tagged(&self, pid: u32) -> bool {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|b| *b == 0).any(|variable| variable == self.tag.as_bytes())

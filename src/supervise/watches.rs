@@ -13,9 +13,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::error::Result;
 use crate::reload::handle::ServiceRequest;
 use crate::reload::watch;
+use crate::supervise::notified::Letter;
 use crate::supervise::ready::{self, Probe, Ready};
 use crate::supervise::tree::ProcessFamily;
-use crate::sys::mailbox::ProcessMessage;
 use crate::sys::pidfd::Ended;
 use crate::sys::socket::register;
 
@@ -24,7 +24,7 @@ use crate::sys::socket::register;
 pub(crate) enum Happening {
     Signal(Signal),
     Asked(ServiceRequest),
-    Notified(io::Result<ProcessMessage>),
+    Notified(io::Result<Letter>),
     Ready(u64),
     Ended(u64, Ended),
     /// No process of a generation is left.

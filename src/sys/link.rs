@@ -3,12 +3,12 @@
 //! # References
 //! unix(7), cmsg(3). `SOCK_SEQPACKET` keeps each frame together with its fds.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv, recvmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, recv, socketpair};
+
+use crate::sys::scm;
 
 /// Makes a connected pair, close-on-exec and nonblocking.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -26,22 +26,8 @@ pub(crate) fn receive(
     // measure
     let length = recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
     let mut bytes = vec![0; length.min(max_bytes)];
-    let mut space = vec![0; nix::sys::socket::cmsg_space::<RawFd>() + max_fds * size_of::<RawFd>()];
-    let (length, truncated, fds) = {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let message =
-            recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        let mut fds = Vec::new();
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(rights) = control {
-                // SAFETY: the kernel just installed these fds for us; nobody else knows them.
-                fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
-        }
-        let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-        (message.bytes, truncated, fds)
-    };
-    if truncated {
+    let scm::Received { length, truncated, fds, .. } = scm::receive(socket, &mut bytes, max_fds)?;
+    if truncated || fds.len() > max_fds {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a datagram that is too long, or has too many fds"));
     }
     if length == 0 {
@@ -61,4 +47,32 @@ pub(crate) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: it is open, and the environment says that it was opened for us; the caller adopts it
     // once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+    use crate::sys::scm::send;
+
+    #[test]
+    fn a_datagram_with_too_many_fds_leaves_none_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("file");
+        let file = std::fs::File::create(&path).unwrap();
+        let (ours, theirs) = pair().unwrap();
+        let open = || {
+            let all = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            all.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == path)).count()
+        };
+        for count in [3, 5, 50] {
+            send(theirs.as_fd(), b"frame", &vec![file.as_fd(); count]).unwrap();
+            let error = receive(ours.as_fd(), 100, 2).unwrap_err();
+            assert_eq!((error.kind(), open()), (io::ErrorKind::InvalidData, 1), "{count}");
+        }
+        send(theirs.as_fd(), b"frame", &vec![file.as_fd(); 2]).unwrap();
+        let (bytes, fds) = receive(ours.as_fd(), 100, 2).unwrap().unwrap();
+        assert_eq!((bytes.as_slice(), fds.len()), (&b"frame"[..], 2));
+    }
 }

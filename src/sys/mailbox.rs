@@ -2,23 +2,22 @@
 //! come along.
 //!
 //! # References
-//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; an address of no length makes the
-//! kernel choose an abstract name.
+//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; and `SO_PASSRIGHTS`, from Linux 6.16.
 
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use nix::sys::socket::{
-    self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, getsockname,
-    recvmsg,
-};
+use nix::errno::Errno;
 
 use crate::sys::peer::pass_credentials;
+use crate::sys::scm;
 
 /// As many fds as the kernel lets a message have (`SCM_MAX_FD`).
-const MAX_FDS: usize = 253;
+pub(crate) const MAX_FDS: usize = 253;
+/// Of Linux's socket.h, the same on all machines that Rust's standard library is made for but three.
+const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// A message, and its sender as the kernel vouches for it.
 #[derive(Debug)]
@@ -40,18 +39,6 @@ impl ProcessMessage {
     }
 }
 
-/// Opens a socket, nonblocking and close-on-exec, of an abstract [name] that nobody else has.
-///
-/// # Errors
-/// There are no fds left.
-pub fn open() -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    socket::bind(fd.as_raw_fd(), &UnixAddr::new_unnamed())?;
-    pass_credentials(fd.as_fd())?;
-    Ok(fd)
-}
-
 /// Makes a blocking socket at a path.
 ///
 /// # Errors
@@ -62,71 +49,87 @@ pub fn bind(path: &Path) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Returns the name of a socket that [`open`] made, as `NOTIFY_SOCKET` has it.
-///
-/// # Errors
-/// It is another socket.
-pub fn name(fd: BorrowedFd<'_>) -> io::Result<String> {
-    let address: UnixAddr = getsockname(fd.as_raw_fd())?;
-    let name = address.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
-    Ok(format!("@{}", name.ok_or(io::ErrorKind::InvalidData)?))
+/// Lets messages have fds, or not: then whoever sends one with fds fails. Before Linux 6.16 all may
+/// have some, and this changes nothing.
+pub(crate) fn pass_fds(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
+        return Ok(()); // which have a number of their own for it
+    }
+    let value = libc::c_int::from(on);
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the value outlives the call and is as long as is said; the fd is open while it is
+    // borrowed.
+    let set = unsafe {
+        let (fd, value) = (socket.as_raw_fd(), (&raw const value).cast());
+        libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, value, length)
+    };
+    match Errno::result(set) {
+        Ok(_) | Err(Errno::ENOPROTOOPT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Receives the next message. systemd takes at most 4,096 bytes.
+///
+/// Fds that came along with a message that is too long are closed here, and the close(2) of a
+/// socket can take as long as its sender likes (`SO_LINGER`).
 ///
 /// # Errors
 /// With `WouldBlock` if there is none, and the socket is nonblocking or its timeout is over; with
 /// `InvalidData` if it is longer than `limit`: then it is gone.
 pub fn receive(socket: impl AsFd, limit: usize) -> io::Result<ProcessMessage> {
-    let socket = socket.as_fd();
-    let mut bytes = vec![0; limit + 1];
-    let mut space = nix::cmsg_space!([RawFd; MAX_FDS], UnixCredentials);
-    let (length, truncated, pid, fds) = {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        let (mut pid, mut fds) = (None, Vec::new());
-        for control in message.cmsgs()? {
-            match control {
-                ControlMessageOwned::ScmRights(all) => {
-                    // SAFETY: the kernel just installed these fds for us; nobody else knows them.
-                    fds.extend(all.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-                }
-                ControlMessageOwned::ScmCredentials(of) => pid = u32::try_from(of.pid()).ok().filter(|pid| *pid > 0),
-                _ => {}
-            }
+    match take(socket.as_fd(), limit)? {
+        (message, true) => Ok(message),
+        (_, false) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long, or has too many fds"))
         }
-        let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-        (message.bytes, truncated, pid, fds)
-    };
-    if truncated || length > limit {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long, or has too many fds"));
     }
+}
+
+/// Receives the next message, and whether it is whole: what came with one that is not is the
+/// caller's to close.
+pub(crate) fn take(socket: BorrowedFd<'_>, limit: usize) -> io::Result<(ProcessMessage, bool)> {
+    let mut bytes = vec![0; limit + 1];
+    let scm::Received { length, truncated, fds, credentials } = scm::receive(socket, &mut bytes, MAX_FDS)?;
+    let whole = !truncated && length <= limit;
     bytes.truncate(length);
-    Ok(ProcessMessage { bytes, pid, fds })
+    let pid = credentials.and_then(|of| u32::try_from(of.pid?).ok());
+    Ok((ProcessMessage { bytes, pid, fds }, whole))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::linux::net::SocketAddrExt as _;
-    use std::os::unix::net::SocketAddr;
-
     use super::*;
 
     #[test]
     fn it_tells_who_has_sent_what() {
-        let (fd, other) = (open().unwrap(), open().unwrap());
-        let name = name(fd.as_fd()).unwrap();
-        assert_ne!(super::name(other.as_fd()).unwrap(), name, "a name of its own");
-        let address = SocketAddr::from_abstract_name(name.strip_prefix('@').unwrap()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
         let client = UnixDatagram::unbound().unwrap();
-        client.connect_addr(&address).unwrap();
+        client.connect(&path).unwrap();
         client.send(b"READY=1").unwrap();
-        let letter = receive(fd.as_fd(), 4096).unwrap();
+        let letter = receive(&socket, 4096).unwrap();
         assert_eq!((letter.bytes.as_slice(), letter.pid), (&b"READY=1"[..], Some(std::process::id())));
-        crate::sys::scm::send(client.as_fd(), b"FDSTORE=1", &[client.as_fd()]).unwrap();
-        assert_eq!(receive(fd.as_fd(), 4096).unwrap().fds.len(), 1);
+        scm::send(client.as_fd(), b"FDSTORE=1", &[client.as_fd()]).unwrap();
+        assert_eq!(receive(&socket, 4096).unwrap().fds.len(), 1);
         client.send(&[b'x'; 100]).unwrap();
-        assert_eq!(receive(fd.as_fd(), 99).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(receive(fd.as_fd(), 99).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(receive(&socket, 99).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(receive(&socket, 99).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn fds_can_be_refused_where_the_kernel_knows_how() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = bind(&path).unwrap();
+        let client = UnixDatagram::unbound().unwrap();
+        client.connect(&path).unwrap();
+        let send = || scm::send(client.as_fd(), b"FDSTORE=1", &[client.as_fd()]).map_err(|e| e.raw_os_error());
+        pass_fds(socket.as_fd(), false).unwrap();
+        assert!(matches!(send(), Ok(9) | Err(Some(libc::EPERM))), "{:?}", send());
+        pass_fds(socket.as_fd(), true).unwrap();
+        assert_eq!(send(), Ok(9));
     }
 }

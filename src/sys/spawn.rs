@@ -56,7 +56,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) ignored: &'a [Signal],
     /// Whether it leads a session and a process group of its own.
     pub(crate) session: bool,
-    /// Sent to it when the *thread* that starts it ends.
+    /// Sent to it when the *thread* that starts it ends. It is not started if this process has ended
+    /// before it could ask for that.
     pub(crate) death_signal: Option<Signal>,
 }
 
@@ -128,6 +129,7 @@ impl Spawn<'_> {
             ignored: self.ignored.iter().fold(0, |set, signal| set | bit(*signal as c_int)),
             session: self.session,
             death_signal: self.death_signal.map_or(0, |signal| signal as c_int),
+            parent: nix::unistd::getpid().as_raw(),
             errno: 0,
         };
 
@@ -183,6 +185,8 @@ struct ChildSetup {
     session: bool,
     /// The signal that it gets when the thread that started it ends; 0 for none.
     death_signal: c_int,
+    /// Who starts it.
+    parent: libc::pid_t,
     errno: c_int,
 }
 
@@ -286,8 +290,15 @@ unsafe fn prepare(child: &ChildSetup) -> Result<(), ()> {
         if child.session && libc::setsid() < 0 {
             return Err(());
         }
-        if child.death_signal != 0 && libc::prctl(libc::PR_SET_PDEATHSIG, child.death_signal) < 0 {
-            return Err(());
+        if child.death_signal != 0 {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, child.death_signal) < 0 {
+                return Err(());
+            }
+            // Who has died already sends no signal any more.
+            if libc::getppid() != child.parent {
+                *libc::__errno_location() = libc::ECHILD;
+                return Err(());
+            }
         }
         let mut target = child.first_fd;
         let beyond = child.first_fd + child.fd_count;
@@ -341,5 +352,37 @@ unsafe fn write_decimal(to: *mut c_char, mut number: u32) {
     for (i, digit) in digits[at..].iter().enumerate() {
         // SAFETY: at most PID_ROOM - 1 digits.
         unsafe { *to.add(i) = digit.cast_signed() as c_char };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when this process had died between the clone and the prctl: the parent is another one.
+    #[test]
+    fn nobody_lives_on_who_is_to_die_with_this_process_and_has_another_parent() {
+        let start = |parent, death_signal| {
+            Spawn {
+                program: c"/bin/true".into(),
+                args: vec![c"true".into()],
+                env: Vec::new(),
+                pid_variables: &[],
+                directory: None,
+                fds: Vec::new(),
+                low: None,
+                first_fd: LISTEN_FDS_START,
+                table: 64,
+                parent,
+                ignored: &[],
+                session: false,
+                death_signal,
+            }
+            .start()
+        };
+        let error = start(Parent::Manager, Some(Signal::SIGTERM)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
+        let started = start(Parent::Us, Some(Signal::SIGTERM)).unwrap();
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(started.pid.cast_signed()), None).unwrap();
     }
 }

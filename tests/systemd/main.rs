@@ -71,6 +71,10 @@ fn trial(target: &Target, scenario: Scenario, ignored: &Ignored, machine: &Machi
     let missing = scenario.apps && lab::apps().is_none();
     let backend = match &target.backend {
         Ok(_) if missing => Err("the root of programs is not made yet: run tests/lab/rootfs apps".to_owned()),
+        Ok(_) if scenario.host_tool.is_some_and(|tool| !lab::has_tool(tool)) => {
+            let tool = scenario.host_tool.unwrap_or_default();
+            Err(format!("{tool} is missing: apt-get install -y {tool}"))
+        }
         backend => backend.clone().map(drop),
     };
     Trial::ignorable_test(name, move || match &backend {

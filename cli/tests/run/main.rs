@@ -3,10 +3,13 @@
 
 mod conventions;
 mod crashes;
+mod mistakes;
 mod notified;
+mod pid_one;
 mod probes;
 mod reloads;
 mod renews;
+mod strangers;
 mod watch;
 mod workers;
 mod world;

@@ -135,3 +135,29 @@ fn a_stop_during_a_reload_ends_all_and_refuses_the_reload() {
     assert!(world.ends().success());
     assert!(!world.path("http").exists(), "what it bound it removes");
 }
+
+#[test]
+fn the_old_one_serves_on_for_the_drain_delay_and_not_when_all_stop() {
+    let world = World::start(Setup { options: &["--drain-delay", "2s"], ..Setup::default() });
+    let (old, _) = world.who();
+    assert_eq!(world.reloaded(), 2);
+    let began = Instant::now();
+    let status = world.status();
+    assert_eq!((&status["draining"][0]["pid"], &status["settings"]["drain_delay"]), (&old.into(), &"2s".into()));
+    until("the old one answers, beside the new one", || (world.who().0 == old).then_some(()));
+    until("the old one is gone", || (!is_alive(old)).then_some(()));
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    // A pause that is longer than the test: a stop does not wait for it.
+    world.stop();
+    let world =
+        World::start(Setup { options: &["--drain-delay", "200s", "--drain-timeout", "300s"], ..Setup::default() });
+    assert_eq!(world.reloaded(), 2);
+    let log = world.stop();
+    assert!(log.contains("serves on for 200s, is then told to go by TERM"), "{log}");
+    let said = std::process::Command::new(crate::world::HANDOVER)
+        .args(["run", "--drain-delay", "30s", "--", "/bin/true"])
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("leaves nothing of the drain timeout"));
+}

@@ -74,6 +74,8 @@ pub(crate) struct OwnGeneration {
     /// A service manager takes the end of this process for that of the service, and cannot be told
     /// otherwise.
     untold: bool,
+    /// PID 1 of the container, which ends with this process.
+    ending_init: Option<String>,
 
     successor: Successor,
     predecessor: Option<OlderGeneration>,
@@ -174,6 +176,7 @@ impl OwnGeneration {
             suspect: None,
             failed: None,
             untold: assembly.untold,
+            ending_init: assembly.ending_init,
             state: assembly.state,
             signals: assembly.signals,
             inputs,

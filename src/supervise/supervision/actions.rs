@@ -113,6 +113,7 @@ impl Supervision {
         let items = self.inheritance.for_generation().map_err(|e| e.to_string())?;
         let main = self.workers.main(slot).map(|main| (main.number, main.pid()));
         let before = main.map(|(_, pid)| pid);
+        self.inbox.expect(true);
         let process = self.recipe.start(number, &items, image, before).map_err(|e| e.to_string())?;
         let (pidfd, family) = (process.pidfd.try_clone(), process.family.clone());
         // Nobody restarts a generation but us: it is never too late for it to take over.
@@ -180,8 +181,12 @@ impl Supervision {
     fn begin_drain(&mut self, lives: &mut Lifecycles, number: u64) {
         let Some(generation) = self.workers.get_mut(number) else { return };
         let (limit, signals) = (self.settings.drain_timeout, &self.terms.stop_signals);
-        generation.drain(signals, self.reloads.handover_id());
-        let detail = &format!("was told to go by {signals}, and drains within {limit:?}");
+        // Nobody else serves any more when all stop.
+        let pause = if self.stopping { Duration::ZERO } else { self.terms.drain_delay };
+        generation.drain(signals, pause, self.reloads.handover_id());
+        let told = if pause.is_zero() { "was told to go" } else { "serves on" };
+        let pause = if pause.is_zero() { String::new() } else { format!(" for {pause:?}, is then told to go") };
+        let detail = &format!("{told}{pause} by {signals}, and drains within {limit:?}");
         let facts = self.facts(number);
         self.narrator.tell(Moment::DrainStarted, &Facts { new_pid: None, detail, ..facts.clone() });
         self.measure();
@@ -249,7 +254,7 @@ impl Supervision {
             // When the last of its processes is gone, so is what it had accepted.
             LifeState::Draining | LifeState::Stopping | LifeState::Exited => {}
             LifeState::Starting | LifeState::Standby | LifeState::Trial => {
-                self.on_failed(lives, number, how.to_string());
+                self.on_failed(lives, number, self.ended_early(how));
             }
             _ if says_stopping && how == Ended::Exited(0) => {
                 info!(generation = number, "generation {number} has stopped by itself: so does the service");

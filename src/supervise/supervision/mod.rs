@@ -34,7 +34,8 @@ use crate::supervise::child::Recipe;
 use crate::supervise::crash::Crashes;
 use crate::supervise::generation::ProgramGeneration;
 use crate::supervise::inheritance::Inheritance;
-use crate::supervise::notified::{self, Inbox, Notification, Right};
+use crate::supervise::notified::{self, Inbox, Letter, Notification, Right};
+use crate::supervise::place::NotifyPlace;
 use crate::supervise::ready::{Probe, Ready};
 use crate::supervise::record::ago;
 use crate::supervise::renew::{Renewal, Resumed};
@@ -43,7 +44,6 @@ use crate::supervise::signals;
 use crate::supervise::terms::{Foundation, Terms};
 use crate::supervise::watches::{Happening, Watches};
 use crate::supervise::workers::Workers;
-use crate::sys::mailbox::ProcessMessage;
 use crate::sys::pidfd::Ended;
 use crate::systemd::notify::Message;
 use crate::wire::notify::{store, store_remove};
@@ -64,6 +64,8 @@ pub(crate) struct Supervision {
     outbox: Outbox,
     pinger: Pinger,
     inbox: Inbox,
+    /// Where the inbox's socket is, until the end.
+    _place: NotifyPlace,
     watches: Watches,
     /// Asks the service manager for time, while a reload is under way.
     extending: Option<AbortHandle>,
@@ -143,6 +145,7 @@ impl Supervision {
             outbox: Outbox::open(notifier, || {}),
             pinger,
             inbox: foundation.inbox,
+            _place: foundation.place,
             watches: Watches::new(),
             extending: None,
             signals,
@@ -195,7 +198,7 @@ impl Parts for Supervision {
             Happening::Asked(ServiceRequest::Stop) => self.on_stop(lives, &Event::Stop, "stop"),
             Happening::Asked(ServiceRequest::Status(answer)) => _ = answer.send(self.status(lives)),
             Happening::Asked(ServiceRequest::Alive(answer)) => _ = answer.send(()),
-            Happening::Notified(Ok(message)) => self.on_message(lives, message),
+            Happening::Notified(Ok(letter)) => self.on_letter(lives, letter),
             Happening::Notified(Err(error)) => debug!(%error, "a notification cannot be read"),
             Happening::Ready(number) => {
                 if self.workers.get_mut(number).is_some_and(ProgramGeneration::is_ready) {
@@ -203,8 +206,8 @@ impl Parts for Supervision {
                 }
             }
             Happening::Ended(number, how) => {
-                for message in self.inbox.last() {
-                    self.on_message(lives, message);
+                for letter in self.inbox.last() {
+                    self.on_letter(lives, letter);
                 }
                 self.afterwards = Some(Afterwards::Ended(number, how));
             }
@@ -230,8 +233,8 @@ impl Parts for Supervision {
         }
     }
 
-    fn overdue(&self, _: u64, state: LifeState) -> Option<Event> {
-        (state == LifeState::Reloading(ReloadPhase::Spawned)).then(|| Event::NextFailed(self.not_ready()))
+    fn overdue(&self, number: u64, state: LifeState) -> Option<Event> {
+        (state == LifeState::Reloading(ReloadPhase::Spawned)).then(|| Event::NextFailed(self.not_ready(number)))
     }
 
     fn deadline(&self, lives: &Lifecycles) -> Option<Instant> {
@@ -244,7 +247,7 @@ impl Parts for Supervision {
             let Some(generation) = self.workers.get_mut(number) else { continue };
             generation.go_on(&self.terms.stop_signals, now);
             if generation.is_late(now) {
-                self.on_failed(lives, number, self.not_ready());
+                self.on_failed(lives, number, self.not_ready(number));
             } else if generation.hangs(now) {
                 self.abort(number, "sent no WATCHDOG=1 in time");
             }
@@ -264,6 +267,7 @@ impl Parts for Supervision {
             Some(Afterwards::Ended(number, how)) => self.has_ended(lives, number, how),
             Some(Afterwards::Gone(number)) => {
                 self.workers.remove(number);
+                self.inbox.expect(!self.workers.is_empty());
                 lives.remove(number);
                 self.measure();
             }
@@ -317,6 +321,9 @@ impl Supervision {
         self.reloads.stop();
         self.crashes.stop();
         for number in self.workers.numbers() {
+            if let Some(generation) = self.workers.get_mut(number) {
+                generation.go_at_once();
+            }
             lives.push(number, event.clone());
         }
     }
@@ -324,10 +331,14 @@ impl Supervision {
 
 /// What the program says.
 impl Supervision {
-    fn on_message(&mut self, lives: &mut Lifecycles, message: ProcessMessage) {
-        let sender = message.pid.and_then(|pid| self.workers.sender(pid, self.terms.senders));
-        let Some(number) = sender else { return self.inbox.ignore(message.pid) };
-        for notification in notified::read(&message.bytes, message.fds) {
+    /// Of a stranger nothing is read.
+    fn on_letter(&mut self, lives: &mut Lifecycles, letter: Letter) {
+        let sender = letter.pid.and_then(|pid| self.workers.sender(pid, self.terms.senders));
+        let Some(number) = sender else { return self.inbox.ignore(letter) };
+        if letter.damaged {
+            return self.inbox.discard(number);
+        }
+        for notification in notified::read(&letter.bytes, letter.fds) {
             let state = lives.state(number);
             match notification.right(state) {
                 Right::Counts => self.on_notification(lives, number, notification),
@@ -390,7 +401,7 @@ impl Supervision {
                 self.inheritance.store(&name, poll, fds);
             }
             Notification::Unstore(name) => {
-                self.inheritance.unstore(&name);
+                drop(self.inbox.sent(self.inheritance.unstore(&name)));
                 self.outbox.pass_if_room(store_remove(&name).into_bytes(), Vec::new());
             }
             _ => {}

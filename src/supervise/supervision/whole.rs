@@ -16,11 +16,15 @@ use crate::reload::driver::Lifecycles;
 use crate::reload::extend;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::status::{Older, Status, Supervising};
+use crate::settings::duration;
 use crate::supervise::generation::ProgramGeneration;
+use crate::supervise::own_port;
+use crate::supervise::ready::Ready;
 use crate::supervise::record::{FORMAT, PassedFds, SupervisorRecord, ahead, until};
 use crate::supervise::renew::Resumed;
 use crate::supervise::rolling::{NextMove, Rolling};
 use crate::supervise::supervision::Supervision;
+use crate::sys::pidfd::Ended;
 use crate::systemd::notify::{Message, NOTIFY_TIMEOUT, monotonic_usec};
 
 /// How long clients of the control interface are given to read their last answer.
@@ -143,9 +147,29 @@ impl Supervision {
         Some(self.crashes.good_at(since))
     }
 
-    pub(super) fn not_ready(&self) -> String {
+    /// Says why the generation, or the next one beside it, has failed.
+    pub(super) fn not_ready(&self, number: u64) -> String {
         let (within, why) = (self.settings.ready_timeout, self.terms.ready.unmet());
-        format!("was not ready within {within:?}: {why}")
+        let generation = self.workers.next_beside(number).or_else(|| self.workers.get(number));
+        let Some(family) = generation.map(|of| &of.process.family) else {
+            return format!("was not ready within {within:?}: {why}");
+        };
+        let hears = self.terms.ready != Ready::Notify || self.terms.notify_group.is_some();
+        let unheard = family
+            .other_user()
+            .filter(|_| !hears)
+            .map(|user| format!("; it runs as user {user}, who cannot reach the socket for that: --notify-group"));
+        let first_fd = self.recipe.command.first_fd;
+        let hint = unheard.or_else(|| own_port::while_it_runs(family, &self.inheritance.items, first_fd));
+        format!("was not ready within {within:?}: {why}{}", hint.unwrap_or_default())
+    }
+
+    /// Says how it ended that was never ready.
+    pub(super) fn ended_early(&self, how: Ended) -> String {
+        // Once something has served, the program knows its sockets.
+        let wrong = matches!(how, Ended::Exited(status) if status != 0) && !self.served;
+        let hint = wrong.then(|| own_port::after_exit(&self.inheritance.items, self.recipe.command.first_fd));
+        format!("{how}{}", hint.flatten().unwrap_or_default())
     }
 
     pub(super) fn status(&self, lives: &Lifecycles) -> Status {
@@ -198,6 +222,7 @@ impl Supervision {
         let named = self.settings.named().into_iter().filter(|(key, _)| counts.contains(key));
         let mut all: BTreeMap<_, _> = named.map(|(key, value)| (key.to_owned(), value)).collect();
         all.insert("stop_signals".into(), self.terms.stop_signals.to_string());
+        all.insert("drain_delay".into(), duration::show(self.terms.drain_delay));
         all.insert("workers".into(), self.workers.count().to_string());
         all
     }
@@ -252,6 +277,7 @@ impl Supervision {
     /// Goes on where an older version was.
     pub(super) fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
         self.served = true;
+        self.inbox.expect(true);
         for (of, process) in resumed.generations {
             let state = if of.draining_ms.is_some() { LifeState::Draining } else { LifeState::Serving };
             let machine = Machine::resumed(self.settings.machine(false, false), state, of.left_ms.map(ahead));

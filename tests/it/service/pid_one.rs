@@ -9,7 +9,12 @@ use handover_testing::processes::{look, until};
 use handover_testing::service::DIRECTORY;
 use handover_testing::world::World;
 
-pub(crate) const CASES: &[Case] = cases![a_reload_says_why_it_cannot_be, a_reload_in_place_works, it_stops_and_reaps];
+pub(crate) const CASES: &[Case] = cases![
+    a_reload_says_why_it_cannot_be,
+    a_child_of_an_init_that_ends_with_it_refuses_reloads,
+    a_reload_in_place_works,
+    it_stops_and_reaps,
+];
 
 const UNSHARE: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];
 
@@ -20,8 +25,14 @@ pub(crate) fn is_possible() -> bool {
 }
 
 fn start(world: &World) -> Child {
+    start_under(world, &[])
+}
+
+/// `init`: what is PID 1 instead of the service, and starts it.
+fn start_under(world: &World, init: &[&str]) -> Child {
     let child = Command::new("unshare")
         .args(UNSHARE)
+        .args(init)
         .arg(world.path("web"))
         .env(DIRECTORY, world.path("").to_str().unwrap().trim_end_matches('/'))
         .spawn()
@@ -46,11 +57,13 @@ fn get(world: &World, path: &str) -> String {
 }
 
 fn stop(world: &World, child: &Child) {
+    // What it is in its own namespace.
+    let own: u32 = get(world, "/who").split(' ').nth(1).unwrap().parse().unwrap();
     assert_eq!(get(world, "/stop"), "true");
     let pid = child.id();
     // The harness waits for every child of this process.
     assert_eq!(handover_testing::processes::end_of(pid), handover_testing::processes::End::Exited(0));
-    assert_eq!(world.result_of(1), "ok");
+    assert_eq!(world.result_of(own), "ok");
 }
 
 fn a_reload_says_why_it_cannot_be() {
@@ -61,6 +74,23 @@ fn a_reload_says_why_it_cannot_be() {
     assert!(outcome.contains("reload in place (Builder::on_reload_in_place)"), "{outcome}");
     assert!(get(&world, "/who").starts_with("1 1 "));
     stop(&world, &child);
+}
+
+fn a_child_of_an_init_that_ends_with_it_refuses_reloads() {
+    let inits: [&[&str]; 4] =
+        [&["sh", "-c", "\"$@\"; exit $?", "sh"], &["tini", "--"], &["dumb-init", "--"], &["catatonit", "--"]];
+    for init in inits {
+        if Command::new(init[0]).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            continue; // not installed here; the shell always is
+        }
+        let world = unmanaged();
+        let child = start_under(&world, init);
+        assert!(world.log().contains("reloads are refused: PID 1 of this container"), "{init:?}: {}", world.log());
+        let outcome = get(&world, "/reload");
+        assert!(outcome.contains("let `handover run -- PROGRAM` be PID 1 instead of it"), "{init:?}: {outcome}");
+        assert!(get(&world, "/who").starts_with("1 "), "{init:?}");
+        stop(&world, &child);
+    }
 }
 
 fn a_reload_in_place_works() {

@@ -27,7 +27,7 @@ pub(crate) use self::machine::Machine;
 use self::nspawn::{Netns, Nspawn};
 pub(crate) use self::program::{example, handover};
 use self::target::Source;
-pub(crate) use self::target::{Target, apps, targets};
+pub(crate) use self::target::{Target, apps, has_tool, targets};
 use self::user::User;
 
 /// For a command in the container; above it the command is stuck.
@@ -50,12 +50,14 @@ pub(crate) struct Scenario {
     /// Needs a whole root, with a package manager and its database: of this machine's own there is
     /// only /usr.
     pub(crate) whole_root: bool,
+    /// Needs this program of the machine's own /usr: there is a case for its own systemd only.
+    pub(crate) host_tool: Option<&'static str>,
     pub(crate) run: fn(&Container) -> Outcome,
 }
 
 impl Scenario {
     pub(crate) const fn new(name: &'static str, run: fn(&Container) -> Outcome) -> Self {
-        Self { name, min_version: 0, system_only: false, whole_root: false, apps: false, run }
+        Self { name, min_version: 0, system_only: false, whole_root: false, apps: false, host_tool: None, run }
     }
 
     pub(crate) const fn since(self, min_version: u32) -> Self {
@@ -69,6 +71,10 @@ impl Scenario {
     /// With the programs in `/apps`, which only a container can have.
     pub(crate) const fn with_apps(self) -> Self {
         Self { system_only: true, apps: true, ..self }
+    }
+
+    pub(crate) const fn with_host_tool(self, tool: &'static str) -> Self {
+        Self { system_only: true, host_tool: Some(tool), ..self }
     }
 
     pub(crate) const fn whole_root(self) -> Self {

@@ -44,7 +44,8 @@ impl Target {
 
     /// Whether that scenario means anything to this systemd.
     pub(crate) fn suits(&self, scenario: &Scenario) -> bool {
-        self.version >= scenario.min_version && !(self.is_shared() && scenario.system_only)
+        let elsewhere = scenario.host_tool.is_some() && !matches!(self.backend, Ok(Source::Host));
+        self.version >= scenario.min_version && !(self.is_shared() && scenario.system_only) && !elsewhere
     }
 
     fn new(version: u32, backend: Result<Source, String>) -> Self {
@@ -93,6 +94,11 @@ fn from_root(expected: u32, suite: &str) -> Target {
         target.note = Some(format!("{suite} has systemd {version}, where {expected} was expected"));
     }
     target
+}
+
+/// Whether this machine has the program, which a container of its own /usr has, too.
+pub(crate) fn has_tool(name: &str) -> bool {
+    super::PATH.split(':').any(|directory| PathBuf::from(directory).join(name).exists())
 }
 
 /// The programs that `tests/lab/rootfs apps` made a root of; in a container it is `/apps`, with the

@@ -64,6 +64,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         told::SCENARIOS,
         run::SCENARIOS,
         run::LANGUAGES,
+        run::PODMAN,
         runner::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,

@@ -49,10 +49,18 @@ pub(crate) struct Options {
     /// Whose sd_notify messages count
     #[arg(long, value_enum, default_value_t = Access::Main)]
     notify_access: Access,
+    /// The group that may reach the socket for these messages, too, for a program that changes its
+    /// user before it says READY=1 [default: its own user and root]
+    #[arg(long, value_name = "GROUP", value_parser = parse::group)]
+    notify_group: Option<u32>,
     /// How it is told to go: signals, with times between them; what is left after the drain timeout
     /// is killed
     #[arg(long, value_name = "TERM,10s,QUIT", default_value = "TERM", value_parser = parse::stop_signals)]
     stop_signal: StopSignals,
+    /// How long the old one serves on beside the new one before it is told to go; a part of the
+    /// drain timeout
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    drain_delay: Duration,
     /// How long it may take to finish what it has accepted [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     drain_timeout: Option<Duration>,
@@ -170,6 +178,7 @@ fn supervisor(options: Options) -> Result<(Supervisor, watch::Watching, Option<P
             Access::All => Senders::All,
         })
         .stop_signals(options.stop_signal)
+        .drain_delay(options.drain_delay)
         .on_crash(match options.on_crash {
             Crash::Restart => OnCrash::Restart,
             Crash::Exit => OnCrash::Exit,
@@ -179,6 +188,9 @@ fn supervisor(options: Options) -> Result<(Supervisor, watch::Watching, Option<P
         .settings(settings);
     for socket in options.socket {
         supervisor = socket.give(supervisor);
+    }
+    if let Some(group) = options.notify_group {
+        supervisor = supervisor.notify_group(group);
     }
     if let Some(directory) = options.directory {
         supervisor = supervisor.directory(directory);

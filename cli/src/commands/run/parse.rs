@@ -65,6 +65,16 @@ pub(super) fn stop_signals(text: &str) -> Result<StopSignals, String> {
     text.parse().map_err(|e: handover::Error| e.to_string())
 }
 
+/// Finds a group by its name, or by its number.
+pub(super) fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let found =
+        nix::unistd::Group::from_name(text).map_err(|e| format!("the group {text:?} cannot be looked up: {e}"))?;
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| format!("there is no group {text:?}"))
+}
+
 pub(super) fn ready(text: &str) -> Result<Ready, String> {
     let (how, rest) = text.split_once(':').map_or((text, None), |(how, rest)| (how, Some(rest)));
     match (how, rest) {
@@ -108,6 +118,12 @@ mod tests {
         for bad in ["", "=:80", "a:b=:80", "a b", "http="] {
             assert!(socket(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn groups_are_found() {
+        assert_eq!((group("7"), group("root")), (Ok(7), Ok(0)));
+        assert!(group("there-is-no-such").unwrap_err().contains("no group"));
     }
 
     #[test]

@@ -1,0 +1,4 @@
+import app
+import gentle
+
+asgi = gentle.gentle(app.asgi)
