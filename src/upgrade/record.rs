@@ -1,11 +1,11 @@
 //! What is remembered of a program's upgrades, from one to the next.
 
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::folder::Folder;
 use crate::upgrade::place;
 
 /// How many bad programs are remembered; of more, the oldest is forgotten.
@@ -15,6 +15,8 @@ pub const BAD_KEPT: usize = 100;
 const REASON_KEPT: usize = 300;
 
 const FORMAT: u32 = 1;
+
+const FILE: &str = "state.json";
 
 /// The file `state.json`, which is only ever replaced as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -67,14 +69,11 @@ pub(crate) struct Seen {
 }
 
 impl Record {
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self { format: FORMAT, ..Self::default() });
-            }
-            Err(e) => return Err(Error::os(format!("{} cannot be read", path.display()), e)),
+    pub(crate) fn read(folder: &Folder) -> Result<Self> {
+        let Some(bytes) = place::read(folder, FILE)? else {
+            return Ok(Self { format: FORMAT, ..Self::default() });
         };
+        let path = folder.path().join(FILE);
         let bad = |why: String| {
             let text = format!("{} cannot be used: {why}; remove it to forget what is known to be bad", path.display());
             Error::new(Kind::Invalid, text)
@@ -87,9 +86,9 @@ impl Record {
     }
 
     /// Writes the record. It is on the disk when this returns.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, folder: &Folder) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(|e| Error::os("the record cannot be written", e))?;
-        place::replace(path, &text)
+        place::replace(folder, FILE, &text)
     }
 
     pub(crate) fn why_bad(&self, sha256: &str) -> Option<&str> {
@@ -161,15 +160,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state.json");
-        let mut record = Record::read(&path).unwrap();
+        let folder = Folder::open(directory.path(), crate::sys::folder::Way::Ours).unwrap();
+        let mut record = Record::read(&folder).unwrap();
         record.add_bad("x", "y");
         record.pending = Some(pending("n", "p"));
-        record.write(&path).unwrap();
-        assert_eq!(Record::read(&path).unwrap(), record);
+        record.write(&folder).unwrap();
+        assert_eq!(Record::read(&folder).unwrap(), record);
         for text in ["", "{", "[]", "{\"format\":2}"] {
-            std::fs::write(&path, text).unwrap();
-            let error = Record::read(&path).unwrap_err();
+            std::fs::write(directory.path().join(FILE), text).unwrap();
+            let error = Record::read(&folder).unwrap_err();
             assert!(error.is_invalid() && error.to_string().contains("state.json"), "{error}");
         }
     }

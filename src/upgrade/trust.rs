@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use minisign_verify::{PublicKey, Signature};
@@ -65,7 +66,7 @@ impl Trust {
     }
 
     /// Reads the whole file. It blocks.
-    pub(crate) fn verify(&self, candidate: &Path, signature: &[u8], what: &str) -> Result<()> {
+    pub(crate) fn verify(&self, candidate: (&File, &Path), signature: &[u8], what: &str) -> Result<()> {
         let bad = |why: &dyn std::fmt::Display| {
             Error::new(Kind::Candidate, format!("the signature of {what} is not good: {why}"))
         };
@@ -81,7 +82,7 @@ impl Trust {
                 }
                 Err(e) => return Err(bad(&e)),
             };
-            each_chunk(candidate, |chunk| verifier.update(chunk))?;
+            each_chunk(candidate.0, candidate.1, |chunk| verifier.update(chunk))?;
             match verifier.finalize() {
                 Ok(()) => return Ok(()),
                 Err(e) => last = Some(e),
@@ -94,14 +95,18 @@ impl Trust {
     }
 }
 
-pub(crate) fn each_chunk(path: &Path, mut take: impl FnMut(&[u8])) -> Result<()> {
+/// Reads the whole file, wherever it was read up to.
+pub(crate) fn each_chunk(file: &File, path: &Path, mut take: impl FnMut(&[u8])) -> Result<()> {
     let failed = |e| Error::os(format!("{} cannot be read", path.display()), e);
-    let mut file = File::open(path).map_err(failed)?;
     let mut chunk = vec![0; 64 * 1024];
+    let mut at = 0;
     loop {
-        match file.read(&mut chunk) {
+        match file.read_at(&mut chunk, at) {
             Ok(0) => return Ok(()),
-            Ok(n) => take(&chunk[..n]),
+            Ok(n) => {
+                take(&chunk[..n]);
+                at += n as u64;
+            }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(failed(e)),
         }

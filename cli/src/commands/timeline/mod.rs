@@ -136,7 +136,7 @@ fn show(options: &Options, view: &View) -> Result<(), Failure> {
     for (path, render) in [(&options.svg, svg::render as fn(&View) -> String), (&options.html, html::render)] {
         match path {
             Some(path) if is_stdout(path) => out::line(render(view)),
-            Some(path) => std::fs::write(path, render(view) + "\n")
+            Some(path) => out::file(path, render(view) + "\n")
                 .map_err(|e| Failure::cannot_run(format!("{} cannot be written: {e}", path.display())))?,
             None => {}
         }
