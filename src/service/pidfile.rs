@@ -99,7 +99,11 @@ struct PidfilePlace {
 impl PidfilePlace {
     fn open(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        let (folder, name) = Folder::of(&path, Way::NoPlantedLinks).map_err(io::Error::other)?;
+        let (folder, name) = Folder::of(&path, Way::NoPlantedLinks).map_err(|error| {
+            // Its text names the path, as that of whoever asked does.
+            let number = error.io().and_then(io::Error::raw_os_error);
+            number.map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error)
+        })?;
         Ok(Self { folder, name })
     }
 
@@ -161,6 +165,22 @@ mod tests {
             fs::write(&path, stale).unwrap();
             pidfile.write();
             pidfile.last.take().unwrap().await.unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), us);
+        }
+        // What never ends, or never begins.
+        let replaced = [
+            |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+            |path: &Path| {
+                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            },
+        ];
+        for put in replaced {
+            fs::remove_file(&path).unwrap();
+            put(&path);
+            let began = std::time::Instant::now();
+            pidfile.write();
+            pidfile.last.take().unwrap().await.unwrap();
+            assert!(began.elapsed() < PIDFILE_TIMEOUT, "it was read without end");
             assert_eq!(fs::read_to_string(&path).unwrap(), us);
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing beside it");

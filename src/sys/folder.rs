@@ -4,9 +4,9 @@
 //! directory on the way. So the way is gone once, from the root, one openat(2) for each name, and
 //! all that follows names files by the fd of their directory.
 //!
-//! Not `RESOLVE_NO_SYMLINKS` of openat2(2): `/var/run`, `/opt` and `/lib` are symbolic links on many
-//! systems. Not the crate `cap-std`: it confines a path to a directory, and does not ask who can
-//! change that.
+//! Not `RESOLVE_NO_SYMLINKS` of openat2(2): `/var/run`, `/opt` and `/lib` are symbolic links on
+//! many systems. Not the crate `cap-std`: it confines a path to a directory, and does not ask who
+//! can change that.
 //!
 //! # References
 //! - openat(2), path_resolution(7), symlink(7)
@@ -153,8 +153,17 @@ impl Folder {
     }
 }
 
-/// Writes a file as [`std::fs::write`] does, but for root through no symbolic link, hard link or file
-/// that another user has put there.
+/// Opens a file for reading that is one. A FIFO is not waited for: whoever could put one there
+/// would hold up a thread for good, beyond every timeout.
+#[cfg(feature = "upgrade")]
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+}
+
+/// Writes a file as [`std::fs::write`] does, but for root through no symbolic link, hard link or
+/// file that another user has put there.
 pub fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     if !geteuid().is_root() {
         return std::fs::write(path, content);

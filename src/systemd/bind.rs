@@ -232,7 +232,7 @@ fn invalid(address: &str, form: Form, why: &str) -> Error {
 }
 
 fn refused(form: Form, address: &dyn std::fmt::Display, error: io::Error) -> Error {
-    Error::io(Kind::Socket, format!("cannot {} at {address}", form.verb()), error)
+    Error::caused(Kind::Socket, format!("cannot {} at {address}", form.verb()), error)
 }
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ pub(crate) struct Record {
     pub(crate) bad: Vec<Bad>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seen: Option<Seen>,
+    /// When the newest signature was made of those whose program was taken: seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +46,8 @@ pub(crate) struct Pending {
     /// Asked for by hand: the one that it replaces shall not come back.
     #[serde(default)]
     pub(crate) back: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed: Option<u64>,
 }
 
 /// A program that the service would not have.
@@ -110,7 +115,8 @@ impl Record {
 
     /// Notes that `sha256` is the program now, in place of `previous`.
     pub(crate) fn took(&mut self, pending: Pending, keep: usize) {
-        let Pending { sha256, previous, seen, back } = pending;
+        let Pending { sha256, previous, seen, back, signed } = pending;
+        self.signed = self.signed.max(signed);
         self.forgive(&sha256);
         self.previous.retain(|kept| *kept != sha256 && *kept != previous);
         if back {
@@ -129,7 +135,7 @@ mod tests {
     use super::*;
 
     fn pending(sha256: &str, previous: &str) -> Pending {
-        Pending { sha256: sha256.into(), previous: previous.into(), seen: None, back: false }
+        Pending { sha256: sha256.into(), previous: previous.into(), seen: None, back: false, signed: None }
     }
 
     #[test]
@@ -144,6 +150,17 @@ mod tests {
         assert_eq!(record.why_bad("a"), Some("it was taken back by hand"));
         record.took(pending("a", "d"), 0);
         assert_eq!((record.why_bad("a"), record.previous.len()), (None, 0), "tried again, and good");
+    }
+
+    #[test]
+    fn the_newest_signature_is_remembered() {
+        let mut record = Record::default();
+        for (signed, newest) in
+            [(None, None), (Some(5), Some(5)), (Some(3), Some(5)), (None, Some(5)), (Some(9), Some(9))]
+        {
+            record.took(Pending { signed, ..pending("b", "a") }, 2);
+            assert_eq!(record.signed, newest);
+        }
     }
 
     #[test]

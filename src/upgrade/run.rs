@@ -54,7 +54,8 @@ pub(crate) async fn run(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<D
         (None, Fetched::Program(fresh)) => fresh,
     };
     inner.tell(&UpgradeStep::Fetched { sha256: sha256.clone() });
-    if let Err(error) = examine(inner, &place, &candidate, &current, &fresh).await {
+    let examined = examine(inner, &place, &candidate, &current, &fresh, record.signed).await;
+    if let Err(error) = &examined {
         if error.is_candidate() {
             warn!(
                 message_id = events::UPGRADE_REFUSED,
@@ -65,12 +66,12 @@ pub(crate) async fn run(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<D
                 "a new program is not taken"
             );
         }
-        return Err(error);
     }
+    let signed = examined?;
     if only_look {
         return Ok(Done::Available { sha256, current: current.sha256 });
     }
-    let pending = Pending { sha256, previous: current.sha256.clone(), seen: Some(fresh.seen), back: false };
+    let pending = Pending { sha256, previous: current.sha256.clone(), seen: Some(fresh.seen), back: false, signed };
     commit(inner, place, record, pending, Install::Candidate(candidate, current)).await
 }
 
@@ -79,7 +80,7 @@ pub(crate) async fn back(inner: &Arc<UpgradeShared>) -> Result<Done> {
     let Some(sha256) = record.previous.first().cloned() else {
         return Err(Error::new(Kind::State, format!("{}: no program of before is kept", inner.plan.program.display())));
     };
-    let pending = Pending { sha256, previous: current.sha256.clone(), seen: None, back: true };
+    let pending = Pending { sha256, previous: current.sha256.clone(), seen: None, back: true, signed: None };
     commit(inner, place, record, pending, Install::Kept(current)).await
 }
 
@@ -115,13 +116,15 @@ async fn start(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<UpgradeSta
 }
 
 /// Examines everything that can be known of a candidate without running the service with it.
+/// Returns when it was signed.
 async fn examine(
     inner: &UpgradeShared,
     place: &Arc<Place>,
     candidate: &CandidateFile,
     current: &ProgramFile,
     fresh: &Fresh,
-) -> Result<()> {
+    newest: Option<u64>,
+) -> Result<Option<u64>> {
     let bad = |why: String| Error::new(Kind::Candidate, format!("{}: {why}", inner.plan.source));
     let name = Fetcher::name_of(fresh);
     let expected = match &inner.plan.sum {
@@ -144,14 +147,25 @@ async fn examine(
     let (trust, any_format, like) = (inner.plan.trust.clone(), inner.plan.any_format, current.clone());
     let examined = candidate.clone();
     let source = inner.plan.source.to_string();
-    blocking(place, move |place| {
+    let (any_name, allow_older) = (inner.plan.any_name, inner.plan.allow_older);
+    let signed = blocking(place, move |place| {
+        let mut signed = None;
         if let Some(signature) = signature {
-            trust.verify((examined.file(), examined.path()), &signature, &source)?;
+            let comment = trust.verify((examined.file(), examined.path()), &signature, &source)?;
+            if !any_name {
+                let program = place.program.file_name().unwrap_or_default().to_string_lossy();
+                comment.check_name(&source, [&program, &name])?;
+            }
+            if !allow_older {
+                comment.check_age(&source, newest)?;
+            }
+            signed = comment.timestamp();
         }
         if !any_format {
             elf::check(examined.file()).map_err(|why| Error::new(Kind::Candidate, format!("{source}: {why}")))?;
         }
-        place.ready(&examined, &like)
+        place.ready(&examined, &like)?;
+        Ok(signed)
     })
     .await?;
     inner.tell(&UpgradeStep::Verified);
@@ -159,7 +173,7 @@ async fn examine(
         check::run(command, candidate.path(), inner.plan.check_timeout).await?;
         inner.tell(&UpgradeStep::Checked);
     }
-    Ok(())
+    Ok(signed)
 }
 
 enum Install {

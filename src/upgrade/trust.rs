@@ -8,6 +8,8 @@ use std::path::Path;
 use minisign_verify::{PublicKey, Signature};
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::folder::open_regular;
+use crate::upgrade::comment::TrustedComment;
 
 /// A file of a key is small.
 const MAX_KEY_FILE: u64 = 4096;
@@ -43,8 +45,8 @@ impl Trust {
     pub fn key_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text));
-        read.map_err(|e| Error::io(Kind::Invalid, format!("the key {} cannot be read", path.display()), e))?;
+        let read = open_regular(path).and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text));
+        read.map_err(|e| Error::caused(Kind::Invalid, format!("the key {} cannot be read", path.display()), e))?;
         Self::keys([text.as_str()])
     }
 
@@ -65,8 +67,8 @@ impl Trust {
         self.0.is_empty()
     }
 
-    /// Reads the whole file. It blocks.
-    pub(crate) fn verify(&self, candidate: (&File, &Path), signature: &[u8], what: &str) -> Result<()> {
+    /// Reads the whole file, and returns what was signed with it. It blocks.
+    pub(crate) fn verify(&self, candidate: (&File, &Path), signature: &[u8], what: &str) -> Result<TrustedComment> {
         let bad = |why: &dyn std::fmt::Display| {
             Error::new(Kind::Candidate, format!("the signature of {what} is not good: {why}"))
         };
@@ -84,7 +86,7 @@ impl Trust {
             };
             each_chunk(candidate.0, candidate.1, |chunk| verifier.update(chunk))?;
             match verifier.finalize() {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(TrustedComment::parse(signature.trusted_comment())),
                 Err(e) => last = Some(e),
             }
         }

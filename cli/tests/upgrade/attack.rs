@@ -1,13 +1,17 @@
 //! Another user, who can write where the program is, or was quicker.
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use handover::upgrade::{ProgramSource, Trust, Upgrade, UpgradeStep, Verdict};
+use handover_testing::processes::until;
 use nix::unistd::{Uid, chown};
 
-use crate::parts::{Place, program, run, upgraded};
+use crate::parts::{Place, Signer, program, run, unless_busy, upgraded};
 use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![
@@ -16,6 +20,8 @@ pub(crate) const CASES: &[Case] = cases![
     a_planted_work_directory,
     the_work_directory_is_swapped,
     a_program_that_is_a_fifo,
+    a_source_that_is_a_fifo,
+    a_service_that_names_a_program_of_others,
 ];
 
 /// Nobody on any machine.
@@ -129,4 +135,72 @@ fn a_program_that_is_a_fifo() {
     let from = place.write("new", &program("1"));
     let error = run(&place.taken(place.unsigned(ProgramSource::file(from)))).unwrap_err();
     assert!(error.is_invalid() && error.to_string().contains("is no file"), "{error}");
+}
+
+/// Nobody ever opens the other end: the tool must end all the same.
+fn a_source_that_is_a_fifo() {
+    let place = Place::new();
+    let fifo = place.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let from = place.write("new", &program("1"));
+    fs::rename(&fifo, place.path("new.minisig")).unwrap();
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let key = Signer::new().line();
+    for (from, more) in [(&fifo, ["--no-signature"].as_slice()), (&from, &["--key", &key])] {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_handover"));
+        tool.args(["upgrade", "--no-reload", "--fetch-timeout", "2s", "--program"]).arg(&place.program);
+        let mut tool = tool.arg("--from").arg(from).args(more).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = until("the tool ends", || tool.try_wait().unwrap());
+        let mut said = String::new();
+        tool.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(ended.code() == Some(3) && said.contains("it is no regular file"), "{ended} {said}");
+    }
+    place.is("old");
+}
+
+/// A control interface of another user, as a service may make one, tells the pid of a process of
+/// root: the program of that would be replaced.
+const LIAR: &str = r#"
+import json, os, socket, sys
+at, pid = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(at)
+listener.listen()
+print("listening", flush=True)
+while True:
+    client, _ = listener.accept()
+    while client.recv(65536):
+        status = {"pid": int(pid), "generation": 1, "main_ms": 1, "state": "main"}
+        client.sendall(json.dumps({"parameters": {"status": status}}).encode() + b"\0")
+"#;
+
+fn a_service_that_names_a_program_of_others() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let victim = place.path("victim");
+    fs::copy("/bin/sleep", &victim).unwrap();
+    let mut sleeping = unless_busy(|| Command::new(&victim).arg("1000").spawn());
+    let theirs = place.path("theirs");
+    fs::set_permissions(place.path(""), Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(&theirs).unwrap();
+    chown(&theirs, Some(THEM), None).unwrap();
+    let socket = theirs.join("handover.sock");
+    let mut liar = Command::new("python3");
+    liar.args(["-c", LIAR]).arg(&socket).arg(sleeping.id().to_string());
+    let mut liar = liar.uid(THEM.as_raw()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(liar.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let from = place.write("new", &program("1"));
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_handover"));
+    tool.args(["upgrade", "--no-reload", "--no-signature", "--from"]).arg(from).arg("--socket").arg(&socket);
+    let output = tool.output().unwrap();
+    for child in [&mut liar, &mut sleeping] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.code() == Some(3) && text.contains("it is not believed"), "{} {text}", output.status);
+    assert_eq!(fs::read(&victim).unwrap(), fs::read("/bin/sleep").unwrap(), "another's program was replaced");
 }

@@ -29,6 +29,7 @@ const LAYERS: &[&[&str]] = &[
     &["control", "upgrade"],
     &["admin"],
     &["supervise"],
+    &["internal"],
 ];
 /// The packages that others get, by their directories.
 const PUBLISHED: &[&str] = &["", "cli", "load"];

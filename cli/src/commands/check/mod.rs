@@ -17,6 +17,7 @@ mod rules;
 mod unit;
 mod value;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::failure::{Failure, Outcome};
 use crate::{out, safe};
 use finding::Severity;
 use load::Sources;
-use pair::Given;
+use pair::{Given, World};
 use report::{drop_in, json, manual, sarif, text};
 
 /// Says what in unit files would break a rolling reload, why, and what to write instead.
@@ -189,6 +190,16 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     }
     let failing = if options.strict { Severity::Warning } else { Severity::Error };
     Ok(if gravest >= Some(failing) { Outcome::Bad } else { Outcome::Success })
+}
+
+/// What is found in `handover check -`, with all reports of it.
+pub(crate) fn fuzz(printed: &[u8]) {
+    let Ok(mut units) = cat::split(printed) else { return };
+    let mut asked = BTreeSet::new();
+    units.retain(|unit| asked.insert(unit.name.to_string()));
+    let report = lint::lint(&[World::new(units)], &Given::default(), Severity::Info);
+    let _ = (text::report(&report, text::Paint::detect()), json::report(&report), sarif::report(&report));
+    let _ = drop_in::report(&report, &asked);
 }
 
 impl Options {
