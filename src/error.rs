@@ -15,9 +15,11 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// What went wrong, in words that name the variable, path, fd, socket or unit, and what to do about
 /// it.
 ///
-/// The kind is opaque so that it can grow; ask with the `is_*` predicates. The underlying
-/// operating-system error, where there is one, is the [`source`](std::error::Error::source), and
-/// also at the end of the text.
+/// The kind is opaque so that it can grow; ask with the `is_*` predicates. The text has the
+/// underlying error of the operating system at its end, where there is one, and [`io`](Self::io)
+/// returns it. So it is not the [`source`](std::error::Error::source), which whoever prints a chain
+/// of errors would print once more: that is what the text does not have, the cause of that
+/// underlying error.
 ///
 /// Its `Debug` is made to be read, because `main() -> handover::Result<()>` prints it: the message,
 /// and what it was caused by, as that of `anyhow` does. `{:#?}` shows the fields.
@@ -59,12 +61,19 @@ impl Error {
         Self { kind, message: message.into(), source: None }
     }
 
-    pub(crate) fn io(kind: Kind, message: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
+    pub(crate) fn caused(kind: Kind, message: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
         Self { kind, message: message.into(), source: Some(source) }
     }
 
     pub(crate) fn os(message: impl Into<Cow<'static, str>>, source: impl Into<io::Error>) -> Self {
-        Self::io(Kind::Os, message, source.into())
+        Self::caused(Kind::Os, message, source.into())
+    }
+
+    /// Returns the underlying error of the operating system, if there is one: its
+    /// [`kind`](io::Error::kind) tells a missing file from one that is not permitted.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        self.source.as_ref()
     }
 
     /// A variable, argument or setting holds something that cannot be used.
@@ -152,7 +161,7 @@ impl fmt::Debug for Error {
                 .finish();
         }
         f.write_str(message)?;
-        let mut cause = self.source();
+        let mut cause = source.as_ref().map(|error| error as &dyn StdError);
         if cause.is_some() {
             f.write_str("\n\nCaused by:")?;
         }
@@ -166,7 +175,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_ref().map(|e| e as _)
+        self.source.as_ref().and_then(StdError::source)
     }
 }
 
@@ -175,7 +184,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Returns the error's text with those of all its sources, on one line: for a log.
 ///
-/// A source whose text the error has at its own end already, as ours have, is not said twice.
+/// A source whose text the error has at its own end already, as those of many crates do, is not
+/// said twice.
 pub(crate) fn in_full(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -219,6 +229,22 @@ mod tests {
         assert_eq!(printed, "Error: cannot bind 127.0.0.1:80\n\nCaused by:\n    the disk is gone\n    cable");
         assert_eq!(format!("{:?}", Error::new(Kind::Socket, "no socket \"http\"")), "no socket \"http\"");
         assert!(format!("{:#?}", refused()).starts_with("Error {\n    kind: Os,"));
+    }
+
+    /// As `anyhow` and the like do.
+    #[test]
+    fn whoever_prints_the_chain_prints_each_once() {
+        let error = refused();
+        let mut chain = vec![error.to_string()];
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            chain.push(error.to_string());
+            cause = error.source();
+        }
+        assert_eq!(chain, ["cannot bind 127.0.0.1:80: the disk is gone", "cable"]);
+        assert_eq!(error.io().map(io::Error::kind), Some(io::ErrorKind::Other));
+        let plain = Error::os("cannot open /x", io::Error::from(io::ErrorKind::NotFound));
+        assert!(plain.source().is_none() && plain.io().is_some_and(|e| e.kind() == io::ErrorKind::NotFound));
     }
 
     #[test]

@@ -104,6 +104,8 @@
 pub mod drain;
 mod error;
 mod generation;
+#[doc(hidden)]
+pub mod internal;
 pub mod jobs;
 mod lifecycle;
 mod reload;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One line, or a block of them, to stdout. A reader that went away (`handover … | head`) is no
@@ -10,6 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) fn line(text: impl fmt::Display) {
     let mut stdout = io::stdout().lock();
     drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+}
+
+/// Writes a file that was asked for, such as a page. Root is not led elsewhere by what others have
+/// put there.
+pub(crate) fn file(path: &Path, text: impl AsRef<[u8]>) -> io::Result<()> {
+    handover::internal::write_file(path, text.as_ref())
 }
 
 static NOTES: AtomicBool = AtomicBool::new(true);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use handover::control::{Client, socket_in};
 
+use crate::believed::{self, Expected, unit_of};
 use crate::failure::Failure;
 use crate::systemctl;
 
@@ -34,10 +35,12 @@ pub(crate) struct Target {
     pub(crate) socket: Option<PathBuf>,
     /// Said by the caller: nothing else will do.
     pub(crate) only_socket: bool,
+    /// Whose the main process is.
+    pub(crate) uid: Option<u32>,
 }
 
 /// What the service manager says about a unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Unit {
     pub(crate) main: u32,
     pub(crate) active: String,
@@ -45,6 +48,8 @@ pub(crate) struct Unit {
     pub(crate) status: String,
     /// Changes with every change of the state.
     pub(crate) changed: String,
+    /// The words of `ExecStart=`.
+    pub(crate) starts: Vec<String>,
     runtime_directory: String,
 }
 
@@ -75,13 +80,14 @@ impl Where {
             let (unit, user) = unit_of(&pid.to_string())
                 .map_err(|e| Failure::cannot_run(format!("there is no process {pid} that can be looked at: {e}")))?;
             (target.unit, target.user) = (unit, user || target.user);
-            target.socket = socket_of(pid);
+            (target.socket, target.uid) = (socket_of(pid), believed::uid_of(pid).ok());
         }
         if let (None, Some(unit)) = (&target.socket, &target.unit) {
             let shown = show(unit, target.user).await;
             match (shown, target.pid) {
                 (Ok(unit), pid) => {
                     let main = pid.or(Some(unit.main).filter(|pid| *pid != 0));
+                    target.uid = main.and_then(|pid| believed::uid_of(pid).ok());
                     target.socket = main.and_then(socket_of).or_else(|| unit.socket(target.user));
                 }
                 // Of a pid its unit is a help, no more.
@@ -104,14 +110,24 @@ impl Target {
         }
     }
 
+    /// Whose what is told must be.
+    pub(crate) fn expected(&self) -> Expected {
+        Expected { name: self.name(), unit: self.unit.clone(), uid: self.uid }
+    }
+
     /// `None`: there is no control interface.
     pub(crate) async fn connect(&self) -> Result<Option<Client>, Failure> {
         let Some(socket) = &self.socket else { return Ok(None) };
         let error = match Client::connect(socket).await {
-            Ok(client) => return Ok(Some(client)),
+            Ok(client) => {
+                if !self.only_socket {
+                    believed::check_server(&self.expected(), client.server())?;
+                }
+                return Ok(Some(client));
+            }
             Err(error) => error,
         };
-        let kind = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<std::io::Error>()).map(|e| e.kind());
+        let kind = error.io().map(std::io::Error::kind);
         match kind {
             Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) if !self.only_socket => Ok(None),
             Some(std::io::ErrorKind::PermissionDenied) => {
@@ -133,8 +149,8 @@ impl Target {
 impl Unit {
     #[cfg(test)]
     pub(crate) fn sample(main: u32, active: &str, status: &str, changed: &str) -> Self {
-        let (sub, runtime_directory) = (String::new(), String::new());
-        Self { main, active: active.into(), sub, status: status.into(), changed: changed.into(), runtime_directory }
+        let (active, status, changed) = (active.into(), status.into(), changed.into());
+        Self { main, active, status, changed, ..Self::default() }
     }
 
     /// The library says so in the status text.
@@ -161,7 +177,8 @@ impl Unit {
 }
 
 pub(crate) async fn show(unit: &str, user: bool) -> Result<Unit, Failure> {
-    let names = "LoadState,MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,RuntimeDirectory";
+    let names =
+        "LoadState,MainPID,ActiveState,SubState,StatusText,StateChangeTimestampMonotonic,RuntimeDirectory,ExecStart";
     let text = ask(user, &["show", "-p", names, "--", unit]).await?;
     let value = |name: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -176,8 +193,16 @@ pub(crate) async fn show(unit: &str, user: bool) -> Result<Unit, Failure> {
         sub: value("SubState"),
         status: value("StatusText"),
         changed: value("StateChangeTimestampMonotonic"),
+        starts: words_of(&value("ExecStart")),
         runtime_directory: value("RuntimeDirectory"),
     })
+}
+
+/// The words of a command as `systemctl show` has it: `{ path=/a ; argv[]=/a b ; ignore_errors=no …
+/// }`.
+fn words_of(command: &str) -> Vec<String> {
+    let words = command.split_once("argv[]=").and_then(|(_, rest)| rest.split_once(" ; ")).unwrap_or_default().0;
+    words.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Where the processes of a unit are, below the cgroups' root.
@@ -227,18 +252,6 @@ pub(crate) fn unit_name(said: &str) -> String {
     if said.ends_with(".service") { said.to_owned() } else { format!("{said}.service") }
 }
 
-/// The unit that a process belongs to, and whether it is one of a user.
-fn unit_of(pid: &str) -> std::io::Result<(Option<String>, bool)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    Ok(unit_in(&text))
-}
-
-fn unit_in(cgroups: &str) -> (Option<String>, bool) {
-    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-    let unit = path.split('/').rfind(|part| part.ends_with(".service"));
-    (unit.map(str::to_owned), path.contains("/user@"))
-}
-
 /// From its environment, which its own user and root can read.
 fn socket_of(pid: u32) -> Option<PathBuf> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
@@ -249,16 +262,6 @@ fn socket_of(pid: u32) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn units_are_found_in_cgroups() {
-        let of = |text| unit_in(text);
-        assert_eq!(of("0::/system.slice/web.service\n"), (Some("web.service".into()), false));
-        assert_eq!(of("0::/system.slice/web.service/.control\n").0.as_deref(), Some("web.service"));
-        let user = "1:name=x:/\n0::/user.slice/user-1.slice/user@1.service/app.slice/web@2.service\n";
-        assert_eq!(of(user), (Some("web@2.service".into()), true));
-        assert_eq!(of("0::/init.scope\n"), (None, false));
-    }
 
     #[test]
     fn a_socket_names_its_service() {
@@ -272,11 +275,9 @@ mod tests {
     fn a_unit_tells_whether_it_uses_handover_and_where() {
         let unit = |status: &str, directory: &str| Unit {
             main: 1,
-            active: String::new(),
-            sub: String::new(),
             status: status.into(),
-            changed: String::new(),
             runtime_directory: directory.into(),
+            ..Unit::default()
         };
         assert!(unit("generation 1 serves; reload failed: generation 2 exited", "").uses_handover());
         for other in ["", "generation", "generation of reports", "Processing requests..."] {
@@ -284,6 +285,10 @@ mod tests {
         }
         assert_eq!(unit("", "web more").socket(false), Some("/run/web/handover.sock".into()));
         assert_eq!(unit("", "").socket(false), None);
+        let started =
+            "{ path=/usr/bin/handover ; argv[]=/usr/bin/handover run -- /opt/web -v ; ignore_errors=no ; pid=7 }";
+        assert_eq!(words_of(started), ["/usr/bin/handover", "run", "--", "/opt/web", "-v"]);
+        assert!(words_of("").is_empty());
         assert_eq!(unit_name("web"), "web.service");
         assert_eq!(unit_name("web@1.service"), "web@1.service");
     }

@@ -61,6 +61,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, received: Vec::new(), limit }
     }
 
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// Receives the next message; `None` at the end.
     ///
     /// # Cancel safety

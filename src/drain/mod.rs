@@ -78,4 +78,6 @@ pub use self::stream::Stream;
 pub(crate) use self::core::later;
 pub(crate) use self::core::{FAR, Phase, Work};
 pub(crate) use self::guard::since;
+#[cfg(feature = "control")]
+pub(crate) use self::serve::serve_admitted;
 pub(crate) use self::serve::serve_passed;

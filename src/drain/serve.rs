@@ -139,6 +139,25 @@ where
     H: Fn(Connection<L::Stream>) -> F + Send + Sync + 'static,
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
+    serve_admitted(drain, name, listeners, options, |_, _| true, handler)
+}
+
+/// Does what [`serve_stream`] does with the connections that `admit` returns true for. Others are
+/// closed when it returns, and are never counted.
+pub(crate) fn serve_admitted<L, A, H, F>(
+    drain: &Drain,
+    name: &str,
+    listeners: Vec<L>,
+    options: StreamOptions,
+    admit: A,
+    handler: H,
+) -> Result<()>
+where
+    L: Listening,
+    A: Fn(&L::Stream, &Peer) -> bool + Send + Sync + 'static,
+    H: Fn(Connection<L::Stream>) -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
     if options.max_connections == Some(0) {
         return Err(Error::new(Kind::Invalid, "max_connections must be above 0: no client would ever be served"));
     }
@@ -152,11 +171,14 @@ where
         }
     };
     let acceptors: Vec<Acceptor<L>> = listeners.into_iter().map(acceptor).collect();
-    let handler = Arc::new(handler);
+    let (admit, handler) = (Arc::new(admit), Arc::new(handler));
     for mut acceptor in acceptors {
-        let (drain, handler) = (drain.clone(), Arc::clone(&handler));
+        let (drain, admit, handler) = (drain.clone(), Arc::clone(&admit), Arc::clone(&handler));
         runtime.spawn(async move {
             while let Some(Accepted { stream, peer, entering }) = acceptor.accept().await {
+                if !admit(&stream, &peer) {
+                    continue;
+                }
                 let job = Handled::new(Arc::clone(acceptor.name()), peer).counted(&drain);
                 let guard = entering.track(Arc::new(job));
                 let connection = Connection { stream, peer, drain: drain.signal() };

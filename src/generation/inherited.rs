@@ -46,7 +46,7 @@ impl Inherited {
         }
         let adopted = RawFd::try_from(fd).map_err(|_| nix::errno::Errno::EBADF.into()).and_then(link::adopt);
         let adopted = adopted.map_err(|e| {
-            Error::io(Kind::Generation, format!("HANDOVER_FD={fd} is not the link to the previous generation"), e)
+            Error::caused(Kind::Generation, format!("HANDOVER_FD={fd} is not the link to the previous generation"), e)
         })?;
         let idle = Idle::from_fd(adopted);
         let (frame, fds) = idle.receive()?;

@@ -113,7 +113,7 @@ impl AsFd for Link {
 }
 
 fn lost(frame: &Frame, error: io::Error) -> Error {
-    Error::io(Kind::Generation, format!("the other generation could not be told {frame:?}"), error)
+    Error::caused(Kind::Generation, format!("the other generation could not be told {frame:?}"), error)
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl Origin {
             (None, Ok(here)) => told.filter(|path| is_same(path, &here)).map_or(here, Path::to_owned),
             (None, Err(e)) => {
                 let why = "the working directory is gone, so no next generation could start there";
-                return Err(Error::io(Kind::Generation, why, e));
+                return Err(Error::caused(Kind::Generation, why, e));
             }
         };
         let program = match known.program {

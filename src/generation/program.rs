@@ -275,7 +275,7 @@ pub(crate) fn explain(program: &str, directory: Option<&Path>, error: io::Error)
         }
         _ => format!("{program} cannot be started"),
     };
-    Error::io(Kind::Generation, what, error)
+    Error::caused(Kind::Generation, what, error)
 }
 
 /// Finds where our own program is: the path to start the next generation from.
@@ -303,7 +303,7 @@ pub(crate) fn own_path(argv0: Option<&OsStr>, search: Option<&OsStr>, directory:
         }
     }
     stat::program("self").map_err(|e| {
-        Error::io(Kind::Generation, "/proc/self/exe cannot be read: name the program with Builder::program", e)
+        Error::caused(Kind::Generation, "/proc/self/exe cannot be read: name the program with Builder::program", e)
     })
 }
 

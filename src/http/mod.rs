@@ -29,6 +29,8 @@ mod transport;
 
 pub use self::info::ConnectionInfo;
 pub use self::options::HttpOptions;
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) use self::scan::fuzz as fuzz_framing;
 pub use self::serve::serve;
 pub use self::service::{HttpService, HyperService};
 #[cfg(feature = "tls")]

@@ -183,6 +183,24 @@ impl Chunked {
     }
 }
 
+/// Finds the end of a head, and of a chunked body, at once and byte by byte: however the bytes
+/// come, it is the same.
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let (mut whole, mut parts) = (Head::default(), Head::default());
+    let end = bytes.chunks(1).position(|byte| parts.feed(byte).is_some()).map(|at| at + 1);
+    assert_eq!(whole.feed(bytes), end, "the end of a head");
+    let (mut whole, mut parts) = (Chunked::default(), Chunked::default());
+    let mut end = Ok(None);
+    for (at, byte) in bytes.chunks(1).enumerate() {
+        end = parts.feed(byte).map(|ended| ended.map(|_| at + 1));
+        if end != Ok(None) {
+            break;
+        }
+    }
+    assert_eq!(whole.feed(bytes), end, "the end of a chunked body");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,7 +55,7 @@ impl RunningProgram {
         let shown = command.command.as_std().get_program().display().to_string();
         let name = command.name.clone();
         let failed =
-            |error| Error::io(Kind::Os, format!("the program {shown:?} of the job {name:?} does not start"), error);
+            |error| Error::caused(Kind::Os, format!("the program {shown:?} of the job {name:?} does not start"), error);
         command.command.kill_on_drop(!command.survives);
         #[cfg(feature = "scope")]
         let (mut child, unit) = match command.scope.take() {

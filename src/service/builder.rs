@@ -30,11 +30,15 @@ use crate::sys::fdtable;
 use crate::sys::spawn::Parent;
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
-use crate::systemd::fdstore::Names;
+use crate::systemd::fdstore::{Names, STORE_TIMEOUT};
 use crate::systemd::notify::Notifier;
 use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
+
+/// What part of `ready_timeout` one message to the fd store may take at most, while the manager
+/// does not answer: there are several in a reload.
+const STORE_SHARE: u32 = 6;
 
 /// Settings of a [`Service`]. Every wait has a default, named in
 /// [`settings`](crate::service::settings).
@@ -270,6 +274,8 @@ impl Builder {
         // predecessors' hands.
         let untold = !managed && ours && inherited.is_none() && environment.get("INVOCATION_ID").is_some();
         let sockets = Sockets::open(environment, &notifier, &wanted, &names, (managed || untold, inherited.is_some()))?;
+        // A reload waits for the store, and is not to fail because the manager is slow.
+        drop(sockets.store().clone().timeout(STORE_TIMEOUT.min(settings.ready_timeout / STORE_SHARE)));
         if inherited.is_some_and(|i| i.hello.told) {
             sockets.store().told();
         }

@@ -1,15 +1,21 @@
 //! A pidfile, for supervisors that know no `NOTIFY_SOCKET`: monit, OpenRC, runit or supervisord
 //! with a script of its own.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::reload::hooks::on_thread;
 use crate::settings::PIDFILE_TIMEOUT;
+use crate::sys::folder::{Folder, Way};
+
+/// More than any pid with what is around it: of a longer file no more is read.
+const MAX_PIDFILE: u64 = 64;
 
 /// The file, and what is being done to it.
 #[derive(Debug)]
@@ -42,11 +48,11 @@ impl Pidfile {
             if let Some(before) = before {
                 let _ = before.await;
             }
-            aside(path, "written", |path| {
-                if let Some(old) = read(path).filter(|pid| *pid != std::process::id()) {
-                    note_old(path, old);
+            aside(path, "written", |place| {
+                if let Some(old) = place.read().filter(|pid| *pid != std::process::id()) {
+                    note_old(&place.path(), old);
                 }
-                replace(path)
+                place.replace()
             })
             .await;
         }));
@@ -63,8 +69,8 @@ impl Pidfile {
             let _ = last.await;
         }
         if self.ours {
-            aside(self.path, "removed", |path| match read(path) {
-                Some(pid) if pid == std::process::id() => fs::remove_file(path),
+            aside(self.path, "removed", |place| match place.read() {
+                Some(pid) if pid == std::process::id() => place.remove(),
                 _ => Ok(()),
             })
             .await;
@@ -73,9 +79,9 @@ impl Pidfile {
 }
 
 /// The file may be on a file system that hangs.
-async fn aside(path: PathBuf, what: &str, job: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) {
+async fn aside(path: PathBuf, what: &str, job: impl FnOnce(&PidfilePlace) -> io::Result<()> + Send + 'static) {
     let shown = path.display().to_string();
-    let done = on_thread(move || job(&path).map_err(|e| e.to_string()));
+    let done = on_thread(move || PidfilePlace::open(&path).and_then(|place| job(&place)).map_err(|e| e.to_string()));
     match tokio::time::timeout(PIDFILE_TIMEOUT, done).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!("the pidfile {shown} cannot be {what}: {error}"),
@@ -83,22 +89,54 @@ async fn aside(path: PathBuf, what: &str, job: impl FnOnce(&Path) -> io::Result<
     }
 }
 
-/// Lets a supervisor that looks at the wrong moment see one of the two: rename(2).
-fn replace(path: &Path) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
-    let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    // Of a process with our pid that died half-way.
-    let _ = fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
-    let written = file.write_all(format!("{}\n", std::process::id()).as_bytes()).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    written
+/// Where the file is. All that is done is done there: who could move the directory meanwhile could
+/// have a file written or removed elsewhere.
+struct PidfilePlace {
+    folder: Folder,
+    name: OsString,
 }
 
-fn read(path: &Path) -> Option<u32> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+impl PidfilePlace {
+    fn open(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let (folder, name) = Folder::of(&path, Way::NoPlantedLinks).map_err(|error| {
+            // Its text names the path, as that of whoever asked does.
+            let number = error.io().and_then(io::Error::raw_os_error);
+            number.map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error)
+        })?;
+        Ok(Self { folder, name })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join(&self.name)
+    }
+
+    /// Reads whom it names, if it is a file that names somebody.
+    fn read(&self) -> Option<u32> {
+        let file = self.folder.file(&self.name, OFlag::O_RDONLY, 0).ok()?;
+        let mut text = String::new();
+        file.metadata().ok().filter(fs::Metadata::is_file)?;
+        file.take(MAX_PIDFILE).read_to_string(&mut text).ok()?;
+        text.trim().parse().ok()
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        self.folder.remove(&self.name)
+    }
+
+    /// Lets a supervisor that looks at the wrong moment see one of the two: rename(2).
+    fn replace(&self) -> io::Result<()> {
+        let new = OsString::from(format!(".{}.{}", self.name.display(), std::process::id()));
+        // Of a process with our pid that died half-way.
+        let _ = self.folder.remove(&new);
+        let mut file = self.folder.file(&new, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o666)?;
+        let written = file.write_all(format!("{}\n", std::process::id()).as_bytes());
+        let written = written.and_then(|()| self.folder.rename(&new, &self.folder, &self.name));
+        if written.is_err() {
+            let _ = self.folder.remove(&new);
+        }
+        written
+    }
 }
 
 /// Never a reason not to start: that a stale file does that elsewhere is what pidfiles are known
@@ -127,6 +165,22 @@ mod tests {
             fs::write(&path, stale).unwrap();
             pidfile.write();
             pidfile.last.take().unwrap().await.unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), us);
+        }
+        // What never ends, or never begins.
+        let replaced = [
+            |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+            |path: &Path| {
+                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            },
+        ];
+        for put in replaced {
+            fs::remove_file(&path).unwrap();
+            put(&path);
+            let began = std::time::Instant::now();
+            pidfile.write();
+            pidfile.last.take().unwrap().await.unwrap();
+            assert!(began.elapsed() < PIDFILE_TIMEOUT, "it was read without end");
             assert_eq!(fs::read_to_string(&path).unwrap(), us);
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing beside it");

@@ -314,8 +314,10 @@ fn fill(
     match written {
         Ok(()) => Ok(writer.finish(*version, sequence)),
         Err(e) if e.is_io() => Err(Error::os(format!("the state {name:?} cannot be written"), io::Error::from(e))),
-        Err(e) => {
-            Err(Error::io(Kind::Invalid, format!("the state {name:?} cannot be written as JSON"), io::Error::from(e)))
-        }
+        Err(e) => Err(Error::caused(
+            Kind::Invalid,
+            format!("the state {name:?} cannot be written as JSON"),
+            io::Error::from(e),
+        )),
     }
 }

@@ -180,7 +180,7 @@ impl<T: Serialize> State<T> {
     pub async fn save(&self, value: &T) -> Result<Kept> {
         let (ticket, target, form) = (self.ticket(), self.target.clone(), self.form());
         let json = serde_json::to_vec(value).map_err(|e| {
-            Error::io(Kind::Invalid, format!("the state {:?} cannot be written as JSON", form.name), e.into())
+            Error::caused(Kind::Invalid, format!("the state {:?} cannot be written as JSON", form.name), e.into())
         })?;
         aside(move || target.publish(&form, ticket, |output| output.write_all(&json).map_err(serde_json::Error::io)))
             .await

@@ -7,6 +7,7 @@ pub(crate) mod child;
 #[cfg(feature = "supervise")]
 pub(crate) mod diag;
 pub(crate) mod fdtable;
+pub(crate) mod folder;
 #[cfg(feature = "upgrade")]
 pub(crate) mod lease;
 pub(crate) mod link;

@@ -83,6 +83,13 @@ pub(crate) fn is_open(number: i32) -> bool {
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
+/// Returns whether the fd of that number is closed by execve(2).
+pub(crate) fn is_cloexec(number: RawFd) -> bool {
+    // SAFETY: F_GETFD has no argument and touches nothing; an unused number is answered by EBADF.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC != 0
+}
+
 /// Takes the fd at `index` out of `fds`, close-on-exec from now on. It is `None` if there is none,
 /// or it was taken.
 pub(crate) fn take(fds: &mut ListenFd, index: usize) -> io::Result<Option<OwnedFd>> {

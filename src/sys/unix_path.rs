@@ -9,6 +9,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, Result};
+use crate::sys::folder::{Folder, Way};
+
 /// Returns whether this is a Unix socket with a path that does not lead to a socket any more.
 pub(crate) fn is_gone(socket: BorrowedFd<'_>) -> bool {
     path(socket).is_some_and(|path| !leads_to_a_socket(&path))
@@ -24,8 +27,18 @@ pub(crate) fn remove(socket: BorrowedFd<'_>) -> io::Result<Option<PathBuf>> {
     if is_anothers(&table, &path, fstat(socket)?.st_ino) {
         return Ok(None);
     }
-    std::fs::remove_file(&path)?;
+    unlink(&path).map_err(io::Error::other)?;
     Ok(Some(path))
+}
+
+/// Removes the file of a socket, in the directory that its path leads to and nowhere else.
+pub(crate) fn unlink(path: &Path) -> Result<()> {
+    let (folder, name) = Folder::of(path, Way::NoPlantedLinks)?;
+    let removed = folder.look(&name).and_then(|there| {
+        let is_socket = there.st_mode & libc::S_IFMT == libc::S_IFSOCK;
+        if is_socket { folder.remove(&name) } else { Err(io::Error::other("it is no socket any more")) }
+    });
+    removed.map_err(|error| Error::os(format!("{} cannot be removed", path.display()), error))
 }
 
 fn leads_to_a_socket(path: &Path) -> bool {

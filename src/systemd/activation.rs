@@ -91,7 +91,8 @@ impl Activation {
     ///
     /// # Errors
     ///
-    /// A variable is malformed, an fd that it names is not open, or the sockets were taken before.
+    /// A variable is malformed, an fd that it names is not open or was opened by this process
+    /// itself, or the sockets were taken before.
     pub fn from_env(environment: &Environment) -> Result<Self> {
         let fds = match listen::parse(|name| environment.get(name), std::process::id(), sys::max_open_files())? {
             Listen::Passed(fds) => fds,
@@ -106,6 +107,15 @@ impl Activation {
         if let Some(first) = environment.get("LISTEN_FDS_FIRST_FD") {
             let why = format!("LISTEN_FDS_FIRST_FD={first:?} is not systemd's; unset it, the sockets begin at fd 3");
             return Err(Error::new(Kind::Invalid, why));
+        }
+        // What was passed has come through an execve(2). The number may be another file's by now,
+        // which is not to be taken, nor closed: such as the one by which a runtime waits for all
+        // others.
+        let is_ours = std::env::var_os("LISTEN_FDS").is_some();
+        if let Some((fd, name)) = fds.iter().find(|(fd, _)| is_ours && sys::is_cloexec(*fd)) {
+            let why = "was opened in this process: it is close-on-exec, and what was passed is closed; take the sockets \
+                       before anything else is opened, and set LISTEN_FDS to what is passed";
+            return Err(Error::new(Kind::Socket, format!("LISTEN_FDS={count}: fd {fd} named {name:?} {why}")));
         }
         // Only now: it takes a missing LISTEN_PID for a match, and removes the variables also when
         // they are not ours.
@@ -353,5 +363,5 @@ impl Activation {
 }
 
 fn unusable(what: &str, error: io::Error) -> Error {
-    Error::io(Kind::Socket, format!("LISTEN_FDS: {what} cannot be used"), error)
+    Error::caused(Kind::Socket, format!("LISTEN_FDS: {what} cannot be used"), error)
 }

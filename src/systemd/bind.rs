@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::socket as sys;
+use crate::sys::unix_path;
 use crate::systemd::socket::{FromPassed as _, Listener, Need, Socket, SocketKind};
 use crate::systemd::typed::{DATAGRAM, SeqpacketListener};
 use nix::sys::socket::{SockType, UnixAddr};
@@ -222,7 +223,7 @@ fn path_name(form: Form, path: &Path) -> Result<OwnedFd> {
         let why = format!("somebody listens at {shown} already: stop that process or choose another path");
         return Err(Error::new(Kind::Socket, why));
     }
-    std::fs::remove_file(path).map_err(|error| os("replace", error))?;
+    unix_path::unlink(path)?;
     bind().map_err(|error| refused(form, &shown, error))
 }
 
@@ -231,7 +232,7 @@ fn invalid(address: &str, form: Form, why: &str) -> Error {
 }
 
 fn refused(form: Form, address: &dyn std::fmt::Display, error: io::Error) -> Error {
-    Error::io(Kind::Socket, format!("cannot {} at {address}", form.verb()), error)
+    Error::caused(Kind::Socket, format!("cannot {} at {address}", form.verb()), error)
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl ManagerSocket {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        Error::io(Kind::Notify, format!("{}: cannot notify the service manager", self.name), error)
+        Error::caused(Kind::Notify, format!("{}: cannot notify the service manager", self.name), error)
     }
 
     fn timed_out(&self) -> Error {

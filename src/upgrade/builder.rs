@@ -55,6 +55,8 @@ impl UpgradeBuilder {
             keep: KEEP,
             any_format: false,
             retry: false,
+            any_name: false,
+            allow_older: false,
             reload: None,
             on_step: None,
         };
@@ -82,8 +84,9 @@ impl UpgradeBuilder {
     }
 
     /// Sets a command of the shell that the candidate must pass; `{}` in it, or `"$CANDIDATE"`, is
-    /// the candidate's path. It runs as this process's user, outside the service. By default there
-    /// is none.
+    /// the candidate's path. It runs as this process's user, outside the service, with `PATH`,
+    /// `HOME`, `TMPDIR`, `TZ` and what tells the user and the language, and nothing else of this
+    /// process's environment. By default there is none.
     pub fn check(mut self, command: impl Into<String>) -> Self {
         self.plan.check = Some(command.into());
         self
@@ -105,6 +108,20 @@ impl UpgradeBuilder {
     /// Takes files that are no ELF programs of this machine, such as scripts.
     pub fn any_format(mut self) -> Self {
         self.plan.any_format = true;
+        self
+    }
+
+    /// Takes a signature that was made for a file of another name. By default the `file:` that
+    /// minisign signs with the program must be the name of the program, or its name at the source.
+    pub fn any_name(mut self) -> Self {
+        self.plan.any_name = true;
+        self
+    }
+
+    /// Takes a signature that was made before that of a program which the service has taken
+    /// already. By default the `timestamp:` that minisign signs with the program must not be older.
+    pub fn allow_older(mut self) -> Self {
+        self.plan.allow_older = true;
         self
     }
 

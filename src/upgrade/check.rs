@@ -1,5 +1,6 @@
 //! A command that a candidate must pass.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -11,6 +12,11 @@ use tokio::process::Command;
 
 use crate::error::{Error, Kind, Result};
 
+/// What a check has of this process's environment, beside what begins with `LC_`. The rest is not
+/// for a program that is only about to be trusted: tokens, credentials, and what a service manager
+/// gives to one process alone, such as `NOTIFY_SOCKET` and `LISTEN_FDS`.
+const PASSED_ON: [&str; 9] = ["HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"];
+
 /// Runs it by the shell in a process group of its own, which is killed when time is over or the
 /// future is dropped.
 pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> Result<()> {
@@ -21,9 +27,9 @@ pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> R
     let output = || std::io::stderr().as_fd().try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from);
     let mut child = Command::new("/bin/sh")
         .args(["-c", &line])
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
         .env("CANDIDATE", &path)
-        .env_remove("NOTIFY_SOCKET")
-        .env_remove("LISTEN_FDS")
         .stdin(Stdio::null())
         .stdout(output())
         .stderr(output())
@@ -42,6 +48,10 @@ pub(crate) async fn run(command: &str, candidate: &Path, timeout: Duration) -> R
             Err(bad(format!("is not over within {timeout:?}")))
         }
     }
+}
+
+fn is_passed_on(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with("LC_") || PASSED_ON.contains(&name))
 }
 
 /// Kills the check with whatever it has started, when dropped.
@@ -71,6 +81,28 @@ mod tests {
         run("test {} = \"$CANDIDATE\"", path, LONG).await.unwrap();
         let failed = run("exit 3", path, LONG).await.unwrap_err();
         assert!(failed.is_candidate() && failed.to_string().contains("exit status: 3"), "{failed}");
+    }
+
+    #[test]
+    fn secrets_and_sockets_are_not_passed_on() {
+        for name in ["PATH", "HOME", "LANG", "LC_ALL", "TZ"] {
+            assert!(is_passed_on(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            "NOTIFY_SOCKET",
+            "LISTEN_FDS",
+            "LISTEN_PID",
+            "WATCHDOG_USEC",
+            "MAINPID",
+            "CREDENTIALS_DIRECTORY",
+            "GITHUB_TOKEN",
+            "AWS_SECRET_ACCESS_KEY",
+            "HANDOVER_AUTHORIZATION",
+            "HANDOVER_LINK",
+            "LD_PRELOAD",
+        ] {
+            assert!(!is_passed_on(OsStr::new(name)), "{name}");
+        }
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The header of a 64-bit ELF file; in a 32-bit one the fields lie elsewhere.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,19 +23,19 @@ struct HeaderTable {
 }
 
 /// Checks that the candidate is a program of this machine. The error says why it is none.
-pub(crate) fn check(candidate: &Path) -> Result<(), String> {
-    let (file, length) = open(candidate)?;
+pub(crate) fn check(file: &File) -> Result<(), String> {
+    let length = file.metadata().map_err(|e| format!("it cannot be looked at: {e}"))?.len();
     if length == 0 {
         return Err("it is empty".into());
     }
-    let header = header(&file).ok_or_else(|| match first(&file) {
+    let header = header(file).ok_or_else(|| match first(file) {
         [b'#', b'!', ..] => "it is a script: say so if that is what it should be".to_owned(),
         [0x1f, 0x8b, ..] => "it is compressed: what is fetched must be the program itself".to_owned(),
         [b'<', ..] | [b'{', ..] => "it is text, such as the page of an error".to_owned(),
         _ => "it is no ELF file".to_owned(),
     })?;
     // Ourselves: a table of the names of machines would only get old.
-    let (own, _) = open(Path::new("/proc/self/exe"))?;
+    let own = File::open("/proc/self/exe").map_err(|e| format!("/proc/self/exe cannot be read: {e}"))?;
     let own = self::header(&own).ok_or("/proc/self/exe is no ELF file")?;
     if (header.ident, header.machine) != (own.ident, own.machine) {
         return Err(format!(
@@ -62,27 +62,22 @@ pub(crate) fn check(candidate: &Path) -> Result<(), String> {
     for n in 0..header.programs.entries {
         let at = header.programs.at + n * header.programs.entry;
         let (offset, size) = if wide {
-            (number(&file, at + 8, 8), number(&file, at + 32, 8))
+            (number(file, at + 8, 8), number(file, at + 32, 8))
         } else {
-            (number(&file, at + 4, 4), number(&file, at + 16, 4))
+            (number(file, at + 4, 4), number(file, at + 16, 4))
         };
-        let (Some(kind), Some(offset), Some(size)) = (number(&file, at, 4), offset, size) else { return Err(cut()) };
+        let (Some(kind), Some(offset), Some(size)) = (number(file, at, 4), offset, size) else { return Err(cut()) };
         if offset.checked_add(size).is_none_or(|end| end > length) {
             return Err(cut());
         }
         if kind == 3
-            && let Some(interpreter) = text(&file, offset, size)
+            && let Some(interpreter) = text(file, offset, size)
             && !interpreter.exists()
         {
             return Err(format!("it needs {}, which is not on this machine", interpreter.display()));
         }
     }
     Ok(())
-}
-
-fn open(path: &Path) -> Result<(File, u64), String> {
-    let file = File::open(path).and_then(|file| file.metadata().map(|meta| (file, meta.len())));
-    file.map_err(|e| format!("{} cannot be read: {e}", path.display()))
 }
 
 fn first(file: &File) -> [u8; 4] {
@@ -175,14 +170,14 @@ mod tests {
     fn refused(bytes: &[u8]) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        check(file.path()).err().unwrap_or_default()
+        check(file.as_file()).err().unwrap_or_default()
     }
 
     #[test]
     fn whole_programs_of_this_machine_pass_and_nothing_else() {
         let good = std::fs::read("/bin/sh").unwrap();
         assert_eq!(refused(&good), "");
-        assert_eq!(check(Path::new("/proc/self/exe")), Ok(()));
+        assert_eq!(check(&File::open("/proc/self/exe").unwrap()), Ok(()));
         for end in [5, 20, 63, 64, 100, 1000, good.len() / 2, good.len() - 1] {
             let why = refused(&good[..end]);
             assert!(

@@ -7,6 +7,7 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::folder::open_regular;
 use crate::upgrade::record::Seen;
 #[cfg(feature = "upgrade-remote")]
 use crate::upgrade::remote;
@@ -121,9 +122,9 @@ impl Fetcher {
             match &fresh.beside {
                 Beside::File(path) => {
                     let path = path.with_file_name(name);
-                    let failed = |e| Error::io(Kind::Fetch, format!("{} cannot be read", path.display()), e);
+                    let failed = |e| Error::caused(Kind::Fetch, format!("{} cannot be read", path.display()), e);
                     let mut text = Vec::new();
-                    let file = File::open(&path).await.map_err(failed)?;
+                    let file = opened(&path).await.map_err(failed)?;
                     file.take(MAX_TEXT).read_to_end(&mut text).await.map_err(failed)?;
                     Ok(text)
                 }
@@ -146,15 +147,19 @@ impl Fetcher {
     }
 }
 
+/// Opens a file on a thread of its own, as it may be on a file system that hangs.
+async fn opened(path: &Path) -> std::io::Result<File> {
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || open_regular(&path)).await;
+    opened.unwrap_or_else(|e| Err(std::io::Error::other(e))).map(File::from_std)
+}
+
 /// Copies the file, and returns its version. Nothing is copied if that is the one that was seen.
 async fn copy(path: &Path, seen: Option<&str>, sink: &mut Sink) -> Result<String> {
     use std::os::unix::fs::MetadataExt as _;
-    let failed = |e| Error::io(Kind::Fetch, format!("{} cannot be read", path.display()), e);
-    let mut file = File::open(path).await.map_err(failed)?;
+    let failed = |e| Error::caused(Kind::Fetch, format!("{} cannot be read", path.display()), e);
+    let mut file = opened(path).await.map_err(failed)?;
     let meta = file.metadata().await.map_err(failed)?;
-    if !meta.is_file() {
-        return Err(Error::new(Kind::Fetch, format!("{} is no file", path.display())));
-    }
     let version = format!("{} {} {}.{:09} {}", meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size());
     if seen == Some(&version) {
         return Ok(version);

@@ -39,14 +39,17 @@
 //!
 //! # Limitations
 //! - The candidate is the program itself, no archive: what is signed is what is executed.
-//! - A signature does not tell what is newest: who can put files in the source's place can put an
-//!   older one there, signed and good.
+//! - Until a signed program was taken once, any one of that name is, however old: a signature tells
+//!   when it was made, and not what else there is.
 //! - File capabilities, extended attributes and set-user-id bits are not carried over.
 
 mod builder;
 mod check;
+mod comment;
 mod elf;
 mod fetch;
+#[cfg(all(feature = "http", feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) mod fuzz;
 mod handle;
 mod place;
 mod plan;

@@ -61,6 +61,9 @@ pub(crate) struct UpgradePlan {
     pub(crate) keep: usize,
     pub(crate) any_format: bool,
     pub(crate) retry: bool,
+    /// A signature may be of another file, or made before that of a program that ran already.
+    pub(crate) any_name: bool,
+    pub(crate) allow_older: bool,
     /// How the service is asked for a reload; none if what is installed is not asked for.
     pub(crate) reload: Option<AskReload>,
     pub(crate) on_step: Option<OnStep>,

@@ -1,11 +1,11 @@
 //! What is remembered of a program's upgrades, from one to the next.
 
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::folder::Folder;
 use crate::upgrade::place;
 
 /// How many bad programs are remembered; of more, the oldest is forgotten.
@@ -15,6 +15,8 @@ pub const BAD_KEPT: usize = 100;
 const REASON_KEPT: usize = 300;
 
 const FORMAT: u32 = 1;
+
+const FILE: &str = "state.json";
 
 /// The file `state.json`, which is only ever replaced as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub(crate) struct Record {
     pub(crate) bad: Vec<Bad>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seen: Option<Seen>,
+    /// When the newest signature was made of those whose program was taken: seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +46,8 @@ pub(crate) struct Pending {
     /// Asked for by hand: the one that it replaces shall not come back.
     #[serde(default)]
     pub(crate) back: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed: Option<u64>,
 }
 
 /// A program that the service would not have.
@@ -67,14 +74,11 @@ pub(crate) struct Seen {
 }
 
 impl Record {
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self { format: FORMAT, ..Self::default() });
-            }
-            Err(e) => return Err(Error::os(format!("{} cannot be read", path.display()), e)),
+    pub(crate) fn read(folder: &Folder) -> Result<Self> {
+        let Some(bytes) = place::read(folder, FILE)? else {
+            return Ok(Self { format: FORMAT, ..Self::default() });
         };
+        let path = folder.path().join(FILE);
         let bad = |why: String| {
             let text = format!("{} cannot be used: {why}; remove it to forget what is known to be bad", path.display());
             Error::new(Kind::Invalid, text)
@@ -87,9 +91,9 @@ impl Record {
     }
 
     /// Writes the record. It is on the disk when this returns.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, folder: &Folder) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(|e| Error::os("the record cannot be written", e))?;
-        place::replace(path, &text)
+        place::replace(folder, FILE, &text)
     }
 
     pub(crate) fn why_bad(&self, sha256: &str) -> Option<&str> {
@@ -111,7 +115,8 @@ impl Record {
 
     /// Notes that `sha256` is the program now, in place of `previous`.
     pub(crate) fn took(&mut self, pending: Pending, keep: usize) {
-        let Pending { sha256, previous, seen, back } = pending;
+        let Pending { sha256, previous, seen, back, signed } = pending;
+        self.signed = self.signed.max(signed);
         self.forgive(&sha256);
         self.previous.retain(|kept| *kept != sha256 && *kept != previous);
         if back {
@@ -130,7 +135,7 @@ mod tests {
     use super::*;
 
     fn pending(sha256: &str, previous: &str) -> Pending {
-        Pending { sha256: sha256.into(), previous: previous.into(), seen: None, back: false }
+        Pending { sha256: sha256.into(), previous: previous.into(), seen: None, back: false, signed: None }
     }
 
     #[test]
@@ -148,6 +153,17 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_signature_is_remembered() {
+        let mut record = Record::default();
+        for (signed, newest) in
+            [(None, None), (Some(5), Some(5)), (Some(3), Some(5)), (None, Some(5)), (Some(9), Some(9))]
+        {
+            record.took(Pending { signed, ..pending("b", "a") }, 2);
+            assert_eq!(record.signed, newest);
+        }
+    }
+
+    #[test]
     fn bad_ones_are_remembered_and_not_without_end() {
         let mut record = Record::default();
         for n in 0..BAD_KEPT + 5 {
@@ -161,15 +177,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state.json");
-        let mut record = Record::read(&path).unwrap();
+        let folder = Folder::open(directory.path(), crate::sys::folder::Way::Ours).unwrap();
+        let mut record = Record::read(&folder).unwrap();
         record.add_bad("x", "y");
         record.pending = Some(pending("n", "p"));
-        record.write(&path).unwrap();
-        assert_eq!(Record::read(&path).unwrap(), record);
+        record.write(&folder).unwrap();
+        assert_eq!(Record::read(&folder).unwrap(), record);
         for text in ["", "{", "[]", "{\"format\":2}"] {
-            std::fs::write(&path, text).unwrap();
-            let error = Record::read(&path).unwrap_err();
+            std::fs::write(directory.path().join(FILE), text).unwrap();
+            let error = Record::read(&folder).unwrap_err();
             assert!(error.is_invalid() && error.to_string().contains("state.json"), "{error}");
         }
     }

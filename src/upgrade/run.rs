@@ -1,6 +1,5 @@
 //! The course of one upgrade.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::{error, info, warn};
@@ -8,7 +7,7 @@ use tracing::{error, info, warn};
 use crate::error::{Error, Kind, Result};
 use crate::reload::moment::events;
 use crate::upgrade::fetch::{Fetched, Fetcher, Fresh};
-use crate::upgrade::place::{Place, ProgramFile};
+use crate::upgrade::place::{CandidateFile, Place, ProgramFile};
 use crate::upgrade::plan::{UpgradeShared, Verdict};
 use crate::upgrade::progress::{Done, UpgradeStep};
 use crate::upgrade::record::{Pending, Record, Seen};
@@ -28,8 +27,9 @@ pub(crate) async fn run(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<D
         let known = seen.sha256 == current.sha256 || (record.why_bad(&seen.sha256).is_some() && !inner.plan.retry);
         known && seen.source == inner.plan.source.identity()
     });
-    let (candidate, path) = blocking(&place, |place| place.candidate()).await?;
-    let fetched = inner.fetcher.program(&inner.plan.source, seen.as_ref(), (candidate, path.clone())).await?;
+    let (written, candidate) = blocking(&place, |place| place.candidate()).await?;
+    let into = (written, candidate.path().to_owned());
+    let fetched = inner.fetcher.program(&inner.plan.source, seen.as_ref(), into).await?;
     let sha256 = match (&fetched, seen) {
         (Fetched::Program(fresh), _) => fresh.seen.sha256.clone(),
         (Fetched::Unchanged, Some(seen)) => seen.sha256,
@@ -45,7 +45,7 @@ pub(crate) async fn run(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<D
         (Some(done), Fetched::Program(fresh)) => {
             if record.seen.as_ref() != Some(&fresh.seen) && !only_look {
                 record.seen = Some(fresh.seen);
-                blocking(&place, move |place| record.write(&place.record())).await?;
+                blocking(&place, move |place| record.write(place.hidden())).await?;
             }
             return Ok(done);
         }
@@ -54,7 +54,8 @@ pub(crate) async fn run(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<D
         (None, Fetched::Program(fresh)) => fresh,
     };
     inner.tell(&UpgradeStep::Fetched { sha256: sha256.clone() });
-    if let Err(error) = examine(inner, &place, &path, &current, &fresh).await {
+    let examined = examine(inner, &place, &candidate, &current, &fresh, record.signed).await;
+    if let Err(error) = &examined {
         if error.is_candidate() {
             warn!(
                 message_id = events::UPGRADE_REFUSED,
@@ -65,13 +66,13 @@ pub(crate) async fn run(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<D
                 "a new program is not taken"
             );
         }
-        return Err(error);
     }
+    let signed = examined?;
     if only_look {
         return Ok(Done::Available { sha256, current: current.sha256 });
     }
-    let pending = Pending { sha256, previous: current.sha256.clone(), seen: Some(fresh.seen), back: false };
-    commit(inner, place, record, pending, Install::Candidate(path, current)).await
+    let pending = Pending { sha256, previous: current.sha256.clone(), seen: Some(fresh.seen), back: false, signed };
+    commit(inner, place, record, pending, Install::Candidate(candidate, current)).await
 }
 
 pub(crate) async fn back(inner: &Arc<UpgradeShared>) -> Result<Done> {
@@ -79,7 +80,7 @@ pub(crate) async fn back(inner: &Arc<UpgradeShared>) -> Result<Done> {
     let Some(sha256) = record.previous.first().cloned() else {
         return Err(Error::new(Kind::State, format!("{}: no program of before is kept", inner.plan.program.display())));
     };
-    let pending = Pending { sha256, previous: current.sha256.clone(), seen: None, back: true };
+    let pending = Pending { sha256, previous: current.sha256.clone(), seen: None, back: true, signed: None };
     commit(inner, place, record, pending, Install::Kept(current)).await
 }
 
@@ -88,7 +89,7 @@ async fn start(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<UpgradeSta
     let program = inner.plan.program.clone();
     let (place, mut record, mut current) = blocking(&(), move |()| {
         let place = Place::open(&program)?;
-        let record = Record::read(&place.record())?;
+        let record = Record::read(place.hidden())?;
         let current = place.look()?;
         Ok((Arc::new(place), record, current))
     })
@@ -108,20 +109,22 @@ async fn start(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<UpgradeSta
     } else {
         // Before the install, after the way back, or somebody has installed another program since.
         record.pending = None;
-        blocking(&place, move |place| record.write(&place.record())).await?;
+        blocking(&place, move |place| record.write(place.hidden())).await?;
     }
-    (record, current) = blocking(&place, |place| Ok((Record::read(&place.record())?, place.look()?))).await?;
+    (record, current) = blocking(&place, |place| Ok((Record::read(place.hidden())?, place.look()?))).await?;
     Ok(UpgradeStart { place, record, current })
 }
 
 /// Examines everything that can be known of a candidate without running the service with it.
+/// Returns when it was signed.
 async fn examine(
     inner: &UpgradeShared,
     place: &Arc<Place>,
-    path: &Path,
+    candidate: &CandidateFile,
     current: &ProgramFile,
     fresh: &Fresh,
-) -> Result<()> {
+    newest: Option<u64>,
+) -> Result<Option<u64>> {
     let bad = |why: String| Error::new(Kind::Candidate, format!("{}: {why}", inner.plan.source));
     let name = Fetcher::name_of(fresh);
     let expected = match &inner.plan.sum {
@@ -141,29 +144,40 @@ async fn examine(
         true => None,
         false => Some(inner.fetcher.side(fresh, ".minisig").await?),
     };
-    let (trust, any_format, candidate, like) =
-        (inner.plan.trust.clone(), inner.plan.any_format, path.to_owned(), current.clone());
+    let (trust, any_format, like) = (inner.plan.trust.clone(), inner.plan.any_format, current.clone());
+    let examined = candidate.clone();
     let source = inner.plan.source.to_string();
-    blocking(place, move |place| {
+    let (any_name, allow_older) = (inner.plan.any_name, inner.plan.allow_older);
+    let signed = blocking(place, move |place| {
+        let mut signed = None;
         if let Some(signature) = signature {
-            trust.verify(&candidate, &signature, &source)?;
+            let comment = trust.verify((examined.file(), examined.path()), &signature, &source)?;
+            if !any_name {
+                let program = place.program.file_name().unwrap_or_default().to_string_lossy();
+                comment.check_name(&source, [&program, &name])?;
+            }
+            if !allow_older {
+                comment.check_age(&source, newest)?;
+            }
+            signed = comment.timestamp();
         }
         if !any_format {
-            elf::check(&candidate).map_err(|why| Error::new(Kind::Candidate, format!("{source}: {why}")))?;
+            elf::check(examined.file()).map_err(|why| Error::new(Kind::Candidate, format!("{source}: {why}")))?;
         }
-        place.ready(&candidate, &like)
+        place.ready(&examined, &like)?;
+        Ok(signed)
     })
     .await?;
     inner.tell(&UpgradeStep::Verified);
     if let Some(command) = &inner.plan.check {
-        check::run(command, path, inner.plan.check_timeout).await?;
+        check::run(command, candidate.path(), inner.plan.check_timeout).await?;
         inner.tell(&UpgradeStep::Checked);
     }
-    Ok(())
+    Ok(signed)
 }
 
 enum Install {
-    Candidate(PathBuf, ProgramFile),
+    Candidate(CandidateFile, ProgramFile),
     Kept(ProgramFile),
     /// It was installed before we came.
     Done,
@@ -205,8 +219,8 @@ async fn prepare(
     let (record, pending) = blocking(place, move |place| {
         let current = match what {
             Install::Done => return Ok((record, pending)),
-            Install::Candidate(path, current) => {
-                place.keep_candidate(&path, &pending.sha256)?;
+            Install::Candidate(candidate, current) => {
+                place.keep_candidate(&candidate, &pending.sha256)?;
                 current
             }
             Install::Kept(current) => {
@@ -221,7 +235,7 @@ async fn prepare(
         place.keep_current(&current)?;
         told.tell(&UpgradeStep::PreviousKept);
         record.pending = Some(pending.clone());
-        record.write(&place.record())?;
+        record.write(place.hidden())?;
         told.tell(&UpgradeStep::Recorded);
         if !place.is(&current) {
             let why = format!("{} was replaced by somebody else meanwhile", place.program.display());
@@ -322,7 +336,7 @@ async fn write_and_prune(
 ) -> Result<()> {
     let told = Arc::clone(inner);
     blocking(place, move |place| {
-        record.write(&place.record())?;
+        record.write(place.hidden())?;
         told.tell(&UpgradeStep::Settled);
         let kept: Vec<&str> = record.previous.iter().map(String::as_str).chain([current.as_str()]).collect();
         // What is left over costs room, no more.

@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use minisign_verify::{PublicKey, Signature};
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::folder::open_regular;
+use crate::upgrade::comment::TrustedComment;
 
 /// A file of a key is small.
 const MAX_KEY_FILE: u64 = 4096;
@@ -42,8 +45,8 @@ impl Trust {
     pub fn key_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text));
-        read.map_err(|e| Error::io(Kind::Invalid, format!("the key {} cannot be read", path.display()), e))?;
+        let read = open_regular(path).and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text));
+        read.map_err(|e| Error::caused(Kind::Invalid, format!("the key {} cannot be read", path.display()), e))?;
         Self::keys([text.as_str()])
     }
 
@@ -64,8 +67,8 @@ impl Trust {
         self.0.is_empty()
     }
 
-    /// Reads the whole file. It blocks.
-    pub(crate) fn verify(&self, candidate: &Path, signature: &[u8], what: &str) -> Result<()> {
+    /// Reads the whole file, and returns what was signed with it. It blocks.
+    pub(crate) fn verify(&self, candidate: (&File, &Path), signature: &[u8], what: &str) -> Result<TrustedComment> {
         let bad = |why: &dyn std::fmt::Display| {
             Error::new(Kind::Candidate, format!("the signature of {what} is not good: {why}"))
         };
@@ -81,9 +84,9 @@ impl Trust {
                 }
                 Err(e) => return Err(bad(&e)),
             };
-            each_chunk(candidate, |chunk| verifier.update(chunk))?;
+            each_chunk(candidate.0, candidate.1, |chunk| verifier.update(chunk))?;
             match verifier.finalize() {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(TrustedComment::parse(signature.trusted_comment())),
                 Err(e) => last = Some(e),
             }
         }
@@ -94,14 +97,18 @@ impl Trust {
     }
 }
 
-pub(crate) fn each_chunk(path: &Path, mut take: impl FnMut(&[u8])) -> Result<()> {
+/// Reads the whole file, wherever it was read up to.
+pub(crate) fn each_chunk(file: &File, path: &Path, mut take: impl FnMut(&[u8])) -> Result<()> {
     let failed = |e| Error::os(format!("{} cannot be read", path.display()), e);
-    let mut file = File::open(path).map_err(failed)?;
     let mut chunk = vec![0; 64 * 1024];
+    let mut at = 0;
     loop {
-        match file.read(&mut chunk) {
+        match file.read_at(&mut chunk, at) {
             Ok(0) => return Ok(()),
-            Ok(n) => take(&chunk[..n]),
+            Ok(n) => {
+                take(&chunk[..n]);
+                at += n as u64;
+            }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(failed(e)),
         }

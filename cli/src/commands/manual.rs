@@ -54,7 +54,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     std::fs::create_dir_all(&options.directory).map_err(|e| cannot(&options.directory, e))?;
     for (name, text) in pages().map_err(|e| Failure::failed(format!("a manual page cannot be made: {e}")))? {
         let path = options.directory.join(name);
-        std::fs::write(&path, text).map_err(|e| cannot(&path, e))?;
+        out::file(&path, &text).map_err(|e| cannot(&path, e))?;
         out::line(format_args!("wrote {}", path.display()));
     }
     Ok(Outcome::Success)

@@ -5,6 +5,7 @@
 //! step, with [`own::OWN`] a service; otherwise it runs the tests.
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 
+mod attack;
 mod crash;
 mod fetch;
 mod github;
@@ -48,8 +49,16 @@ fn main() -> ExitCode {
     handover_testing::set_patience(PATIENCE);
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 7] =
-        [fetch::CASES, github::CASES, s3::CASES, verify::CASES, crash::CASES, service::CASES, own::CASES];
+    let all: [&[Case]; 8] = [
+        attack::CASES,
+        fetch::CASES,
+        github::CASES,
+        s3::CASES,
+        verify::CASES,
+        crash::CASES,
+        service::CASES,
+        own::CASES,
+    ];
     let trials = all.into_iter().flatten().map(|(name, case)| {
         let case = *case;
         Trial::test(name.trim_start_matches("upgrade::"), move || {

@@ -111,8 +111,13 @@ impl Signer {
         Trust::keys([self.line().as_str()]).unwrap()
     }
 
+    /// For a program that is called `web`, as it is in nearly every test.
     pub(crate) fn sign(&self, bytes: &[u8]) -> Vec<u8> {
-        minisign::sign(Some(&self.0.pk), &self.0.sk, bytes, Some("a test"), None).unwrap().into_string().into_bytes()
+        self.sign_with(bytes, "timestamp:1700000000\tfile:web\thashed")
+    }
+
+    pub(crate) fn sign_with(&self, bytes: &[u8], comment: &str) -> Vec<u8> {
+        minisign::sign(Some(&self.0.pk), &self.0.sk, bytes, Some(comment), None).unwrap().into_string().into_bytes()
     }
 }
 

@@ -8,8 +8,16 @@ use handover::upgrade::{Done, ProgramSource, Trust, Verdict};
 use crate::parts::{Place, Signer, not_fetched, program, refused, run, sha256, succeeds, upgraded};
 use crate::{Case, cases};
 
-pub(crate) const CASES: &[Case] =
-    cases![signatures, checksums, formats, checks, refusals_are_remembered, silence_is_not_remembered, somebody_else];
+pub(crate) const CASES: &[Case] = cases![
+    signatures,
+    a_signature_is_of_one_file_and_time,
+    checksums,
+    formats,
+    checks,
+    refusals_are_remembered,
+    silence_is_not_remembered,
+    somebody_else
+];
 
 fn signatures() {
     let (place, signer, other) = (Place::new(), Signer::new(), Signer::new());
@@ -27,12 +35,52 @@ fn signatures() {
         refused(try_it(signer.trust()), "is not good");
     }
     // The comment is signed, too.
-    signed(String::from_utf8(good.clone()).unwrap().replace("a test", "a best").as_bytes());
+    signed(String::from_utf8(good.clone()).unwrap().replace("1700000000", "1800000000").as_bytes());
     refused(try_it(signer.trust()), "is not good");
     place.is_untouched();
     signed(&good);
     upgraded(&try_it(other.trust().and(signer.trust())));
     place.is("1");
+}
+
+fn a_signature_is_of_one_file_and_time() {
+    let (place, signer) = (Place::new(), Signer::new());
+    let from = place.write("new", &program("1"));
+    let builder = || place.builder(ProgramSource::file(&from), signer.trust());
+    let put = |version: &str, comment: &str| {
+        place.write("new", &program(version));
+        place.write("new.minisig", &signer.sign_with(&program(version), comment));
+    };
+    for comment in ["timestamp:100\tfile:worker\thashed", "a comment", "timestamp:100"] {
+        put("1", comment);
+        refused(run(&place.taken(builder())), "--any-name");
+    }
+    place.is_untouched();
+    put("1", "timestamp:100\tfile:worker\thashed");
+    upgraded(&run(&place.taken(builder().any_name())));
+    // Its name there will do, as that of an asset that has the version in it.
+    put("2", "timestamp:200\tfile:new\thashed");
+    upgraded(&run(&place.taken(builder())));
+    // An older one, which is signed and good, and was never refused.
+    for comment in ["timestamp:199\tfile:web\thashed", "file:web"] {
+        put("3", comment);
+        refused(run(&place.taken(builder())), "--allow-older");
+        place.is("2");
+    }
+    put("3", "timestamp:200\tfile:web\thashed");
+    upgraded(&run(&place.taken(builder())));
+    // One that was not taken is no measure.
+    put("4", "timestamp:900\tfile:web\thashed");
+    let refusing = builder().reload_with(|| async { Verdict::Refused("bad".into()) }).unwrap();
+    assert!(run(&refusing).unwrap_err().is_generation());
+    put("5", "timestamp:201\tfile:web\thashed");
+    upgraded(&run(&place.taken(builder())));
+    put("1", "timestamp:100\tfile:web\thashed");
+    refused(run(&place.taken(builder())), "--allow-older");
+    upgraded(&run(&place.taken(builder().allow_older())));
+    place.is("1");
+    put("6", "timestamp:150\tfile:web\thashed");
+    refused(run(&place.taken(builder())), "--allow-older");
 }
 
 fn checksums() {
@@ -87,6 +135,15 @@ fn checks() {
         "not over within",
     );
     place.is_untouched();
+    let told = place.path("told");
+    upgraded(&run(&place.taken(builder().check(format!("env >{}", told.display())))));
+    let told = fs::read_to_string(told).unwrap();
+    for line in told.lines() {
+        let name = line.split('=').next().unwrap();
+        assert!(!name.starts_with("CARGO") && !name.starts_with("RUST"), "{line}");
+    }
+    assert!(told.contains("CANDIDATE=") && told.contains("PATH="), "{told}");
+    place.write("new", &program("2"));
     let seen = place.path("seen");
     upgraded(&run(&place.taken(builder().check(format!("{{}} && stat -c %a {{}} >{}", seen.display())))));
     assert_eq!(fs::read_to_string(seen).unwrap(), "755\n", "as it will be run");

@@ -131,6 +131,11 @@ impl Table {
         for (name, fds) in names {
             match self.put(&name, fds, Polling::On) {
                 Ok(_) => added.push(name),
+                // It would not answer for the others either, and a reload waits for this.
+                Err(error) if error.is_timeout() || error.is_notify() => {
+                    tracing::warn!(%error, "what the next generation adds is not kept over a crash until it is main");
+                    break;
+                }
                 Err(error) => tracing::warn!(%error, "{name:?} of the next generation is not kept over a crash"),
             }
         }

@@ -369,8 +369,9 @@ impl FdStore {
         let fds: Vec<_> = held.iter().map(|held| &held.fd).collect();
         let sockets = copies(entry, &fds)?.into_iter().zip(held).map(|(fd, held)| match held.kind {
             Some(kind) => Ok(Socket::of_kind(name.to_owned(), kind, fd)),
-            None => Socket::new(name.to_owned(), fd)
-                .map_err(|error| Error::io(Kind::Socket, format!("{entry:?} in the fd store cannot be used"), error)),
+            None => Socket::new(name.to_owned(), fd).map_err(|error| {
+                Error::caused(Kind::Socket, format!("{entry:?} in the fd store cannot be used"), error)
+            }),
         });
         sockets.collect()
     }

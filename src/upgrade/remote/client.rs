@@ -20,6 +20,7 @@ use super::http::{Http, shown};
 use super::s3::S3;
 use super::source::RemoteSource;
 use crate::error::{Error, Kind, Result};
+use crate::sys::folder::open_regular;
 use crate::upgrade::record::Seen;
 use crate::upgrade::sink::{MAX_TEXT, Sink};
 
@@ -246,7 +247,8 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig> {
             let bad = |why: &dyn fmt::Display| {
                 Error::new(Kind::Invalid, format!("the certificates in {} cannot be used: {why}", path.display()))
             };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(&e))? {
+            let file = open_regular(path).map_err(|e| bad(&e))?;
+            for certificate in CertificateDer::pem_reader_iter(file) {
                 roots.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
             }
             if roots.is_empty() {

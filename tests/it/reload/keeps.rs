@@ -17,6 +17,7 @@ use handover_testing::world::{World, launch};
 pub(crate) const CASES: &[Case] = cases![
     what_was_bound_is_there_before_ready,
     what_the_next_one_binds_is_there_before_it_is_main,
+    a_manager_that_does_not_answer_fails_no_reload,
     what_a_failed_one_bound_is_removed,
     what_was_put_meanwhile_arrives,
     what_was_taken_meanwhile_is_gone,
@@ -63,6 +64,17 @@ fn what_the_next_one_binds_is_there_before_it_is_main() {
     let main = position(&world, |d| d.field("MAINPID").is_some());
     assert!(put < main, "{:?}", world.manager().all());
     assert_eq!(world.manager().all()[put].pid, first.pid, "systemd listens to nobody else");
+    world.stop();
+}
+
+/// Not even one that has less time than a barrier may take.
+fn a_manager_that_does_not_answer_fails_no_reload() {
+    let mut world = world().configured(|c| c.ready_timeout = std::time::Duration::from_secs(4));
+    world.start();
+    world.manager().hold_barriers();
+    world.configure(|c| c.more = Some("127.0.0.1:0".into()));
+    world.reload_to(2);
+    world.manager().release_barriers();
     world.stop();
 }
 

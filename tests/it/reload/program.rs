@@ -155,7 +155,7 @@ fn what_cannot_be_executed_is_said() {
         assert!(error.is_generation(), "{error:?}");
         let start = format!("{} cannot be started: {why}", at(name).display());
         assert!(error.to_string().starts_with(&start), "{error}\n{start}");
-        assert!(std::error::Error::source(&error).is_some());
+        assert!(error.io().is_some());
     }
     drop(writing);
 

@@ -1,7 +1,10 @@
 //! The control interface, asked over its socket.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 
 use handover::control::{Answer, Client};
 use serde_json::{Value, json};
@@ -20,6 +23,7 @@ pub(crate) const CASES: &[Case] = cases![
     a_request_during_a_reload_is_passed_on,
     subscribers_are_told_and_hold_up_nothing,
     it_speaks_varlink_and_survives_what_is_not,
+    strangers_take_no_place,
     it_stops,
 ];
 
@@ -222,6 +226,45 @@ fn it_speaks_varlink_and_survives_what_is_not() {
     }
     assert_eq!(world.who(), first);
     world.stop();
+}
+
+/// As many as there are places, none of which says anything.
+const IDLE: &str = r#"
+import socket, sys
+clients = [socket.socket(socket.AF_UNIX) for _ in range(64)]
+for client in clients:
+    client.connect(sys.argv[1])
+print("connected", flush=True)
+sys.stdin.readline()
+answers = []
+for client in clients:
+    client.settimeout(30)
+    answers.append(b"".join(iter(lambda: client.recv(65536), b"")))
+print(sum(b"PermissionDenied" in answer for answer in answers), flush=True)
+"#;
+
+fn strangers_take_no_place() {
+    // Only root can be another user, too.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let world = with_control();
+    let first = world.start();
+    let socket = world.path("control.sock");
+    // As `SocketMode=` is by default: everybody may connect.
+    for (path, mode) in [(socket.parent().unwrap(), 0o755), (&socket, 0o666)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut them = Command::new("python3");
+    them.args(["-c", IDLE]).arg(&socket).uid(4_242_424).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut them = them.spawn().unwrap();
+    let mut said = BufReader::new(them.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "connected");
+    let status = status(&world);
+    assert_eq!((&status["pid"], &status["connections"]), (&json!(first.pid), &json!(0)));
+    drop(them.stdin.take());
+    assert_eq!(said.next().unwrap().unwrap(), "64", "each is told why");
+    assert!(them.wait().unwrap().success());
 }
 
 fn it_stops() {

@@ -11,6 +11,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 /// What the child does, one command per line; its presence makes `run` the child.
 pub(crate) const SCRIPT: &str = "HANDOVER_IT_SCRIPT";
 
+/// Set: the child makes a tokio runtime before it looks.
+pub(crate) const RUNTIME: &str = "HANDOVER_IT_RUNTIME";
+
 /// A child that has done its script, and waits with its fds open until it is dropped.
 pub(crate) struct Started {
     child: Child,
@@ -103,6 +106,17 @@ fn run() {
     // The harness has begun a line.
     println!();
     let mut kept: Vec<OwnedFd> = Vec::new();
+    if environment.get(RUNTIME).is_some() {
+        // Nothing was passed: the first numbers that are free are the runtime's.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        match Activation::from_env(&environment) {
+            Err(error) => println!("@ error {error}"),
+            Ok(activation) => println!("@ {:?}", activation.names()),
+        }
+        runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(1)).await });
+        println!("@ the runtime is well");
+        return;
+    }
     match Activation::from_env(&environment) {
         Err(error) => println!("@ error {error}"),
         Ok(mut activation) => {

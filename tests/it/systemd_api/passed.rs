@@ -1,6 +1,6 @@
 //! Sockets that are passed by `LISTEN_FDS`.
 
-use crate::child::{SCRIPT, Started, arguments};
+use crate::child::{RUNTIME, SCRIPT, Started, arguments};
 use crate::not_run;
 use handover::systemd::activation::{Activation, SocketKind, Source};
 use handover::systemd::environment::Environment;
@@ -226,6 +226,19 @@ fn one_wrong_socket_of_a_name_takes_none() {
     assert_eq!(activation.names(), ["http"]);
     assert_eq!(activation.take("http").unwrap().len(), 2);
     assert!(activation.names().is_empty());
+}
+
+/// With it the runtime would lose its epoll instance to whoever closes what nobody serves.
+#[test]
+fn what_the_process_itself_has_opened_is_not_passed() {
+    let variables = [OURS, ("LISTEN_FDS", "1"), (RUNTIME, "1")];
+    let child = Started::new(&[], &variables, &["after"]);
+    assert!(
+        child.report[0].contains("error LISTEN_FDS=1: fd 3 named \"unknown\" was opened in this process"),
+        "{:?}",
+        child.report
+    );
+    assert_eq!(child.report[1], "the runtime is well");
 }
 
 /// systemd's own tool, which needs no service manager.

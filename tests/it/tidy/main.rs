@@ -31,6 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["control", "upgrade"],
     &["admin"],
     &["supervise"],
+    &["internal"],
 ];
 /// The packages that others get, by their directories.
 const PUBLISHED: &[&str] = &["", "cli", "load"];

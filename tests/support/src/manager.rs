@@ -101,6 +101,11 @@ impl Manager {
         self.wait_from(0, what, wanted)
     }
 
+    /// Leaves all barriers unanswered until [`Manager::release_barriers`].
+    pub fn hold_barriers(&self) {
+        self.lock().holding = true;
+    }
+
     /// Leaves the barrier of a handover unanswered until [`Manager::release_barriers`]; not those
     /// of the fd store before it.
     pub fn hold_at_handover(&self) {

@@ -11,6 +11,9 @@ use super::web::{Setup, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario, example, handover};
 use crate::load;
 
+/// As minisign(1) writes it of itself.
+const COMMENT: &str = "timestamp:1700000000\tfile:web\thashed";
+
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("upgrade_by_rename", upgrade_by_rename),
     Scenario::new("upgrade_by_symlink", upgrade_by_symlink),
@@ -76,7 +79,7 @@ fn upgrade_by_tool(lab: &Container) -> Outcome {
     lab.daemon_reload()?;
     let put = |bytes: &[u8]| -> Outcome {
         fs::write(host.join("new"), bytes)?;
-        let signature = minisign::sign(Some(&key.pk), &key.sk, bytes, None, None)?;
+        let signature = minisign::sign(Some(&key.pk), &key.sk, bytes, Some(COMMENT), None)?;
         Ok(fs::write(host.join("new.minisig"), signature.into_string())?)
     };
     let upgrade = || -> Outcome<bool> { Ok(lab.systemctl(&["start", "web-upgrade.service"])?.success()) };

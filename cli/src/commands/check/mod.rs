@@ -18,6 +18,7 @@ mod rules;
 mod unit;
 mod value;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -27,6 +28,7 @@ use crate::{out, safe};
 use finding::Severity;
 use limits::Limits;
 use load::Sources;
+use pair::World;
 use report::{drop_in, json, manual, sarif, text};
 
 /// Says what in unit files would break a rolling reload, why, and what to write instead.
@@ -165,6 +167,17 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     }
     let failing = if options.strict { Severity::Warning } else { Severity::Error };
     Ok(if gravest >= Some(failing) { Outcome::Bad } else { Outcome::Success })
+}
+
+/// What is found in `handover check -`, with all reports of it.
+pub(crate) fn fuzz(printed: &[u8]) {
+    let Ok(mut units) = cat::split(printed) else { return };
+    let mut asked = BTreeSet::new();
+    units.retain(|unit| asked.insert(unit.name.to_string()));
+    let (worlds, limits) = ([World::new(BTreeSet::new(), units)], Limits::default());
+    let report = lint::lint(&worlds, &limits, Severity::Info);
+    let _ = (text::report(&report, false), json::report(&report), sarif::report(&report));
+    let _ = drop_in::report(&report, &asked);
 }
 
 /// Of property tests: what failed once fails again.

@@ -48,7 +48,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     // Whatever keeps it from being measured is one thing to whoever asks: not an answer.
     let (report, quiet, html) = report.map_err(Failure::into_usage)?;
     if let Some(path) = &html {
-        std::fs::write(path, html::render(&report))
+        out::file(path, html::render(&report))
             .map_err(|e| Failure::usage(format!("--html {}: {e}", path.display())))?;
     }
     if quiet {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use handover::control::Answer;
 use serde_json::Value;
 
+use crate::believed;
 use crate::failure::Failure;
 use crate::safe;
 use crate::target::Target;
@@ -24,7 +25,11 @@ pub(crate) async fn status_if_told(target: &Target) -> Result<Option<Value>, Fai
     for _ in 0..3 {
         let Some(mut client) = target.connect().await? else { break };
         match client.call("Status", false).await.map_err(|e| Failure::cannot_run(e.to_string()))? {
-            Answer::Done(mut parameters) => return Ok(Some(parameters["status"].take())),
+            Answer::Done(mut parameters) => {
+                let status = parameters["status"].take();
+                believed::check(&target.expected(), &status)?;
+                return Ok(Some(status));
+            }
             Answer::Failed(failed) => {
                 return Err(Failure::cannot_run(format!("{}: {}", target.name(), safe::terminal(failed.reason()))));
             }

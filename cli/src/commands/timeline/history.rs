@@ -53,6 +53,8 @@ struct Ends {
 pub(super) fn unit_of(entry: &Entry) -> Option<String> {
     let fields = match kind(&entry.get("MESSAGE_ID")?)? {
         Kind::Ours(_) => ["_SYSTEMD_USER_UNIT", "_SYSTEMD_UNIT"],
+        // Every process can say `UNIT=`; of the system's units only the system's manager speaks.
+        _ if entry.get("USER_UNIT").is_none() && entry.get("_PID").is_some_and(|pid| pid != "1") => return None,
         _ => ["USER_UNIT", "UNIT"],
     };
     fields.iter().find_map(|field| entry.get(field)).map(|unit| unit.into_owned())

@@ -225,7 +225,7 @@ pub(super) fn read(path: &Path, each: impl FnMut(Entry)) -> Result<(), Failure> 
     result.map_err(Failure::cannot_run)
 }
 
-fn lines(mut from: impl BufRead, name: &str, mut each: impl FnMut(Entry)) -> Result<(), String> {
+pub(super) fn lines(mut from: impl BufRead, name: &str, mut each: impl FnMut(Entry)) -> Result<(), String> {
     for number in 1.. {
         let mut line = Vec::new();
         let read = from.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut line);

@@ -132,11 +132,23 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     Ok(Outcome::Success)
 }
 
+/// What `handover timeline --file` shows, in each form.
+pub(crate) fn fuzz(entries: &[u8]) {
+    let mut history = History::default();
+    if journal::lines(entries, "fuzz", |entry| history.read(&entry)).is_err() {
+        return;
+    }
+    let uses_handover = history.uses_handover;
+    let view = View::new("fuzz.service".to_owned(), history.finish(), 0, uses_handover, TimeZone::UTC);
+    let style = Style { width: 80, colours: true, ascii: false };
+    let _ = (svg::render(&view), html::render(&view), text::render(&view, style), serde_json::to_string(&view));
+}
+
 fn show(options: &Options, view: &View) -> Result<(), Failure> {
     for (path, render) in [(&options.svg, svg::render as fn(&View) -> String), (&options.html, html::render)] {
         match path {
             Some(path) if is_stdout(path) => out::line(render(view)),
-            Some(path) => std::fs::write(path, render(view) + "\n")
+            Some(path) => out::file(path, render(view) + "\n")
                 .map_err(|e| Failure::cannot_run(format!("{} cannot be written: {e}", path.display())))?,
             None => {}
         }

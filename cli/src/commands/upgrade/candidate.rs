@@ -23,6 +23,12 @@ pub(crate) struct Candidate {
     /// Take what is not signed
     #[arg(long, group = "trust", conflicts_with = "key")]
     no_signature: bool,
+    /// Take a signature that is of a file with another name
+    #[arg(long, conflicts_with = "no_signature")]
+    any_name: bool,
+    /// Take a signature that is older than that of a program which ran already
+    #[arg(long, conflicts_with = "no_signature")]
+    allow_older: bool,
     /// The list of checksums, beside the program, that its SHA-256 stands in
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "SHA256SUMS", require_equals = true)]
     sha256_in: Option<String>,
@@ -87,6 +93,12 @@ impl Candidate {
         if self.any_format {
             builder = builder.any_format();
         }
+        if self.any_name {
+            builder = builder.any_name();
+        }
+        if self.allow_older {
+            builder = builder.allow_older();
+        }
         if self.retry {
             builder = builder.retry();
         }
@@ -101,6 +113,8 @@ impl Candidate {
             (self.sha256_in.is_some(), "--sha256-in"),
             (self.check.is_some(), "--check"),
             (self.any_format, "--any-format"),
+            (self.any_name, "--any-name"),
+            (self.allow_older, "--allow-older"),
             (self.retry, "--retry"),
             (self.more.is_said(), "an option for one kind of source"),
         ];

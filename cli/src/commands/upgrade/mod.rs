@@ -14,6 +14,7 @@ use handover::{Error, logging};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::believed;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::safe;
@@ -182,7 +183,7 @@ async fn program(options: &Options) -> Result<PathBuf, Failure> {
         return std::path::absolute(program).map_err(|e| Failure::usage(format!("{}: {e}", program.display())));
     }
     let target = options.place.find().await?;
-    let (pid, started) = main_pid(&target).await?;
+    let Main { pid, started } = main_process(&target).await?;
     let program = proc::program(pid).map_err(|e| {
         Failure::cannot_run(format!(
             "what pid {pid} runs cannot be seen ({e}): be its user or root, or say --program PATH"
@@ -193,40 +194,54 @@ async fn program(options: &Options) -> Result<PathBuf, Failure> {
         let why = "that is this tool, which runs the service's program: say --program PATH";
         return Err(Failure::usage(format!("{}: its main process runs {}; {why}", target.name(), program.display())));
     }
-    if let Some(started) = started
-        && std::fs::canonicalize(&started).ok().as_ref() != Some(&program)
-    {
-        // a script runs its interpreter, which serves others, too
+    let is_program = |word: &String| std::fs::canonicalize(word).is_ok_and(|path| path == program);
+    if let Some(started) = started.filter(|words| !words.iter().any(is_program)) {
+        // A script runs its interpreter, which serves others, too; and a process may run what it
+        // likes.
         let why = "which of them is to be replaced? Say --program PATH";
-        let name = target.name();
-        return Err(Failure::usage(format!(
-            "{name}: {} was started, and it runs {}; {why}",
-            started,
-            program.display()
-        )));
+        let (name, started) = (target.name(), safe::terminal(&started.join(" ")));
+        return Err(Failure::usage(format!("{name}: {started} was started, and it runs {}; {why}", program.display())));
     }
     Ok(program)
 }
 
-/// With what `handover run` says that it has started.
-async fn main_pid(target: &Target) -> Result<(u32, Option<String>), Failure> {
-    if let Ok(status) = crate::commands::reload::status(target).await
-        && let Some(pid) = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
-    {
-        return Ok((pid, status["supervisor"]["program"].as_str().map(str::to_owned)));
+/// The process whose program is to be replaced.
+struct Main {
+    pid: u32,
+    /// The words of the command that has started it, one of which is to be the program; `None`: it
+    /// is not known.
+    started: Option<Vec<String>>,
+}
+
+/// Finds the main process. Of a unit systemd knows it; what the service tells counts only where
+/// that cannot be known otherwise, and for a process of the same unit and user.
+async fn main_process(target: &Target) -> Result<Main, Failure> {
+    let told = crate::commands::reload::status(target).await.ok();
+    let told = told.and_then(|status| Some((believed::pid(&status["pid"])?, status)));
+    if let Some(unit) = &target.unit {
+        let shown = crate::target::show(unit, target.user).await?;
+        if shown.main == 0 {
+            return Err(Failure::cannot_run(format!(
+                "{unit} is not running ({}): start it, or say --program PATH and --no-reload",
+                shown.active
+            )));
+        }
+        // `handover run` is the main process itself, and its program is another one.
+        let run = told.filter(|(_, status)| believed::pid(&status["supervisor"]["pid"]) == Some(shown.main));
+        let pid = run.map_or(shown.main, |(pid, _)| pid);
+        return Ok(Main { pid, started: Some(shown.starts) });
     }
-    if let Some(pid) = target.pid {
-        return Ok((pid, None));
+    if let Some((pid, status)) = told {
+        if target.pid != Some(pid) {
+            let server = target.connect().await?.and_then(|client| client.server());
+            believed::check_by_socket(&target.expected(), server, pid)?;
+        }
+        let started = status["supervisor"]["program"].as_str().map(|started| vec![started.to_owned()]);
+        return Ok(Main { pid, started });
     }
-    let Some(unit) = &target.unit else {
-        return Err(Failure::cannot_run(format!("{}: what it runs is not known: say --program PATH", target.name())));
-    };
-    match crate::target::show(unit, target.user).await? {
-        shown if shown.main != 0 => Ok((shown.main, None)),
-        shown => Err(Failure::cannot_run(format!(
-            "{unit} is not running ({}): start it, or say --program PATH and --no-reload",
-            shown.active
-        ))),
+    match target.pid {
+        Some(pid) => Ok(Main { pid, started: None }),
+        None => Err(Failure::cannot_run(format!("{}: what it runs is not known: say --program PATH", target.name()))),
     }
 }
 

@@ -1,0 +1,7 @@
+//! What the tool and the fuzz targets need of the library, and nobody else: no part of its
+//! interface.
+
+#[cfg(all(feature = "http", feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub mod fuzz;
+
+pub use crate::sys::folder::write_file;
