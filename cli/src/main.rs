@@ -60,6 +60,7 @@ Examples:
   handover timeline web --since 2h   how the last reloads went";
 
 fn main() -> ExitCode {
+    completions::answer();
     let cli = Cli::parse();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,6 +1,6 @@
 //! A built-in receiver in systemd's place: it starts one `Type=notify` service with a socket, hears
-//! what the service reports, and holds it to systemd's rules. The rules that decide about a reload
-//! are in [`unit`](super::unit).
+//! what the service reports, and starts it again when it was killed. The rules that decide about a
+//! reload are in [`unit`](super::unit).
 //!
 //! Processes are told apart by their tree (this process is a child subreaper) where systemd has
 //! control groups. There is no fd store: what is sent to it is closed.
@@ -14,24 +14,26 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use handover::supervise::mailbox::{self, ProcessMessage};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::notify_receiver::NotifyReceiver;
-use super::unit::{Exit, State, Unit};
+use super::unit::{Exit, Reloaded, State, Unit};
 use crate::commands::prove::Family;
 use handover::supervise::proc::stat;
+use handover_load::Kill;
 
-/// `WatchdogSec=`
-const WATCHDOG: Duration = Duration::from_secs(2);
-/// `TimeoutStartSec=`
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// systemd's own limit.
+const MAX_DATAGRAM: usize = 4096;
 /// `TimeoutStopSec=`: above the service's drain timeout.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// `RestartSec=`
@@ -40,7 +42,7 @@ const RESTART_DELAY: Duration = Duration::from_millis(100);
 /// The fd and the pids can only be put in place by the process that becomes the service, and
 /// nothing here may be unsafe between fork and exec: a shell does it. The socket comes as stdin,
 /// without close-on-exec, and becomes fd 3.
-const START: &str = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ SYSTEMD_EXEC_PID=$$ WATCHDOG_PID=$$; exec "$0" "$@""#;
+const START: &str = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ SYSTEMD_EXEC_PID=$$; exec "$0" "$@""#;
 
 /// What is started, and where.
 #[derive(Debug)]
@@ -56,16 +58,8 @@ pub(super) struct Config {
 #[derive(Debug)]
 pub(super) struct Manager {
     pub(super) address: SocketAddr,
-    requests: mpsc::Sender<Request>,
-    unit: watch::Receiver<Unit>,
+    unit: Arc<watch::Sender<Unit>>,
     task: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-enum Request {
-    /// A signal to the main process; answered with its pid and the moment just before.
-    Signal(Signal, oneshot::Sender<(u32, Instant)>),
-    Stop,
 }
 
 impl Manager {
@@ -77,117 +71,111 @@ impl Manager {
         // systemd's is 4096.
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::MAXCONN)?;
         let address = listener.local_addr()?;
-        let notify_socket = config.directory.join("notify");
-        let receiver = NotifyReceiver::bind(&notify_socket)?;
+        let mailbox = mailbox::bind(&config.directory.join("notify"))?;
+        mailbox.set_nonblocking(true)?;
+        let mailbox = UnixDatagram::from_std(mailbox)?;
         let children = signal(SignalKind::child())?;
-        let (requests, requested) = mpsc::channel(16);
-        let (published, unit) = watch::channel(Unit::new(WATCHDOG, Instant::now()));
-        let mut events = Events {
-            config,
-            listener,
-            notify_socket,
-            unit: Unit::new(WATCHDOG, Instant::now()),
-            published,
-            deadline: None,
-            restart: true,
-        };
+        let unit = Arc::new(watch::Sender::new(Unit::new(Instant::now())));
+        let events = Events { config, listener, mailbox, unit: Arc::clone(&unit) };
         events.spawn()?;
-        events.publish();
-        let task = tokio::spawn(events.run(receiver, children, requested));
-        Ok(Self { address, requests, unit, task })
+        Ok(Self { address, unit, task: tokio::spawn(events.run(children)) })
     }
 
     pub(super) fn unit(&self) -> Unit {
         self.unit.borrow().clone()
     }
 
-    /// Waits until the unit is as asked; `None` when that takes too long or the manager has ended.
-    pub(super) async fn wait_for(&self, limit: Duration, is: impl FnMut(&Unit) -> bool) -> Option<Unit> {
-        let mut unit = self.unit.clone();
+    /// Waits until the service runs with another main process than this one.
+    pub(super) async fn running(&self, other_than: u32, limit: Duration) -> Option<u32> {
+        let settled = |unit: &Unit| matches!(unit.state, State::Running | State::Stopped) && unit.main != other_than;
+        let unit = self.wait_for(limit, settled).await?;
+        (unit.state == State::Running).then_some(unit.main)
+    }
+
+    /// SIGHUP for the main process, and the end of the reload that it reports.
+    pub(super) async fn reload(&self, limit: Duration) -> Option<Reloaded> {
+        let before = self.unit();
+        let (main_before, requested) = self.signal(Signal::SIGHUP);
+        let is_over =
+            |unit: &Unit| unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading;
+        let unit = self.wait_for(limit, is_over).await.filter(|unit| unit.reloads > before.reloads)?;
+        let ready = unit.reload_ended.saturating_duration_since(requested);
+        Some(Reloaded { main_before, main: unit.main, ready, status_text: unit.status_text })
+    }
+
+    /// SIGKILL for the main process; returns when it is dead.
+    pub(super) async fn kill(&self, limit: Duration) -> Option<Kill> {
+        let main_since = self.unit().main_since;
+        let (pid, at) = self.signal(Signal::SIGKILL);
+        let dead = |unit: &Unit| unit.exits.iter().find(|exit| exit.pid == pid).map(|exit| exit.at);
+        let dead = dead(&self.wait_for(limit, |unit| dead(unit).is_some()).await?)?;
+        Some(Kill { pid, main_since, at, dead, over: None })
+    }
+
+    /// Stops the service and everything that it started, by force after the stop timeout.
+    pub(super) async fn end(&self) -> Unit {
+        self.unit.send_modify(Unit::stop);
+        let ended = |unit: &Unit| unit.state == State::Stopped;
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            signal_all(signal);
+            if self.wait_for(STOP_TIMEOUT, ended).await.is_some() {
+                break;
+            }
+            self.unit
+                .send_modify(|unit| unit.warnings.push(format!("not stopped by {signal} within {STOP_TIMEOUT:?}")));
+        }
+        self.unit()
+    }
+
+    /// Waits until the unit is as asked; `None` when that takes too long.
+    async fn wait_for(&self, limit: Duration, is: impl FnMut(&Unit) -> bool) -> Option<Unit> {
+        let mut unit = self.unit.subscribe();
         let unit = tokio::time::timeout(limit, unit.wait_for(is)).await.ok()?.ok()?;
         Some(unit.clone())
     }
 
-    /// Sends a signal to the main process.
-    pub(super) async fn signal(&self, signal: Signal) -> Option<(u32, Instant)> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Signal(signal, answer)).await.ok()?;
-        answered.await.ok()
-    }
-
-    /// Stops the service and everything that it started, by force after the stop timeout.
-    pub(super) async fn end(&mut self) -> Unit {
-        drop(self.requests.send(Request::Stop).await);
-        drop((&mut self.task).await);
-        self.unit()
+    /// Signals the main process, and returns its pid and the moment just before. While the unit is
+    /// borrowed nobody is reaped, so the pid is still its own.
+    fn signal(&self, signal: Signal) -> (u32, Instant) {
+        let (unit, now) = (self.unit.borrow(), Instant::now());
+        signal_one(unit.main, signal);
+        (unit.main, now)
     }
 }
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        if !self.task.is_finished() {
-            self.task.abort();
-            signal_all(Signal::SIGKILL);
-        }
+        self.task.abort();
+        signal_all(Signal::SIGKILL);
     }
 }
 
 struct Events {
     config: Config,
     listener: TcpListener,
-    notify_socket: PathBuf,
-    unit: Unit,
-    published: watch::Sender<Unit>,
-    /// The end of the current start, stop or restart delay.
-    deadline: Option<Instant>,
-    restart: bool,
+    mailbox: UnixDatagram,
+    unit: Arc<watch::Sender<Unit>>,
 }
 
 impl Events {
     /// The one event loop. As in systemd, notifications are processed before the deaths of
     /// processes.
-    async fn run(
-        mut self,
-        receiver: NotifyReceiver,
-        mut children: tokio::signal::unix::Signal,
-        mut requests: mpsc::Receiver<Request>,
-    ) {
+    async fn run(self, mut children: tokio::signal::unix::Signal) {
         loop {
-            let timer = [self.deadline, self.unit.watchdog_at()].into_iter().flatten().min();
             tokio::select! {
                 biased;
-                message = receiver.receive() => match message {
-                    Ok(message) => self.unit.notified(message.sender, &message.text, Instant::now(), is_ours),
-                    Err(e) => self.unit.warnings.push(format!("the notify socket: {e}")),
-                },
-                _ = children.recv() => self.reap(),
-                request = requests.recv() => match request {
-                    Some(Request::Signal(name, answer)) => {
-                        let now = Instant::now();
-                        signal_one(self.unit.main, name);
-                        let _ = answer.send((self.unit.main, now));
+                message = receive(&self.mailbox) => self.unit.send_modify(|unit| match message {
+                    Ok((sender, message)) => {
+                        unit.notified(sender, &String::from_utf8_lossy(&message.bytes), Instant::now(), is_ours);
                     }
-                    Some(Request::Stop) | None => self.stop(),
-                },
-                () = sleep_until(timer) => self.timer(),
-            }
-            match self.unit.state {
-                State::Running | State::Reloading => self.deadline = None,
-                State::Stopping if self.deadline.is_none() => self.deadline = Some(Instant::now() + STOP_TIMEOUT),
-                _ => {}
-            }
-            self.publish();
-            if self.unit.state == State::Stopped && !self.restart {
-                return;
+                    Err(e) => unit.warnings.push(format!("the notify socket: {e}")),
+                }),
+                _ = children.recv() => self.reap().await,
             }
         }
     }
 
-    fn publish(&self) {
-        self.published.send_replace(self.unit.clone());
-    }
-
-    fn spawn(&mut self) -> io::Result<()> {
+    fn spawn(&self) -> io::Result<()> {
         let child = Command::new("/bin/sh")
             .args(["-c", START])
             .arg(&self.config.program)
@@ -196,110 +184,84 @@ impl Events {
             .stdin(Stdio::from(OwnedFd::from(self.listener.try_clone()?)))
             .stdout(self.config.log.try_clone()?)
             .stderr(self.config.log.try_clone()?)
-            .env("NOTIFY_SOCKET", &self.notify_socket)
-            .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
+            .env("NOTIFY_SOCKET", self.config.directory.join("notify"))
             .env("LISTEN_FDS", "1")
             .env("LISTEN_FDNAMES", "http")
             // Those of a service manager around the demo are not the service's.
             .env_remove("LISTEN_PIDFDID")
             .env_remove("JOURNAL_STREAM")
             .env_remove("INVOCATION_ID")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             // Ctrl-C on a terminal is for the demo, which then stops the service.
             .process_group(0)
             .spawn()?;
-        self.unit.started(child.id(), Instant::now());
-        self.deadline = Some(Instant::now() + START_TIMEOUT);
+        self.unit.send_modify(|unit| unit.started(child.id(), Instant::now()));
         Ok(())
     }
 
     /// Waits for every child there is: new generations are this process's own children, which no
-    /// `Child` stands for.
-    fn reap(&mut self) {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            let (pid, failure, clean) = match status {
-                WaitStatus::Exited(pid, 0) => (pid, None, true),
-                WaitStatus::Exited(pid, code) => (pid, Some(format!("exit code {code}")), false),
-                WaitStatus::Signaled(pid, name, _) => {
-                    let clean = matches!(name, Signal::SIGHUP | Signal::SIGINT | Signal::SIGTERM | Signal::SIGPIPE);
-                    (pid, Some(format!("killed by {name}")), clean)
-                }
-                WaitStatus::StillAlive => break,
-                _ => continue,
-            };
-            let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
-            self.unit.exits.push(Exit { pid, at: Instant::now(), failure });
-            if pid == self.unit.main && !matches!(self.unit.state, State::Ending | State::Stopped) {
-                // Restart=on-failure
-                self.restart &= !clean && self.unit.state != State::Stopping;
-                self.end_the_rest();
-            }
-        }
-        if self.unit.state == State::Ending && own().is_empty() {
-            self.unit.state = State::Stopped;
-            self.deadline = self.restart.then(|| Instant::now() + RESTART_DELAY);
-        }
-    }
-
-    /// `KillMode=control-group`: without its main process a service ends as a whole.
-    fn end_the_rest(&mut self) {
-        self.unit.state = State::Ending;
-        self.unit.extended = None;
-        self.deadline = Some(Instant::now() + STOP_TIMEOUT);
-        signal_all(Signal::SIGTERM);
-    }
-
-    fn stop(&mut self) {
-        self.restart = false;
-        if matches!(self.unit.state, State::Starting | State::Running | State::Reloading) {
-            self.unit.state = State::Stopping;
-            self.deadline = Some(Instant::now() + STOP_TIMEOUT);
-            signal_all(Signal::SIGTERM);
-        }
-    }
-
-    fn timer(&mut self) {
-        let now = Instant::now();
-        if self.unit.watchdog_at().is_some_and(|at| at <= now) {
-            self.unit
-                .warnings
-                .push(format!("watchdog: main process {} was silent for {:?}", self.unit.main, self.unit.watchdog));
-            self.unit.last_ping = now;
-            signal_one(self.unit.main, Signal::SIGABRT);
-        }
-        if self.deadline.is_none_or(|at| at > now) {
-            return;
-        }
-        self.deadline = self.unit.extended.filter(|at| *at > now);
-        if self.deadline.is_some() {
-            return;
-        }
-        match self.unit.state {
-            State::Stopped if self.restart => {
-                if let Err(e) = self.spawn() {
-                    self.unit.warnings.push(format!("cannot start {}: {e}", self.config.program.display()));
-                    self.restart = false;
+    /// `Child` stands for. Without its main process a service ends as a whole
+    /// (`KillMode=control-group`), and is started again if that failed (`Restart=on-failure`).
+    async fn reap(&self) {
+        self.unit.send_modify(|unit| {
+            while let Some(exit) = exit() {
+                if unit.ended(exit) {
+                    signal_all(Signal::SIGTERM);
                 }
             }
-            State::Starting => {
-                self.unit
-                    .warnings
-                    .push(format!("main process {} was not ready within {START_TIMEOUT:?}", self.unit.main));
-                self.end_the_rest();
+            if unit.state == State::Ending && own().is_empty() {
+                unit.state = State::Stopped;
             }
-            State::Stopping | State::Ending => {
-                self.unit.warnings.push(format!("killed what had not stopped within {STOP_TIMEOUT:?}"));
-                self.deadline = Some(now + STOP_TIMEOUT);
-                signal_all(Signal::SIGKILL);
-            }
-            State::Running | State::Reloading | State::Stopped => {}
+        });
+        let is_due = || matches!(*self.unit.borrow(), Unit { state: State::Stopped, restart: true, .. });
+        if is_due() {
+            tokio::time::sleep(RESTART_DELAY).await;
+        }
+        // It may have been told to stop meanwhile.
+        if is_due()
+            && let Err(e) = self.spawn()
+        {
+            let problem = format!("cannot start {}: {e}", self.config.program.display());
+            self.unit.send_modify(|unit| unit.warnings.push(problem));
         }
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
+/// The next message of which the sender is known: by the kernel (`SCM_CREDENTIALS`), not from its
+/// own mouth. It is to be dropped when it was processed: closing a barrier's fd is what tells its
+/// sender that the messages before it were.
+///
+/// # Cancel safety
+///
+/// Cancelled, it has read nothing.
+async fn receive(mailbox: &UnixDatagram) -> io::Result<(u32, ProcessMessage)> {
+    loop {
+        match mailbox.async_io(Interest::READABLE, || mailbox::receive(mailbox, MAX_DATAGRAM)).await {
+            Ok(message @ ProcessMessage { pid: Some(sender), .. }) => return Ok((sender, message)),
+            Ok(_) => {}
+            // Too long, and gone.
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The next child that has ended, which is gone then.
+fn exit() -> Option<Exit> {
+    loop {
+        let (pid, failure, clean) = match waitpid(None, Some(WaitPidFlag::WNOHANG)).ok()? {
+            WaitStatus::Exited(pid, 0) => (pid, None, true),
+            WaitStatus::Exited(pid, code) => (pid, Some(format!("exit code {code}")), false),
+            WaitStatus::Signaled(pid, name, _) => {
+                let clean = matches!(name, Signal::SIGHUP | Signal::SIGINT | Signal::SIGTERM | Signal::SIGPIPE);
+                (pid, Some(format!("killed by {name}")), clean)
+            }
+            WaitStatus::StillAlive => return None,
+            _ => continue,
+        };
+        let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+        return Some(Exit { pid, at: Instant::now(), failure, clean });
     }
 }
 
@@ -324,5 +286,38 @@ fn signal_one(pid: u32, name: Signal) {
     {
         // It may just have ended; then its death is on the way to us.
         let _ = nix::sys::signal::kill(Pid::from_raw(pid), name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::socket::MsgFlags;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_comes_with_its_sender_and_its_fd_is_closed_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let receiver = mailbox::bind(&path).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let receiver = UnixDatagram::from_std(receiver).unwrap();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        sender.connect(&path).unwrap();
+        let fds = [writer.as_raw_fd()];
+        let control = [nix::sys::socket::ControlMessage::ScmRights(&fds)];
+        let text = [io::IoSlice::new(b"BARRIER=1")];
+        nix::sys::socket::sendmsg::<()>(sender.as_raw_fd(), &text, &control, MsgFlags::empty(), None).unwrap();
+        drop(writer);
+
+        let (pid, message) = receive(&receiver).await.unwrap();
+        assert_eq!((pid, message.bytes.as_slice()), (std::process::id(), b"BARRIER=1".as_slice()));
+        nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        assert_eq!(nix::unistd::read(&reader, &mut [0]), Err(nix::Error::EAGAIN), "still open");
+        drop(message);
+        assert_eq!(nix::unistd::read(&reader, &mut [0]), Ok(0), "hung up");
     }
 }

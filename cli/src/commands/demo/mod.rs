@@ -6,7 +6,6 @@
 
 mod interrupts;
 mod manager;
-mod notify_receiver;
 mod options;
 mod report;
 mod script;
@@ -28,7 +27,7 @@ use versions::Versions;
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let versions = Versions::new()?;
     let mut interrupts = Interrupts::new()?;
-    let mut supervisor = Supervisor::start(&versions, options.systemd).await?;
+    let supervisor = Supervisor::start(&versions, options.systemd).await?;
     let plan = script::plan(&options, supervisor.address());
     let progress = Progress::new(&plan);
     let script = Script::new(&plan, options.duration, &supervisor, &versions, &progress);

@@ -6,12 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
 use super::manager::{Config, Manager, own};
 use super::options::SERVICE_COMMAND;
 use super::systemd::Systemd;
-use super::unit::{Reloaded, State, Unit};
+use super::unit::{Reloaded, Unit};
 use super::versions::Versions;
 use crate::commands::prove::Family;
 use crate::failure::Failure;
@@ -76,13 +74,7 @@ impl Supervisor {
     /// Waits until the service runs with another main process than this one; returns its pid.
     pub(super) async fn running(&self, other_than: u32) -> Result<u32, Failure> {
         let main = match self {
-            Self::BuiltIn(manager, _) => {
-                let running = |unit: &Unit| unit.state == State::Running && unit.main != other_than;
-                let ended =
-                    |unit: &Unit| unit.state == State::Stopped && !unit.exits.is_empty() && unit.main != other_than;
-                let unit = manager.wait_for(START_LIMIT, |unit| running(unit) || ended(unit)).await;
-                unit.filter(running).map(|unit| unit.main)
-            }
+            Self::BuiltIn(manager, _) => manager.running(other_than, START_LIMIT).await,
             Self::Systemd(systemd) => systemd.running(other_than, START_LIMIT).await?,
         };
         main.ok_or_else(|| self.late("the service was not ready", START_LIMIT))
@@ -90,22 +82,7 @@ impl Supervisor {
 
     pub(super) async fn reload(&self) -> Result<Reloaded, Failure> {
         let reloaded = match self {
-            Self::BuiltIn(manager, _) => {
-                let before = manager.unit();
-                let Some((main_before, requested)) = manager.signal(Signal::SIGHUP).await else {
-                    return Err(Failure::failed("the built-in receiver has ended"));
-                };
-                let ended = |unit: &Unit| {
-                    unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading
-                };
-                let unit = manager.wait_for(RELOAD_LIMIT, ended).await.filter(|unit| unit.reloads > before.reloads);
-                unit.map(|unit| Reloaded {
-                    main_before,
-                    main: unit.main,
-                    ready: unit.reload_ended.saturating_duration_since(requested),
-                    status_text: unit.status_text,
-                })
-            }
+            Self::BuiltIn(manager, _) => manager.reload(RELOAD_LIMIT).await,
             Self::Systemd(systemd) => systemd.reload(RELOAD_LIMIT).await?,
         };
         reloaded.ok_or_else(|| self.late("a reload had no end", RELOAD_LIMIT))
@@ -114,24 +91,14 @@ impl Supervisor {
     /// SIGKILL for the main process; returns when it is dead.
     pub(super) async fn kill(&self) -> Result<Kill, Failure> {
         let kill = match self {
-            Self::BuiltIn(manager, _) => {
-                let main_since = manager.unit().main_since;
-                match manager.signal(Signal::SIGKILL).await {
-                    None => None,
-                    Some((pid, at)) => {
-                        let dead = |unit: &Unit| unit.exits.iter().find(|exit| exit.pid == pid).map(|exit| exit.at);
-                        let unit = manager.wait_for(DEATH_LIMIT, |unit| dead(unit).is_some()).await;
-                        unit.as_ref().and_then(dead).map(|dead| Kill { pid, main_since, at, dead, over: None })
-                    }
-                }
-            }
+            Self::BuiltIn(manager, _) => manager.kill(DEATH_LIMIT).await,
             Self::Systemd(systemd) => systemd.kill(DEATH_LIMIT).await?,
         };
         kill.ok_or_else(|| self.late("the killed process was not gone", DEATH_LIMIT))
     }
 
     /// Ends the service and all that belongs to it. What it finds amiss comes back as text.
-    pub(super) async fn end(&mut self, killed: Option<u32>) -> Vec<String> {
+    pub(super) async fn end(&self, killed: Option<u32>) -> Vec<String> {
         match self {
             Self::BuiltIn(manager, _) => {
                 let unit = manager.end().await;
