@@ -23,10 +23,10 @@ use jiff::tz::TimeZone;
 use nix::unistd::{Group, Uid, getegid, getgroups};
 
 use crate::failure::{Failure, Outcome};
+use crate::terminal::Look;
 use crate::{out, target};
 pub(crate) use brief::{Brief, reloads as briefs};
 use history::{History, unit_of};
-pub(crate) use html::whole as page;
 use text::{NARROWEST, Style, WIDEST};
 use view::View;
 use when::Moment;
@@ -145,15 +145,9 @@ fn show(options: &Options, view: &View) -> Result<(), Failure> {
         let json = serde_json::to_string_pretty(view);
         out::line(json.map_err(|e| Failure::failed(format!("what was read is no JSON: {e}")))?);
     } else if options.svg.is_none() && options.html.is_none() {
-        let style = Style {
-            width: match options.width {
-                Some(width) => width.into(),
-                None => out::columns().unwrap_or(80).clamp(NARROWEST.into(), WIDEST.into()),
-            },
-            colours: out::colours(),
-            ascii: options.ascii || !locale_is_utf8(),
-        };
-        out::line(text::render(view, style));
+        let own = || out::columns().unwrap_or(80).clamp(NARROWEST.into(), WIDEST.into());
+        let look = Look::of_stdout().with_width(options.width.map_or_else(own, usize::from));
+        out::line(text::render(view, Style { look, ascii: options.ascii || !locale_is_utf8() }));
     }
     Ok(())
 }

@@ -171,6 +171,22 @@ pub(super) enum DrainEnd {
     Draining,
 }
 
+impl Drain {
+    /// What stands at the end of its bar, on a scale that ends there.
+    pub(super) fn mark(&self, scale_end: u64) -> Option<char> {
+        match self.end {
+            DrainEnd::Drained => self.ms.is_some_and(|ms| ms > scale_end).then_some('»'),
+            DrainEnd::Hammered | DrainEnd::Killed => Some('✗'),
+            DrainEnd::Unknown => Some('?'),
+            DrainEnd::Draining => Some('…'),
+        }
+    }
+
+    pub(super) fn is_bad(&self) -> bool {
+        matches!(self.end, DrainEnd::Hammered | DrainEnd::Killed)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Job {
     pub(super) id: Option<u64>,
