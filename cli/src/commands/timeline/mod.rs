@@ -116,7 +116,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     }
 
     let (unit, history) = match (&options.file, unit) {
-        (Some(path), unit) => from_file(path, unit, since)?,
+        (Some(path), unit) => from_file(path, unit, since).await?,
         (None, Some(_)) => {
             let said = options.unit.as_deref().unwrap_or_default();
             from_journal(target::service(said, options.user).await?, options.user, since).await?
@@ -177,14 +177,15 @@ async fn from_journal(unit: String, user: bool, since: Option<Moment>) -> Result
     Ok((unit, history))
 }
 
-fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result<(String, History), Failure> {
+async fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result<(String, History), Failure> {
     let mut all: BTreeMap<String, History> = BTreeMap::new();
     journal::read(path, |entry| {
         let late = since.is_none_or(|since| entry.time().is_none_or(|time| time >= since));
         if let Some(of) = unit_of(&entry).filter(|of| late && unit.as_ref().is_none_or(|unit| unit == of)) {
             all.entry(of).or_default().read(&entry);
         }
-    })?;
+    })
+    .await?;
     if unit.is_none() {
         all.retain(|_, history| history.has_reloads());
     }
