@@ -6,13 +6,12 @@
 //! control groups. There is no fd store: what is sent to it is closed.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +26,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::supervisor::{Supervisor, arguments};
 use super::unit::{Exit, Reloaded, State, Unit};
+use super::versions::Versions;
 use crate::commands::prove::Family;
+use crate::failure::Failure;
 use handover::supervise::proc::stat;
 use handover_load::Kill;
 
@@ -44,87 +46,47 @@ const RESTART_DELAY: Duration = Duration::from_millis(100);
 /// without close-on-exec, and becomes fd 3.
 const START: &str = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ SYSTEMD_EXEC_PID=$$; exec "$0" "$@""#;
 
-/// What is started, and where.
-#[derive(Debug)]
-pub(super) struct Config {
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<OsString>,
-    pub(super) directory: PathBuf,
-    /// Where the service's stdout and stderr go.
-    pub(super) log: File,
-}
+/// How much of the log is shown.
+const LINES: usize = 40;
 
 /// The handle. Dropped without [`end`](Self::end), it kills what it started.
 #[derive(Debug)]
 pub(super) struct Manager {
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
+    log: PathBuf,
     unit: Arc<watch::Sender<Unit>>,
     task: JoinHandle<()>,
 }
 
 impl Manager {
     /// Opens the socket and starts the service.
-    pub(super) fn start(config: Config) -> io::Result<Self> {
+    pub(super) fn start(versions: &Versions) -> Result<Self, Failure> {
+        let cannot = |e| format!("the service cannot be started in {}: {e}", versions.directory().display());
+        Self::open(versions.directory(), versions.program()).map_err(|e| Failure::cannot_run(cannot(e)))
+    }
+
+    fn open(directory: &Path, program: PathBuf) -> io::Result<Self> {
+        let log = directory.join("web.log");
+        let output = File::options().create(true).append(true).open(&log)?;
         nix::sys::prctl::set_child_subreaper(true)?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         // std's backlog of 128 is short for clients that wait while a killed service restarts;
         // systemd's is 4096.
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::MAXCONN)?;
         let address = listener.local_addr()?;
-        let mailbox = mailbox::bind(&config.directory.join("notify"))?;
+        let mailbox = mailbox::bind(&directory.join("notify"))?;
         mailbox.set_nonblocking(true)?;
         let mailbox = UnixDatagram::from_std(mailbox)?;
         let children = signal(SignalKind::child())?;
         let unit = Arc::new(watch::Sender::new(Unit::new(Instant::now())));
-        let events = Events { config, listener, mailbox, unit: Arc::clone(&unit) };
+        let directory = directory.to_owned();
+        let events = Events { program, directory, output, listener, mailbox, unit: Arc::clone(&unit) };
         events.spawn()?;
-        Ok(Self { address, unit, task: tokio::spawn(events.run(children)) })
+        Ok(Self { address, log, unit, task: tokio::spawn(events.run(children)) })
     }
 
-    pub(super) fn unit(&self) -> Unit {
+    fn unit(&self) -> Unit {
         self.unit.borrow().clone()
-    }
-
-    /// Waits until the service runs with another main process than this one.
-    pub(super) async fn running(&self, other_than: u32, limit: Duration) -> Option<u32> {
-        let settled = |unit: &Unit| matches!(unit.state, State::Running | State::Stopped) && unit.main != other_than;
-        let unit = self.wait_for(limit, settled).await?;
-        (unit.state == State::Running).then_some(unit.main)
-    }
-
-    /// SIGHUP for the main process, and the end of the reload that it reports.
-    pub(super) async fn reload(&self, limit: Duration) -> Option<Reloaded> {
-        let before = self.unit();
-        let (main_before, requested) = self.signal(Signal::SIGHUP);
-        let is_over =
-            |unit: &Unit| unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading;
-        let unit = self.wait_for(limit, is_over).await.filter(|unit| unit.reloads > before.reloads)?;
-        let ready = unit.reload_ended.saturating_duration_since(requested);
-        Some(Reloaded { main_before, main: unit.main, ready, status_text: unit.status_text })
-    }
-
-    /// SIGKILL for the main process; returns when it is dead.
-    pub(super) async fn kill(&self, limit: Duration) -> Option<Kill> {
-        let main_since = self.unit().main_since;
-        let (pid, at) = self.signal(Signal::SIGKILL);
-        let dead = |unit: &Unit| unit.exits.iter().find(|exit| exit.pid == pid).map(|exit| exit.at);
-        let dead = dead(&self.wait_for(limit, |unit| dead(unit).is_some()).await?)?;
-        Some(Kill { pid, main_since, at, dead, over: None })
-    }
-
-    /// Stops the service and everything that it started, by force after the stop timeout.
-    pub(super) async fn end(&self) -> Unit {
-        self.unit.send_modify(Unit::stop);
-        let ended = |unit: &Unit| unit.state == State::Stopped;
-        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            signal_all(signal);
-            if self.wait_for(STOP_TIMEOUT, ended).await.is_some() {
-                break;
-            }
-            self.unit
-                .send_modify(|unit| unit.warnings.push(format!("not stopped by {signal} within {STOP_TIMEOUT:?}")));
-        }
-        self.unit()
     }
 
     /// Waits until the unit is as asked; `None` when that takes too long.
@@ -143,6 +105,85 @@ impl Manager {
     }
 }
 
+impl Supervisor for Manager {
+    fn name(&self) -> String {
+        "a built-in receiver in systemd's place".into()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    async fn family(&self) -> Result<Family, Failure> {
+        Ok(Family::below(std::process::id()))
+    }
+
+    /// Waits until the service runs with another main process than this one.
+    async fn running(&self, other_than: u32, limit: Duration) -> Result<Option<u32>, Failure> {
+        let settled = |unit: &Unit| matches!(unit.state, State::Running | State::Stopped) && unit.main != other_than;
+        let unit = self.wait_for(limit, settled).await.filter(|unit| unit.state == State::Running);
+        Ok(unit.map(|unit| unit.main))
+    }
+
+    /// SIGHUP for the main process, and the end of the reload that it reports.
+    async fn reload(&self, limit: Duration) -> Result<Option<Reloaded>, Failure> {
+        let before = self.unit();
+        let (main_before, requested) = self.signal(Signal::SIGHUP);
+        let is_over =
+            |unit: &Unit| unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading;
+        let unit = self.wait_for(limit, is_over).await.filter(|unit| unit.reloads > before.reloads);
+        Ok(unit.map(|unit| Reloaded {
+            main_before,
+            main: unit.main,
+            ready: unit.reload_ended.saturating_duration_since(requested),
+            status_text: unit.status_text,
+        }))
+    }
+
+    /// SIGKILL for the main process; returns when it is dead.
+    async fn kill(&self, limit: Duration) -> Result<Option<Kill>, Failure> {
+        let main_since = self.unit().main_since;
+        let (pid, at) = self.signal(Signal::SIGKILL);
+        let dead = |unit: &Unit| unit.exits.iter().find(|exit| exit.pid == pid).map(|exit| exit.at);
+        let unit = self.wait_for(limit, |unit| dead(unit).is_some()).await;
+        let kill = |dead| Kill { pid, main_since, at, dead, over: None };
+        Ok(unit.as_ref().and_then(dead).map(kill))
+    }
+
+    /// Stops the service and everything that it started, by force after the stop timeout.
+    async fn end(&self, killed: Option<u32>) -> Vec<String> {
+        self.unit.send_modify(Unit::stop);
+        let ended = |unit: &Unit| unit.state == State::Stopped;
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            signal_all(signal);
+            if self.wait_for(STOP_TIMEOUT, ended).await.is_some() {
+                break;
+            }
+            let problem = format!("not stopped by {signal} within {STOP_TIMEOUT:?}");
+            self.unit.send_modify(|unit| unit.warnings.push(problem));
+        }
+        let unit = self.unit();
+        let warnings = unit.warnings.iter().map(|warning| format!("built-in receiver: {warning}"));
+        let was_main = |exit: &&Exit| unit.mains.contains(&exit.pid) && Some(exit.pid) != killed;
+        let failed = unit.exits.iter().filter(was_main);
+        let failed = failed.filter_map(|e| Some(format!("generation with pid {}: {}", e.pid, e.failure.as_ref()?)));
+        warnings.chain(failed).collect()
+    }
+
+    fn log(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        format!("the service's log ended with:\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
+    }
+
+    fn state(&self) -> String {
+        let Unit { state, main, exits, status_text, .. } = self.unit();
+        let how = |exit: &Exit| exit.failure.clone().unwrap_or_else(|| "with 0".to_owned());
+        let exit = exits.last().map(|exit| format!(", last exit: pid {} {}", exit.pid, how(exit)));
+        format!("{state:?}, main process {main}{}, status {status_text:?}", exit.unwrap_or_default())
+    }
+}
+
 impl Drop for Manager {
     fn drop(&mut self) {
         self.task.abort();
@@ -151,7 +192,10 @@ impl Drop for Manager {
 }
 
 struct Events {
-    config: Config,
+    program: PathBuf,
+    directory: PathBuf,
+    /// Where the service's stdout and stderr go.
+    output: File,
     listener: TcpListener,
     mailbox: UnixDatagram,
     unit: Arc<watch::Sender<Unit>>,
@@ -178,13 +222,13 @@ impl Events {
     fn spawn(&self) -> io::Result<()> {
         let child = Command::new("/bin/sh")
             .args(["-c", START])
-            .arg(&self.config.program)
-            .args(&self.config.arguments)
-            .current_dir(&self.config.directory)
+            .arg(&self.program)
+            .args(arguments())
+            .current_dir(&self.directory)
             .stdin(Stdio::from(OwnedFd::from(self.listener.try_clone()?)))
-            .stdout(self.config.log.try_clone()?)
-            .stderr(self.config.log.try_clone()?)
-            .env("NOTIFY_SOCKET", self.config.directory.join("notify"))
+            .stdout(self.output.try_clone()?)
+            .stderr(self.output.try_clone()?)
+            .env("NOTIFY_SOCKET", self.directory.join("notify"))
             .env("LISTEN_FDS", "1")
             .env("LISTEN_FDNAMES", "http")
             // Those of a service manager around the demo are not the service's.
@@ -222,7 +266,7 @@ impl Events {
         if is_due()
             && let Err(e) = self.spawn()
         {
-            let problem = format!("cannot start {}: {e}", self.config.program.display());
+            let problem = format!("cannot start {}: {e}", self.program.display());
             self.unit.send_modify(|unit| unit.warnings.push(problem));
         }
     }
@@ -267,7 +311,7 @@ fn exit() -> Option<Exit> {
 
 /// What this process has started and has not waited for yet. It is a child subreaper, so nobody
 /// escapes.
-pub(super) fn own() -> BTreeSet<u32> {
+fn own() -> BTreeSet<u32> {
     Family::below(std::process::id()).members()
 }
 
