@@ -89,8 +89,8 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Timeline(options) => timeline::run(options).await,
         Command::Prove(options) => prove::run(*options).await,
         Command::Demo(options) => demo::run(options).await,
-        Command::Completions(options) => completions::run(options).await,
-        Command::Man(options) => manual::run(options).await,
+        Command::Completions(options) => completions::run(&options),
+        Command::Man(options) => manual::run(&options),
         Command::Web { arguments } => {
             let name = OsString::from("handover web");
             web::main_with(std::iter::once(name).chain(arguments)).await.map_err(|e| Failure::failed(e.to_string()))?;

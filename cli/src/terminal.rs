@@ -98,6 +98,18 @@ impl Look {
         lines.iter().map(painted).collect::<Vec<_>>().join(&format!("\n{INDENT}"))
     }
 
+    /// Makes lines of that text, the first one after that many spaces, the others a little further
+    /// in. Where there is no terminal it stays as it is.
+    pub(crate) fn fit(self, indent: usize, text: &str) -> String {
+        let deeper = indent + 2;
+        let lines = match self.width {
+            usize::MAX => vec![text.to_owned()],
+            width => wrap(text, width.saturating_sub(deeper).max(1)),
+        };
+        let indents = std::iter::once(indent).chain(std::iter::repeat(deeper));
+        lines.iter().zip(indents).map(|(line, indent)| format!("{:indent$}{line}\n", "")).collect()
+    }
+
     pub(crate) fn line(self, text: &str) -> String {
         self.lines(&[(Ink::Plain, text)])
     }

@@ -42,9 +42,7 @@ const ASKED: &str = "HANDOVER_COMPLETE";
 /// time.
 const ZSH_FIRST: &str = "[[ $funcstack[1] == _handover ]] && _clap_dynamic_completer_handover";
 
-// Async as the other commands are; there is nothing to wait for.
-#[expect(clippy::unused_async, reason = "all commands are called alike")]
-pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
+pub(crate) fn run(options: &Options) -> Result<Outcome, Failure> {
     let (shells, mut script) = (Shells::builtins(), Vec::new());
     let shell = shells.completer(&options.shell.to_string());
     let shell = shell.ok_or_else(|| Failure::usage(format!("no completions for {}", options.shell)))?;

@@ -210,8 +210,6 @@ impl<S: Supervisor> Reloads for Service<'_, S> {
     async fn main(&self) -> Option<u32> {
         self.main
     }
-
-    fn answered(&mut self, _: Option<u32>, _: u32) {}
 }
 
 #[cfg(test)]
@@ -232,12 +230,6 @@ mod tests {
         async fn ask(&mut self, _: Duration) -> Asked {
             Asked::Done
         }
-
-        async fn main(&self) -> Option<u32> {
-            None
-        }
-
-        fn answered(&mut self, _: Option<u32>, _: u32) {}
     }
 
     #[tokio::test(flavor = "multi_thread")]
