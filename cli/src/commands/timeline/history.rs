@@ -12,7 +12,7 @@ use super::jobs::{self, Timed};
 use super::journal::{Clock, Entry, Stamp};
 use super::known::{Kind, kind, mark};
 use super::model::{DrainEnd, Mark, Outcome, Reload, Row, Teller};
-use super::told::{Finished, Told};
+use super::told::{Finished, Told, is_of_a_reload};
 
 /// systemd says that a unit has started after the service has said that it serves, and a reload may
 /// begin between.
@@ -106,18 +106,7 @@ impl History {
                     self.mark(at, "hammered", true, format!("connections cut at the stop: {cut}, after {after}"));
                 }
             }
-            events::RECLAIMED
-            | events::RELOAD_STARTED
-            | events::SPAWNED
-            | events::READY
-            | events::SWITCHED
-            | events::HANDED_OVER
-            | events::MAIN
-            | events::RELOADED_IN_PLACE
-            | events::RELOAD_FAILED
-            | events::DRAIN_STARTED
-            | events::DRAINED
-            | events::HAMMERED => {
+            id if is_of_a_reload(id) => {
                 let told = entry.get("HANDOVER_ID").map(|id| self.told.entry(id.into_owned()).or_default());
                 self.odd += usize::from(!told.is_some_and(|told| told.read(id, at, entry)));
             }

@@ -55,6 +55,12 @@ fn counts(id: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether entries of this kind belong to one reload, which they name.
+pub(super) fn is_of_a_reload(id: &str) -> bool {
+    let others = [events::RELOAD_STARTED, events::MAIN, events::RECLAIMED, events::DRAIN_STARTED];
+    counts(id).is_some() || others.contains(&id)
+}
+
 impl Told {
     /// Takes an entry in; false where it lacks what belongs to its kind.
     #[must_use]
