@@ -74,7 +74,7 @@ impl Systemd {
         };
         command.args(SERVICE.iter().chain(reloads).map(|property| format!("--property={property}")));
         command.arg("--").arg(program).args(arguments());
-        succeeded("systemd-run", output(command).await?)?;
+        succeeded("systemd-run", &output(command).await?)?;
         // The socket has been started, and would start the service for the first client.
         self.call(&["start", &self.file("service")]).await
     }
@@ -115,7 +115,7 @@ impl Systemd {
     }
 
     async fn call(&self, arguments: &[&str]) -> Result<(), Failure> {
-        succeeded(&format!("systemctl {}", arguments.join(" ")), self.run(arguments).await?)
+        succeeded(&format!("systemctl {}", arguments.join(" ")), &self.run(arguments).await?)
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Output, Failure> {
@@ -221,8 +221,8 @@ async fn output(mut command: Command) -> Result<Output, Failure> {
     })
 }
 
-fn succeeded(what: &str, output: Output) -> Result<(), Failure> {
-    if output.status.success() { Ok(()) } else { Err(Failure::failed(said(what, &output))) }
+fn succeeded(what: &str, output: &Output) -> Result<(), Failure> {
+    if output.status.success() { Ok(()) } else { Err(Failure::failed(said(what, output))) }
 }
 
 fn said(what: &str, output: &Output) -> String {
