@@ -12,8 +12,10 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzz;
 mod out;
+mod page;
 mod safe;
 mod signals;
+mod svg;
 mod systemctl;
 mod target;
 mod terminal;
@@ -66,6 +68,7 @@ Examples:
 /// Runs the tool with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    completions::answer();
     let cli = Cli::parse();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -92,8 +95,8 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Timeline(options) => timeline::run(options).await,
         Command::Prove(options) => prove::run(*options).await,
         Command::Demo(options) => demo::run(options).await,
-        Command::Completions(options) => completions::run(options).await,
-        Command::Man(options) => manual::run(options).await,
+        Command::Completions(options) => completions::run(&options),
+        Command::Man(options) => manual::run(&options),
         Command::Web { arguments } => {
             let name = OsString::from("handover web");
             web::main_with(std::iter::once(name).chain(arguments)).await.map_err(|e| Failure::failed(e.to_string()))?;

@@ -24,6 +24,12 @@ pub(crate) enum Ink {
     Reload,
     Good,
     Bad,
+    Bold,
+    Dim,
+    /// The phases of a reload that are none of these.
+    Spawn,
+    Switch,
+    Whole,
 }
 
 impl Look {
@@ -32,20 +38,34 @@ impl Look {
         Self { width: out::columns().unwrap_or(usize::MAX), colours: out::colours() }
     }
 
+    /// The same, so wide.
+    pub(crate) fn with_width(self, width: usize) -> Self {
+        Self { width, ..self }
+    }
+
     #[cfg(test)]
     pub(crate) fn plain(width: usize) -> Self {
         Self { width, colours: false }
     }
 
-    fn paint(self, ink: Ink, text: &str) -> String {
+    pub(crate) fn width(self) -> usize {
+        self.width
+    }
+
+    pub(crate) fn paint(self, ink: Ink, text: &str) -> String {
         let code = match ink {
             Ink::Plain => return text.to_owned(),
+            Ink::Bold => "1",
+            Ink::Dim => "2",
+            Ink::Spawn => "34",
+            Ink::Switch => "33",
+            Ink::Whole => "94",
             Ink::Ready => "36",
             Ink::Reload => "35",
             Ink::Good => "32",
             Ink::Bad => "31",
         };
-        if self.colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colours && !text.is_empty() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// Makes lines that fit, broken between words; all but the first are indented.
@@ -78,6 +98,18 @@ impl Look {
         lines.iter().map(painted).collect::<Vec<_>>().join(&format!("\n{INDENT}"))
     }
 
+    /// Makes lines of that text, the first one after that many spaces, the others a little further
+    /// in. Where there is no terminal it stays as it is.
+    pub(crate) fn fit(self, indent: usize, text: &str) -> String {
+        let deeper = indent + 2;
+        let lines = match self.width {
+            usize::MAX => vec![text.to_owned()],
+            width => wrap(text, width.saturating_sub(deeper).max(1)),
+        };
+        let indents = std::iter::once(indent).chain(std::iter::repeat(deeper));
+        lines.iter().zip(indents).map(|(line, indent)| format!("{:indent$}{line}\n", "")).collect()
+    }
+
     pub(crate) fn line(self, text: &str) -> String {
         self.lines(&[(Ink::Plain, text)])
     }
@@ -92,12 +124,31 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(head: &[(&'static str, u8)]) -> Self {
-        Self { head: head.to_vec(), rows: Vec::new() }
+    pub(crate) fn new(head: impl IntoIterator<Item = (&'static str, u8)>) -> Self {
+        Self { head: head.into_iter().collect(), rows: Vec::new() }
+    }
+
+    /// All columns stay in any case.
+    pub(crate) fn of(names: impl IntoIterator<Item = &'static str>) -> Self {
+        Self::new(names.into_iter().map(|name| (name, 0)))
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = (Ink, String)>) {
         self.rows.push(cells.into_iter().collect());
+    }
+
+    /// A row of one colour.
+    pub(crate) fn line(&mut self, is_bad: bool, cells: impl IntoIterator<Item = String>) {
+        let ink = if is_bad { Ink::Bad } else { Ink::Plain };
+        self.row(cells.into_iter().map(|cell| (ink, cell)));
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.head.iter().map(|(name, _)| *name)
+    }
+
+    pub(crate) fn rows(&self) -> &[Vec<(Ink, String)>] {
+        &self.rows
     }
 
     pub(crate) fn render(&self, look: Look) -> String {
@@ -111,7 +162,7 @@ impl Table {
         }
         let first = look.width.saturating_sub(numbers(&shown)).clamp(1, widths[0]);
         let rule = "─".repeat(first + numbers(&shown)) + "\n";
-        let head = self.head.iter().map(|(name, _)| (Ink::Plain, (*name).to_owned())).collect::<Vec<_>>();
+        let head = self.names().map(|name| (Ink::Plain, name.to_owned())).collect::<Vec<_>>();
         let mut text = String::new();
         for (n, row) in std::iter::once(&head).chain(&self.rows).enumerate() {
             for (line, name) in wrap(&row[0].1, first).iter().enumerate() {
@@ -165,7 +216,7 @@ mod tests {
 
     #[test]
     fn tables_leave_out_what_says_least() {
-        let mut table = Table::new(&[("what", 0), ("sent", 2), ("lost", 0), ("wait", 1)]);
+        let mut table = Table::new([("what", 0), ("sent", 2), ("lost", 0), ("wait", 1)]);
         let row = ["a long name of a thing", "1000", "0", "12.3 ms"];
         table.row(row.map(|cell| (Ink::Plain, cell.to_owned())));
         let wide = table.render(Look::plain(usize::MAX));

@@ -22,6 +22,7 @@ mod probe;
 mod random;
 mod stats;
 mod target;
+mod trust;
 pub mod until;
 mod websocket;
 
@@ -37,6 +38,7 @@ pub use probe::Probe;
 pub use random::Random;
 pub use stats::{Count, Kill, Loss, Stats, Summary};
 pub use target::{Address, Stream, Target, Tls};
+pub use trust::AnyCertificate;
 pub use until::Conductor;
 
 #[cfg(test)]

@@ -190,15 +190,21 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let (mut whole, mut parts) = (Head::default(), Head::default());
     let end = bytes.chunks(1).position(|byte| parts.feed(byte).is_some()).map(|at| at + 1);
     assert_eq!(whole.feed(bytes), end, "the end of a head");
-    let (mut whole, mut parts) = (Chunked::default(), Chunked::default());
-    let mut end = Ok(None);
-    for (at, byte) in bytes.chunks(1).enumerate() {
-        end = parts.feed(byte).map(|ended| ended.map(|_| at + 1));
-        if end != Ok(None) {
-            break;
+    let end = |piece: usize| {
+        let (mut chunked, mut at) = (Chunked::default(), 0);
+        for mut piece in bytes.chunks(piece) {
+            while !piece.is_empty() {
+                let Fed { taken, ended } = chunked.feed(piece)?;
+                at += taken;
+                if ended {
+                    return Ok(Some(at));
+                }
+                piece = &piece[taken..];
+            }
         }
-    }
-    assert_eq!(whole.feed(bytes), end, "the end of a chunked body");
+        Ok::<_, Malformed>(None)
+    };
+    assert_eq!(end(bytes.len().max(1)), end(1), "the end of a chunked body");
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::OnceLock;
 
 use crate::control::{Call, Reply};
 use crate::reload::history::History;
 use crate::settings::Settings;
-use crate::supervise::read_notification;
+use crate::supervise::{Closer, read_notification};
 use crate::systemd::environment::Environment;
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
@@ -82,7 +83,9 @@ fn environment(bytes: &[u8]) {
 
 /// What a supervised program says.
 fn notify(bytes: &[u8]) {
-    let _ = read_notification(bytes, Vec::new());
+    static CLOSER: OnceLock<Closer> = OnceLock::new();
+    let closer = CLOSER.get_or_init(|| Closer::start().expect("a thread starts"));
+    let _ = read_notification(bytes, closer.sent(Vec::new()));
 }
 
 /// The page that a state begins with.

@@ -54,9 +54,9 @@ mod workers;
 pub use builder::{Supervised, Supervisor};
 pub use crash::{CRASH_LOOP, GOOD_AFTER, MAX_PAUSE, MIN_PAUSE};
 #[cfg(all(feature = "http", feature = "settings", feature = "supervise", feature = "upgrade"))]
-pub(crate) use notified::read as read_notification;
+pub(crate) use self::{closer::Closer, notified::read as read_notification};
 pub use passing::Passing;
 pub use ready::{PROBE_INTERVAL, PROBE_TIMEOUT, Ready};
 pub use renew::{RENEW_TIMEOUT, asked_to_go_on};
-pub use stop::StopSignals;
+pub use stop::{StopSignals, signal_name};
 pub use terms::{OnCrash, Senders};

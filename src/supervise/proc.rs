@@ -18,4 +18,4 @@
 //! ```
 
 pub use crate::sys::diag::{Diag, Tcp, holds};
-pub use crate::sys::stat::{Stat, all, program, stat};
+pub use crate::sys::stat::{Stat, add_descendants, all, ancestors, pids, program, stat};

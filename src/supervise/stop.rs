@@ -127,15 +127,42 @@ impl Departure {
     }
 }
 
-/// Reads the name of a signal, with or without `SIG`, in any case.
-pub(crate) fn signal(name: &str) -> Option<Signal> {
-    let name = name.to_ascii_uppercase();
-    format!("SIG{}", name.trim_start_matches("SIG")).parse().ok()
+/// Reads a signal as units and people write it, `HUP`, `SIGHUP` or `1`, and returns its name without
+/// `SIG`: `HUP`, `RTMIN+3`. `None`: there is no such signal; names are in capitals.
+pub fn signal_name(text: &str) -> Option<String> {
+    let text = text.trim();
+    if let Ok(number @ 32..=64) = text.parse::<i32>() {
+        return Some(format!("RTMIN+{}", (number - 34).max(0)));
+    }
+    let numbered = text.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
+    let name = numbered.map_or(text, |signal| signal.as_str());
+    let name = name.strip_prefix("SIG").unwrap_or(name);
+    let counted = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-"));
+    let is_real_time = matches!(name, "RTMIN" | "RTMAX") || counted.is_some_and(|n| n.parse::<u64>().is_ok());
+    (is_real_time || format!("SIG{name}").parse::<Signal>().is_ok()).then(|| name.to_owned())
+}
+
+/// Reads the name or number of a signal, in any case. Those for real time are none.
+fn signal(text: &str) -> Option<Signal> {
+    format!("SIG{}", signal_name(&text.to_ascii_uppercase())?).parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_numbers_are_read() {
+        assert_eq!(signal_name("SIGHUP").as_deref(), Some("HUP"));
+        assert_eq!((signal_name("HUP"), signal_name("1")), (Some("HUP".into()), Some("HUP".into())));
+        assert_eq!((signal_name("31").as_deref(), signal_name("35").as_deref()), (Some("SYS"), Some("RTMIN+1")));
+        assert_eq!(signal_name("SIGRTMIN+4").as_deref(), Some("RTMIN+4"));
+        for none in ["hup", "0", "-1", "65", "SIG", "", "HANGUP", "RTMIN+x"] {
+            assert_eq!(signal_name(none), None, "{none}");
+        }
+        assert_eq!((signal("sigterm"), signal("15")), (Some(Signal::SIGTERM), Some(Signal::SIGTERM)));
+        assert_eq!(signal("RTMIN+1"), None);
+    }
 
     #[test]
     fn sequences_are_read() {

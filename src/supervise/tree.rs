@@ -42,26 +42,19 @@ impl ProcessFamily {
             .filter(|p| p.pid == self.leader || p.session == self.leader || (p.parent == own && self.is_tagged(p.pid)))
             .map(|p| p.pid)
             .collect();
-        loop {
-            let before = pids.len();
-            pids.extend(all.iter().filter(|p| pids.contains(&p.parent)).map(|p| p.pid).collect::<Vec<_>>());
-            if pids.len() == before {
-                break;
-            }
-        }
+        stat::add_descendants(&mut pids, &all);
         all.into_iter().filter(|p| p.pid != own && pids.contains(&p.pid)).collect()
     }
 
     /// Whether a process is one of them, without a look at all others.
     pub(crate) fn has(&self, pid: u32) -> bool {
-        let mut at = pid;
         // A loop is not possible, but a tree can change under our eyes.
-        for _ in 0..64 {
-            match stat(at) {
-                Some(process) if at == self.leader || process.session == self.leader => return true,
-                Some(process) if process.parent == std::process::id() => return self.is_tagged(at),
-                Some(process) if process.parent > 1 => at = process.parent,
-                _ => return false,
+        for process in stat(pid).into_iter().chain(stat::ancestors(pid)).take(64) {
+            if process.pid == self.leader || process.session == self.leader {
+                return true;
+            }
+            if process.parent == std::process::id() {
+                return self.is_tagged(process.pid);
             }
         }
         false

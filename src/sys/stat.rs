@@ -1,5 +1,6 @@
 //! What `/proc` says of a process.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
@@ -36,10 +37,35 @@ pub fn stat(pid: u32) -> Option<Stat> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Lists the pids that /proc shows.
+pub fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// Reads all processes that /proc shows.
 pub fn all() -> impl Iterator<Item = Stat> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+    pids().filter_map(stat)
+}
+
+/// Goes from a process to its parent, the parent's parent, and so on. The process itself is not
+/// among them.
+pub fn ancestors(pid: u32) -> impl Iterator<Item = Stat> {
+    let parent = |of: &Stat| stat(of.parent);
+    std::iter::successors(stat(pid).as_ref().and_then(parent), parent)
+}
+
+/// Adds those of `all` that descend from the processes in `family`. A child may have a lower pid
+/// than its parent, and come before it: `all` may have any order.
+pub fn add_descendants(family: &mut BTreeSet<u32>, all: &[Stat]) {
+    loop {
+        let before = family.len();
+        let children: Vec<u32> = all.iter().filter(|one| family.contains(&one.parent)).map(|one| one.pid).collect();
+        family.extend(children);
+        if family.len() == before {
+            return;
+        }
+    }
 }
 
 /// Returns the path of a process's program (`self` is this one), or of what has replaced that: the
@@ -79,6 +105,17 @@ mod tests {
         assert_eq!(parse(77, &text.replace(") Z", ") S")), Some(Stat { dead: false, ..zombie }));
         assert_eq!(parse(77, ""), None);
         assert_eq!(parse(77, "nonsense"), None);
+    }
+
+    #[test]
+    fn descendants_are_found_in_any_order() {
+        let init = parse(1, "1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 1 0 0 0").unwrap();
+        let born = |pid, parent| Stat { pid, parent, ..init };
+        let mut family = BTreeSet::from([10]);
+        add_descendants(&mut family, &[born(3, 5), born(5, 10), born(10, 1), born(11, 1)]);
+        assert_eq!(family, BTreeSet::from([3, 5, 10]));
+        let above: Vec<u32> = ancestors(std::process::id()).map(|one| one.pid).collect();
+        assert_eq!(above.first(), Some(&std::os::unix::process::parent_id()));
     }
 
     #[test]

@@ -45,9 +45,7 @@ const OTHERS: &str = "systemctl(1), journalctl(1), systemd.service(5), systemd.s
 const EXAMPLES: &str = "Examples:";
 const EXIT_CODES: &str = "Exit codes:";
 
-// Async as the other commands are; there is nothing to wait for.
-#[expect(clippy::unused_async, reason = "all commands are called alike")]
-pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
+pub(crate) fn run(options: &Options) -> Result<Outcome, Failure> {
     let cannot = |what: &std::path::Path, e: io::Error| {
         Failure::cannot_run(format!("{} cannot be written: {e}", what.display()))
     };

@@ -6,7 +6,10 @@ use serde_json::Value;
 use super::web::{Setup, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario, handover};
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new("prove_unit", prove_unit).system_only()];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("prove_unit", prove_unit).system_only(),
+    Scenario::new("demo_by_systemd", demo_by_systemd).system_only(),
+];
 
 fn prove_unit(lab: &Container) -> Outcome {
     let program = lab.install(handover(), "handover")?;
@@ -42,6 +45,23 @@ fn prove_unit(lab: &Container) -> Outcome {
     assert_eq!(Some(crossed), report["total"]["lost"].as_u64(), "nothing is lost in another way: {by}");
     let reloads = report["reloads"].as_array().ok_or("no reloads")?;
     assert!(reloads.iter().all(|reload| reload["lost"].as_u64() > Some(0)), "{report}");
+    Ok(())
+}
+
+/// The demo with the real one in the place of its receiver: the same outcome, and nothing is left.
+fn demo_by_systemd(lab: &Container) -> Outcome {
+    let program = lab.install(handover(), "handover")?;
+    let output = lab.sh(&format!("{program} demo --systemd --json --reloads 3 --duration 3s"))?;
+    let (stdout, stderr) = (&output.stdout, &output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stdout} {stderr}");
+    let report: Value = serde_json::from_str(stdout)?;
+    assert_eq!((&report["verdict"], &report["total"]["lost"]), (&"nothing_lost".into(), &0.into()), "{report}");
+    let demo = &report["demo"];
+    assert!(demo["supervisor"].as_str().is_some_and(|by| by.contains("the system's manager")), "{demo}");
+    let versions: Vec<_> = demo["reloads"].as_array().into_iter().flatten().map(|step| &step["version"]).collect();
+    assert_eq!(versions, ["exits", "hangs", "good"].map(Value::from).iter().collect::<Vec<_>>(), "{demo}");
+    assert!(demo["kill"]["pid"].is_u64(), "{demo}");
+    assert_eq!(lab.systemctl(&["list-units", "--all", "--no-legend", "handover-demo-*"])?.stdout, "");
     Ok(())
 }
 

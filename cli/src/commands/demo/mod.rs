@@ -6,7 +6,6 @@
 
 mod interrupts;
 mod manager;
-mod notify_receiver;
 mod options;
 mod report;
 mod script;
@@ -20,18 +19,31 @@ use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::terminal::Look;
 use interrupts::Interrupts;
+use manager::Manager;
 pub(crate) use options::{Options, SERVICE_COMMAND};
 use script::Script;
 use supervisor::Supervisor;
+use systemd::Systemd;
 use versions::Versions;
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let versions = Versions::new()?;
-    let mut interrupts = Interrupts::new()?;
-    let mut supervisor = Supervisor::start(&versions, options.systemd).await?;
+    let interrupts = Interrupts::new()?;
+    match options.systemd {
+        true => demonstrate(options, &versions, interrupts, &Systemd::start(&versions.program()).await?).await,
+        false => demonstrate(options, &versions, interrupts, &Manager::start(&versions)?).await,
+    }
+}
+
+async fn demonstrate(
+    options: Options,
+    versions: &Versions,
+    mut interrupts: Interrupts,
+    supervisor: &impl Supervisor,
+) -> Result<Outcome, Failure> {
     let plan = script::plan(&options, supervisor.address());
     let progress = Progress::new(&plan);
-    let script = Script::new(&plan, options.duration, &supervisor, &versions, &progress);
+    let script = Script::new(&plan, options.duration, supervisor, versions, &progress);
     let result = tokio::select! {
         result = script.run() => result,
         () = interrupts.next() => Err(Failure::interrupted()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::options::Options;
 use super::report::{KillRow, Report, StepRow};
-use super::supervisor::Supervisor;
+use super::supervisor::{Supervisor, kill, reload, running};
 use super::unit::Reloaded;
 use super::versions::{Version, Versions};
 use crate::commands::prove::{Asked, Plan, Progress, Reloads, Run, Server, Teller, assemble};
@@ -42,10 +42,10 @@ pub(super) fn plan(options: &Options, address: SocketAddr) -> Plan {
     }
 }
 
-pub(super) struct Script<'a> {
+pub(super) struct Script<'a, S> {
     plan: &'a Plan,
     duration: Duration,
-    service: Service<'a>,
+    service: Service<'a, S>,
     progress: &'a Progress,
     random: Random,
     problems: Vec<String>,
@@ -54,8 +54,8 @@ pub(super) struct Script<'a> {
 }
 
 /// The service, as the run reloads it: to the version that is next.
-struct Service<'a> {
-    supervisor: &'a Supervisor,
+struct Service<'a, S> {
+    supervisor: &'a S,
     versions: &'a Versions,
     next: Version,
     last: Result<Option<Reloaded>, Failure>,
@@ -63,11 +63,11 @@ struct Service<'a> {
     main: Option<u32>,
 }
 
-impl<'a> Script<'a> {
+impl<'a, S: Supervisor> Script<'a, S> {
     pub(super) fn new(
         plan: &'a Plan,
         duration: Duration,
-        supervisor: &'a Supervisor,
+        supervisor: &'a S,
         versions: &'a Versions,
         progress: &'a Progress,
     ) -> Self {
@@ -81,7 +81,7 @@ impl<'a> Script<'a> {
         let supervisor = self.service.supervisor;
         let how = supervisor.name();
         self.progress.line(&format!("{}, supervised by {how}; seed {}", self.plan.url, self.plan.seed));
-        let main = supervisor.running(0).await?;
+        let main = running(supervisor, 0).await?;
         let clients = self.plan.clients_in_all();
         self.progress.line(&format!("main process {main} is ready; {clients} clients start"));
         let server = Server { family: supervisor.family().await?, teller: Teller::Body, notes: Vec::new() };
@@ -153,10 +153,10 @@ impl<'a> Script<'a> {
     /// generation that still drained would have to hurry.
     async fn kill(&mut self, run: &mut Run<'_>) -> Result<(), Failure> {
         self.drained("under load").await;
-        let kill = self.service.supervisor.kill().await?;
+        let kill = kill(self.service.supervisor).await?;
         let (pid, at, died) = (kill.pid, kill.at, kill.dead - kill.at);
         run.stats().killed(kill);
-        let main = self.service.supervisor.running(pid).await?;
+        let main = running(self.service.supervisor, pid).await?;
         let ready = at.elapsed();
         run.stats().restarted();
         self.answered_by(main, "after the kill", run).await;
@@ -171,7 +171,12 @@ impl<'a> Script<'a> {
     /// Waits until only the main generation is left.
     async fn drained(&mut self, when: &str) {
         let begun = Instant::now();
-        while let Some(processes) = self.service.supervisor.processes().await.filter(|processes| *processes > 1) {
+        loop {
+            // Where that cannot be told, nobody is waited for.
+            let processes = self.service.supervisor.family().await.map_or(0, |mut family| family.members().len());
+            if processes <= 1 {
+                return;
+            }
             if begun.elapsed() > DRAIN_LIMIT {
                 let problem = format!("{} old generations did not end {when} within {DRAIN_LIMIT:?}", processes - 1);
                 self.problems.push(problem);
@@ -182,16 +187,16 @@ impl<'a> Script<'a> {
     }
 }
 
-impl Service<'_> {
+impl<S: Supervisor> Service<'_, S> {
     async fn reload(&self) -> Result<Reloaded, Failure> {
         self.versions.install(self.next)?;
-        let reloaded = self.supervisor.reload().await?;
+        let reloaded = reload(self.supervisor).await?;
         self.versions.install(Version::Good)?;
         Ok(reloaded)
     }
 }
 
-impl Reloads for Service<'_> {
+impl<S: Supervisor> Reloads for Service<'_, S> {
     async fn ask(&mut self, _: Duration) -> Asked {
         self.last = self.reload().await.map(Some);
         self.main = self.last.as_ref().ok().and_then(Option::as_ref).map(|reloaded| reloaded.main);
@@ -205,8 +210,6 @@ impl Reloads for Service<'_> {
     async fn main(&self) -> Option<u32> {
         self.main
     }
-
-    fn answered(&mut self, _: Option<u32>, _: u32) {}
 }
 
 #[cfg(test)]
@@ -227,12 +230,6 @@ mod tests {
         async fn ask(&mut self, _: Duration) -> Asked {
             Asked::Done
         }
-
-        async fn main(&self) -> Option<u32> {
-            None
-        }
-
-        fn answered(&mut self, _: Option<u32>, _: u32) {}
     }
 
     #[tokio::test(flavor = "multi_thread")]

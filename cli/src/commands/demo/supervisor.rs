@@ -1,18 +1,11 @@
 //! What supervises the service: the built-in receiver, or a real systemd.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
-use super::manager::{Config, Manager, own};
 use super::options::SERVICE_COMMAND;
-use super::systemd::Systemd;
-use super::unit::{Reloaded, State, Unit};
-use super::versions::Versions;
+use super::unit::Reloaded;
 use crate::commands::prove::Family;
 use crate::failure::Failure;
 use handover_load::Kill;
@@ -25,161 +18,55 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const RELOAD_LIMIT: Duration = Duration::from_secs(15);
 /// The longest that a killed process may take to be gone.
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
-/// How much of the log is shown.
-const LINES: usize = 40;
 
-#[derive(Debug)]
-pub(super) enum Supervisor {
-    /// And where the service's log is.
-    BuiltIn(Box<Manager>, PathBuf),
-    Systemd(Box<Systemd>),
-}
+/// Where something may take too long, `None` is the answer that it did. Dropped, a supervisor ends
+/// everything at once.
+pub(super) trait Supervisor {
+    fn name(&self) -> String;
 
-impl Supervisor {
-    pub(super) async fn start(versions: &Versions, systemd: bool) -> Result<Self, Failure> {
-        let words = std::iter::once(SERVICE_COMMAND).chain(SERVICE_SETTINGS);
-        let arguments: Vec<OsString> = words.map(OsString::from).collect();
-        if systemd {
-            return Ok(Self::Systemd(Box::new(Systemd::start(&versions.program(), &arguments).await?)));
-        }
-        let directory = versions.directory().to_owned();
-        let log = directory.join("web.log");
-        let manager = File::options().create(true).append(true).open(&log).and_then(|log| {
-            Manager::start(Config { program: versions.program(), arguments, directory: directory.clone(), log })
-        });
-        let cannot = |e| format!("the service cannot be started in {}: {e}", directory.display());
-        Ok(Self::BuiltIn(Box::new(manager.map_err(|e| Failure::cannot_run(cannot(e)))?), log))
-    }
-
-    pub(super) fn name(&self) -> String {
-        match self {
-            Self::BuiltIn(..) => "a built-in receiver in systemd's place".into(),
-            Self::Systemd(systemd) => systemd.name(),
-        }
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        match self {
-            Self::BuiltIn(manager, _) => manager.address,
-            Self::Systemd(systemd) => systemd.address,
-        }
-    }
+    fn address(&self) -> SocketAddr;
 
     /// The processes of the service.
-    pub(super) async fn family(&self) -> Result<Family, Failure> {
-        match self {
-            Self::BuiltIn(..) => Ok(Family::below(std::process::id())),
-            Self::Systemd(systemd) => systemd.family().await,
-        }
-    }
+    async fn family(&self) -> Result<Family, Failure>;
 
     /// Waits until the service runs with another main process than this one; returns its pid.
-    pub(super) async fn running(&self, other_than: u32) -> Result<u32, Failure> {
-        let main = match self {
-            Self::BuiltIn(manager, _) => {
-                let running = |unit: &Unit| unit.state == State::Running && unit.main != other_than;
-                let ended =
-                    |unit: &Unit| unit.state == State::Stopped && !unit.exits.is_empty() && unit.main != other_than;
-                let unit = manager.wait_for(START_LIMIT, |unit| running(unit) || ended(unit)).await;
-                unit.filter(running).map(|unit| unit.main)
-            }
-            Self::Systemd(systemd) => systemd.running(other_than, START_LIMIT).await?,
-        };
-        main.ok_or_else(|| self.late("the service was not ready", START_LIMIT))
-    }
+    async fn running(&self, other_than: u32, limit: Duration) -> Result<Option<u32>, Failure>;
 
-    pub(super) async fn reload(&self) -> Result<Reloaded, Failure> {
-        let reloaded = match self {
-            Self::BuiltIn(manager, _) => {
-                let before = manager.unit();
-                let Some((main_before, requested)) = manager.signal(Signal::SIGHUP).await else {
-                    return Err(Failure::failed("the built-in receiver has ended"));
-                };
-                let ended = |unit: &Unit| {
-                    unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading
-                };
-                let unit = manager.wait_for(RELOAD_LIMIT, ended).await.filter(|unit| unit.reloads > before.reloads);
-                unit.map(|unit| Reloaded {
-                    main_before,
-                    main: unit.main,
-                    ready: unit.reload_ended.saturating_duration_since(requested),
-                    status_text: unit.status_text,
-                })
-            }
-            Self::Systemd(systemd) => systemd.reload(RELOAD_LIMIT).await?,
-        };
-        reloaded.ok_or_else(|| self.late("a reload had no end", RELOAD_LIMIT))
-    }
+    async fn reload(&self, limit: Duration) -> Result<Option<Reloaded>, Failure>;
 
     /// SIGKILL for the main process; returns when it is dead.
-    pub(super) async fn kill(&self) -> Result<Kill, Failure> {
-        let kill = match self {
-            Self::BuiltIn(manager, _) => {
-                let main_since = manager.unit().main_since;
-                match manager.signal(Signal::SIGKILL).await {
-                    None => None,
-                    Some((pid, at)) => {
-                        let dead = |unit: &Unit| unit.exits.iter().find(|exit| exit.pid == pid).map(|exit| exit.at);
-                        let unit = manager.wait_for(DEATH_LIMIT, |unit| dead(unit).is_some()).await;
-                        unit.as_ref().and_then(dead).map(|dead| Kill { pid, main_since, at, dead, over: None })
-                    }
-                }
-            }
-            Self::Systemd(systemd) => systemd.kill(DEATH_LIMIT).await?,
-        };
-        kill.ok_or_else(|| self.late("the killed process was not gone", DEATH_LIMIT))
-    }
+    async fn kill(&self, limit: Duration) -> Result<Option<Kill>, Failure>;
 
     /// Ends the service and all that belongs to it. What it finds amiss comes back as text.
-    pub(super) async fn end(&mut self, killed: Option<u32>) -> Vec<String> {
-        match self {
-            Self::BuiltIn(manager, _) => {
-                let unit = manager.end().await;
-                let warnings = unit.warnings.iter().map(|warning| format!("built-in receiver: {warning}"));
-                let was_main = |pid| unit.mains.contains(&pid) && Some(pid) != killed;
-                let failed =
-                    unit.exits.iter().filter(|exit| was_main(exit.pid)).filter_map(|exit| {
-                        Some(format!("generation with pid {}: {}", exit.pid, exit.failure.as_ref()?))
-                    });
-                warnings.chain(failed).collect()
-            }
-            Self::Systemd(systemd) => systemd.end().await,
-        }
-    }
-
-    /// How many processes the service has; None where that cannot be told.
-    pub(super) async fn processes(&self) -> Option<usize> {
-        match self {
-            Self::BuiltIn(..) => Some(own().len()),
-            Self::Systemd(systemd) => {
-                Some(systemd.family().await.ok()?.members().len()).filter(|processes| *processes > 0)
-            }
-        }
-    }
+    async fn end(&self, killed: Option<u32>) -> Vec<String>;
 
     /// The service's last words, for a run that failed.
-    pub(super) fn log(&self) -> String {
-        match self {
-            Self::BuiltIn(_, log) => {
-                let log = std::fs::read_to_string(log).unwrap_or_default();
-                let lines: Vec<_> = log.lines().collect();
-                format!("the service's log ended with:\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
-            }
-            Self::Systemd(systemd) => format!("the service's log: {}", systemd.log_command()),
-        }
-    }
+    fn log(&self) -> String;
 
-    fn late(&self, what: &str, limit: Duration) -> Failure {
-        let state = match self {
-            Self::BuiltIn(manager, _) => {
-                let Unit { state, main, exits, status_text, .. } = manager.unit();
-                let exit = exits.last().map(|exit| {
-                    format!(", last exit: pid {} {}", exit.pid, exit.failure.as_deref().unwrap_or("with 0"))
-                });
-                format!("{state:?}, main process {main}{}, status {status_text:?}", exit.unwrap_or_default())
-            }
-            Self::Systemd(systemd) => systemd.log_command(),
-        };
-        Failure::failed(format!("{what} within {limit:?}: {state}"))
-    }
+    /// How the service is, or where that is told.
+    fn state(&self) -> String;
+}
+
+/// How the service is started.
+pub(super) fn arguments() -> Vec<OsString> {
+    std::iter::once(SERVICE_COMMAND).chain(SERVICE_SETTINGS).map(OsString::from).collect()
+}
+
+pub(super) async fn running(supervisor: &impl Supervisor, other_than: u32) -> Result<u32, Failure> {
+    let main = supervisor.running(other_than, START_LIMIT).await?;
+    main.ok_or_else(|| late("the service was not ready", START_LIMIT, supervisor))
+}
+
+pub(super) async fn reload(supervisor: &impl Supervisor) -> Result<Reloaded, Failure> {
+    let reloaded = supervisor.reload(RELOAD_LIMIT).await?;
+    reloaded.ok_or_else(|| late("a reload had no end", RELOAD_LIMIT, supervisor))
+}
+
+pub(super) async fn kill(supervisor: &impl Supervisor) -> Result<Kill, Failure> {
+    let kill = supervisor.kill(DEATH_LIMIT).await?;
+    kill.ok_or_else(|| late("the killed process was not gone", DEATH_LIMIT, supervisor))
+}
+
+fn late(what: &str, limit: Duration, supervisor: &impl Supervisor) -> Failure {
+    Failure::failed(format!("{what} within {limit:?}: {}", supervisor.state()))
 }

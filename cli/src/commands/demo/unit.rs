@@ -42,6 +42,8 @@ pub(super) struct Exit {
     pub(super) at: Instant,
     /// None when it ended with 0.
     pub(super) failure: Option<String>,
+    /// As it should: systemd does not start it again.
+    pub(super) clean: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -58,14 +60,12 @@ pub(super) struct Unit {
     pub(super) exits: Vec<Exit>,
     /// What systemd would have warned of.
     pub(super) warnings: Vec<String>,
-    pub(super) watchdog: Duration,
-    pub(super) last_ping: Instant,
-    /// How long the service asked to be waited for while it starts or stops.
-    pub(super) extended: Option<Instant>,
+    /// It is to be started again.
+    pub(super) restart: bool,
 }
 
 impl Unit {
-    pub(super) fn new(watchdog: Duration, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             state: State::Stopped,
             main: 0,
@@ -76,15 +76,12 @@ impl Unit {
             reload_ended: now,
             exits: Vec::new(),
             warnings: Vec::new(),
-            watchdog,
-            last_ping: now,
-            extended: None,
+            restart: true,
         }
     }
 
     pub(super) fn started(&mut self, pid: u32, now: Instant) {
         self.state = State::Starting;
-        self.extended = None;
         self.status_text.clear();
         self.became_main(pid, now);
     }
@@ -95,10 +92,22 @@ impl Unit {
         self.mains.push(pid);
     }
 
-    /// When the watchdog bites, unless it hears something. One timer per service: a new main
-    /// process inherits what is left.
-    pub(super) fn watchdog_at(&self) -> Option<Instant> {
-        matches!(self.state, State::Running | State::Reloading).then(|| self.last_ping + self.watchdog)
+    pub(super) fn stop(&mut self) {
+        self.restart = false;
+        if matches!(self.state, State::Starting | State::Running | State::Reloading) {
+            self.state = State::Stopping;
+        }
+    }
+
+    /// A process of the service is gone. True where it was the main one: the others are to end.
+    pub(super) fn ended(&mut self, exit: Exit) -> bool {
+        let is_main = exit.pid == self.main && !matches!(self.state, State::Ending | State::Stopped);
+        if is_main {
+            self.restart &= !exit.clean && self.state != State::Stopping;
+            self.state = State::Ending;
+        }
+        self.exits.push(exit);
+        is_main
     }
 
     /// `NotifyAccess=main`: only the main process is heard. `MAINPID=` counts before the rest of
@@ -134,10 +143,7 @@ impl Unit {
             }
         }
         match self.state {
-            State::Starting if is_set("READY") => {
-                self.state = State::Running;
-                self.last_ping = now;
-            }
+            State::Starting if is_set("READY") => self.state = State::Running,
             State::Reloading if is_set("READY") => {
                 self.state = State::Running;
                 self.reloads += 1;
@@ -150,21 +156,6 @@ impl Unit {
         if let Some(status) = field("STATUS") {
             status.clone_into(&mut self.status_text);
         }
-        if let Some(interval) = field("WATCHDOG_USEC").and_then(|value| value.parse().ok()) {
-            self.watchdog = Duration::from_micros(interval);
-            self.last_ping = now;
-        }
-        match field("WATCHDOG") {
-            Some("1") => self.last_ping = now,
-            Some("trigger") => self.last_ping = now.checked_sub(self.watchdog).unwrap_or(now),
-            _ => {}
-        }
-        if let Some(time) = field("EXTEND_TIMEOUT_USEC").and_then(|value| value.parse().ok()) {
-            let until = now + Duration::from_micros(time);
-            self.extended = Some(until);
-            // Only ever outwards.
-            self.last_ping = self.last_ping.max(until.checked_sub(self.watchdog).unwrap_or(now));
-        }
     }
 }
 
@@ -174,9 +165,9 @@ mod tests {
 
     fn running() -> (Unit, Instant) {
         let now = Instant::now();
-        let mut unit = Unit::new(Duration::from_secs(2), now);
+        let mut unit = Unit::new(now);
         unit.started(10, now);
-        assert_eq!((unit.state, unit.watchdog_at()), (State::Starting, None));
+        assert_eq!(unit.state, State::Starting);
         unit.notified(10, "READY=1\nSTATUS=serving", now, |_| false);
         assert_eq!((unit.state, unit.status_text.as_str()), (State::Running, "serving"));
         (unit, now)
@@ -221,17 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_one_timer_that_only_the_main_process_resets() {
+    fn who_was_killed_is_started_again_and_who_is_stopped_is_not() {
+        let exit = |pid, now| Exit { pid, at: now, failure: Some("killed by SIGKILL".into()), clean: false };
         let (mut unit, now) = running();
-        let later = now + Duration::from_secs(1);
-        unit.notified(10, "RELOADING=1", later, |_| true);
-        unit.notified(10, "MAINPID=11\nREADY=1", later, |_| true);
-        assert_eq!(unit.watchdog_at(), Some(now + Duration::from_secs(2)), "the new main has only the rest");
-        unit.notified(10, "WATCHDOG=1", later, |_| true);
-        assert_eq!(unit.watchdog_at(), Some(now + Duration::from_secs(2)));
-        unit.notified(11, "WATCHDOG=1", later, |_| true);
-        assert_eq!(unit.watchdog_at(), Some(later + Duration::from_secs(2)));
-        unit.notified(11, "WATCHDOG=trigger", later, |_| true);
-        assert_eq!(unit.watchdog_at(), Some(later));
+        assert!(!unit.ended(exit(9, now)), "an older generation");
+        assert!(unit.ended(exit(10, now)) && unit.restart);
+        assert_eq!(unit.state, State::Ending);
+        assert!(!unit.ended(exit(10, now)), "once");
+        let (mut unit, now) = running();
+        unit.stop();
+        assert!(unit.ended(exit(10, now)) && !unit.restart);
+        let (mut unit, now) = running();
+        assert!(unit.ended(Exit { clean: true, ..exit(10, now) }) && !unit.restart);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::who::name;
-use handover::supervise::proc::{Stat, holds, program, stat};
+use handover::supervise::proc::{self, Stat, holds, program, stat};
 
 /// Where cgroups are mounted, in the order in which they are tried.
 const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
@@ -45,6 +45,7 @@ impl Family {
     /// The processes of the server that this one is of: those that come from it, or from who
     /// supervises it. A supervisor is known by its holding a socket on which the server `listens`.
     pub(crate) fn around(pid: u32, listens: &[u64]) -> Self {
+        let ancestors = |pid| proc::ancestors(pid).map(|one| one.pid);
         let own: BTreeSet<u32> = ancestors(std::process::id()).collect();
         let above = ancestors(pid).take_while(|pid| !own.contains(pid));
         // systemd holds the sockets of all units, and is of no service.
@@ -55,7 +56,7 @@ impl Family {
     /// What comes from that process, and who is a sibling of the same program.
     pub(crate) fn of(pid: u32) -> Self {
         let own = std::process::id();
-        let ancestors: Vec<u32> = ancestors(pid).collect();
+        let ancestors: Vec<u32> = proc::ancestors(pid).map(|one| one.pid).collect();
         let mut tree = Tree {
             members: BTreeSet::from([pid]),
             others: BTreeSet::from([own]),
@@ -96,37 +97,19 @@ impl Family {
 
 impl Tree {
     fn look(&mut self) {
-        let alive = pids();
+        let alive: BTreeSet<u32> = proc::pids().collect();
         self.members.retain(|pid| alive.contains(pid));
         self.others.retain(|pid| alive.contains(pid));
-        let mut new: BTreeSet<u32> =
-            alive.into_iter().filter(|pid| !self.members.contains(pid) && !self.others.contains(pid)).collect();
-        // A child may have a lower pid than its parent, once they wrap around: until nothing
-        // changes.
-        loop {
-            let (members, rest): (BTreeSet<u32>, _) = new.iter().copied().partition(|pid| self.belongs(*pid));
-            if members.is_empty() {
-                self.others.extend(rest);
-                return;
-            }
-            self.members.extend(members);
-            new = rest;
-        }
+        let is_new = |pid: &&u32| !self.members.contains(pid) && !self.others.contains(pid);
+        let new: Vec<Stat> = alive.iter().filter(is_new).filter_map(|pid| stat(*pid)).collect();
+        let is_sibling = |one: &&Stat| {
+            self.parents.contains(&one.parent) && program(one.pid).is_ok_and(|its| Some(its) == self.program)
+        };
+        let siblings: Vec<u32> = new.iter().filter(is_sibling).map(|one| one.pid).collect();
+        self.members.extend(siblings);
+        proc::add_descendants(&mut self.members, &new);
+        self.others.extend(new.iter().map(|one| one.pid).filter(|pid| !self.members.contains(pid)));
     }
-
-    fn belongs(&self, pid: u32) -> bool {
-        let Some(Stat { parent, .. }) = stat(pid) else { return false };
-        if self.members.contains(&parent) {
-            return true;
-        }
-        self.parents.contains(&parent) && program(pid).is_ok_and(|p| Some(p) == self.program)
-    }
-}
-
-/// From its parent on.
-fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
-    let parent = |pid: u32| stat(pid).map(|one| one.parent).filter(|parent| *parent != 0);
-    std::iter::successors(parent(pid), move |pid| parent(*pid))
 }
 
 fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
@@ -137,11 +120,6 @@ fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
             processes(&entry.path(), pids);
         }
     }
-}
-
-fn pids() -> BTreeSet<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }
 
 #[cfg(test)]

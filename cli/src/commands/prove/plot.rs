@@ -1,8 +1,6 @@
 //! Plots over time, as SVG.
 
-use std::fmt::Write as _;
-
-use crate::safe::markup;
+use crate::svg::Drawing;
 
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 190.0;
@@ -51,97 +49,61 @@ impl Plot<'_> {
         }
         let values = self.lines.iter().flat_map(|line| line.points.iter().map(|(_, value)| *value));
         let top = round_up(values.fold(0.0, f64::max));
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{0}</title>\
-             <text x=\"{LEFT}\" y=\"20\" class=\"t\">{0}</text>",
-            markup(self.title)
-        );
-        self.grid(&mut svg, top);
+        let mut drawing = Drawing::default();
+        drawing.text((LEFT, 20.0), "t", "start", self.title);
+        self.grid(&mut drawing, top);
         let x = |at: f64| LEFT + (at / self.end.max(1e-9)).clamp(0.0, 1.0) * (RIGHT - LEFT);
         let y = |value: f64| BOTTOM - (value / top).clamp(0.0, 1.0) * (BOTTOM - TOP);
         for mark in self.marks {
-            let _ = write!(svg, "<path class=\"m\" d=\"M{:.1} {TOP}V{BOTTOM}\"/>", x(*mark));
+            drawing.path(&format!("M{:.1} {TOP}V{BOTTOM}", x(*mark)), "class=\"m\"", "");
         }
         // A stack is drawn from above, so that each area shows only its own part.
-        let numbered: Vec<(usize, &Line)> = self.lines.iter().enumerate().collect();
-        for (n, line) in numbered.into_iter().rev().filter(|(_, line)| !line.points.is_empty()) {
-            let colour = COLOURS[n % COLOURS.len()];
-            let mut path = String::new();
-            for (at, value) in &line.points {
-                let _ = write!(path, "{}{:.1} {:.1}", if path.is_empty() { "M" } else { "L" }, x(*at), y(*value));
-            }
-            let drawn = if self.stacked {
-                let (first, last) = (line.points.first(), line.points.last());
-                if let (Some((first, _)), Some((last, _))) = (first, last) {
-                    let _ = write!(path, "L{:.1} {BOTTOM}L{:.1} {BOTTOM}Z", x(*last), x(*first));
-                }
-                format!("fill=\"{colour}\"")
+        for (n, line) in self.lines.iter().enumerate().rev() {
+            let (Some((first, _)), Some((last, _))) = (line.points.first(), line.points.last()) else { continue };
+            let points: Vec<_> = line.points.iter().map(|(at, v)| format!("{:.1} {:.1}", x(*at), y(*v))).collect();
+            let (path, colour) = (format!("M{}", points.join("L")), COLOURS[n % COLOURS.len()]);
+            if self.stacked {
+                let area = format!("{path}L{:.1} {BOTTOM}L{:.1} {BOTTOM}Z", x(*last), x(*first));
+                drawing.path(&area, &format!("fill=\"{colour}\""), &line.name);
             } else {
-                format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.3\"")
-            };
-            let _ = write!(svg, "<path d=\"{path}\" {drawn}><title>{}</title></path>", markup(&line.name));
+                let stroke = format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.3\"");
+                drawing.path(&path, &stroke, &line.name);
+            }
         }
         for at in &self.losses {
-            let _ = write!(
-                svg,
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{BAD}\"><title>lost</title></circle>",
-                x(*at),
-                TOP + 4.0
-            );
+            let circle = format!("cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{BAD}\"", x(*at), TOP + 4.0);
+            drawing.shape("circle", &circle, "lost");
         }
-        self.legend(&mut svg);
-        svg + "</svg>"
+        self.legend(&mut drawing);
+        drawing.picture((WIDTH, HEIGHT), "", self.title, "")
     }
 
-    fn grid(&self, svg: &mut String, top: f64) {
-        for n in 0..=4 {
-            let part = f64::from(n) / 4.0;
+    fn grid(&self, drawing: &mut Drawing, top: f64) {
+        for part in [0.0, 0.25, 0.5, 0.75, 1.0] {
             let y = BOTTOM - part * (BOTTOM - TOP);
-            let _ = write!(svg, "<path class=\"g\" d=\"M{LEFT} {y:.1}H{RIGHT}\"/>");
-            let _ = write!(
-                svg,
-                "<text x=\"{}\" y=\"{:.1}\" class=\"s\" text-anchor=\"end\">{}</text>",
-                LEFT - 6.0,
-                y + 4.0,
-                number(part * top)
-            );
+            drawing.path(&format!("M{LEFT} {y:.1}H{RIGHT}"), "class=\"g\"", "");
+            drawing.text((LEFT - 6.0, y + 4.0), "s", "end", &number(part * top));
         }
         for n in 0..=10 {
             let part = f64::from(n) / 10.0;
-            let x = LEFT + part * (RIGHT - LEFT);
-            let anchor = if n == 10 { "end" } else { "middle" };
-            let _ = write!(
-                svg,
-                "<text x=\"{x:.1}\" y=\"{}\" class=\"s\" text-anchor=\"{anchor}\">{}{}</text>",
-                BOTTOM + 16.0,
-                number(part * self.end),
-                if n == 10 { " s" } else { "" }
-            );
+            let (anchor, unit) = if n == 10 { ("end", " s") } else { ("middle", "") };
+            let label = number(part * self.end) + unit;
+            drawing.text((LEFT + part * (RIGHT - LEFT), BOTTOM + 16.0), "s", anchor, &label);
         }
-        let _ = write!(
-            svg,
-            "<text x=\"{}\" y=\"20\" class=\"s\" text-anchor=\"end\">{}</text>",
-            LEFT - 6.0,
-            markup(self.unit)
-        );
+        drawing.text((LEFT - 6.0, 20.0), "s", "end", self.unit);
     }
 
     /// Of so many names that they would not fit, the number.
-    fn legend(&self, svg: &mut String) {
+    fn legend(&self, drawing: &mut Drawing) {
         let mut x = 330.0;
-        for (n, line) in self.lines.iter().enumerate().take(8) {
+        for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()).take(8) {
             let name: String = line.name.chars().take(14).collect();
-            let colour = COLOURS[n % COLOURS.len()];
-            let _ = write!(
-                svg,
-                "<rect x=\"{x}\" y=\"11\" width=\"10\" height=\"10\" fill=\"{colour}\"/><text x=\"{}\" y=\"20\" class=\"s\">{}</text>",
-                x + 14.0,
-                markup(&name)
-            );
+            drawing.rect((x, 11.0), (10.0, 10.0), &format!("fill=\"{colour}\""), "");
+            drawing.text((x + 14.0, 20.0), "s", "start", &name);
             x += 78.0;
         }
         if self.lines.len() > 8 {
-            let _ = write!(svg, "<text x=\"{x}\" y=\"20\" class=\"s\">+{}</text>", self.lines.len() - 8);
+            drawing.text((x, 20.0), "s", "start", &format!("+{}", self.lines.len() - 8));
         }
     }
 }

@@ -2,14 +2,14 @@
 //! answers first.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
 use super::family::Family;
+use super::lock;
 use super::who::peer;
 use handover::supervise::proc::{Diag, holds, stat};
 use handover_load::{Probe, Waits};
@@ -63,19 +63,19 @@ pub(crate) struct Seen {
     pub(crate) over: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
-    stop: AtomicBool,
-    begin: Mutex<Option<Begin>>,
+    stop: bool,
+    begin: Option<Begin>,
     /// What is seen of the reload that began last.
-    seen: Mutex<Seen>,
+    seen: Seen,
     /// Who answered last, as far as is known; with whether anybody has.
-    last: Mutex<(bool, Option<u32>)>,
+    last: (bool, Option<u32>),
 }
 
 #[derive(Debug)]
 pub(crate) struct Prober {
-    shared: Arc<Shared>,
+    shared: Arc<Mutex<Shared>>,
     thread: Option<JoinHandle<Waits>>,
 }
 
@@ -90,12 +90,7 @@ pub(crate) struct Config {
 
 impl Prober {
     pub(crate) fn start(config: Config) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            begin: Mutex::new(None),
-            seen: Mutex::new(Seen::default()),
-            last: Mutex::default(),
-        });
+        let shared = Arc::new(Mutex::new(Shared::default()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let diag = if config.teller == Teller::Process { Some(Diag::open()?) } else { None };
         let (started, running) = mpsc::channel();
@@ -120,37 +115,37 @@ impl Prober {
     }
 
     pub(crate) fn begin(&self, begin: Begin) {
-        let seen = Seen { number: begin.number, ..Seen::default() };
-        *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-        *self.shared.begin.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin);
+        let mut shared = lock(&self.shared);
+        shared.seen = Seen { number: begin.number, ..Seen::default() };
+        shared.begin = Some(begin);
     }
 
     pub(crate) fn seen(&self) -> Seen {
-        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.shared).seen.clone()
     }
 
     /// Whether there has been an answer, and who gave the last one, as far as is known.
     pub(crate) fn last(&self) -> (bool, Option<u32>) {
-        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared).last
     }
 
     /// How far apart probes began. `None`: the thread has panicked.
     pub(crate) fn stop(mut self) -> Option<Waits> {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        lock(&self.shared).stop = true;
         self.thread.take()?.join().ok()
     }
 }
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        lock(&self.shared).stop = true;
     }
 }
 
 struct Probing {
     config: Config,
     diag: Option<Diag>,
-    shared: Arc<Shared>,
+    shared: Arc<Mutex<Shared>>,
     /// Those of the last window's time, and one before.
     answers: VecDeque<Answer>,
     last: Instant,
@@ -177,20 +172,21 @@ struct Window {
 
 impl Probing {
     fn run(mut self, runtime: &Runtime) -> Waits {
-        while !self.shared.stop.load(Ordering::Relaxed) {
-            let begin = self.shared.begin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        loop {
+            let (stop, begin) = {
+                let mut shared = lock(&self.shared);
+                (shared.stop, shared.begin.take())
+            };
+            if stop {
+                return self.periods;
+            }
             if let Some(begin) = begin {
-                self.open(begin);
+                self.open = Some(Window::open(begin, self.answers.make_contiguous(), self.config.window));
             }
             runtime.block_on(self.probe());
             self.tell();
             std::thread::sleep(self.config.every.saturating_sub(self.begun.elapsed()));
         }
-        self.periods
-    }
-
-    fn open(&mut self, begin: Begin) {
-        self.open = Some(Window::open(begin, self.answers.make_contiguous(), self.config.window));
     }
 
     async fn probe(&mut self) {
@@ -221,7 +217,7 @@ impl Probing {
         connection.end();
         self.config.probe.answered(begun, by);
         let answer = Answer { at: answered, gap, by };
-        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = (true, by.or(before));
+        lock(&self.shared).last = (true, by.or(before));
         if let Some(window) = &mut self.open {
             window.answered(answer);
         }
@@ -248,12 +244,11 @@ impl Probing {
         let Some(window) = &mut self.open else { return };
         let over = window.begin.at + self.config.window <= self.last.max(self.begun);
         window.seen.over = over;
-        let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.shared);
         // Another reload may have begun.
-        if seen.number == window.seen.number {
-            seen.clone_from(&window.seen);
+        if shared.seen.number == window.seen.number {
+            shared.seen.clone_from(&window.seen);
         }
-        drop(seen);
     }
 }
 

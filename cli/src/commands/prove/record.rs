@@ -13,10 +13,12 @@ pub(crate) trait Reloads {
     async fn ask(&mut self, limit: Duration) -> Asked;
 
     /// The main process, where there is somebody to say so.
-    async fn main(&self) -> Option<u32>;
+    async fn main(&self) -> Option<u32> {
+        None
+    }
 
     /// The process that answered before has a successor.
-    fn answered(&mut self, before: Option<u32>, now: u32);
+    fn answered(&mut self, _before: Option<u32>, _now: u32) {}
 }
 
 /// How asking for a reload ended.

@@ -56,26 +56,14 @@ pub(super) fn verdict(report: &Report) -> (Ink, String) {
     }
 }
 
-/// The last columns are those that a narrow terminal does without first.
-fn kinds(report: &Report) -> Table {
+/// The numbers say which columns a narrow terminal does without first.
+pub(super) fn kinds(report: &Report) -> Table {
     let killed = report.total.lost_to_kill > 0;
-    let mut head = vec![
-        ("requests", 0),
-        ("clients", 6),
-        ("sent", 1),
-        ("answered", 4),
-        ("handed back", 7),
-        ("lost", 0),
-        ("closes announced", 9),
-        ("unannounced", 8),
-        ("wait p50", 5),
-        ("p99", 3),
-        ("max", 2),
-    ];
-    if killed {
-        head.insert(6, ("at the kill", 6));
-    }
-    let mut table = Table::new(&head);
+    let counts = [("requests", 0), ("clients", 6), ("sent", 1), ("answered", 4), ("handed back", 7), ("lost", 0)];
+    let closes = [("closes announced", 9), ("unannounced", 8)];
+    let waits = [("wait p50", 5), ("p99", 3), ("p99.9", 10), ("max", 2)];
+    let at_the_kill = killed.then_some(("at the kill", 6));
+    let mut table = Table::new(counts.into_iter().chain(at_the_kill).chain(closes).chain(waits));
     for row in report.kinds.iter().chain([&report.total]) {
         let KindRow { clients, sent, answered, handed_back, lost, .. } = row;
         let plain = |text: String| (Ink::Plain, text);
@@ -84,7 +72,7 @@ fn kinds(report: &Report) -> Table {
         cells.push((if *lost > 0 { Ink::Bad } else { Ink::Plain }, lost.to_string()));
         cells.extend(killed.then(|| plain(row.lost_to_kill.to_string())));
         cells.extend([row.closes_announced, row.closes_unannounced].map(|n| plain(n.to_string())));
-        let waits = row.wait_ms.map(|wait| [wait.p50, wait.p99, wait.max].map(milliseconds));
+        let waits = row.wait_ms.map(|wait| [wait.p50, wait.p99, wait.p999, wait.max].map(milliseconds));
         cells.extend(waits.unwrap_or_default().map(plain));
         table.row(cells);
     }
@@ -93,7 +81,7 @@ fn kinds(report: &Report) -> Table {
 
 fn reloads(report: &Report) -> Table {
     use Ink::{Plain, Ready, Reload};
-    let mut table = Table::new(&[("over all reloads", 0), ("median", 0), ("p99", 2), ("max", 1)]);
+    let mut table = Table::new([("over all reloads", 0), ("median", 0), ("p99", 2), ("max", 1)]);
     let mut add = |ink, name: &str, spread: Option<Spread>, show: fn(f64) -> String| {
         let Some(spread) = spread else { return };
         let times = [spread.median, spread.p99, spread.max].map(|value| (ink, show(value)));

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::family::Family;
+use super::lock;
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_millis(10);
@@ -38,6 +38,7 @@ pub(crate) struct Point {
 
 #[derive(Debug, Default)]
 struct State {
+    stop: bool,
     points: Vec<Point>,
     last: BTreeMap<u32, Usage>,
     /// The highest of each since the last call of `turn`.
@@ -47,23 +48,20 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Sampler {
     state: Arc<Mutex<State>>,
-    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Sampler {
     pub(crate) fn start(family: Family) -> std::io::Result<Self> {
-        let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
-        let thread = {
-            let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
-            std::thread::Builder::new().name("sampler".into()).spawn(move || sample(family, &state, &stop))?
-        };
-        Ok(Self { state, stop, thread: Some(thread) })
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        let thread = std::thread::Builder::new().name("sampler".into()).spawn(move || sample(family, &shared))?;
+        Ok(Self { state, thread: Some(thread) })
     }
 
     /// The sums now, and the highest since the last call.
     pub(crate) fn turn(&self) -> (Usage, Usage) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let now = sum(&state.last);
         (now, std::mem::replace(&mut state.peak, now))
     }
@@ -74,18 +72,18 @@ impl Sampler {
     }
 
     pub(crate) fn stop(mut self) -> Vec<Point> {
-        self.stop.store(true, Ordering::Relaxed);
+        lock(&self.state).stop = true;
         if let Some(thread) = self.thread.take() {
             // A panic there has lost samples, nothing else.
             let _ = thread.join();
         }
-        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).points)
+        std::mem::take(&mut lock(&self.state).points)
     }
 }
 
 impl Drop for Sampler {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        lock(&self.state).stop = true;
     }
 }
 
@@ -107,12 +105,15 @@ pub(crate) fn pss(family: &mut Family) -> Option<u64> {
     (!known.is_empty()).then(|| known.iter().sum::<u64>() * 1024)
 }
 
-fn sample(mut family: Family, state: &Mutex<State>, stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
+fn sample(mut family: Family, state: &Mutex<State>) {
+    loop {
         let by_process: BTreeMap<u32, Usage> =
             family.members().into_iter().filter_map(|pid| Some((pid, usage(pid)?))).collect();
         let (now, at) = (sum(&by_process), Instant::now());
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(state);
+        if state.stop {
+            return;
+        }
         let peak = &mut state.peak;
         *peak = Usage {
             processes: peak.processes.max(now.processes),

@@ -12,7 +12,7 @@ use crate::commands::reload::status_if_told;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::target::{Target, Where, show};
-use text::Looks;
+use crate::terminal::Look;
 
 /// How long a service may take to answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,7 +82,7 @@ async fn once(options: &Options, target: &Target, clear: &str) -> Result<Outcome
     if options.json {
         out::line(&asked);
     } else {
-        out::line(format_args!("{clear}{}", text::text(&target.name(), &asked, Looks::detect()).trim_end()));
+        out::line(format_args!("{clear}{}", text::text(&target.name(), &asked, Look::of_stdout()).trim_end()));
     }
     Ok(if runs { Outcome::Success } else { Outcome::Bad })
 }

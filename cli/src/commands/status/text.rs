@@ -3,120 +3,90 @@
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use crate::out;
-use crate::safe::{terminal, wrap};
+use crate::safe::terminal;
+use crate::terminal::{Ink, Look};
 
-/// How it looks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Looks {
-    /// Only on a terminal that has them, and not with `NO_COLOR`.
-    colours: bool,
-    /// `None`: no terminal, and lines are as long as they are.
-    width: Option<usize>,
-}
-
-impl Looks {
-    pub(super) fn detect() -> Self {
-        Self { colours: out::colours(), width: out::columns() }
-    }
-
-    /// Lines of that text, the first one after that many spaces, the others a little further in.
-    fn fit(self, indent: usize, text: &str) -> String {
-        let Some(width) = self.width else { return format!("{:indent$}{text}\n", "") };
-        let deeper = indent + 2;
-        let lines = wrap(text, width.saturating_sub(deeper).max(1));
-        let indents = std::iter::once(indent).chain(std::iter::repeat(deeper));
-        lines.iter().zip(indents).map(|(line, indent)| format!("{:indent$}{line}\n", "")).collect()
-    }
-
-    fn with(self, style: Style, text: &str) -> String {
-        if self.colours { format!("{style}{text}{style:#}") } else { text.to_owned() }
-    }
-
-    fn state(self, state: &str) -> String {
-        let colour = match state {
-            "serving" => Some(AnsiColor::Green),
-            "reloading" => Some(AnsiColor::BrightBlue),
-            "handing over" | "trial" | "standby" | "starting" => Some(AnsiColor::Yellow),
-            // Somebody wanted it so.
-            "stopped" => None,
-            _ => Some(AnsiColor::Red),
-        };
-        self.with(Style::new().bold().fg_color(colour.map(Into::into)), state)
-    }
+fn painted_state(look: Look, state: &str) -> String {
+    let ink = match state {
+        "serving" => Ink::Good,
+        "reloading" => Ink::Whole,
+        "handing over" | "trial" | "standby" | "starting" => Ink::Switch,
+        // Somebody wanted it so.
+        "stopped" => Ink::Plain,
+        _ => Ink::Bad,
+    };
+    look.paint(Ink::Bold, &look.paint(ink, state))
 }
 
 /// Of a status as JSON, which a service of another version may have written: what is not there is
 /// left out.
-pub(super) fn text(name: &str, status: &Value, looks: Looks) -> String {
+pub(super) fn text(name: &str, status: &Value, look: Look) -> String {
     let state = terminal(status["state"].as_str().unwrap_or("?"));
     let mut head = vec![state.clone()];
     head.extend(status["generation"].as_u64().map(|number| format!("generation {number}")));
     head.extend(status["pid"].as_u64().map(|pid| format!("pid {pid}")));
     head.extend(status["main_ms"].as_u64().map(|ms| format!("main for {}", time(ms))));
     head.extend(status["connections"].as_u64().map(|open| format!("open: {open}")));
-    let mut text = first(&terminal(name), &state, &head.join(", "), looks);
+    let mut text = first(&terminal(name), &state, &head.join(", "), look);
     for key in ["status_text", "note"] {
         if let Some(line) = status[key].as_str().filter(|line| !line.is_empty()) {
-            text += &looks.fit(2, &terminal(line));
+            text += &look.fit(2, &terminal(line));
         }
     }
     let mut section = |title: &str, lines: Option<String>| {
         if let Some(lines) = lines {
-            let _ = write!(text, "\n{}\n{lines}", looks.with(Style::new().bold(), title));
+            let _ = write!(text, "\n{}\n{lines}", look.paint(Ink::Bold, title));
         }
     };
-    section("Supervisor", supervisor(status, looks));
-    section("Open", open(status, looks));
-    section("Draining", draining(status, looks));
-    section("Sockets", sockets(status, looks));
-    section("Fd store", store(status, looks));
-    section("Last reloads", past(status, looks));
-    section("A crash would start a file that failed", failed_program(status, looks));
-    section("Settings", settings(status, looks));
+    section("Supervisor", supervisor(status, look));
+    section("Open", open(status, look));
+    section("Draining", draining(status, look));
+    section("Sockets", sockets(status, look));
+    section("Fd store", store(status, look));
+    section("Last reloads", past(status, look));
+    section("A crash would start a file that failed", failed_program(status, look));
+    section("Settings", settings(status, look));
     text
 }
 
 /// The name, and what goes for the whole service.
-fn first(name: &str, state: &str, facts: &str, looks: Looks) -> String {
-    let bold = Style::new().bold();
+fn first(name: &str, state: &str, facts: &str, look: Look) -> String {
     let painted = |facts: &str| match facts.strip_prefix(state) {
-        Some(rest) => looks.state(state) + rest,
+        Some(rest) => painted_state(look, state) + rest,
         None => facts.to_owned(),
     };
     let long = name.chars().count() + 2 + facts.chars().count();
-    if looks.width.is_none_or(|width| long <= width) {
-        return format!("{}  {}\n", looks.with(bold, name), painted(facts));
+    if long <= look.width() {
+        return format!("{}  {}\n", look.paint(Ink::Bold, name), painted(facts));
     }
-    let names = looks.fit(0, name);
-    let mut text: String = names.lines().map(|line| looks.with(bold, line) + "\n").collect();
-    for (number, line) in looks.fit(2, facts).lines().enumerate() {
+    let names = look.fit(0, name);
+    let mut text: String = names.lines().map(|line| look.paint(Ink::Bold, line) + "\n").collect();
+    for (number, line) in look.fit(2, facts).lines().enumerate() {
         text += &if number == 0 { format!("  {}\n", painted(line.trim_start())) } else { format!("{line}\n") };
     }
     text
 }
 
-fn supervisor(status: &Value, looks: Looks) -> Option<String> {
+fn supervisor(status: &Value, look: Look) -> Option<String> {
     let of = status["supervisor"].as_object()?;
     let number = |key: &str| of.get(key).and_then(Value::as_u64).unwrap_or_default();
     let workers: Vec<String> = of.get("workers")?.as_array()?.iter().map(ToString::to_string).collect();
-    let mut text = looks.fit(2, &format!("handover run, pid {} for {}", number("pid"), time(number("age_ms"))));
+    let mut text = look.fit(2, &format!("handover run, pid {} for {}", number("pid"), time(number("age_ms"))));
     let crashes = number("crashes");
-    text += &looks.fit(2, &format!("{}, pids {}, crashes: {crashes}", shown(&of["program"]), workers.join(" ")));
+    text += &look.fit(2, &format!("{}, pids {}, crashes: {crashes}", shown(&of["program"]), workers.join(" ")));
     if of.get("went_back").is_some_and(|back| *back == true) {
-        text += &looks.fit(2, "after a loop of crashes the last good version runs, not what is at the path");
+        text += &look.fit(2, "after a loop of crashes the last good version runs, not what is at the path");
     }
     if let Some(says) = of.get("says").and_then(Value::as_str) {
-        text += &looks.fit(2, &format!("says: {}", terminal(says)));
+        text += &look.fit(2, &format!("says: {}", terminal(says)));
     }
     Some(text)
 }
 
-fn open(status: &Value, looks: Looks) -> Option<String> {
+fn open(status: &Value, look: Look) -> Option<String> {
     let row = |open: &Value| {
         let listener = shown(&open["listener"]);
         vec![
@@ -125,24 +95,24 @@ fn open(status: &Value, looks: Looks) -> Option<String> {
             shown(&open["count"]),
         ]
     };
-    table(&["listener", "protocol", "count"], &rows(&status["open"], row), looks)
+    table(&["listener", "protocol", "count"], &rows(&status["open"], row), look)
 }
 
-fn draining(status: &Value, looks: Looks) -> Option<String> {
+fn draining(status: &Value, look: Look) -> Option<String> {
     let mut text = String::new();
     for older in status["draining"].as_array()? {
         let open = older["connections"].as_u64().map_or("not told".to_owned(), |open| open.to_string());
         let since = time(older["draining_ms"].as_u64().unwrap_or_default());
         let (number, pid) = (shown(&older["generation"]), shown(&older["pid"]));
-        text += &looks.fit(2, &format!("generation {number} (pid {pid}) for {since}, open: {open}"));
+        text += &look.fit(2, &format!("generation {number} (pid {pid}) for {since}, open: {open}"));
         for work in older["work"].as_array().into_iter().flatten() {
-            text += &looks.fit(4, &shown(work));
+            text += &look.fit(4, &shown(work));
         }
     }
     (!text.is_empty()).then_some(text)
 }
 
-fn sockets(status: &Value, looks: Looks) -> Option<String> {
+fn sockets(status: &Value, look: Look) -> Option<String> {
     let row = |socket: &Value| {
         let waiting = match (socket["waiting"].as_u64(), socket["backlog"].as_u64()) {
             (Some(waiting), Some(backlog)) => format!("{waiting} of {backlog}"),
@@ -150,30 +120,30 @@ fn sockets(status: &Value, looks: Looks) -> Option<String> {
         };
         vec![shown(&socket["name"]), shown(&socket["address"]), shown(&socket["kind"]), waiting]
     };
-    table(&["name", "address", "what", "waiting"], &rows(&status["sockets"], row), looks)
+    table(&["name", "address", "what", "waiting"], &rows(&status["sockets"], row), look)
 }
 
-fn store(status: &Value, looks: Looks) -> Option<String> {
+fn store(status: &Value, look: Look) -> Option<String> {
     let row = |entry: &Value| {
         let kept = if entry["stored"] == true { "stored" } else { "in this process only" };
         vec![shown(&entry["name"]), shown(&entry["fds"]), kept.to_owned()]
     };
-    table(&["name", "fds", ""], &rows(&status["store"], row), looks)
+    table(&["name", "fds", ""], &rows(&status["store"], row), look)
 }
 
-fn failed_program(status: &Value, looks: Looks) -> Option<String> {
+fn failed_program(status: &Value, look: Look) -> Option<String> {
     let of = status["failed_program"].as_object()?;
     let when = UNIX_EPOCH + Duration::from_millis(of.get("failed_unix_ms")?.as_u64()?);
     let field = |name: &str| of.get(name).map(shown).unwrap_or_default();
     let when = humantime::format_rfc3339_seconds(when);
-    let mut text = looks.fit(2, &format!("{}, as generation {}, at {when}", field("program"), field("generation")));
+    let mut text = look.fit(2, &format!("{}, as generation {}, at {when}", field("program"), field("generation")));
     if of.contains_key("sha256") {
-        text += &looks.fit(2, &format!("sha256 {}", field("sha256")));
+        text += &look.fit(2, &format!("sha256 {}", field("sha256")));
     }
     Some(text)
 }
 
-fn past(status: &Value, looks: Looks) -> Option<String> {
+fn past(status: &Value, look: Look) -> Option<String> {
     let row = |past: &Value| {
         let ended = UNIX_EPOCH + Duration::from_millis(past["ended_unix_ms"].as_u64().unwrap_or_default());
         vec![
@@ -184,11 +154,11 @@ fn past(status: &Value, looks: Looks) -> Option<String> {
             shown(&past["reason"]),
         ]
     };
-    table(&["when", "by", "outcome", "took", "why"], &rows(&status["past"], row), looks)
+    table(&["when", "by", "outcome", "took", "why"], &rows(&status["past"], row), look)
 }
 
-fn settings(status: &Value, looks: Looks) -> Option<String> {
-    let line = |(key, value): (&String, &Value)| looks.fit(2, &format!("{} = {}", terminal(key), shown(value)));
+fn settings(status: &Value, look: Look) -> Option<String> {
+    let line = |(key, value): (&String, &Value)| look.fit(2, &format!("{} = {}", terminal(key), shown(value)));
     let all: String = status["settings"].as_object()?.iter().map(line).collect();
     (!all.is_empty()).then_some(all)
 }
@@ -199,22 +169,22 @@ fn rows(values: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>>
 
 /// A row of a table that is too wide for the terminal is a paragraph: what it is about, and below
 /// it the rest with their names.
-fn table(head: &[&str], rows: &[Vec<String>], looks: Looks) -> Option<String> {
+fn table(head: &[&str], rows: &[Vec<String>], look: Look) -> Option<String> {
     if rows.is_empty() {
         return None;
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head).add_rows(rows);
     let lines: Vec<String> = table.lines().map(|line| format!(" {}", line.trim_end())).collect();
-    if looks.width.is_none_or(|width| lines.iter().all(|line| line.chars().count() <= width)) {
+    if lines.iter().all(|line| line.chars().count() <= look.width()) {
         return Some(lines.iter().map(|line| format!("{line}\n")).collect());
     }
     let mut text = String::new();
     for row in rows {
         let mut cells = head.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
-        text += &looks.fit(2, cells.next().map(|(_, cell)| cell.as_str()).unwrap_or_default());
+        text += &look.fit(2, cells.next().map(|(_, cell)| cell.as_str()).unwrap_or_default());
         let rest = cells.map(|(name, cell)| if name.is_empty() { cell.clone() } else { format!("{name}: {cell}") });
-        text += &looks.fit(4, &rest.collect::<Vec<_>>().join(", "));
+        text += &look.fit(4, &rest.collect::<Vec<_>>().join(", "));
     }
     Some(text)
 }
@@ -238,8 +208,6 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const PLAIN: Looks = Looks { colours: false, width: None };
-
     #[test]
     fn a_status_is_shown_whole_and_without_colours() {
         let status = json!({
@@ -252,7 +220,7 @@ mod tests {
             "settings": {"drain_timeout": "30s"},
             "failed_program": {"program": "/opt/web", "generation": 4, "sha256": "ab12", "failed_unix_ms": 1000},
         });
-        let text = text("web.service", &status, PLAIN);
+        let text = text("web.service", &status, Look::plain(usize::MAX));
         for part in [
             "web.service  serving, generation 3, pid 42, main for 1m 1s, open: 2",
             "generation 2 (pid 40) for 1s 500ms, open: 1",
@@ -270,9 +238,9 @@ mod tests {
 
     #[test]
     fn what_another_version_leaves_out_is_left_out() {
-        assert_eq!(text("web", &json!({}), PLAIN), "web  ?\n");
+        assert_eq!(text("web", &json!({}), Look::plain(usize::MAX)), "web  ?\n");
         let strange =
             json!({"state": 1, "open": {}, "draining": [1, null], "sockets": "x", "past": [[]], "settings": []});
-        assert!(text("web", &strange, PLAIN).starts_with("web  ?"));
+        assert!(text("web", &strange, Look::plain(usize::MAX)).starts_with("web  ?"));
     }
 }

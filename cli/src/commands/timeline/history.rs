@@ -10,9 +10,9 @@ use handover::service::events;
 
 use super::jobs::{self, Timed};
 use super::journal::{Clock, Entry, Stamp};
-use super::known::{Kind, kind};
+use super::known::{Kind, kind, mark};
 use super::model::{DrainEnd, Mark, Outcome, Reload, Row, Teller};
-use super::told::{Finished, Told};
+use super::told::{Finished, Told, is_of_a_reload};
 
 /// systemd says that a unit has started after the service has said that it serves, and a reload may
 /// begin between.
@@ -67,9 +67,24 @@ impl History {
             self.odd += 1;
             return;
         };
+        self.uses_handover |= matches!(kind, Kind::Ours(_));
+        let message = || entry.get("MESSAGE").unwrap_or_default().into_owned();
         match kind {
+            Kind::ProcessExit if entry.get("COMMAND").is_some_and(|command| command == "ExecReload") => {
+                self.exec_reload.push((at, message()));
+                return;
+            }
             Kind::Ours(id) => self.ours(id, at, entry),
-            _ => self.systemd(kind, at, entry),
+            Kind::Reloading => self.jobs.began(at, entry),
+            Kind::Reloaded => self.jobs.ended(at, entry),
+            Kind::Started => self.ends.started.push(at),
+            Kind::Stopped | Kind::Failed => self.ends.runs.push(at),
+            Kind::Stopping | Kind::ProcessExit => self.ends.main.push(at),
+            Kind::StartFailed | Kind::RestartScheduled | Kind::OutOfMemory => {}
+        }
+        if let Some((name, bad)) = mark(kind) {
+            let is_said = !matches!(kind, Kind::Started | Kind::Stopped);
+            self.mark(at, name, bad, if is_said { message() } else { name.to_owned() });
         }
     }
 
@@ -81,22 +96,10 @@ impl History {
         !self.has_reloads() && self.marks.is_empty() && !self.uses_handover
     }
 
-    fn ours(&mut self, id: &str, at: Stamp, entry: &Entry) {
-        self.uses_handover = true;
-        let message = || entry.get("MESSAGE").unwrap_or_default().into_owned();
+    fn ours(&mut self, id: &'static str, at: Stamp, entry: &Entry) {
         match id {
             events::SERVES => self.ends.serves.push(at),
-            events::RECLAIMED => {
-                self.mark(at, "reclaimed", true, message());
-                self.of_reload(id, at, entry);
-            }
-            events::UNHEALTHY => self.mark(at, "unhealthy", true, message()),
-            events::HEALTHY => self.mark(at, "healthy", false, message()),
-            events::TOO_MANY_DRAIN => self.mark(at, "too_many_drain", true, message()),
-            events::DRAINER_KILLED => {
-                self.mark(at, "drainer_killed", true, message());
-                self.killed.extend(entry.number("OLD_PID").map(|pid| (at, pid)));
-            }
+            events::DRAINER_KILLED => self.killed.extend(entry.number("OLD_PID").map(|pid| (at, pid))),
             // Without a next generation it is the service that stops, with the id of the reload
             // that brought it.
             events::DRAIN_STARTED | events::DRAINED | events::HAMMERED if entry.number("NEW_PID").is_none() => {
@@ -105,58 +108,11 @@ impl History {
                     self.mark(at, "hammered", true, format!("connections cut at the stop: {cut}, after {after}"));
                 }
             }
-            events::RELOAD_STARTED
-            | events::SPAWNED
-            | events::READY
-            | events::SWITCHED
-            | events::HANDED_OVER
-            | events::MAIN
-            | events::RELOADED_IN_PLACE
-            | events::RELOAD_FAILED
-            | events::DRAIN_STARTED
-            | events::DRAINED
-            | events::HAMMERED => self.of_reload(id, at, entry),
+            id if is_of_a_reload(id) => {
+                let told = entry.get("HANDOVER_ID").map(|id| self.told.entry(id.into_owned()).or_default());
+                self.odd += usize::from(!told.is_some_and(|told| told.read(id, at, entry)));
+            }
             _ => {}
-        }
-    }
-
-    fn of_reload(&mut self, id: &str, at: Stamp, entry: &Entry) {
-        let is_told = match entry.get("HANDOVER_ID") {
-            Some(handover) => self.told.entry(handover.into_owned()).or_default().read(id, at, entry),
-            None => false,
-        };
-        self.odd += usize::from(!is_told);
-    }
-
-    fn systemd(&mut self, kind: Kind, at: Stamp, entry: &Entry) {
-        let message = || entry.get("MESSAGE").unwrap_or_default().into_owned();
-        match kind {
-            Kind::Reloading => self.jobs.began(at, entry),
-            Kind::Reloaded => self.jobs.ended(at, entry),
-            Kind::Started => {
-                self.ends.started.push(at);
-                self.mark(at, "started", false, "started".into());
-            }
-            Kind::StartFailed => self.mark(at, "start_failed", true, message()),
-            Kind::Stopping => self.ends.main.push(at),
-            Kind::Stopped => {
-                self.ends.runs.push(at);
-                self.mark(at, "stopped", false, "stopped".into());
-            }
-            Kind::Failed => {
-                self.ends.runs.push(at);
-                self.mark(at, "failed", true, message());
-            }
-            Kind::ProcessExit if entry.get("COMMAND").is_some_and(|command| command == "ExecReload") => {
-                self.exec_reload.push((at, message()));
-            }
-            Kind::ProcessExit => {
-                self.ends.main.push(at);
-                self.mark(at, "process_exit", true, message());
-            }
-            Kind::RestartScheduled => self.mark(at, "restart", false, message()),
-            Kind::OutOfMemory => self.mark(at, "out_of_memory", true, message()),
-            Kind::Ours(_) => {}
         }
     }
 

@@ -26,12 +26,9 @@ struct Key {
     id: Option<u64>,
 }
 
-/// What systemd logged, in any order.
+/// What systemd logged, in any order: beginnings, and ends with their results.
 #[derive(Debug, Default)]
-pub(super) struct Logged {
-    began: Vec<(Stamp, Key)>,
-    ended: Vec<(Stamp, Key, String)>,
-}
+pub(super) struct Logged(Vec<(Stamp, Key, Option<String>)>);
 
 /// One job.
 #[derive(Debug)]
@@ -61,47 +58,36 @@ impl Key {
 
 impl Logged {
     pub(super) fn is_empty(&self) -> bool {
-        self.began.is_empty()
+        !self.0.iter().any(|(.., result)| result.is_none())
     }
 
     pub(super) fn began(&mut self, at: Stamp, entry: &Entry) {
-        self.began.push((at, Key::of(entry)));
+        self.0.push((at, Key::of(entry), None));
     }
 
     pub(super) fn ended(&mut self, at: Stamp, entry: &Entry) {
         let result = entry.get("JOB_RESULT").unwrap_or("done".into()).into_owned();
-        self.ended.push((at, Key::of(entry), result));
+        self.0.push((at, Key::of(entry), Some(result)));
     }
 
     /// The jobs in the order in which they began. Of those that began before what was read there is
     /// none.
     pub(super) fn finish(self) -> Vec<Timed> {
-        let Self { mut began, mut ended } = self;
-        began.sort_by_key(|(at, _)| *at);
-        ended.sort_by_key(|(at, ..)| *at);
-        let mut ended = ended.into_iter().peekable();
-        let mut jobs: Vec<Timed> = Vec::with_capacity(began.len());
-        let mut keys: Vec<Key> = Vec::with_capacity(began.len());
-        let mut began = began.into_iter().peekable();
+        let mut logged = self.0;
         // One process writes both, so its clock orders them; one that ends as it begins began
         // first.
-        loop {
-            let begins = match (began.peek(), ended.peek()) {
-                (Some((begin, _)), Some((end, ..))) => begin <= end,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => break,
-            };
-            if begins && let Some((at, key)) = began.next() {
-                let job = Job { id: key.id, began: at.wall, ms: None, result: None };
+        logged.sort_by_key(|(at, _, result)| (*at, result.is_some()));
+        let (mut jobs, mut keys): (Vec<Timed>, Vec<Key>) = (Vec::new(), Vec::new());
+        for (at, key, result) in logged {
+            if result.is_none() {
+                let job = Job { id: key.id, began: at.wall, ms: None, result };
                 jobs.push(Timed { began: at, ended: None, job, meanwhile: None });
                 keys.push(key);
-            } else if let Some((at, key, result)) = ended.next()
-                && let Some(which) = keys.iter().rposition(|began| key.is(began))
+            } else if let Some(which) = keys.iter().rposition(|began| key.is(began))
                 && let Some(timed) = jobs.get_mut(which).filter(|timed| timed.ended.is_none())
             {
                 timed.ended = Some(at);
-                (timed.job.ms, timed.job.result) = (Some(at.since(timed.began)), Some(result));
+                (timed.job.ms, timed.job.result) = (Some(at.since(timed.began)), result);
             }
         }
         jobs

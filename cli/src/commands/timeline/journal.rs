@@ -1,16 +1,16 @@
 //! Entries of the journal as `journalctl -o json` prints them: asked from it, or from a file.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
+use tokio::fs::File;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 
 use super::known;
@@ -64,33 +64,13 @@ impl Entry {
     }
 }
 
-/// When an entry was logged. Compared by their order alone.
-#[derive(Debug, Clone, Copy, Default)]
+/// When an entry was logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp {
     /// For the order of entries and what is between them: as if nobody had set the clock.
     pub(super) order: Moment,
     /// By the clock on the wall.
     pub(super) wall: Moment,
-}
-
-impl PartialEq for Stamp {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl Eq for Stamp {}
-
-impl PartialOrd for Stamp {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Stamp {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.order.cmp(&other.order)
-    }
 }
 
 impl Stamp {
@@ -155,7 +135,7 @@ pub(super) async fn ask(
     unit: &str,
     user: bool,
     since: Option<Moment>,
-    mut each: impl FnMut(Entry),
+    each: impl FnMut(Entry),
 ) -> Result<String, Failure> {
     let mut command = Command::new("journalctl");
     command.args(["--no-pager", "--output=json"]).arg(format!("--output-fields={FIELDS}"));
@@ -175,22 +155,7 @@ pub(super) async fn ask(
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(Failure::cannot_run("journalctl has no output"));
     };
-    let lines = async {
-        let mut stdout = tokio::io::BufReader::new(stdout);
-        for number in 1.. {
-            let mut line = Vec::new();
-            (&mut stdout).take(LONGEST_LINE + 1).read_until(b'\n', &mut line).await?;
-            if line.is_empty() {
-                break;
-            }
-            match entry(&line, number, "journalctl's output") {
-                Ok(Some(entry)) => each(entry),
-                Ok(None) => {}
-                Err(problem) => return Err(io::Error::other(problem)),
-            }
-        }
-        Ok(())
-    };
+    let lines = async { lines(stdout, "journalctl's output", each).await.map_err(io::Error::other) };
     let words = async {
         let mut text = Vec::new();
         let mut stderr = stderr.take(MOST_WORDS);
@@ -214,21 +179,21 @@ pub(super) async fn ask(
 }
 
 /// An export; `-` is stdin.
-pub(super) fn read(path: &Path, each: impl FnMut(Entry)) -> Result<(), Failure> {
-    let name = path.display().to_string();
-    let unreadable = |e: io::Error| Failure::cannot_run(format!("{name} cannot be read: {e}"));
-    let result = if name == "-" {
-        lines(io::stdin().lock(), "stdin", each)
-    } else {
-        lines(BufReader::new(File::open(path).map_err(unreadable)?), &name, each)
+pub(super) async fn read(path: &Path, each: impl FnMut(Entry)) -> Result<(), Failure> {
+    let name = if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
+    let file = match path.as_os_str() == "-" {
+        true => io::stdin().as_fd().try_clone_to_owned().map(|fd| File::from_std(fd.into())),
+        false => File::open(path).await,
     };
-    result.map_err(Failure::cannot_run)
+    let file = file.map_err(|e| Failure::cannot_run(format!("{name} cannot be read: {e}")))?;
+    lines(file, &name, each).await.map_err(Failure::cannot_run)
 }
 
-pub(super) fn lines(mut from: impl BufRead, name: &str, mut each: impl FnMut(Entry)) -> Result<(), String> {
+pub(super) async fn lines(from: impl AsyncRead + Unpin, name: &str, mut each: impl FnMut(Entry)) -> Result<(), String> {
+    let mut from = BufReader::new(from);
     for number in 1.. {
         let mut line = Vec::new();
-        let read = from.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
+        let read = (&mut from).take(LONGEST_LINE + 1).read_until(b'\n', &mut line).await;
         if read.map_err(|e| format!("{name} cannot be read: {e}"))? == 0 {
             break;
         }

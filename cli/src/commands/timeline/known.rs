@@ -41,6 +41,25 @@ pub(super) fn kind(message_id: &str) -> Option<Kind> {
     systemds.or_else(|| events::ALL.iter().find(|(_, id)| *id == message_id).map(|(_, id)| Kind::Ours(id)))
 }
 
+/// What stands among the reloads as a mark of its own: what that is called, and whether it is bad.
+pub(super) fn mark(kind: Kind) -> Option<(&'static str, bool)> {
+    Some(match kind {
+        Kind::Ours(events::RECLAIMED) => ("reclaimed", true),
+        Kind::Ours(events::UNHEALTHY) => ("unhealthy", true),
+        Kind::Ours(events::HEALTHY) => ("healthy", false),
+        Kind::Ours(events::TOO_MANY_DRAIN) => ("too_many_drain", true),
+        Kind::Ours(events::DRAINER_KILLED) => ("drainer_killed", true),
+        Kind::Started => ("started", false),
+        Kind::StartFailed => ("start_failed", true),
+        Kind::Stopped => ("stopped", false),
+        Kind::Failed => ("failed", true),
+        Kind::ProcessExit => ("process_exit", true),
+        Kind::RestartScheduled => ("restart", false),
+        Kind::OutOfMemory => ("out_of_memory", true),
+        Kind::Ours(_) | Kind::Reloading | Kind::Reloaded | Kind::Stopping => return None,
+    })
+}
+
 /// All that are asked for.
 pub(super) fn ids() -> impl Iterator<Item = &'static str> {
     SYSTEMD.iter().map(|(id, _)| *id).chain(events::ALL.iter().map(|(_, id)| *id))

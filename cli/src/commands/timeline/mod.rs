@@ -18,15 +18,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use futures_util::FutureExt as _;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 use nix::unistd::{Group, Uid, getegid, getgroups};
 
 use crate::failure::{Failure, Outcome};
+use crate::terminal::Look;
 use crate::{out, target};
 pub(crate) use brief::{Brief, reloads as briefs};
 use history::{History, unit_of};
-pub(crate) use html::whole as page;
 use text::{NARROWEST, Style, WIDEST};
 use view::View;
 use when::Moment;
@@ -116,7 +117,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     }
 
     let (unit, history) = match (&options.file, unit) {
-        (Some(path), unit) => from_file(path, unit, since)?,
+        (Some(path), unit) => from_file(path, unit, since).await?,
         (None, Some(_)) => {
             let said = options.unit.as_deref().unwrap_or_default();
             from_journal(target::service(said, options.user).await?, options.user, since).await?
@@ -135,12 +136,14 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
 /// What `handover timeline --file` shows, in each form.
 pub(crate) fn fuzz(entries: &[u8]) {
     let mut history = History::default();
-    if journal::lines(entries, "fuzz", |entry| history.read(&entry)).is_err() {
+    // All of it is there at once.
+    let read = journal::lines(entries, "fuzz", |entry| history.read(&entry)).now_or_never();
+    if !matches!(read, Some(Ok(()))) {
         return;
     }
     let uses_handover = history.uses_handover;
     let view = View::new("fuzz.service".to_owned(), history.finish(), 0, uses_handover, TimeZone::UTC);
-    let style = Style { width: 80, colours: true, ascii: false };
+    let style = Style { look: Look::of_stdout().with_width(80), ascii: false };
     let _ = (svg::render(&view), html::render(&view), text::render(&view, style), serde_json::to_string(&view));
 }
 
@@ -157,15 +160,9 @@ fn show(options: &Options, view: &View) -> Result<(), Failure> {
         let json = serde_json::to_string_pretty(view);
         out::line(json.map_err(|e| Failure::failed(format!("what was read is no JSON: {e}")))?);
     } else if options.svg.is_none() && options.html.is_none() {
-        let style = Style {
-            width: match options.width {
-                Some(width) => width.into(),
-                None => out::columns().unwrap_or(80).clamp(NARROWEST.into(), WIDEST.into()),
-            },
-            colours: out::colours(),
-            ascii: options.ascii || !locale_is_utf8(),
-        };
-        out::line(text::render(view, style));
+        let own = || out::columns().unwrap_or(80).clamp(NARROWEST.into(), WIDEST.into());
+        let look = Look::of_stdout().with_width(options.width.map_or_else(own, usize::from));
+        out::line(text::render(view, Style { look, ascii: options.ascii || !locale_is_utf8() }));
     }
     Ok(())
 }
@@ -195,14 +192,15 @@ async fn from_journal(unit: String, user: bool, since: Option<Moment>) -> Result
     Ok((unit, history))
 }
 
-fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result<(String, History), Failure> {
+async fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result<(String, History), Failure> {
     let mut all: BTreeMap<String, History> = BTreeMap::new();
     journal::read(path, |entry| {
         let late = since.is_none_or(|since| entry.time().is_none_or(|time| time >= since));
         if let Some(of) = unit_of(&entry).filter(|of| late && unit.as_ref().is_none_or(|unit| unit == of)) {
             all.entry(of).or_default().read(&entry);
         }
-    })?;
+    })
+    .await?;
     if unit.is_none() {
         all.retain(|_, history| history.has_reloads());
     }

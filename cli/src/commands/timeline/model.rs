@@ -43,17 +43,9 @@ pub(super) struct Reload {
     /// So many more jobs of systemd asked for a reload while this one was under way: all of them
     /// together get one more.
     pub(super) asked_again: u64,
+    /// When its phases ended, from spawn to handover, each in milliseconds since the request.
     #[serde(skip)]
-    pub(super) said: Said,
-}
-
-/// As its events have it, each in milliseconds since the request.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Said {
-    pub(super) spawned: Option<u64>,
-    pub(super) ready: Option<u64>,
-    pub(super) switched: Option<u64>,
-    pub(super) handed_over: Option<u64>,
+    pub(super) ends: [Option<u64>; 4],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -171,6 +163,22 @@ pub(super) enum DrainEnd {
     Draining,
 }
 
+impl Drain {
+    /// What stands at the end of its bar, on a scale that ends there.
+    pub(super) fn mark(&self, scale_end: u64) -> Option<char> {
+        match self.end {
+            DrainEnd::Drained => self.ms.is_some_and(|ms| ms > scale_end).then_some('»'),
+            DrainEnd::Hammered | DrainEnd::Killed => Some('✗'),
+            DrainEnd::Unknown => Some('?'),
+            DrainEnd::Draining => Some('…'),
+        }
+    }
+
+    pub(super) fn is_bad(&self) -> bool {
+        matches!(self.end, DrainEnd::Hammered | DrainEnd::Killed)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Job {
     pub(super) id: Option<u64>,
@@ -196,7 +204,7 @@ impl Reload {
             drain: None,
             job: None,
             asked_again: 0,
-            said: Said::default(),
+            ends: [None; 4],
         }
     }
 
@@ -209,18 +217,12 @@ impl Reload {
             self.phases = self.reload_ms.map(phase).into_iter().collect();
             return;
         }
-        let Said { spawned, ready, switched, handed_over } = self.said;
-        let ends = [
-            (PhaseName::Spawn, spawned),
-            (PhaseName::Ready, ready),
-            (PhaseName::Switch, switched),
-            (PhaseName::Handover, handed_over),
-        ];
+        let ends: Vec<_> = PhaseName::ALL.into_iter().zip(self.ends).collect();
         let known = ends.iter().rposition(|(_, end)| end.is_some()).map_or(0, |last| last + 1);
         let mut at = 0;
         self.phases.clear();
-        for (name, end) in ends.into_iter().take(known) {
-            let Some(end) = end else { continue };
+        for (name, end) in ends.iter().take(known) {
+            let (name, Some(end)) = (*name, *end) else { continue };
             self.phases.push(Phase { name, start_ms: at, ms: end.saturating_sub(at), failed: false });
             at = at.max(end);
         }

@@ -1,11 +1,12 @@
 //! As a picture: one SVG file that needs nothing else.
 
-use std::fmt::Write as _;
+use std::mem::{replace, take};
 
-use super::model::{Drain, DrainEnd, Outcome, PhaseName, Reload, Row};
-use super::view::{View, generations, remarks};
+use super::model::{Drain, Outcome, PhaseName, Reload, Row};
+use super::view::{Sign, View, generations, remarks};
 use super::when::duration;
-use crate::safe::{markup, wrap};
+use crate::safe::{short, wrap};
+use crate::svg::Drawing;
 
 const ROW: f64 = 21.0;
 const LINE: f64 = 17.0;
@@ -76,6 +77,7 @@ text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2430}\
 
 /// Two bars side by side, each with an axis of its own: a drain takes seconds where a reload takes
 /// milliseconds.
+#[derive(Debug, Clone, Copy)]
 struct Axis {
     from: f64,
     to: f64,
@@ -95,18 +97,19 @@ impl Axis {
     }
 }
 
-fn colour(name: PhaseName) -> &'static str {
-    match name {
-        PhaseName::Spawn => "#56b4e9",
-        PhaseName::Ready => "#0072b2",
-        PhaseName::Reload => "#882255",
-        PhaseName::Switch => "#e69f00",
-        PhaseName::Handover => "#009e73",
-    }
+/// `None`: a sign of its own.
+fn fill(sign: Sign) -> Option<&'static str> {
+    Some(match sign {
+        Sign::Phase(PhaseName::Spawn) => "#56b4e9",
+        Sign::Phase(PhaseName::Ready) => "#0072b2",
+        Sign::Phase(PhaseName::Reload) => "#882255",
+        Sign::Phase(PhaseName::Switch) => "#e69f00",
+        Sign::Phase(PhaseName::Handover) => "#009e73",
+        Sign::Drain => "#b9a3c9",
+        Sign::Failed => "#d55e00",
+        Sign::Beyond => return None,
+    })
 }
-
-const DRAIN: &str = "#b9a3c9";
-const FAILED: &str = "#d55e00";
 
 /// The picture of its own.
 pub(super) fn render(view: &View) -> String {
@@ -121,246 +124,218 @@ pub(super) fn narrow(view: &View) -> String {
 fn draw(view: &View, layout: &Layout) -> String {
     let drains = view.has_drains();
     let axis = |(from, to): (f64, f64), end: u64| Axis { from, to, end };
-    let reload = axis(if drains { layout.reload } else { layout.reload_alone }, view.reload_scale());
-    let drain = drains.then(|| axis(layout.drain, view.drain_scale()));
-    let mut body = String::new();
-    let top = head(&mut body, view, layout);
-    let mut y = top + if layout.beside { 28.0 } else { 44.0 };
-    let rows_from = y;
-    let mut rows = String::new();
-    let mut date = view.rows.first().map(|row| row.began().date(&view.zone)).unwrap_or_default();
-    for (number, row) in view.rows.iter().enumerate() {
-        let today = row.began().date(&view.zone);
-        if today != date {
-            text(&mut rows, layout.time, y + 14.0, "s", "start", &today);
-            y += ROW;
-            date = today;
-        }
-        let from = y;
-        let mut one = String::new();
-        match row {
-            Row::Reload(reloaded) => {
-                y = reload_row(&mut one, y, reloaded, &reload, drain.as_ref(), view, layout);
-                if number % 2 == 1 {
-                    let (x, width, height) = (layout.margin, layout.width - 2.0 * layout.margin, y - from);
-                    let _ = write!(
-                        rows,
-                        "<rect class=\"z\" x=\"{x}\" y=\"{from}\" width=\"{width}\" height=\"{height}\"/>"
-                    );
-                }
-            }
-            Row::Event(mark) => {
-                let class = if mark.bad { "h b" } else { "h s" };
-                let (left, right) = (layout.margin, layout.width - layout.margin);
-                let _ = write!(one, "<path class=\"e\" d=\"M{left} {0}H{right}\"/>", y + 0.5);
-                text(&mut one, layout.time, y + 14.0, "n s", "start", &mark.time.time(&view.zone));
-                for line in wrap(&mark.text, layout.remark_characters) {
-                    text(&mut one, layout.generations, y + 14.0, class, "start", &line);
-                    y += LINE;
-                }
-                y += 4.0;
-            }
-        }
-        rows += &one;
-    }
-    if view.shown > 0 {
-        text(&mut body, layout.number_end, top + 20.0, "s", "end", "#");
-        text(&mut body, layout.time, top + 20.0, "s", "start", "time");
-        if view.has_generations() {
-            text(&mut body, layout.generations, top + 20.0, "s", "start", "generation");
-        }
-        axis_of(&mut body, &reload, (top, y), "reload", layout);
-        if let Some(drain) = &drain {
-            axis_of(&mut body, drain, (top, y), "drain", layout);
-        }
-    }
+    let mut picture = Picture {
+        view,
+        layout,
+        reload: axis(if drains { layout.reload } else { layout.reload_alone }, view.reload_scale()),
+        drain: drains.then(|| axis(layout.drain, view.drain_scale())),
+        drawing: Drawing::default(),
+        y: 14.0,
+    };
+    picture.head();
+    let (top, head) = (picture.y, take(&mut picture.drawing));
+    picture.y += if layout.beside { 28.0 } else { 44.0 };
+    picture.rows();
     // The zebra must not hide the grid: grid, then rows, whose ground is almost transparent.
-    body += &rows;
-    y += 12.0;
-    for line in view.summary().iter().flat_map(|line| wrap(line, layout.characters)) {
-        y += 18.0;
-        text(&mut body, layout.margin, y, "s", "start", &line);
+    let rows = replace(&mut picture.drawing, head);
+    if view.shown > 0 {
+        picture.axes(top);
     }
-    let (width, height) = (layout.width, y.max(rows_from) + 22.0);
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
-         style=\"max-width:100%;height:auto\" role=\"img\">\
-         <title>{}</title><style>{STYLE}</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>{body}</svg>",
-        markup(&format!("{}: {}", view.unit, view.counted()))
-    )
+    picture.drawing.add(&rows);
+    picture.y += 12.0;
+    for line in view.summary() {
+        picture.lines(&line, layout.characters, 18.0, "s");
+    }
+    let (width, height) = (layout.width, picture.y + 22.0);
+    let size = format!("width=\"{width}\" height=\"{height}\" style=\"max-width:100%;height:auto\"");
+    let ground = format!("<style>{STYLE}</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>");
+    picture.drawing.picture((width, height), &size, &view.title(), &ground)
 }
 
-/// Title and legend; where they end.
-fn head(body: &mut String, view: &View, layout: &Layout) -> f64 {
-    let mut y = 14.0;
-    for line in wrap(&crate::safe::short(&view.unit, 2 * layout.title_characters), layout.title_characters) {
-        y += 24.0;
-        text(body, layout.margin, y, "t", "start", &line);
-    }
-    y += 6.0;
-    let facts = [Some(view.counted()), view.span()].into_iter().flatten();
-    let facts = if layout.beside { vec![facts.collect::<Vec<_>>().join("   ·   ")] } else { facts.collect() };
-    for line in facts.iter().flat_map(|fact| wrap(fact, layout.characters)) {
-        y += 18.0;
-        text(body, layout.margin, y, "s", "start", &line);
-    }
-    if view.shown == 0 {
-        return y + 8.0;
-    }
-    let over = |axis: u64, ms: Option<u64>| ms.is_some_and(|ms| ms > axis);
-    let (reload, drain) = (view.reload_scale(), view.drain_scale());
-    let longer = view.each_reload().any(|r| over(reload, r.reload_ms) || over(drain, r.drain_ms()));
-    let phases = PhaseName::ALL.into_iter().filter(|name| view.has_phase(*name));
-    let mut entries: Vec<_> = phases.map(|name| (Some(colour(name)), name.word())).collect();
-    entries.extend(view.has_drains().then_some((Some(DRAIN), "drain of the old generation")));
-    entries.extend(view.each_reload().any(|r| r.outcome.is_bad()).then_some((Some(FAILED), "failed here")));
-    entries.extend(longer.then_some((None, "beyond the scale")));
-    legend(body, y + 27.0, &entries, layout)
-}
-
-/// In as many lines as it takes; where they end.
-fn legend(body: &mut String, mut y: f64, entries: &[(Option<&str>, &str)], layout: &Layout) -> f64 {
-    let mut x = layout.margin;
-    for (fill, word) in entries {
-        // Wider than any font has it: nothing measures text here.
-        let wide = 19.0 + 6.8 * f64::from(u8::try_from(word.len()).unwrap_or(u8::MAX)) + 14.0;
-        if x > layout.margin && x + wide > layout.width - layout.margin {
-            (x, y) = (layout.margin, y + 20.0);
-        }
-        match fill {
-            Some(fill) => {
-                let top = y - 11.0;
-                let _ = write!(
-                    body,
-                    "<rect x=\"{x}\" y=\"{top}\" width=\"{BAR}\" height=\"{BAR}\" rx=\"2\" fill=\"{fill}\"/>"
-                );
-            }
-            None => text(body, x + 3.0, y, "", "start", "»"),
-        }
-        text(body, x + 19.0, y, "k", "start", word);
-        x += wide;
-    }
-    y + 11.0
-}
-
-fn axis_of(body: &mut String, axis: &Axis, (top, bottom): (f64, f64), what: &str, layout: &Layout) {
-    let line = if layout.beside { top + 20.0 } else { top + 36.0 };
-    if layout.beside {
-        text(body, axis.from - 10.0, line, "s", "end", what);
-    } else {
-        text(body, axis.to, top + 20.0, "s", "end", what);
-    }
-    for tick in axis.ticks() {
-        let x = axis.x(tick);
-        let class = if tick == 0 { "a" } else { "g" };
-        let _ = write!(body, "<path class=\"{class}\" d=\"M{x:.1} {}V{bottom}\"/>", line + 6.0);
-        // In so little room, the ends alone.
-        if axis.to - axis.from > 300.0 || tick == 0 || tick == axis.end {
-            let label = if tick == 0 { "0".to_owned() } else { duration(tick) };
-            text(body, x, line, "s n", if tick == axis.end { "end" } else { "middle" }, &label);
-        }
-    }
-}
-
-/// Returns where it ends.
-fn reload_row(
-    rows: &mut String,
+struct Picture<'a> {
+    view: &'a View,
+    layout: &'a Layout,
+    reload: Axis,
+    drain: Option<Axis>,
+    drawing: Drawing,
+    /// So far it reaches.
     y: f64,
-    reload: &Reload,
-    axis: &Axis,
-    drains: Option<&Axis>,
-    view: &View,
-    layout: &Layout,
-) -> f64 {
-    let base = y + 15.0;
-    let bad = reload.outcome.is_bad();
-    let class = if bad { "n b" } else { "n" };
-    text(rows, layout.number_end, base, "n s", "end", &reload.number.to_string());
-    text(rows, layout.time, base, class, "start", &reload.began.time(&view.zone));
-    let named = generations(reload, " → ");
-    let named = if named.chars().count() > 11 { generations(reload, "→") } else { named };
-    text(rows, layout.generations, base, class, "start", &named);
-    if let Some(ms) = reload.reload_ms {
-        text(rows, layout.reload_end, base, class, "end", &duration(ms));
-    }
-    if let Some(ms) = reload.drain_ms().filter(|_| drains.is_some()) {
-        text(rows, layout.drain_end, base, "n", "end", &duration(ms));
-    }
-    let y = if layout.beside { y } else { y + LINE };
-    let base = y + 15.0;
-    for phase in &reload.phases {
-        let fill = if phase.failed { FAILED } else { colour(phase.name) };
-        let failed = if phase.failed { ", failed here" } else { "" };
-        let title = format!("{} {}{failed}", phase.name.word(), duration(phase.ms));
-        bar(rows, y, axis, (phase.start_ms, phase.start_ms.saturating_add(phase.ms)), fill, &title);
-    }
-    let end = match reload.outcome {
-        Outcome::UnderWay => Some("…"),
-        _ if reload.reload_ms.is_some_and(|ms| ms > axis.end) => Some("»"),
-        Outcome::Interrupted => Some("✗"),
-        _ => None,
-    };
-    let reached = reload.phases.last().map_or(axis.from, |p| axis.x(p.start_ms.saturating_add(p.ms)));
-    if let Some(end) = end {
-        text(rows, reached + 4.0, base, class, "start", end);
-    }
-    if let (Some(drain), Some(axis)) = (&reload.drain, drains) {
-        drain_bar(rows, y, drain, axis);
-    }
-    let mut y = y + ROW;
-    for (bad, remark) in remarks(reload) {
-        for line in wrap(&remark, layout.remark_characters) {
-            text(rows, layout.time, y + 11.0, if bad { "h b" } else { "h s" }, "start", &line);
-            y += LINE;
+}
+
+impl Picture<'_> {
+    /// In as many lines as it takes.
+    fn lines(&mut self, text: &str, characters: usize, height: f64, class: &str) {
+        for line in wrap(text, characters) {
+            self.y += height;
+            self.drawing.text((self.layout.margin, self.y), class, "start", &line);
         }
     }
-    y
-}
 
-fn drain_bar(rows: &mut String, y: f64, drain: &Drain, axis: &Axis) {
-    let base = y + 15.0;
-    let end = match drain.end {
-        DrainEnd::Drained if drain.ms.is_some_and(|ms| ms > axis.end) => "»",
-        DrainEnd::Drained => "",
-        DrainEnd::Hammered | DrainEnd::Killed => "✗",
-        DrainEnd::Unknown => "?",
-        DrainEnd::Draining => "…",
-    };
-    let mut reached = axis.from;
-    if let Some(ms) = drain.ms {
-        let open = drain.connections.map(|n| format!(", connections open at its beginning: {n}")).unwrap_or_default();
-        let fill = if matches!(drain.end, DrainEnd::Hammered | DrainEnd::Killed) { FAILED } else { DRAIN };
-        bar(rows, y, axis, (0, ms), fill, &format!("drain {}{open}", duration(ms)));
-        reached = axis.x(ms);
+    /// Title and legend.
+    fn head(&mut self) {
+        let (view, layout) = (self.view, self.layout);
+        let characters = layout.title_characters;
+        self.lines(&short(&view.unit, 2 * characters), characters, 24.0, "t");
+        self.y += 6.0;
+        let facts: Vec<String> = [Some(view.counted()), view.span()].into_iter().flatten().collect();
+        let facts = if layout.beside { vec![facts.join("   ·   ")] } else { facts };
+        for fact in facts {
+            self.lines(&fact, layout.characters, 18.0, "s");
+        }
+        if view.shown == 0 {
+            self.y += 8.0;
+            return;
+        }
+        self.y += 27.0;
+        let mut x = layout.margin;
+        for sign in view.signs() {
+            let word = sign.word();
+            // Wider than any font has it: nothing measures text here.
+            let wide = 19.0 + 6.8 * f64::from(u8::try_from(word.len()).unwrap_or(u8::MAX)) + 14.0;
+            if x > layout.margin && x + wide > layout.width - layout.margin {
+                (x, self.y) = (layout.margin, self.y + 20.0);
+            }
+            match fill(sign) {
+                Some(fill) => {
+                    let attributes = format!("rx=\"2\" fill=\"{fill}\"");
+                    self.drawing.rect((x, self.y - 11.0), (BAR, BAR), &attributes, "");
+                }
+                None => self.drawing.text((x + 3.0, self.y), "", "start", "»"),
+            }
+            self.drawing.text((x + 19.0, self.y), "k", "start", word);
+            x += wide;
+        }
+        self.y += 11.0;
     }
-    if !end.is_empty() {
-        let inside = reached > axis.to - 14.0;
-        text(
-            rows,
-            if inside { reached - 3.0 } else { reached + 4.0 },
-            base,
-            "",
-            if inside { "end" } else { "start" },
-            end,
-        );
-    }
-}
 
-fn bar(rows: &mut String, y: f64, axis: &Axis, (from, to): (u64, u64), fill: &str, title: &str) {
-    if from == to || from > axis.end {
-        return;
+    fn axes(&mut self, top: f64) {
+        let layout = self.layout;
+        let y = top + 20.0;
+        self.drawing.text((layout.number_end, y), "s", "end", "#");
+        self.drawing.text((layout.time, y), "s", "start", "time");
+        if self.view.has_generations() {
+            self.drawing.text((layout.generations, y), "s", "start", "generation");
+        }
+        let line = if layout.beside { y } else { top + 36.0 };
+        for (axis, what) in [(Some(self.reload), "reload"), (self.drain, "drain")] {
+            let Some(axis) = axis else { continue };
+            self.drawing.text((if layout.beside { axis.from - 10.0 } else { axis.to }, y), "s", "end", what);
+            for tick in axis.ticks() {
+                let x = axis.x(tick);
+                let class = if tick == 0 { "class=\"a\"" } else { "class=\"g\"" };
+                self.drawing.path(&format!("M{x:.1} {}V{}", line + 6.0, self.y), class, "");
+                // In so little room, the ends alone.
+                if axis.to - axis.from > 300.0 || tick == 0 || tick == axis.end {
+                    let label = if tick == 0 { "0".to_owned() } else { duration(tick) };
+                    let anchor = if tick == axis.end { "end" } else { "middle" };
+                    self.drawing.text((x, line), "s n", anchor, &label);
+                }
+            }
+        }
     }
-    let (x, width) = (axis.x(from), (axis.x(to) - axis.x(from)).max(1.0));
-    let _ = write!(
-        rows,
-        "<rect x=\"{x:.1}\" y=\"{}\" width=\"{width:.1}\" height=\"{BAR}\" fill=\"{fill}\"><title>{}</title></rect>",
-        y + 4.0,
-        markup(title)
-    );
-}
 
-fn text(to: &mut String, x: f64, y: f64, class: &str, anchor: &str, words: &str) {
-    let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
-    let anchor = if anchor == "start" { String::new() } else { format!(" text-anchor=\"{anchor}\"") };
-    let _ = write!(to, "<text x=\"{x:.1}\" y=\"{y:.1}\"{class}{anchor}>{}</text>", markup(words));
+    fn rows(&mut self) {
+        let (view, layout) = (self.view, self.layout);
+        let mut date = view.rows.first().map(|row| row.began().date(&view.zone)).unwrap_or_default();
+        for (number, row) in view.rows.iter().enumerate() {
+            let today = row.began().date(&view.zone);
+            if today != date {
+                self.drawing.text((layout.time, self.y + 14.0), "s", "start", &today);
+                self.y += ROW;
+                date = today;
+            }
+            let (from, above) = (self.y, take(&mut self.drawing));
+            match row {
+                Row::Reload(reload) => self.reload(reload),
+                Row::Event(mark) => {
+                    let (left, right, y) = (layout.margin, layout.width - layout.margin, from + 0.5);
+                    self.drawing.path(&format!("M{left} {y}H{right}"), "class=\"e\"", "");
+                    self.drawing.text((layout.time, from + 14.0), "n s", "start", &mark.time.time(&view.zone));
+                    self.remark(layout.generations, 14.0, mark.bad, &mark.text);
+                    self.y += 4.0;
+                }
+            }
+            let row_itself = replace(&mut self.drawing, above);
+            if number % 2 == 1 && matches!(row, Row::Reload(_)) {
+                let size = (layout.width - 2.0 * layout.margin, self.y - from);
+                self.drawing.rect((layout.margin, from), size, "class=\"z\"", "");
+            }
+            self.drawing.add(&row_itself);
+        }
+    }
+
+    fn remark(&mut self, x: f64, base: f64, bad: bool, text: &str) {
+        for line in wrap(text, self.layout.remark_characters) {
+            self.drawing.text((x, self.y + base), if bad { "h b" } else { "h s" }, "start", &line);
+            self.y += LINE;
+        }
+    }
+
+    fn reload(&mut self, reload: &Reload) {
+        let (layout, axis, base) = (self.layout, self.reload, self.y + 15.0);
+        let class = if reload.outcome.is_bad() { "n b" } else { "n" };
+        let named = generations(reload, " → ");
+        let named = if named.chars().count() > 11 { generations(reload, "→") } else { named };
+        let reload_took = reload.reload_ms.map(duration).unwrap_or_default();
+        let drain_took = reload.drain_ms().filter(|_| self.drain.is_some()).map(duration).unwrap_or_default();
+        let texts = [
+            (layout.number_end, "n s", "end", reload.number.to_string()),
+            (layout.time, class, "start", reload.began.time(&self.view.zone)),
+            (layout.generations, class, "start", named),
+            (layout.reload_end, class, "end", reload_took),
+            (layout.drain_end, "n", "end", drain_took),
+        ];
+        for (x, class, anchor, words) in texts.iter().filter(|(.., words)| !words.is_empty()) {
+            self.drawing.text((*x, base), class, anchor, words);
+        }
+        if !layout.beside {
+            self.y += LINE;
+        }
+        for phase in &reload.phases {
+            let (sign, failed) =
+                if phase.failed { (Sign::Failed, ", failed here") } else { (Sign::Phase(phase.name), "") };
+            let title = format!("{} {}{failed}", phase.name.word(), duration(phase.ms));
+            self.bar(axis, (phase.start_ms, phase.start_ms.saturating_add(phase.ms)), sign, &title);
+        }
+        let end = match reload.outcome {
+            Outcome::UnderWay => "…",
+            _ if reload.reload_ms.is_some_and(|ms| ms > axis.end) => "»",
+            Outcome::Interrupted => "✗",
+            _ => "",
+        };
+        let reached = reload.phases.last().map_or(axis.from, |p| axis.x(p.start_ms.saturating_add(p.ms)));
+        if !end.is_empty() {
+            self.drawing.text((reached + 4.0, self.y + 15.0), class, "start", end);
+        }
+        if let (Some(drain), Some(axis)) = (&reload.drain, self.drain) {
+            self.drain(drain, axis);
+        }
+        self.y += ROW;
+        for (bad, remark) in remarks(reload) {
+            self.remark(layout.time, 11.0, bad, &remark);
+        }
+    }
+
+    fn drain(&mut self, drain: &Drain, axis: Axis) {
+        let mut reached = axis.from;
+        if let Some(ms) = drain.ms {
+            let open = drain.connections.map(|n| format!(", connections open at its beginning: {n}"));
+            let sign = if drain.is_bad() { Sign::Failed } else { Sign::Drain };
+            self.bar(axis, (0, ms), sign, &format!("drain {}{}", duration(ms), open.unwrap_or_default()));
+            reached = axis.x(ms);
+        }
+        if let Some(end) = drain.mark(axis.end) {
+            let (x, anchor) = if reached > axis.to - 14.0 { (reached - 3.0, "end") } else { (reached + 4.0, "start") };
+            self.drawing.text((x, self.y + 15.0), "", anchor, &end.to_string());
+        }
+    }
+
+    fn bar(&mut self, axis: Axis, (from, to): (u64, u64), sign: Sign, title: &str) {
+        if from == to || from > axis.end {
+            return;
+        }
+        let (x, width) = (axis.x(from), (axis.x(to) - axis.x(from)).max(1.0));
+        let fill = format!("fill=\"{}\"", fill(sign).unwrap_or_default());
+        self.drawing.rect((x, self.y + 4.0), (width, BAR), &fill, title);
+    }
 }

@@ -4,159 +4,157 @@
 use handover::service::events;
 
 use super::journal::{Entry, Stamp};
-use super::model::{Drain, DrainEnd, Outcome, Reload, Said, Teller};
+use super::model::{Drain, DrainEnd, Generation, Outcome, Reload, Teller};
+
+/// The ends of the phases, in their order.
+const PHASES: [&str; 4] = [events::SPAWNED, events::READY, events::SWITCHED, events::HANDED_OVER];
 
 /// Of the reload with one `HANDOVER_ID`.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    /// `None`: all that is known of it comes after its end, so it began before what is read
-    /// (`--since`).
-    began: Option<Began>,
-    /// The latest entry.
-    last: Stamp,
-    said: Said,
-    old: Numbers,
-    new: Numbers,
-    failed: Option<Failed>,
-    reclaimed: bool,
-    in_place: Option<u64>,
-    /// The new generation says that it is main.
-    main: Option<Stamp>,
-    drain: DrainTold,
-}
+pub(super) struct Told(Vec<Word>);
 
+/// What one entry says.
 #[derive(Debug)]
-struct Failed {
-    after_ms: u64,
-    /// What went wrong with the next generation.
-    reason: Option<String>,
-    message: String,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Numbers {
-    generation: Option<u64>,
-    pid: Option<u64>,
-}
-
-/// When the request was, counted back from an entry that came so long after it.
-#[derive(Debug, Clone, Copy)]
-struct Began {
-    /// `None`: the entry does not tell. Hooks run before it.
-    after_ms: Option<u64>,
+struct Word {
+    id: &'static str,
     at: Stamp,
+    /// How long after the request; of a drain, how long after its beginning.
+    ms: Option<u64>,
+    generation: Option<u64>,
+    old_pid: Option<u64>,
+    new_pid: Option<u64>,
+    connections: Option<u64>,
+    cut: Option<u64>,
+    /// What went wrong with the next generation, and the whole sentence.
+    failure: Option<(Option<String>, String)>,
 }
 
-#[derive(Debug, Default)]
-struct DrainTold {
-    started: Option<Stamp>,
-    /// The beginning, counted back from the end.
-    counted_back: Option<Stamp>,
-    connections: Option<u64>,
-    drained_ms: Option<u64>,
-    hammered: Option<(Option<u64>, u64)>,
+impl Word {
+    /// When the request was, if this entry tells: one that is said before any other, or counts from
+    /// there.
+    fn began(&self) -> Option<Stamp> {
+        match self.id {
+            // Hooks run before it.
+            events::RELOAD_STARTED => Some(self.at),
+            id if counts(id).is_some_and(|field| field != "DRAIN_MS") => Some(self.at.earlier(self.ms?)),
+            _ => None,
+        }
+    }
+}
+
+/// The field with the time that an entry counts.
+fn counts(id: &str) -> Option<&'static str> {
+    Some(match id {
+        events::SPAWNED => "SPAWN_MS",
+        events::READY => "READY_MS",
+        events::SWITCHED => "SWITCH_MS",
+        events::HANDED_OVER => "HANDOVER_MS",
+        events::RELOADED_IN_PLACE | events::RELOAD_FAILED => "RELOAD_MS",
+        events::DRAINED | events::HAMMERED => "DRAIN_MS",
+        _ => return None,
+    })
+}
+
+/// Whether entries of this kind belong to one reload, which they name.
+pub(super) fn is_of_a_reload(id: &str) -> bool {
+    let others = [events::RELOAD_STARTED, events::MAIN, events::RECLAIMED, events::DRAIN_STARTED];
+    counts(id).is_some() || others.contains(&id)
 }
 
 impl Told {
     /// Takes an entry in; false where it lacks what belongs to its kind.
     #[must_use]
-    pub(super) fn read(&mut self, id: &str, at: Stamp, entry: &Entry) -> bool {
-        let step = |field: &str| entry.number(field);
-        match id {
-            events::RELOAD_STARTED => self.count_back(None, at),
-            events::MAIN => self.main = Some(at),
-            events::RECLAIMED => self.reclaimed = true,
-            events::DRAIN_STARTED | events::DRAINED | events::HAMMERED => self.drain.read(id, at, entry),
-            _ => {
-                let after_ms = match id {
-                    events::SPAWNED => set(&mut self.said.spawned, step("SPAWN_MS")),
-                    events::READY => set(&mut self.said.ready, step("READY_MS")),
-                    events::SWITCHED => set(&mut self.said.switched, step("SWITCH_MS")),
-                    events::HANDED_OVER => set(&mut self.said.handed_over, step("HANDOVER_MS")),
-                    events::RELOADED_IN_PLACE => set(&mut self.in_place, step("RELOAD_MS")),
-                    events::RELOAD_FAILED => self.fail(entry),
-                    _ => None,
-                };
-                if after_ms.is_none() {
-                    return false;
-                }
-                self.count_back(after_ms, at);
-            }
+    pub(super) fn read(&mut self, id: &'static str, at: Stamp, entry: &Entry) -> bool {
+        let field = counts(id);
+        let ms = field.and_then(|field| entry.number(field));
+        if ms.is_none() && field.is_some_and(|field| field != "DRAIN_MS") {
+            return false;
         }
-        self.name_both(id, entry);
-        self.last = self.last.max(at);
+        let text = |field: &str| entry.get(field).map(|text| text.into_owned());
+        self.0.push(Word {
+            id,
+            at,
+            ms,
+            generation: entry.number("GENERATION"),
+            old_pid: entry.number("OLD_PID"),
+            new_pid: entry.number("NEW_PID"),
+            connections: entry.number("CONNECTIONS"),
+            cut: entry.number("CUT"),
+            failure: (id == events::RELOAD_FAILED).then(|| (text("REASON"), text("MESSAGE").unwrap_or_default())),
+        });
         true
     }
 
     /// Something of it is known that came before its end.
     pub(super) fn has_begun(&self) -> bool {
-        self.began.is_some()
+        self.0.iter().any(|word| word.began().is_some())
     }
 
-    fn fail(&mut self, entry: &Entry) -> Option<u64> {
-        let after_ms = entry.number("RELOAD_MS")?;
-        let reason = entry.get("REASON").map(|reason| reason.into_owned());
-        let message = entry.get("MESSAGE").unwrap_or_default().into_owned();
-        self.failed = Some(Failed { after_ms, reason, message });
-        Some(after_ms)
+    fn find(&self, id: &str) -> Option<&Word> {
+        self.0.iter().rfind(|word| word.id == id)
     }
 
-    fn count_back(&mut self, after_ms: Option<u64>, at: Stamp) {
-        let from = Began { after_ms, at: at.earlier(after_ms.unwrap_or(0)) };
-        let Some(known) = &mut self.began else {
-            self.began = Some(from);
-            return;
-        };
+    /// When the request was. `None`: all that is known comes after its end, so it began before what
+    /// is read (`--since`).
+    fn began(&self) -> Option<Stamp> {
         // Entries are logged some time after the fact, in milliseconds that are not full: so the
         // earliest is the nearest to the truth.
-        let order = known.at.order.min(from.at.order);
+        let order = self.0.iter().filter_map(|word| Some(word.began()?.order)).min()?;
         // The clock on the wall may have been set since: that of the nearest entry.
-        let far = |began: &Began| began.after_ms.unwrap_or(u64::MAX);
-        if far(&from) < far(known) {
-            *known = from;
-        }
-        known.at.order = order;
-    }
-
-    fn name_both(&mut self, id: &str, entry: &Entry) {
-        if let Some(generation) = entry.number("GENERATION") {
-            let old = if id == events::MAIN { generation.saturating_sub(1) } else { generation };
-            self.old.generation.get_or_insert(old);
-            self.new.generation.get_or_insert(old.saturating_add(1));
-        }
-        self.old.pid = self.old.pid.or(entry.number("OLD_PID"));
-        self.new.pid = self.new.pid.or(entry.number("NEW_PID"));
+        let counted = self.0.iter().filter_map(|word| Some((word.ms.unwrap_or(u64::MAX), word.began()?.wall)));
+        let (_, wall) = counted.min_by_key(|(ms, _)| *ms)?;
+        Some(Stamp { order, wall })
     }
 
     /// The row, with its `HANDOVER_ID`. `None`: it began before what was read.
     pub(super) fn finish(self, id: String) -> Option<Finished> {
-        let began = self.began?.at;
+        let began = self.began()?;
+        let last = self.0.iter().map(|word| word.at).max()?;
         let mut reload = Reload::new(began.wall, Teller::Handover);
         reload.handover_id = Some(id);
-        reload.said = self.said;
-        (reload.old.number, reload.old.pid) = (self.old.generation, self.old.pid);
-        (reload.new.number, reload.new.pid) = (self.new.generation, self.new.pid);
-        if let Some(ms) = self.in_place {
-            (reload.outcome, reload.reload_ms) = (Outcome::InPlace, Some(ms));
+        reload.ends = PHASES.map(|id| self.find(id)?.ms);
+        let old = |word: &Word| Some(word.generation?.saturating_sub(u64::from(word.id == events::MAIN)));
+        let number = self.0.iter().find_map(old);
+        reload.old = Generation { number, pid: self.0.iter().find_map(|word| word.old_pid) };
+        let next = number.map(|old| old.saturating_add(1));
+        reload.new = Generation { number: next, pid: self.0.iter().find_map(|word| word.new_pid) };
+        let in_place = self.find(events::RELOADED_IN_PLACE);
+        if let Some(word) = in_place {
+            (reload.outcome, reload.reload_ms) = (Outcome::InPlace, word.ms);
             reload.new = reload.old;
         }
         // Where the old one could not say any more that it handed over, the new one's word is what
         // is known.
-        let by_new = self.main.map(|main| main.since(began));
-        if let Some(ms) = reload.said.handed_over.or(by_new.filter(|_| self.in_place.is_none())) {
-            reload.said.handed_over = Some(ms);
+        let by_new = self.find(events::MAIN).map(|main| main.at.since(began)).filter(|_| in_place.is_none());
+        if let Some(ms) = reload.ends[3].or(by_new) {
+            reload.ends[3] = Some(ms);
             (reload.outcome, reload.reload_ms) = (Outcome::HandedOver, Some(ms));
         }
-        if self.reclaimed {
+        if self.find(events::RECLAIMED).is_some() {
             reload.outcome = Outcome::RolledBack;
         }
-        if let Some(Failed { after_ms, reason, message }) = self.failed {
-            (reload.outcome, reload.reload_ms) = (Outcome::RolledBack, Some(after_ms));
+        if let Some(Word { ms, failure: Some((reason, message)), .. }) = self.find(events::RELOAD_FAILED) {
+            (reload.outcome, reload.reload_ms) = (Outcome::RolledBack, *ms);
             let next = reload.new.number.map_or_else(String::new, |n| format!("generation {n} "));
-            reload.reason = Some(reason.map_or(message, |reason| format!("{next}{reason}")));
+            reload.reason = Some(reason.as_ref().map_or_else(|| message.clone(), |reason| format!("{next}{reason}")));
         }
-        reload.drain = self.drain.finish();
-        Some(Finished { began, last: self.last, reload })
+        reload.drain = self.drain();
+        Some(Finished { began, last, reload })
+    }
+
+    fn drain(&self) -> Option<Drain> {
+        let started = self.find(events::DRAIN_STARTED);
+        let (drained, hammered) = (self.find(events::DRAINED), self.find(events::HAMMERED));
+        // The beginning, counted back from the end.
+        let ended = self.0.iter().rfind(|word| counts(word.id) == Some("DRAIN_MS"));
+        let counted_back = ended.map(|word| word.at.earlier(word.ms.unwrap_or(0)));
+        let began = started.map(|word| word.at).or(counted_back)?.wall;
+        let (ms, end, cut) = match (hammered, drained) {
+            (Some(word), _) => (word.ms, DrainEnd::Hammered, word.cut.unwrap_or(0)),
+            (None, Some(word)) => (Some(word.ms.unwrap_or(0)), DrainEnd::Drained, 0),
+            (None, None) => (None, DrainEnd::Draining, 0),
+        };
+        Some(Drain { began, connections: started.and_then(|word| word.connections), ms, end, cut })
     }
 }
 
@@ -173,36 +171,4 @@ impl Finished {
     pub(super) fn ended(&self) -> Stamp {
         self.reload.reload_ms.map_or(self.last, |ms| self.began.later(ms))
     }
-}
-
-impl DrainTold {
-    fn read(&mut self, id: &str, at: Stamp, entry: &Entry) {
-        let ms = entry.number("DRAIN_MS");
-        match id {
-            events::DRAIN_STARTED => {
-                self.started = Some(at);
-                self.connections = entry.number("CONNECTIONS");
-            }
-            events::DRAINED => self.drained_ms = Some(ms.unwrap_or(0)),
-            _ => self.hammered = Some((ms, entry.number("CUT").unwrap_or(0))),
-        }
-        if id != events::DRAIN_STARTED {
-            self.counted_back = Some(at.earlier(ms.unwrap_or(0)));
-        }
-    }
-
-    fn finish(self) -> Option<Drain> {
-        let began = self.started.or(self.counted_back)?.wall;
-        let (ms, end, cut) = match (self.hammered, self.drained_ms) {
-            (Some((ms, cut)), _) => (ms, DrainEnd::Hammered, cut),
-            (None, Some(ms)) => (Some(ms), DrainEnd::Drained, 0),
-            (None, None) => (None, DrainEnd::Draining, 0),
-        };
-        Some(Drain { began, connections: self.connections, ms, end, cut })
-    }
-}
-
-fn set(slot: &mut Option<u64>, value: Option<u64>) -> Option<u64> {
-    *slot = value.or(*slot);
-    value
 }

@@ -20,6 +20,26 @@ pub(super) struct View {
     pub(super) zone: TimeZone,
 }
 
+/// What bars are made of, as the legend explains them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    Phase(PhaseName),
+    Drain,
+    Failed,
+    Beyond,
+}
+
+impl Sign {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Phase(name) => name.word(),
+            Self::Drain => "drain",
+            Self::Failed => "failed",
+            Self::Beyond => "beyond the scale",
+        }
+    }
+}
+
 impl View {
     /// The last so many reloads, and what happened among them; 0: all.
     pub(super) fn new(unit: String, mut rows: Vec<Row>, last: usize, uses_handover: bool, zone: TimeZone) -> Self {
@@ -38,6 +58,26 @@ impl View {
             Row::Reload(reload) => Some(&**reload),
             Row::Event(_) => None,
         })
+    }
+
+    /// Those that are in the picture.
+    pub(super) fn signs(&self) -> Vec<Sign> {
+        let phases = PhaseName::ALL.into_iter().filter(|name| self.has_phase(*name));
+        let is_beyond = |ms: Option<u64>, scale: u64| ms.is_some_and(|ms| ms > scale);
+        let (reload, drain) = (self.reload_scale(), self.drain_scale());
+        let others = [
+            (Sign::Drain, self.has_drains()),
+            (Sign::Failed, self.each_reload().any(|r| r.outcome.is_bad())),
+            (
+                Sign::Beyond,
+                self.each_reload().any(|r| is_beyond(r.reload_ms, reload) || is_beyond(r.drain_ms(), drain)),
+            ),
+        ];
+        phases.map(Sign::Phase).chain(others.into_iter().filter(|(_, is)| *is).map(|(sign, _)| sign)).collect()
+    }
+
+    pub(super) fn title(&self) -> String {
+        format!("{}: {}", self.unit, self.counted())
     }
 
     /// `20 reloads (19 handed over, 1 rolled back)`.
@@ -72,7 +112,7 @@ impl View {
         let succeeded = self.each_reload().filter(|r| !r.outcome.is_bad());
         lines.extend(typical("reload", succeeded.filter_map(|r| Some((r.reload_ms?, r.number))).collect()));
         lines.extend(typical("drain", self.each_reload().filter_map(|r| Some((r.drain_ms()?, r.number))).collect()));
-        if self.each_reload().any(|r| r.drain.is_some()) {
+        if self.has_drains() {
             let cut: u64 =
                 self.each_reload().filter_map(|r| r.drain.as_ref()).map(|d| d.cut).fold(0, u64::saturating_add);
             lines.push(format!("connections cut: {cut}"));
