@@ -51,10 +51,10 @@ mod tree;
 mod watches;
 mod workers;
 
-pub use builder::{Supervised, Supervisor};
-pub use crash::{CRASH_LOOP, GOOD_AFTER, MAX_PAUSE, MIN_PAUSE};
 #[cfg(all(feature = "http", feature = "settings", feature = "supervise", feature = "upgrade"))]
 pub(crate) use self::{closer::Closer, notified::read as read_notification};
+pub use builder::{Supervised, Supervisor};
+pub use crash::{CRASH_LOOP, GOOD_AFTER, MAX_PAUSE, MIN_PAUSE};
 pub use passing::Passing;
 pub use ready::{PROBE_INTERVAL, PROBE_TIMEOUT, Ready};
 pub use renew::{RENEW_TIMEOUT, asked_to_go_on};

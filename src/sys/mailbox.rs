@@ -52,16 +52,17 @@ pub fn bind(path: &Path) -> io::Result<UnixDatagram> {
 /// Lets messages have fds, or not: then whoever sends one with fds fails. Before Linux 6.16 all may
 /// have some, and this changes nothing.
 pub(crate) fn pass_fds(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    /// Of an int.
+    const LENGTH: libc::socklen_t = 4;
     if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
         return Ok(()); // which have a number of their own for it
     }
     let value = libc::c_int::from(on);
-    let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value outlives the call and is as long as is said; the fd is open while it is
     // borrowed.
     let set = unsafe {
         let (fd, value) = (socket.as_raw_fd(), (&raw const value).cast());
-        libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, value, length)
+        libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, value, LENGTH)
     };
     match Errno::result(set) {
         Ok(_) | Err(Errno::ENOPROTOOPT) => Ok(()),
