@@ -1,10 +1,11 @@
 //! One connection's task: which protocol, then hyper, and the clock that linger goes by.
 
-use super::conn::{Conn, Stage, Stall};
+use super::conn::{Conn, Stage};
 use super::executor::Streams;
 use super::framed::Framed;
 use super::observe::Observed;
 use super::options::HttpOptions;
+use super::progress::Stall;
 use super::transport::{HttpVersion, Transport};
 use crate::drain::{Work as _, later};
 use crate::error::BoxError;

@@ -4,7 +4,7 @@
 //! A run makes 100,000 cases, or as many as fit into 40 s, and prints how many, and its seed.
 //! `HANDOVER_SEED` gives another one, `HANDOVER_CASE` runs a single case of it.
 
-use crate::support::{Client, LINGER, Server, get, header, status};
+use crate::support::{Client, LINGER, Server, header, status};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -258,6 +258,7 @@ async fn compare(seed: u64, shared: &Server, bare: &Server) -> Result<(), String
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "a run tells how large it was, and its seed")]
 async fn the_same_answers_and_no_close_that_was_not_announced() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (seed, one) = (number("HANDOVER_SEED").unwrap_or(SEED), number("HANDOVER_CASE"));
