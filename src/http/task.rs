@@ -365,8 +365,8 @@ impl<'a> Clock<'a> {
     }
 
     /// Returns when an HTTP/2 connection that was told to go is closed if the client says nothing
-    /// more. hyper waits for its answer to a ping, which a client that is gone, or stopped, or wants
-    /// it so, never sends.
+    /// more. hyper waits for its answer to a ping, which a client that is gone, or stopped, or
+    /// wants it so, never sends.
     fn mute(&mut self) -> Option<Instant> {
         let now = Instant::now();
         let told = *self.told.get_or_insert(now);

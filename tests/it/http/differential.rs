@@ -1,5 +1,5 @@
-//! Thousands of generated connections beside bare hyper: the same answers, and no close that was not
-//! announced. In normal operation, and with a drain that begins at any step.
+//! Thousands of generated connections beside bare hyper: the same answers, and no close that was
+//! not announced. In normal operation, and with a drain that begins at any step.
 //!
 //! A run makes 100,000 cases, or as many as fit into 40 s, and prints how many, and its seed.
 //! `HANDOVER_SEED` gives another one, `HANDOVER_CASE` runs a single case of it.
@@ -166,8 +166,8 @@ async fn write(client: &mut Client, request: &Request, amid: impl AsyncFnOnce())
     client.try_send(&request.bytes[from..]).await;
 }
 
-/// What the client got for each of its requests, up to the first without an answer, and for one more
-/// behind them.
+/// What the client got for each of its requests, up to the first without an answer, and for one
+/// more behind them.
 async fn play(case: &Case, server: &Server, drains: bool) -> Vec<Option<Answer>> {
     let mut client = Client::connect(server.address).await;
     let mut answers = Vec::new();
@@ -177,7 +177,8 @@ async fn play(case: &Case, server: &Server, drains: bool) -> Vec<Option<Answer>>
         }
     };
     if drains {
-        // what the drain meets is a connection, and not one in the backlog, which the next generation gets
+        // what the drain meets is a connection, and not one in the backlog, which the next
+        // generation gets
         crate::support::until("accepted", || server.drain().active() > 0).await;
     }
     for (at, request) in case.requests.iter().enumerate() {
