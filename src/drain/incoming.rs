@@ -179,7 +179,7 @@ pub use self::stream::IncomingStream;
 
 #[cfg(feature = "tonic")]
 mod stream {
-    use super::{CountedStream, Incoming, Stream};
+    use crate::drain::incoming::{CountedStream, Incoming, Stream};
     use std::fmt;
     use std::io;
     use std::net::SocketAddr;
