@@ -80,8 +80,8 @@ impl AdminOptions {
     }
 
     /// Lets in everybody who can connect to the loopback address: every user of this machine, and
-    /// of a container every process in it. They must ask for an IP address, for `localhost`, or for a
-    /// name that [`host`](Self::host) has given.
+    /// of a container every process in it. They must ask for an IP address, for `localhost`, or for
+    /// a name that [`host`](Self::host) has given.
     pub fn without_token(mut self) -> Self {
         self.open = true;
         self
@@ -122,8 +122,8 @@ impl AdminOptions {
     }
 
     /// Returns whether the request was meant for this machine, and not for a site of another name
-    /// that was made to point here (DNS rebinding): to the browser that would be the page's own site,
-    /// and it would send no `Origin`.
+    /// that was made to point here (DNS rebinding): to the browser that would be the page's own
+    /// site, and it would send no `Origin`.
     fn is_meant(&self, host: &[u8]) -> bool {
         let Ok(authority) = Authority::try_from(host) else { return false };
         let host = authority.host();

@@ -29,8 +29,8 @@ impl Drain {
     ///
     /// A server that is given a socket accepts from it at once, and so beside the generation that
     /// serves, before anybody knows whether this one will. So wait first, and stop accepting when
-    /// [the gate is shut](OpenGate::shut); after a reload that fails late there may be another turn.
-    /// Where a loop takes connections one by one, an [`Incoming`](super::Incoming) does both.
+    /// [the gate is shut](OpenGate::shut); after a reload that fails late there may be another
+    /// turn. Where a loop takes connections one by one, an [`Incoming`](super::Incoming) does both.
     ///
     /// ```no_run
     /// # struct Server;
@@ -66,8 +66,8 @@ impl Drain {
     }
 
     /// Resolves when the linger is over: nobody who had been idle until then is waited for any
-    /// longer. It is the moment to tell a server of somebody else's to stop gracefully, as most then
-    /// close idle connections at once.
+    /// longer. It is the moment to tell a server of somebody else's to stop gracefully, as most
+    /// then close idle connections at once.
     pub fn lingered(&self) -> impl Future<Output = ()> + Send + 'static {
         let drain = self.clone();
         async move {

@@ -22,9 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// [`accept`](Self::accept). A server that wants a socket and nothing else waits for
 /// [`Drain::turn`].
 ///
-/// Accepting is not all: a framework closes connections its own way when it is told to stop. Tell it
-/// when the linger is over ([`Drain::lingered`]), and let replies say `Connection: close` from the
-/// beginning of the drain on; the chapter [`docs::protocols`](crate::docs::protocols) shows it.
+/// Accepting is not all: a framework closes connections its own way when it is told to stop. Tell
+/// it when the linger is over ([`Drain::lingered`]), and let replies say `Connection: close` from
+/// the beginning of the drain on; the chapter [`docs::protocols`](crate::docs::protocols) shows it.
 ///
 /// ```no_run
 /// # async fn example(service: &handover::Service) -> handover::Result<()> {
@@ -50,8 +50,8 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Makes one of a listener; `name` is for the log, and for the names of connections that must be
-    /// cut.
+    /// Makes one of a listener; `name` is for the log, and for the names of connections that must
+    /// be cut.
     #[must_use]
     pub fn new(drain: &Drain, name: &str, listener: Listener) -> Self {
         let address = match &listener {
@@ -179,7 +179,7 @@ pub use self::stream::IncomingStream;
 
 #[cfg(feature = "tonic")]
 mod stream {
-    use super::{CountedStream, Incoming};
+    use crate::drain::incoming::{CountedStream, Incoming, Stream};
     use std::fmt;
     use std::io;
     use std::net::SocketAddr;
@@ -194,8 +194,8 @@ mod stream {
     }
 
     impl Incoming {
-        /// Returns the connections as a stream. It ends when the linger is over: a server stops then,
-        /// and closes what is idle.
+        /// Returns the connections as a stream. It ends when the linger is over: a server stops
+        /// then, and closes what is idle.
         #[must_use]
         pub fn into_stream(self) -> IncomingStream {
             IncomingStream { next: Some(next(self)) }
@@ -232,15 +232,16 @@ mod stream {
         }
     }
 
-    /// In the extensions of each request is a [`TcpConnectInfo`](tonic::transport::server::TcpConnectInfo),
-    /// so that `Request::remote_addr` works.
+    /// In the extensions of each request is a
+    /// [`TcpConnectInfo`](tonic::transport::server::TcpConnectInfo), so that `Request::remote_addr`
+    /// works.
     impl tonic::transport::server::Connected for CountedStream {
         type ConnectInfo = tonic::transport::server::TcpConnectInfo;
 
         fn connect_info(&self) -> Self::ConnectInfo {
             let local_addr: Option<SocketAddr> = match &self.stream {
-                crate::drain::Stream::Tcp(stream) => stream.local_addr().ok(),
-                crate::drain::Stream::Unix(_) => None,
+                Stream::Tcp(stream) => stream.local_addr().ok(),
+                Stream::Unix(_) => None,
             };
             Self::ConnectInfo { local_addr, remote_addr: self.peer.address() }
         }

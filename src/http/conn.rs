@@ -5,13 +5,14 @@
 //! from outside.
 
 use super::active::Requests;
+use super::progress::{Progress, Stall};
 use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
 use crate::metrics::{Counted, Protocol};
 use http::Request;
 use http_body::Body;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use tokio::time::Instant;
@@ -67,19 +68,11 @@ pub(super) enum Rest {
     Coming,
 }
 
-/// What the client makes us wait for in the middle of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stall {
-    /// More of its body.
-    Body,
-    /// That it takes more of the reply.
-    Reply,
-}
-
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) drain: Drain,
     pub(super) peer: Peer,
+    pub(super) progress: Progress,
     /// Whether there may be a second request.
     keep_alive: bool,
     metrics: Counted,
@@ -96,14 +89,6 @@ pub(super) struct Conn {
     http2: AtomicBool,
     /// HTTP/2: some streams were upgraded. hyper does not tell when they close.
     tunnels: AtomicBool,
-    /// The socket takes no more of what hyper has to send.
-    blocked: AtomicBool,
-    /// HTTP/1: hyper waits for more of the body.
-    starved: AtomicBool,
-    /// HTTP/2: the replies of which a piece is with h2, and nothing is asked of their bodies.
-    sending: AtomicUsize,
-    /// It goes up whenever the client has sent or taken something that was waited for.
-    progress: AtomicU64,
     /// HTTP/1: the request in `active` is not over yet. Saves a lock per request.
     answering: AtomicBool,
     active: Mutex<Requests>,
@@ -130,6 +115,7 @@ impl Conn {
         Self {
             drain,
             peer,
+            progress: Progress::default(),
             keep_alive,
             metrics,
             listener,
@@ -144,10 +130,6 @@ impl Conn {
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             tunnels: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
-            starved: AtomicBool::new(false),
-            sending: AtomicUsize::new(0),
-            progress: AtomicU64::new(0),
             answering: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
@@ -247,7 +229,7 @@ impl Conn {
         self.length.store(length, Relaxed);
         self.set_rest(if length == 0 { Rest::None } else { Rest::Coming });
         self.last.store(false, Relaxed);
-        self.set_starved(false);
+        self.progress.set_starved(false);
         let agreed = self.stage() == Stage::Head;
         self.set_stage(if agreed { Stage::Called } else { Stage::Unframed });
         let slot = self.active().only(number, request);
@@ -291,60 +273,20 @@ impl Conn {
         self.metrics.speaks(protocol);
     }
 
-    /// Notes whether the socket takes what hyper has to send.
-    #[inline]
-    pub(super) fn set_blocked(&self, blocked: bool) {
-        if self.blocked.load(Relaxed) != blocked {
-            self.blocked.store(blocked, Relaxed);
-        }
-    }
-
-    /// Notes that the socket has taken something.
-    #[inline]
-    pub(super) fn wrote(&self) {
-        if self.blocked.load(Relaxed) {
-            self.moved();
-        }
-    }
-
-    /// Notes whether hyper waits for more of the body.
-    #[inline]
-    pub(super) fn set_starved(&self, starved: bool) {
-        if self.starved.load(Relaxed) != starved {
-            self.starved.store(starved, Relaxed);
-        }
-    }
-
-    /// Notes that the client has sent or taken something that was waited for.
-    #[inline]
-    pub(super) fn moved(&self) {
-        self.progress.fetch_add(1, Relaxed);
-    }
-
-    /// Notes that a reply begins to wait for what h2 has of it to be sent, or no longer does.
-    #[inline]
-    pub(super) fn set_sending(&self, sending: bool) {
-        if sending {
-            self.sending.fetch_add(1, Relaxed)
-        } else {
-            self.sending.fetch_sub(1, Relaxed)
-        };
-    }
-
     /// Returns what is waited for if only the client can end that, and how far it has got. Over
     /// HTTP/2 that must be so for all requests: none waits for its handler.
     pub(super) fn stall(&self) -> Option<(Stall, u64)> {
-        let stall = if self.blocked.load(Relaxed) {
+        let stall = if self.progress.is_blocked() {
             Some(Stall::Reply)
         } else if self.http2.load(Relaxed) {
-            let sending = self.sending.load(Relaxed);
+            let sending = self.progress.sending();
             let all = sending > 0 && !self.tunnels.load(Relaxed) && self.active().count() <= sending;
             all.then_some(Stall::Reply)
         } else {
             // who has answered may be in a conversation
-            (self.starved.load(Relaxed) && self.stage() == Stage::Called).then_some(Stall::Body)
+            (self.progress.is_starved() && self.stage() == Stage::Called).then_some(Stall::Body)
         };
-        stall.map(|stall| (stall, self.progress.load(Relaxed)))
+        stall.map(|stall| (stall, self.progress.moves()))
     }
 
     /// Notes that h2 has all of the answer, and may not send it yet.
@@ -355,7 +297,7 @@ impl Conn {
     /// Returns whether no request is being answered, all answers are sent, and no stream was
     /// upgraded.
     pub(super) fn is_quiet(&self) -> bool {
-        !self.tunnels.load(Relaxed) && !self.blocked.load(Relaxed) && self.active().count() == 0
+        !self.tunnels.load(Relaxed) && !self.progress.is_blocked() && self.active().count() == 0
     }
 
     /// Notes that hyper has let go of the reply's body; over HTTP/2, of its last piece.
@@ -441,7 +383,7 @@ impl Work for Conn {
             (None, Stage::Half) => write!(text, "half a request head"),
             (None, Stage::Head) => write!(text, "a request head"),
             (None, Stage::Preface) => write!(text, "half a preface"),
-            (None, Stage::Http2) if self.blocked.load(Relaxed) => write!(text, "an answer that is not sent yet"),
+            (None, Stage::Http2) if self.progress.is_blocked() => write!(text, "an answer that is not sent yet"),
             (None, _) if self.tunnels.load(Relaxed) => write!(text, "idle but for upgraded streams"),
             (None, _) => write!(text, "idle"),
         };

@@ -11,7 +11,7 @@
 use super::conn::{Conn, Half, Length, Rest, Stage};
 use super::info::ConnectionInfo;
 use super::scan;
-use super::transport::{HttpVersion, Transport};
+use super::transport::{FIRST_READ, GATHERED, HYPER_READS, HttpVersion, PREFACE, PREFACE_ALONE, Transport, gather};
 use crate::drain::Guard;
 use crate::sys::look::Look;
 use bytes::{Buf, BytesMut};
@@ -22,26 +22,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What a client that knows HTTP/2 sends first.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// So much of it is not the beginning of any request of HTTP/1.
-const PREFACE_ALONE: usize = b"PRI * H".len();
-
-/// hyper reads at least this much at once, if it is there.
-const HYPER_READS: usize = 8192;
-
-/// The most that is read to learn the protocol.
-const FIRST_READ: usize = 16 << 10;
-
 /// How much of what the client still sends after the last reply is read and dropped at most, so
 /// that no reset overtakes the reply. The time has a bound, too:
 /// [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
 const CLOSE_DISCARD: usize = 16 << 20;
-
-/// Pieces of a reply of no more than this are written as one: to copy them costs less than
-/// writev(2) does over send(2).
-const GATHERED: usize = 1024;
 
 pub(super) struct Framed<T: Transport> {
     stream: T,
@@ -269,7 +253,7 @@ impl<T: Transport> Framed<T> {
         let body = matches!(self.framing, Framing::Body(_) | Framing::Chunked(_));
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if body {
-            self.conn.set_starved(read.is_pending());
+            self.conn.progress.set_starved(read.is_pending());
         }
         match read {
             Poll::Ready(result) => result?,
@@ -285,7 +269,7 @@ impl<T: Transport> Framed<T> {
             return Poll::Ready(Ok(()));
         }
         if body {
-            self.conn.moved();
+            self.conn.progress.moved();
         }
         let Self { framing, conn, flushed, .. } = self;
         let admitted = Self::admit(framing, conn, flushed, read);
@@ -340,9 +324,9 @@ impl<T: Transport> Framed<T> {
     #[inline]
     fn note_blocked<R>(&self, written: Poll<R>) -> Poll<R> {
         if written.is_pending() {
-            self.conn.set_blocked(true);
+            self.conn.progress.set_blocked(true);
         } else {
-            self.conn.wrote();
+            self.conn.progress.wrote();
         }
         written
     }
@@ -417,7 +401,7 @@ impl<T: Transport> AsyncWrite for Framed<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.note_blocked(flushed))?;
-        self.conn.set_blocked(false);
+        self.conn.progress.set_blocked(false);
         if self.conn.stage() == Stage::Replied {
             self.flushed = true;
             self.settle();
@@ -450,16 +434,6 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         }
         Poll::Ready(Ok(()))
     }
-}
-
-/// Gathers the pieces into one, unless they are too large.
-fn gather<'a>(bufs: &[IoSlice<'_>], space: &'a mut [u8; GATHERED]) -> Option<&'a [u8]> {
-    let mut end = 0;
-    for buf in bufs {
-        space.get_mut(end..end + buf.len())?.copy_from_slice(buf);
-        end += buf.len();
-    }
-    Some(&space[..end])
 }
 
 /// Closed where no answer is due: the header timeout, or the hammer on an idle one.

@@ -19,6 +19,7 @@ mod framed;
 mod info;
 mod observe;
 mod options;
+mod progress;
 mod scan;
 mod serve;
 mod service;

@@ -182,7 +182,7 @@ impl<D: Buf> Buf for Sending<D> {
         self.data.advance(by);
         match &self.over {
             Over::Http1 => {}
-            Over::Http2(conn) | Over::Last(ReplyEnd { conn, .. }) => conn.moved(),
+            Over::Http2(conn) | Over::Last(ReplyEnd { conn, .. }) => conn.progress.moved(),
         }
     }
 
@@ -204,7 +204,7 @@ impl ReplyEnd {
     fn set_sending(&mut self, sending: bool) {
         if self.sending != sending {
             self.sending = sending;
-            self.conn.set_sending(sending);
+            self.conn.progress.set_sending(sending);
         }
     }
 }

@@ -83,13 +83,13 @@ impl HttpOptions {
         self
     }
 
-    /// Sets how long an HTTP/1 client may send nothing of the body of its request, while it could and
-    /// nothing is answered yet. Each byte begins the time anew, so a long upload has no limit. Then
-    /// the connection is closed, in a drain as otherwise. [`Duration::MAX`] is for ever. The default
-    /// is [60 s](Self::BODY_READ_TIMEOUT).
+    /// Sets how long an HTTP/1 client may send nothing of the body of its request, while it could
+    /// and nothing is answered yet. Each byte begins the time anew, so a long upload has no limit.
+    /// Then the connection is closed, in a drain as otherwise. [`Duration::MAX`] is for ever. The
+    /// default is [60 s](Self::BODY_READ_TIMEOUT).
     ///
-    /// HTTP/2 has no such limit: its streams may be conversations, as those of gRPC are, and a handler
-    /// that waits for its client sets a limit itself.
+    /// HTTP/2 has no such limit: its streams may be conversations, as those of gRPC are, and a
+    /// handler that waits for its client sets a limit itself.
     #[must_use]
     pub fn body_read_timeout(mut self, timeout: Duration) -> Self {
         self.body_read_timeout = timeout;
@@ -97,9 +97,9 @@ impl HttpOptions {
     }
 
     /// Sets how long a client may take nothing of a reply that is ready for it. Whatever it takes
-    /// begins the time anew, so a long download has no limit, and a handler may be silent for as long
-    /// as it likes. Then the connection is closed, in a drain as otherwise; one of HTTP/2 when all of
-    /// its requests wait for the client. [`Duration::MAX`] is for ever. The default is [60
+    /// begins the time anew, so a long download has no limit, and a handler may be silent for as
+    /// long as it likes. Then the connection is closed, in a drain as otherwise; one of HTTP/2 when
+    /// all of its requests wait for the client. [`Duration::MAX`] is for ever. The default is [60
     /// s](Self::WRITE_TIMEOUT).
     #[must_use]
     pub fn write_timeout(mut self, timeout: Duration) -> Self {

@@ -1,10 +1,11 @@
 //! One connection's task: which protocol, then hyper, and the clock that linger goes by.
 
-use super::conn::{Conn, Stage, Stall};
+use super::conn::{Conn, Stage};
 use super::executor::Streams;
 use super::framed::Framed;
 use super::observe::Observed;
 use super::options::HttpOptions;
+use super::progress::Stall;
 use super::transport::{HttpVersion, Transport};
 use crate::drain::{Work as _, later};
 use crate::error::BoxError;
@@ -364,8 +365,8 @@ impl<'a> Clock<'a> {
     }
 
     /// Returns when an HTTP/2 connection that was told to go is closed if the client says nothing
-    /// more. hyper waits for its answer to a ping, which a client that is gone, or stopped, or wants
-    /// it so, never sends.
+    /// more. hyper waits for its answer to a ping, which a client that is gone, or stopped, or
+    /// wants it so, never sends.
     fn mute(&mut self) -> Option<Instant> {
         let now = Instant::now();
         let told = *self.told.get_or_insert(now);

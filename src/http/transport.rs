@@ -2,8 +2,25 @@
 
 use crate::drain::Stream;
 use crate::sys::look::{Look, look};
+use std::io::IoSlice;
 use std::os::fd::AsFd as _;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What a client that knows HTTP/2 sends first.
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// So much of it is not the beginning of any request of HTTP/1.
+pub(super) const PREFACE_ALONE: usize = b"PRI * H".len();
+
+/// Pieces of a reply of no more than this are written as one: to copy them costs less than
+/// writev(2) does over send(2).
+pub(super) const GATHERED: usize = 1024;
+
+/// hyper reads at least this much at once, if it is there.
+pub(super) const HYPER_READS: usize = 8192;
+
+/// The most that is read to learn the protocol.
+pub(super) const FIRST_READ: usize = 16 << 10;
 
 /// Which HTTP a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,4 +59,14 @@ impl Transport for Stream {
     fn look(&mut self) -> Look {
         look(self.as_fd())
     }
+}
+
+/// Gathers the pieces into one, unless they are too large.
+pub(super) fn gather<'a>(bufs: &[IoSlice<'_>], space: &'a mut [u8; GATHERED]) -> Option<&'a [u8]> {
+    let mut end = 0;
+    for buf in bufs {
+        space.get_mut(end..end + buf.len())?.copy_from_slice(buf);
+        end += buf.len();
+    }
+    Some(&space[..end])
 }

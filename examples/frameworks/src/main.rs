@@ -1,7 +1,7 @@
 //! One service by each of several frameworks: `frameworks NAME ADDRESS PIDFILE`.
 //!
-//! axum, warp and tonic's routes are tower services, and `serve_http` does it all. Where a framework
-//! has an accept loop and connections of its own, the file of that name is the recipe.
+//! axum, warp and tonic's routes are tower services, and `serve_http` does it all. Where a
+//! framework has an accept loop and connections of its own, the file of that name is the recipe.
 
 mod actix;
 mod axum_serve;

@@ -1,10 +1,10 @@
-//! Thousands of generated connections beside bare hyper: the same answers, and no close that was not
-//! announced. In normal operation, and with a drain that begins at any step.
+//! Thousands of generated connections beside bare hyper: the same answers, and no close that was
+//! not announced. In normal operation, and with a drain that begins at any step.
 //!
 //! A run makes 100,000 cases, or as many as fit into 40 s, and prints how many, and its seed.
 //! `HANDOVER_SEED` gives another one, `HANDOVER_CASE` runs a single case of it.
 
-use crate::support::{Client, LINGER, Server, get, header, status};
+use crate::support::{Client, LINGER, Server, header, status};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -166,8 +166,8 @@ async fn write(client: &mut Client, request: &Request, amid: impl AsyncFnOnce())
     client.try_send(&request.bytes[from..]).await;
 }
 
-/// What the client got for each of its requests, up to the first without an answer, and for one more
-/// behind them.
+/// What the client got for each of its requests, up to the first without an answer, and for one
+/// more behind them.
 async fn play(case: &Case, server: &Server, drains: bool) -> Vec<Option<Answer>> {
     let mut client = Client::connect(server.address).await;
     let mut answers = Vec::new();
@@ -177,7 +177,8 @@ async fn play(case: &Case, server: &Server, drains: bool) -> Vec<Option<Answer>>
         }
     };
     if drains {
-        // what the drain meets is a connection, and not one in the backlog, which the next generation gets
+        // what the drain meets is a connection, and not one in the backlog, which the next
+        // generation gets
         crate::support::until("accepted", || server.drain().active() > 0).await;
     }
     for (at, request) in case.requests.iter().enumerate() {
@@ -258,6 +259,7 @@ async fn compare(seed: u64, shared: &Server, bare: &Server) -> Result<(), String
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "a run tells how large it was, and its seed")]
 async fn the_same_answers_and_no_close_that_was_not_announced() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (seed, one) = (number("HANDOVER_SEED").unwrap_or(SEED), number("HANDOVER_CASE"));
