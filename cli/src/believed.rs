@@ -108,10 +108,17 @@ pub(crate) fn unit_of(pid: &str) -> io::Result<(Option<String>, bool)> {
     Ok(unit_in(&text))
 }
 
+/// Finds the unit in either hierarchy: that of version 2, and systemd's own of version 1.
 fn unit_in(cgroups: &str) -> (Option<String>, bool) {
-    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-    let unit = path.split('/').rfind(|part| part.ends_with(".service"));
-    (unit.map(str::to_owned), path.contains("/user@"))
+    let paths = cgroups.lines().filter_map(|line| {
+        let (hierarchy, path) = line.split_once(':').and_then(|(_, rest)| rest.split_once(':'))?;
+        ["", "name=systemd"].contains(&hierarchy).then_some(path)
+    });
+    let of = |path: &str| {
+        let unit = path.split('/').rfind(|part| part.ends_with(".service"));
+        unit.map(|unit| (Some(unit.to_owned()), path.contains("/user@")))
+    };
+    paths.clone().find_map(of).unwrap_or((None, paths.into_iter().any(|path| path.contains("/user@"))))
 }
 
 #[cfg(test)]
@@ -127,6 +134,7 @@ mod tests {
         let user = "1:name=x:/\n0::/user.slice/user-1.slice/user@1.service/app.slice/web@2.service\n";
         assert_eq!(of(user), (Some("web@2.service".into()), true));
         assert_eq!(of("0::/init.scope\n"), (None, false));
+        assert_eq!(of("1:name=systemd:/system.slice/a.service\n0::/\n").0.as_deref(), Some("a.service"));
     }
 
     #[test]

@@ -55,17 +55,17 @@ pub(crate) async fn run(inner: &Arc<UpgradeShared>, only_look: bool) -> Result<D
     };
     inner.tell(&UpgradeStep::Fetched { sha256: sha256.clone() });
     let examined = examine(inner, &place, &candidate, &current, &fresh, record.signed).await;
-    if let Err(error) = &examined {
-        if error.is_candidate() {
-            warn!(
-                message_id = events::UPGRADE_REFUSED,
-                program = %inner.plan.program.display(),
-                source = %inner.plan.source,
-                sha256,
-                reason = %error,
-                "a new program is not taken"
-            );
-        }
+    if let Err(error) = &examined
+        && error.is_candidate()
+    {
+        warn!(
+            message_id = events::UPGRADE_REFUSED,
+            program = %inner.plan.program.display(),
+            source = %inner.plan.source,
+            sha256,
+            reason = %error,
+            "a new program is not taken"
+        );
     }
     let signed = examined?;
     if only_look {
