@@ -56,7 +56,7 @@ pub(crate) fn pass_fds(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
         return Ok(()); // which have a number of their own for it
     }
     let value = libc::c_int::from(on);
-    let length = size_of_val(&value) as libc::socklen_t;
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the value outlives the call and is as long as is said; the fd is open while it is
     // borrowed.
     let set = unsafe {
