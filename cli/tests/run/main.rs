@@ -10,6 +10,7 @@ mod probes;
 mod reloads;
 mod renews;
 mod strangers;
+mod table;
 mod watch;
 mod workers;
 mod world;

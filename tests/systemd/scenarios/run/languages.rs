@@ -21,6 +21,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const RELOADS: usize = 20;
 const CLIENTS: &Clients = &[(Kind::Fresh, 3), (Kind::KeepAlive, 2)];
 
+/// What is in a chroot must find the socket for its notifications there.
+const REACHES: &str = "BindPaths=/run:/apps/run\n";
+
 /// A program, and what of it is known.
 struct Program {
     name: &'static str,
@@ -70,7 +73,7 @@ fn run_languages(lab: &Container) -> Outcome {
         .map(|(port, program)| {
             // nginx takes a socket by its address.
             let port = if program.name == "nginx" { 8100 } else { port };
-            Ok((Instance::start(lab, program.name, port, program.arguments, "")?, program))
+            Ok((Instance::start(lab, program.name, port, program.arguments, REACHES)?, program))
         })
         .collect::<Outcome<_>>()?;
     let results: Vec<Outcome<String>> = thread::scope(|scope| {
@@ -129,7 +132,7 @@ fn lost(stats: &Stats, of: Kind) -> u64 {
 fn run_and_start_server(lab: &Container) -> Outcome {
     install(lab)?;
     let python = "chroot /apps env HANG=/lab/hang python3 /lab/web.py";
-    let handover = Instance::start(lab, "python", 8101, &format!("--ready-timeout 3s -- {python}"), "")?;
+    let handover = Instance::start(lab, "python", 8101, &format!("--ready-timeout 3s -- {python}"), REACHES)?;
     lab.write_unit(
         "starter.service",
         "[Service]\nExecStart=/usr/sbin/chroot /apps start_server --port 127.0.0.1:8102 --interval 1 \
