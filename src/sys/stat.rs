@@ -1,5 +1,6 @@
 //! What `/proc` says of a process.
 
+#[cfg(feature = "supervise")]
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;

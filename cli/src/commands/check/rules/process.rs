@@ -13,7 +13,7 @@ pub(super) const RULES: &[Rule] = &[
         .link("traps")
         .service_all(wrapped),
     Rule::rolling("HO113", "pinned-directory", Warning, "WorkingDirectory= goes through a symbolic link")
-        .why("A process does not learn by which path it came to its directory. handover keeps the path that Builder::directory names, or that the program lies below; without either, the next generations stay in the old release's directory when a deploy moves the link.")
+        .why("A process does not learn by which path it came to its directory: unless Builder::directory names it, or the program lies below it, the next generations stay in the old release's directory when a deploy moves the link.")
         .remedy("Builder::directory with the same path, or ExecStart= with a path through the same link.")
         .link("traps")
         .service(pinned),
