@@ -37,7 +37,6 @@ const MAX_LINKS: usize = 40;
 pub(crate) enum Way {
     /// Nobody but root and this user: not by a directory that others can write to, and not by a
     /// symbolic link of theirs.
-    #[cfg_attr(not(feature = "upgrade"), expect(dead_code, reason = "only an upgrade is so strict"))]
     Ours,
     /// For root, nobody else by a symbolic link. Other users are led only where they could go
     /// themselves.
