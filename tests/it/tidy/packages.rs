@@ -32,8 +32,14 @@ fn no_stray_file_is_in_a_package() {
                 ("", "examples", "rs") => true,
                 ("", "packaging", "catalog" | "path" | "service" | "socket") => true,
                 ("", "CHANGELOG.md", _) => true,
-                // What `check` knows of systemd's settings.
-                ("cli", "src", "txt") => name == "src/commands/check/directives.txt",
+                // What `check` knows of systemd's settings and of its rules, what `init` writes, and
+                // what is below the options of a command in its help.
+                ("cli", "src", "toml") => name == "src/commands/check/rules.toml",
+                ("cli", "src", "txt") => {
+                    name == "src/commands/check/directives.txt"
+                        || name.starts_with("src/commands/init/templates/")
+                        || name.ends_with("/after_help.txt")
+                }
                 _ => false,
             };
             if !belongs {
