@@ -65,13 +65,7 @@ pub(crate) async fn of(target: &Target, timeout: Duration) -> Result<Outcome, Fa
 }
 
 async fn without_control(target: &Target) -> Result<Outcome, Failure> {
-    let Some(unit) = &target.unit else {
-        return Err(Failure::cannot_run(format!(
-            "{}: {}: give the program Service::builder().control() and the unit RuntimeDirectory=, or say --socket PATH",
-            target.name(),
-            target.no_control()
-        )));
-    };
+    let Some(unit) = &target.unit else { return Err(target.needs_control()) };
     let before = crate::target::show(unit, target.user).await?;
     if before.main == 0 {
         return Err(Failure::cannot_run(format!("{unit} is not running ({}): start it", before.active)));

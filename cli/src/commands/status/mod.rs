@@ -90,10 +90,6 @@ async fn ask(target: &Target) -> Result<Value, Failure> {
             }
             Ok(known)
         }
-        (None, None) => Err(Failure::cannot_run(format!(
-            "{}: {}: give the program Service::builder().control() and the unit RuntimeDirectory=, or say --socket PATH",
-            target.name(),
-            target.no_control()
-        ))),
+        (None, None) => Err(target.needs_control()),
     }
 }

@@ -90,18 +90,13 @@ impl Candidate {
         if let Some(command) = &self.check {
             builder = builder.check(command);
         }
-        if self.any_format {
-            builder = builder.any_format();
-        }
-        if self.any_name {
-            builder = builder.any_name();
-        }
-        if self.allow_older {
-            builder = builder.allow_older();
-        }
-        if self.retry {
-            builder = builder.retry();
-        }
+        let flags: [(bool, fn(UpgradeBuilder) -> UpgradeBuilder); 4] = [
+            (self.any_format, UpgradeBuilder::any_format),
+            (self.any_name, UpgradeBuilder::any_name),
+            (self.allow_older, UpgradeBuilder::allow_older),
+            (self.retry, UpgradeBuilder::retry),
+        ];
+        builder = flags.iter().filter(|(said, _)| *said).fold(builder, |builder, (_, set)| set(builder));
         Ok(self.more.add_to(builder))
     }
 
