@@ -1,4 +1,4 @@
-//! What a command ends with: the exit codes are an interface, so they stand in one place.
+//! What a command ends with. The exit codes are an interface, which `after_help.txt` describes.
 
 use std::fmt;
 use std::process::ExitCode;

@@ -25,6 +25,8 @@ use commands::{
 };
 use failure::{Failure, Outcome};
 
+// `after_help.txt` of this and of each command has lines of at most 80 columns: what is longer is
+// broken anew, and the columns with it.
 /// Reloads services under systemd without their clients noticing.
 #[derive(Debug, Parser)]
 #[command(name = "handover", version, max_term_width = 100, after_help = include_str!("after_help.txt").trim_end())]

@@ -39,7 +39,7 @@ fn no_stray_file_is_in_a_package() {
                 ("cli", "src", "txt") => {
                     name == "src/commands/check/directives.txt"
                         || name.starts_with("src/commands/init/templates/")
-                        || name.ends_with("/after_help.txt")
+                        || name.ends_with("after_help.txt")
                 }
                 _ => false,
             };

@@ -61,6 +61,8 @@ pub(crate) struct Candidate {
     fetch_timeout: Duration,
 }
 
+type Set = fn(UpgradeBuilder) -> UpgradeBuilder;
+
 fn keep(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "at least 1, which is what a failure goes back to".to_owned())
 }
@@ -90,7 +92,7 @@ impl Candidate {
         if let Some(command) = &self.check {
             builder = builder.check(command);
         }
-        let flags: [(bool, fn(UpgradeBuilder) -> UpgradeBuilder); 4] = [
+        let flags: [(bool, Set); 4] = [
             (self.any_format, UpgradeBuilder::any_format),
             (self.any_name, UpgradeBuilder::any_name),
             (self.allow_older, UpgradeBuilder::allow_older),
