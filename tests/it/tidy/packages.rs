@@ -32,9 +32,9 @@ fn no_stray_file_is_in_a_package() {
                 ("", "examples", "rs") => true,
                 ("", "packaging", "catalog" | "path" | "service" | "socket") => true,
                 ("", "CHANGELOG.md", _) => true,
+                // The skeleton of a page; what `check` knows of systemd's settings and of its rules,
+                // what `init` writes, and what help says below the options.
                 ("cli", "src", "css" | "html") => name.starts_with("src/page."),
-                // What `check` knows of systemd's settings and of its rules, what `init` writes, and
-                // what is below the options of a command in its help.
                 ("cli", "src", "toml") => name == "src/commands/check/rules.toml",
                 ("cli", "src", "txt") => {
                     name == "src/commands/check/directives.txt"
