@@ -130,9 +130,9 @@ impl Supervisor {
         self
     }
 
-    /// Lets processes of this group reach the socket for notifications, by its number. Without, only
-    /// those of the supervisor's own user and of root can, so that a program which changes its user
-    /// before it says `READY=1` is not heard.
+    /// Lets processes of this group reach the socket for notifications, by its number. Without,
+    /// only those of the supervisor's own user and of root can, so that a program which changes its
+    /// user before it says `READY=1` is not heard.
     pub fn notify_group(mut self, group: u32) -> Self {
         self.terms.notify_group = Some(group);
         self
@@ -144,9 +144,9 @@ impl Supervisor {
         self
     }
 
-    /// Says how long a generation serves on beside its successor, which is main already, before it is
-    /// told to go. Default: not at all. It counts in the drain timeout, which must be longer. When
-    /// the service stops, there is no such pause.
+    /// Says how long a generation serves on beside its successor, which is main already, before it
+    /// is told to go. Default: not at all. It counts in the drain timeout, which must be longer.
+    /// When the service stops, there is no such pause.
     pub fn drain_delay(mut self, pause: Duration) -> Self {
         self.terms.drain_delay = pause;
         self

@@ -1,8 +1,8 @@
 //! Closes what others have sent, where nobody waits for it.
 //!
-//! The close(2) of the last reference to a file takes as long as its owner likes: a socket waits for
-//! what is unsent (`SO_LINGER`), a file of FUSE for its file system. systemd closes what is sent to
-//! it in another thread, too.
+//! The close(2) of the last reference to a file takes as long as its owner likes: a socket waits
+//! for what is unsent (`SO_LINGER`), a file of FUSE for its file system. systemd closes what is
+//! sent to it in another thread, too.
 
 use std::io;
 use std::os::fd::OwnedFd;

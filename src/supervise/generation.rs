@@ -132,8 +132,8 @@ impl ProgramGeneration {
         }
     }
 
-    /// It drains, and is told so after a pause. One that says that it stops is not told to: a second
-    /// signal could mean "at once".
+    /// It drains, and is told so after a pause. One that says that it stops is not told to: a
+    /// second signal could mean "at once".
     pub(crate) fn drain(&mut self, signals: &StopSignals, pause: Duration, handover_id: Option<Arc<str>>) {
         self.drains_since = Some(now());
         self.handover_id = handover_id.or(self.handover_id.take());

@@ -127,8 +127,8 @@ impl Departure {
     }
 }
 
-/// Reads a signal as units and people write it, `HUP`, `SIGHUP` or `1`, and returns its name without
-/// `SIG`: `HUP`, `RTMIN+3`. `None`: there is no such signal; names are in capitals.
+/// Reads a signal as units and people write it, `HUP`, `SIGHUP` or `1`, and returns its name
+/// without `SIG`: `HUP`, `RTMIN+3`. `None`: there is no such signal; names are in capitals.
 pub fn signal_name(text: &str) -> Option<String> {
     let text = text.trim();
     if let Ok(number @ 32..=64) = text.parse::<i32>() {

@@ -19,9 +19,13 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
+#[cfg(feature = "upgrade")]
+use nix::sys::stat::mkdirat;
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::unistd::{Gid, Group, Uid, UnlinkatFlags, User, geteuid, linkat, unlinkat};
+#[cfg(feature = "upgrade")]
+use nix::unistd::linkat;
+use nix::unistd::{Gid, Group, Uid, UnlinkatFlags, User, geteuid, unlinkat};
 
 use crate::error::{Error, Kind, Result};
 

@@ -71,7 +71,7 @@ mod tests {
             let error = receive(ours.as_fd(), 100, 2).unwrap_err();
             assert_eq!((error.kind(), open()), (io::ErrorKind::InvalidData, 1), "{count}");
         }
-        send(theirs.as_fd(), b"frame", &vec![file.as_fd(); 2]).unwrap();
+        send(theirs.as_fd(), b"frame", &[file.as_fd(); 2]).unwrap();
         let (bytes, fds) = receive(ours.as_fd(), 100, 2).unwrap().unwrap();
         assert_eq!((bytes.as_slice(), fds.len()), (&b"frame"[..], 2));
     }

@@ -16,7 +16,7 @@ use crate::sys::scm;
 
 /// As many fds as the kernel lets a message have (`SCM_MAX_FD`).
 pub(crate) const MAX_FDS: usize = 253;
-/// Of Linux's socket.h, the same on all machines that Rust's standard library is made for but three.
+/// Of Linux's socket.h, the same on all machines but SPARC, PA-RISC and Alpha.
 const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// A message, and its sender as the kernel vouches for it.

@@ -27,6 +27,7 @@ pub(crate) struct Received {
     /// All that the kernel has installed, close-on-exec, also of a truncated message.
     pub(crate) fds: Vec<OwnedFd>,
     /// Who sent it, where the socket asks for that (`SO_PASSCRED`).
+    #[cfg_attr(not(feature = "supervise"), expect(dead_code, reason = "only a supervisor asks who it was"))]
     pub(crate) credentials: Option<Credentials>,
 }
 

@@ -56,8 +56,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) ignored: &'a [Signal],
     /// Whether it leads a session and a process group of its own.
     pub(crate) session: bool,
-    /// Sent to it when the *thread* that starts it ends. It is not started if this process has ended
-    /// before it could ask for that.
+    /// Sent to it when the *thread* that starts it ends. It is not started if this process has
+    /// ended before it could ask for that.
     pub(crate) death_signal: Option<Signal>,
 }
 

@@ -1,5 +1,6 @@
 //! What `/proc` says of a process.
 
+#[cfg(feature = "supervise")]
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -50,6 +51,7 @@ pub fn all() -> impl Iterator<Item = Stat> {
 
 /// Goes from a process to its parent, the parent's parent, and so on. The process itself is not
 /// among them.
+#[cfg(feature = "supervise")]
 pub fn ancestors(pid: u32) -> impl Iterator<Item = Stat> {
     let parent = |of: &Stat| stat(of.parent);
     std::iter::successors(stat(pid).as_ref().and_then(parent), parent)
@@ -57,6 +59,7 @@ pub fn ancestors(pid: u32) -> impl Iterator<Item = Stat> {
 
 /// Adds those of `all` that descend from the processes in `family`. A child may have a lower pid
 /// than its parent, and come before it: `all` may have any order.
+#[cfg(feature = "supervise")]
 pub fn add_descendants(family: &mut BTreeSet<u32>, all: &[Stat]) {
     loop {
         let before = family.len();

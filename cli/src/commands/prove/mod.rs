@@ -20,7 +20,6 @@ mod trigger;
 mod usage;
 mod who;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::failure::{Failure, Outcome};
@@ -63,11 +62,6 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
         Verdict::Lost => Ok(Outcome::Bad),
         Verdict::NotMeasured => Err(Failure::usage(report.problems.join("; "))),
     }
-}
-
-/// What a thread has left behind that panicked is as good as before.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The report, whether it is to be JSON, and where to write a page of it.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::family::Family;
-use super::lock;
+use super::usage::lock;
 use super::who::peer;
 use handover::supervise::proc::{Diag, holds, stat};
 use handover_load::{Probe, Waits};

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::family::Family;
-use super::lock;
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_millis(10);
@@ -152,4 +151,9 @@ fn fds(pid: u32) -> Option<u64> {
         0 => fs::read_dir(&path).ok().and_then(|entries| u64::try_from(entries.count()).ok()),
         n => Some(n),
     }
+}
+
+/// What a thread has left behind that panicked is as good as before.
+pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
