@@ -1,16 +1,7 @@
-//! What a command ends with: the exit codes are an interface, so they stand in one place.
+//! What a command ends with. The exit codes are an interface, which `after_help.txt` describes.
 
 use std::fmt;
 use std::process::ExitCode;
-
-/// Shown by `--help`.
-pub(crate) const EXIT_CODES: &str = "\
-Exit codes:
-  0    done, and everything was as it should be
-  1    the command ran and the answer is bad: a request was lost, a reload did not do what it should
-  2    the command line is wrong
-  3    it cannot be done here: no systemd, no permission, no memory; the message says what to do
-  130  interrupted; everything that was started has been ended";
 
 /// A command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,9 +25,11 @@ use commands::{
 };
 use failure::{Failure, Outcome};
 
+// `after_help.txt` of this and of each command has lines of at most 80 columns: what is longer is
+// broken anew, and the columns with it.
 /// Reloads services under systemd without their clients noticing.
 #[derive(Debug, Parser)]
-#[command(name = "handover", version, max_term_width = 100, after_help = format!("{EXAMPLES}\n\n{}", failure::EXIT_CODES))]
+#[command(name = "handover", version, max_term_width = 100, after_help = include_str!("after_help.txt").trim_end())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -54,16 +56,6 @@ enum Command {
         arguments: Vec<OsString>,
     },
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  handover demo                      what a reload is, and what it costs
-  handover init web --wait           the units of a service
-  handover check web.service         what in them would break a reload
-  handover reload web                reload it, and know how that went
-  handover upgrade web --from /srv/web --key web.pub      a new program
-  handover status web                what runs, what drains, and why
-  handover timeline web --since 2h   how the last reloads went";
 
 /// Runs the tool with the arguments of this process.
 #[must_use]

@@ -137,6 +137,15 @@ impl Target {
         }
     }
 
+    /// Fails where nothing but the control interface would do.
+    pub(crate) fn needs_control(&self) -> Failure {
+        Failure::cannot_run(format!(
+            "{}: {}: give the program Service::builder().control() and the unit RuntimeDirectory=, or say --socket PATH",
+            self.name(),
+            self.no_control()
+        ))
+    }
+
     /// Why there is none.
     pub(crate) fn no_control(&self) -> String {
         match &self.socket {

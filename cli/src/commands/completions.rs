@@ -16,24 +16,11 @@ use crate::out;
 ///
 /// The Debian package has installed those of bash, zsh and fish already.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("completions_after_help.txt").trim_end())]
 pub(crate) struct Options {
     /// The shell that reads them
     shell: Shell,
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  source <(handover completions bash)      in this shell
-  handover completions bash >~/.local/share/bash-completion/completions/handover
-  handover completions zsh >~/.zfunc/_handover
-      with `fpath+=~/.zfunc` before `compinit` in ~/.zshrc
-  handover completions fish >~/.config/fish/completions/handover.fish
-
-Exit codes:
-  0  printed
-  2  the command line is wrong";
 
 const NAME: &str = "handover";
 /// Set by the script of a shell that asks.

@@ -16,23 +16,12 @@ use crate::out;
 ///
 /// The Debian package has installed them already.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("manual_after_help.txt").trim_end())]
 pub(crate) struct Options {
     /// Where to; it is made if it is not there, and pages in it are replaced
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  handover man ~/.local/share/man/man1     then: man handover-reload
-  handover man /usr/local/share/man/man1
-
-Exit codes:
-  0  written
-  2  the command line is wrong
-  3  a file cannot be written";
 
 const ENVIRONMENT: [(&str, &str); 2] = [
     ("NO_COLOR", "If it is set and not empty there are no colours. Without it, there are colours on a terminal only."),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::unit::{Place, Setting, Unit};
 use crate::safe::short;
@@ -11,7 +11,7 @@ use crate::safe::short;
 /// Characters of a value that are repeated to the reader; a line can have a million.
 const LONGEST_VALUE: usize = 300;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {
     /// Worth knowing

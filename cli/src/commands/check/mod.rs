@@ -37,7 +37,7 @@ use report::{drop_in, json, manual, sarif, text};
 /// on stdin. Drop-ins beside a unit and the sockets beside a service are read too. Nothing is
 /// changed, and nothing is started.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("after_help.txt").trim_end())]
 pub(crate) struct Options {
     /// A file, a directory, the name of a unit, or `-` for stdin
     #[arg(value_name = "UNIT", required_unless_present_any = ["list", "explain"])]
@@ -80,48 +80,6 @@ enum Format {
     /// SARIF 2.1.0, for code scanning
     Sarif,
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  handover check web.service                 the file, its drop-ins, its sockets
-  handover check packaging --strict          directories; warnings fail too
-  handover check nginx                       no file: what systemd has loaded
-  systemctl cat web.service web.socket | handover check --target-version 252 -
-  handover check --explain HO104
-  handover check --fix web.service |
-      install -D -m 644 /dev/stdin \\
-          /etc/systemd/system/web.service.d/50-handover.conf
-
-Which services are meant:
-  Many a daemon has a socket or answers SIGHUP, and does not hand over.
-  Findings weigh in full where a unit says so: by an ExecReload= with
-  `handover reload`, an ExecStart= with `handover run`, a section [X-Handover],
-  where its program is on this machine and has the library in it, or by all
-  three signs:
-    a .socket unit,
-    a reload by SIGHUP or Type=notify-reload,
-    FileDescriptorStoreMax=.
-  With two signs errors are warnings; with fewer all is information.
-  --assume-handover ends the guessing. What systemd itself ignores (HO0xx)
-  weighs in full everywhere.
-
-In the unit, in a section that systemd ignores:
-  [X-Handover]
-  Ignore=HO132 delegate     rules that do not apply; say why in a comment
-  DrainTimeout=, WarmUp=, Connections=, Memory=, Tasks=, Stored=  as options
-
-What --fix writes:
-  Only what cannot break a service that works. Nothing for a rolling reload
-  unless the unit or the program says that it is one, and never Type=notify for
-  a program that may not speak sd_notify: `handover run` speaks it for any. What
-  it assumed stands on top, what is left to you in comments.
-
-Exit codes:
-  0  no error (with --strict: and no warning); --fix: none is left to you
-  1  errors (with --strict: or warnings); --fix: that only you can mend
-  2  the command line is wrong
-  3  a unit cannot be read or found";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     if let Some(name) = &options.explain {

@@ -1,37 +1,37 @@
 //! What a rule is.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(super) use super::directives::{SERVICE, SOCKET, UNIT};
 pub(super) use super::finding::Finding;
-pub(super) use super::finding::Severity::{self, Error, Info, Warning};
+use super::finding::Severity;
 use super::pair::Claim;
 pub(super) use super::pair::Pair;
 pub(super) use super::unit::{Setting, Unit};
+pub(super) use Check::{Each, Service, ServiceAll, Socket, When};
 pub(super) use Then::{Remedy, Set};
 
-/// One rule, as a row of a table that begins with [`Rule::rolling`] or [`Rule::any`].
-#[derive(Debug, Clone, Copy, Serialize)]
+/// What `rules.toml` says of a rule, and explains there.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Rule {
-    /// `HO`, the group's digit, two more.
-    pub(super) id: Text,
-    /// For people: also accepted by `--explain` and `Ignore=`.
-    pub(super) name: Text,
+    pub(super) id: &'static str,
+    pub(super) name: &'static str,
     pub(super) severity: Severity,
     pub(super) scope: Scope,
-    /// What is wrong, in one line.
-    pub(super) title: Text,
-    /// Why, in one sentence.
-    pub(super) why: Text,
-    /// What to do about it, where a finding knows nothing better.
-    pub(super) remedy: Text,
-    pub(super) link: Link,
+    pub(super) title: &'static str,
+    pub(super) why: &'static str,
+    pub(super) remedy: &'static str,
+    pub(super) link: &'static str,
     #[serde(skip)]
-    check: Check,
+    pub(super) check: Check,
 }
 
+/// The id of a rule, and what it looks at.
+pub(super) type Row = (&'static str, Check);
+
 /// For whom a rule is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Scope {
     /// For every unit: systemd itself does something else than what is written.
@@ -40,25 +40,22 @@ pub(super) enum Scope {
     Rolling,
 }
 
-/// A page of systemd's manual with a setting after `#`, or a chapter of our documentation.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(into = "String")]
-pub(super) struct Link(Text);
-
 type Text = &'static str;
 type One = fn(&Unit, &Pair<'_>) -> Option<Finding>;
 type Several = fn(&Unit, &Pair<'_>) -> Vec<Finding>;
 
 /// What a rule looks at.
-#[derive(Debug, Clone, Copy)]
-enum Check {
-    /// One setting: whether its value is bad, and what to do then.
-    Setting(Text, Text, fn(&str) -> bool, Then),
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Check {
+    /// One setting: whether its last value is bad, and what to do then.
+    When(Text, Text, fn(&str) -> bool, Then),
     Service(One),
     ServiceAll(Several),
     Socket(One),
     /// Services and sockets alike.
     Each(Several),
+    #[default]
+    Nothing,
 }
 
 /// What to do about a setting with a bad value.
@@ -71,54 +68,10 @@ pub(super) enum Then {
 }
 
 impl Rule {
-    /// A rule for services that are reloaded by a handover.
-    pub(super) const fn rolling(id: Text, name: Text, severity: Severity, title: Text) -> Self {
-        let check = Check::Service(|_, _| None);
-        Self { id, name, severity, scope: Scope::Rolling, title, why: "", remedy: "", link: Link(""), check }
-    }
-
-    /// A rule for every unit.
-    pub(super) const fn any(id: Text, name: Text, severity: Severity, title: Text) -> Self {
-        Self { scope: Scope::Any, ..Self::rolling(id, name, severity, title) }
-    }
-
-    pub(super) const fn why(self, why: Text) -> Self {
-        Self { why, ..self }
-    }
-
-    pub(super) const fn remedy(self, remedy: Text) -> Self {
-        Self { remedy, ..self }
-    }
-
-    pub(super) const fn link(self, page: Text) -> Self {
-        Self { link: Link(page), ..self }
-    }
-
-    /// Finds a setting whose last value is bad.
-    pub(super) const fn when(self, section: Text, key: Text, is_bad: fn(&str) -> bool, then: Then) -> Self {
-        Self { check: Check::Setting(section, key, is_bad, then), ..self }
-    }
-
-    pub(super) const fn service(self, check: One) -> Self {
-        Self { check: Check::Service(check), ..self }
-    }
-
-    pub(super) const fn service_all(self, check: Several) -> Self {
-        Self { check: Check::ServiceAll(check), ..self }
-    }
-
-    pub(super) const fn socket(self, check: One) -> Self {
-        Self { check: Check::Socket(check), ..self }
-    }
-
-    pub(super) const fn each(self, check: Several) -> Self {
-        Self { check: Check::Each(check), ..self }
-    }
-
     /// What it finds in one service and its sockets.
     pub(super) fn apply(&self, pair: &Pair<'_>) -> Vec<Finding> {
         match self.check {
-            Check::Setting(section, key, is_bad, then) => {
+            When(section, key, is_bad, then) => {
                 let settings = pair.units().filter_map(|unit| {
                     let here = section == unit.own_section();
                     unit.text(section, key).filter(|setting| here && is_bad(&setting.expanded()))
@@ -129,10 +82,11 @@ impl Rule {
                 });
                 found.collect()
             }
-            Check::Service(check) => pair.service.and_then(|service| check(service, pair)).into_iter().collect(),
-            Check::ServiceAll(check) => pair.service.map(|service| check(service, pair)).unwrap_or_default(),
-            Check::Socket(check) => pair.sockets.iter().filter_map(|socket| check(socket, pair)).collect(),
-            Check::Each(check) => pair.units().flat_map(|unit| check(unit, pair)).collect(),
+            Service(check) => pair.service.and_then(|service| check(service, pair)).into_iter().collect(),
+            ServiceAll(check) => pair.service.map(|service| check(service, pair)).unwrap_or_default(),
+            Socket(check) => pair.sockets.iter().filter_map(|socket| check(socket, pair)).collect(),
+            Each(check) => pair.units().flat_map(|unit| check(unit, pair)).collect(),
+            Check::Nothing => Vec::new(),
         }
     }
 
@@ -141,7 +95,7 @@ impl Rule {
         match (self.scope, claim) {
             (Scope::Any, _) | (Scope::Rolling, Claim::Yes) => self.severity,
             (Scope::Rolling, Claim::Likely) => self.severity.lowered(),
-            (Scope::Rolling, Claim::No) => Info,
+            (Scope::Rolling, Claim::No) => Severity::Info,
         }
     }
 
@@ -153,16 +107,5 @@ impl Rule {
 
     pub(super) fn is_called(&self, text: &str) -> bool {
         self.id.eq_ignore_ascii_case(text) || self.name == text
-    }
-}
-
-impl From<Link> for String {
-    fn from(Link(page): Link) -> Self {
-        let manual = "https://www.freedesktop.org/software/systemd/man/latest";
-        match page.split_once('#') {
-            Some((page, setting)) => format!("{manual}/{page}.html#{setting}="),
-            None if page.starts_with("systemd.") => format!("{manual}/{page}.html"),
-            None => format!("https://docs.rs/handover/latest/handover/docs/{page}/index.html"),
-        }
     }
 }

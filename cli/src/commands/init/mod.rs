@@ -25,7 +25,7 @@ use plan::{Listen, Plan};
 /// What it writes passes `handover check` and `systemd-analyze verify`. Nothing is installed, and
 /// no file is replaced unless --force says so.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP, group = ArgGroup::new("listen"))]
+#[command(after_help = include_str!("after_help.txt").trim_end(), group = ArgGroup::new("listen"))]
 pub(crate) struct Options {
     /// What the service is called; the units are NAME.socket and NAME.service
     name: String,
@@ -87,24 +87,6 @@ pub(crate) struct Options {
     #[arg(long)]
     force: bool,
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  handover init web                       web.socket and web.service, here
-  handover init web --rust --dir web      and a program, in its own directory
-  handover init web --tcp '[::]:80' --notify-reload      systemd 253 and later
-  handover init web --wait                 systemctl reload tells the outcome
-  handover init api --unix /run/api.sock --exec /opt/api/bin/api
-  handover init shard --template --tcp '127.0.0.1:%i'
-      then: systemctl enable --now shard@8081.socket shard@8081.service
-  handover init web --user --dir ~/.config/systemd/user
-
-Exit codes:
-  0  written
-  1  a file is there already; --force replaces it
-  2  the command line is wrong
-  3  a file cannot be written";
 
 // Async as the other commands are; there is nothing to wait for.
 #[expect(clippy::unused_async, reason = "all commands are called alike")]

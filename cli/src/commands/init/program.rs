@@ -17,22 +17,13 @@ pub(super) fn files(plan: &Plan, library: &Library, in_a_workspace: bool) -> Res
 
 fn manifest(plan: &Plan, library: &Library, in_a_workspace: bool) -> String {
     format!(
-        "[package]
-name = \"{name}\"
-version = \"0.1.0\"
-edition = \"2024\"
-
-[dependencies]
-axum = \"0.8\"
-handover = {{ {library}, features = [{control}\"http\", \"journald\"] }}
-tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}
-{workspace}",
+        include_str!("templates/manifest.txt"),
         name = plan.prefix,
         library = library.dependency(),
         control = if plan.wait.is_some() { "\"control\", " } else { "" },
         workspace = match in_a_workspace {
             true =>
-                "\n# The workspace of a directory above does not name this package: it is one of its own.\n[workspace]\n",
+                "\n\n# The workspace of a directory above does not name this package: it is one of its own.\n[workspace]",
             false => "",
         },
     )
@@ -45,24 +36,8 @@ fn main(plan: &Plan) -> String {
         _ => "127.0.0.1:8080",
     };
     format!(
-        "//! {title}: a web service whose reloads no client sees.
-
-use axum::{{Router, routing::get}};
-use std::time::Duration;
-
-#[tokio::main]
-async fn main() -> handover::Result<()> {{
-    handover::logging::init()?; // journald's fields under systemd, text elsewhere
-    let router = Router::new().route(\"/\", get(|| async {{ \"hello\\n\" }}));
-    let service = handover::Service::builder()
-        .listen(\"{name}\", \"{address}\") // the name in {unit}; the address only without systemd
-        .drain_timeout({drain})
-        .ready_timeout({warm_up})
-{control}        .start()?;
-    service.serve_http(\"{name}\", router)?;
-    service.run().await // ready, watchdog, SIGHUP → reload, SIGTERM → stop
-}}
-",
+        include_str!("templates/main.txt"),
+        address = address,
         title = plan.prefix,
         name = plan.socket_name,
         unit = plan.unit("socket"),

@@ -21,17 +21,8 @@ fn socket(plan: &Plan) -> String {
         _ => "",
     };
     format!(
-        "[Unit]
-Description=Socket of {title}
-
-[Socket]
-{listen}
-{mode}# The name that the program asks for.
-FileDescriptorName={name}
-
-[Install]
-WantedBy=sockets.target
-",
+        include_str!("templates/socket.txt"),
+        mode = mode,
         title = title(plan),
         listen = plan.listen.line(),
         name = plan.socket_name,
@@ -50,50 +41,14 @@ fn service(plan: &Plan) -> String {
         (None, true) => "# systemd sends SIGHUP itself and waits until the next generation is main (253 and later): no ExecReload=.\nType=notify-reload\n".to_owned(),
         (None, false) => "Type=notify\n# Asks for a reload and does not wait for it: systemctl reload may return first.\nExecReload=/bin/kill -HUP $MAINPID\n".to_owned(),
     };
-    // Comments, as they are unknown keys before 254, which systemd logs and `check` warns of.
-    let steps = "# From systemd 254 on, let it wait longer after each failed attempt:\n#RestartSteps=8\n#RestartMaxDelaySec=10s\n";
     let ignored = match plan.notify_reload || plan.wait.is_some() {
         true => "",
-        false => "# The signal is sent and not waited for: see ExecReload= above.\nIgnore=HO132\n",
+        false => "\n# The signal is sent and not waited for: see ExecReload= above.\nIgnore=HO132",
     };
     format!(
-        "[Unit]
-Description={title}
-# Never without its socket: the service is stopped when that is.
-Requires={socket}
-After={socket}
-# Never give up: what a crash starts may be a file that an operator is about to mend.
-StartLimitIntervalSec=0
-
-[Service]
-{reload}# The main generation speaks for the service; it names the next one itself.
-NotifyAccess=main
-ExecStart={exec}
-# Above the time that one generation needs to be ready.
-TimeoutStartSec={start}
-# Above the drain timeout.
-TimeoutStopSec={stop}
-WatchdogSec=10
-Restart=on-failure
-RestartSec=100ms
-{steps}# An old generation drains beside the new one and must be signalled with it, not left behind or
-# killed early.
-KillMode=control-group
-# Let the kernel take one process, not systemd the whole service.
-OOMPolicy=continue
-FileDescriptorStoreMax=64
-# Two generations at once, each with all the connections that it may have.
-LimitNOFILE=65536
-{hardening}
-[Install]
-WantedBy={target}
-Also={also}
-
-# What `handover check` knows about this service; systemd ignores the section.
-[X-Handover]
-DrainTimeout={drain}
-WarmUp={warm_up}
-{ignored}",
+        include_str!("templates/service.txt"),
+        reload = reload,
+        ignored = ignored,
         title = title(plan),
         socket = plan.reference("socket"),
         exec = plan.exec,
@@ -101,7 +56,6 @@ WarmUp={warm_up}
         stop = plan.drain_timeout.saturating_add(MARGIN).as_secs(),
         hardening = hardening(plan),
         target = if plan.user { "default.target" } else { "multi-user.target" },
-        also = plan.reference("socket"),
         drain = seconds(plan.drain_timeout),
         warm_up = seconds(plan.warm_up),
     )
@@ -121,48 +75,18 @@ fn hardening(plan: &Plan) -> String {
         return String::new();
     }
     let below = |places: &[&str]| places.iter().any(|place| Path::new(&plan.exec).starts_with(place));
-    let mut lines =
-        vec!["", "# Hardening that leaves reloads alone; `handover check` knows what does not.", "NoNewPrivileges=yes"];
-    if !plan.user {
-        lines.push("# It runs as root without any right of root's; a User= of its own is better still.");
-        if binds_privileged_port(plan) {
-            lines.push("# systemd binds the port below 1024: the service needs no capability for it.");
-        }
-        lines.extend(["CapabilityBoundingSet=", "ProtectSystem=strict"]);
-        lines.push(match below(&["/home", "/root", "/run/user", "%h"]) {
-            true => "ProtectHome=read-only",
-            false => "ProtectHome=yes",
-        });
-        if !below(&["/tmp", "/var/tmp"]) {
-            lines.push("PrivateTmp=yes");
-        }
-        lines.extend(SYSTEM_ONLY);
-    }
-    lines.extend(EVERYWHERE);
-    lines.push("");
-    lines.join("\n")
+    let system = format!(
+        include_str!("templates/system_sandbox.txt"),
+        port = match binds_privileged_port(plan) {
+            true => "# systemd binds the port below 1024: the service needs no capability for it.\n",
+            false => "",
+        },
+        home = if below(&["/home", "/root", "/run/user", "%h"]) { "read-only" } else { "yes" },
+        tmp = if below(&["/tmp", "/var/tmp"]) { "" } else { "PrivateTmp=yes\n" },
+    );
+    // A user's manager may neither mount nor give up what it does not have.
+    format!(include_str!("templates/sandbox.txt"), system = if plan.user { "" } else { &system })
 }
-
-/// A user's manager may neither mount nor give up what it does not have.
-const SYSTEM_ONLY: [&str; 7] = [
-    "PrivateDevices=yes",
-    "ProtectKernelTunables=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectControlGroups=yes",
-    "ProtectClock=yes",
-    "ProtectHostname=yes",
-];
-const EVERYWHERE: [&str; 8] = [
-    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-    "RestrictRealtime=yes",
-    "RestrictSUIDSGID=yes",
-    "LockPersonality=yes",
-    "MemoryDenyWriteExecute=yes",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
-    "UMask=0077",
-];
 
 fn binds_privileged_port(plan: &Plan) -> bool {
     let port = match &plan.listen {

@@ -23,7 +23,7 @@ pub(crate) use status::{status, status_if_told};
 /// the reload did, with the reason in the journal. By hand it needs no privileges but those of the
 /// service's own user.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("after_help.txt").trim_end())]
 pub(crate) struct Options {
     #[command(flatten)]
     place: Where,
@@ -36,26 +36,6 @@ pub(crate) struct Options {
     #[arg(long = "self")]
     supervisor: bool,
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  ExecReload=/usr/bin/handover reload $MAINPID           in a unit
-  handover reload web                      web.service, by hand
-  handover reload --socket /run/web/handover.sock
-  handover reload --user web --timeout 2m
-
-A program has the control interface by Service::builder().control() and
-RuntimeDirectory= in its unit. Without it, but with handover, SIGHUP is sent
-and the outcome is taken from what systemd says of the unit. For a unit
-without handover this is `systemctl reload`.
-
-Exit codes:
-  0    the next generation is main, or the service has reloaded itself
-  1    the reload failed, or its outcome is not known; the message says why
-  2    the command line is wrong
-  3    it could not be asked for: no such unit, not running, not permitted
-  130  interrupted; the reload goes on";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let target = options.place.find().await?;
@@ -85,13 +65,7 @@ pub(crate) async fn of(target: &Target, timeout: Duration) -> Result<Outcome, Fa
 }
 
 async fn without_control(target: &Target) -> Result<Outcome, Failure> {
-    let Some(unit) = &target.unit else {
-        return Err(Failure::cannot_run(format!(
-            "{}: {}: give the program Service::builder().control() and the unit RuntimeDirectory=, or say --socket PATH",
-            target.name(),
-            target.no_control()
-        )));
-    };
+    let Some(unit) = &target.unit else { return Err(target.needs_control()) };
     let before = crate::target::show(unit, target.user).await?;
     if before.main == 0 {
         return Err(Failure::cannot_run(format!("{unit} is not running ({}): start it", before.active)));

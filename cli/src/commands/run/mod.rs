@@ -25,7 +25,7 @@ use parse::SocketSpec;
 /// accepted; if it never gets ready, the old one serves on and the reload has failed. A program
 /// that dies is started again, while connections wait.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("after_help.txt").trim_end())]
 pub(crate) struct Options {
     /// A socket: by the name that a .socket unit gives it, else bound at the address [default: all
     /// that systemd passes]
@@ -111,34 +111,6 @@ enum Crash {
     Restart,
     Exit,
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  handover run --socket http=:8080 -- ./web
-  handover run --socket http=:8080 --ready http:/health -- node server.js
-  handover run --socket http=:8080 --ready accept -- \\
-      uvicorn --fd {fd} app:app
-  handover run --socket http=:80 --pass nginx --ready accept \\
-      --stop-signal QUIT -- nginx -g 'daemon off;'
-  handover run --socket dns=udp:127.0.0.1:53 --ready delay:1s -- ./dns
-  handover run --socket http=:8080 --watch https://example.com/web \\
-      --key web.pub -- /opt/web/web
-  ExecStart=/usr/bin/handover run -- /usr/bin/web           in a unit
-  ExecReload=/usr/bin/handover reload $MAINPID
-
-Addresses are 127.0.0.1:8080, [::1]:8080, :8080, /run/web.sock, @name, and with
-udp:, datagram: or seqpacket: before them for other sockets than streams.
-
-Signals: HUP reloads; TERM and INT stop, a second one cuts what is left; QUIT
-cuts at once; USR1 is passed on; USR2 makes this go on as a new version of
-handover, in place.
-
-Exit codes:
-  0    it was stopped
-  1    the program never got ready, or ended and was not to be started again
-  2    the command line is wrong
-  3    it cannot be done here: a socket cannot be bound, no permission";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     if let Some(answer) = asked_to_go_on() {

@@ -25,7 +25,7 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 ///
 /// Of a service without the control interface it shows what systemd knows.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("after_help.txt").trim_end())]
 pub(crate) struct Options {
     #[command(flatten)]
     place: Where,
@@ -37,20 +37,6 @@ pub(crate) struct Options {
           value_parser = humantime::parse_duration)]
     watch: Option<Duration>,
 }
-
-const AFTER_HELP: &str = "\
-Examples:
-  handover status web                      web.service
-  handover status --watch web              every second
-  handover status --watch=5s --json web    for another program
-  handover status --socket /run/web/handover.sock
-
-Exit codes:
-  0    shown, and the service runs
-  1    shown, and the service does not run
-  2    the command line is wrong
-  3    it cannot be asked: no such unit, not permitted; the message says why
-  130  interrupted";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let target = options.place.find().await?;
@@ -104,10 +90,6 @@ async fn ask(target: &Target) -> Result<Value, Failure> {
             }
             Ok(known)
         }
-        (None, None) => Err(Failure::cannot_run(format!(
-            "{}: {}: give the program Service::builder().control() and the unit RuntimeDirectory=, or say --socket PATH",
-            target.name(),
-            target.no_control()
-        ))),
+        (None, None) => Err(target.needs_control()),
     }
 }

@@ -38,7 +38,7 @@ use when::Moment;
 /// Services that use handover tell each phase of a reload. Of others, there is what systemd says:
 /// when a reload began, when it was over, and how it ended. Nothing has to run any more.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("after_help.txt").trim_end())]
 pub(crate) struct Options {
     /// The unit: `web.service`, or `web` for short. With --file it may be left out if only one unit
     /// in it was reloaded
@@ -76,31 +76,6 @@ pub(crate) struct Options {
     #[arg(long)]
     utc: bool,
 }
-
-const AFTER_HELP: &str = "\
-Examples:
-  handover timeline web                       the last reloads of web.service
-  handover timeline web --since 2h            those of the last two hours
-  handover timeline web --svg reloads.svg     a picture
-  handover timeline web --html reloads.html   a report: picture and numbers
-  handover timeline web --json | jq -c '.rows[] | [.outcome, .reason]'
-  handover timeline --user web                a unit of `systemctl --user`
-  ssh host journalctl -o json -u web | handover timeline --file -
-
-A reload is measured from the request until the next generation is main:
-  spawn     starting its process
-  ready     until it says that it is ready; the application's own time
-  switch    until it accepts in place of the old one
-  handover  until systemd knows it as the main process; a probation is in here
-  drain     then the old one finishes what it had accepted; the scale is its own
-
-Colours are for terminals, and not if NO_COLOR is set. Where the journal may
-not be read: `sudo`, or the group systemd-journal (or adm).
-
-Exit codes:
-  0  the timeline was shown, whatever is in it
-  2  the command line is wrong
-  3  there is nothing to show, or it cannot be read; the message says what to do";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let zone = if options.utc { TimeZone::UTC } else { TimeZone::system() };

@@ -21,7 +21,7 @@ pub(super) struct Mark {
     pub(super) text: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Reload {
     /// Counted from the first one that was read.
     pub(super) number: usize,
@@ -48,14 +48,15 @@ pub(super) struct Reload {
     pub(super) ends: [Option<u64>; 4],
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Teller {
+    #[default]
     Handover,
     Systemd,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     HandedOver,
@@ -68,6 +69,7 @@ pub(crate) enum Outcome {
     /// Cut short by the end of the service.
     Interrupted,
     /// The journal ends before it does.
+    #[default]
     UnderWay,
 }
 
@@ -190,22 +192,7 @@ pub(super) struct Job {
 
 impl Reload {
     pub(super) fn new(began: Moment, told_by: Teller) -> Self {
-        Self {
-            number: 0,
-            began,
-            told_by,
-            outcome: Outcome::UnderWay,
-            reason: None,
-            handover_id: None,
-            old: Generation::default(),
-            new: Generation::default(),
-            phases: Vec::new(),
-            reload_ms: None,
-            drain: None,
-            job: None,
-            asked_again: 0,
-            ends: [None; 4],
-        }
+        Self { began, told_by, ..Self::default() }
     }
 
     /// Its phases, from what was said. A phase whose end was not logged is part of the next one.

@@ -23,9 +23,8 @@ struct Layout {
     /// The durations of reload and drain end here.
     reload_end: f64,
     drain_end: f64,
-    /// From where to where the bars go, if somebody drains and if not.
+    /// From where to where the bars go. Where nobody drains those of the reload have all of it.
     reload: (f64, f64),
-    reload_alone: (f64, f64),
     drain: (f64, f64),
     /// Bars stand beside the numbers, else below them.
     beside: bool,
@@ -44,7 +43,6 @@ const WIDE: Layout = Layout {
     reload_end: 276.0,
     drain_end: 776.0,
     reload: (286.0, 690.0),
-    reload_alone: (286.0, 976.0),
     drain: (786.0, 976.0),
     beside: true,
     title_characters: 80,
@@ -62,7 +60,6 @@ const NARROW: Layout = Layout {
     reload_end: 262.0,
     drain_end: 388.0,
     reload: (12.0, 262.0),
-    reload_alone: (12.0, 388.0),
     drain: (286.0, 388.0),
     beside: false,
     title_characters: 32,
@@ -127,7 +124,7 @@ fn draw(view: &View, layout: &Layout) -> String {
     let mut picture = Picture {
         view,
         layout,
-        reload: axis(if drains { layout.reload } else { layout.reload_alone }, view.reload_scale()),
+        reload: axis(if drains { layout.reload } else { (layout.reload.0, layout.drain.1) }, view.reload_scale()),
         drain: drains.then(|| axis(layout.drain, view.drain_scale())),
         drawing: Drawing::default(),
         y: 14.0,

@@ -61,6 +61,8 @@ pub(crate) struct Candidate {
     fetch_timeout: Duration,
 }
 
+type Set = fn(UpgradeBuilder) -> UpgradeBuilder;
+
 fn keep(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "at least 1, which is what a failure goes back to".to_owned())
 }
@@ -90,18 +92,13 @@ impl Candidate {
         if let Some(command) = &self.check {
             builder = builder.check(command);
         }
-        if self.any_format {
-            builder = builder.any_format();
-        }
-        if self.any_name {
-            builder = builder.any_name();
-        }
-        if self.allow_older {
-            builder = builder.allow_older();
-        }
-        if self.retry {
-            builder = builder.retry();
-        }
+        let flags: [(bool, Set); 4] = [
+            (self.any_format, UpgradeBuilder::any_format),
+            (self.any_name, UpgradeBuilder::any_name),
+            (self.allow_older, UpgradeBuilder::allow_older),
+            (self.retry, UpgradeBuilder::retry),
+        ];
+        builder = flags.iter().filter(|(said, _)| *said).fold(builder, |builder, (_, set)| set(builder));
         Ok(self.more.add_to(builder))
     }
 

@@ -27,7 +27,7 @@ pub(crate) use candidate::{Candidate, invalid};
 /// The reload is that of `handover reload`: it is over when the next generation is main. The
 /// service never stops.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP, group = ArgGroup::new("trust").required(true).multiple(true))]
+#[command(after_help = include_str!("after_help.txt").trim_end(), group = ArgGroup::new("trust").required(true).multiple(true))]
 pub(crate) struct Options {
     #[command(flatten)]
     place: Where,
@@ -61,36 +61,6 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  handover upgrade web --from /srv/new/web --key web.pub
-  handover upgrade web --from https://example.com/web --key web.pub --poll 60s
-  handover upgrade web --from github:acme/web --asset 'web-*-x86_64' \\
-      --key RWQf6LRC... --sha256-in --check '{} --version'
-  handover upgrade web --from s3://releases/web/stable/web --key web.pub
-  handover upgrade web --from ./web --no-signature --dry-run
-  handover upgrade web --back              the one before, and stay there
-
-The signature is at the same place, with .minisig after the name:
-  minisign -S -m web
-
-Beside the program, .NAME.handover has the programs of before, the lock, and
-what is known to be bad. Secrets are taken from the environment:
-  HANDOVER_AUTHORIZATION      the Authorization header for https://
-  GITHUB_TOKEN, GH_TOKEN      for github:
-  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
-  AWS_ENDPOINT_URL_S3         for s3://
-
-Exit codes:
-  0    the service runs the new program, or has it already
-  1    what was fetched is not good, or known to be bad, or the service did not
-       take it; the old program is in place; --json tells which
-  2    the command line is wrong
-  3    it cannot be done: no such unit, not permitted, not to be fetched,
-       another upgrade is running
-  130  interrupted; once installed, the outcome is waited for";
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     // In a unit the library's own events are better than lines of text: they have fields.

@@ -21,13 +21,6 @@ pub(in crate::commands::check) fn explain(rule: &Rule) -> String {
     };
     format!(
         "{} {} ({})\n\n  {}\n\nWhy:   {}\nFix:   {}\nFor:   {scope}\nRead:  {}\nQuiet: Ignore={} under [X-Handover], with a comment that says why",
-        rule.id,
-        rule.name,
-        rule.severity,
-        rule.title,
-        rule.why,
-        rule.remedy,
-        String::from(rule.link),
-        rule.id,
+        rule.id, rule.name, rule.severity, rule.title, rule.why, rule.remedy, rule.link, rule.id,
     )
 }

@@ -1,38 +1,18 @@
 //! HO0xx: what systemd does not read as it was meant, in every unit.
 
 use crate::commands::check::directives::{self, INSTALL, OURS, section};
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, SOCKET, Setting, UNIT, Unit, Warning};
+use crate::commands::check::rule::{Each, Finding, Pair, Row, SERVICE, SOCKET, Setting, UNIT, Unit};
 use crate::safe::short;
 
 /// Settings that went before this version are in no systemd that is still about.
 const OLDEST: u32 = 252;
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::any("HO001", "ignored-line", Warning, "a line that systemd cannot read")
-        .why("systemd logs such a line and goes on without it, so what it was to say does not hold.")
-        .remedy("Correct or remove the line.")
-        .link("systemd.syntax")
-        .each(ignored_lines),
-    Rule::any("HO002", "wrong-section", Error, "a setting in a section where systemd does not look for it (`Restart=` under [Unit] is the classic)")
-        .why("systemd ignores a setting outside of its section, with one line in the journal that nobody reads.")
-        .remedy("Move the setting to its section.")
-        .link("systemd.service#Restart")
-        .each(wrong_sections),
-    Rule::any("HO003", "unreadable-value", Warning, "a value that systemd cannot read")
-        .why("systemd ignores an assignment whose value it cannot parse, and what was set before, or the default, holds.")
-        .remedy("Write a value of the setting's kind.")
-        .link("systemd.time")
-        .each(unreadable_values),
-    Rule::any("HO004", "unknown-setting", Warning, "a setting that systemd does not know, or the target's does not")
-        .why("systemd ignores a setting that it has no name for, with one line in the journal that nobody reads.")
-        .remedy("Correct the name, which has its capitals; or put what is yours under a name that begins with X-.")
-        .link("systemd.directives")
-        .each(unknown_settings),
-    Rule::any("HO005", "not-loaded", Error, "systemd refuses to load the unit")
-        .why("A unit whose LoadState= is bad-setting or error can neither be started nor reloaded; one that runs already runs on as it was.")
-        .remedy("Correct what systemd refuses; `systemctl status` shows its reason.")
-        .link("systemd.service#ExecStart")
-        .each(super::loads::refused),
+pub(super) const RULES: &[Row] = &[
+    ("HO001", Each(ignored_lines)),
+    ("HO002", Each(wrong_sections)),
+    ("HO003", Each(unreadable_values)),
+    ("HO004", Each(unknown_settings)),
+    ("HO005", Each(super::loads::refused)),
 ];
 
 /// Of one rule in one file; the rest is counted. Junk can have millions of such lines.

@@ -4,20 +4,9 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::commands::check::command::Exec;
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Unit, Warning};
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, ServiceAll, Unit};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::rolling("HO112", "wrapper", Error, "ExecStart= runs the program by another one that stays its parent")
-        .why("systemd takes the wrapper for the main process: signals go to it, what the program says by sd_notify is not listened to, and its successor is no child of systemd's.")
-        .remedy("Let ExecStart= run the program itself; what the wrapper did has a setting: User=, a Requires=, LimitNOFILE=, an `exec` in the script.")
-        .link("traps")
-        .service_all(wrapped),
-    Rule::rolling("HO113", "pinned-directory", Warning, "WorkingDirectory= goes through a symbolic link")
-        .why("A process does not learn by which path it came to its directory: unless Builder::directory names it, or the program lies below it, the next generations stay in the old release's directory when a deploy moves the link.")
-        .remedy("Builder::directory with the same path, or ExecStart= with a path through the same link.")
-        .link("traps")
-        .service(pinned),
-];
+pub(super) const RULES: &[Row] = &[("HO112", ServiceAll(wrapped)), ("HO113", Service(pinned))];
 
 /// Links of this name are what deploys move.
 const MOVED: [&str; 4] = ["current", "latest", "live", "active"];

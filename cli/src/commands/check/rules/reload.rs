@@ -5,49 +5,17 @@ use std::collections::BTreeSet;
 use super::signals;
 use crate::commands::check::command::{Exec, RELOAD};
 use crate::commands::check::name::UnitName;
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Setting, UNIT, Unit, Warning};
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, ServiceAll, Setting, UNIT, Unit};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::rolling("HO131", "no-reload", Error, "Type=notify without ExecReload=")
-        .why("`systemctl reload` refuses a unit that does not say how it is reloaded.")
-        .remedy("ExecReload=/usr/bin/handover reload $MAINPID; or from systemd 253 on Type=notify-reload.")
-        .link("systemd.service#ExecReload")
-        .service(no_reload),
-    Rule::rolling("HO132", "asynchronous-reload", Warning, "ExecReload= only sends a signal")
-        .why("`kill` does not wait for the answer: `systemctl reload` may return early, and succeeds although the new version failed.")
-        .remedy("ExecReload=/usr/bin/handover reload $MAINPID waits and fails with the reason; Type=notify-reload (253) at least waits.")
-        .link("traps")
-        .service_all(asynchronous),
-    Rule::rolling("HO133", "reload-signal", Error, "a reload is asked for by a signal that is not the service's reload signal")
-        .why("handover reloads on SIGHUP; a signal that the program has no handler for ends it, and `systemctl reload` says success.")
-        .remedy("Send SIGHUP; or say what the program maps, by Environment=HANDOVER_SIGNALS= or ReloadSignal= under [X-Handover].")
-        .link("systemd.service#ReloadSignal")
-        .service_all(other_signal),
-    Rule::rolling("HO134", "double-reload", Warning, "Type=notify-reload and an ExecReload= that asks again")
-        .why("systemd sends the signal itself and runs ExecReload= too, so each reload is made twice.")
-        .remedy("Remove ExecReload=.")
-        .link("systemd.service#Type")
-        .service_all(double),
-    Rule::rolling("HO135", "privileged-reload", Error, "ExecReload=+ runs the service's own code")
-        .why("With `+` or `!` it runs as root and outside of the sandbox, and whoever can change that program or its input has root.")
-        .remedy("Remove the prefix, or run nothing but /bin/kill or handover reload with it.")
-        .link("systemd.service#ExecReload")
-        .service_all(privileged),
-    Rule::any("HO136", "reload-loop", Warning, "PropagatesReloadTo= leads back")
-        .why("A reload of either unit asks for one of the other, and systemd drops jobs to get out of the circle.")
-        .remedy("Remove one direction.")
-        .link("systemd.unit#PropagatesReloadTo")
-        .service_all(propagation),
-    Rule::rolling("HO137", "reload-unheeded", Warning, "ExecReload=- does not care whether the reload succeeds")
-        .why("With `-` before the command a reload that failed is one that succeeded: `systemctl reload` ends with exit code 0.")
-        .remedy("Remove the `-`.")
-        .link("systemd.service#ExecStart")
-        .service_all(unheeded),
-    Rule::any("HO138", "reload-restarts", Error, "ExecReload= asks systemd for a restart, or a reload, of its own unit")
-        .why("That job waits for the reload which waits for it, until it times out; or it ends the service that was to be reloaded.")
-        .remedy("ExecReload= with what the program itself reloads on; none, if it cannot reload.")
-        .link("systemd.service#ExecReload")
-        .service_all(restarts),
+pub(super) const RULES: &[Row] = &[
+    ("HO131", Service(no_reload)),
+    ("HO132", ServiceAll(asynchronous)),
+    ("HO133", ServiceAll(other_signal)),
+    ("HO134", ServiceAll(double)),
+    ("HO135", ServiceAll(privileged)),
+    ("HO136", ServiceAll(propagation)),
+    ("HO137", ServiceAll(unheeded)),
+    ("HO138", ServiceAll(restarts)),
 ];
 
 /// What is found of the commands of `ExecReload=` for which that holds.

@@ -1,6 +1,6 @@
 //! HO15x: two generations run at once, and each limit must hold both.
 
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Set, Setting, Unit, Warning};
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, Set, Setting, Unit, When};
 use crate::commands::check::value::{count, size};
 
 /// Threads of two tokio runtimes: 512 for blocking work, and some for the rest.
@@ -8,37 +8,13 @@ const USUAL_TASKS: u64 = 2 * 600;
 /// systemd's default soft limit of fds; what a service may have connections with that says nothing.
 const DEFAULT_FDS: u64 = 1024;
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::rolling("HO151", "oom-stop", Warning, "OOMPolicy= is stop, which is the default")
-        .why("When the kernel takes one process for want of memory, systemd stops the whole service, all generations of it.")
-        .remedy("OOMPolicy=continue: if main was taken, Restart= applies.")
-        .link("systemd.service#OOMPolicy")
-        .service(oom_stop),
-    Rule::rolling("HO152", "oom-kill", Error, "OOMPolicy=kill")
-        .why("When the kernel takes one process for want of memory, it takes all generations with it, at once.")
-        .remedy("OOMPolicy=continue: if main was taken, Restart= applies.")
-        .link("systemd.service#OOMPolicy")
-        .when(SERVICE, "OOMPolicy", |policy| policy == "kill", Set("continue")),
-    Rule::rolling("HO153", "memory", Warning, "MemoryMax= may not hold two generations")
-        .why("During a reload and the drain after it two generations run, and the limit is for both together.")
-        .remedy("MemoryMax= of twice what one generation takes; say how much that is (--memory, Memory=).")
-        .link("systemd.resource-control#MemoryMax")
-        .service(memory),
-    Rule::rolling("HO154", "tasks", Warning, "TasksMax= may not hold two generations")
-        .why("The threads of two generations count together, and at the limit the next generation cannot start.")
-        .remedy("TasksMax= of twice what one generation has; say how many that are (--tasks, Tasks=).")
-        .link("systemd.resource-control#TasksMax")
-        .service(|service, pair| few_tasks(service, pair, "TasksMax")),
-    Rule::rolling("HO155", "processes", Warning, "LimitNPROC= may not hold two generations")
-        .why("It counts the threads of all processes of the user, both generations and other services included.")
-        .remedy("Remove it and use TasksMax=, which counts per service; or set it to twice what one generation has (--tasks, Tasks=).")
-        .link("systemd.exec#LimitNPROC")
-        .service(|service, pair| few_tasks(service, pair, "LimitNPROC")),
-    Rule::rolling("HO156", "fds", Warning, "LimitNOFILE= is below twice the connections")
-        .why("Clients that reconnect during a reload come on top of those that stay, and a proxy needs two fds for each.")
-        .remedy("LimitNOFILE= of at least twice the connections (--connections, Connections=).")
-        .link("systemd.exec#LimitNOFILE")
-        .service(fds),
+pub(super) const RULES: &[Row] = &[
+    ("HO151", Service(oom_stop)),
+    ("HO152", When(SERVICE, "OOMPolicy", |policy| policy == "kill", Set("continue"))),
+    ("HO153", Service(memory)),
+    ("HO154", Service(|service, pair| few_tasks(service, pair, "TasksMax"))),
+    ("HO155", Service(|service, pair| few_tasks(service, pair, "LimitNPROC"))),
+    ("HO156", Service(fds)),
 ];
 
 fn oom_stop(service: &Unit, _: &Pair<'_>) -> Option<Finding> {

@@ -1,69 +1,23 @@
 //! HO3xx: the sandbox, as far as it is in the way of the next generation.
 
-use crate::commands::check::rule::{Error, Finding, Info, Pair, Remedy, Rule, SERVICE, Set, Setting, Unit, Warning};
+use crate::commands::check::rule::{
+    Finding, Pair, Remedy, Row, SERVICE, Service, ServiceAll, Set, Setting, Unit, When,
+};
 use crate::commands::check::value::{is_off, is_on, words};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::rolling("HO301", "address-families", Error, "RestrictAddressFamilies= without AF_UNIX")
-        .why("The service speaks to systemd, and the generations to each other, over Unix sockets.")
-        .remedy("Add AF_UNIX.")
-        .link("systemd.exec#RestrictAddressFamilies")
-        .service(address_families),
-    Rule::rolling("HO302", "run-hidden", Error, "TemporaryFileSystem= or InaccessiblePaths= hides /run")
-        .why("systemd's notify socket is below /run: without it nobody learns that the service is ready, or who is main.")
-        .remedy("Leave /run visible, or bind /run/systemd/notify into it.")
-        .link("systemd.exec#TemporaryFileSystem")
-        .service_all(run_hidden),
-    Rule::rolling("HO303", "private-pids", Error, "PrivatePIDs=yes")
-        .why("The main process is then PID 1 of its namespace, and when that one ends the kernel kills every other process in it, the next generation too.")
-        .remedy("Remove PrivatePIDs=; ProtectProc=invisible hides other processes as well.")
-        .link("systemd.exec#PrivatePIDs")
-        .when(SERVICE, "PrivatePIDs", is_on, Set("no")),
-    Rule::rolling("HO304", "restrict-namespaces", Warning, "RestrictNamespaces= turns clone3 off")
-        .why("systemd cannot look into clone3's arguments and lets it fail with ENOSYS; handover itself uses clone, but a program that starts processes by clone3 needs a fallback.")
-        .remedy("Keep it if a reload was tried with it, and say Ignore=HO304 under [X-Handover].")
-        .link("systemd.exec#RestrictNamespaces")
-        .when(SERVICE, "RestrictNamespaces", |kinds| !is_off(kinds), Remedy),
-    Rule::rolling("HO305", "syscall-filter", Error, "SystemCallFilter= denies what a reload needs")
-        .why("The next generation is started by clone and execve, gets its sockets by sendmsg, and its state in a memfd.")
-        .remedy("SystemCallFilter=@system-service has all of them; or add @process sendmsg recvmsg memfd_create execve.")
-        .link("systemd.exec#SystemCallFilter")
-        .service(syscalls),
-    Rule::rolling("HO306", "no-exec", Error, "NoExecPaths= covers the program")
-        .why("The first start is made by systemd, each next generation by the service itself from within its sandbox.")
-        .remedy("ExecPaths= with the program, its interpreter and libraries.")
-        .link("systemd.exec#ExecPaths")
-        .service_all(no_exec),
-    Rule::rolling("HO307", "bound-file", Warning, "BindPaths= of a single file")
-        .why("The mount holds on to the file that was there at the start, and a new one that is renamed into its place is not seen until a restart.")
-        .remedy("Bind the directory that it is in.")
-        .link("systemd.exec#BindPaths")
-        .service_all(bound_files),
-    Rule::rolling("HO308", "private-users", Warning, "PrivateUsers= is on")
-        .why("Within it the users of other processes look like nobody, so a check of who asks for a reload over a socket fails, and files of others cannot be replaced.")
-        .remedy("Remove it if the service checks its peers' users; else say Ignore=HO308 under [X-Handover].")
-        .link("systemd.exec#PrivateUsers")
-        .when(SERVICE, "PrivateUsers", |users| !is_off(users), Remedy),
-    Rule::rolling("HO309", "dynamic-user", Warning, "DynamicUser=yes")
-        .why("The user is another one after a stop, and IPC objects and files outside of StateDirectory= and its like are gone or not the service's any more.")
-        .remedy("A User= of its own; or keep state in StateDirectory= only, and say Ignore=HO309 under [X-Handover].")
-        .link("systemd.exec#DynamicUser")
-        .when(SERVICE, "DynamicUser", is_on, Remedy),
-    Rule::rolling("HO310", "runtime-directory", Warning, "RuntimeDirectory= without RuntimeDirectoryPreserve=restart")
-        .why("The directory is removed after a crash, and sockets and state in it with it, before the service is started again.")
-        .remedy("RuntimeDirectoryPreserve=restart.")
-        .link("systemd.exec#RuntimeDirectoryPreserve")
-        .service(runtime_directory),
-    Rule::rolling("HO311", "delegate", Warning, "Delegate= is on")
-        .why("A next generation that the service puts into a cgroup of its own is refused as main process by some versions, and is missed when limits and kills apply.")
-        .remedy("Remove it, or leave all generations in the unit's own cgroup and say Ignore=HO311 under [X-Handover].")
-        .link("systemd.resource-control#Delegate")
-        .service(delegate),
-    Rule::rolling("HO312", "sandbox-fine", Info, "MemoryDenyWriteExecute=, ProtectSystem= and PrivateNetwork= are fine")
-        .why("None of these is in the way of a reload: sockets that systemd passes work in any network namespace, and the next generation is a fresh program.")
-        .remedy("Nothing to do.")
-        .link("systemd.exec#ProtectSystem")
-        .service_all(fine),
+pub(super) const RULES: &[Row] = &[
+    ("HO301", Service(address_families)),
+    ("HO302", ServiceAll(run_hidden)),
+    ("HO303", When(SERVICE, "PrivatePIDs", is_on, Set("no"))),
+    ("HO304", When(SERVICE, "RestrictNamespaces", |kinds| !is_off(kinds), Remedy)),
+    ("HO305", Service(syscalls)),
+    ("HO306", ServiceAll(no_exec)),
+    ("HO307", ServiceAll(bound_files)),
+    ("HO308", When(SERVICE, "PrivateUsers", |users| !is_off(users), Remedy)),
+    ("HO309", When(SERVICE, "DynamicUser", is_on, Remedy)),
+    ("HO310", Service(runtime_directory)),
+    ("HO311", Service(delegate)),
+    ("HO312", ServiceAll(fine)),
 ];
 
 /// One setting of the kind `A B`, `~C`: what the first line says is the mode, further lines add or

@@ -3,30 +3,14 @@
 use handover::service::signals::{Response, Signal, SignalMap};
 
 use crate::commands::check::directives::OURS;
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, Set, Unit, Warning};
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, ServiceAll, Set, Unit, When};
 use crate::commands::check::value::is_off;
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::rolling("HO121", "stop-by-hup", Error, "SendSIGHUP=yes or KillSignal=SIGHUP")
-        .why("SIGHUP asks this service for a reload, so every stop would begin with one.")
-        .remedy("KillSignal=SIGTERM and SendSIGHUP=no, which are the defaults.")
-        .link("systemd.kill#KillSignal")
-        .service_all(stop_by_hup),
-    Rule::rolling("HO122", "reload-signal-clash", Error, "WatchdogSignal= or RestartKillSignal= is the reload signal")
-        .why("A hung service would be asked to reload instead of being ended, and stays hung.")
-        .remedy("Remove the line: the defaults are SIGABRT and SIGTERM.")
-        .link("systemd.kill#RestartKillSignal")
-        .service_all(clash),
-    Rule::rolling("HO123", "no-sigkill", Warning, "SendSIGKILL=no")
-        .why("A generation that hangs is never ended, and the next start of the service runs beside it.")
-        .remedy("SendSIGKILL=yes, which is the default, with a TimeoutStopSec= above the drain timeout.")
-        .link("systemd.kill#SendSIGKILL")
-        .when(SERVICE, "SendSIGKILL", is_off, Set("yes")),
-    Rule::rolling("HO124", "stop-cuts", Error, "KillSignal= or RestartKillSignal= is none that stops the service in order")
-        .why("A signal that the service has no handler for, or takes for `at once`, ends it in the middle of what it has accepted.")
-        .remedy("KillSignal=SIGTERM, which is the default; an order in Environment=HANDOVER_SIGNALS= is taken into account.")
-        .link("systemd.kill#KillSignal")
-        .service_all(cuts),
+pub(super) const RULES: &[Row] = &[
+    ("HO121", ServiceAll(stop_by_hup)),
+    ("HO122", ServiceAll(clash)),
+    ("HO123", When(SERVICE, "SendSIGKILL", is_off, Set("yes"))),
+    ("HO124", ServiceAll(cuts)),
 ];
 
 /// What a signal asks the service for: by default, or by the order of another tool that its

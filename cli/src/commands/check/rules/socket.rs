@@ -3,65 +3,23 @@
 use std::time::Duration;
 
 use crate::commands::check::name::UnitName;
-use crate::commands::check::rule::{Error, Finding, Pair, Rule, SERVICE, SOCKET, Set, Setting, UNIT, Unit, Warning};
+use crate::commands::check::rule::{
+    Finding, Pair, Row, SERVICE, SOCKET, Service, ServiceAll, Set, Setting, Socket, UNIT, Unit, When,
+};
 use crate::commands::check::value::{count, is_on, span};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::rolling("HO201", "accept", Error, "Accept=yes")
-        .why("systemd accepts, and starts an instance of the service for each connection: there is no listener to hand over.")
-        .remedy("Accept=no, which is the default.")
-        .link("systemd.socket#Accept")
-        .when(SOCKET, "Accept", is_on, Set("no")),
-    Rule::rolling("HO202", "flush-pending", Error, "FlushPending=yes")
-        .why("Connections that wait in the listener's queue while the service restarts are thrown away.")
-        .remedy("FlushPending=no, which is the default.")
-        .link("systemd.socket#FlushPending")
-        .when(SOCKET, "FlushPending", is_on, Set("no")),
-    Rule::rolling("HO203", "remove-on-stop", Warning, "RemoveOnStop=yes")
-        .why("A restart of the .socket unit takes the path away from a generation that still holds its listener, and clients find nothing there meanwhile.")
-        .remedy("RemoveOnStop=no, which is the default.")
-        .link("systemd.socket#RemoveOnStop")
-        .when(SOCKET, "RemoveOnStop", is_on, Set("no")),
-    Rule::rolling("HO204", "reuse-port", Warning, "ReusePort=yes")
-        .why("The kernel spreads connections over all sockets of the port, and those in the queue of one that is closed are reset.")
-        .remedy("ReusePort=no, which is the default: one listener is shared by the generations.")
-        .link("systemd.socket#ReusePort")
-        .when(SOCKET, "ReusePort", is_on, Set("no")),
-    Rule::rolling("HO205", "no-name", Warning, "no FileDescriptorName=")
-        .why("Sockets are taken by name, since their order is undefined; without one the name is the unit's, and renaming the unit breaks the service.")
-        .remedy("FileDescriptorName= with the name that the program asks for.")
-        .link("systemd.socket#FileDescriptorName")
-        .socket(no_name),
-    Rule::rolling("HO206", "colon-name", Error, "a `:` in the name of the socket")
-        .why("LISTEN_FDNAMES separates the names by `:`, so such a name is taken for two, or replaced by the default.")
-        .remedy("FileDescriptorName= without a colon.")
-        .link("systemd.socket#FileDescriptorName")
-        .socket(colon),
-    Rule::rolling("HO207", "no-requires", Warning, "the service does not require its socket")
-        .why("Started by itself, the service comes up without the socket, and binds another one or fails.")
-        .remedy("Requires= and After= with the .socket unit.")
-        .link("systemd.unit#Requires")
-        .service_all(no_requires),
-    Rule::any("HO208", "non-blocking-differs", Warning, "services that share a socket differ in NonBlocking=")
-        .why("O_NONBLOCK belongs to the socket and not to the process, so the service that starts last decides for all.")
-        .remedy("The same NonBlocking= in all services that share the socket.")
-        .link("systemd.service#NonBlocking")
-        .service(non_blocking),
-    Rule::rolling("HO209", "trigger-limit", Warning, "a tight TriggerLimit")
-        .why("At the limit systemd fails the .socket unit and closes the listener, and clients are refused from then on.")
-        .remedy("Remove TriggerLimitIntervalSec= and TriggerLimitBurst=: the defaults are 20 within 2 s.")
-        .link("systemd.socket#TriggerLimitIntervalSec")
-        .socket(trigger_limit),
-    Rule::rolling("HO210", "start-limit", Warning, "a tight StartLimit")
-        .why("At the limit the service is not restarted any more, and its socket is closed with it: a few crashes take the port away.")
-        .remedy("Remove StartLimitIntervalSec= and StartLimitBurst= (the defaults are 5 within 10 s), or allow more.")
-        .link("systemd.unit#StartLimitIntervalSec")
-        .service(start_limit),
-    Rule::rolling("HO211", "max-connections", Warning, "MaxConnections= is set")
-        .why("It counts only connections that systemd accepts itself, so here it limits nothing.")
-        .remedy("Remove it, and limit connections in the service.")
-        .link("systemd.socket#MaxConnections")
-        .socket(max_connections),
+pub(super) const RULES: &[Row] = &[
+    ("HO201", When(SOCKET, "Accept", is_on, Set("no"))),
+    ("HO202", When(SOCKET, "FlushPending", is_on, Set("no"))),
+    ("HO203", When(SOCKET, "RemoveOnStop", is_on, Set("no"))),
+    ("HO204", When(SOCKET, "ReusePort", is_on, Set("no"))),
+    ("HO205", Socket(no_name)),
+    ("HO206", Socket(colon)),
+    ("HO207", ServiceAll(no_requires)),
+    ("HO208", Service(non_blocking)),
+    ("HO209", Socket(trigger_limit)),
+    ("HO210", Service(start_limit)),
+    ("HO211", Socket(max_connections)),
 ];
 
 fn no_name(socket: &Unit, _: &Pair<'_>) -> Option<Finding> {

@@ -1,32 +1,12 @@
 //! HO22x: the fd store, and what must survive a crash.
 
-use crate::commands::check::rule::{Error, Finding, Info, Pair, Rule, SERVICE, Unit, Warning};
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, Unit};
 
 /// Entries beyond what is kept: while one is replaced, the old and the new one are in the store.
 const SPARE: u64 = 1;
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::rolling("HO221", "store-off", Error, "the fd store is used, but FileDescriptorStoreMax= is 0")
-        .why("systemd refuses every fd that the service wants kept, and says so only in its own log.")
-        .remedy("FileDescriptorStoreMax= with room for the listeners, the states and one more.")
-        .link("systemd.service#FileDescriptorStoreMax")
-        .service(off),
-    Rule::rolling("HO222", "store-small", Warning, "FileDescriptorStoreMax= is below what is kept")
-        .why("On a full store even an entry that only replaces another one is refused.")
-        .remedy("FileDescriptorStoreMax= of the listeners, the states (--stored, Stored=) and one more.")
-        .link("systemd.service#FileDescriptorStoreMax")
-        .service(small),
-    Rule::any("HO223", "store-preserve-ignored", Info, "FileDescriptorStorePreserve= for a systemd older than 254")
-        .why("systemd before 254 ignores the line: the store is kept over restarts and crashes, and not over a stop.")
-        .remedy("Nothing, if a stop may lose what is in the store.")
-        .link("systemd.service#FileDescriptorStorePreserve")
-        .service(preserve),
-    Rule::rolling("HO224", "listener-unkept", Warning, "neither a .socket unit nor an fd store keeps the listener")
-        .why("When the main process crashes its port is closed, and clients are refused until the service is up again.")
-        .remedy("A .socket unit for the service, or FileDescriptorStoreMax=.")
-        .link("design")
-        .service(unkept),
-];
+pub(super) const RULES: &[Row] =
+    &[("HO221", Service(off)), ("HO222", Service(small)), ("HO223", Service(preserve)), ("HO224", Service(unkept))];
 
 fn room(pair: &Pair<'_>) -> u64 {
     let listeners = pair.listeners().map(|socket| socket.listens() as u64).sum::<u64>();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::commands::check::rule::{Finding, Pair, Rule, SERVICE, Set, Setting, UNIT, Unit, Warning};
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, ServiceAll, Set, Setting, UNIT, Unit, When};
 use crate::commands::check::value::{INFINITY, span};
 
 /// The longest that a handover takes on a slow machine; measured are 11 to 38 ms.
@@ -12,37 +12,13 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(90);
 /// On top of a time that the service needs.
 const MARGIN: Duration = Duration::from_secs(15);
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::rolling("HO141", "start-timeout", Warning, "TimeoutStartSec= is infinite, or below the time that a generation needs to be ready")
-        .why("It bounds the start and every reload: without end a hung start stays for ever, and too short a good one is killed.")
-        .remedy("TimeoutStartSec= somewhat above the warm-up (--warm-up, WarmUp=).")
-        .link("systemd.service#TimeoutStartSec")
-        .service(start),
-    Rule::rolling("HO142", "stop-timeout", Warning, "TimeoutStopSec= is not above the drain timeout")
-        .why("systemd sends SIGKILL in the middle of the drain, and what was accepted is lost.")
-        .remedy("TimeoutStopSec= somewhat above the drain timeout (--drain-timeout, DrainTimeout=).")
-        .link("systemd.service#TimeoutStopSec")
-        .service(stop),
-    Rule::rolling("HO143", "watchdog-short", Warning, "WatchdogSec= is below twice the time of a handover")
-        .why("The new main process has only what is left of the interval for its first ping.")
-        .remedy("WatchdogSec= of 1 s or more; 10 s is usual.")
-        .link("systemd.service#WatchdogSec")
-        .service(watchdog_short),
-    Rule::rolling("HO144", "watchdog-unanswered", Warning, "WatchdogSec= is set, but nothing pings")
-        .why("systemd ends a service with SIGABRT that it has not heard from for that long.")
-        .remedy("Let the program itself be the main process, with the notify protocol; or remove WatchdogSec=.")
-        .link("systemd.service#WatchdogSec")
-        .service(watchdog_unanswered),
-    Rule::rolling("HO145", "runtime-max", Warning, "RuntimeMaxSec= is set")
-        .why("It counts from the start of the unit, not of the generation, and ends the service however often it was reloaded.")
-        .remedy("Remove it; to renew the process regularly, reload by a timer.")
-        .link("systemd.service#RuntimeMaxSec")
-        .when(SERVICE, "RuntimeMaxSec", |time| span(time) != Some(INFINITY), Set("infinity")),
-    Rule::rolling("HO146", "job-timeout", Warning, "JobTimeoutSec= is below the time of a reload")
-        .why("systemd gives up the reload job while the new generation is still getting ready.")
-        .remedy("Remove it, or set it above the warm-up.")
-        .link("systemd.unit#JobTimeoutSec")
-        .service_all(job),
+pub(super) const RULES: &[Row] = &[
+    ("HO141", Service(start)),
+    ("HO142", Service(stop)),
+    ("HO143", Service(watchdog_short)),
+    ("HO144", Service(watchdog_unanswered)),
+    ("HO145", When(SERVICE, "RuntimeMaxSec", |time| span(time) != Some(INFINITY), Set("infinity"))),
+    ("HO146", ServiceAll(job)),
 ];
 
 /// A timeout, where it is not what it should be, or its default is not.
