@@ -9,7 +9,7 @@ use super::report::{KillRow, Report, StepRow};
 use super::supervisor::{Supervisor, kill, reload, running};
 use super::unit::Reloaded;
 use super::versions::{Version, Versions};
-use crate::commands::prove::{Asked, Plan, Progress, Reloads, Run, Server, Teller, assemble};
+use crate::commands::prove::{Asked, Plan, Progress, Reloads, Run, Server, Teller};
 use crate::failure::Failure;
 use crate::terminal::Ink;
 use handover_load::{Kind, Random, Target};
@@ -107,10 +107,9 @@ impl<'a, S: Supervisor> Script<'a, S> {
         run.wait(run.begun() + self.duration).await;
 
         self.progress.line("the load ends, the last old generations drain");
-        let mut record = run.end(&self.service).await;
+        let mut measured = run.end(format!("SIGHUP by {how}"), &self.service).await;
         self.drained("without load").await;
-        record.problems.append(&mut self.problems);
-        let measured = assemble(self.plan, format!("SIGHUP by {how}"), record, Ok(Vec::new()));
+        measured.add(self.problems);
         Ok(Report::new(how, measured, self.steps, self.kill))
     }
 
@@ -255,10 +254,9 @@ mod tests {
             assert!(Instant::now() < deadline, "{:?}", run.stats().summary());
             run.wait(Instant::now() + Duration::from_millis(50)).await;
         }
-        let record = run.end(&Nobody).await;
+        let measured = run.end("never".to_owned(), &Nobody).await;
         server.abort();
 
-        let measured = assemble(&plan, "never".to_owned(), record, Ok(Vec::new()));
         let proved: Value = serde_json::from_str(&json(&measured)).unwrap();
         let told = figures(&measured, Look::plain(80));
         let demo = Report::new("nobody".to_owned(), measured, Vec::new(), None);

@@ -4,13 +4,11 @@
 mod assemble;
 mod family;
 mod html;
-mod journal;
 mod options;
 mod plan;
 mod plot;
 mod prober;
 mod progress;
-mod record;
 mod report;
 mod run;
 mod server;
@@ -26,17 +24,16 @@ use std::time::Instant;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::terminal::Look;
-pub(crate) use assemble::assemble;
 pub(crate) use family::Family;
 pub(crate) use options::Options;
 pub(crate) use plan::Plan;
 pub(crate) use prober::Teller;
 pub(crate) use progress::Progress;
-pub(crate) use record::{Asked, Reloads};
 pub(crate) use report::{Report, json};
 pub(crate) use run::Run;
 pub(crate) use server::Server;
 pub(crate) use text::{closing, figures};
+pub(crate) use trigger::{Asked, Reloads};
 
 use plan::{Proving, resolved};
 use report::Verdict;
@@ -87,8 +84,7 @@ async fn prove(options: Options) -> Result<(Report, bool, Option<std::path::Path
         run.tell(&[]);
     }
     run.wait((begun + plan.duration).max(Instant::now() + plan.every)).await;
-    let record = run.end(&trigger).await;
+    let report = run.end(how, &trigger).await;
     progress.finish();
-    let journal = journal::read(&trigger, &record.reloads).await;
-    Ok((assemble(&plan, how, record, journal), plan.quiet, html))
+    Ok((report, plan.quiet, html))
 }

@@ -2,14 +2,14 @@
 //! taken away while `format` is 1.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
 use super::prober::Teller;
 use super::usage::Usage;
 use crate::commands::timeline::Brief;
-use handover_load::{Cause, Count, Percentiles};
+use handover_load::Percentiles;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -120,9 +120,22 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
+/// One reload. The run fills in what it sees until the window is over and somebody new has
+/// answered; the rest is known at its end.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReloadRow {
     pub(crate) n: u32,
+    #[serde(skip)]
+    pub(super) at: Instant,
+    /// The same moment, by the clock that the journal goes by.
+    #[serde(skip)]
+    pub(super) wall: SystemTime,
+    /// It failed as it was meant to: nobody new is to answer.
+    #[serde(skip)]
+    pub(super) refused: bool,
+    /// How long somebody new was waited for in vain; of a reload that nobody need answer, not.
+    #[serde(skip)]
+    pub(super) unseen: Option<Unseen>,
     /// Since the beginning of the load.
     pub(crate) at_s: f64,
     /// How long the command took that asked for it; a signal takes none.
@@ -153,6 +166,14 @@ pub(crate) struct ReloadRow {
     pub(crate) journal: Option<Brief>,
 }
 
+/// Nobody new answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unseen {
+    pub(super) waited: Duration,
+    /// No process had been started, either.
+    pub(super) nobody: bool,
+}
+
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct WindowRow {
     pub(crate) answers_per_s: f64,
@@ -160,7 +181,7 @@ pub(crate) struct WindowRow {
     pub(crate) wait_ms: Times,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct UsageRow {
     pub(crate) before: Usage,
     /// The highest of each until the next reload.
@@ -190,25 +211,6 @@ pub(crate) struct ProcessPoint {
     pub(crate) at_s: f64,
     pub(crate) fds: BTreeMap<u32, u64>,
     pub(crate) rss: BTreeMap<u32, u64>,
-}
-
-impl KindRow {
-    pub(crate) fn new(kind: &'static str, clients: usize, count: &Count, lost: &BTreeMap<Cause, u64>) -> Self {
-        Self {
-            kind,
-            clients,
-            sent: count.sent,
-            answered: count.answered,
-            handed_back: count.handed_back,
-            lost: count.lost,
-            lost_to_kill: count.lost_to_kill,
-            lost_by: Cause::ALL.iter().map(|c| (c.slug(), lost.get(c).copied().unwrap_or(0))).collect(),
-            closes_announced: count.announced,
-            closes_unannounced: count.idle_closed,
-            wait_ms: None,
-            wait_over_kill_ms: (!count.longest_over_kill.is_zero()).then(|| ms(count.longest_over_kill)),
-        }
-    }
 }
 
 impl From<Percentiles> for Times {
@@ -256,6 +258,15 @@ pub(crate) fn json(report: &impl Serialize) -> String {
 /// Microseconds are the last digits.
 pub(crate) fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Milliseconds are the last digits.
+pub(crate) fn seconds(time: Duration) -> f64 {
+    round(time.as_secs_f64())
+}
+
+pub(crate) fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]

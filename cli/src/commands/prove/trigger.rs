@@ -3,19 +3,52 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
-use super::record::{Asked, Reloads};
+use crate::commands::timeline::{Brief, briefs};
 use crate::failure::Failure;
 use crate::safe;
 use crate::signals;
 use crate::systemctl;
 use crate::target::{show, unit_name};
 use handover::supervise::proc::stat;
+
+/// For the last entries to come into the journal.
+const LATE: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Something that can be asked for a reload.
+pub(crate) trait Reloads {
+    /// Asks, and waits for the end of the asking.
+    async fn ask(&mut self, limit: Duration) -> Asked;
+
+    /// The main process, where there is somebody to say so.
+    async fn main(&self) -> Option<u32> {
+        None
+    }
+
+    /// The process that answered before has a successor.
+    fn answered(&mut self, _before: Option<u32>, _now: u32) {}
+
+    /// What the journal says of the reloads that were asked for at those times, or why there is
+    /// nothing.
+    async fn journal(&self, _asked: &[SystemTime]) -> Result<Vec<Option<Brief>>, String> {
+        Ok(Vec::new())
+    }
+}
+
+/// How asking for a reload ended.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Done,
+    Failed(String),
+    /// It failed as it was meant to: nobody new is to answer.
+    Refused(String),
+}
 
 #[derive(Debug)]
 pub(super) struct Trigger {
@@ -130,6 +163,29 @@ impl Reloads for Trigger {
             _ => None,
         }
     }
+
+    async fn journal(&self, asked: &[SystemTime]) -> Result<Vec<Option<Brief>>, String> {
+        let (How::Unit { unit, user }, Some(first)) = (&self.how, asked.first()) else { return Ok(Vec::new()) };
+        let begun = Instant::now();
+        loop {
+            let told = briefs(unit, *user, *first).await.map_err(|failure| failure.to_string())?;
+            let rows = in_order(&told, asked);
+            let complete = rows.iter().all(|row| row.as_ref().is_some_and(|brief| !brief.is_under_way()));
+            if complete || begun.elapsed() > LATE {
+                return match told.is_empty() {
+                    true => Err(format!("it has nothing of {unit} that this user may read")),
+                    false => Ok(rows),
+                };
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// The first one that began after each was asked for, and before the next one was.
+fn in_order(told: &[Brief], asked: &[SystemTime]) -> Vec<Option<Brief>> {
+    let nexts = asked.iter().skip(1).copied().map(Some).chain([None]);
+    asked.iter().zip(nexts).map(|(at, next)| told.iter().find(|one| one.began_within(*at, next)).cloned()).collect()
 }
 
 async fn run(mut command: Command, limit: Duration) -> Result<(), String> {

@@ -66,11 +66,6 @@ impl Sampler {
         (now, std::mem::replace(&mut state.peak, now))
     }
 
-    /// What that process held when last seen.
-    pub(crate) fn of(&self, pid: u32) -> Option<Usage> {
-        usage(pid)
-    }
-
     pub(crate) fn stop(mut self) -> Vec<Point> {
         lock(&self.state).stop = true;
         if let Some(thread) = self.thread.take() {
@@ -91,7 +86,7 @@ impl Drop for Sampler {
 /// the server.
 pub(crate) fn pss(family: &mut Family) -> Option<u64> {
     let members = family.members();
-    let rss: u64 = members.iter().filter_map(|pid| usage(*pid)).map(|usage| usage.rss).sum();
+    let rss: u64 = members.iter().filter_map(|pid| held_by(*pid)).map(|usage| usage.rss).sum();
     if members.is_empty() || rss > PSS_LIMIT {
         return None;
     }
@@ -108,7 +103,7 @@ pub(crate) fn pss(family: &mut Family) -> Option<u64> {
 fn sample(mut family: Family, state: &Mutex<State>) {
     loop {
         let by_process: BTreeMap<u32, Usage> =
-            family.members().into_iter().filter_map(|pid| Some((pid, usage(pid)?))).collect();
+            family.members().into_iter().filter_map(|pid| Some((pid, held_by(pid)?))).collect();
         let (now, at) = (sum(&by_process), Instant::now());
         let mut state = lock(state);
         if state.stop {
@@ -137,7 +132,8 @@ fn sum(by_process: &BTreeMap<u32, Usage>) -> Usage {
     })
 }
 
-fn usage(pid: u32) -> Option<Usage> {
+/// What that process holds.
+pub(super) fn held_by(pid: u32) -> Option<Usage> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
