@@ -4,7 +4,6 @@
 //! It is a script over the run of `handover prove`, of which the figures are, too. Its own is who
 //! supervises the service.
 
-mod interrupts;
 mod manager;
 mod options;
 mod report;
@@ -14,11 +13,12 @@ mod systemd;
 mod unit;
 mod versions;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use crate::commands::prove::Progress;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::terminal::Look;
-use interrupts::Interrupts;
 use manager::Manager;
 pub(crate) use options::{Options, SERVICE_COMMAND};
 use script::Script;
@@ -67,4 +67,26 @@ async fn demonstrate(
         out::line(log);
     }
     Ok(Outcome::Bad)
+}
+
+/// Ctrl-C and its like. Once asked for, they no longer end this process by themselves, so what was
+/// started is cleaned up.
+struct Interrupts([Signal; 3]);
+
+impl Interrupts {
+    fn new() -> Result<Self, Failure> {
+        let handle = |kind| signal(kind).map_err(|e| Failure::cannot_run(format!("signals cannot be handled: {e}")));
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hang_up] = kinds.map(handle);
+        Ok(Self([interrupt?, terminate?, hang_up?]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hang_up] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    }
 }

@@ -1,25 +1,7 @@
 //! systemd's rules for one `Type=notify` service, as data: what a message may change, and nothing
 //! else.
 
-use std::time::{Duration, Instant};
-
-use serde::{Serialize, Serializer};
-
-/// A reload that was reported as ended.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Reloaded {
-    pub(super) main_before: u32,
-    pub(super) main: u32,
-    /// From the request to `READY=1`.
-    #[serde(rename = "ready_ms", serialize_with = "as_ms")]
-    pub(super) ready: Duration,
-    /// The service's own words (`STATUS=`).
-    pub(super) status_text: String,
-}
-
-pub(super) fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
-}
+use std::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {

@@ -14,7 +14,7 @@ use handover_load::Kind;
 /// follow their protocol and repeat nothing: what the server announced (Connection: close, GOAWAY,
 /// a WebSocket's close frame) is no loss, a request that gets no whole answer is.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("after_help.txt").trim_end())]
 pub(crate) struct Options {
     /// The server: http://HOST:PORT/PATH, https://HOST:PORT/PATH or unix:/PATH/OF/SOCKET
     #[arg(long, value_name = "URL")]
@@ -200,22 +200,6 @@ fn cadence(text: &str) -> Result<Range<Duration>, String> {
     };
     if from > to { Err("the range ends before it begins".into()) } else { Ok(from..to) }
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  handover prove --url http://127.0.0.1:8080/ --unit web
-  handover prove --url http://[::1]/ --signal HUP --pidfile nginx.pid
-  handover prove --url unix:/run/web.sock --reload ./reload.sh
-  handover prove --url https://localhost/ --insecure --http2 --unit web
-  handover prove --url http://127.0.0.1:8080/ --unit web --reloads 20 \\
-      --keep-alive 400 --fresh 8 --slow 5 --html prove.html
-
-Exit codes:
-  0    nothing was lost
-  1    something was lost
-  2    the command line is wrong, or it could not be measured
-  130  interrupted";
 
 #[cfg(test)]
 mod tests {

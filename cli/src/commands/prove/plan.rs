@@ -1,14 +1,13 @@
 //! What is to be done, resolved once from the command line: nothing else reads that.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::options::Options;
-use super::target::{Trust, Url, resolve, tls};
+use super::target::target;
 use super::trigger::{How, Main, Trigger};
 use crate::failure::Failure;
-use handover_load::{Address, Download, Expect, Kind, Target, Template};
+use handover_load::{Download, Expect, Kind, Target, Template};
 
 /// One run of a load over reloads.
 #[derive(Debug)]
@@ -56,14 +55,7 @@ impl Plan {
     }
 }
 
-/// The whole of what `handover prove` is asked for.
-pub(super) struct Proving {
-    pub(super) plan: Plan,
-    pub(super) trigger: Trigger,
-    pub(super) html: Option<PathBuf>,
-}
-
-pub(super) async fn resolved(options: Options) -> Result<Proving, Failure> {
+pub(super) async fn resolved(options: Options) -> Result<(Plan, Trigger), Failure> {
     let trigger = trigger(&options)?;
     let clients = options.clients.counts();
     if options.http2 {
@@ -75,7 +67,6 @@ pub(super) async fn resolved(options: Options) -> Result<Proving, Failure> {
     let (target, path) = target(&options).await?;
     let plan = Plan {
         target: Arc::new(target),
-        load: Arc::new(load(&options, path)),
         clients,
         seed: options.seed,
         reloads: options.reloads,
@@ -85,9 +76,10 @@ pub(super) async fn resolved(options: Options) -> Result<Proving, Failure> {
         reload_timeout: options.reload_timeout,
         probe_every: options.probe_every,
         quiet: options.json,
-        url: options.url,
+        url: options.url.clone(),
+        load: Arc::new(load(options, path)),
     };
-    Ok(Proving { plan, trigger, html: options.html })
+    Ok((plan, trigger))
 }
 
 fn trigger(options: &Options) -> Result<Trigger, Failure> {
@@ -108,48 +100,25 @@ fn trigger(options: &Options) -> Result<Trigger, Failure> {
     Ok(Trigger { how, main })
 }
 
-/// The target, and the path of short requests.
-async fn target(options: &Options) -> Result<(Target, String), Failure> {
-    let url = Url::parse(&options.url).map_err(Failure::usage)?;
-    let host = url.authority();
-    let (address, tls, path) = match url {
-        Url::Unix(socket) => (Address::Unix(socket), None, "/".to_owned()),
-        Url::Tcp { tls: secure, host, port, path } => {
-            let address = Address::Tcp(resolve(&host, port, options.i_own_this_host).await?);
-            let trust = options.cacert.clone().map(Trust::Authorities);
-            let trust = trust.or(options.insecure.then_some(Trust::Anybody));
-            let tls = secure.then(|| tls(&host, trust.as_ref(), options.http2)).transpose()?;
-            (address, tls, path)
-        }
-    };
-    let generation_header = options.generation_header.clone();
-    let target = Target { address, host, tls, http2: options.http2, generation_header };
-    Ok((target, options.path.clone().unwrap_or(path)))
-}
-
-fn load(options: &Options, path: String) -> handover_load::Plan {
+fn load(options: Options, path: String) -> handover_load::Plan {
     let any_or_first = || if options.any_body { Expect::Anything } else { Expect::First(Arc::default()) };
     let expect = match &options.expect_body {
         Some(text) => Expect::Like(Arc::new(Template::new(text))),
         None => any_or_first(),
     };
-    let clients = &options.clients;
+    let (takes, clients) = (options.clients.download_time, options.clients);
     handover_load::Plan {
         path,
         expect,
-        cadence: clients.cadence.clone(),
-        fresh: clients.fresh_cadence.clone(),
-        slow_path: clients.slow_path.clone(),
+        cadence: clients.cadence,
+        fresh: clients.fresh_cadence,
+        slow_path: clients.slow_path,
         slow_expect: any_or_first(),
-        slow: clients.slow_time.clone(),
-        upload_path: clients.upload_path.clone(),
+        slow: clients.slow_time,
+        upload_path: clients.upload_path,
         upload_first: Arc::default(),
-        downloads: vec![Download {
-            path: clients.download_path.clone(),
-            takes: clients.download_time,
-            expect: any_or_first(),
-        }],
-        websocket_path: clients.websocket_path.clone(),
+        downloads: vec![Download { path: clients.download_path, takes, expect: any_or_first() }],
+        websocket_path: clients.websocket_path,
         short_first: false,
         limit: options.timeout,
         every: options.every,

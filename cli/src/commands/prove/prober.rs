@@ -2,7 +2,7 @@
 //! answers first.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,6 @@ pub(crate) struct Seen {
 
 #[derive(Debug, Default)]
 struct Shared {
-    stop: bool,
     begin: Option<Begin>,
     /// What is seen of the reload that began last.
     seen: Seen,
@@ -73,10 +72,11 @@ struct Shared {
     last: (bool, Option<u32>),
 }
 
+/// Dropped, it ends.
 #[derive(Debug)]
 pub(crate) struct Prober {
     shared: Arc<Mutex<Shared>>,
-    thread: Option<JoinHandle<Waits>>,
+    thread: JoinHandle<Waits>,
 }
 
 pub(crate) struct Config {
@@ -93,25 +93,13 @@ impl Prober {
         let shared = Arc::new(Mutex::new(Shared::default()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let diag = if config.teller == Teller::Process { Some(Diag::open()?) } else { None };
-        let (started, running) = mpsc::channel();
-        let with = Arc::clone(&shared);
+        let with = Arc::downgrade(&shared);
         let thread = std::thread::Builder::new().name("prober".into()).spawn(move || {
-            let _ = started.send(());
-            let now = Instant::now();
-            let probing = Probing {
-                config,
-                diag,
-                shared: with,
-                answers: VecDeque::new(),
-                last: now,
-                begun: now,
-                open: None,
-                periods: Waits::default(),
-            };
+            let (now, answers, periods) = (Instant::now(), VecDeque::new(), Waits::default());
+            let probing = Probing { config, diag, shared: with, answers, last: now, begun: now, open: None, periods };
             probing.run(&runtime)
         })?;
-        let _ = running.recv();
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread })
     }
 
     pub(crate) fn begin(&self, begin: Begin) {
@@ -130,22 +118,17 @@ impl Prober {
     }
 
     /// How far apart probes began. `None`: the thread has panicked.
-    pub(crate) fn stop(mut self) -> Option<Waits> {
-        lock(&self.shared).stop = true;
-        self.thread.take()?.join().ok()
-    }
-}
-
-impl Drop for Prober {
-    fn drop(&mut self) {
-        lock(&self.shared).stop = true;
+    pub(crate) fn stop(self) -> Option<Waits> {
+        drop(self.shared);
+        self.thread.join().ok()
     }
 }
 
 struct Probing {
     config: Config,
     diag: Option<Diag>,
-    shared: Arc<Mutex<Shared>>,
+    /// Gone with the prober: then this is over.
+    shared: Weak<Mutex<Shared>>,
     /// Those of the last window's time, and one before.
     answers: VecDeque<Answer>,
     last: Instant,
@@ -172,24 +155,19 @@ struct Window {
 
 impl Probing {
     fn run(mut self, runtime: &Runtime) -> Waits {
-        loop {
-            let (stop, begin) = {
-                let mut shared = lock(&self.shared);
-                (shared.stop, shared.begin.take())
-            };
-            if stop {
-                return self.periods;
-            }
-            if let Some(begin) = begin {
+        while let Some(shared) = self.shared.upgrade() {
+            if let Some(begin) = lock(&shared).begin.take() {
                 self.open = Some(Window::open(begin, self.answers.make_contiguous(), self.config.window));
             }
-            runtime.block_on(self.probe());
-            self.tell();
+            runtime.block_on(self.probe(&shared));
+            self.tell(&shared);
+            drop(shared);
             std::thread::sleep(self.config.every.saturating_sub(self.begun.elapsed()));
         }
+        self.periods
     }
 
-    async fn probe(&mut self) {
+    async fn probe(&mut self, shared: &Mutex<Shared>) {
         let begun = Instant::now();
         let period = begun - self.begun;
         self.periods.record(period);
@@ -217,7 +195,7 @@ impl Probing {
         connection.end();
         self.config.probe.answered(begun, by);
         let answer = Answer { at: answered, gap, by };
-        lock(&self.shared).last = (true, by.or(before));
+        lock(shared).last = (true, by.or(before));
         if let Some(window) = &mut self.open {
             window.answered(answer);
         }
@@ -240,11 +218,11 @@ impl Probing {
         }
     }
 
-    fn tell(&mut self) {
+    fn tell(&mut self, shared: &Mutex<Shared>) {
         let Some(window) = &mut self.open else { return };
         let over = window.begin.at + self.config.window <= self.last.max(self.begun);
         window.seen.over = over;
-        let mut shared = lock(&self.shared);
+        let mut shared = lock(shared);
         // Another reload may have begun.
         if shared.seen.number == window.seen.number {
             shared.seen.clone_from(&window.seen);

@@ -1,7 +1,7 @@
 //! From the URL to what clients connect to.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::TlsConnector;
@@ -10,24 +10,18 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::options::Options;
 use crate::failure::Failure;
-use handover_load::{AnyCertificate, Tls};
+use handover_load::{Address, AnyCertificate, Target, Tls};
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Url {
+enum Url {
     Unix(PathBuf),
     Tcp { tls: bool, host: String, port: u16, path: String },
 }
 
-/// Whose certificate is taken for the server's.
-#[derive(Debug)]
-pub(super) enum Trust {
-    Authorities(PathBuf),
-    Anybody,
-}
-
 impl Url {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, String> {
         let bad = |why: &str| format!("--url {text:?}: {why}");
         if text.chars().any(|c| c.is_control() || c == ' ') {
             return Err(bad("it has characters that no URL has"));
@@ -54,7 +48,7 @@ impl Url {
         Ok(Self::Tcp { tls, host: host.to_owned(), port, path: path.to_owned() })
     }
 
-    pub(super) fn authority(&self) -> String {
+    fn authority(&self) -> String {
         match self {
             Self::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
             Self::Tcp { host, port, .. } => format!("{host}:{port}"),
@@ -63,47 +57,58 @@ impl Url {
     }
 }
 
+/// The target, and the path of short requests.
+pub(super) async fn target(options: &Options) -> Result<(Target, String), Failure> {
+    let url = Url::parse(&options.url).map_err(Failure::usage)?;
+    let host = url.authority();
+    let (address, tls, path) = match url {
+        Url::Unix(socket) => (Address::Unix(socket), None, "/".to_owned()),
+        Url::Tcp { tls: secure, host, port, path } => {
+            let address = Address::Tcp(resolve(&host, port, options.i_own_this_host).await?);
+            (address, secure.then(|| tls(&host, options)).transpose()?, path)
+        }
+    };
+    let generation_header = options.generation_header.clone();
+    let target = Target { address, host, tls, http2: options.http2, generation_header };
+    Ok((target, options.path.clone().unwrap_or(path)))
+}
+
 /// `own`: another machine may be loaded, too.
-pub(super) async fn resolve(host: &str, port: u16, own: bool) -> Result<SocketAddr, Failure> {
+async fn resolve(host: &str, port: u16, own: bool) -> Result<SocketAddr, Failure> {
     let found = tokio::net::lookup_host((host, port)).await;
     let mut found = found.map_err(|e| Failure::usage(format!("{host}: {e}")))?;
     let address = found.next().ok_or_else(|| Failure::usage(format!("{host} has no address")))?;
-    let local = match address.ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
-    };
-    if local || own {
+    if own || address.ip().to_canonical().is_loopback() {
         return Ok(address);
     }
     Err(Failure::usage(format!("{address} is not this machine: say --i-own-this-host if it is yours to load")))
 }
 
-pub(super) fn tls(host: &str, trust: Option<&Trust>, http2: bool) -> Result<Tls, Failure> {
+fn tls(host: &str, options: &Options) -> Result<Tls, Failure> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| Failure::usage(format!("TLS: {e}")))?;
-    let mut config = match trust {
-        Some(Trust::Authorities(path)) => {
-            let bad = |e: &dyn std::fmt::Display| Failure::usage(format!("--cacert {}: {e}", path.display()));
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(&e))? {
-                roots.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
-            }
-            if roots.is_empty() {
-                return Err(bad(&"it has no certificate"));
-            }
-            builder.with_root_certificates(roots).with_no_client_auth()
-        }
-        Some(Trust::Anybody) => builder
+    let mut config = match &options.cacert {
+        Some(path) => builder.with_root_certificates(authorities(path)?).with_no_client_auth(),
+        None if options.insecure => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_no_client_auth(),
         None => return Err(Failure::usage("https needs --cacert FILE, or --insecure")),
     };
-    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    config.alpn_protocols = vec![if options.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
     let name = ServerName::try_from(host.to_owned()).map_err(|e| Failure::usage(format!("{host}: {e}")))?;
     Ok(Tls { connector: TlsConnector::from(Arc::new(config)), name })
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, Failure> {
+    let bad = |e: &dyn std::fmt::Display| Failure::usage(format!("--cacert {}: {e}", path.display()));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(&e))? {
+        roots.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
+    }
+    if roots.is_empty() { Err(bad(&"it has no certificate")) } else { Ok(roots) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,14 @@ pub(crate) struct Usage {
     pub(crate) fds: u64,
 }
 
+impl Usage {
+    fn with(self, other: Self, both: fn(u64, u64) -> u64) -> Self {
+        let [processes, rss, fds] =
+            [(self.processes, other.processes), (self.rss, other.rss), (self.fds, other.fds)].map(|(a, b)| both(a, b));
+        Self { processes, rss, fds }
+    }
+}
+
 /// What the processes held at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Point {
@@ -38,47 +46,37 @@ pub(crate) struct Point {
 
 #[derive(Debug, Default)]
 struct State {
-    stop: bool,
-    points: Vec<Point>,
-    last: BTreeMap<u32, Usage>,
+    last: Usage,
     /// The highest of each since the last call of `turn`.
     peak: Usage,
 }
 
+/// Dropped, it takes no more samples.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     state: Arc<Mutex<State>>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<Vec<Point>>,
 }
 
 impl Sampler {
     pub(crate) fn start(family: Family) -> std::io::Result<Self> {
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
+        let shared = Arc::downgrade(&state);
         let thread = std::thread::Builder::new().name("sampler".into()).spawn(move || sample(family, &shared))?;
-        Ok(Self { state, thread: Some(thread) })
+        Ok(Self { state, thread })
     }
 
     /// The sums now, and the highest since the last call.
     pub(crate) fn turn(&self) -> (Usage, Usage) {
         let mut state = lock(&self.state);
-        let now = sum(&state.last);
+        let now = state.last;
         (now, std::mem::replace(&mut state.peak, now))
     }
 
-    pub(crate) fn stop(mut self) -> Vec<Point> {
-        lock(&self.state).stop = true;
-        if let Some(thread) = self.thread.take() {
-            // A panic there has lost samples, nothing else.
-            let _ = thread.join();
-        }
-        std::mem::take(&mut lock(&self.state).points)
-    }
-}
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        lock(&self.state).stop = true;
+    pub(crate) fn stop(self) -> Vec<Point> {
+        drop(self.state);
+        // A panic there has lost samples, nothing else.
+        self.thread.join().unwrap_or_default()
     }
 }
 
@@ -100,36 +98,24 @@ pub(crate) fn pss(family: &mut Family) -> Option<u64> {
     (!known.is_empty()).then(|| known.iter().sum::<u64>() * 1024)
 }
 
-fn sample(mut family: Family, state: &Mutex<State>) {
+fn sample(mut family: Family, state: &Weak<Mutex<State>>) -> Vec<Point> {
+    let mut points: Vec<Point> = Vec::new();
     loop {
-        let by_process: BTreeMap<u32, Usage> =
-            family.members().into_iter().filter_map(|pid| Some((pid, held_by(pid)?))).collect();
-        let (now, at) = (sum(&by_process), Instant::now());
-        let mut state = lock(state);
-        if state.stop {
-            return;
-        }
-        let peak = &mut state.peak;
-        *peak = Usage {
-            processes: peak.processes.max(now.processes),
-            rss: peak.rss.max(now.rss),
-            fds: peak.fds.max(now.fds),
-        };
-        if state.points.last().is_none_or(|point| at - point.at >= POINT) {
-            state.points.push(Point { at, by_process: by_process.clone() });
-        }
-        state.last = by_process;
+        let held = family.members().into_iter().filter_map(|pid| Some((pid, held_by(pid)?)));
+        let by_process: BTreeMap<u32, Usage> = held.collect();
+        let (now, at) = (
+            by_process.values().fold(Usage::default(), |sum, one| sum.with(*one, u64::saturating_add)),
+            Instant::now(),
+        );
+        let Some(state) = state.upgrade() else { return points };
+        let mut state = lock(&state);
+        (state.last, state.peak) = (now, state.peak.with(now, u64::max));
         drop(state);
+        if points.last().is_none_or(|point| at - point.at >= POINT) {
+            points.push(Point { at, by_process });
+        }
         std::thread::sleep(EVERY);
     }
-}
-
-fn sum(by_process: &BTreeMap<u32, Usage>) -> Usage {
-    by_process.values().fold(Usage::default(), |sum, one| Usage {
-        processes: sum.processes + one.processes,
-        rss: sum.rss + one.rss,
-        fds: sum.fds + one.fds,
-    })
 }
 
 /// What that process holds.
