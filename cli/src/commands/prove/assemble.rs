@@ -12,7 +12,6 @@ use super::report::{
 };
 use super::run::STEP;
 use super::server::REMEDY;
-use super::usage::Point;
 use crate::commands::timeline::Brief;
 use handover_load::{Cause, Count, Flow, Kind, Loss, Percentiles, Stats, Waits, When};
 
@@ -26,7 +25,7 @@ pub(super) struct Record {
     pub(super) reloads: Vec<ReloadRow>,
     /// `None`: the prober's thread has panicked.
     pub(super) periods: Option<Waits>,
-    pub(super) points: Vec<Point>,
+    pub(super) processes: Vec<ProcessPoint>,
     pub(super) problems: Vec<String>,
     pub(super) notes: Vec<String>,
     pub(super) took: Duration,
@@ -126,7 +125,7 @@ impl Record {
         }
     }
 
-    fn series(&self, flow: &Flow) -> Series {
+    fn series(&mut self, flow: &Flow) -> Series {
         let mut most: BTreeMap<u32, u64> = BTreeMap::new();
         for (tag, count) in flow.steps.iter().flat_map(|step| &step.answered) {
             *most.entry(*tag).or_default() += count;
@@ -143,11 +142,6 @@ impl Record {
             }
         }
         let each = |value: fn(&Percentiles) -> Duration| flow.steps.iter().map(|step| ms(value(&step.waits))).collect();
-        let point = |point: &Point| ProcessPoint {
-            at_s: seconds(point.at.saturating_duration_since(flow.started())),
-            fds: point.by_process.iter().map(|(pid, usage)| (*pid, usage.fds)).collect(),
-            rss: point.by_process.iter().map(|(pid, usage)| (*pid, usage.rss)).collect(),
-        };
         Series {
             step_ms: ms(flow.step),
             answers,
@@ -155,7 +149,7 @@ impl Record {
             p50_ms: each(|p| p.p50),
             p99_ms: each(|p| p.p99),
             max_ms: each(|p| p.max),
-            processes: self.points.iter().map(point).collect(),
+            processes: std::mem::take(&mut self.processes),
         }
     }
 }

@@ -34,19 +34,9 @@ pub(crate) enum Teller {
     Nothing,
 }
 
-/// A reload has begun.
-#[derive(Debug, Clone)]
-pub(crate) struct Begin {
-    pub(crate) number: u32,
-    pub(crate) at: Instant,
-    /// The processes of the server just before.
-    pub(crate) old: BTreeSet<u32>,
-}
-
 /// What was seen of a reload.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
-    pub(crate) number: u32,
     /// Who answered before it.
     pub(crate) before: Option<u32>,
     /// When the first answer of a new one was complete, and whose it was.
@@ -65,11 +55,29 @@ pub(crate) struct Seen {
 
 #[derive(Debug, Default)]
 struct Shared {
-    begin: Option<Begin>,
-    /// What is seen of the reload that began last.
+    /// Those of the last window's time, and one before.
+    answers: VecDeque<Answer>,
+    /// Of the reload that began last.
+    window: Option<Window>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    /// When it was complete.
+    at: Instant,
+    /// How long after the one before.
+    gap: Duration,
+    /// Who answered, as far as is known.
+    by: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Window {
+    at: Instant,
+    /// The processes of the server just before.
+    old: Arc<BTreeSet<u32>>,
     seen: Seen,
-    /// Who answered last, as far as is known; with whether anybody has.
-    last: (bool, Option<u32>),
+    in_a_row: u32,
 }
 
 /// Dropped, it ends.
@@ -95,26 +103,29 @@ impl Prober {
         let diag = if config.teller == Teller::Process { Some(Diag::open()?) } else { None };
         let with = Arc::downgrade(&shared);
         let thread = std::thread::Builder::new().name("prober".into()).spawn(move || {
-            let (now, answers, periods) = (Instant::now(), VecDeque::new(), Waits::default());
-            let probing = Probing { config, diag, shared: with, answers, last: now, begun: now, open: None, periods };
+            let (now, periods) = (Instant::now(), Waits::default());
+            let probing = Probing { config, diag, shared: with, last: now, begun: now, periods };
             probing.run(&runtime)
         })?;
         Ok(Self { shared, thread })
     }
 
-    pub(crate) fn begin(&self, begin: Begin) {
+    /// A reload has begun. `old` has the processes of the server just before, `window` is as much
+    /// time as is looked at before and after.
+    pub(crate) fn begin(&self, at: Instant, old: BTreeSet<u32>, window: Duration) {
         let mut shared = lock(&self.shared);
-        shared.seen = Seen { number: begin.number, ..Seen::default() };
-        shared.begin = Some(begin);
+        let opened = Window::open(at, old, shared.answers.make_contiguous(), window);
+        shared.window = Some(opened);
     }
 
     pub(crate) fn seen(&self) -> Seen {
-        lock(&self.shared).seen.clone()
+        lock(&self.shared).window.as_ref().map(|window| window.seen.clone()).unwrap_or_default()
     }
 
     /// Whether there has been an answer, and who gave the last one, as far as is known.
     pub(crate) fn last(&self) -> (bool, Option<u32>) {
-        lock(&self.shared).last
+        let shared = lock(&self.shared);
+        (!shared.answers.is_empty(), shared.by())
     }
 
     /// How far apart probes began. `None`: the thread has panicked.
@@ -129,38 +140,18 @@ struct Probing {
     diag: Option<Diag>,
     /// Gone with the prober: then this is over.
     shared: Weak<Mutex<Shared>>,
-    /// Those of the last window's time, and one before.
-    answers: VecDeque<Answer>,
     last: Instant,
     begun: Instant,
-    open: Option<Window>,
     periods: Waits,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Answer {
-    /// When it was complete.
-    at: Instant,
-    /// How long after the one before.
-    gap: Duration,
-    /// Who answered, as far as is known.
-    by: Option<u32>,
-}
-
-struct Window {
-    begin: Begin,
-    seen: Seen,
-    in_a_row: u32,
 }
 
 impl Probing {
     fn run(mut self, runtime: &Runtime) -> Waits {
         while let Some(shared) = self.shared.upgrade() {
-            if let Some(begin) = lock(&shared).begin.take() {
-                self.open = Some(Window::open(begin, self.answers.make_contiguous(), self.config.window));
-            }
             runtime.block_on(self.probe(&shared));
-            self.tell(&shared);
+            if let Some(window) = &mut lock(&shared).window {
+                window.seen.over = window.at + self.config.window <= self.last.max(self.begun);
+            }
             drop(shared);
             std::thread::sleep(self.config.every.saturating_sub(self.begun.elapsed()));
         }
@@ -171,7 +162,7 @@ impl Probing {
         let begun = Instant::now();
         let period = begun - self.begun;
         self.periods.record(period);
-        if let Some(window) = self.open.as_mut().filter(|w| w.seen.first_new.is_none()) {
+        if let Some(window) = lock(shared).window.as_mut().filter(|w| w.seen.first_new.is_none()) {
             window.seen.resolution = window.seen.resolution.max(period);
         }
         self.begun = begun;
@@ -183,70 +174,60 @@ impl Probing {
         };
         let gap = answered - self.last;
         self.last = answered;
-        let before = self.by();
+        let (before, is_worth_a_look, old) = lock(shared).known();
         let by = match (named, &self.diag, connection.stream()) {
             (Some(named), ..) => Some(named),
-            (None, Some(diag), Some(stream)) if self.looks() => {
-                let old = self.open.as_ref().map(|w| &w.begin.old);
-                peer(diag, stream).ok().flatten().and_then(|inode| holder(&mut self.config.family, inode, old, before))
+            (None, Some(diag), Some(stream)) if is_worth_a_look => {
+                let inode = peer(diag, stream).ok().flatten();
+                inode.and_then(|inode| holder(&mut self.config.family, inode, old.as_deref(), before))
             }
             _ => before,
         };
         connection.end();
         self.config.probe.answered(begun, by);
+        let mut shared = lock(shared);
         let answer = Answer { at: answered, gap, by };
-        lock(shared).last = (true, by.or(before));
-        if let Some(window) = &mut self.open {
+        if let Some(window) = &mut shared.window {
             window.answered(answer);
         }
-        self.answers.push_back(Answer { by: by.or(before), ..answer });
-        while self.answers.get(1).is_some_and(|second| answered - second.at > self.config.window) {
-            self.answers.pop_front();
+        shared.answers.push_back(Answer { by: by.or(before), ..answer });
+        while shared.answers.get(1).is_some_and(|second| answered - second.at > self.config.window) {
+            shared.answers.pop_front();
         }
     }
+}
 
+impl Shared {
     /// Who answers, as far as is known.
     fn by(&self) -> Option<u32> {
         self.answers.back().and_then(|answer| answer.by)
     }
 
-    /// Whether it is worth the time to see who answered.
-    fn looks(&self) -> bool {
-        match &self.open {
-            None => self.by().is_none(),
-            Some(window) => window.in_a_row < SETTLED,
-        }
-    }
-
-    fn tell(&mut self, shared: &Mutex<Shared>) {
-        let Some(window) = &mut self.open else { return };
-        let over = window.begin.at + self.config.window <= self.last.max(self.begun);
-        window.seen.over = over;
-        let mut shared = lock(shared);
-        // Another reload may have begun.
-        if shared.seen.number == window.seen.number {
-            shared.seen.clone_from(&window.seen);
+    /// Who answers, whether it is worth the time to see who does, and who did before the reload.
+    fn known(&self) -> (Option<u32>, bool, Option<Arc<BTreeSet<u32>>>) {
+        match &self.window {
+            None => (self.by(), self.by().is_none(), None),
+            Some(window) => (self.by(), window.in_a_row < SETTLED, Some(Arc::clone(&window.old))),
         }
     }
 }
 
 impl Window {
-    /// `answers`: all lately, the last one last. One or two may have come since it began, before
-    /// the prober knew of it.
-    fn open(begin: Begin, answers: &[Answer], time: Duration) -> Self {
-        let (earlier, since) = answers.split_at(answers.partition_point(|answer| answer.at <= begin.at));
-        let gaps = earlier.iter().filter(|answer| begin.at - answer.at <= time).map(|answer| answer.gap);
+    /// `answers`: all lately, the last one last. One or two may have come since it began.
+    fn open(at: Instant, old: BTreeSet<u32>, answers: &[Answer], time: Duration) -> Self {
+        let (earlier, since) = answers.split_at(answers.partition_point(|answer| answer.at <= at));
+        let gaps = earlier.iter().filter(|answer| at - answer.at <= time).map(|answer| answer.gap);
         let gap_before = gaps.max().unwrap_or_default();
         let before = earlier.last().and_then(|answer| answer.by);
-        let seen = Seen { number: begin.number, before, gap_before, ..Seen::default() };
-        let mut window = Self { begin, seen, in_a_row: 0 };
+        let mut window =
+            Self { at, old: Arc::new(old), seen: Seen { before, gap_before, ..Seen::default() }, in_a_row: 0 };
         since.iter().for_each(|answer| window.answered(*answer));
         window
     }
 
     fn answered(&mut self, Answer { at, gap, by }: Answer) {
         let before = self.seen.before;
-        let new = by.filter(|by| Some(*by) != before && !self.begin.old.contains(by) && before.is_some());
+        let new = by.filter(|by| Some(*by) != before && !self.old.contains(by) && before.is_some());
         if !self.seen.over {
             self.seen.longest_gap = self.seen.longest_gap.max(gap);
         }
@@ -286,22 +267,22 @@ fn holder(family: &mut Family, inode: u64, old: Option<&BTreeSet<u32>>, before: 
 mod tests {
     use super::*;
 
-    const TIME: Duration = Duration::from_millis(200);
-
     #[test]
     fn an_answer_of_the_new_one_before_the_window_was_opened_is_seen() {
         let start = Instant::now();
         let answer =
             |at, by| Answer { at: start + Duration::from_millis(at), gap: Duration::from_millis(1), by: Some(by) };
-        let begin = Begin { number: 2, at: start + Duration::from_millis(300), old: BTreeSet::from([7]) };
+        let open = |answers: &[Answer]| {
+            Window::open(start + Duration::from_millis(300), BTreeSet::from([7]), answers, Duration::from_millis(200))
+        };
         let longest = Answer { gap: Duration::from_millis(50), ..answer(50, 7) };
-        let window = Window::open(begin.clone(), &[longest, answer(299, 7), answer(301, 7), answer(307, 8)], TIME);
+        let window = open(&[longest, answer(299, 7), answer(301, 7), answer(307, 8)]);
         let Seen { before, first_new, last_old, gap_before, .. } = window.seen;
         assert_eq!((before, first_new), (Some(7), Some((start + Duration::from_millis(307), 8))));
         assert_eq!(last_old, Some(start + Duration::from_millis(301)));
         assert_eq!(gap_before, Duration::from_millis(1), "what was longer ago than that does not count");
         // And so it goes on, if nobody new has answered by then.
-        let mut window = Window::open(begin, &[answer(299, 7)], TIME);
+        let mut window = open(&[answer(299, 7)]);
         assert_eq!(window.seen.first_new, None);
         window.answered(answer(302, 8));
         assert!(window.seen.first_new.is_some_and(|(_, by)| by == 8));

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::assemble::Record;
 use super::family::Family;
 use super::plan::Plan;
-use super::prober::{Begin, Config, Prober, Seen, Teller};
+use super::prober::{Config, Prober, Seen, Teller};
 use super::progress::Progress;
 use super::report::{ReloadRow, Report, Unseen, UsageRow, ms, seconds};
 use super::server::{Server, probe};
@@ -41,6 +41,8 @@ pub(crate) struct Run<'a> {
     prober: Prober,
     sampler: Sampler,
     server: Server,
+    started: Instant,
+    /// When the load was there as a whole.
     begun: Instant,
     reloads: Vec<ReloadRow>,
     /// A reload that showed nobody new was waited for; the others need not be.
@@ -50,7 +52,9 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// Starts the clients, and waits until each kind has had an answer, and the prober, too.
     pub(crate) async fn start(plan: &'a Plan, server: Server, progress: &'a Progress) -> Result<Self, Failure> {
-        let stats = Arc::new(Stats::with_flow(Flow::new(STEP)));
+        let flow = Flow::new(STEP);
+        let started = flow.started();
+        let stats = Arc::new(Stats::with_flow(flow));
         let conductor = Conductor::default();
         let clients = start(&plan.clients, &plan.target, &plan.load, &stats, plan.seed, &conductor.signals());
         warm_up(plan, &stats, progress).await?;
@@ -63,7 +67,7 @@ impl<'a> Run<'a> {
         };
         let cannot = |e| Failure::cannot_run(format!("a thread cannot be started: {e}"));
         let prober = Prober::start(config).map_err(cannot)?;
-        let sampler = Sampler::start(server.family.clone()).map_err(cannot)?;
+        let sampler = Sampler::start(server.family.clone(), started).map_err(cannot)?;
         let mut run = Self {
             plan,
             progress,
@@ -73,6 +77,7 @@ impl<'a> Run<'a> {
             prober,
             sampler,
             server,
+            started,
             begun: Instant::now(),
             reloads: Vec::new(),
             waited: false,
@@ -86,7 +91,6 @@ impl<'a> Run<'a> {
         &self.stats
     }
 
-    /// When the load was there as a whole.
     pub(crate) fn begun(&self) -> Instant {
         self.begun
     }
@@ -152,18 +156,18 @@ impl<'a> Run<'a> {
         }
         let (prober, sampler) = (self.prober, self.sampler);
         let periods = tokio::task::spawn_blocking(move || prober.stop()).await.ok().flatten();
-        let points = tokio::task::spawn_blocking(move || sampler.stop()).await.unwrap_or_default();
+        let processes = tokio::task::spawn_blocking(move || sampler.stop()).await.unwrap_or_default();
         let Server { teller, notes, .. } = self.server;
         let journal = server.journal(&self.reloads.iter().map(|row| row.wall).collect::<Vec<_>>()).await;
         let record =
-            Record { stats: self.stats, teller, reloads: self.reloads, periods, points, problems, notes, took };
+            Record { stats: self.stats, teller, reloads: self.reloads, periods, processes, problems, notes, took };
         record.report(self.plan, how, journal)
     }
 
     async fn watch(&mut self, number: u32, mut usage: Option<UsageRow>, server: &mut impl Reloads) -> ReloadRow {
         let old = self.server.family.members();
         let (at, wall) = (Instant::now(), SystemTime::now());
-        self.prober.begin(Begin { number, at, old: old.clone() });
+        self.prober.begin(at, old.clone(), self.plan.window);
         self.stats.flow(|flow| flow.turn(When::Within(number)));
         let answer = OnceCell::new();
         let asking = async {
@@ -189,7 +193,7 @@ impl<'a> Run<'a> {
             wall,
             refused,
             unseen,
-            at_s: seconds(at - self.stats.flow(|flow| flow.started()).unwrap_or(at)),
+            at_s: seconds(at - self.started),
             asked_ms,
             failed,
             first_new_ms: seen.first_new.map(|(answered, _)| since(answered)),

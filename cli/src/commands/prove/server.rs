@@ -159,16 +159,10 @@ fn raise_limit(clients: u64) -> Result<(), Failure> {
     let wanted = clients + SPARE;
     let bad = |e| Failure::usage(format!("the limit of open files: {e}"));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(bad)?;
-    if soft >= wanted {
+    // Root may raise the hard limit as well.
+    if soft >= wanted || setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_ok() {
         return Ok(());
     }
-    if hard >= wanted {
-        return setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_err(bad);
-    }
-    // Root may raise the hard limit as well.
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).map_err(|_| {
-        Failure::usage(format!(
-            "{clients} clients need {wanted} open files, and {hard} are allowed: ulimit -n {wanted}"
-        ))
-    })
+    let why = format!("{clients} clients need {wanted} open files, and {hard} are allowed: ulimit -n {wanted}");
+    Err(Failure::usage(why))
 }

@@ -1,6 +1,5 @@
 //! What all generations of the server hold together: resident memory and file descriptors, sampled.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, Weak};
@@ -11,6 +10,7 @@ use serde::Serialize;
 
 use super::family::Family;
 use super::lock;
+use super::report::{ProcessPoint, seconds};
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_millis(10);
@@ -37,13 +37,6 @@ impl Usage {
     }
 }
 
-/// What the processes held at one moment.
-#[derive(Debug, Clone)]
-pub(crate) struct Point {
-    pub(crate) at: Instant,
-    pub(crate) by_process: BTreeMap<u32, Usage>,
-}
-
 #[derive(Debug, Default)]
 struct State {
     last: Usage,
@@ -55,14 +48,16 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Sampler {
     state: Arc<Mutex<State>>,
-    thread: JoinHandle<Vec<Point>>,
+    thread: JoinHandle<Vec<ProcessPoint>>,
 }
 
 impl Sampler {
-    pub(crate) fn start(family: Family) -> std::io::Result<Self> {
+    /// The points of the plots count from `started`.
+    pub(crate) fn start(family: Family, started: Instant) -> std::io::Result<Self> {
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::downgrade(&state);
-        let thread = std::thread::Builder::new().name("sampler".into()).spawn(move || sample(family, &shared))?;
+        let thread =
+            std::thread::Builder::new().name("sampler".into()).spawn(move || sample(family, started, &shared))?;
         Ok(Self { state, thread })
     }
 
@@ -73,7 +68,7 @@ impl Sampler {
         (now, std::mem::replace(&mut state.peak, now))
     }
 
-    pub(crate) fn stop(self) -> Vec<Point> {
+    pub(crate) fn stop(self) -> Vec<ProcessPoint> {
         drop(self.state);
         // A panic there has lost samples, nothing else.
         self.thread.join().unwrap_or_default()
@@ -98,21 +93,21 @@ pub(crate) fn pss(family: &mut Family) -> Option<u64> {
     (!known.is_empty()).then(|| known.iter().sum::<u64>() * 1024)
 }
 
-fn sample(mut family: Family, state: &Weak<Mutex<State>>) -> Vec<Point> {
-    let mut points: Vec<Point> = Vec::new();
+fn sample(mut family: Family, started: Instant, state: &Weak<Mutex<State>>) -> Vec<ProcessPoint> {
+    let (mut points, mut last) = (Vec::new(), None);
     loop {
         let held = family.members().into_iter().filter_map(|pid| Some((pid, held_by(pid)?)));
-        let by_process: BTreeMap<u32, Usage> = held.collect();
-        let (now, at) = (
-            by_process.values().fold(Usage::default(), |sum, one| sum.with(*one, u64::saturating_add)),
-            Instant::now(),
-        );
+        let held: Vec<(u32, Usage)> = held.collect();
+        let now = held.iter().fold(Usage::default(), |sum, (_, one)| sum.with(*one, u64::saturating_add));
+        let at = Instant::now();
         let Some(state) = state.upgrade() else { return points };
         let mut state = lock(&state);
         (state.last, state.peak) = (now, state.peak.with(now, u64::max));
         drop(state);
-        if points.last().is_none_or(|point| at - point.at >= POINT) {
-            points.push(Point { at, by_process });
+        if last.is_none_or(|last| at - last >= POINT) {
+            let each = |of: fn(&Usage) -> u64| held.iter().map(|(pid, usage)| (*pid, of(usage))).collect();
+            points.push(ProcessPoint { at_s: seconds(at - started), fds: each(|u| u.fds), rss: each(|u| u.rss) });
+            last = Some(at);
         }
         std::thread::sleep(EVERY);
     }
