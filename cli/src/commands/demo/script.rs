@@ -43,7 +43,6 @@ pub(super) fn plan(options: &Options, address: SocketAddr) -> Plan {
 
 pub(super) struct Script<'a, S> {
     plan: &'a Plan,
-    duration: Duration,
     service: Service<'a, S>,
     progress: &'a Progress,
     random: Random,
@@ -63,17 +62,11 @@ struct Service<'a, S> {
 }
 
 impl<'a, S: Supervisor> Script<'a, S> {
-    pub(super) fn new(
-        plan: &'a Plan,
-        duration: Duration,
-        supervisor: &'a S,
-        versions: &'a Versions,
-        progress: &'a Progress,
-    ) -> Self {
+    pub(super) fn new(plan: &'a Plan, supervisor: &'a S, versions: &'a Versions, progress: &'a Progress) -> Self {
         // A stream of its own: the clients count theirs from 1.
         let random = Random::new(plan.seed, 0);
         let service = Service { supervisor, versions, next: Version::Good, last: Ok(None), main: None };
-        Self { plan, duration, service, progress, random, problems: Vec::new(), kill: None, steps: Vec::new() }
+        Self { plan, service, progress, random, problems: Vec::new(), kill: None, steps: Vec::new() }
     }
 
     pub(super) async fn run(mut self) -> Result<Report, Failure> {
@@ -103,7 +96,7 @@ impl<'a, S: Supervisor> Script<'a, S> {
             };
             self.reload(n, version, at, &mut run).await?;
         }
-        run.wait(run.begun() + self.duration).await;
+        run.wait(run.begun() + self.plan.duration).await;
 
         self.progress.line("the load ends, the last old generations drain");
         let mut measured = run.end(format!("SIGHUP by {how}"), &self.service).await;

@@ -40,27 +40,19 @@ impl Reloaded {
 /// Dropped, a supervisor ends everything at once.
 pub(super) trait Supervisor {
     fn name(&self) -> String;
-
     fn address(&self) -> SocketAddr;
-
     /// The processes of the service.
     async fn family(&self) -> Result<Family, Failure>;
-
     /// Waits until the service runs with another main process than this one; returns its pid.
     async fn running(&self, other_than: u32) -> Result<u32, Failure>;
-
     /// SIGHUP for the main process, and the end of the reload that it reports.
     async fn reload(&self) -> Result<Reloaded, Failure>;
-
     /// SIGKILL for the main process; returns when it is dead.
     async fn kill(&self) -> Result<Kill, Failure>;
-
     /// Ends the service and all that belongs to it. What it finds amiss comes back as text.
     async fn end(&self, killed: Option<u32>) -> Vec<String>;
-
     /// The service's last words, for a run that failed.
     fn log(&self) -> String;
-
     /// How the service is, or where that is told.
     fn state(&self) -> String;
 

@@ -41,6 +41,7 @@ pub(super) struct Systemd {
     version: u32,
     /// Of both units, without their kind.
     unit: String,
+    service: String,
     main_since: Mutex<Instant>,
 }
 
@@ -53,7 +54,8 @@ impl Systemd {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = address.map_err(|e| Failure::cannot_run(format!("no free port on 127.0.0.1: {e}")))?;
         let unit = format!("handover-demo-{}", std::process::id());
-        let systemd = Self { address, user, version, unit, main_since: Mutex::new(Instant::now()) };
+        let service = format!("{unit}.service");
+        let systemd = Self { address, user, version, unit, service, main_since: Mutex::new(Instant::now()) };
         if let Err(failure) = systemd.start_units(program).await {
             drop(systemd.end(None).await);
             return Err(failure);
@@ -75,20 +77,16 @@ impl Systemd {
         command.arg("--").arg(program).args(arguments());
         succeeded("systemd-run", &output(command).await?)?;
         // The socket has been started, and would start the service for the first client.
-        self.call(&["start", &self.file("service")]).await
+        self.call(&["start", &self.service]).await
     }
 
     fn has_notify_reload(&self) -> bool {
         self.version >= NOTIFY_RELOAD_SINCE
     }
 
-    fn file(&self, kind: &str) -> String {
-        format!("{}.{kind}", self.unit)
-    }
-
     fn log_command(&self) -> String {
         let whose = if self.user { "--user " } else { "" };
-        format!("journalctl {whose}-u {}", self.file("service"))
+        format!("journalctl {whose}-u {}", self.service)
     }
 
     fn became_main(&self) {
@@ -110,7 +108,7 @@ impl Systemd {
     }
 
     async fn show(&self) -> Result<Unit, Failure> {
-        target::show(&self.file("service"), self.user).await
+        target::show(&self.service, self.user).await
     }
 
     async fn call(&self, arguments: &[&str]) -> Result<(), Failure> {
@@ -125,7 +123,7 @@ impl Systemd {
 impl Supervisor for Systemd {
     fn name(&self) -> String {
         let whose = if self.user { "the user's" } else { "the system's" };
-        format!("systemd {}, {whose} manager, unit {}", self.version, self.file("service"))
+        format!("systemd {}, {whose} manager, unit {}", self.version, self.service)
     }
 
     fn address(&self) -> SocketAddr {
@@ -153,7 +151,7 @@ impl Supervisor for Systemd {
     async fn reload(&self) -> Result<Reloaded, Failure> {
         let before = self.show().await?;
         let clock = monotonic_usec();
-        self.call(&["reload", &self.file("service")]).await?;
+        self.call(&["reload", &self.service]).await?;
         let told = self.has_notify_reload();
         let ended = |unit: &Unit| {
             let news = unit.main != before.main || unit.status != before.status;
@@ -172,7 +170,7 @@ impl Supervisor for Systemd {
         let main_since = *self.main_since.lock().unwrap_or_else(PoisonError::into_inner);
         let whom = if self.version >= 252 { "--kill-whom=main" } else { "--kill-who=main" };
         let at = Instant::now();
-        self.call(&["kill", "-s", "KILL", whom, &self.file("service")]).await?;
+        self.call(&["kill", "-s", "KILL", whom, &self.service]).await?;
         // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while
         // the others still hold the sockets.
         while stat(pid).is_some() {
@@ -187,8 +185,8 @@ impl Supervisor for Systemd {
     /// Stops both units and takes them away, whatever else fails.
     async fn end(&self, _: Option<u32>) -> Vec<String> {
         let mut problems = Vec::new();
-        let (socket, service) = (self.file("socket"), self.file("service"));
-        for call in [&["stop", &socket, &service][..], &["is-failed", "--quiet", &service]] {
+        let (socket, service) = (format!("{}.socket", self.unit), &self.service);
+        for call in [&["stop", &socket, service][..], &["is-failed", "--quiet", service]] {
             match (call[0], self.run(call).await) {
                 ("is-failed", Ok(output)) if output.status.success() => {
                     problems.push(format!("{service} failed: {}", self.log_command()))
@@ -198,12 +196,12 @@ impl Supervisor for Systemd {
                 _ => {}
             }
         }
-        drop(self.run(&["reset-failed", &socket, &service]).await);
+        drop(self.run(&["reset-failed", &socket, service]).await);
         problems
     }
 
     async fn family(&self) -> Result<Family, Failure> {
-        let ControlGroup(path) = control_group(&self.file("service"), self.user).await?;
+        let ControlGroup(path) = control_group(&self.service, self.user).await?;
         Ok(Family::of_cgroup(&path))
     }
 }

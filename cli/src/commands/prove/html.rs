@@ -84,12 +84,15 @@ fn losses(report: &Report) -> Table {
     table
 }
 
+/// Its name, and what it has of a reload.
+type Column<'a> = (&'static str, &'a dyn Fn(&ReloadRow) -> String);
+
 fn reloads(report: &Report) -> Table {
     let time = |value: Option<f64>| value.map(milliseconds).unwrap_or_default();
     let told = |row: &ReloadRow, of: fn(&Brief) -> Option<u64>| time(row.journal.as_ref().and_then(of).map(as_f64));
     let mib = |usage: UsageRow| format!("{:.1} MiB", as_f64(usage.peak.rss) / 1_048_576.0);
     let percent = |ratio: f64| format!("{:.0} %", ratio * 100.0);
-    let columns: [(&str, &dyn Fn(&ReloadRow) -> String); 20] = [
+    let columns: [Column<'_>; 20] = [
         ("reload", &|row| row.n.to_string()),
         ("at", &|row| format!("{:.3} s", row.at_s)),
         ("old", &|row| row.old.clone().unwrap_or_default()),

@@ -16,7 +16,6 @@ mod target;
 mod text;
 mod trigger;
 mod usage;
-mod who;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

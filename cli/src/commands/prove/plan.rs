@@ -7,6 +7,7 @@ use super::options::Options;
 use super::target::target;
 use super::trigger::{How, Main, Trigger};
 use crate::failure::Failure;
+use crate::target::unit_name;
 use handover_load::{Download, Expect, Kind, Target, Template};
 
 /// One run of a load over reloads.
@@ -57,7 +58,7 @@ impl Plan {
 
 pub(super) async fn resolved(options: Options) -> Result<(Plan, Trigger), Failure> {
     let trigger = trigger(&options)?;
-    let clients = options.clients.counts();
+    let clients = options.counts();
     if options.http2 {
         let only_one = [Kind::Pipelined, Kind::HalfHead, Kind::WebSocket];
         if let Some((kind, _)) = clients.iter().find(|(kind, _)| only_one.contains(kind)) {
@@ -83,14 +84,13 @@ pub(super) async fn resolved(options: Options) -> Result<(Plan, Trigger), Failur
 }
 
 fn trigger(options: &Options) -> Result<Trigger, Failure> {
-    let said = &options.reload;
-    let main = match (said.pid, &said.pidfile) {
+    let main = match (options.pid, &options.pidfile) {
         (Some(pid), _) => Some(Main::Pid(pid)),
         (_, Some(file)) => Some(Main::File(file.clone())),
         _ => None,
     };
-    let how = match (&said.unit, &said.reload, &said.signal) {
-        (Some(unit), ..) => How::unit(unit, said.user),
+    let how = match (&options.unit, &options.reload, &options.signal) {
+        (Some(unit), ..) => How::Unit { unit: unit_name(unit), user: options.user },
         (_, Some(command), _) => How::Command(command.clone()),
         (.., Some(_)) if main.is_none() => return Err(Failure::usage("--signal needs --pid or --pidfile")),
         (.., Some(signal)) => How::signal(signal)?,
@@ -101,24 +101,24 @@ fn trigger(options: &Options) -> Result<Trigger, Failure> {
 }
 
 fn load(options: Options, path: String) -> handover_load::Plan {
-    let any_or_first = || if options.any_body { Expect::Anything } else { Expect::First(Arc::default()) };
+    let any = options.any_body;
+    let any_or_first = || if any { Expect::Anything } else { Expect::First(Arc::default()) };
     let expect = match &options.expect_body {
         Some(text) => Expect::Like(Arc::new(Template::new(text))),
         None => any_or_first(),
     };
-    let (takes, clients) = (options.clients.download_time, options.clients);
     handover_load::Plan {
         path,
         expect,
-        cadence: clients.cadence,
-        fresh: clients.fresh_cadence,
-        slow_path: clients.slow_path,
+        cadence: options.cadence,
+        fresh: options.fresh_cadence,
+        slow_path: options.slow_path,
         slow_expect: any_or_first(),
-        slow: clients.slow_time,
-        upload_path: clients.upload_path,
+        slow: options.slow_time,
+        upload_path: options.upload_path,
         upload_first: Arc::default(),
-        downloads: vec![Download { path: clients.download_path, takes, expect: any_or_first() }],
-        websocket_path: clients.websocket_path,
+        downloads: vec![Download { path: options.download_path, takes: options.download_time, expect: any_or_first() }],
+        websocket_path: options.websocket_path,
         short_first: false,
         limit: options.timeout,
         every: options.every,

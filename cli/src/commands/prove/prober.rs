@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use super::family::Family;
+use super::family::{Family, peer};
 use super::lock;
-use super::who::peer;
 use handover::supervise::proc::{Diag, holds, stat};
 use handover_load::{Probe, Waits};
 

@@ -1,6 +1,6 @@
 //! How the server is told to reload, and which of its processes is the main one.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::safe;
 use crate::signals;
 use crate::systemctl;
-use crate::target::{show, unit_name};
+use crate::target::show;
 use handover::supervise::proc::stat;
 
 /// For the last entries to come into the journal.
@@ -25,15 +25,12 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) trait Reloads {
     /// Asks, and waits for the end of the asking.
     async fn ask(&mut self, limit: Duration) -> Asked;
-
     /// The main process, where there is somebody to say so.
     async fn main(&self) -> Option<u32> {
         None
     }
-
     /// The process that answered before has a successor.
     fn answered(&mut self, _before: Option<u32>, _now: u32) {}
-
     /// What the journal says of the reloads that were asked for at those times, or why there is
     /// nothing.
     async fn journal(&self, _asked: &[SystemTime]) -> Result<Vec<Option<Brief>>, String> {
@@ -77,10 +74,6 @@ pub(super) enum Main {
 }
 
 impl How {
-    pub(super) fn unit(name: &str, user: bool) -> Self {
-        Self::Unit { unit: unit_name(name), user }
-    }
-
     pub(super) fn signal(name: &str) -> Result<Self, Failure> {
         let named = signals::name(&name.to_ascii_uppercase());
         let signal = named.and_then(|name| Signal::from_str(&format!("SIG{name}")).ok());
@@ -90,10 +83,13 @@ impl How {
 
 impl Main {
     pub(super) fn read(&self) -> Result<u32, Failure> {
-        match self {
-            Self::Pid(pid) => Ok(*pid),
-            Self::File(file) => read_pid(file),
-        }
+        let file = match self {
+            Self::Pid(pid) => return Ok(*pid),
+            Self::File(file) => file,
+        };
+        let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
+        let pid = text.trim().parse().ok().filter(|pid| *pid > 1);
+        pid.ok_or_else(|| Failure::usage(format!("{}: no pid in it", file.display())))
     }
 }
 
@@ -219,12 +215,6 @@ async fn first_words(stderr: Option<tokio::process::ChildStderr>) -> String {
     // What came before a failed read still helps.
     let _ = stderr.take(4096).read_to_end(&mut words).await;
     String::from_utf8_lossy(&words).into_owned()
-}
-
-fn read_pid(file: &Path) -> Result<u32, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
-    let pid = text.trim().parse::<u32>().ok().filter(|pid| *pid > 1);
-    pid.ok_or_else(|| Failure::usage(format!("{}: no pid in it", file.display())))
 }
 
 #[cfg(test)]
