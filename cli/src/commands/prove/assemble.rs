@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::plan::Plan;
-use super::prober::Teller;
 use super::report::{
-    KindRow, LossRow, ProberRow, ProcessPoint, ReloadRow, Report, Series, Spread, Summary, TargetRow, Times, Unseen,
-    Verdict, WindowRow, as_f64, ms, round, seconds,
+    KindRow, LossRow, ProberRow, ProcessPoint, ReloadRow, Report, Series, Spread, Summary, TargetRow, Teller, Times,
+    Unseen, Verdict, WindowRow, as_f64, ms, round, seconds,
 };
-use super::run::STEP;
 use super::server::REMEDY;
 use crate::commands::timeline::Brief;
 use handover_load::{Cause, Count, Flow, Kind, Loss, Percentiles, Stats, Waits, When};
 
+/// One point of the plots.
+pub(super) const STEP: Duration = Duration::from_millis(50);
 /// Generations with a line of their own; those that answered least are one line, "others".
 const MOST_GENERATIONS: usize = 2048;
 

@@ -10,8 +10,11 @@ use tokio::runtime::Runtime;
 
 use super::family::{Family, peer};
 use super::lock;
+use super::plan::Plan;
+use super::report::Teller;
+use super::server::{Server, probe};
 use handover::supervise::proc::{Diag, holds, stat};
-use handover_load::{Probe, Waits};
+use handover_load::{Probe, Stats, Waits};
 
 /// So many answers of the new one in a row, and nobody looks any more who answers until the next
 /// reload.
@@ -19,19 +22,6 @@ const SETTLED: u32 = 200;
 /// After a failed probe: a refusal comes back at once, and a server that is away is not helped by a
 /// storm.
 const AFTER_LOSS: Duration = Duration::from_micros(200);
-
-/// How it is known who answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Teller {
-    /// A response header.
-    Header,
-    /// A part of the body.
-    Body,
-    /// The process that holds the server's end of the connection.
-    Process,
-    Nothing,
-}
 
 /// What was seen of a reload.
 #[derive(Debug, Clone, Default)]
@@ -86,26 +76,23 @@ pub(crate) struct Prober {
     thread: JoinHandle<Waits>,
 }
 
-pub(crate) struct Config {
-    pub(crate) probe: Probe,
-    pub(crate) teller: Teller,
-    pub(crate) family: Family,
-    pub(crate) window: Duration,
-    /// Between the beginnings of two probes.
-    pub(crate) every: Duration,
-}
-
 impl Prober {
-    pub(crate) fn start(config: Config) -> std::io::Result<Self> {
+    pub(super) fn start(plan: &Plan, server: &Server, stats: &Arc<Stats>) -> std::io::Result<Self> {
         let shared = Arc::new(Mutex::new(Shared::default()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let diag = if config.teller == Teller::Process { Some(Diag::open()?) } else { None };
-        let with = Arc::downgrade(&shared);
-        let thread = std::thread::Builder::new().name("prober".into()).spawn(move || {
-            let (now, periods) = (Instant::now(), Waits::default());
-            let probing = Probing { config, diag, shared: with, last: now, begun: now, periods };
-            probing.run(&runtime)
-        })?;
+        let now = Instant::now();
+        let probing = Probing {
+            probe: probe(plan, stats),
+            family: server.family.clone(),
+            window: plan.window,
+            every: plan.probe_every,
+            diag: (server.teller == Teller::Process).then(Diag::open).transpose()?,
+            shared: Arc::downgrade(&shared),
+            last: now,
+            begun: now,
+            periods: Waits::default(),
+        };
+        let thread = std::thread::Builder::new().name("prober".into()).spawn(move || probing.run(&runtime))?;
         Ok(Self { shared, thread })
     }
 
@@ -135,7 +122,11 @@ impl Prober {
 }
 
 struct Probing {
-    config: Config,
+    probe: Probe,
+    family: Family,
+    window: Duration,
+    /// Between the beginnings of two probes.
+    every: Duration,
     diag: Option<Diag>,
     /// Gone with the prober: then this is over.
     shared: Weak<Mutex<Shared>>,
@@ -149,10 +140,10 @@ impl Probing {
         while let Some(shared) = self.shared.upgrade() {
             runtime.block_on(self.probe(&shared));
             if let Some(window) = &mut lock(&shared).window {
-                window.seen.over = window.at + self.config.window <= self.last.max(self.begun);
+                window.seen.over = window.at + self.window <= self.last.max(self.begun);
             }
             drop(shared);
-            std::thread::sleep(self.config.every.saturating_sub(self.begun.elapsed()));
+            std::thread::sleep(self.every.saturating_sub(self.begun.elapsed()));
         }
         self.periods
     }
@@ -165,7 +156,7 @@ impl Probing {
             window.seen.resolution = window.seen.resolution.max(period);
         }
         self.begun = begun;
-        let answer = self.config.probe.ask().await;
+        let answer = self.probe.ask().await;
         let answered = Instant::now();
         let Ok((connection, named)) = answer else {
             tokio::time::sleep(AFTER_LOSS).await;
@@ -178,19 +169,19 @@ impl Probing {
             (Some(named), ..) => Some(named),
             (None, Some(diag), Some(stream)) if is_worth_a_look => {
                 let inode = peer(diag, stream).ok().flatten();
-                inode.and_then(|inode| holder(&mut self.config.family, inode, old.as_deref(), before))
+                inode.and_then(|inode| holder(&mut self.family, inode, old.as_deref(), before))
             }
             _ => before,
         };
         connection.end();
-        self.config.probe.answered(begun, by);
+        self.probe.answered(begun, by);
         let mut shared = lock(shared);
         let answer = Answer { at: answered, gap, by };
         if let Some(window) = &mut shared.window {
             window.answered(answer);
         }
         shared.answers.push_back(Answer { by: by.or(before), ..answer });
-        while shared.answers.get(1).is_some_and(|second| answered - second.at > self.config.window) {
+        while shared.answers.get(1).is_some_and(|second| answered - second.at > self.window) {
             shared.answers.pop_front();
         }
     }

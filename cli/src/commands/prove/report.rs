@@ -6,8 +6,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::prober::Teller;
-use super::usage::Usage;
 use crate::commands::timeline::Brief;
 use handover_load::Percentiles;
 
@@ -42,6 +40,19 @@ pub(crate) enum Verdict {
     NothingLost,
     Lost,
     NotMeasured,
+}
+
+/// How it is known who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Teller {
+    /// A response header.
+    Header,
+    /// A part of the body.
+    Body,
+    /// The process that holds the server's end of the connection.
+    Process,
+    Nothing,
 }
 
 #[derive(Debug, Serialize)]
@@ -193,6 +204,15 @@ pub(crate) struct UsageRow {
     pub(crate) pss_at_first_new: Option<u64>,
 }
 
+/// Sums over processes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Usage {
+    pub(crate) processes: u64,
+    /// Bytes; pages that several processes share count in each.
+    pub(crate) rss: u64,
+    pub(crate) fds: u64,
+}
+
 /// What the plots show.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Series {
@@ -216,6 +236,14 @@ pub(crate) struct ProcessPoint {
 impl From<Percentiles> for Times {
     fn from(p: Percentiles) -> Self {
         Self { count: p.count, p50: ms(p.p50), p99: ms(p.p99), p999: ms(p.p999), max: ms(p.max) }
+    }
+}
+
+impl Usage {
+    pub(super) fn with(self, other: Self, both: fn(u64, u64) -> u64) -> Self {
+        let [processes, rss, fds] =
+            [(self.processes, other.processes), (self.rss, other.rss), (self.fds, other.fds)].map(|(a, b)| both(a, b));
+        Self { processes, rss, fds }
     }
 }
 

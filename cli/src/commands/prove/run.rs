@@ -7,21 +7,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 
-use super::assemble::Record;
+use super::assemble::{Record, STEP};
 use super::family::Family;
 use super::plan::Plan;
-use super::prober::{Config, Prober, Seen, Teller};
+use super::prober::{Prober, Seen};
 use super::progress::Progress;
-use super::report::{ReloadRow, Report, Unseen, UsageRow, ms, seconds};
-use super::server::{Server, probe};
+use super::report::{ReloadRow, Report, Teller, Unseen, Usage, UsageRow, ms, seconds};
+use super::server::Server;
 use super::trigger::{Asked, Reloads};
-use super::usage::{Sampler, Usage, held_by, pss};
+use super::usage::{Sampler, held_by, pss};
 use crate::failure::Failure;
 use crate::terminal::Ink;
 use handover_load::{Conductor, Flow, Kind, Stats, When, start};
 
-/// One point of the plots.
-pub(super) const STEP: Duration = Duration::from_millis(50);
 /// Between two looks at what the prober has seen.
 const LOOK: Duration = Duration::from_millis(1);
 /// What a thousand connections may take to be opened.
@@ -58,15 +56,8 @@ impl<'a> Run<'a> {
         let conductor = Conductor::default();
         let clients = start(&plan.clients, &plan.target, &plan.load, &stats, plan.seed, &conductor.signals());
         warm_up(plan, &stats, progress).await?;
-        let config = Config {
-            probe: probe(plan, &stats),
-            teller: server.teller,
-            family: server.family.clone(),
-            window: plan.window,
-            every: plan.probe_every,
-        };
         let cannot = |e| Failure::cannot_run(format!("a thread cannot be started: {e}"));
-        let prober = Prober::start(config).map_err(cannot)?;
+        let prober = Prober::start(plan, &server, &stats).map_err(cannot)?;
         let sampler = Sampler::start(server.family.clone(), started).map_err(cannot)?;
         let mut run = Self {
             plan,

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::family::{Family, listeners, name, peer};
 use super::plan::Plan;
-use super::prober::Teller;
+use super::report::Teller;
 use super::trigger::{How, Trigger};
 use crate::failure::Failure;
 use crate::safe;

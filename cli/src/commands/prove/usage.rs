@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::family::Family;
 use super::lock;
-use super::report::{ProcessPoint, seconds};
+use super::report::{ProcessPoint, Usage, seconds};
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_millis(10);
@@ -19,23 +17,6 @@ const POINT: Duration = Duration::from_millis(100);
 /// The kernel walks all pages for PSS and the server waits meanwhile: of more than that it is not
 /// asked.
 const PSS_LIMIT: u64 = 256 << 20;
-
-/// Sums over processes.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(crate) struct Usage {
-    pub(crate) processes: u64,
-    /// Bytes; pages that several processes share count in each.
-    pub(crate) rss: u64,
-    pub(crate) fds: u64,
-}
-
-impl Usage {
-    fn with(self, other: Self, both: fn(u64, u64) -> u64) -> Self {
-        let [processes, rss, fds] =
-            [(self.processes, other.processes), (self.rss, other.rss), (self.fds, other.fds)].map(|(a, b)| both(a, b));
-        Self { processes, rss, fds }
-    }
-}
 
 #[derive(Debug, Default)]
 struct State {
