@@ -18,8 +18,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Flow {
     started: Instant,
-    step: Duration,
-    steps: Vec<Step>,
+    pub step: Duration,
+    pub steps: Vec<Step>,
     current: Waits,
     part: Part,
     /// The one before, for answers that came after its end.
@@ -195,13 +195,12 @@ impl Flow {
     }
 
     /// Ends all that is under way.
-    pub fn finish(&mut self) -> (&[Step], Duration) {
+    pub(super) fn finish(&mut self) {
         self.turn(When::Quiet);
         self.turn(When::Quiet);
         if let Some(last) = self.steps.last_mut() {
             last.waits = self.current.percentiles();
         }
-        (&self.steps, self.step)
     }
 }
 
@@ -228,6 +227,6 @@ mod tests {
         assert_eq!((within.when, within.answered, within.waits.count), (When::Within(1), 1, 2));
         assert_eq!(within.waits.max, ms(3000));
         assert_eq!(flow.quiet.percentiles().count, 2);
-        assert_eq!(flow.finish().0[0].answered, BTreeMap::from([(1, 1), (2, 4)]));
+        assert_eq!(flow.steps[0].answered, BTreeMap::from([(1, 1), (2, 4)]));
     }
 }

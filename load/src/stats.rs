@@ -193,6 +193,13 @@ impl Stats {
         self.lock().flow.as_mut().map(ask)
     }
 
+    /// Ends what happens over time, and hands it out if that is kept.
+    pub fn end_flow(&self) -> Option<Flow> {
+        let mut flow = self.lock().flow.take()?;
+        flow.finish();
+        Some(flow)
+    }
+
     /// All losses so far, but for what was in flight in a process that was killed on purpose.
     pub fn losses(&self) -> Vec<Loss> {
         let inner = self.lock();

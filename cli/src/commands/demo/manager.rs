@@ -26,10 +26,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::supervisor::{Supervisor, arguments};
-use super::unit::{Exit, Reloaded, State, Unit};
+use super::supervisor::{DEATH_LIMIT, RELOAD_LIMIT, Reloaded, START_LIMIT, Supervisor, arguments};
+use super::unit::{Exit, State, Unit};
 use super::versions::Versions;
-use crate::commands::prove::Family;
+use crate::commands::prove::{Family, ms};
 use crate::failure::Failure;
 use handover::supervise::proc::stat;
 use handover_load::Kill;
@@ -118,36 +118,32 @@ impl Supervisor for Manager {
         Ok(Family::below(std::process::id()))
     }
 
-    /// Waits until the service runs with another main process than this one.
-    async fn running(&self, other_than: u32, limit: Duration) -> Result<Option<u32>, Failure> {
+    async fn running(&self, other_than: u32) -> Result<u32, Failure> {
         let settled = |unit: &Unit| matches!(unit.state, State::Running | State::Stopped) && unit.main != other_than;
-        let unit = self.wait_for(limit, settled).await.filter(|unit| unit.state == State::Running);
-        Ok(unit.map(|unit| unit.main))
+        let unit = self.wait_for(START_LIMIT, settled).await.filter(|unit| unit.state == State::Running);
+        unit.map(|unit| unit.main).ok_or_else(|| self.late("the service was not ready", START_LIMIT))
     }
 
-    /// SIGHUP for the main process, and the end of the reload that it reports.
-    async fn reload(&self, limit: Duration) -> Result<Option<Reloaded>, Failure> {
-        let before = self.unit();
+    async fn reload(&self) -> Result<Reloaded, Failure> {
+        let reloads = self.unit().reloads;
         let (main_before, requested) = self.signal(Signal::SIGHUP);
         let is_over =
-            |unit: &Unit| unit.reloads > before.reloads || unit.main != main_before && unit.state != State::Reloading;
-        let unit = self.wait_for(limit, is_over).await.filter(|unit| unit.reloads > before.reloads);
-        Ok(unit.map(|unit| Reloaded {
-            main_before,
-            main: unit.main,
-            ready: unit.reload_ended.saturating_duration_since(requested),
-            status_text: unit.status_text,
-        }))
+            |unit: &Unit| unit.reloads > reloads || unit.main != main_before && unit.state != State::Reloading;
+        let unit = self.wait_for(RELOAD_LIMIT, is_over).await.filter(|unit| unit.reloads > reloads);
+        let Unit { main, reload_ended, status_text, .. } =
+            unit.ok_or_else(|| self.late("a reload had no end", RELOAD_LIMIT))?;
+        let ready_ms = ms(reload_ended.saturating_duration_since(requested));
+        Ok(Reloaded { main_before, main, ready_ms, status_text })
     }
 
-    /// SIGKILL for the main process; returns when it is dead.
-    async fn kill(&self, limit: Duration) -> Result<Option<Kill>, Failure> {
+    async fn kill(&self) -> Result<Kill, Failure> {
         let main_since = self.unit().main_since;
         let (pid, at) = self.signal(Signal::SIGKILL);
         let dead = |unit: &Unit| unit.exits.iter().find(|exit| exit.pid == pid).map(|exit| exit.at);
-        let unit = self.wait_for(limit, |unit| dead(unit).is_some()).await;
-        let kill = |dead| Kill { pid, main_since, at, dead, over: None };
-        Ok(unit.as_ref().and_then(dead).map(kill))
+        let unit = self.wait_for(DEATH_LIMIT, |unit| dead(unit).is_some()).await;
+        let dead = unit.as_ref().and_then(dead);
+        let dead = dead.ok_or_else(|| self.late("the killed process was not gone", DEATH_LIMIT))?;
+        Ok(Kill { pid, main_since, at, dead, over: None })
     }
 
     /// Stops the service and everything that it started, by force after the stop timeout.

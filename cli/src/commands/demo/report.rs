@@ -1,10 +1,8 @@
 //! The result: the figures of the run, and what the script did to the service.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use super::unit::{Reloaded, as_ms};
+use super::supervisor::Reloaded;
 use super::versions::Version;
 use crate::commands::prove::{Report as Measured, closing, figures, json};
 use crate::safe::terminal;
@@ -40,16 +38,14 @@ pub(super) struct KillRow {
     pub(super) pid: u32,
     pub(super) main: u32,
     /// From the signal until it was seen dead: requests written in that time count as in flight.
-    #[serde(rename = "died_ms", serialize_with = "as_ms")]
-    pub(super) died: Duration,
+    pub(super) died_ms: f64,
     /// From the signal until the next main process was ready.
-    #[serde(rename = "ready_ms", serialize_with = "as_ms")]
-    pub(super) ready: Duration,
+    pub(super) ready_ms: f64,
 }
 
 impl Report {
     pub(super) fn new(supervisor: String, measured: Measured, reloads: Vec<StepRow>, kill: Option<KillRow>) -> Self {
-        let switched = reloads.iter().filter(|row| row.reloaded.main != row.reloaded.main_before).count();
+        let switched = reloads.iter().filter(|row| row.reloaded.has_switched()).count();
         let generations = 1 + usize::from(kill.is_some()) + switched;
         Self { measured, demo: Demo { supervisor, generations, kill, reloads } }
     }
@@ -79,8 +75,8 @@ impl Report {
         }
         for row in self.demo.reloads.iter().filter(|row| row.version != Version::Good) {
             let what = if row.version == Version::Exits { "exits at start" } else { "hangs" };
-            let (ready, said) = (milliseconds(row.reloaded.ready), terminal(&row.reloaded.status_text));
-            line(&format!("reload {} to a version that {what}: rolled back after {ready}: \"{said}\"", row.n));
+            let (ms, said) = (row.reloaded.ready_ms, terminal(&row.reloaded.status_text));
+            line(&format!("reload {} to a version that {what}: rolled back after {ms:.1} ms: \"{said}\"", row.n));
         }
         line(&format!("{} generations were main, one after the other", self.demo.generations));
         let verdict = match self.measured.problems.len() + usize::from(self.measured.total.lost > 0) {
@@ -91,19 +87,17 @@ impl Report {
         text + "\n" + &closing(&self.measured, look, verdict)
     }
 
-    fn killed_text(&self, kill: &KillRow) -> String {
-        let (total, KillRow { pid, main, .. }) = (&self.measured.total, kill);
+    fn killed_text(&self, KillRow { pid, main, died_ms, ready_ms }: &KillRow) -> String {
+        let total = &self.measured.total;
         let in_flight = match total.lost_to_kill {
             0 => "nothing was in flight in it".to_owned(),
             n => format!("{n} requests were in flight in it"),
         };
-        let (died, ready) = (milliseconds(kill.died), milliseconds(kill.ready));
         let wait = total.wait_over_kill_ms.map(|ms| format!("; the longest wait over it {ms:.1} ms"));
-        let wait = wait.unwrap_or_default();
-        format!("SIGKILL of main process {pid}: dead after {died}, {in_flight}; pid {main} ready after {ready}{wait}")
+        format!(
+            "SIGKILL of main process {pid}: dead after {died_ms:.1} ms, {in_flight}; pid {main} ready after \
+             {ready_ms:.1} ms{}",
+            wait.unwrap_or_default()
+        )
     }
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }

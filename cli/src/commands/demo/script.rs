@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::options::Options;
 use super::report::{KillRow, Report, StepRow};
-use super::supervisor::{Supervisor, kill, reload, running};
-use super::unit::Reloaded;
+use super::supervisor::{Reloaded, Supervisor};
 use super::versions::{Version, Versions};
-use crate::commands::prove::{Asked, Plan, Progress, Reloads, Run, Server, Teller, assemble};
+use crate::commands::prove::{Asked, Plan, Progress, Reloads, Run, Server, Teller, ms};
 use crate::failure::Failure;
 use crate::terminal::Ink;
 use handover_load::{Kind, Random, Target};
@@ -44,7 +43,6 @@ pub(super) fn plan(options: &Options, address: SocketAddr) -> Plan {
 
 pub(super) struct Script<'a, S> {
     plan: &'a Plan,
-    duration: Duration,
     service: Service<'a, S>,
     progress: &'a Progress,
     random: Random,
@@ -64,24 +62,18 @@ struct Service<'a, S> {
 }
 
 impl<'a, S: Supervisor> Script<'a, S> {
-    pub(super) fn new(
-        plan: &'a Plan,
-        duration: Duration,
-        supervisor: &'a S,
-        versions: &'a Versions,
-        progress: &'a Progress,
-    ) -> Self {
+    pub(super) fn new(plan: &'a Plan, supervisor: &'a S, versions: &'a Versions, progress: &'a Progress) -> Self {
         // A stream of its own: the clients count theirs from 1.
         let random = Random::new(plan.seed, 0);
         let service = Service { supervisor, versions, next: Version::Good, last: Ok(None), main: None };
-        Self { plan, duration, service, progress, random, problems: Vec::new(), kill: None, steps: Vec::new() }
+        Self { plan, service, progress, random, problems: Vec::new(), kill: None, steps: Vec::new() }
     }
 
     pub(super) async fn run(mut self) -> Result<Report, Failure> {
         let supervisor = self.service.supervisor;
         let how = supervisor.name();
         self.progress.line(&format!("{}, supervised by {how}; seed {}", self.plan.url, self.plan.seed));
-        let main = running(supervisor, 0).await?;
+        let main = supervisor.running(0).await?;
         let clients = self.plan.clients_in_all();
         self.progress.line(&format!("main process {main} is ready; {clients} clients start"));
         let server = Server { family: supervisor.family().await?, teller: Teller::Body, notes: Vec::new() };
@@ -104,13 +96,12 @@ impl<'a, S: Supervisor> Script<'a, S> {
             };
             self.reload(n, version, at, &mut run).await?;
         }
-        run.wait(run.begun() + self.duration).await;
+        run.wait(run.begun() + self.plan.duration).await;
 
         self.progress.line("the load ends, the last old generations drain");
-        let mut record = run.end(&self.service).await;
+        let mut measured = run.end(format!("SIGHUP by {how}"), &self.service).await;
         self.drained("without load").await;
-        record.problems.append(&mut self.problems);
-        let measured = assemble(self.plan, format!("SIGHUP by {how}"), record, Ok(Vec::new()));
+        measured.add(self.problems);
         Ok(Report::new(how, measured, self.steps, self.kill))
     }
 
@@ -120,14 +111,14 @@ impl<'a, S: Supervisor> Script<'a, S> {
         let Some(reloaded) = std::mem::replace(&mut self.service.last, Ok(None))? else {
             return Err(Failure::failed(format!("reload {n} was not asked for")));
         };
-        let (switched, said) = (reloaded.main != reloaded.main_before, &reloaded.status_text);
+        let (switched, said) = (reloaded.has_switched(), &reloaded.status_text);
         if switched != (version == Version::Good) {
             let what = if switched { "made a bad version main" } else { "did not lead to a new generation" };
             self.problems.push(format!("reload {n} {what}; the service said: {said}"));
         } else if !switched && said.is_empty() {
             self.problems.push(format!("reload {n} was rolled back, and the service's status does not say why"));
         }
-        let ready = format!("{:.1} ms,", reloaded.ready.as_secs_f64() * 1000.0);
+        let ready = format!("{:.1} ms,", reloaded.ready_ms);
         let (main, before) = (reloaded.main, reloaded.main_before);
         let (what, ready) = match version {
             Version::Good => (format!("pid {before} → {main},"), format!("ready after {ready}")),
@@ -153,18 +144,17 @@ impl<'a, S: Supervisor> Script<'a, S> {
     /// generation that still drained would have to hurry.
     async fn kill(&mut self, run: &mut Run<'_>) -> Result<(), Failure> {
         self.drained("under load").await;
-        let kill = kill(self.service.supervisor).await?;
-        let (pid, at, died) = (kill.pid, kill.at, kill.dead - kill.at);
+        let kill = self.service.supervisor.kill().await?;
+        let (pid, at, died_ms) = (kill.pid, kill.at, ms(kill.dead - kill.at));
         run.stats().killed(kill);
-        let main = running(self.service.supervisor, pid).await?;
-        let ready = at.elapsed();
+        let main = self.service.supervisor.running(pid).await?;
+        let ready_ms = ms(at.elapsed());
         run.stats().restarted();
         self.answered_by(main, "after the kill", run).await;
-        let row = KillRow { pid, main, died, ready };
-        let after = format!("ready after {:.1} ms", row.ready.as_secs_f64() * 1000.0);
+        let after = format!("ready after {ready_ms:.1} ms");
         let who = format!("pid {pid} by SIGKILL, pid {main}");
         self.progress.parts(&[(Ink::Bad, "kill"), (Ink::Plain, &who), (Ink::Ready, &after)]);
-        self.kill = Some(row);
+        self.kill = Some(KillRow { pid, main, died_ms, ready_ms });
         Ok(())
     }
 
@@ -190,7 +180,7 @@ impl<'a, S: Supervisor> Script<'a, S> {
 impl<S: Supervisor> Service<'_, S> {
     async fn reload(&self) -> Result<Reloaded, Failure> {
         self.versions.install(self.next)?;
-        let reloaded = reload(self.supervisor).await?;
+        let reloaded = self.supervisor.reload().await?;
         self.versions.install(Version::Good)?;
         Ok(reloaded)
     }
@@ -201,7 +191,7 @@ impl<S: Supervisor> Reloads for Service<'_, S> {
         self.last = self.reload().await.map(Some);
         self.main = self.last.as_ref().ok().and_then(Option::as_ref).map(|reloaded| reloaded.main);
         match &self.last {
-            Ok(Some(reloaded)) if reloaded.main == reloaded.main_before => Asked::Refused(reloaded.status_text.clone()),
+            Ok(Some(reloaded)) if !reloaded.has_switched() => Asked::Refused(reloaded.status_text.clone()),
             Ok(_) => Asked::Done,
             Err(failure) => Asked::Failed(failure.to_string()),
         }
@@ -255,10 +245,9 @@ mod tests {
             assert!(Instant::now() < deadline, "{:?}", run.stats().summary());
             run.wait(Instant::now() + Duration::from_millis(50)).await;
         }
-        let record = run.end(&Nobody).await;
+        let measured = run.end("never".to_owned(), &Nobody).await;
         server.abort();
 
-        let measured = assemble(&plan, "never".to_owned(), record, Ok(Vec::new()));
         let proved: Value = serde_json::from_str(&json(&measured)).unwrap();
         let told = figures(&measured, Look::plain(80));
         let demo = Report::new("nobody".to_owned(), measured, Vec::new(), None);

@@ -7,16 +7,15 @@ use std::process::{Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::process::Command;
 
-use super::supervisor::{Supervisor, arguments};
-use super::unit::Reloaded;
-use crate::commands::prove::Family;
+use super::supervisor::{DEATH_LIMIT, RELOAD_LIMIT, Reloaded, START_LIMIT, Supervisor, arguments};
+use crate::commands::prove::{Family, ms};
 use crate::failure::Failure;
 use crate::systemctl;
 use crate::target::{self, ControlGroup, Unit, control_group};
 use handover::supervise::proc::stat;
+use handover::systemd::notify::monotonic_usec;
 use handover_load::Kill;
 
 /// No systemctl call takes longer, but for starts and stops, whose own timeouts are shorter.
@@ -42,6 +41,7 @@ pub(super) struct Systemd {
     version: u32,
     /// Of both units, without their kind.
     unit: String,
+    service: String,
     main_since: Mutex<Instant>,
 }
 
@@ -54,7 +54,8 @@ impl Systemd {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = address.map_err(|e| Failure::cannot_run(format!("no free port on 127.0.0.1: {e}")))?;
         let unit = format!("handover-demo-{}", std::process::id());
-        let systemd = Self { address, user, version, unit, main_since: Mutex::new(Instant::now()) };
+        let service = format!("{unit}.service");
+        let systemd = Self { address, user, version, unit, service, main_since: Mutex::new(Instant::now()) };
         if let Err(failure) = systemd.start_units(program).await {
             drop(systemd.end(None).await);
             return Err(failure);
@@ -76,42 +77,38 @@ impl Systemd {
         command.arg("--").arg(program).args(arguments());
         succeeded("systemd-run", &output(command).await?)?;
         // The socket has been started, and would start the service for the first client.
-        self.call(&["start", &self.file("service")]).await
+        self.call(&["start", &self.service]).await
     }
 
     fn has_notify_reload(&self) -> bool {
         self.version >= NOTIFY_RELOAD_SINCE
     }
 
-    fn file(&self, kind: &str) -> String {
-        format!("{}.{kind}", self.unit)
-    }
-
     fn log_command(&self) -> String {
         let whose = if self.user { "--user " } else { "" };
-        format!("journalctl {whose}-u {}", self.file("service"))
+        format!("journalctl {whose}-u {}", self.service)
     }
 
     fn became_main(&self) {
         *self.main_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    async fn until(&self, limit: Duration, is: impl Fn(&Unit) -> bool) -> Result<Option<Unit>, Failure> {
+    async fn until(&self, late: &str, limit: Duration, is: impl Fn(&Unit) -> bool) -> Result<Unit, Failure> {
         let begun = Instant::now();
         loop {
             let shown = self.show().await?;
             if is(&shown) {
-                return Ok(Some(shown));
+                return Ok(shown);
             }
             if begun.elapsed() > limit {
-                return Ok(None);
+                return Err(self.late(late, limit));
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
     async fn show(&self) -> Result<Unit, Failure> {
-        target::show(&self.file("service"), self.user).await
+        target::show(&self.service, self.user).await
     }
 
     async fn call(&self, arguments: &[&str]) -> Result<(), Failure> {
@@ -126,7 +123,7 @@ impl Systemd {
 impl Supervisor for Systemd {
     fn name(&self) -> String {
         let whose = if self.user { "the user's" } else { "the system's" };
-        format!("systemd {}, {whose} manager, unit {}", self.version, self.file("service"))
+        format!("systemd {}, {whose} manager, unit {}", self.version, self.service)
     }
 
     fn address(&self) -> SocketAddr {
@@ -141,58 +138,55 @@ impl Supervisor for Systemd {
         self.log_command()
     }
 
-    async fn running(&self, other_than: u32, limit: Duration) -> Result<Option<u32>, Failure> {
-        let settled = self.until(limit, |unit| is_running(unit) && unit.main != 0 && unit.main != other_than).await?;
+    async fn running(&self, other_than: u32) -> Result<u32, Failure> {
+        let settled = |unit: &Unit| is_running(unit) && unit.main != 0 && unit.main != other_than;
+        let unit = self.until("the service was not ready", START_LIMIT, settled).await?;
         self.became_main();
-        Ok(settled.map(|unit| unit.main))
+        Ok(unit.main)
     }
 
     /// With `notify-reload`, `systemctl reload` returns when the reload has ended. With a bare kill
     /// it may return before the service has even said `RELOADING=1`, so the end is read from the
     /// unit: its main process or its status text is a new one.
-    async fn reload(&self, limit: Duration) -> Result<Option<Reloaded>, Failure> {
+    async fn reload(&self) -> Result<Reloaded, Failure> {
         let before = self.show().await?;
-        let clock = monotonic();
-        self.call(&["reload", &self.file("service")]).await?;
+        let clock = monotonic_usec();
+        self.call(&["reload", &self.service]).await?;
         let told = self.has_notify_reload();
         let ended = |unit: &Unit| {
             let news = unit.main != before.main || unit.status != before.status;
             is_running(unit) && changed(unit) > clock && (told || news)
         };
-        let Some(after) = self.until(limit, ended).await? else { return Ok(None) };
+        let after = self.until("a reload had no end", RELOAD_LIMIT, ended).await?;
         if after.main != before.main {
             self.became_main();
         }
-        Ok(Some(Reloaded {
-            main_before: before.main,
-            main: after.main,
-            ready: Duration::from_micros(changed(&after).saturating_sub(clock)),
-            status_text: after.status,
-        }))
+        let ready_ms = ms(Duration::from_micros(changed(&after).saturating_sub(clock)));
+        Ok(Reloaded { main_before: before.main, main: after.main, ready_ms, status_text: after.status })
     }
 
-    async fn kill(&self, limit: Duration) -> Result<Option<Kill>, Failure> {
+    async fn kill(&self) -> Result<Kill, Failure> {
         let pid = self.show().await?.main;
         let main_since = *self.main_since.lock().unwrap_or_else(PoisonError::into_inner);
         let whom = if self.version >= 252 { "--kill-whom=main" } else { "--kill-who=main" };
         let at = Instant::now();
-        self.call(&["kill", "-s", "KILL", whom, &self.file("service")]).await?;
+        self.call(&["kill", "-s", "KILL", whom, &self.service]).await?;
         // Gone, not a zombie: a process looks like one as soon as its first thread has ended, while
         // the others still hold the sockets.
         while stat(pid).is_some() {
-            if at.elapsed() > limit {
-                return Ok(None);
+            if at.elapsed() > DEATH_LIMIT {
+                return Err(self.late("the killed process was not gone", DEATH_LIMIT));
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        Ok(Some(Kill { pid, main_since, at, dead: Instant::now(), over: None }))
+        Ok(Kill { pid, main_since, at, dead: Instant::now(), over: None })
     }
 
     /// Stops both units and takes them away, whatever else fails.
     async fn end(&self, _: Option<u32>) -> Vec<String> {
         let mut problems = Vec::new();
-        let (socket, service) = (self.file("socket"), self.file("service"));
-        for call in [&["stop", &socket, &service][..], &["is-failed", "--quiet", &service]] {
+        let (socket, service) = (format!("{}.socket", self.unit), &self.service);
+        for call in [&["stop", &socket, service][..], &["is-failed", "--quiet", service]] {
             match (call[0], self.run(call).await) {
                 ("is-failed", Ok(output)) if output.status.success() => {
                     problems.push(format!("{service} failed: {}", self.log_command()))
@@ -202,12 +196,12 @@ impl Supervisor for Systemd {
                 _ => {}
             }
         }
-        drop(self.run(&["reset-failed", &socket, &service]).await);
+        drop(self.run(&["reset-failed", &socket, service]).await);
         problems
     }
 
     async fn family(&self) -> Result<Family, Failure> {
-        let ControlGroup(path) = control_group(&self.file("service"), self.user).await?;
+        let ControlGroup(path) = control_group(&self.service, self.user).await?;
         Ok(Family::of_cgroup(&path))
     }
 }
@@ -249,23 +243,11 @@ fn is_user() -> Result<bool, Failure> {
 }
 
 async fn version(user: bool) -> Result<u32, Failure> {
-    let output = output(systemctl::command(user, &["show", "--property=Version", "--value"])).await?;
-    if !output.status.success() {
-        return Err(Failure::cannot_run(format!(
-            "{}; run the demo without --systemd",
-            said("systemctl show", &output)
-        )));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
+    let shown = systemctl::ask(user, &["show", "--property=Version", "--value"], CALL_LIMIT).await;
+    let text = shown.map_err(|e| Failure::cannot_run(format!("{e}; run the demo without --systemd")))?;
     let digits = text.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
-    digits
-        .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| Failure::cannot_run(format!("systemd's version {text:?} has no number")))
-}
-
-fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+    let version = digits.and_then(|digits| digits.parse().ok());
+    version.ok_or_else(|| Failure::cannot_run(format!("systemd's version {text:?} has no number")))
 }
 
 fn is_running(unit: &Unit) -> bool {

@@ -1,25 +1,7 @@
 //! systemd's rules for one `Type=notify` service, as data: what a message may change, and nothing
 //! else.
 
-use std::time::{Duration, Instant};
-
-use serde::{Serialize, Serializer};
-
-/// A reload that was reported as ended.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Reloaded {
-    pub(super) main_before: u32,
-    pub(super) main: u32,
-    /// From the request to `READY=1`.
-    #[serde(rename = "ready_ms", serialize_with = "as_ms")]
-    pub(super) ready: Duration,
-    /// The service's own words (`STATUS=`).
-    pub(super) status_text: String,
-}
-
-pub(super) fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
-}
+use std::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -173,42 +155,35 @@ mod tests {
         (unit, now)
     }
 
-    #[test]
-    fn the_handover_names_the_new_main_before_it_is_ready() {
-        let (mut unit, now) = running();
-        unit.notified(10, "RELOADING=1\nMONOTONIC_USEC=1", now, |_| true);
-        assert_eq!(unit.state, State::Reloading);
-        unit.notified(10, "MAINPID=11\nREADY=1", now, |pid| pid == 11);
-        assert_eq!((unit.state, unit.main, unit.reloads), (State::Running, 11, 1));
-        assert_eq!(unit.mains, [10, 11]);
-        unit.notified(10, "BARRIER=1", now, |_| true);
-        unit.notified(10, "STOPPING=1", now, |_| true);
-        assert_eq!(unit.state, State::Running, "the old one is not heard any more");
-        assert_eq!(unit.warnings.len(), 1);
-    }
+    type Said<'a> = &'a [(u32, &'a str)];
 
     #[test]
-    fn readiness_said_by_the_child_itself_is_not_heard() {
-        let (mut unit, now) = running();
-        unit.notified(10, "RELOADING=1", now, |_| true);
-        unit.notified(11, "MAINPID=11\nREADY=1", now, |_| true);
-        assert_eq!((unit.state, unit.main, unit.warnings.len()), (State::Reloading, 10, 1));
-    }
-
-    #[test]
-    fn a_dead_process_does_not_become_main() {
-        let (mut unit, now) = running();
-        unit.notified(10, "MAINPID=11\nREADY=1", now, |_| false);
-        assert_eq!((unit.main, unit.warnings.len(), unit.reloads), (10, 1, 0));
-    }
-
-    #[test]
-    fn a_failed_reload_ends_with_the_same_main() {
-        let (mut unit, now) = running();
-        unit.notified(10, "RELOADING=1\nSTATUS=reloading", now, |_| true);
-        unit.notified(10, "READY=1\nSTATUS=the new version exited with 3", now, |_| true);
-        assert_eq!((unit.state, unit.main, unit.reloads), (State::Running, 10, 1));
-        assert_eq!(unit.status_text, "the new version exited with 3");
+    fn what_each_message_changes() {
+        use State::{Reloading, Running};
+        // What is said and by whom, and the state, the main process, the reloads that have ended
+        // and the warnings afterwards. 11 is alive.
+        let cases: [(&str, Said<'_>, State, u32, u64, usize); 5] = [
+            ("a reload begins", &[(10, "RELOADING=1\nMONOTONIC_USEC=1")], Reloading, 10, 0, 0),
+            (
+                "the new main is named before it is ready, and the old one is not heard any more",
+                &[(10, "RELOADING=1"), (10, "MAINPID=11\nREADY=1"), (10, "BARRIER=1"), (10, "STOPPING=1")],
+                Running,
+                11,
+                1,
+                1,
+            ),
+            ("the child itself is not heard", &[(10, "RELOADING=1"), (11, "MAINPID=11\nREADY=1")], Reloading, 10, 0, 1),
+            ("a dead process does not become main", &[(10, "MAINPID=12\nREADY=1")], Running, 10, 0, 1),
+            ("a failed reload", &[(10, "RELOADING=1"), (10, "READY=1\nSTATUS=it exited with 3")], Running, 10, 1, 0),
+        ];
+        for (what, said, state, main, reloads, warnings) in cases {
+            let (mut unit, now) = running();
+            said.iter().for_each(|(sender, text)| unit.notified(*sender, text, now, |pid| pid == 11));
+            assert_eq!((unit.state, unit.main, unit.reloads), (state, main, reloads), "{what}");
+            assert_eq!((unit.warnings.len(), unit.mains.last()), (warnings, Some(&main)), "{what}");
+            let status = if what == "a failed reload" { "it exited with 3" } else { "serving" };
+            assert_eq!(unit.status_text, status, "{what}");
+        }
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! The processes of the server: its cgroup, or those that come from its main process.
+//! The processes of the server: its cgroup, or those that come from its main process; and which one
+//! of them has the other end of a connection.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::who::name;
-use handover::supervise::proc::{self, Stat, holds, program, stat};
+use nix::sys::stat::fstat;
+
+use handover::supervise::proc::{self, Diag, Stat, holds, program, stat};
+use handover_load::{Address, Stream};
 
 /// Where cgroups are mounted, in the order in which they are tried.
 const CGROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
@@ -122,6 +126,54 @@ fn processes(cgroup: &Path, pids: &mut BTreeSet<u32>) {
     }
 }
 
+/// The inode of the socket at the other end, as long as a process has it.
+pub(super) fn peer(diag: &Diag, stream: &Stream) -> io::Result<Option<u64>> {
+    let stream = match stream {
+        Stream::Unix(stream) => return diag.unix_peer(fstat(stream)?.st_ino),
+        Stream::Tcp(stream) => stream,
+        Stream::Tls(stream) => stream.get_ref().0,
+    };
+    // A server that has said its last may be asked for, too: what it holds, it holds.
+    Ok(diag.tcp(stream.peer_addr()?, stream.local_addr()?)?.map(|found| found.inode))
+}
+
+/// The inodes of the sockets that listen there.
+pub(super) fn listeners(address: &Address) -> Vec<u64> {
+    let table = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    match address {
+        Address::Tcp(address) => ["/proc/net/tcp", "/proc/net/tcp6"]
+            .iter()
+            .flat_map(|path| table(path).lines().filter_map(|line| tcp(line, address.port())).collect::<Vec<_>>())
+            .collect(),
+        Address::Unix(path) => {
+            let text = table("/proc/net/unix");
+            text.lines().filter_map(|line| unix(line, &path.to_string_lossy())).collect()
+        }
+    }
+}
+
+/// proc_pid_net(5): `sl local_address rem_address st tx:rx tr:tm retrnsmt uid timeout inode`.
+fn tcp(line: &str, port: u16) -> Option<u64> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (_, own) = fields.get(1)?.rsplit_once(':')?;
+    let listens = *fields.get(3)? == "0A" && u16::from_str_radix(own, 16) == Ok(port);
+    listens.then(|| fields.get(9)?.parse().ok()).flatten()
+}
+
+/// `Num RefCount Protocol Flags Type St Inode Path`, with a flag for those that accept.
+fn unix(line: &str, path: &str) -> Option<u64> {
+    let mut fields = line.split_ascii_whitespace();
+    let (flags, inode) = (fields.nth(3)?, fields.nth(2)?);
+    let listens = flags == "00010000" && fields.next() == Some(path);
+    listens.then(|| inode.parse().ok()).flatten()
+}
+
+/// What a process is called.
+pub(super) fn name(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,5 +200,19 @@ mod tests {
         drop(input);
         drop(other.stdin.take());
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn what_listens_is_found() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        let _other_end = std::net::TcpStream::connect(address).unwrap();
+        let found = listeners(&Address::Tcp(address));
+        assert!(matches!(found[..], [inode] if holds(std::process::id(), inode)), "{found:?}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _unix = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let found = listeners(&Address::Unix(path));
+        assert!(matches!(found[..], [inode] if holds(std::process::id(), inode)), "{found:?}");
     }
 }

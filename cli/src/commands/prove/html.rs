@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::plot::{Line, Plot, STYLE};
-use super::report::{LossRow, ProcessPoint, Report, as_f64, milliseconds};
+use super::report::{LossRow, ProcessPoint, ReloadRow, Report, UsageRow, as_f64, milliseconds};
 use super::text::kinds;
+use crate::commands::timeline::Brief;
 use crate::page::{page, table};
 use crate::safe::markup;
 use crate::terminal::Table;
@@ -83,52 +84,42 @@ fn losses(report: &Report) -> Table {
     table
 }
 
+/// Its name, and what it has of a reload.
+type Column<'a> = (&'static str, &'a dyn Fn(&ReloadRow) -> String);
+
 fn reloads(report: &Report) -> Table {
+    let time = |value: Option<f64>| value.map(milliseconds).unwrap_or_default();
+    let told = |row: &ReloadRow, of: fn(&Brief) -> Option<u64>| time(row.journal.as_ref().and_then(of).map(as_f64));
+    let mib = |usage: UsageRow| format!("{:.1} MiB", as_f64(usage.peak.rss) / 1_048_576.0);
+    let percent = |ratio: f64| format!("{:.0} %", ratio * 100.0);
+    let columns: [Column<'_>; 20] = [
+        ("reload", &|row| row.n.to_string()),
+        ("at", &|row| format!("{:.3} s", row.at_s)),
+        ("old", &|row| row.old.clone().unwrap_or_default()),
+        ("new", &|row| row.new.clone().unwrap_or_default()),
+        ("first answer of the new", &|row| time(row.first_new_ms)),
+        ("last of the old", &|row| time(row.last_old_ms)),
+        ("longest gap", &|row| milliseconds(row.longest_gap_ms)),
+        ("before", &|row| milliseconds(row.gap_before_ms)),
+        ("p99 within", &|row| time(row.within.map(|w| w.wait_ms.p99))),
+        ("p99 before", &|row| time(row.before.map(|w| w.wait_ms.p99))),
+        ("max within", &|row| time(row.within.map(|w| w.wait_ms.max))),
+        ("throughput", &|row| row.throughput_ratio.map(percent).unwrap_or_default()),
+        ("resident peak", &|row| row.usage.map(mib).unwrap_or_default()),
+        ("lost", &|row| row.lost.to_string()),
+        ("journal: ready", &|row| told(row, |brief| brief.ready_ms)),
+        ("switch", &|row| told(row, |brief| brief.switch_ms)),
+        ("handover", &|row| told(row, |brief| brief.handover_ms)),
+        ("all", &|row| told(row, |brief| brief.reload_ms)),
+        ("drain", &|row| told(row, |brief| brief.drain_ms)),
+        ("", &|row| row.failed.clone().unwrap_or_default()),
+    ];
     // What the journal says, where it was asked.
     let is_told = report.reloads.iter().any(|row| row.journal.is_some());
-    let own = [
-        "reload",
-        "at",
-        "old",
-        "new",
-        "first answer of the new",
-        "last of the old",
-        "longest gap",
-        "before",
-        "p99 within",
-        "p99 before",
-        "max within",
-        "throughput",
-        "resident peak",
-        "lost",
-    ];
-    let journal = ["journal: ready", "switch", "handover", "all", "drain"];
-    let journal = journal.into_iter().filter(|_| is_told);
-    let mut table = Table::of(own.into_iter().chain(journal).chain([""]));
-    let time = |value: Option<f64>| value.map(milliseconds).unwrap_or_default();
+    let shown = || columns.iter().enumerate().filter(|(n, _)| is_told || !(14..19).contains(n)).map(|(_, of)| of);
+    let mut table = Table::of(shown().map(|(name, _)| *name));
     for row in &report.reloads {
-        let name = |name: &Option<String>| name.clone().unwrap_or_default();
-        let own = [
-            row.n.to_string(),
-            format!("{:.3} s", row.at_s),
-            name(&row.old),
-            name(&row.new),
-            time(row.first_new_ms),
-            time(row.last_old_ms),
-            milliseconds(row.longest_gap_ms),
-            milliseconds(row.gap_before_ms),
-            time(row.within.map(|w| w.wait_ms.p99)),
-            time(row.before.map(|w| w.wait_ms.p99)),
-            time(row.within.map(|w| w.wait_ms.max)),
-            row.throughput_ratio.map(|ratio| format!("{:.0} %", ratio * 100.0)).unwrap_or_default(),
-            row.usage.map(|u| format!("{:.1} MiB", as_f64(u.peak.rss) / 1_048_576.0)).unwrap_or_default(),
-            row.lost.to_string(),
-        ];
-        let brief = row.journal.as_ref();
-        let phases = brief.map(|b| [b.ready_ms, b.switch_ms, b.handover_ms, b.reload_ms, b.drain_ms]);
-        let phases = phases.unwrap_or_default().map(|ms| time(ms.map(as_f64))).into_iter().filter(|_| is_told);
-        let is_bad = row.lost > 0 || row.failed.is_some();
-        table.line(is_bad, own.into_iter().chain(phases).chain([name(&row.failed)]));
+        table.line(row.lost > 0 || row.failed.is_some(), shown().map(|(_, cell)| cell(row)));
     }
     table
 }

@@ -4,49 +4,44 @@
 mod assemble;
 mod family;
 mod html;
-mod journal;
 mod options;
 mod plan;
 mod plot;
 mod prober;
 mod progress;
-mod record;
 mod report;
 mod run;
 mod server;
-mod target;
 mod text;
 mod trigger;
 mod usage;
-mod who;
 
 use std::time::Instant;
 
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::terminal::Look;
-pub(crate) use assemble::assemble;
 pub(crate) use family::Family;
 pub(crate) use options::Options;
 pub(crate) use plan::Plan;
-pub(crate) use prober::Teller;
 pub(crate) use progress::Progress;
-pub(crate) use record::{Asked, Reloads};
-pub(crate) use report::{Report, json};
+pub(crate) use report::{Report, Teller, json, ms};
 pub(crate) use run::Run;
 pub(crate) use server::Server;
 pub(crate) use text::{closing, figures};
+pub(crate) use trigger::{Asked, Reloads};
 
-use plan::{Proving, resolved};
+use plan::resolved;
 use report::Verdict;
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
+    let (quiet, html) = (options.json, options.html.clone());
     let report = tokio::select! {
         report = prove(options) => report,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
     // Whatever keeps it from being measured is one thing to whoever asks: not an answer.
-    let (report, quiet, html) = report.map_err(Failure::into_usage)?;
+    let report = report.map_err(Failure::into_usage)?;
     if let Some(path) = &html {
         out::file(path, html::render(&report))
             .map_err(|e| Failure::usage(format!("--html {}: {e}", path.display())))?;
@@ -64,9 +59,8 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     }
 }
 
-/// The report, whether it is to be JSON, and where to write a page of it.
-async fn prove(options: Options) -> Result<(Report, bool, Option<std::path::PathBuf>), Failure> {
-    let Proving { plan, mut trigger, html } = resolved(options).await?;
+async fn prove(options: Options) -> Result<Report, Failure> {
+    let (plan, mut trigger) = resolved(options).await?;
     let progress = Progress::new(&plan);
     let server = Server::find(&plan, &trigger).await?;
     let how = trigger.describe();
@@ -81,8 +75,7 @@ async fn prove(options: Options) -> Result<(Report, bool, Option<std::path::Path
         run.tell(&[]);
     }
     run.wait((begun + plan.duration).max(Instant::now() + plan.every)).await;
-    let record = run.end(&trigger).await;
+    let report = run.end(how, &trigger).await;
     progress.finish();
-    let journal = journal::read(&trigger, &record.reloads).await;
-    Ok((assemble(&plan, how, record, journal), plan.quiet, html))
+    Ok(report)
 }

@@ -14,7 +14,7 @@ use handover_load::Kind;
 /// follow their protocol and repeat nothing: what the server announced (Connection: close, GOAWAY,
 /// a WebSocket's close frame) is no loss, a request that gets no whole answer is.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = include_str!("after_help.txt").trim_end())]
 pub(crate) struct Options {
     /// The server: http://HOST:PORT/PATH, https://HOST:PORT/PATH or unix:/PATH/OF/SOCKET
     #[arg(long, value_name = "URL")]
@@ -22,10 +22,83 @@ pub(crate) struct Options {
     /// The path of short requests, instead of that in the URL
     #[arg(long, value_name = "PATH")]
     pub(super) path: Option<String>,
-    #[command(flatten)]
-    pub(super) reload: Reload,
-    #[command(flatten)]
-    pub(super) clients: Clients,
+    /// Reload by `systemctl reload UNIT`
+    #[arg(long, value_name = "UNIT", conflicts_with_all = ["reload", "signal"], help_heading = "Reload")]
+    pub(super) unit: Option<String>,
+    /// The unit is one of your own `systemctl --user`
+    #[arg(long, requires = "unit", help_heading = "Reload")]
+    pub(super) user: bool,
+    /// Reload by this shell command; it is over when the command is
+    #[arg(long, value_name = "COMMAND", conflicts_with = "signal", help_heading = "Reload")]
+    pub(super) reload: Option<String>,
+    /// Reload by this signal, to --pid or --pidfile
+    #[arg(long, value_name = "NAME", help_heading = "Reload")]
+    pub(super) signal: Option<String>,
+    /// The server's main process, or what supervises it. Where it is the one that answers, its
+    /// successor gets the next signal
+    #[arg(long, value_name = "N", conflicts_with_all = ["unit", "pidfile"], help_heading = "Reload")]
+    pub(super) pid: Option<u32>,
+    /// A file with the pid of the main process, read before each signal
+    #[arg(long, value_name = "FILE", conflicts_with = "unit", help_heading = "Reload")]
+    pub(super) pidfile: Option<PathBuf>,
+
+    /// Clients with one connection that ask at the --cadence [default: 50 if no kind is given]
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    keep_alive: Option<usize>,
+    /// With a connection for each request [default: 4 if no kind is given]
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    fresh: Option<usize>,
+    /// With a slow request always in flight (--slow-path)
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    slow: Option<usize>,
+    /// That upload, in pieces, all the time (--upload-path)
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    upload: Option<usize>,
+    /// That send four requests in one write
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    pipelined: Option<usize>,
+    /// That connect, and send only after the next reload has begun
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    late: Option<usize>,
+    /// That send a part of the head, and the rest only after the next reload has begun
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    half_head: Option<usize>,
+    /// That read a slow answer all the time (--download-path)
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    download: Option<usize>,
+    /// That send texts over a WebSocket and wait for each to come back (--websocket-path)
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    websocket: Option<usize>,
+    /// Connections that ask once and then stay open and silent; one that the server closes is
+    /// opened again
+    #[arg(long, value_name = "N", help_heading = "Clients")]
+    idle: Option<usize>,
+
+    /// Between two requests of a keep-alive client: one time, or a range
+    #[arg(long, value_name = "TIME", default_value = "40ms-80ms", value_parser = cadence, help_heading = "Clients")]
+    pub(super) cadence: Range<Duration>,
+    /// Between two requests of a client that connects for each
+    #[arg(long, value_name = "TIME", default_value = "20ms-40ms", value_parser = cadence, help_heading = "Clients")]
+    pub(super) fresh_cadence: Range<Duration>,
+    /// {ms} stands for the milliseconds that it shall take
+    #[arg(long, value_name = "PATH", default_value = "/sleep?duration={ms}ms", help_heading = "Clients")]
+    pub(super) slow_path: String,
+    /// How long slow requests take
+    #[arg(long, value_name = "TIME", default_value = "1s-3s", value_parser = cadence, help_heading = "Clients")]
+    pub(super) slow_time: Range<Duration>,
+    /// Where a POST is answered with its body, the body's SHA-256, or always the same
+    #[arg(long, value_name = "PATH", default_value = "/upload", help_heading = "Clients")]
+    pub(super) upload_path: String,
+    /// Something that is always the same and takes its time
+    #[arg(long, value_name = "PATH", default_value = "/stream?chunks=40&interval=25ms", help_heading = "Clients")]
+    pub(super) download_path: String,
+    /// How long that takes
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration, help_heading = "Clients")]
+    pub(super) download_time: Duration,
+    /// Where texts come back
+    #[arg(long, value_name = "PATH", default_value = "/ws", help_heading = "Clients")]
+    pub(super) websocket_path: String,
+
     /// HTTP/2: by ALPN over TLS, else with prior knowledge
     #[arg(long)]
     pub(super) http2: bool,
@@ -85,92 +158,7 @@ pub(crate) struct Options {
     pub(super) html: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-#[group(skip)]
-pub(super) struct Reload {
-    /// Reload by `systemctl reload UNIT`
-    #[arg(long, value_name = "UNIT", conflicts_with_all = ["reload", "signal"], help_heading = "Reload")]
-    pub(super) unit: Option<String>,
-    /// The unit is one of your own `systemctl --user`
-    #[arg(long, requires = "unit", help_heading = "Reload")]
-    pub(super) user: bool,
-    /// Reload by this shell command; it is over when the command is
-    #[arg(long, value_name = "COMMAND", conflicts_with = "signal", help_heading = "Reload")]
-    pub(super) reload: Option<String>,
-    /// Reload by this signal, to --pid or --pidfile
-    #[arg(long, value_name = "NAME", help_heading = "Reload")]
-    pub(super) signal: Option<String>,
-    /// The server's main process, or what supervises it. Where it is the one that answers, its
-    /// successor gets the next signal
-    #[arg(long, value_name = "N", conflicts_with_all = ["unit", "pidfile"], help_heading = "Reload")]
-    pub(super) pid: Option<u32>,
-    /// A file with the pid of the main process, read before each signal
-    #[arg(long, value_name = "FILE", conflicts_with = "unit", help_heading = "Reload")]
-    pub(super) pidfile: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[group(skip)]
-pub(super) struct Clients {
-    /// Clients with one connection that ask at the --cadence [default: 50 if no kind is given]
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    keep_alive: Option<usize>,
-    /// With a connection for each request [default: 4 if no kind is given]
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    fresh: Option<usize>,
-    /// With a slow request always in flight (--slow-path)
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    slow: Option<usize>,
-    /// That upload, in pieces, all the time (--upload-path)
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    upload: Option<usize>,
-    /// That send four requests in one write
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    pipelined: Option<usize>,
-    /// That connect, and send only after the next reload has begun
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    late: Option<usize>,
-    /// That send a part of the head, and the rest only after the next reload has begun
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    half_head: Option<usize>,
-    /// That read a slow answer all the time (--download-path)
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    download: Option<usize>,
-    /// That send texts over a WebSocket and wait for each to come back (--websocket-path)
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    websocket: Option<usize>,
-    /// Connections that ask once and then stay open and silent; one that the server closes is
-    /// opened again
-    #[arg(long, value_name = "N", help_heading = "Clients")]
-    idle: Option<usize>,
-
-    /// Between two requests of a keep-alive client: one time, or a range
-    #[arg(long, value_name = "TIME", default_value = "40ms-80ms", value_parser = cadence, help_heading = "Clients")]
-    pub(super) cadence: Range<Duration>,
-    /// Between two requests of a client that connects for each
-    #[arg(long, value_name = "TIME", default_value = "20ms-40ms", value_parser = cadence, help_heading = "Clients")]
-    pub(super) fresh_cadence: Range<Duration>,
-    /// {ms} stands for the milliseconds that it shall take
-    #[arg(long, value_name = "PATH", default_value = "/sleep?duration={ms}ms", help_heading = "Clients")]
-    pub(super) slow_path: String,
-    /// How long slow requests take
-    #[arg(long, value_name = "TIME", default_value = "1s-3s", value_parser = cadence, help_heading = "Clients")]
-    pub(super) slow_time: Range<Duration>,
-    /// Where a POST is answered with its body, the body's SHA-256, or always the same
-    #[arg(long, value_name = "PATH", default_value = "/upload", help_heading = "Clients")]
-    pub(super) upload_path: String,
-    /// Something that is always the same and takes its time
-    #[arg(long, value_name = "PATH", default_value = "/stream?chunks=40&interval=25ms", help_heading = "Clients")]
-    pub(super) download_path: String,
-    /// How long that takes
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration, help_heading = "Clients")]
-    pub(super) download_time: Duration,
-    /// Where texts come back
-    #[arg(long, value_name = "PATH", default_value = "/ws", help_heading = "Clients")]
-    pub(super) websocket_path: String,
-}
-
-impl Clients {
+impl Options {
     pub(super) fn counts(&self) -> Vec<(Kind, usize)> {
         let mut counts = vec![
             (Kind::KeepAlive, self.keep_alive),
@@ -200,22 +188,6 @@ fn cadence(text: &str) -> Result<Range<Duration>, String> {
     };
     if from > to { Err("the range ends before it begins".into()) } else { Ok(from..to) }
 }
-
-// Lines of at most 80 columns: what is longer is broken anew, and the columns with it.
-const AFTER_HELP: &str = "\
-Examples:
-  handover prove --url http://127.0.0.1:8080/ --unit web
-  handover prove --url http://[::1]/ --signal HUP --pidfile nginx.pid
-  handover prove --url unix:/run/web.sock --reload ./reload.sh
-  handover prove --url https://localhost/ --insecure --http2 --unit web
-  handover prove --url http://127.0.0.1:8080/ --unit web --reloads 20 \\
-      --keep-alive 400 --fresh 8 --slow 5 --html prove.html
-
-Exit codes:
-  0    nothing was lost
-  1    something was lost
-  2    the command line is wrong, or it could not be measured
-  130  interrupted";
 
 #[cfg(test)]
 mod tests {

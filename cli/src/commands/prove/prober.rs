@@ -2,17 +2,19 @@
 //! answers first.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use super::family::Family;
+use super::family::{Family, peer};
+use super::plan::Plan;
+use super::report::Teller;
+use super::server::{Server, probe};
 use super::usage::lock;
-use super::who::peer;
 use handover::supervise::proc::{Diag, holds, stat};
-use handover_load::{Probe, Waits};
+use handover_load::{Probe, Stats, Waits};
 
 /// So many answers of the new one in a row, and nobody looks any more who answers until the next
 /// reload.
@@ -21,32 +23,9 @@ const SETTLED: u32 = 200;
 /// storm.
 const AFTER_LOSS: Duration = Duration::from_micros(200);
 
-/// How it is known who answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Teller {
-    /// A response header.
-    Header,
-    /// A part of the body.
-    Body,
-    /// The process that holds the server's end of the connection.
-    Process,
-    Nothing,
-}
-
-/// A reload has begun.
-#[derive(Debug, Clone)]
-pub(crate) struct Begin {
-    pub(crate) number: u32,
-    pub(crate) at: Instant,
-    /// The processes of the server just before.
-    pub(crate) old: BTreeSet<u32>,
-}
-
 /// What was seen of a reload.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
-    pub(crate) number: u32,
     /// Who answered before it.
     pub(crate) before: Option<u32>,
     /// When the first answer of a new one was complete, and whose it was.
@@ -65,93 +44,10 @@ pub(crate) struct Seen {
 
 #[derive(Debug, Default)]
 struct Shared {
-    stop: bool,
-    begin: Option<Begin>,
-    /// What is seen of the reload that began last.
-    seen: Seen,
-    /// Who answered last, as far as is known; with whether anybody has.
-    last: (bool, Option<u32>),
-}
-
-#[derive(Debug)]
-pub(crate) struct Prober {
-    shared: Arc<Mutex<Shared>>,
-    thread: Option<JoinHandle<Waits>>,
-}
-
-pub(crate) struct Config {
-    pub(crate) probe: Probe,
-    pub(crate) teller: Teller,
-    pub(crate) family: Family,
-    pub(crate) window: Duration,
-    /// Between the beginnings of two probes.
-    pub(crate) every: Duration,
-}
-
-impl Prober {
-    pub(crate) fn start(config: Config) -> std::io::Result<Self> {
-        let shared = Arc::new(Mutex::new(Shared::default()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let diag = if config.teller == Teller::Process { Some(Diag::open()?) } else { None };
-        let (started, running) = mpsc::channel();
-        let with = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("prober".into()).spawn(move || {
-            let _ = started.send(());
-            let now = Instant::now();
-            let probing = Probing {
-                config,
-                diag,
-                shared: with,
-                answers: VecDeque::new(),
-                last: now,
-                begun: now,
-                open: None,
-                periods: Waits::default(),
-            };
-            probing.run(&runtime)
-        })?;
-        let _ = running.recv();
-        Ok(Self { shared, thread: Some(thread) })
-    }
-
-    pub(crate) fn begin(&self, begin: Begin) {
-        let mut shared = lock(&self.shared);
-        shared.seen = Seen { number: begin.number, ..Seen::default() };
-        shared.begin = Some(begin);
-    }
-
-    pub(crate) fn seen(&self) -> Seen {
-        lock(&self.shared).seen.clone()
-    }
-
-    /// Whether there has been an answer, and who gave the last one, as far as is known.
-    pub(crate) fn last(&self) -> (bool, Option<u32>) {
-        lock(&self.shared).last
-    }
-
-    /// How far apart probes began. `None`: the thread has panicked.
-    pub(crate) fn stop(mut self) -> Option<Waits> {
-        lock(&self.shared).stop = true;
-        self.thread.take()?.join().ok()
-    }
-}
-
-impl Drop for Prober {
-    fn drop(&mut self) {
-        lock(&self.shared).stop = true;
-    }
-}
-
-struct Probing {
-    config: Config,
-    diag: Option<Diag>,
-    shared: Arc<Mutex<Shared>>,
     /// Those of the last window's time, and one before.
     answers: VecDeque<Answer>,
-    last: Instant,
-    begun: Instant,
-    open: Option<Window>,
-    periods: Waits,
+    /// Of the reload that began last.
+    window: Option<Window>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -164,40 +60,103 @@ struct Answer {
     by: Option<u32>,
 }
 
+#[derive(Debug)]
 struct Window {
-    begin: Begin,
+    at: Instant,
+    /// The processes of the server just before.
+    old: Arc<BTreeSet<u32>>,
     seen: Seen,
     in_a_row: u32,
 }
 
-impl Probing {
-    fn run(mut self, runtime: &Runtime) -> Waits {
-        loop {
-            let (stop, begin) = {
-                let mut shared = lock(&self.shared);
-                (shared.stop, shared.begin.take())
-            };
-            if stop {
-                return self.periods;
-            }
-            if let Some(begin) = begin {
-                self.open = Some(Window::open(begin, self.answers.make_contiguous(), self.config.window));
-            }
-            runtime.block_on(self.probe());
-            self.tell();
-            std::thread::sleep(self.config.every.saturating_sub(self.begun.elapsed()));
-        }
+/// Dropped, it ends.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    shared: Arc<Mutex<Shared>>,
+    thread: JoinHandle<Waits>,
+}
+
+impl Prober {
+    pub(super) fn start(plan: &Plan, server: &Server, stats: &Arc<Stats>) -> std::io::Result<Self> {
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let now = Instant::now();
+        let probing = Probing {
+            probe: probe(plan, stats),
+            family: server.family.clone(),
+            window: plan.window,
+            every: plan.probe_every,
+            diag: (server.teller == Teller::Process).then(Diag::open).transpose()?,
+            shared: Arc::downgrade(&shared),
+            last: now,
+            begun: now,
+            periods: Waits::default(),
+        };
+        let thread = std::thread::Builder::new().name("prober".into()).spawn(move || probing.run(&runtime))?;
+        Ok(Self { shared, thread })
     }
 
-    async fn probe(&mut self) {
+    /// A reload has begun. `old` has the processes of the server just before, `window` is as much
+    /// time as is looked at before and after.
+    pub(crate) fn begin(&self, at: Instant, old: BTreeSet<u32>, window: Duration) {
+        let mut shared = lock(&self.shared);
+        let opened = Window::open(at, old, shared.answers.make_contiguous(), window);
+        shared.window = Some(opened);
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        lock(&self.shared).window.as_ref().map(|window| window.seen.clone()).unwrap_or_default()
+    }
+
+    /// Whether there has been an answer, and who gave the last one, as far as is known.
+    pub(crate) fn last(&self) -> (bool, Option<u32>) {
+        let shared = lock(&self.shared);
+        (!shared.answers.is_empty(), shared.by())
+    }
+
+    /// How far apart probes began. `None`: the thread has panicked.
+    pub(crate) fn stop(self) -> Option<Waits> {
+        drop(self.shared);
+        self.thread.join().ok()
+    }
+}
+
+struct Probing {
+    probe: Probe,
+    family: Family,
+    window: Duration,
+    /// Between the beginnings of two probes.
+    every: Duration,
+    diag: Option<Diag>,
+    /// Gone with the prober: then this is over.
+    shared: Weak<Mutex<Shared>>,
+    last: Instant,
+    begun: Instant,
+    periods: Waits,
+}
+
+impl Probing {
+    fn run(mut self, runtime: &Runtime) -> Waits {
+        while let Some(shared) = self.shared.upgrade() {
+            runtime.block_on(self.probe(&shared));
+            if let Some(window) = &mut lock(&shared).window {
+                window.seen.over = window.at + self.window <= self.last.max(self.begun);
+            }
+            drop(shared);
+            std::thread::sleep(self.every.saturating_sub(self.begun.elapsed()));
+        }
+        self.periods
+    }
+
+    async fn probe(&mut self, shared: &Mutex<Shared>) {
         let begun = Instant::now();
         let period = begun - self.begun;
         self.periods.record(period);
-        if let Some(window) = self.open.as_mut().filter(|w| w.seen.first_new.is_none()) {
+        if let Some(window) = lock(shared).window.as_mut().filter(|w| w.seen.first_new.is_none()) {
             window.seen.resolution = window.seen.resolution.max(period);
         }
         self.begun = begun;
-        let answer = self.config.probe.ask().await;
+        let answer = self.probe.ask().await;
         let answered = Instant::now();
         let Ok((connection, named)) = answer else {
             tokio::time::sleep(AFTER_LOSS).await;
@@ -205,70 +164,60 @@ impl Probing {
         };
         let gap = answered - self.last;
         self.last = answered;
-        let before = self.by();
+        let (before, is_worth_a_look, old) = lock(shared).known();
         let by = match (named, &self.diag, connection.stream()) {
             (Some(named), ..) => Some(named),
-            (None, Some(diag), Some(stream)) if self.looks() => {
-                let old = self.open.as_ref().map(|w| &w.begin.old);
-                peer(diag, stream).ok().flatten().and_then(|inode| holder(&mut self.config.family, inode, old, before))
+            (None, Some(diag), Some(stream)) if is_worth_a_look => {
+                let inode = peer(diag, stream).ok().flatten();
+                inode.and_then(|inode| holder(&mut self.family, inode, old.as_deref(), before))
             }
             _ => before,
         };
         connection.end();
-        self.config.probe.answered(begun, by);
+        self.probe.answered(begun, by);
+        let mut shared = lock(shared);
         let answer = Answer { at: answered, gap, by };
-        lock(&self.shared).last = (true, by.or(before));
-        if let Some(window) = &mut self.open {
+        if let Some(window) = &mut shared.window {
             window.answered(answer);
         }
-        self.answers.push_back(Answer { by: by.or(before), ..answer });
-        while self.answers.get(1).is_some_and(|second| answered - second.at > self.config.window) {
-            self.answers.pop_front();
+        shared.answers.push_back(Answer { by: by.or(before), ..answer });
+        while shared.answers.get(1).is_some_and(|second| answered - second.at > self.window) {
+            shared.answers.pop_front();
         }
     }
+}
 
+impl Shared {
     /// Who answers, as far as is known.
     fn by(&self) -> Option<u32> {
         self.answers.back().and_then(|answer| answer.by)
     }
 
-    /// Whether it is worth the time to see who answered.
-    fn looks(&self) -> bool {
-        match &self.open {
-            None => self.by().is_none(),
-            Some(window) => window.in_a_row < SETTLED,
-        }
-    }
-
-    fn tell(&mut self) {
-        let Some(window) = &mut self.open else { return };
-        let over = window.begin.at + self.config.window <= self.last.max(self.begun);
-        window.seen.over = over;
-        let mut shared = lock(&self.shared);
-        // Another reload may have begun.
-        if shared.seen.number == window.seen.number {
-            shared.seen.clone_from(&window.seen);
+    /// Who answers, whether it is worth the time to see who does, and who did before the reload.
+    fn known(&self) -> (Option<u32>, bool, Option<Arc<BTreeSet<u32>>>) {
+        match &self.window {
+            None => (self.by(), self.by().is_none(), None),
+            Some(window) => (self.by(), window.in_a_row < SETTLED, Some(Arc::clone(&window.old))),
         }
     }
 }
 
 impl Window {
-    /// `answers`: all lately, the last one last. One or two may have come since it began, before
-    /// the prober knew of it.
-    fn open(begin: Begin, answers: &[Answer], time: Duration) -> Self {
-        let (earlier, since) = answers.split_at(answers.partition_point(|answer| answer.at <= begin.at));
-        let gaps = earlier.iter().filter(|answer| begin.at - answer.at <= time).map(|answer| answer.gap);
+    /// `answers`: all lately, the last one last. One or two may have come since it began.
+    fn open(at: Instant, old: BTreeSet<u32>, answers: &[Answer], time: Duration) -> Self {
+        let (earlier, since) = answers.split_at(answers.partition_point(|answer| answer.at <= at));
+        let gaps = earlier.iter().filter(|answer| at - answer.at <= time).map(|answer| answer.gap);
         let gap_before = gaps.max().unwrap_or_default();
         let before = earlier.last().and_then(|answer| answer.by);
-        let seen = Seen { number: begin.number, before, gap_before, ..Seen::default() };
-        let mut window = Self { begin, seen, in_a_row: 0 };
+        let mut window =
+            Self { at, old: Arc::new(old), seen: Seen { before, gap_before, ..Seen::default() }, in_a_row: 0 };
         since.iter().for_each(|answer| window.answered(*answer));
         window
     }
 
     fn answered(&mut self, Answer { at, gap, by }: Answer) {
         let before = self.seen.before;
-        let new = by.filter(|by| Some(*by) != before && !self.begin.old.contains(by) && before.is_some());
+        let new = by.filter(|by| Some(*by) != before && !self.old.contains(by) && before.is_some());
         if !self.seen.over {
             self.seen.longest_gap = self.seen.longest_gap.max(gap);
         }
@@ -308,22 +257,22 @@ fn holder(family: &mut Family, inode: u64, old: Option<&BTreeSet<u32>>, before: 
 mod tests {
     use super::*;
 
-    const TIME: Duration = Duration::from_millis(200);
-
     #[test]
     fn an_answer_of_the_new_one_before_the_window_was_opened_is_seen() {
         let start = Instant::now();
         let answer =
             |at, by| Answer { at: start + Duration::from_millis(at), gap: Duration::from_millis(1), by: Some(by) };
-        let begin = Begin { number: 2, at: start + Duration::from_millis(300), old: BTreeSet::from([7]) };
+        let open = |answers: &[Answer]| {
+            Window::open(start + Duration::from_millis(300), BTreeSet::from([7]), answers, Duration::from_millis(200))
+        };
         let longest = Answer { gap: Duration::from_millis(50), ..answer(50, 7) };
-        let window = Window::open(begin.clone(), &[longest, answer(299, 7), answer(301, 7), answer(307, 8)], TIME);
+        let window = open(&[longest, answer(299, 7), answer(301, 7), answer(307, 8)]);
         let Seen { before, first_new, last_old, gap_before, .. } = window.seen;
         assert_eq!((before, first_new), (Some(7), Some((start + Duration::from_millis(307), 8))));
         assert_eq!(last_old, Some(start + Duration::from_millis(301)));
         assert_eq!(gap_before, Duration::from_millis(1), "what was longer ago than that does not count");
         // And so it goes on, if nobody new has answered by then.
-        let mut window = Window::open(begin, &[answer(299, 7)], TIME);
+        let mut window = open(&[answer(299, 7)]);
         assert_eq!(window.seen.first_new, None);
         window.answered(answer(302, 8));
         assert!(window.seen.first_new.is_some_and(|(_, by)| by == 8));

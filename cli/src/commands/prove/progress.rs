@@ -5,12 +5,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::plan::Plan;
-use super::record::Watched;
-use super::report::ms;
+use super::report::ReloadRow;
 use crate::out;
 use crate::safe::{short, terminal};
 use crate::terminal::{Ink, Look};
-use handover_load::{Stats, Summary};
+use handover_load::Summary;
 
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -48,27 +47,23 @@ impl Progress {
         self.bar.set_message(counts(summary));
     }
 
-    /// One more is done; `what` became of it.
-    pub(super) fn reload(&self, watched: &Watched, what: &[(Ink, &str)], stats: &Stats) {
+    /// One more is done: `what` became of it, then what the clients saw.
+    pub(super) fn reload(&self, row: &ReloadRow, what: &[(Ink, &str)], summary: &Summary) {
         self.bar.inc(1);
-        let (summary, number) = (stats.summary(), format!("reload {}", watched.number));
-        let gap = format!("longest gap {:.1} ms;", ms(watched.seen.longest_gap));
-        let lost = if summary.total.lost > 0 { Ink::Bad } else { Ink::Plain };
-        let last = [(Ink::Plain, gap.as_str()), (lost, &counts(&summary))];
-        self.parts(&[&[(Ink::Reload, number.as_str())], what, &last[..]].concat());
-    }
-
-    /// What the prober saw of it.
-    pub(super) fn first_answer(watched: &Watched, stats: &Stats) -> (Ink, String) {
-        match (watched.asked.failed(), watched.seen.first_new, watched.unseen) {
+        let (ink, answer) = match (&row.failed, row.first_new_ms, row.unseen) {
+            (Some(_), ..) if row.refused => (Ink::Plain, String::new()),
             (Some(why), ..) => (Ink::Bad, format!("failed: {}", terminal(why))),
-            (None, Some((at, by)), _) => {
-                let name = short(&terminal(&stats.name(by)), 20);
-                (Ink::Ready, format!("{name} answers after {:.1} ms,", ms(at.saturating_duration_since(watched.at))))
+            (None, Some(ms), _) => {
+                let name = short(&terminal(row.new.as_deref().unwrap_or_default()), 20);
+                (Ink::Ready, format!("{name} answers after {ms:.1} ms,"))
             }
             (None, None, None) => (Ink::Plain, "who answers is not told,".to_owned()),
             (None, None, Some(_)) => (Ink::Bad, "no new process answered,".to_owned()),
-        }
+        };
+        let (number, gap) = (format!("reload {}", row.n), format!("longest gap {:.1} ms;", row.longest_gap_ms));
+        let (lost, counts) = (if summary.total.lost > 0 { Ink::Bad } else { Ink::Plain }, counts(summary));
+        let seen = [(ink, &*answer), (Ink::Plain, &*gap), (lost, &*counts)];
+        self.parts(&[&[(Ink::Reload, &*number)], what, &seen].concat());
     }
 
     pub(crate) fn finish(&self) {

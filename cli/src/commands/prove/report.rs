@@ -2,14 +2,12 @@
 //! taken away while `format` is 1.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::prober::Teller;
-use super::usage::Usage;
 use crate::commands::timeline::Brief;
-use handover_load::{Cause, Count, Percentiles};
+use handover_load::Percentiles;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -42,6 +40,19 @@ pub(crate) enum Verdict {
     NothingLost,
     Lost,
     NotMeasured,
+}
+
+/// How it is known who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Teller {
+    /// A response header.
+    Header,
+    /// A part of the body.
+    Body,
+    /// The process that holds the server's end of the connection.
+    Process,
+    Nothing,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,9 +131,22 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
+/// One reload. The run fills in what it sees until the window is over and somebody new has
+/// answered; the rest is known at its end.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReloadRow {
     pub(crate) n: u32,
+    #[serde(skip)]
+    pub(super) at: Instant,
+    /// The same moment, by the clock that the journal goes by.
+    #[serde(skip)]
+    pub(super) wall: SystemTime,
+    /// It failed as it was meant to: nobody new is to answer.
+    #[serde(skip)]
+    pub(super) refused: bool,
+    /// How long somebody new was waited for in vain; of a reload that nobody need answer, not.
+    #[serde(skip)]
+    pub(super) unseen: Option<Unseen>,
     /// Since the beginning of the load.
     pub(crate) at_s: f64,
     /// How long the command took that asked for it; a signal takes none.
@@ -153,6 +177,14 @@ pub(crate) struct ReloadRow {
     pub(crate) journal: Option<Brief>,
 }
 
+/// Nobody new answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unseen {
+    pub(super) waited: Duration,
+    /// No process had been started, either.
+    pub(super) nobody: bool,
+}
+
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct WindowRow {
     pub(crate) answers_per_s: f64,
@@ -160,7 +192,7 @@ pub(crate) struct WindowRow {
     pub(crate) wait_ms: Times,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct UsageRow {
     pub(crate) before: Usage,
     /// The highest of each until the next reload.
@@ -170,6 +202,15 @@ pub(crate) struct UsageRow {
     /// Shared pages counted once; null where it would stall the server or may not be read.
     pub(crate) pss_before: Option<u64>,
     pub(crate) pss_at_first_new: Option<u64>,
+}
+
+/// Sums over processes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Usage {
+    pub(crate) processes: u64,
+    /// Bytes; pages that several processes share count in each.
+    pub(crate) rss: u64,
+    pub(crate) fds: u64,
 }
 
 /// What the plots show.
@@ -192,28 +233,17 @@ pub(crate) struct ProcessPoint {
     pub(crate) rss: BTreeMap<u32, u64>,
 }
 
-impl KindRow {
-    pub(crate) fn new(kind: &'static str, clients: usize, count: &Count, lost: &BTreeMap<Cause, u64>) -> Self {
-        Self {
-            kind,
-            clients,
-            sent: count.sent,
-            answered: count.answered,
-            handed_back: count.handed_back,
-            lost: count.lost,
-            lost_to_kill: count.lost_to_kill,
-            lost_by: Cause::ALL.iter().map(|c| (c.slug(), lost.get(c).copied().unwrap_or(0))).collect(),
-            closes_announced: count.announced,
-            closes_unannounced: count.idle_closed,
-            wait_ms: None,
-            wait_over_kill_ms: (!count.longest_over_kill.is_zero()).then(|| ms(count.longest_over_kill)),
-        }
-    }
-}
-
 impl From<Percentiles> for Times {
     fn from(p: Percentiles) -> Self {
         Self { count: p.count, p50: ms(p.p50), p99: ms(p.p99), p999: ms(p.p999), max: ms(p.max) }
+    }
+}
+
+impl Usage {
+    pub(super) fn with(self, other: Self, both: fn(u64, u64) -> u64) -> Self {
+        let [processes, rss, fds] =
+            [(self.processes, other.processes), (self.rss, other.rss), (self.fds, other.fds)].map(|(a, b)| both(a, b));
+        Self { processes, rss, fds }
     }
 }
 
@@ -256,6 +286,15 @@ pub(crate) fn json(report: &impl Serialize) -> String {
 /// Microseconds are the last digits.
 pub(crate) fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Milliseconds are the last digits.
+pub(crate) fn seconds(time: Duration) -> f64 {
+    round(time.as_secs_f64())
+}
+
+pub(crate) fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 
+use super::assemble::{Record, STEP};
 use super::family::Family;
 use super::plan::Plan;
-use super::prober::{Begin, Config, Prober, Seen, Teller};
+use super::prober::{Prober, Seen};
 use super::progress::Progress;
-use super::record::{Asked, Held, Record, Reloaded, Reloads, Unseen, Watched};
-use super::server::{Server, probe};
-use super::usage::{Sampler, pss};
+use super::report::{ReloadRow, Report, Teller, Unseen, Usage, UsageRow, ms, seconds};
+use super::server::Server;
+use super::trigger::{Asked, Reloads};
+use super::usage::{Sampler, held_by, pss};
 use crate::failure::Failure;
 use crate::terminal::Ink;
 use handover_load::{Conductor, Flow, Kind, Stats, When, start};
 
-/// One point of the plots.
-const STEP: Duration = Duration::from_millis(50);
 /// Between two looks at what the prober has seen.
 const LOOK: Duration = Duration::from_millis(1);
 /// What a thousand connections may take to be opened.
@@ -39,10 +39,10 @@ pub(crate) struct Run<'a> {
     prober: Prober,
     sampler: Sampler,
     server: Server,
+    started: Instant,
+    /// When the load was there as a whole.
     begun: Instant,
-    /// The reload that was last, whose end is not known yet.
-    last: Option<Watched>,
-    reloads: Vec<Reloaded>,
+    reloads: Vec<ReloadRow>,
     /// A reload that showed nobody new was waited for; the others need not be.
     waited: bool,
 }
@@ -50,20 +50,15 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// Starts the clients, and waits until each kind has had an answer, and the prober, too.
     pub(crate) async fn start(plan: &'a Plan, server: Server, progress: &'a Progress) -> Result<Self, Failure> {
-        let stats = Arc::new(Stats::with_flow(Flow::new(STEP)));
+        let flow = Flow::new(STEP);
+        let started = flow.started();
+        let stats = Arc::new(Stats::with_flow(flow));
         let conductor = Conductor::default();
         let clients = start(&plan.clients, &plan.target, &plan.load, &stats, plan.seed, &conductor.signals());
         warm_up(plan, &stats, progress).await?;
-        let config = Config {
-            probe: probe(plan, &stats),
-            teller: server.teller,
-            family: server.family.clone(),
-            window: plan.window,
-            every: plan.probe_every,
-        };
         let cannot = |e| Failure::cannot_run(format!("a thread cannot be started: {e}"));
-        let prober = Prober::start(config).map_err(cannot)?;
-        let sampler = Sampler::start(server.family.clone()).map_err(cannot)?;
+        let prober = Prober::start(plan, &server, &stats).map_err(cannot)?;
+        let sampler = Sampler::start(server.family.clone(), started).map_err(cannot)?;
         let mut run = Self {
             plan,
             progress,
@@ -73,8 +68,8 @@ impl<'a> Run<'a> {
             prober,
             sampler,
             server,
+            started,
             begun: Instant::now(),
-            last: None,
             reloads: Vec::new(),
             waited: false,
         };
@@ -87,7 +82,6 @@ impl<'a> Run<'a> {
         &self.stats
     }
 
-    /// When the load was there as a whole.
     pub(crate) fn begun(&self) -> Instant {
         self.begun
     }
@@ -111,40 +105,39 @@ impl<'a> Run<'a> {
         let at = at.max(Instant::now() + self.plan.window);
         self.wait(at - self.plan.window).await;
         // The one before is over: what its generations held at most is known.
-        let (now, peak) = self.sampler.turn();
-        let before = Held { usage: (now.processes > 0).then_some(now), pss: proportional(&self.server.family).await };
-        let number = u32::try_from(self.reloads.len() + usize::from(self.last.is_some()) + 1).unwrap_or(u32::MAX);
+        let (before, peak) = self.sampler.turn();
+        let pss_before = proportional(&self.server.family).await;
+        let usage = (before.processes > 0).then(|| UsageRow { before, pss_before, ..UsageRow::default() });
+        let number = u32::try_from(self.reloads.len() + 1).unwrap_or(u32::MAX);
         self.stats.flow(|flow| flow.turn(When::Before(number)));
         self.wait(at).await;
         // Not sooner: the manager may hear of a new main process after clients do.
-        if let Some(watched) = self.last.take() {
-            self.reloads.push(Reloaded { watched, peak, main: server.main().await });
+        self.last_is_over(peak, server).await;
+        let row = self.watch(number, usage, server).await;
+        self.waited |= row.unseen.is_some();
+        self.reloads.push(row);
+    }
+
+    async fn last_is_over(&mut self, peak: Usage, server: &impl Reloads) {
+        let Some(last) = self.reloads.last_mut() else { return };
+        last.main_pid = server.main().await;
+        if let Some(usage) = &mut last.usage {
+            usage.peak = peak;
         }
-        let watched = self.watch(number, before, server).await;
-        if let Some((_, new)) = watched.seen.first_new {
-            server.answered(watched.seen.before, new);
-        }
-        self.waited |= watched.unseen.is_some();
-        self.last = Some(watched);
     }
 
     /// Shows what became of the last reload, before what the clients saw of it.
     pub(crate) fn tell(&self, what: &[(Ink, &str)]) {
-        let Some(watched) = &self.last else { return };
-        let (ink, answer) = Progress::first_answer(watched, &self.stats);
-        let refused = matches!(watched.asked, Asked::Refused(_));
-        let answer = if refused { None } else { Some((ink, answer.as_str())) };
-        let parts: Vec<_> = what.iter().copied().chain(answer).collect();
-        self.progress.reload(watched, &parts, &self.stats);
+        if let Some(row) = self.reloads.last() {
+            self.progress.reload(row, what, &self.stats.summary());
+        }
     }
 
-    /// Lets every client finish its request.
-    pub(crate) async fn end(mut self, server: &impl Reloads) -> Record {
+    /// Lets every client finish its request. `how` the server was told to reload.
+    pub(crate) async fn end(mut self, how: String, server: &impl Reloads) -> Report {
         let mut problems = Vec::new();
-        if let Some(watched) = self.last.take() {
-            let (_, peak) = self.sampler.turn();
-            self.reloads.push(Reloaded { watched, peak, main: server.main().await });
-        }
+        let (_, peak) = self.sampler.turn();
+        self.last_is_over(peak, server).await;
         self.conductor.stop();
         let took = self.begun.elapsed();
         let limit = self.plan.longest_request() + END;
@@ -154,31 +147,73 @@ impl<'a> Run<'a> {
         }
         let (prober, sampler) = (self.prober, self.sampler);
         let periods = tokio::task::spawn_blocking(move || prober.stop()).await.ok().flatten();
-        let points = tokio::task::spawn_blocking(move || sampler.stop()).await.unwrap_or_default();
+        let processes = tokio::task::spawn_blocking(move || sampler.stop()).await.unwrap_or_default();
         let Server { teller, notes, .. } = self.server;
-        Record { stats: self.stats, teller, reloads: self.reloads, periods, points, problems, notes, took }
+        let journal = server.journal(&self.reloads.iter().map(|row| row.wall).collect::<Vec<_>>()).await;
+        let record =
+            Record { stats: self.stats, teller, reloads: self.reloads, periods, processes, problems, notes, took };
+        record.report(self.plan, how, journal)
     }
 
-    async fn watch(&mut self, number: u32, before: Held, server: &mut impl Reloads) -> Watched {
+    async fn watch(&mut self, number: u32, mut usage: Option<UsageRow>, server: &mut impl Reloads) -> ReloadRow {
         let old = self.server.family.members();
         let (at, wall) = (Instant::now(), SystemTime::now());
-        self.prober.begin(Begin { number, at, old: old.clone() });
+        self.prober.begin(at, old.clone(), self.plan.window);
         self.stats.flow(|flow| flow.turn(When::Within(number)));
         let answer = OnceCell::new();
         let asking = async {
             let asked = server.ask(self.plan.reload_timeout).await;
-            let _ = answer.set(asked.failed().is_some());
-            (at.elapsed(), asked)
+            let _ = answer.set(!matches!(asked, Asked::Done));
+            (ms(at.elapsed()), asked)
         };
         self.conductor.reload(number);
-        let ((took, asked), (seen, after, unseen)) = tokio::join!(asking, self.look(at, &old, &answer));
-        Watched { number, at, wall, took, asked, seen, unseen, before, after }
+        let ((asked_ms, asked), (seen, unseen)) = tokio::join!(asking, self.look(at, &old, &answer, &mut usage));
+        if let Some((_, new)) = seen.first_new {
+            server.answered(seen.before, new);
+        }
+        let refused = matches!(asked, Asked::Refused(_));
+        let failed = match asked {
+            Asked::Done => None,
+            Asked::Failed(why) | Asked::Refused(why) => Some(why),
+        };
+        let since = |time: Instant| if time >= at { ms(time - at) } else { -ms(at - time) };
+        let name = |tag| self.stats.name(tag);
+        ReloadRow {
+            n: number,
+            at,
+            wall,
+            refused,
+            unseen,
+            at_s: seconds(at - self.started),
+            asked_ms,
+            failed,
+            first_new_ms: seen.first_new.map(|(answered, _)| since(answered)),
+            last_old_ms: seen.first_new.and(seen.last_old).map(since),
+            resolution_ms: ms(seen.resolution),
+            old: seen.before.map(name),
+            new: seen.first_new.map(|(_, by)| name(by)),
+            main_pid: None,
+            lost: 0,
+            longest_gap_ms: ms(seen.longest_gap),
+            gap_before_ms: ms(seen.gap_before),
+            before: None,
+            within: None,
+            throughput_ratio: None,
+            usage,
+            journal: None,
+        }
     }
 
     /// Until the window is over and somebody new has answered, unless nobody is to be waited for.
     /// `asked`: whether asking has failed.
-    async fn look(&self, at: Instant, old: &BTreeSet<u32>, asked: &OnceCell<bool>) -> (Seen, Held, Option<Unseen>) {
-        let (mut after, mut is_quiet, mut looked) = (None, false, false);
+    async fn look(
+        &self,
+        at: Instant,
+        old: &BTreeSet<u32>,
+        asked: &OnceCell<bool>,
+        usage: &mut Option<UsageRow>,
+    ) -> (Seen, Option<Unseen>) {
+        let (mut is_met, mut is_quiet, mut looked) = (false, false, false);
         loop {
             tokio::time::sleep(LOOK).await;
             let (seen, waited) = (self.prober.seen(), at.elapsed());
@@ -186,9 +221,10 @@ impl<'a> Run<'a> {
                 self.stats.flow(|flow| flow.turn(When::Quiet));
                 is_quiet = true;
             }
-            if let (Some((_, new)), None) = (seen.first_new, after) {
-                let pss = proportional(&self.server.family).await;
-                after = Some(Held { usage: self.sampler.of(new), pss });
+            if let (Some((_, new)), Some(usage), false) = (seen.first_new, usage.as_mut(), is_met) {
+                usage.pss_at_first_new = proportional(&self.server.family).await;
+                usage.new = held_by(new);
+                is_met = true;
             }
             if !is_quiet {
                 continue;
@@ -209,7 +245,7 @@ impl<'a> Run<'a> {
                 _ => continue,
             };
             if seen.over || late || unseen.is_some() {
-                return (seen, after.unwrap_or_default(), unseen);
+                return (seen, unseen);
             }
         }
     }

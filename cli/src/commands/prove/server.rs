@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::family::Family;
+use super::family::{Family, listeners, name, peer};
 use super::plan::Plan;
-use super::prober::Teller;
+use super::report::Teller;
 use super::trigger::{How, Trigger};
-use super::who::{listeners, name, peer};
 use crate::failure::Failure;
 use crate::safe;
 use crate::target::{ControlGroup, control_group};
@@ -42,12 +41,7 @@ impl Server {
                 check(plan, kind, ask, option).await?;
             }
         }
-        let family = family(plan, trigger, holder.as_ref().ok().copied()).await?;
-        Ok(Self::with(plan, trigger, family, holder))
-    }
-
-    /// `holder` has the server's end of a connection, or why that is not known.
-    fn with(plan: &Plan, trigger: &Trigger, mut family: Family, holder: Result<u32, String>) -> Self {
+        let mut family = family(plan, trigger, holder.as_ref().ok().copied()).await?;
         let (mut notes, members) = (Vec::new(), family.members());
         let told = match &plan.load.expect {
             _ if plan.target.generation_header.is_some() => Ok(Teller::Header),
@@ -55,11 +49,10 @@ impl Server {
             _ => holder.and_then(|holder| match &family {
                 Family::Unknown => Err("the server's processes are not known".to_owned()),
                 // Whoever it is will hold the connections to the new one as well.
-                _ if !members.contains(&holder) => Err(format!(
-                    "pid {holder} ({}) answers, a proxy? {} does not have it",
-                    name(holder),
-                    trigger.whose()
-                )),
+                _ if !members.contains(&holder) => {
+                    let (name, whose) = (name(holder), trigger.whose());
+                    Err(format!("pid {holder} ({name}) answers, a proxy? {whose} does not have it"))
+                }
                 _ => Ok(Teller::Process),
             }),
         };
@@ -72,7 +65,7 @@ impl Server {
         if matches!(family, Family::Unknown) {
             notes.push("the server's processes are not known: no memory, no descriptors".to_owned());
         }
-        Self { family, teller, notes }
+        Ok(Self { family, teller, notes })
     }
 }
 
@@ -159,16 +152,10 @@ fn raise_limit(clients: u64) -> Result<(), Failure> {
     let wanted = clients + SPARE;
     let bad = |e| Failure::usage(format!("the limit of open files: {e}"));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(bad)?;
-    if soft >= wanted {
+    // Root may raise the hard limit as well.
+    if soft >= wanted || setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_ok() {
         return Ok(());
     }
-    if hard >= wanted {
-        return setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_err(bad);
-    }
-    // Root may raise the hard limit as well.
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).map_err(|_| {
-        Failure::usage(format!(
-            "{clients} clients need {wanted} open files, and {hard} are allowed: ulimit -n {wanted}"
-        ))
-    })
+    let why = format!("{clients} clients need {wanted} open files, and {hard} are allowed: ulimit -n {wanted}");
+    Err(Failure::usage(why))
 }

@@ -1,7 +1,6 @@
 //! The result for people.
 
-use super::prober::Teller;
-use super::report::{KindRow, ReloadRow, Report, Spread, Verdict, as_f64, milliseconds};
+use super::report::{KindRow, ReloadRow, Report, Spread, Teller, Verdict, as_f64, milliseconds};
 use crate::commands::timeline::Brief;
 use crate::safe::{short, terminal};
 use crate::terminal::{Ink, Look, Table};

@@ -1,21 +1,51 @@
 //! How the server is told to reload, and which of its processes is the main one.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
-use super::record::{Asked, Reloads};
+use crate::commands::timeline::{Brief, briefs};
 use crate::failure::Failure;
 use crate::safe;
 use crate::signals;
 use crate::systemctl;
-use crate::target::{show, unit_name};
+use crate::target::show;
 use handover::supervise::proc::stat;
+
+/// For the last entries to come into the journal.
+const LATE: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Something that can be asked for a reload.
+pub(crate) trait Reloads {
+    /// Asks, and waits for the end of the asking.
+    async fn ask(&mut self, limit: Duration) -> Asked;
+    /// The main process, where there is somebody to say so.
+    async fn main(&self) -> Option<u32> {
+        None
+    }
+    /// The process that answered before has a successor.
+    fn answered(&mut self, _before: Option<u32>, _now: u32) {}
+    /// What the journal says of the reloads that were asked for at those times, or why there is
+    /// nothing.
+    async fn journal(&self, _asked: &[SystemTime]) -> Result<Vec<Option<Brief>>, String> {
+        Ok(Vec::new())
+    }
+}
+
+/// How asking for a reload ended.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Done,
+    Failed(String),
+    /// It failed as it was meant to: nobody new is to answer.
+    Refused(String),
+}
 
 #[derive(Debug)]
 pub(super) struct Trigger {
@@ -44,10 +74,6 @@ pub(super) enum Main {
 }
 
 impl How {
-    pub(super) fn unit(name: &str, user: bool) -> Self {
-        Self::Unit { unit: unit_name(name), user }
-    }
-
     pub(super) fn signal(name: &str) -> Result<Self, Failure> {
         let named = signals::name(&name.to_ascii_uppercase());
         let signal = named.and_then(|name| Signal::from_str(&format!("SIG{name}")).ok());
@@ -57,10 +83,13 @@ impl How {
 
 impl Main {
     pub(super) fn read(&self) -> Result<u32, Failure> {
-        match self {
-            Self::Pid(pid) => Ok(*pid),
-            Self::File(file) => read_pid(file),
-        }
+        let file = match self {
+            Self::Pid(pid) => return Ok(*pid),
+            Self::File(file) => file,
+        };
+        let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
+        let pid = text.trim().parse().ok().filter(|pid| *pid > 1);
+        pid.ok_or_else(|| Failure::usage(format!("{}: no pid in it", file.display())))
     }
 }
 
@@ -130,6 +159,29 @@ impl Reloads for Trigger {
             _ => None,
         }
     }
+
+    async fn journal(&self, asked: &[SystemTime]) -> Result<Vec<Option<Brief>>, String> {
+        let (How::Unit { unit, user }, Some(first)) = (&self.how, asked.first()) else { return Ok(Vec::new()) };
+        let begun = Instant::now();
+        loop {
+            let told = briefs(unit, *user, *first).await.map_err(|failure| failure.to_string())?;
+            let rows = in_order(&told, asked);
+            let complete = rows.iter().all(|row| row.as_ref().is_some_and(|brief| !brief.is_under_way()));
+            if complete || begun.elapsed() > LATE {
+                return match told.is_empty() {
+                    true => Err(format!("it has nothing of {unit} that this user may read")),
+                    false => Ok(rows),
+                };
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// The first one that began after each was asked for, and before the next one was.
+fn in_order(told: &[Brief], asked: &[SystemTime]) -> Vec<Option<Brief>> {
+    let nexts = asked.iter().skip(1).copied().map(Some).chain([None]);
+    asked.iter().zip(nexts).map(|(at, next)| told.iter().find(|one| one.began_within(*at, next)).cloned()).collect()
 }
 
 async fn run(mut command: Command, limit: Duration) -> Result<(), String> {
@@ -163,12 +215,6 @@ async fn first_words(stderr: Option<tokio::process::ChildStderr>) -> String {
     // What came before a failed read still helps.
     let _ = stderr.take(4096).read_to_end(&mut words).await;
     String::from_utf8_lossy(&words).into_owned()
-}
-
-fn read_pid(file: &Path) -> Result<u32, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
-    let pid = text.trim().parse::<u32>().ok().filter(|pid| *pid > 1);
-    pid.ok_or_else(|| Failure::usage(format!("{}: no pid in it", file.display())))
 }
 
 #[cfg(test)]

@@ -1,15 +1,13 @@
 //! What all generations of the server hold together: resident memory and file descriptors, sampled.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::family::Family;
+use super::report::{ProcessPoint, Usage, seconds};
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_millis(10);
@@ -19,70 +17,41 @@ const POINT: Duration = Duration::from_millis(100);
 /// asked.
 const PSS_LIMIT: u64 = 256 << 20;
 
-/// Sums over processes.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(crate) struct Usage {
-    pub(crate) processes: u64,
-    /// Bytes; pages that several processes share count in each.
-    pub(crate) rss: u64,
-    pub(crate) fds: u64,
-}
-
-/// What the processes held at one moment.
-#[derive(Debug, Clone)]
-pub(crate) struct Point {
-    pub(crate) at: Instant,
-    pub(crate) by_process: BTreeMap<u32, Usage>,
-}
-
 #[derive(Debug, Default)]
 struct State {
-    stop: bool,
-    points: Vec<Point>,
-    last: BTreeMap<u32, Usage>,
+    last: Usage,
     /// The highest of each since the last call of `turn`.
     peak: Usage,
 }
 
+/// Dropped, it takes no more samples.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     state: Arc<Mutex<State>>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<Vec<ProcessPoint>>,
 }
 
 impl Sampler {
-    pub(crate) fn start(family: Family) -> std::io::Result<Self> {
+    /// The points of the plots count from `started`.
+    pub(crate) fn start(family: Family, started: Instant) -> std::io::Result<Self> {
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
-        let thread = std::thread::Builder::new().name("sampler".into()).spawn(move || sample(family, &shared))?;
-        Ok(Self { state, thread: Some(thread) })
+        let shared = Arc::downgrade(&state);
+        let thread =
+            std::thread::Builder::new().name("sampler".into()).spawn(move || sample(family, started, &shared))?;
+        Ok(Self { state, thread })
     }
 
     /// The sums now, and the highest since the last call.
     pub(crate) fn turn(&self) -> (Usage, Usage) {
         let mut state = lock(&self.state);
-        let now = sum(&state.last);
+        let now = state.last;
         (now, std::mem::replace(&mut state.peak, now))
     }
 
-    /// What that process held when last seen.
-    pub(crate) fn of(&self, pid: u32) -> Option<Usage> {
-        usage(pid)
-    }
-
-    pub(crate) fn stop(mut self) -> Vec<Point> {
-        lock(&self.state).stop = true;
-        if let Some(thread) = self.thread.take() {
-            // A panic there has lost samples, nothing else.
-            let _ = thread.join();
-        }
-        std::mem::take(&mut lock(&self.state).points)
-    }
-}
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        lock(&self.state).stop = true;
+    pub(crate) fn stop(self) -> Vec<ProcessPoint> {
+        drop(self.state);
+        // A panic there has lost samples, nothing else.
+        self.thread.join().unwrap_or_default()
     }
 }
 
@@ -90,7 +59,7 @@ impl Drop for Sampler {
 /// the server.
 pub(crate) fn pss(family: &mut Family) -> Option<u64> {
     let members = family.members();
-    let rss: u64 = members.iter().filter_map(|pid| usage(*pid)).map(|usage| usage.rss).sum();
+    let rss: u64 = members.iter().filter_map(|pid| held_by(*pid)).map(|usage| usage.rss).sum();
     if members.is_empty() || rss > PSS_LIMIT {
         return None;
     }
@@ -104,39 +73,28 @@ pub(crate) fn pss(family: &mut Family) -> Option<u64> {
     (!known.is_empty()).then(|| known.iter().sum::<u64>() * 1024)
 }
 
-fn sample(mut family: Family, state: &Mutex<State>) {
+fn sample(mut family: Family, started: Instant, state: &Weak<Mutex<State>>) -> Vec<ProcessPoint> {
+    let (mut points, mut last) = (Vec::new(), None);
     loop {
-        let by_process: BTreeMap<u32, Usage> =
-            family.members().into_iter().filter_map(|pid| Some((pid, usage(pid)?))).collect();
-        let (now, at) = (sum(&by_process), Instant::now());
-        let mut state = lock(state);
-        if state.stop {
-            return;
-        }
-        let peak = &mut state.peak;
-        *peak = Usage {
-            processes: peak.processes.max(now.processes),
-            rss: peak.rss.max(now.rss),
-            fds: peak.fds.max(now.fds),
-        };
-        if state.points.last().is_none_or(|point| at - point.at >= POINT) {
-            state.points.push(Point { at, by_process: by_process.clone() });
-        }
-        state.last = by_process;
+        let held = family.members().into_iter().filter_map(|pid| Some((pid, held_by(pid)?)));
+        let held: Vec<(u32, Usage)> = held.collect();
+        let now = held.iter().fold(Usage::default(), |sum, (_, one)| sum.with(*one, u64::saturating_add));
+        let at = Instant::now();
+        let Some(state) = state.upgrade() else { return points };
+        let mut state = lock(&state);
+        (state.last, state.peak) = (now, state.peak.with(now, u64::max));
         drop(state);
+        if last.is_none_or(|last| at - last >= POINT) {
+            let each = |of: fn(&Usage) -> u64| held.iter().map(|(pid, usage)| (*pid, of(usage))).collect();
+            points.push(ProcessPoint { at_s: seconds(at - started), fds: each(|u| u.fds), rss: each(|u| u.rss) });
+            last = Some(at);
+        }
         std::thread::sleep(EVERY);
     }
 }
 
-fn sum(by_process: &BTreeMap<u32, Usage>) -> Usage {
-    by_process.values().fold(Usage::default(), |sum, one| Usage {
-        processes: sum.processes + one.processes,
-        rss: sum.rss + one.rss,
-        fds: sum.fds + one.fds,
-    })
-}
-
-fn usage(pid: u32) -> Option<Usage> {
+/// What that process holds.
+pub(super) fn held_by(pid: u32) -> Option<Usage> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
