@@ -87,7 +87,7 @@ fn a_port_that_the_next_one_gave_up(lab: &Container) -> Outcome {
     lab.write_file(&format!("{dir}/address"), &after.to_string())?;
     lab.sh_ok(&format!("cp {dir}/web {dir}/real"))?;
     script(lab, &format!("exec {dir}/real --listen \"$(cat {dir}/address)\""))?;
-    let slow = first.in_flight(40, Duration::from_millis(100))?;
+    let slow = first.in_flight(50, Duration::from_millis(100))?;
     let new = web.reload()?;
     assert_eq!(second.pid()?, new);
     // Between the word to systemd and the end of the old listener there is a moment. A connection

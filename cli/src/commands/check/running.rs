@@ -34,12 +34,18 @@ async fn by_status(unit: &str, user: bool) -> Option<BTreeSet<String>> {
     Some(told.filter_map(signals::name).collect())
 }
 
-/// The kernel tells journald whose an entry is.
+/// The kernel tells journald whose an entry is. The unit is asked for, too, as a pid is used again.
 async fn by_journal(unit: &str, user: bool) -> Option<BTreeSet<String>> {
     let main = show(unit, user).await.ok().map(|shown| shown.main).filter(|pid| *pid != 0)?;
     let mut command = Command::new("journalctl");
     command.args(["--quiet", "--no-pager", "--boot", "--lines=1", "--output=json", "--output-fields=RELOAD_SIGNAL"]);
-    command.args([format!("_PID={main}"), format!("MESSAGE_ID={SERVES}"), format!("MESSAGE_ID={MAIN}")]);
+    let field = if user { "_SYSTEMD_USER_UNIT" } else { "_SYSTEMD_UNIT" };
+    command.args([
+        format!("_PID={main}"),
+        format!("{field}={unit}"),
+        format!("MESSAGE_ID={SERVES}"),
+        format!("MESSAGE_ID={MAIN}"),
+    ]);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.ok()?;
     told_by(&output.stdout)
 }
