@@ -100,6 +100,11 @@ impl Where {
 }
 
 impl Target {
+    /// The service of that unit.
+    pub(crate) async fn of_unit(unit: &str, user: bool) -> Result<Self, Failure> {
+        Where { target: Some(unit.to_owned()), socket: None, user }.find().await
+    }
+
     /// As the caller would call it.
     pub(crate) fn name(&self) -> String {
         match (&self.unit, self.pid, &self.socket) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::web::{Setup, UNIT, Web};
 use crate::TOP;
 use crate::lab::{Container, Outcome, Scenario, handover};
 
@@ -17,6 +18,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("check_knows_every_setting", settings).system_only(),
     Scenario::new("check_agrees_on_a_corpus", corpus).system_only(),
     Scenario::new("check_finds_templates_by_name", templates).system_only(),
+    Scenario::new("check_asks_the_service_that_runs", |lab| running(lab, "RuntimeDirectory=web\n")).system_only(),
+    Scenario::new("check_reads_what_the_service_has_logged", |lab| running(lab, "")).system_only(),
 ];
 
 /// For hundreds of units at once, on a machine that does other things too.
@@ -312,5 +315,38 @@ fn templates(lab: &Container) -> Outcome {
         let known = report["findings"].as_array().into_iter().flatten().any(|f| f["id"] == "HO104");
         assert!(known && (units == 2 || name.contains("blue")), "check {name}: {report:#}");
     }
+    Ok(())
+}
+
+/// The unit says that the service reloads on SIGUSR1, and it does not. One with a control interface
+/// tells so, any other has logged it.
+fn running(lab: &Container, lines: &str) -> Outcome {
+    let tool = lab.install(handover(), "handover")?;
+    let web = Web::start(lab, Setup { lines, ..Setup::default() })?;
+    let controlled = lines.contains("RuntimeDirectory=");
+    assert_eq!(lab.sh("test -S /run/web/handover.sock")?.success(), controlled);
+    if controlled {
+        lab.sh_ok("journalctl --rotate && journalctl -q --vacuum-time=1us")?;
+    }
+    let check = |signal: &str| -> Outcome<(Option<i32>, Vec<String>)> {
+        let unit = format!(
+            "[Service]\nExecReload=\nExecReload=/bin/kill -{signal} $MAINPID\n[X-Handover]\nReloadSignal=SIGUSR1\n"
+        );
+        lab.write_file(&format!("/etc/systemd/system/{UNIT}.d/reload.conf"), &unit)?;
+        lab.daemon_reload()?;
+        let output = lab.sh(&format!("{tool} check --format json {UNIT}"))?;
+        let report: Value =
+            serde_json::from_str(&output.stdout).map_err(|e| format!("{e}: {}{}", output.stdout, output.stderr))?;
+        let findings = report["findings"].as_array().into_iter().flatten().filter(|finding| finding["id"] == "HO133");
+        let said = |finding: &Value| format!("{}: {}", finding["severity"], finding["message"]).replace('"', "");
+        Ok((output.status.code(), findings.map(said).collect()))
+    };
+    let wrong = "error: ExecReload=/bin/kill -USR1 $MAINPID; the service that runs reloads on SIGHUP";
+    assert_eq!(check("USR1")?, (Some(1), vec![wrong.to_owned()]));
+    assert_eq!(check("HUP")?, (Some(0), vec![]));
+    let main = web.reload()?;
+    assert_eq!(web.pid()?, main);
+    // What the next generation tells counts from then on.
+    assert_eq!(check("USR1")?, (Some(1), vec![wrong.to_owned()]));
     Ok(())
 }

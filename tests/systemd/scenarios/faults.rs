@@ -1,12 +1,19 @@
 //! A reload is never worse than none: units as they are found, and what a reload did to them.
 
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
 use super::web::{DEADLINE, Setup, Type, UNIT, Web};
-use crate::lab::{Container, Outcome, Scenario, example, handover};
+use libtest_mimic::Failed;
+
+use crate::lab::{Container, Entry, Outcome, Scenario, example, handover};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("faults_of_a_simple_service_refuses_reloads", a_simple_service_refuses_reloads),
     Scenario::new("faults_of_a_signal_that_would_end_it", a_signal_that_would_end_it),
     Scenario::new("faults_of_a_bad_file_at_the_path", a_bad_file_at_the_path),
+    Scenario::new("faults_of_a_port_that_the_next_one_gave_up", a_port_that_the_next_one_gave_up),
     Scenario::new("faults_of_a_directory_that_a_deploy_moves", a_directory_that_a_deploy_moves),
     Scenario::new("faults_of_a_socket_of_another_name", a_socket_of_another_name),
     // systemd-notify knows --fd since then.
@@ -67,6 +74,37 @@ fn a_bad_file_at_the_path(lab: &Container) -> Outcome {
     Ok(())
 }
 
+/// The new version reads its address from a file. A drainer that kept listening on the old one
+/// would take clients into a queue that nobody serves.
+fn a_port_that_the_next_one_gave_up(lab: &Container) -> Outcome {
+    let at = |wanted| Ok::<_, Failed>(SocketAddr::from(([127, 0, 0, 1], lab.port(wanted)?)));
+    let (before, after) = (at(8012)?, at(8013)?);
+    let command = format!("{{dir}}/web --listen {before}");
+    let web = Web::start(lab, Setup { binds: true, command: &command, ..Setup::default() })?;
+    let (first, second) = (Web { address: before, ..web }, Web { address: after, ..web });
+    let old = lab.main_pid(UNIT)?;
+    let dir = lab.dir().display().to_string();
+    lab.write_file(&format!("{dir}/address"), &after.to_string())?;
+    lab.sh_ok(&format!("cp {dir}/web {dir}/real"))?;
+    script(lab, &format!("exec {dir}/real --listen \"$(cat {dir}/address)\""))?;
+    let slow = first.in_flight(50, Duration::from_millis(100))?;
+    let new = web.reload()?;
+    assert_eq!(second.pid()?, new);
+    // Between the word to systemd and the end of the old listener there is a moment. A connection
+    // that is neither taken nor refused takes this long, and is an error of another kind.
+    let hung = Duration::from_secs(1);
+    lab.wait_until(Duration::from_secs(2), "the old port to be refused", || {
+        match lab.in_netns(|| TcpStream::connect_timeout(&before, hung))? {
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(Some(())),
+            Err(e) => Err(format!("{before}: {e}").into()),
+            Ok(_) => Ok(None),
+        }
+    })?;
+    assert!(lab.pids(UNIT)?.contains(&old), "the slow request was over before the old port was asked");
+    slow.finish()?;
+    web.until_only(&[new])
+}
+
 fn a_directory_that_a_deploy_moves(lab: &Container) -> Outcome {
     let command = "{dir}/current/web --listen {address}\nWorkingDirectory=/lab/current";
     let command = command.replace("/lab", &lab.dir().display().to_string());
@@ -84,19 +122,36 @@ fn a_directory_that_a_deploy_moves(lab: &Container) -> Outcome {
     deploy("2")?;
     lab.sh_ok(&format!("rm -r {dir}/releases/1"))?;
     let second = web.reload()?;
-    assert_eq!(lab.sh_ok(&format!("readlink /proc/{second}/cwd"))?, format!("{dir}/releases/2"));
+    let link = |name: &str| lab.sh_ok(&format!("readlink /proc/{second}/{name}"));
+    assert_eq!((link("cwd")?, link("exe")?), (format!("{dir}/releases/2"), format!("{dir}/releases/2/web")));
+    assert_eq!(web.pid()?, second);
     Ok(())
 }
 
-/// `FileDescriptorName=` is not there, so the name is the unit's.
+/// `FileDescriptorName=` is not there, so the name is the unit's. The program would bind the same
+/// address, which is taken, or another one, where clients of the .socket unit would wait in vain.
 fn a_socket_of_another_name(lab: &Container) -> Outcome {
-    let web = Web::install(lab, Setup { command: "{dir}/web --listen 127.0.0.1:8123", ..Setup::default() })?;
-    lab.write_unit("web.socket", &format!("[Socket]\nListenStream={}\n", web.address))?;
-    lab.daemon_reload()?;
-    lab.systemctl_ok(&["start", "web.socket"])?;
-    assert!(!lab.systemctl(&["start", UNIT])?.success());
-    let said = web.logged("FileDescriptorName=http")?;
-    assert!(said.message().contains("nobody asks for the socket") && said.message().contains("web.socket"), "{said:?}");
+    for listen in ["{address}", "127.0.0.1:8123"] {
+        let command = format!("{{dir}}/web --listen {listen}");
+        let web = Web::install(lab, Setup { command: &command, lines: "Restart=no\n", ..Setup::default() })?;
+        lab.write_unit("web.socket", &format!("[Socket]\nListenStream={}\n", web.address))?;
+        lab.daemon_reload()?;
+        lab.systemctl_ok(&["start", "web.socket"])?;
+        assert!(!lab.systemctl(&["start", UNIT])?.success());
+        let start = lab.show(UNIT, "InvocationID")?;
+        let said = lab.wait_until(DEADLINE, "the error of this start", || {
+            let ours = |e: &Entry| e.get("_SYSTEMD_INVOCATION_ID").as_deref() == Some(&start);
+            let mut errors = lab.journal_json(UNIT)?.into_iter().filter(ours);
+            Ok(errors.find(|e| e.message().contains("nobody asks for the socket")))
+        })?;
+        for part in
+            ["\"web.socket\"", "\"http\", which is asked for", "write FileDescriptorName=http in the [Socket] section"]
+        {
+            assert!(said.message().contains(part), "{listen}: {part:?} is not in {said:?}");
+        }
+        lab.systemctl_ok(&["stop", "web.socket"])?;
+        lab.systemctl_ok(&["reset-failed", UNIT])?;
+    }
     Ok(())
 }
 

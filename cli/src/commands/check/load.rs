@@ -10,6 +10,7 @@ use super::cat;
 use super::name::UnitName;
 use super::pair::World;
 use super::program;
+use super::running;
 use super::unit::{File, Unit};
 use crate::systemctl;
 
@@ -41,6 +42,8 @@ pub(super) struct Loaded {
     pub(super) problems: Vec<String>,
     /// Units that were named, or found where was looked; not those that belong to them.
     pub(super) asked: BTreeSet<String>,
+    /// What services that run have told that they reload on.
+    reload_signals: BTreeMap<UnitName, BTreeSet<String>>,
     /// Something was asked from the manager of this machine.
     pub(super) from_manager: bool,
 }
@@ -55,6 +58,10 @@ impl Sources {
         }
         let groups = std::mem::take(&mut loaded.groups).into_iter().filter(|units| !units.is_empty());
         loaded.worlds = groups.map(|units| World::new(program::with_handover(&units), units)).collect();
+        // Units of the manager are among those that were named.
+        if let Some(named) = loaded.worlds.first_mut() {
+            named.running(std::mem::take(&mut loaded.reload_signals));
+        }
         if loaded.worlds.is_empty() && loaded.problems.is_empty() {
             loaded.problems.push(format!("there is no .service and no .socket in {}", arguments.join(" ")));
         }
@@ -194,9 +201,20 @@ impl Sources {
         for other in others.split_whitespace().filter_map(UnitName::parse) {
             if other.is_socket() || other.is_service() {
                 loaded.add(0, self.cat(&other).await?)?;
+                self.ask_service(other, loaded).await;
             }
         }
+        self.ask_service(name, loaded).await;
         Ok(())
+    }
+
+    /// What is in the unit may not be what the program does.
+    async fn ask_service(&self, name: UnitName, loaded: &mut Loaded) {
+        if name.is_service()
+            && let Some(signals) = running::reload_signals(&name, self.user).await
+        {
+            loaded.reload_signals.insert(name, signals);
+        }
     }
 
     async fn cat(&self, name: &UnitName) -> Result<Vec<Unit>, String> {

@@ -15,6 +15,7 @@ mod program;
 mod report;
 mod rule;
 mod rules;
+mod running;
 mod unit;
 mod value;
 

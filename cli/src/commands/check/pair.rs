@@ -1,7 +1,7 @@
 //! Which sockets belong to which service, and whether the two claim to be reloaded by a handover.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::DiGraph;
@@ -20,6 +20,8 @@ pub(super) struct World {
     units: Vec<Unit>,
     /// Programs whose files have the library in them.
     programs: BTreeSet<String>,
+    /// Of services that run with handover: which signals they reload on, by their own word.
+    reload_signals: BTreeMap<UnitName, BTreeSet<String>>,
     by_name: HashMap<UnitName, usize>,
     /// Numbers of sockets for that of a service, and the other way round.
     sockets: HashMap<usize, Vec<usize>>,
@@ -87,6 +89,16 @@ impl World {
             }
         }
         world
+    }
+
+    /// Takes what services that run have told.
+    pub(super) fn running(&mut self, reload_signals: BTreeMap<UnitName, BTreeSet<String>>) {
+        self.reload_signals = reload_signals;
+    }
+
+    /// The signals that the service reloads on. `None`: it does not run, or has not told.
+    pub(super) fn reload_signals(&self, service: &Unit) -> Option<&BTreeSet<String>> {
+        self.reload_signals.get(&service.name)
     }
 
     /// Services that a socket starts, by name or as an instance of a template.
@@ -203,6 +215,9 @@ impl<'a> Pair<'a> {
         }
         if service.runs_by_handover() {
             return Some("ExecStart=handover run".to_owned());
+        }
+        if self.world.reload_signals(service).is_some() {
+            return Some("the service that runs".to_owned());
         }
         let mut starts = service.commands("ExecStart").into_iter();
         let (exec, _) = starts.find(|(exec, _)| self.world.programs.contains(&exec.path))?;

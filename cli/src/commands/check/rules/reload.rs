@@ -44,16 +44,47 @@ fn no_reload(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     missing.then(|| Finding::missing(service, SERVICE, "no ExecReload=").set(SERVICE, "ExecReload", RELOAD))
 }
 
-fn asynchronous(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let only_kills = |exec: &Exec| !service.reloads_by_notify() && exec.kills_with().as_deref() == Some("HUP");
+fn asynchronous(service: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
+    // Of one that does not reload on it HO133 speaks.
+    let is_right = pair.world.reload_signals(service).is_none_or(|told| told.contains("HUP"));
+    let kills = |exec: &Exec| exec.kills_with().as_deref() == Some("HUP");
+    let only_kills = |exec: &Exec| is_right && !service.reloads_by_notify() && kills(exec);
     reloads(service, only_kills, by_handover)
 }
 
-fn other_signal(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
+fn other_signal(service: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
+    if let Some(told) = pair.world.reload_signals(service) {
+        return not_told(service, told);
+    }
     let is_other = |signal: &str| !signals::reloads(service, signal);
     let mut findings = reloads(service, |exec| exec.kills_with().is_some_and(|signal| is_other(&signal)), by_handover);
     findings.extend(signals::bad(service, &[("ReloadSignal", "SIGHUP")], is_other));
     findings
+}
+
+/// By the word of the service that runs, which knows better than its unit.
+fn not_told(service: &Unit, told: &BTreeSet<String>) -> Vec<Finding> {
+    let is_other = |signal: &str| !told.contains(signal) && !signals::renews(service, signal);
+    // SIGHUP is what `handover reload` sends to a service without a control interface.
+    let right = told.get("HUP").or_else(|| told.first());
+    let command = match right {
+        Some(signal) if signal != "HUP" => format!("/bin/kill -{signal} $MAINPID"),
+        _ => RELOAD.to_owned(),
+    };
+    let signal = format!("SIG{}", right.map_or("HUP", String::as_str));
+    let kills = |exec: &Exec| exec.kills_with().is_some_and(|signal| is_other(&signal));
+    let mut findings = reloads(service, kills, |_, setting| Finding::of(setting).anew(&command));
+    findings.extend(signals::bad(service, &[("ReloadSignal", &signal)], is_other));
+    let is_said = service.read(SERVICE, "ReloadSignal", crate::signals::name).is_some();
+    if service.reloads_by_notify() && !is_said && is_other("HUP") {
+        let missing = Finding::missing(service, SERVICE, "no ReloadSignal=, which means SIGHUP");
+        findings.push(missing.set(SERVICE, "ReloadSignal", &signal));
+    }
+    let all: Vec<_> = told.iter().map(|signal| format!("SIG{signal}")).collect();
+    let reloads_on = if all.is_empty() { "no signal".to_owned() } else { all.join(" and ") };
+    let findings = findings.into_iter().map(|f| f.but(format_args!("; the service that runs reloads on {reloads_on}")));
+    let remedy = "Let the program map a signal to a reload, or ask for it by `handover reload`.";
+    findings.map(|f| if told.is_empty() { f.advice(remedy) } else { f }).collect()
 }
 
 fn unheeded(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
@@ -108,4 +139,58 @@ fn propagation(service: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::commands::check::limits::Limits;
+    use crate::commands::check::pair::World;
+    use crate::commands::check::unit::File;
+
+    /// What HO132 and HO133 say of the lines of a service that runs and reloads on these signals.
+    fn found(lines: &str, told: &[&str]) -> Vec<String> {
+        let name = UnitName::parse("web.service").unwrap();
+        let unit =
+            Unit { name: name.clone(), files: vec![File::new("web", format!("[Service]\n{lines}\n").as_bytes())] };
+        let mut world = World::new(BTreeSet::new(), vec![unit]);
+        world.running(BTreeMap::from([(name, told.iter().map(|&signal| signal.to_owned()).collect())]));
+        let (limits, mut found) = (Limits::default(), Vec::new());
+        for pair in world.pairs(&limits, |_| true) {
+            let service = pair.service.unwrap();
+            for finding in asynchronous(service, &pair).into_iter().chain(other_signal(service, &pair)) {
+                found.push(format!("{} -> {}", finding.message, finding.fix.map_or(String::new(), |fix| fix.text())));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_service_that_runs_knows_better_than_its_unit() {
+        let kill = |signal: &str| format!("ExecReload=/bin/kill -{signal} $MAINPID");
+        assert_eq!(found(&kill("USR1"), &["USR1"]), [""; 0]);
+        assert_eq!(
+            found(&format!("{}\n[X-Handover]\nReloadSignal=SIGUSR1", kill("USR1")), &["HUP"]),
+            [format!(
+                "{}; the service that runs reloads on SIGHUP -> [Service] ExecReload= ExecReload={RELOAD}",
+                kill("USR1")
+            )]
+        );
+        assert_eq!(
+            found(&kill("HUP"), &["USR1", "USR2"]),
+            [format!(
+                "{}; the service that runs reloads on SIGUSR1 and SIGUSR2 -> [Service] ExecReload= {}",
+                kill("HUP"),
+                kill("USR1")
+            )]
+        );
+        let on = "; the service that runs reloads on SIGUSR1 -> [Service] ReloadSignal=SIGUSR1";
+        assert_eq!(found("Type=notify-reload\nReloadSignal=SIGUSR2", &["USR1"]), [format!("ReloadSignal=SIGUSR2{on}")]);
+        assert_eq!(found("Type=notify-reload", &["USR1"]), [format!("no ReloadSignal=, which means SIGHUP{on}")]);
+        assert!(found("Type=notify-reload", &[])[0].contains("reloads on no signal -> Let the program map"));
+        let renews = format!("ExecStart=/usr/bin/handover run -- /usr/bin/web\n{}", kill("USR2"));
+        assert_eq!(found(&renews, &["HUP"]), [""; 0]);
+    }
 }

@@ -30,12 +30,16 @@ fn response(service: &Unit, name: &str) -> Option<Response> {
     preset.unwrap_or_default().get(signal)
 }
 
+/// Whether it is the signal on which `handover run` goes on as another build of itself; its program
+/// stays as it is.
+pub(super) fn renews(service: &Unit, name: &str) -> bool {
+    name == "USR2" && service.runs_by_handover()
+}
+
 /// Whether it is a signal that the service reloads on, as far as its unit tells.
 pub(super) fn reloads(service: &Unit, name: &str) -> bool {
     let said = || service.words(OURS, "ReloadSignal").into_iter().filter_map(|word| crate::signals::name(&word));
-    // `handover run` goes on as another build of itself; its program stays as it is.
-    let renews = name == "USR2" && service.runs_by_handover();
-    renews || response(service, name) == Some(Response::Reload) || said().any(|said| said == name)
+    renews(service, name) || response(service, name) == Some(Response::Reload) || said().any(|said| said == name)
 }
 
 /// The settings of these that are a signal for which that holds, with what is to be there instead.
