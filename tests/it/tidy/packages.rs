@@ -32,8 +32,8 @@ fn no_stray_file_is_in_a_package() {
                 ("", "examples", "rs") => true,
                 ("", "packaging", "catalog" | "container" | "path" | "service" | "socket") => true,
                 ("", "CHANGELOG.md", _) => true,
-                // The skeleton of a page; what `check` knows of systemd's settings and of its rules,
-                // what `init` writes, and what help says below the options.
+                // The skeleton of a page; what `check` knows of systemd's settings and of its
+                // rules, what `init` writes, and what help says below the options.
                 ("cli", "src", "css" | "html") => name.starts_with("src/page."),
                 ("cli", "src", "toml") => name == "src/commands/check/rules.toml",
                 ("cli", "src", "txt") => {
