@@ -32,8 +32,10 @@ fn no_stray_file_is_in_a_package() {
                 ("", "examples", "rs") => true,
                 ("", "packaging", "catalog" | "path" | "service" | "socket") => true,
                 ("", "CHANGELOG.md", _) => true,
-                // What `check` knows of systemd's settings.
-                ("cli", "src", "txt") => name == "src/commands/check/directives.txt",
+                // What `check` knows of systemd's settings, and what `--help` ends with.
+                ("cli", "src", "txt") => {
+                    name == "src/commands/check/directives.txt" || name.ends_with("/after_help.txt")
+                }
                 _ => false,
             };
             if !belongs {

@@ -16,7 +16,6 @@ mod text;
 mod trigger;
 mod usage;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::failure::{Failure, Outcome};
@@ -58,11 +57,6 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
         Verdict::Lost => Ok(Outcome::Bad),
         Verdict::NotMeasured => Err(Failure::usage(report.problems.join("; "))),
     }
-}
-
-/// What a thread has left behind that panicked is as good as before.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn prove(options: Options) -> Result<Report, Failure> {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::family::{Family, peer};
-use super::lock;
 use super::plan::Plan;
 use super::report::Teller;
 use super::server::{Server, probe};
+use super::usage::lock;
 use handover::supervise::proc::{Diag, holds, stat};
 use handover_load::{Probe, Stats, Waits};
 

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::family::Family;
-use super::lock;
 use super::report::{ProcessPoint, Usage, seconds};
 
 /// Between two samples.
@@ -110,4 +109,9 @@ fn fds(pid: u32) -> Option<u64> {
         0 => fs::read_dir(&path).ok().and_then(|entries| u64::try_from(entries.count()).ok()),
         n => Some(n),
     }
+}
+
+/// What a thread has left behind that panicked is as good as before.
+pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
