@@ -8,11 +8,7 @@ const LOAD: [&str; 8] = ["--reloads", "1", "--every", "200ms", "--keep-alive", "
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_fits_the_terminal() {
     for columns in WIDTHS {
-<<<<<<< HEAD
         // A new one each time: the first answer is what the others are compared with.
-=======
-        // A new one each time: the first answer, which the others are held against, must be a good one.
->>>>>>> w-slim1
         let server = Server::start(|n, _| if n % 40 == 20 { Act::WrongBody } else { Act::Answer }).await;
         let arguments = [
             &["prove", "--url", &server.url, "--reload", "echo a long reason for not doing it >&2; exit 3"],
