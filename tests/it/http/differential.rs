@@ -170,6 +170,7 @@ async fn write(client: &mut Client, request: &Request, amid: impl AsyncFnOnce())
 /// more behind them.
 async fn play(case: &Case, server: &Server, drains: bool) -> Vec<Option<Answer>> {
     let mut client = Client::connect(server.address).await;
+    client.ends_by_reset();
     let mut answers = Vec::new();
     let begin = async |at: usize, when: When| {
         if drains && case.drain == Some((at, when)) {

@@ -291,6 +291,12 @@ impl Client {
         Self { stream: TcpStream::from_std(stream).unwrap(), received: Vec::new() }
     }
 
+    /// Makes its end a reset: thousands of clients would leave no port for a minute (TIME_WAIT), to
+    /// this test and to the ones after it.
+    pub(crate) fn ends_by_reset(&self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
     pub(crate) async fn reply_to(&mut self, path: &str) -> Option<Reply> {
         self.get(path).await;
         self.reply().await
