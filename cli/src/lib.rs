@@ -14,7 +14,6 @@ pub mod fuzz;
 mod out;
 mod page;
 mod safe;
-mod signals;
 mod svg;
 mod systemctl;
 mod target;

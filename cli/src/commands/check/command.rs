@@ -3,6 +3,7 @@
 use super::directives::SERVICE;
 use super::unit::{Setting, Unit};
 use super::value;
+use handover::supervise::signal_name;
 
 /// The command of `ExecReload=` that waits for the outcome and fails with the reason.
 pub(super) const RELOAD: &str = "/usr/bin/handover reload $MAINPID";
@@ -84,7 +85,7 @@ impl Exec {
                     .or_else(|| other.strip_prefix("-s"))
                     .or_else(|| other.strip_prefix('-')),
             };
-            if let Some(signal) = named.and_then(|n| crate::signals::name(&n.to_uppercase())) {
+            if let Some(signal) = named.and_then(|n| signal_name(&n.to_uppercase())) {
                 return Some(signal);
             }
         }

@@ -1,5 +1,6 @@
 //! Every setting that systemd reads, from `directives.txt`: sections, kinds, versions.
 
+use handover::supervise::signal_name;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -54,7 +55,7 @@ impl Kind {
             Self::Boolean => value::boolean(text).is_some(),
             Self::Span => value::span(text).is_some(),
             Self::Count => value::count(text).is_some(),
-            Self::Signal => crate::signals::name(text).is_some(),
+            Self::Signal => signal_name(text).is_some(),
             Self::OneOf(all) => all.contains(&text),
         }
     }

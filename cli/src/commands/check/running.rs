@@ -11,8 +11,8 @@ use tokio::process::Command;
 
 use super::name::UnitName;
 use crate::commands::reload::status_if_told;
-use crate::signals;
 use crate::target::{Target, show};
+use handover::supervise::signal_name;
 
 /// For each of the two questions. Without an answer a service is judged by its unit alone.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,7 +31,7 @@ async fn by_status(unit: &str, user: bool) -> Option<BTreeSet<String>> {
     let target = Target::of_unit(unit, user).await.ok()?;
     let status = status_if_told(&target).await.ok()??;
     let told = status["reload_signals"].as_array()?.iter().filter_map(Value::as_str);
-    Some(told.filter_map(signals::name).collect())
+    Some(told.filter_map(signal_name).collect())
 }
 
 /// The kernel tells journald whose an entry is. The unit is asked for, too, as a pid is used again.
@@ -52,7 +52,7 @@ async fn by_journal(unit: &str, user: bool) -> Option<BTreeSet<String>> {
 
 fn told_by(entry: &[u8]) -> Option<BTreeSet<String>> {
     let entry: Value = serde_json::from_slice(entry).ok()?;
-    Some(entry["RELOAD_SIGNAL"].as_str()?.split(' ').filter_map(signals::name).collect())
+    Some(entry["RELOAD_SIGNAL"].as_str()?.split(' ').filter_map(signal_name).collect())
 }
 
 #[cfg(test)]

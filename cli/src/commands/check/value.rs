@@ -188,7 +188,7 @@ mod tests {
         #![proptest_config(crate::commands::check::fixed_seed(9))]
         #[test]
         fn nothing_panics(text in "\\PC{0,40}", time in "([0-9.]{0,4} ?(s|ms|min|h|x|infinity)? ?){0,4}") {
-            let _ = (boolean(&text), span(&text), size(&text), count(&text), crate::signals::name(&text), words(&text));
+            let _ = (boolean(&text), span(&text), size(&text), count(&text), handover::supervise::signal_name(&text), words(&text));
             let _ = span(&time);
         }
     }

@@ -12,10 +12,10 @@ use tokio::process::Command;
 use crate::commands::timeline::{Brief, briefs};
 use crate::failure::Failure;
 use crate::safe;
-use crate::signals;
 use crate::systemctl;
 use crate::target::show;
 use handover::supervise::proc::stat;
+use handover::supervise::signal_name;
 
 /// For the last entries to come into the journal.
 const LATE: Duration = Duration::from_secs(2);
@@ -75,7 +75,7 @@ pub(super) enum Main {
 
 impl How {
     pub(super) fn signal(name: &str) -> Result<Self, Failure> {
-        let named = signals::name(&name.to_ascii_uppercase());
+        let named = signal_name(&name.to_ascii_uppercase());
         let signal = named.and_then(|name| Signal::from_str(&format!("SIG{name}")).ok());
         signal.map(Self::Signal).ok_or_else(|| Failure::usage(format!("{name:?} is no signal")))
     }

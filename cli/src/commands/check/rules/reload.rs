@@ -1,5 +1,6 @@
 //! HO13x: how a reload is asked for.
 
+use handover::supervise::signal_name;
 use std::collections::BTreeSet;
 
 use super::signals;
@@ -75,7 +76,7 @@ fn not_told(service: &Unit, told: &BTreeSet<String>) -> Vec<Finding> {
     let kills = |exec: &Exec| exec.kills_with().is_some_and(|signal| is_other(&signal));
     let mut findings = reloads(service, kills, |_, setting| Finding::of(setting).anew(&command));
     findings.extend(signals::bad(service, &[("ReloadSignal", &signal)], is_other));
-    let is_said = service.read(SERVICE, "ReloadSignal", crate::signals::name).is_some();
+    let is_said = service.read(SERVICE, "ReloadSignal", signal_name).is_some();
     if service.reloads_by_notify() && !is_said && is_other("HUP") {
         let missing = Finding::missing(service, SERVICE, "no ReloadSignal=, which means SIGHUP");
         findings.push(missing.set(SERVICE, "ReloadSignal", &signal));

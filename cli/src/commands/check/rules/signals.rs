@@ -1,6 +1,7 @@
 //! HO12x: signals that mean something else to the service than to systemd.
 
 use handover::service::signals::{Response, Signal, SignalMap};
+use handover::supervise::signal_name;
 
 use crate::commands::check::directives::OURS;
 use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, ServiceAll, Set, Unit, When};
@@ -38,14 +39,14 @@ pub(super) fn renews(service: &Unit, name: &str) -> bool {
 
 /// Whether it is a signal that the service reloads on, as far as its unit tells.
 pub(super) fn reloads(service: &Unit, name: &str) -> bool {
-    let said = || service.words(OURS, "ReloadSignal").into_iter().filter_map(|word| crate::signals::name(&word));
+    let said = || service.words(OURS, "ReloadSignal").into_iter().filter_map(|word| signal_name(&word));
     renews(service, name) || response(service, name) == Some(Response::Reload) || said().any(|said| said == name)
 }
 
 /// The settings of these that are a signal for which that holds, with what is to be there instead.
 pub(super) fn bad(service: &Unit, settings: &[(&str, &str)], is_bad: impl Fn(&str) -> bool) -> Vec<Finding> {
     let bad = settings.iter().filter_map(|(key, instead)| {
-        let (_, setting) = service.read(SERVICE, key, crate::signals::name).filter(|(signal, _)| is_bad(signal))?;
+        let (_, setting) = service.read(SERVICE, key, signal_name).filter(|(signal, _)| is_bad(signal))?;
         Some(Finding::of(&setting).instead(instead))
     });
     bad.collect()
@@ -58,7 +59,7 @@ fn stop_by_hup(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
 }
 
 fn clash(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
-    let reload = service.read(SERVICE, "ReloadSignal", crate::signals::name);
+    let reload = service.read(SERVICE, "ReloadSignal", signal_name);
     let reload = reload.map_or_else(|| "HUP".to_owned(), |(signal, _)| signal);
     let defaults = [("WatchdogSignal", "SIGABRT"), ("RestartKillSignal", "SIGTERM")];
     bad(service, &defaults, |signal| signal == reload)
