@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::Semaphore;
 
-use crate::support::{Log, MOMENT, until, within};
+use crate::support::{Log, moment, never, until, within};
 
 /// A second fd of it, as the next generation gets it.
 fn passed_on(socket: &Socket) -> Socket {
@@ -68,7 +68,7 @@ async fn what_is_in_hand_is_finished_and_the_queue_is_for_the_next_generation() 
     until("in hand", || old.active() == 1).await;
     old.accept(false);
     client.send(b"2").await.unwrap();
-    tokio::time::sleep(MOMENT).await;
+    moment().await;
     assert_eq!((old.active(), new.active()), (1, 0), "nobody's turn");
     new.accept(true);
     assert_eq!(answer(&client).await, "new 2");
@@ -156,7 +156,7 @@ async fn beyond_the_limit_they_wait_in_the_kernel() {
     }
     let first = within("1", datagrams.recv()).await.unwrap();
     let second = within("2", datagrams.recv()).await.unwrap();
-    assert!(tokio::time::timeout(MOMENT, datagrams.recv()).await.is_err());
+    never("3 beyond the limit", datagrams.recv()).await;
     drop(first);
     assert_eq!(within("3", datagrams.recv()).await.unwrap().bytes(), [3]);
     drop(second);
@@ -221,9 +221,10 @@ async fn unix_datagrams_tell_who_sent_them() {
     let datagram = within("a question", datagrams.recv()).await.unwrap();
     // The client's queue is full for a while: the answer waits.
     let full = UnixDatagram::unbound().unwrap();
-    while full.try_io(tokio::io::Interest::WRITABLE, || try_send(&full, &at("client"))).is_ok() {}
+    while try_send(&full, &at("client")).is_ok() {}
+    let mut answered = std::pin::pin!(datagram.reply(b"an answer"));
+    never("an answer without room", &mut answered).await;
     let reader = tokio::spawn(async move {
-        tokio::time::sleep(MOMENT).await;
         let mut buffer = [0; 64];
         loop {
             let n = named.recv(&mut buffer).await.unwrap();
@@ -232,7 +233,7 @@ async fn unix_datagrams_tell_who_sent_them() {
             }
         }
     });
-    datagram.reply(b"an answer").await.unwrap();
+    within("there is room", answered).await.unwrap();
     within("the answer", reader).await.unwrap();
 
     let taken = bind_datagram("log", at("log").to_str().unwrap()).unwrap_err();
