@@ -1,13 +1,15 @@
 //! UDP and Unix datagrams. Two drains that share a socket are two generations.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use handover::drain::{Datagram, DatagramOptions, DatagramPeer, Datagrams, Drain, Limit, serve_datagrams};
 use handover::systemd::activation::{Socket, SocketKind, bind_datagram};
-use std::os::fd::{AsFd as _, OwnedFd};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::Semaphore;
 
@@ -240,9 +242,53 @@ async fn unix_datagrams_tell_who_sent_them() {
     assert!(taken.is_socket() && taken.to_string().contains("somebody listens"), "{taken}");
 }
 
+/// Sockets whose last close(2) takes a minute, sent along with a datagram, hold up nobody. From
+/// Linux 6.16 on the kernel refuses them, but not those that were sent before it was told to.
+#[tokio::test]
+async fn fds_that_come_along_hold_up_nobody() {
+    const SECONDS: i32 = 60;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peers = Vec::new();
+    let mut lingering = || {
+        let mut stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peers.push(listener.accept().unwrap().0);
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 65536]).is_ok() {}
+        setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: SECONDS }).unwrap();
+        stream
+    };
+    let socket = bind_datagram("log", path.to_str().unwrap()).unwrap().pop().unwrap();
+    let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    sender.connect(&path).unwrap();
+    let send = |text: &[u8], stream: std::net::TcpStream| {
+        let fds = [stream.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(sender.as_raw_fd(), &[io::IoSlice::new(text)], &rights, MsgFlags::empty(), None)
+    };
+    send(b"before", lingering()).unwrap();
+    let drain = Drain::new();
+    let mut datagrams = Datagrams::new(&drain, "log", socket).unwrap();
+    drain.accept(true);
+    // Kept for its close(2), which would wait here where the kernel refuses what is sent.
+    let kept = lingering();
+    let refused = send(b"after", kept.try_clone().unwrap()) == Err(Errno::EPERM);
+    setsockopt(&kept, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 }).unwrap();
+    sender.send(b"last").unwrap();
+    let began = std::time::Instant::now();
+    let texts: &[&[u8]] = if refused { &[b"before", b"last"] } else { &[b"before", b"after", b"last"] };
+    for text in texts {
+        let datagram = within("a datagram", datagrams.recv()).await.unwrap();
+        assert_eq!(datagram.bytes(), *text);
+        assert!(matches!(datagram.peer(), DatagramPeer::Unix { .. }));
+    }
+    // A receiver that closes them itself has let no other timer run, `within`'s neither.
+    assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
+}
+
 fn try_send(socket: &UnixDatagram, to: &std::path::Path) -> io::Result<()> {
-    use nix::sys::socket::{MsgFlags, UnixAddr, sendto};
-    use std::os::fd::AsRawFd as _;
+    use nix::sys::socket::{UnixAddr, sendto};
     let to = UnixAddr::new(to).unwrap();
     Ok(sendto(socket.as_raw_fd(), b"filler", &to, MsgFlags::MSG_DONTWAIT).map(drop)?)
 }
