@@ -14,7 +14,8 @@
 //! it must be a loopback address, and a [token](AdminOptions::token) is needed; a browser's
 //! requests are refused, whatever page sends them. Without a token a request must have been sent to
 //! an IP address, to `localhost`, or to a [name that is given](AdminOptions::host): the name of a
-//! page's own site may be made to point here.
+//! page's own site may be made to point here. A request of HTTP/1.1 that has no `Host`, or several,
+//! is refused.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")]
@@ -39,7 +40,7 @@ use std::task::{Context, Poll};
 
 use ::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use ::http::uri::Authority;
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use bytes::Bytes;
 use http_body::Frame;
 use serde_json::{Value, json};
@@ -201,6 +202,10 @@ impl Service {
 }
 
 async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions, handle: &Handle) -> Response<Text> {
+    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+        // RFC 9112, section 3.2. Without one nobody knows whom the request is meant for.
+        return reply(StatusCode::BAD_REQUEST, &json!({ "error": "a request of HTTP/1.1 has one header Host" }));
+    }
     let peer = request.extensions().get::<ConnectionInfo>().map(ConnectionInfo::peer);
     if let Err((status, why)) = options.lets_in(peer, request.uri(), request.headers()) {
         tracing::warn!(?peer, "admin: {} refused: {why}", request.uri().path());

@@ -169,7 +169,8 @@ pub struct Datagrams {
 
 impl Datagrams {
     /// Receives from this socket; `name` is for the log. It becomes nonblocking, and a Unix one
-    /// tells who sends (`SO_PASSCRED`).
+    /// tells who sends (`SO_PASSCRED`) and takes no fds (`SO_PASSRIGHTS`, from Linux 6.16; before
+    /// that, and from what was sent earlier, they are closed in a thread of their own).
     ///
     /// # Errors
     /// It is of none of the kinds.
@@ -183,6 +184,7 @@ impl Datagrams {
             SocketKind::Fifo => message::pipe_size(fd).map_err(os)?,
             SocketKind::UnixDatagram => {
                 peer::pass_credentials(fd).map_err(os)?;
+                peer::pass_fds(fd, false).map_err(os)?;
                 MAX_DATAGRAM
             }
             _ => MAX_DATAGRAM,

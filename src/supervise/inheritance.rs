@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use crate::error::{Error, Result};
 use crate::reload::status::{SocketStatus, StoreEntry};
-use crate::supervise::closer::SentFds;
 use crate::supervise::record::{ItemRecord, PassedFds, Provenance};
+use crate::sys::closer::SentFds;
 use crate::sys::{socket as sys, unix_path};
 use crate::systemd::activation::{Activation, Socket, SocketKind};
 use crate::systemd::bind;

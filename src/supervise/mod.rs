@@ -28,7 +28,6 @@
 
 mod builder;
 mod child;
-mod closer;
 mod crash;
 mod generation;
 mod image;
@@ -52,7 +51,7 @@ mod watches;
 mod workers;
 
 #[cfg(all(feature = "http", feature = "settings", feature = "supervise", feature = "upgrade"))]
-pub(crate) use self::{closer::Closer, notified::read as read_notification};
+pub(crate) use self::notified::read as read_notification;
 pub use builder::{Supervised, Supervisor};
 pub use crash::{CRASH_LOOP, GOOD_AFTER, MAX_PAUSE, MIN_PAUSE};
 pub use passing::Passing;

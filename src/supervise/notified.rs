@@ -18,8 +18,9 @@ use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::lifecycle::LifeState;
-use crate::supervise::closer::{Closer, SentFds};
+use crate::sys::closer::{Closer, SentFds};
 use crate::sys::mailbox::{self, ProcessMessage};
+use crate::sys::peer;
 use crate::sys::socket::register;
 use crate::wire::notify::MAX_DATAGRAM;
 
@@ -142,7 +143,7 @@ impl Inbox {
     pub(crate) fn open(socket: OwnedFd) -> Result<Self> {
         let wrong = |e| Error::os("the notifications of the program cannot be watched", e);
         let closer = Closer::start().map_err(wrong)?;
-        mailbox::pass_fds(socket.as_fd(), false).map_err(wrong)?;
+        peer::pass_fds(socket.as_fd(), false).map_err(wrong)?;
         let socket = register(socket, Interest::READABLE).map_err(wrong)?;
         Ok(Self { socket, closer, passes_fds: false, strangers: 0, damaged: 0 })
     }
@@ -155,7 +156,7 @@ impl Inbox {
     pub(crate) fn expect(&mut self, anybody: bool) {
         if anybody != self.passes_fds {
             self.passes_fds = anybody;
-            if let Err(error) = mailbox::pass_fds(self.as_fd(), anybody) {
+            if let Err(error) = peer::pass_fds(self.as_fd(), anybody) {
                 warn!(%error, "fds in notifications of the program cannot be let in or kept out");
             }
         }

@@ -2,22 +2,15 @@
 //! come along.
 //!
 //! # References
-//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`; and `SO_PASSRIGHTS`, from Linux 6.16.
+//! unix(7): `SO_PASSCRED`, `SCM_CREDENTIALS`, `SCM_RIGHTS`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use nix::errno::Errno;
-
 use crate::sys::peer::pass_credentials;
 use crate::sys::scm;
-
-/// As many fds as the kernel lets a message have (`SCM_MAX_FD`).
-pub(crate) const MAX_FDS: usize = 253;
-/// Of Linux's socket.h, the same on all machines but SPARC, PA-RISC and Alpha.
-const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// A message, and its sender as the kernel vouches for it.
 #[derive(Debug)]
@@ -49,27 +42,6 @@ pub fn bind(path: &Path) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Lets messages have fds, or not: then whoever sends one with fds fails. Before Linux 6.16 all may
-/// have some, and this changes nothing.
-pub(crate) fn pass_fds(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    /// Of an int.
-    const LENGTH: libc::socklen_t = 4;
-    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
-        return Ok(()); // which have a number of their own for it
-    }
-    let value = libc::c_int::from(on);
-    // SAFETY: the value outlives the call and is as long as is said; the fd is open while it is
-    // borrowed.
-    let set = unsafe {
-        let (fd, value) = (socket.as_raw_fd(), (&raw const value).cast());
-        libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, value, LENGTH)
-    };
-    match Errno::result(set) {
-        Ok(_) | Err(Errno::ENOPROTOOPT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Receives the next message. systemd takes at most 4,096 bytes.
 ///
 /// Fds that came along with a message that is too long are closed here, and the close(2) of a
@@ -91,7 +63,7 @@ pub fn receive(socket: impl AsFd, limit: usize) -> io::Result<ProcessMessage> {
 /// caller's to close.
 pub(crate) fn take(socket: BorrowedFd<'_>, limit: usize) -> io::Result<(ProcessMessage, bool)> {
     let mut bytes = vec![0; limit + 1];
-    let scm::Received { length, truncated, fds, credentials } = scm::receive(socket, &mut bytes, MAX_FDS)?;
+    let scm::Received { length, truncated, fds, credentials } = scm::receive(socket, &mut bytes, scm::MAX_FDS)?;
     let whole = !truncated && length <= limit;
     bytes.truncate(length);
     let pid = credentials.and_then(|of| u32::try_from(of.pid?).ok());
@@ -118,19 +90,5 @@ mod tests {
         client.send(&[b'x'; 100]).unwrap();
         assert_eq!(receive(&socket, 99).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(receive(&socket, 99).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-    }
-
-    #[test]
-    fn fds_can_be_refused_where_the_kernel_knows_how() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("notify");
-        let socket = bind(&path).unwrap();
-        let client = UnixDatagram::unbound().unwrap();
-        client.connect(&path).unwrap();
-        let send = || scm::send(client.as_fd(), b"FDSTORE=1", &[client.as_fd()]).map_err(|e| e.raw_os_error());
-        pass_fds(socket.as_fd(), false).unwrap();
-        assert!(matches!(send(), Ok(9) | Err(Some(libc::EPERM))), "{:?}", send());
-        pass_fds(socket.as_fd(), true).unwrap();
-        assert_eq!(send(), Ok(9));
     }
 }

@@ -1,13 +1,15 @@
 //! Datagrams with their senders, and what else comes in pieces: message queues, pipes.
 
+use crate::sys::closer;
 use crate::sys::peer::Credentials;
+use crate::sys::scm::{self, UCRED};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::socket::{MsgFlags, SockaddrStorage, UnixAddr, UnixCredentials, sendto};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, UnixAddr, sendto};
 use std::ffi::OsStr;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::SocketAddr as UnixSocketAddr;
@@ -29,7 +31,9 @@ pub(crate) enum Address {
     Unix(UnixSocketAddr),
 }
 
-/// Receives a message, with its sender. It never blocks.
+/// Receives a message, with its sender. It never blocks. Fds that somebody has sent along are
+/// closed in another thread: the close(2) of a socket can take as long as its sender likes
+/// (`SO_LINGER`), also the one that the kernel does itself where a control buffer has no room.
 ///
 /// It does not use nix, whose `recvmsg` takes the length of a Unix address for known, and leaves
 /// that of a nameless sender uninitialized.
@@ -37,6 +41,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     // SAFETY: all zeroes is a valid sockaddr_storage: of no family.
     let mut from = Name { storage: unsafe { std::mem::zeroed() }, length: 0 };
     let mut space = Space([0; SPACE]);
+    // Beyond that the kernel closes them: nobody shall use up the fds that this process may have.
+    let room = if closer::has_room() { SPACE } else { OF_CREDENTIALS };
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all zeroes is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -47,7 +53,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
         message.msg_iov = &raw mut part;
         message.msg_iovlen = 1;
         message.msg_control = (&raw mut space).cast();
-        message.msg_controllen = SPACE;
+        message.msg_controllen = room;
         // SAFETY: each pointer in the header is to something of ours that lives on, with its own
         // length beside it; the fd is open while it is borrowed.
         match usize::try_from(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) }) {
@@ -58,44 +64,32 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
             },
         }
     };
+    let (fds, credentials) = scm::controls(&message);
+    closer::close_elsewhere(fds);
+    // A datagram from before credentials were asked for has none.
+    let credentials = credentials.filter(|of| of.pid.is_some());
     from.length = message.msg_namelen as usize;
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
-    Ok(Received { length, truncated, from: from.address(), credentials: credentials(&message) })
+    Ok(Received { length, truncated, from: from.address(), credentials })
 }
 
 /// The length of any address.
 const STORAGE: libc::socklen_t = 128;
-/// The length of credentials.
-const UCRED: libc::c_uint = 12;
 const _: () = assert!(size_of::<libc::sockaddr_storage>() == STORAGE as usize);
-const _: () = assert!(size_of::<libc::ucred>() == UCRED as usize);
 
-/// The room for one `SCM_CREDENTIALS`. Fds that somebody sends along do not fit, so that the kernel
-/// closes them.
+/// The room for one `SCM_CREDENTIALS`.
 // SAFETY: this only computes.
-const SPACE: usize = unsafe { libc::CMSG_SPACE(UCRED) } as usize;
+const OF_CREDENTIALS: usize = unsafe { libc::CMSG_SPACE(UCRED) } as usize;
+/// The length of as many fds as there can be.
+const RIGHTS: libc::c_uint = 1012;
+const _: () = assert!(RIGHTS as usize == scm::MAX_FDS * size_of::<RawFd>());
+/// The room for credentials, and for one `SCM_RIGHTS`.
+// SAFETY: this only computes.
+const SPACE: usize = OF_CREDENTIALS + unsafe { libc::CMSG_SPACE(RIGHTS) } as usize;
 
 /// Aligned as control messages must be.
 #[repr(C, align(8))]
 struct Space([u8; SPACE]);
-
-/// Reads the credentials of a message that the kernel has filled in, with its control buffer still
-/// alive.
-fn credentials(message: &libc::msghdr) -> Option<Credentials> {
-    // SAFETY: the kernel has set msg_controllen to what it wrote to our aligned buffer, and the
-    // macros stay within it; what is read is a ucred, because its type says so and its length is
-    // checked.
-    unsafe {
-        let control = libc::CMSG_FIRSTHDR(message).as_ref()?;
-        let whole = control.cmsg_len >= libc::CMSG_LEN(UCRED) as usize;
-        if control.cmsg_level != libc::SOL_SOCKET || control.cmsg_type != libc::SCM_CREDENTIALS || !whole {
-            return None;
-        }
-        let of = libc::CMSG_DATA(control).cast::<libc::ucred>().read_unaligned();
-        // A datagram from before credentials were asked for has none.
-        Some(Credentials::from(UnixCredentials::from(of))).filter(|c| c.pid.is_some())
-    }
-}
 
 /// An address as the kernel writes it.
 pub(super) struct Name {

@@ -4,6 +4,7 @@
 pub(crate) mod accept;
 pub(crate) mod background;
 pub(crate) mod child;
+pub(crate) mod closer;
 #[cfg(feature = "supervise")]
 pub(crate) mod diag;
 pub(crate) mod fdtable;

@@ -8,6 +8,9 @@ use nix::sys::socket::{ControlMessage, MsgFlags, UnixCredentials, sendmsg};
 
 use crate::sys::peer::Credentials;
 
+/// As many fds as the kernel lets a message have (`SCM_MAX_FD`).
+pub(crate) const MAX_FDS: usize = 253;
+
 /// Sends without ever blocking, and without SIGPIPE, to the peer that `socket` is connected to.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
@@ -64,11 +67,11 @@ fn control_space(max_fds: usize) -> Vec<u64> {
 }
 
 /// The length of credentials.
-const UCRED: libc::c_uint = 12;
+pub(super) const UCRED: libc::c_uint = 12;
 const _: () = assert!(size_of::<libc::ucred>() == UCRED as usize);
 
 /// Takes what the kernel has written to the control buffer, which is still alive.
-fn controls(message: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
+pub(super) fn controls(message: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
     let (mut fds, mut credentials) = (Vec::new(), None);
     // SAFETY: the kernel has set msg_controllen to what it wrote to our aligned buffer, and the
     // macros stay within it. Each cmsg_len is of what is really there, also where it had no room

@@ -1,6 +1,6 @@
 //! HTTP/2 on the same port.
 
-use crate::support::{Client, LINGER, Reply, SHORT, Server, serve_service, within};
+use crate::support::{Client, LINGER, Reply, SHORT, Server, pass, serve_service, within};
 use handover::drain::Drain;
 use handover::http::HttpOptions;
 use http_body_util::{BodyExt, Empty};
@@ -256,7 +256,7 @@ async fn an_answer_that_the_client_does_not_take_is_in_progress() {
         let (flags, _) = take_frame(&mut client, 1).await;
         assert_eq!(flags & 1, 0, "the head alone");
         server.begin(SHORT).await;
-        tokio::time::sleep(SHORT * 2).await; // nothing must happen in this time
+        pass(SHORT * 2).await; // nothing must happen in this time
         assert_eq!(server.drain().active(), 1);
         let cuts: Vec<_> = server.drain().hammer().iter().map(ToString::to_string).collect();
         assert_eq!(cuts.len(), 1);
@@ -273,7 +273,7 @@ async fn an_answer_that_is_taken_late_is_the_last() {
     client.send([PREFACE, SETTINGS, &headers(1, "/big")].concat()).await;
     server.arrived("/big").await;
     server.begin(SHORT).await;
-    tokio::time::sleep(SHORT * 2).await; // nothing must happen in this time
+    pass(SHORT * 2).await; // nothing must happen in this time
     let more = 0x4000_0000_u32.to_be_bytes();
     client.send([frame(8, 0, 0, &more), frame(8, 0, 1, &more)].concat()).await;
     while take_frame(&mut client, 0).await != (1, 1) {}

@@ -1,6 +1,6 @@
 //! What a client may take: connections, requests, time.
 
-use crate::support::{BIG, Client, LINGER, Reply, SHORT, Server, get, until, within};
+use crate::support::{BIG, Client, LINGER, Reply, SHORT, Server, get, pass, until, within};
 use handover::http::HttpOptions;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
@@ -88,7 +88,7 @@ async fn a_busy_http2_connection_is_not_idle() {
     let (mut sender, connection) = http2(&server).await;
     let held = tokio::spawn(sender.send_request(request("/hold")));
     server.arrived("/hold").await;
-    tokio::time::sleep(IDLE * 2).await; // nothing must happen in this time
+    pass(IDLE * 2).await; // nothing must happen in this time
     let more = within("answered", sender.send_request(request("/1"))).await.unwrap();
     assert_eq!(more.into_body().collect().await.unwrap().to_bytes(), "/1");
     server.release();
@@ -152,7 +152,7 @@ async fn who_is_slow_has_all_the_time() {
     for byte in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         uploads.send(byte).await;
         downloads.take(BIG / 8).await.unwrap();
-        tokio::time::sleep(IDLE / 4).await; // all of them together are longer than the limit
+        pass(IDLE / 4).await; // all of them together are longer than the limit
     }
     assert_eq!(uploads.reply().await, Some(Reply::ok("abcdefgh")));
     server.release();

@@ -1,6 +1,6 @@
 //! How long a drain waits, and what it looks at before it closes.
 
-use crate::support::{Client, LINGER, Reply, SHORT, Server, get, within};
+use crate::support::{Client, LINGER, Reply, SHORT, Server, get, pass, within};
 use handover::http::HttpOptions;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ async fn linger_is_measured_from_the_moment_a_connection_becomes_idle() {
     server.arrived("/stream").await;
     client.head().await.unwrap();
     server.begin(SHORT).await;
-    tokio::time::sleep(SHORT * 2).await; // linger after `begin` alone would be over
+    pass(SHORT * 2).await; // linger after `begin` alone would be over
     server.release();
     client.take(b"8\r\nstreamed\r\n0\r\n\r\n".len()).await.unwrap();
     client.try_get("/2").await;
@@ -189,9 +189,9 @@ async fn blank_lines_are_not_half_a_head() {
 async fn the_first_head_has_its_time_from_connecting() {
     let timeout = Duration::from_secs(2);
     let server = Server::ours_with(HttpOptions::new().header_read_timeout(timeout));
-    let since = Instant::now();
+    let since = tokio::time::Instant::now();
     let mut client = server.client().await;
-    tokio::time::sleep(timeout * 3 / 4).await;
+    pass(timeout * 3 / 4).await;
     client.send("GET / HTTP/1.1\r\nHo").await;
     client.closed().await;
     let took = since.elapsed();

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-pub(crate) use handover_testing::waiting::{DEADLINE, until, within};
+pub(crate) use handover_testing::waiting::{DEADLINE, pass, until, within};
 
 /// Longer than any test that does not wait for its end.
 pub(crate) const LINGER: Duration = Duration::from_secs(60);

@@ -46,7 +46,8 @@ impl Queue {
     }
 }
 
-#[tokio::test]
+/// Time is simulated: all of it is in this process.
+#[tokio::test(start_paused = true)]
 async fn fetches_while_the_gate_is_open() {
     let (drain, jobs) = jobs();
     let queue = Queue::of(0..10);

@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = cases![
     the_token_is_asked_for_over_tcp,
     an_open_door_must_be_asked_for,
     an_open_door_is_for_who_asks_this_machine,
+    who_names_no_host_is_refused,
 ];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -212,6 +213,29 @@ fn an_open_door_is_for_who_asks_this_machine() {
         let (code, refused) = curl(&[version, "--resolve", &rebound, &foreign]);
         assert_eq!((code, &refused["pid"]), (421, &Value::Null), "{version}");
     }
+    world.stop();
+}
+
+/// HTTP/1.1 demands it; HTTP/1.0 has none.
+fn who_names_no_host_is_refused() {
+    let world = on_a_socket();
+    let first = world.start();
+    let socket = world.path("admin.sock").display().to_string();
+    let ask = |more: &[&str]| curl(&[&["--unix-socket", &socket, "http://web/status"][..], more].concat());
+    let (code, refused) = ask(&["-H", "Host:"]);
+    assert_eq!((code, &refused["pid"]), (400, &Value::Null));
+    assert!(refused["error"].as_str().is_some_and(|error| error.contains("Host")), "{refused}");
+    for meant in [&["-H", "Host: web"][..], &["--http1.0", "-H", "Host:"]] {
+        let (code, status) = ask(meant);
+        assert_eq!((code, &status["pid"]), (200, &first.pid.into()), "{meant:?}");
+    }
+    let mut two = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    two.set_read_timeout(Some(handover_testing::patience())).unwrap();
+    std::io::Write::write_all(&mut two, b"GET /status HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut said = String::new();
+    two.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
     world.stop();
 }
 

@@ -1,17 +1,19 @@
 //! UDP and Unix datagrams. Two drains that share a socket are two generations.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use handover::drain::{Datagram, DatagramOptions, DatagramPeer, Datagrams, Drain, Limit, serve_datagrams};
 use handover::systemd::activation::{Socket, SocketKind, bind_datagram};
-use std::os::fd::{AsFd as _, OwnedFd};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::Semaphore;
 
-use crate::support::{Log, MOMENT, until, within};
+use crate::support::{Log, moment, never, until, within};
 
 /// A second fd of it, as the next generation gets it.
 fn passed_on(socket: &Socket) -> Socket {
@@ -68,7 +70,7 @@ async fn what_is_in_hand_is_finished_and_the_queue_is_for_the_next_generation() 
     until("in hand", || old.active() == 1).await;
     old.accept(false);
     client.send(b"2").await.unwrap();
-    tokio::time::sleep(MOMENT).await;
+    moment().await;
     assert_eq!((old.active(), new.active()), (1, 0), "nobody's turn");
     new.accept(true);
     assert_eq!(answer(&client).await, "new 2");
@@ -156,7 +158,7 @@ async fn beyond_the_limit_they_wait_in_the_kernel() {
     }
     let first = within("1", datagrams.recv()).await.unwrap();
     let second = within("2", datagrams.recv()).await.unwrap();
-    assert!(tokio::time::timeout(MOMENT, datagrams.recv()).await.is_err());
+    never("3 beyond the limit", datagrams.recv()).await;
     drop(first);
     assert_eq!(within("3", datagrams.recv()).await.unwrap().bytes(), [3]);
     drop(second);
@@ -221,9 +223,10 @@ async fn unix_datagrams_tell_who_sent_them() {
     let datagram = within("a question", datagrams.recv()).await.unwrap();
     // The client's queue is full for a while: the answer waits.
     let full = UnixDatagram::unbound().unwrap();
-    while full.try_io(tokio::io::Interest::WRITABLE, || try_send(&full, &at("client"))).is_ok() {}
+    while try_send(&full, &at("client")).is_ok() {}
+    let mut answered = std::pin::pin!(datagram.reply(b"an answer"));
+    never("an answer without room", &mut answered).await;
     let reader = tokio::spawn(async move {
-        tokio::time::sleep(MOMENT).await;
         let mut buffer = [0; 64];
         loop {
             let n = named.recv(&mut buffer).await.unwrap();
@@ -232,16 +235,60 @@ async fn unix_datagrams_tell_who_sent_them() {
             }
         }
     });
-    datagram.reply(b"an answer").await.unwrap();
+    within("there is room", answered).await.unwrap();
     within("the answer", reader).await.unwrap();
 
     let taken = bind_datagram("log", at("log").to_str().unwrap()).unwrap_err();
     assert!(taken.is_socket() && taken.to_string().contains("somebody listens"), "{taken}");
 }
 
+/// Sockets whose last close(2) takes a minute, sent along with a datagram, hold up nobody. From
+/// Linux 6.16 on the kernel refuses them, but not those that were sent before it was told to.
+#[tokio::test]
+async fn fds_that_come_along_hold_up_nobody() {
+    const SECONDS: i32 = 60;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peers = Vec::new();
+    let mut lingering = || {
+        let mut stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peers.push(listener.accept().unwrap().0);
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 65536]).is_ok() {}
+        setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: SECONDS }).unwrap();
+        stream
+    };
+    let socket = bind_datagram("log", path.to_str().unwrap()).unwrap().pop().unwrap();
+    let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    sender.connect(&path).unwrap();
+    let send = |text: &[u8], stream: std::net::TcpStream| {
+        let fds = [stream.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(sender.as_raw_fd(), &[io::IoSlice::new(text)], &rights, MsgFlags::empty(), None)
+    };
+    send(b"before", lingering()).unwrap();
+    let drain = Drain::new();
+    let mut datagrams = Datagrams::new(&drain, "log", socket).unwrap();
+    drain.accept(true);
+    // Kept for its close(2), which would wait here where the kernel refuses what is sent.
+    let kept = lingering();
+    let refused = send(b"after", kept.try_clone().unwrap()) == Err(Errno::EPERM);
+    setsockopt(&kept, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 }).unwrap();
+    sender.send(b"last").unwrap();
+    let began = std::time::Instant::now();
+    let texts: &[&[u8]] = if refused { &[b"before", b"last"] } else { &[b"before", b"after", b"last"] };
+    for text in texts {
+        let datagram = within("a datagram", datagrams.recv()).await.unwrap();
+        assert_eq!(datagram.bytes(), *text);
+        assert!(matches!(datagram.peer(), DatagramPeer::Unix { .. }));
+    }
+    // A receiver that closes them itself has let no other timer run, `within`'s neither.
+    assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
+}
+
 fn try_send(socket: &UnixDatagram, to: &std::path::Path) -> io::Result<()> {
-    use nix::sys::socket::{MsgFlags, UnixAddr, sendto};
-    use std::os::fd::AsRawFd as _;
+    use nix::sys::socket::{UnixAddr, sendto};
     let to = UnixAddr::new(to).unwrap();
     Ok(sendto(socket.as_raw_fd(), b"filler", &to, MsgFlags::MSG_DONTWAIT).map(drop)?)
 }

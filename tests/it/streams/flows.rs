@@ -12,7 +12,7 @@ use handover::drain::{Drain, FlowLinks, Flows};
 use handover::systemd::activation::{Activation, Socket, bind_datagram};
 use tokio::net::UdpSocket;
 
-use crate::support::{Log, MOMENT, within};
+use crate::support::{Log, moment, within};
 
 struct Generation {
     name: &'static str,
@@ -141,7 +141,7 @@ async fn through_generations_in_between() {
     }
     // The second has no flow any more, but the first needs it.
     assert_eq!(client.ask("second-0:bye").await, "gone");
-    tokio::time::sleep(MOMENT).await;
+    moment().await;
     assert_eq!(client.ask("first-0:y").await, "first:y");
     let both = tokio::spawn(async move {
         first.drain.drained().await;

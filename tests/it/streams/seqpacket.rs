@@ -9,7 +9,7 @@ use handover::drain::{Connection, Drain, Peer, Seqpacket, StreamOptions, serve_s
 use handover::systemd::activation::{Activation, bind, bind_seqpacket};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use crate::support::{MOMENT, until, within};
+use crate::support::{moment, until, within};
 
 async fn echo(connection: Connection<Seqpacket>) -> io::Result<()> {
     let mut buffer = [0; 64];
@@ -46,7 +46,7 @@ async fn packets_stay_apart_and_a_drain_finishes_the_conversation() {
     serve_stream(&drain, "control", vec![listener], StreamOptions::new(), echo).unwrap();
     let waiting = client(&path);
     waiting.send(b"early").await.unwrap();
-    tokio::time::sleep(MOMENT).await;
+    moment().await;
     assert_eq!(drain.active(), 0, "the gate is shut");
     drain.accept(true);
     waiting.send(b"second").await.unwrap();

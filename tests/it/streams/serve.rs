@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::support::{Log, MOMENT, ask, rest, tcp, until, within};
+use crate::support::{Log, ask, moment, rest, tcp, until, within};
 
 async fn echo(connection: Connection) -> io::Result<()> {
     let (mut from, mut to) = split(connection.stream);
@@ -46,39 +46,59 @@ async fn a_shut_gate_leaves_clients_in_the_backlog() {
     let (drain, address) = served(StreamOptions::new());
     drain.accept(false);
     let mut client = TcpStream::connect(address).await.unwrap();
-    tokio::time::sleep(MOMENT).await;
+    moment().await;
     assert_eq!(drain.active(), 0);
     drain.accept(true);
     assert_eq!(ask(&mut client, "served").await, "served");
 }
 
 /// Whether a socket blocks is for all processes that share it, and each may change it at any time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+///
+/// The loop is in a runtime of its own with one thread: nothing there answers while a loop is stuck
+/// in accept(2).
+#[tokio::test]
 async fn a_listener_that_somebody_made_blocking_does_not_block_its_loop() {
     let (drain, (listeners, address)) = (Drain::new(), tcp());
     let Listener::Tcp(shared) = listeners[0].try_clone().unwrap() else { panic!("not TCP") };
-    serve_stream(&drain, "echo", listeners, StreamOptions::new(), echo).unwrap();
+    let (served, (stop, stopped)) = (drain.clone(), tokio::sync::oneshot::channel::<()>());
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            serve_stream(&served, "echo", listeners, StreamOptions::new(), echo).unwrap();
+            let _ = stopped.await;
+        });
+    });
     let is_nonblocking = || fcntl(&shared, FcntlArg::F_GETFL).unwrap() & OFlag::O_NONBLOCK.bits() != 0;
     for _ in 0..2 {
         shared.set_nonblocking(false).unwrap();
         drain.accept(true);
-        // Before the first client: a loop that is stuck in accept(2) would not let the test end.
+        // Before the first client, which would set a loop free that is stuck.
         until("nonblocking again", is_nonblocking).await;
         let mut client = TcpStream::connect(address).await.unwrap();
         assert_eq!(ask(&mut client, "served").await, "served");
         // A loop that waits in accept(2) would not see that its turn is over, and take the next
         // client.
         drain.accept(false);
-        tokio::time::sleep(MOMENT).await;
+        turned(&mut client).await;
         let mut late = TcpStream::connect(address).await.unwrap();
-        tokio::time::sleep(MOMENT).await;
+        turned(&mut client).await;
         assert_eq!(drain.active(), 1);
         drain.accept(true);
         assert_eq!(ask(&mut late, "too").await, "too");
+        drain.accept(false);
+        turned(&mut late).await;
         drop((client, late));
         until("both are gone", || drain.active() == 0).await;
-        drain.accept(false);
-        tokio::time::sleep(MOMENT).await;
+    }
+    drop(stop);
+    server.join().unwrap();
+}
+
+/// Returns when the loops beside this echo, which are in the same thread, have seen all that was
+/// before: each answer but the first is of another turn of their runtime.
+async fn turned(client: &mut TcpStream) {
+    for _ in 0..3 {
+        assert_eq!(ask(client, "still").await, "still");
     }
 }
 
@@ -169,7 +189,7 @@ async fn beyond_the_limit_clients_wait() {
     assert_eq!(ask(&mut second, "2").await, "2");
     let mut third = TcpStream::connect(address).await.unwrap();
     third.write_all(b"3").await.unwrap();
-    tokio::time::sleep(MOMENT).await;
+    moment().await;
     assert_eq!(drain.active(), 2);
     drop(first);
     assert_eq!(ask(&mut third, "").await, "3");

@@ -2,16 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use handover::systemd::activation::{Listener, LocalAddr, bind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub(crate) use handover_testing::waiting::{until, within};
-
-/// Long enough that what must not happen would have happened.
-pub(crate) const MOMENT: Duration = Duration::from_millis(100);
+pub(crate) use handover_testing::waiting::{moment, never, until, within};
 
 pub(crate) fn tcp() -> (Vec<Listener>, SocketAddr) {
     let listeners = bind("127.0.0.1:0").unwrap();

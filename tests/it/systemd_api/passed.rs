@@ -4,6 +4,7 @@ use crate::child::{RUNTIME, SCRIPT, Started, arguments};
 use crate::not_run;
 use handover::systemd::activation::{Activation, SocketKind, Source};
 use handover::systemd::environment::Environment;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use std::fs::File;
 use std::io::Read as _;
@@ -52,9 +53,13 @@ fn stds_loop_waits_for_a_client() {
     let listener = TcpListener::from(listener);
     listener.set_nonblocking(true).unwrap();
     let names = [OURS, ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "http")];
+    let shared = listener.try_clone().unwrap();
     let client = std::thread::spawn(move || {
-        // Later than its accept(2), nearly always: so that it waits.
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        // Not before accept(2) would wait, in all processes that share the socket.
+        handover_testing::processes::until("a listener that blocks", || {
+            let flags = OFlag::from_bits_retain(fcntl(&shared, FcntlArg::F_GETFL).unwrap());
+            (!flags.contains(OFlag::O_NONBLOCK)).then_some(())
+        });
         let mut connection = TcpStream::connect(address).unwrap();
         connection.set_read_timeout(Some(crate::PATIENCE)).unwrap();
         let mut text = String::new();

@@ -6,6 +6,7 @@ mod comments;
 mod features;
 mod names;
 mod packages;
+mod sleeps;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};

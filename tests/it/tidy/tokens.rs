@@ -4,10 +4,16 @@
 ///
 /// `::` is one token, each other mark is one of its own; literals are left out, lifetimes too.
 pub(crate) fn code(source: &str) -> Vec<&str> {
-    without_tests(&tokens(source))
+    split(&all(source)).0
 }
 
-fn tokens(source: &str) -> Vec<&str> {
+/// The words and marks of that which is only for tests.
+pub(crate) fn tests(source: &str) -> Vec<&str> {
+    split(&all(source)).1
+}
+
+/// The words and marks of the whole source.
+pub(crate) fn all(source: &str) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), source);
     while let Some(c) = rest.chars().next() {
         let length = literal(rest).unwrap_or_else(|| {
@@ -76,21 +82,23 @@ fn closing(text: &str, end: char) -> usize {
     text.len()
 }
 
-/// Leaves out each item that stands under a `#[cfg(test)]`, or under one that names `test` among
-/// others.
-fn without_tests<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
-    let (mut kept, mut at) = (Vec::new(), 0);
+/// Tells from the others the items that stand under a `#[cfg(test)]`, or under one that names
+/// `test` among others.
+fn split<'a>(tokens: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
+    let (mut kept, mut of_tests, mut at) = (Vec::new(), Vec::new(), 0);
     while at < tokens.len() {
-        let of_tests = [&["test", ")"][..], &["all", "(", "test", ","]];
+        let conditions = [&["test", ")"][..], &["all", "(", "test", ","]];
         let cfg = tokens[at..].strip_prefix(&["#", "[", "cfg", "("]);
-        if cfg.is_some_and(|cfg| of_tests.iter().any(|test| cfg.starts_with(test))) {
-            at = end_of_item(tokens, at);
+        if cfg.is_some_and(|cfg| conditions.iter().any(|test| cfg.starts_with(test))) {
+            let end = end_of_item(tokens, at);
+            of_tests.extend(&tokens[at..end]);
+            at = end;
         } else {
             kept.push(tokens[at]);
             at += 1;
         }
     }
-    kept
+    (kept, of_tests)
 }
 
 /// The end of the item that begins at `at`: its `;` or its `}` outside of all brackets.
@@ -126,4 +134,5 @@ fn literals_and_tests_are_left_out() {
     "##;
     let told = code(source).join(" ");
     assert_eq!(told, "use a :: { b , c } ; fn f < > ( q : char ) - > & str { g ( , , , , ) } fn r ( ) { }");
+    assert!(tests(source).join(" ").ends_with("mod more_tests { use t ; }"));
 }

@@ -1,6 +1,6 @@
 //! Handshakes at the wrong moment.
 
-use crate::support::{Client, End, LINGER, Reply, SHORT, Server, settle, until, within};
+use crate::support::{Client, End, LINGER, Reply, SHORT, Server, pass, settle, until, within};
 use handover::drain::Acceptor;
 use handover::http::HttpOptions;
 use handover::systemd::activation::Listener;
@@ -34,7 +34,7 @@ async fn one_in_progress_at_the_drain_is_finished_and_answered() {
             let rest = begin(&mut client, bytes).await;
             // linger is over long before the rest comes, and hurry would not shorten this either
             server.begin(SHORT).await;
-            tokio::time::sleep(SHORT * 2).await;
+            pass(SHORT * 2).await;
             client.send_raw(&rest).await;
             client.handshake().await;
             assert_eq!(client.reply_to("/1").await, Reply::last("/1"));

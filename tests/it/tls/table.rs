@@ -1,11 +1,11 @@
 //! The rows of the HTTP tests' table, over TLS: what happens to each kind of connection when a
 //! drain begins.
 
-use crate::support::{Client, End, LINGER, Reply, SHORT, Server, get, until, within};
+use crate::support::{Client, End, LINGER, Reply, SHORT, Server, get, moment, until, within};
 use handover::http::HttpOptions;
 use handover_testing::certs::{VERSIONS, client};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_rustls::rustls::ClientConfig;
 
 /// Both versions, and a client that negotiates the protocol as well as one that does not.
@@ -250,10 +250,10 @@ async fn a_client_that_closes_its_side_first_gets_its_reply() {
         let server = Server::new();
         let mut client = server.client(&config).await;
         client.send("GET /1 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await;
-        tokio::time::sleep(Duration::from_millis(20)).await; // the server has answered, as a rule
+        moment().await; // the server has answered
         client.tls.send_close_notify();
         client.flush().await;
-        tokio::time::sleep(Duration::from_millis(20)).await; // a reset would have come
+        moment().await; // a reset would have come
         assert_eq!(client.reply().await, Reply::last("/1"));
         assert_eq!(client.closed().await, End::Announced);
         drop(client);

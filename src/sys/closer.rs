@@ -6,9 +6,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -17,6 +17,26 @@ use tokio::sync::Notify;
 /// So many may wait to be closed before no more messages are read: they count against the limit of
 /// open files.
 const MAX_UNCLOSED: usize = 256;
+
+/// The one that all receivers of this process share who want no fds; none if it cannot be started.
+static SHARED: OnceLock<Option<Closer>> = OnceLock::new();
+
+/// Closes what was sent by somebody who has no right to send any fds. The thread is started with
+/// the first of them.
+pub(crate) fn close_elsewhere(fds: Vec<OwnedFd>) {
+    if fds.is_empty() {
+        return;
+    }
+    match SHARED.get_or_init(|| Closer::start().ok()) {
+        Some(closer) => drop(closer.sent(fds).of_stranger()),
+        None => fds.into_iter().for_each(close_of_stranger),
+    }
+}
+
+/// Returns whether [`close_elsewhere`] may be given more.
+pub(crate) fn has_room() -> bool {
+    SHARED.get().is_none_or(|shared| shared.as_ref().is_some_and(Closer::has_room))
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Closer {
@@ -62,7 +82,10 @@ impl Closer {
     pub(crate) fn has_room(&self) -> bool {
         self.unclosed.count.load(Ordering::Acquire) < MAX_UNCLOSED
     }
+}
 
+#[cfg(feature = "supervise")]
+impl Closer {
     /// Waits until more can be closed.
     ///
     /// # Cancel safety
@@ -75,6 +98,16 @@ impl Closer {
 }
 
 impl SentFds {
+    /// Says that they are of somebody who has no right to send any. What is unsent in a socket is
+    /// then sent by the kernel, and the thread does not wait for it.
+    pub(crate) fn of_stranger(mut self) -> Self {
+        self.of_stranger = true;
+        self
+    }
+}
+
+#[cfg(feature = "supervise")]
+impl SentFds {
     pub(crate) fn is_empty(&self) -> bool {
         self.fds.is_empty()
     }
@@ -86,13 +119,6 @@ impl SentFds {
     /// Takes the first of them, to keep it.
     pub(crate) fn next(&mut self) -> Option<OwnedFd> {
         (!self.fds.is_empty()).then(|| self.fds.remove(0))
-    }
-
-    /// Says that they are of somebody who has no right to send any. What is unsent in a socket is
-    /// then sent by the kernel, and the thread does not wait for it.
-    pub(crate) fn of_stranger(mut self) -> Self {
-        self.of_stranger = true;
-        self
     }
 
     /// Adds one that is not to be kept.
@@ -114,16 +140,22 @@ impl Drop for SentFds {
 fn close(queued: &Receiver<Unwanted>, unclosed: &Unclosed) {
     for Unwanted { fd, of_stranger } in queued {
         if of_stranger {
-            // What is no socket has no such option.
-            let _ = setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
+            close_of_stranger(fd);
+        } else {
+            drop(fd);
         }
-        drop(fd);
         unclosed.count.fetch_sub(1, Ordering::AcqRel);
         unclosed.fewer.notify_one();
     }
 }
 
-#[cfg(test)]
+fn close_of_stranger(fd: OwnedFd) {
+    // What is no socket has no such option.
+    let _ = setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
+    drop(fd);
+}
+
+#[cfg(all(test, feature = "supervise"))]
 mod tests {
     use std::time::Duration;
 
