@@ -80,6 +80,10 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
 
 /// Control characters, line separators, and marks that reorder or hide text.
 fn is_hostile(c: char) -> bool {
+    // What nearly all text is.
+    if matches!(c, ' '..='~') {
+        return false;
+    }
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

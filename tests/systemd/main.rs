@@ -16,6 +16,7 @@ mod store_service;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -24,10 +25,11 @@ use crate::lab::{Machine, Outcome, Scenario, Target};
 
 /// Where the library is, its units and this.
 pub(crate) const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// Containers at a time, unless `--test-threads` says otherwise.
-const PARALLEL_CASES: usize = 2;
+/// So many cases, of those that took longest, are named.
+const SLOWEST: usize = 10;
 
 type Ignored = Arc<Mutex<BTreeMap<String, usize>>>;
+type Times = Arc<Mutex<Vec<(Duration, String)>>>;
 
 fn main() -> ExitCode {
     if let Ok(port) = std::env::var(store_service::PORT) {
@@ -42,15 +44,15 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     let targets = lab::targets();
     // User units share one manager, so there their names would collide.
-    let parallel = if targets.iter().any(Target::is_shared) { 1 } else { PARALLEL_CASES };
+    let parallel = if targets.iter().any(Target::is_shared) { 1 } else { containers_at_a_time() };
     args.test_threads.get_or_insert(parallel);
 
-    let (ignored, machine) = (Ignored::default(), Machine::watch());
+    let (ignored, times, machine) = (Ignored::default(), Times::default(), Machine::watch());
     let scenarios = scenarios::all();
     let trials = targets
         .iter()
         .flat_map(|target| scenarios.iter().filter(|s| target.suits(s)).map(move |s| (target, *s)))
-        .map(|(target, scenario)| trial(target, scenario, &ignored, &machine))
+        .map(|(target, scenario)| trial(target, scenario, &ignored, &times, &machine))
         .collect();
     if !args.list {
         for note in targets.iter().filter_map(|t| t.note.as_deref()) {
@@ -62,12 +64,31 @@ fn main() -> ExitCode {
     for (reason, count) in &*ignored.lock().unwrap_or_else(PoisonError::into_inner) {
         println!("{count} scenarios could not run: {reason}");
     }
+    if !args.list {
+        say_slowest(&mut times.lock().unwrap_or_else(PoisonError::into_inner));
+    }
     conclusion.exit_code()
 }
 
-fn trial(target: &Target, scenario: Scenario, ignored: &Ignored, machine: &Machine) -> Trial {
+/// One more than there are processors: a scenario waits for most of its time.
+fn containers_at_a_time() -> usize {
+    thread::available_parallelism().map_or(1, usize::from) + 1
+}
+
+/// Where a run spends its time.
+fn say_slowest(times: &mut [(Duration, String)]) {
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    let all: Duration = times.iter().map(|(took, _)| *took).sum();
+    println!("{} scenarios took {:.0} s together; the slowest:", times.len(), all.as_secs_f64());
+    for (took, name) in times.iter().take(SLOWEST) {
+        println!("{:7.1} s  {name}", took.as_secs_f64());
+    }
+}
+
+fn trial(target: &Target, scenario: Scenario, ignored: &Ignored, times: &Times, machine: &Machine) -> Trial {
     let name = format!("{}::{}", target.label, scenario.name);
     let (target, ignored, machine) = (target.for_scenario(&scenario), Arc::clone(ignored), machine.clone());
+    let (times, timed) = (Arc::clone(times), name.clone());
     let missing = scenario.apps && lab::apps().is_none();
     let backend = match &target.backend {
         Ok(_) if missing => Err("the root of programs is not made yet: run tests/lab/rootfs apps".to_owned()),
@@ -78,7 +99,12 @@ fn trial(target: &Target, scenario: Scenario, ignored: &Ignored, machine: &Machi
         backend => backend.clone().map(drop),
     };
     Trial::ignorable_test(name, move || match &backend {
-        Ok(()) => run(&target, scenario, &machine).map(|()| Completion::Completed),
+        Ok(()) => {
+            let began = Instant::now();
+            let outcome = run(&target, scenario, &machine);
+            times.lock().unwrap_or_else(PoisonError::into_inner).push((began.elapsed(), timed));
+            outcome.map(|()| Completion::Completed)
+        }
         // On a machine that is there to test, a scenario that cannot run has not passed.
         Err(reason) if ci() => Err(Failed::from(format!("could not run, and CI is set: {reason}"))),
         Err(reason) => {

@@ -14,7 +14,7 @@ pub(crate) fn build(directory: &Path) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     // The same profile, or nothing could be used again.
     command
-        .args(["check", "--offline"])
+        .args(["check", "--offline", "--config", "profile.dev.package.'*'.debug=false"])
         .env("CARGO_TARGET_DIR", target)
         .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     let (built, said) = run(command);

@@ -1,8 +1,10 @@
 //! The demo: a script over what `prove` does, on any terminal.
 
+use std::thread;
+
 use serde_json::Value;
 
-use super::terminal::{assert_fits, lines, on_a_terminal};
+use super::terminal::{WIDTHS, assert_fits, lines, on_a_terminal};
 use super::tool::{number, run};
 
 const SHORT: [&str; 5] = ["demo", "--reloads", "3", "--duration", "1s"];
@@ -32,8 +34,12 @@ async fn its_figures_are_those_of_prove_and_its_own_stand_beside_them() {
 
 #[test]
 fn it_fits_a_narrow_terminal_and_a_wide_one() {
-    for columns in [40, 60, 80, 120, 200] {
-        let (written, code) = on_a_terminal(columns, &SHORT);
+    // Each waits for most of its time, so they run side by side.
+    let runs = thread::scope(|scope| {
+        let started = WIDTHS.map(|columns| (columns, scope.spawn(move || on_a_terminal(columns, &SHORT))));
+        started.map(|(columns, run)| (columns, run.join().unwrap()))
+    });
+    for (columns, (written, code)) in runs {
         assert_eq!(code, Some(0), "{written}");
         assert_fits(&written, columns);
         assert_eq!(lines(&written).last().map(String::as_str), Some("No client noticed a reload."), "{written}");

@@ -128,14 +128,14 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     Ok(if gravest >= Some(failing) { Outcome::Bad } else { Outcome::Success })
 }
 
-/// What is found in `handover check -`, with all reports of it.
+/// What is found in `handover check -`, with all reports of it, as far as they differ.
 pub(crate) fn fuzz(printed: &[u8]) {
     let Ok(mut units) = cat::split(printed) else { return };
     let mut asked = BTreeSet::new();
     units.retain(|unit| asked.insert(unit.name.to_string()));
     let (worlds, limits) = ([World::new(BTreeSet::new(), units)], Limits::default());
     let report = lint::lint(&worlds, &limits, Severity::Info);
-    let _ = (text::report(&report, false), json::report(&report), sarif::report(&report));
+    let _ = (text::report(&report, false), json::report(&report), sarif::findings(&report));
     let _ = drop_in::report(&report, &asked);
 }
 

@@ -32,10 +32,19 @@ pub(in crate::commands::check) fn report(report: &Report<'_>) -> String {
                 "rules": rules.collect::<Vec<_>>(),
             }},
             "columnKind": "unicodeCodePoints",
-            "results": report.findings().map(result).collect::<Vec<_>>(),
+            "results": results(report),
         }],
     });
     safe::json(&format!("{log:#}"))
+}
+
+/// Without the rules, which are the same in every report, and 50 KB.
+pub(in crate::commands::check) fn findings(report: &Report<'_>) -> String {
+    safe::json(&format!("{:#}", results(report)))
+}
+
+fn results(report: &Report<'_>) -> Value {
+    report.findings().map(result).collect()
 }
 
 fn result(judged: &Judged) -> Value {
