@@ -114,6 +114,7 @@ mod settings;
 pub mod state;
 mod sys;
 pub mod systemd;
+mod transit;
 mod wire;
 
 #[cfg(feature = "journald")]

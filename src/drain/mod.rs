@@ -45,6 +45,7 @@ mod idle;
 mod incoming;
 mod limit;
 mod listening;
+pub(crate) mod moving;
 mod open_flows;
 mod peer;
 mod relay;

@@ -9,12 +9,14 @@ use super::progress::{Progress, Stall};
 use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
 use crate::metrics::{Counted, Protocol};
+use crate::transit::Permit;
 use http::Request;
 use http_body::Body;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How far the current request has got.
@@ -75,6 +77,10 @@ pub(super) struct Conn {
     pub(super) progress: Progress,
     /// Whether there may be a second request.
     keep_alive: bool,
+    /// Whether it may go to the next generation; what it speaks and does may still forbid it.
+    may_move: bool,
+    /// What it was elsewhere, if it came from there.
+    before: Before,
     metrics: Counted,
     listener: Arc<str>,
     opened: Instant,
@@ -95,6 +101,17 @@ pub(super) struct Conn {
     wakers: Mutex<Wakers>,
 }
 
+/// What is known of a connection from where it was served before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    pub(super) requests: u64,
+    pub(super) open: Duration,
+    /// For how long it has been idle, or has had half a head.
+    pub(super) quiet: Duration,
+    pub(super) half: bool,
+    pub(super) moves: u64,
+}
+
 #[derive(Debug, Default)]
 struct Wakers {
     task: Option<Waker>,
@@ -110,18 +127,47 @@ pub(super) enum Half {
 }
 
 impl Conn {
-    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer, keep_alive: bool) -> Self {
+    /// Makes one that was just accepted; `may_move` says whether it may go elsewhere.
+    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer, keep_alive: bool, may_move: bool) -> Self {
         let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
+        Self::with(drain, listener, peer, keep_alive, may_move, metrics, Before::default())
+    }
+
+    /// Makes one that was served elsewhere before.
+    pub(super) fn adopted(
+        drain: Drain,
+        listener: Arc<str>,
+        peer: Peer,
+        keep_alive: bool,
+        may_move: bool,
+        before: Before,
+    ) -> Self {
+        let protocol = if before.requests > 0 { Protocol::Http1 } else { Protocol::Unknown };
+        let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol);
+        Self::with(drain, listener, peer, keep_alive, may_move, metrics, before)
+    }
+
+    fn with(
+        drain: Drain,
+        listener: Arc<str>,
+        peer: Peer,
+        keep_alive: bool,
+        may_move: bool,
+        metrics: Counted,
+        before: Before,
+    ) -> Self {
+        let now = Instant::now();
         Self {
             drain,
             peer,
             progress: Progress::default(),
             keep_alive,
+            may_move,
             metrics,
             listener,
-            opened: Instant::now(),
+            opened: now.checked_sub(before.open).unwrap_or(now),
             stage: AtomicU8::new(Stage::Idle as u8),
-            requests: AtomicU64::new(0),
+            requests: AtomicU64::new(before.requests),
             length: AtomicU64::new(0),
             held: AtomicBool::new(false),
             last: AtomicBool::new(false),
@@ -133,7 +179,34 @@ impl Conn {
             answering: AtomicBool::new(false),
             active: Mutex::default(),
             wakers: Mutex::default(),
+            before,
         }
+    }
+
+    /// Returns since when it has been in the stage that it came here in.
+    pub(super) fn quiet_since(&self) -> Instant {
+        self.opened + self.before.open.saturating_sub(self.before.quiet)
+    }
+
+    pub(super) fn before(&self) -> &Before {
+        &self.before
+    }
+
+    pub(super) fn listener(&self) -> &Arc<str> {
+        &self.listener
+    }
+
+    /// Returns whether it goes to the next generation, as soon as nothing of it is in progress.
+    #[inline]
+    pub(super) fn moves(&self) -> bool {
+        self.may_move && self.is_draining() && self.drain.moves(&self.listener)
+    }
+
+    /// Returns the permit to go, if it may go at this moment.
+    #[inline]
+    pub(super) fn leave(&self) -> Option<Permit> {
+        let quiet = matches!(self.stage(), Stage::Idle | Stage::Half);
+        if quiet && self.moves() { self.drain.permit() } else { None }
     }
 
     pub(super) fn opened(&self) -> Instant {
@@ -261,7 +334,7 @@ impl Conn {
         // Only after a look: if the drain has begun since, this reply says nothing and the
         // connection lingers for one more.
         let nothing_behind = self.last.load(Relaxed) || rest != Rest::None as u8 || !framed;
-        let close = !self.keep_alive || unread || (nothing_behind && self.is_draining());
+        let close = !self.keep_alive || unread || (nothing_behind && self.is_draining() && !self.moves());
         if close {
             self.closes.store(true, Relaxed);
         }
@@ -395,5 +468,16 @@ impl Work for Conn {
 
     fn connection(&self) -> Option<&Counted> {
         Some(&self.metrics)
+    }
+
+    fn movable(&self) -> Result<(), &'static str> {
+        match self.stage() {
+            _ if !self.may_move => Err("off"),
+            Stage::Http2 | Stage::Preface => Err("http2"),
+            Stage::Upgraded => Err("upgraded"),
+            Stage::Unframed => Err("unframed"),
+            Stage::Closing => Err("closing"),
+            _ => Ok(()),
+        }
     }
 }

@@ -13,13 +13,18 @@ use super::info::ConnectionInfo;
 use super::scan;
 use super::transport::{FIRST_READ, GATHERED, HYPER_READS, HttpVersion, PREFACE, PREFACE_ALONE, Transport, gather};
 use crate::drain::Guard;
+use crate::drain::moving::Leaving;
+use crate::error::Error;
 use crate::sys::look::Look;
+use crate::transit::{Contents, Parcel, Permit};
+use crate::wire::parcel::{HTTP1, Record};
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How much of what the client still sends after the last reply is read and dropped at most, so
@@ -31,7 +36,7 @@ pub(super) struct Framed<T: Transport> {
     stream: T,
     conn: Arc<Conn>,
     /// It is in here, and not in the task, because an upgraded stream counts until it is dropped.
-    _guard: Guard,
+    guard: Option<Guard>,
     framing: Framing,
     /// Bytes that were received, but are not part of the current message. They are at most one read
     /// of hyper's.
@@ -42,6 +47,10 @@ pub(super) struct Framed<T: Transport> {
     ended: bool,
     shut: bool,
     discarded: usize,
+    /// It is HTTP/1, as was found where it came from.
+    known: bool,
+    /// It goes to another process: nothing is said to the client.
+    moved: bool,
 }
 
 #[derive(Debug)]
@@ -64,13 +73,52 @@ impl<T: Transport> Framed<T> {
         Self {
             stream,
             conn,
-            _guard: guard,
+            guard: Some(guard),
             framing: Framing::Head(scan::Head::default()),
             held: BytesMut::new(),
             flushed: false,
             ended: false,
             shut: false,
             discarded: 0,
+            known: false,
+            moved: false,
+        }
+    }
+
+    /// Goes on with one that was served elsewhere, where these bytes were received and not used.
+    pub(super) fn adopted(stream: T, conn: Arc<Conn>, guard: Guard, known: bool, unread: &[u8]) -> Self {
+        let mut framed = Self::new(stream, conn, guard);
+        framed.held.extend_from_slice(unread);
+        framed.note_held();
+        framed.known = known;
+        framed
+    }
+
+    /// Sends it to the next generation, with what hyper has read of a head, and what is held back.
+    pub(super) fn leave(mut self, hyper: &[u8], known: bool, quiet: Duration, permit: Permit) {
+        let (detached, guard, conn) = (self.stream.detach(), self.guard.take(), Arc::clone(&self.conn));
+        let contents = Contents { unread: [hyper, &self.held].concat(), ..Contents::default() };
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let record = Record {
+            listener: conn.listener().to_string(),
+            protocol: HTTP1.into(),
+            known: known || self.known,
+            requests: conn.requests(),
+            open_ms: millis(conn.opened().elapsed()),
+            quiet_ms: millis(quiet),
+            half: conn.stage() == Stage::Half,
+            moves: conn.before().moves + 1,
+            ..Record::default()
+        };
+        let fd = detached.map_err(|e| Error::os("its socket cannot be duplicated", e));
+        let parcel = fd.and_then(|fd| Parcel::new(record, fd, contents).map_err(|(error, ..)| error));
+        // From here on nobody reads from it, until it is taken.
+        self.moved = true;
+        drop(self);
+        match (parcel, guard) {
+            (Ok(parcel), Some(guard)) => conn.drain.give(Leaving { parcel, guard, permit }),
+            (Err(error), _) => tracing::warn!(peer = %conn.peer, %error, "a connection that cannot move is closed"),
+            (Ok(_), None) => {}
         }
     }
 
@@ -92,6 +140,10 @@ impl<T: Transport> Framed<T> {
             return Poll::Ready(Ok(agreed));
         }
         loop {
+            if self.known && !self.held.is_empty() {
+                self.note_held();
+                return Poll::Ready(Ok(Some(HttpVersion::Http1)));
+            }
             let known = self.held.len().min(PREFACE.len());
             if self.held[..known] != PREFACE[..known] {
                 if agreed.is_some() {
@@ -439,7 +491,11 @@ impl<T: Transport> AsyncWrite for Framed<T> {
 /// Closed where no answer is due: the header timeout, or the hammer on an idle one.
 impl<T: Transport> Drop for Framed<T> {
     fn drop(&mut self) {
-        if !self.shut && !self.ended && matches!(self.conn.stage(), Stage::Idle | Stage::Half | Stage::Preface) {
+        if !self.moved
+            && !self.shut
+            && !self.ended
+            && matches!(self.conn.stage(), Stage::Idle | Stage::Half | Stage::Preface)
+        {
             self.stream.last_word();
         }
     }

@@ -13,6 +13,7 @@
 //! `ConnectInfo`.
 
 mod active;
+mod adopt;
 mod conn;
 mod executor;
 mod framed;

@@ -21,6 +21,9 @@ pub(super) struct Observed<S> {
     extensions: Extensions,
 }
 
+/// It is never pinned, nor is what it wraps.
+impl<S> Unpin for Observed<S> {}
+
 impl<S> Observed<S> {
     /// Wraps a service; the extensions are what each request gets besides.
     pub(super) fn new(service: S, conn: Arc<Conn>, extensions: Extensions) -> Self {

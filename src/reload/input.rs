@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use tokio::sync::mpsc;
 
+use crate::drain::moving::Moved;
 use crate::error::Result;
 use crate::generation::{FailedFile, Next};
 use crate::lifecycle::Event;
@@ -39,6 +40,10 @@ pub(crate) enum Input {
     Entries(Vec<String>, Vec<OwnedFd>),
     /// The previous generation removed what we were started with.
     Gone(Vec<String>),
+    /// Connections of the previous generation come by this socket.
+    Moving(Vec<OwnedFd>),
+    /// What has become of our own connections, of which none can move any more.
+    Moved(Moved),
     /// Counts of an older generation.
     Counted(Carried),
     /// The main generation asks us, who drain, what is open.

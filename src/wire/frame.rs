@@ -44,6 +44,11 @@ pub(crate) enum Frame {
     Entries { names: Vec<String> },
     /// Old to new, before `Switch`: entries that you were started with and that are no more.
     Gone { names: Vec<String> },
+    /// New to old, before `Ready`: it takes the connections of these listeners, with records up to
+    /// that version.
+    Takes { records: u32, names: Vec<String> },
+    /// Old to new, before `Main`: connections come by the socket whose fd is beside the frame.
+    Moving,
     /// New to old: it will not work.
     Failed { reason: String },
     /// Old to new: accept from now on.

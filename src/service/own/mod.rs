@@ -5,6 +5,7 @@
 
 mod actions;
 mod asked;
+mod moving;
 mod refusal;
 
 use std::os::fd::OwnedFd;
@@ -265,6 +266,8 @@ impl Parts for OwnGeneration {
             Input::Prepared(attempt, transfer) => self.on_prepared(lives, attempt, transfer),
             Input::Entries(names, fds) => self.custody.adopt(names, fds),
             Input::Gone(names) => self.custody.forget(&names),
+            Input::Moving(fds) => self.take_connections(fds),
+            Input::Moved(moved) => self.tell_moved(&moved),
             Input::Counted(carried) => self.narrator.metrics().adopt(carried),
             Input::Asked => self.tell_main(),
             Input::Told(generation, holding) => {
@@ -356,6 +359,7 @@ impl OwnGeneration {
                     self.next_failed(lives, format!("cannot be understood: {error}"));
                 }
             }
+            Frame::Takes { names, .. } => self.successor.takes(names),
             Frame::Ready => {
                 if let Some(transfer) = self.custody.prepare(attempt) {
                     self.on_prepared(lives, attempt, transfer);
