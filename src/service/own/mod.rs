@@ -102,6 +102,7 @@ pub(crate) struct OwnGeneration {
     /// When it began to start or, later, to drain.
     began: Instant,
     drained: bool,
+    told_moved: bool,
     /// The service stops, and no generation comes after this one.
     stopping: bool,
     end: Option<LifeEnd>,
@@ -188,6 +189,7 @@ impl OwnGeneration {
             responded: Vec::new(),
             began: now(),
             drained: false,
+            told_moved: false,
             stopping: false,
             end: None,
         })
@@ -267,7 +269,7 @@ impl Parts for OwnGeneration {
             Input::Entries(names, fds) => self.custody.adopt(names, fds),
             Input::Gone(names) => self.custody.forget(&names),
             Input::Moving(fds) => self.take_connections(fds),
-            Input::Moved(moved) => self.tell_moved(&moved),
+            Input::AllMoved => self.tell_moved(),
             Input::Counted(carried) => self.narrator.metrics().adopt(carried),
             Input::Asked => self.tell_main(),
             Input::Told(generation, holding) => {
