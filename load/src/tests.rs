@@ -1,5 +1,6 @@
 //! The client is the judge, so it is judged first: servers that are bad in one way each.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -244,7 +245,7 @@ async fn closes_are_laid_to_what_happened_last_and_what_is_opened_anew_to_the_sa
     assert_eq!(total.turnover, Turnover { closed: 3, unannounced: 2, opened_anew: 3 });
     assert_eq!((total.closed_by_kill, total.announced, total.idle_closed, total.lost), (1, 1, 2, 1));
     let one = Turnover { closed: 1, unannounced: 1, opened_anew: 1 };
-    assert_eq!(stats.turnovers(), [(1, one), (2, one)].into());
+    assert_eq!(stats.turnovers(), BTreeMap::from([(1, one), (2, one)]));
 }
 
 #[tokio::test]
@@ -298,6 +299,7 @@ async fn a_long_cadence_keeps_nobody_away_at_the_beginning() {
         while clients.join_next().await.is_some() {}
     };
     tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
-    // One each at the beginning, and one each at the end.
-    assert_eq!((stats.summary().total.answered, stats.summary().total.lost), (40, 0));
+    // One each at the beginning, and at most one each at the end.
+    let total = stats.summary().total;
+    assert!((20..=40).contains(&total.answered) && total.lost == 0, "{total:?}");
 }

@@ -25,8 +25,9 @@ struct State {
     last: Usage,
     /// The highest of each since the last call of `turn`.
     peak: Usage,
-    /// Whose ends are waited for, each with the number of the reload that is to replace it.
-    leaving: Vec<(u32, Stat)>,
+    /// Whose ends are waited for, each with the numbers of the reloads that are to replace it: those
+    /// that failed, and one that did not.
+    leaving: Vec<(Stat, Vec<u32>)>,
     /// When those were seen to have ended.
     gone: BTreeMap<u32, Instant>,
 }
@@ -57,7 +58,12 @@ impl Sampler {
 
     /// From now on the end of that process is waited for.
     pub(crate) fn wait_for(&self, reload: u32, process: Stat) {
-        lock(&self.state).leaving.push((reload, process));
+        let is_it = |one: &Stat| (one.pid, one.started) == (process.pid, process.started);
+        let mut state = lock(&self.state);
+        match state.leaving.iter_mut().find(|(one, _)| is_it(one)) {
+            Some((_, reloads)) => reloads.push(reload),
+            None => state.leaving.push((process, vec![reload])),
+        }
     }
 
     /// When the processes have ended that were waited for, by the number of the reload: so far.
@@ -101,10 +107,10 @@ fn sample(mut family: Family, started: Instant, state: &Weak<Mutex<State>>) -> V
         let mut state = lock(&state);
         (state.last, state.peak) = (now, state.peak.with(now, u64::max));
         let State { leaving, gone, .. } = &mut *state;
-        leaving.retain(|(reload, process)| {
+        leaving.retain(|(process, reloads)| {
             let is_gone = has_ended(*process);
             if is_gone {
-                gone.insert(*reload, Instant::now());
+                gone.extend(reloads.iter().map(|reload| (*reload, Instant::now())));
             }
             !is_gone
         });
@@ -166,6 +172,7 @@ mod tests {
         assert!(has_ended(Stat { started: process.started + 1, ..process }), "a stranger with its pid");
         let sampler = Sampler::start(Family::Unknown, Instant::now()).unwrap();
         sampler.wait_for(3, process);
+        sampler.wait_for(4, process);
         assert!(sampler.gone().is_empty());
         let ends = Instant::now();
         drop(child.stdin.take());
@@ -173,7 +180,8 @@ mod tests {
             assert!(ends.elapsed() < Duration::from_secs(20), "nobody has waited for it, and it has ended");
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert!(sampler.gone()[&3] >= ends);
+        let gone = sampler.gone();
+        assert!(gone.len() == 2 && gone.values().all(|at| *at >= ends), "{gone:?}");
         child.wait().unwrap();
         assert!(has_ended(process));
     }
