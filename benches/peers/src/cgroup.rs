@@ -13,6 +13,8 @@ use nix::unistd::Pid;
 
 /// For killed processes to be gone.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Between two looks at whether they are.
+const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) struct Cgroup {
     path: PathBuf,
@@ -68,14 +70,19 @@ impl Drop for Cgroup {
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         let began = Instant::now();
         while self.processes().is_ok_and(|alive| !alive.is_empty()) && began.elapsed() < DEADLINE {
-            sleep(Duration::from_millis(5));
+            sleep(LOOK);
         }
         // some generations are children of who started the first one
         while waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG))
             .is_ok_and(|status| status != WaitStatus::StillAlive)
         {}
-        if let Err(error) = fs::remove_dir(&self.path) {
-            eprintln!("{}: {error}", self.path.display());
+        // it is busy until the last one is not only dead, but gone
+        while let Err(error) = fs::remove_dir(&self.path) {
+            if began.elapsed() > DEADLINE {
+                eprintln!("{}: {error}", self.path.display());
+                return;
+            }
+            sleep(LOOK);
         }
     }
 }

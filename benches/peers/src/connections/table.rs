@@ -33,7 +33,7 @@ pub(crate) fn markdown(plan: &Plan, results: &Results, machine: &str) -> String 
     let _ = writeln!(text, "{machine}\n\n{}.\n", versions.join(", "));
     let _ = writeln!(
         text,
-        "{} passes of {} reloads each, in random order. Every client pauses for {shortest:?} to {longest:?} between two requests, \
+        "Passes: {}, each in a random order of its own; reloads in each: {}. Every client pauses for {shortest:?} to {longest:?} between two requests, \
          on a logarithmic scale, and opens a closed connection anew within 2 s.\n",
         plan.passes, plan.reloads
     );
