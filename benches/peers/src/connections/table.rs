@@ -42,7 +42,7 @@ pub(crate) fn markdown(plan: &Plan, results: &Results, machine: &str) -> String 
     }
     let _ = writeln!(
         text,
-        "| | connections | closed per reload (announced) | requests lost per reload | old process gone, s: median (most) | \
+        "| | connections | closed per reload (announced) | requests lost per reload (in all) | old process gone, s: median (most) | \
          p99 in the second before and after, ms (ratio) | µs of processor time per connection | MiB before, at most |\n\
          |---|---|---|---|---|---|---|---|"
     );
@@ -91,7 +91,7 @@ fn cells(peer: Peer, count: usize, trial: &Trial, results: &Results) -> [String;
     let [usual, peak] = trial.memory();
     [
         format!("{} ({})", number(trial.closed_per_reload()), number(trial.announced_per_reload())),
-        format!("{} of {} in all", number(trial.lost_per_reload()), trial.sent),
+        format!("{} ({} of {})", number(trial.lost_per_reload()), trial.lost, trial.sent),
         format!("{median} ({most})"),
         format!("{before}, {after}{ratio}"),
         cpu_per_connection(peer, count, trial, results).map_or_else(|| "–".into(), |us| format!("{us:.1}")),
