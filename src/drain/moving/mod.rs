@@ -11,7 +11,7 @@ mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub(super) struct Moving {
     /// To the next generation, once there is one that is main.
     route: OnceLock<Route>,
     summary: Summary,
+    /// How many were taken from another generation.
+    adopted: AtomicUsize,
 }
 
 struct Route {
@@ -199,6 +201,11 @@ impl Drain {
     /// Returns the listeners whose connections are taken.
     pub(crate) fn takes(&self) -> Vec<String> {
         self.core.moving.adopters.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Returns how many were taken so far.
+    pub(crate) fn adopted(&self) -> usize {
+        self.core.moving.adopted.load(Ordering::Relaxed)
     }
 
     /// Takes what comes by this channel, until no more does; returns how many were taken.

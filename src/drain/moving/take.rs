@@ -1,6 +1,7 @@
 //! The new generation's side.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use super::{Adoption, Arrived};
 use crate::drain::core::Phase;
@@ -42,6 +43,7 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
             }
         }
         total += took.len();
+        drain.core.moving.adopted.fetch_add(took.len(), Ordering::Relaxed);
         // Told before any of them is read from: either of us has it, never both.
         if let Err(error) = channel.answer(took, refused).await {
             tracing::warn!(%error, "the previous generation cannot be told what was taken");
