@@ -52,6 +52,8 @@ pub(crate) enum Input {
     /// Who has not told by now does not count.
     AskedLongEnough,
     DrainerGone(u64),
+    /// A reload was held back for as long as it may be.
+    HeldLongEnough,
     OwnDrainDone,
     /// What a reload failed with was looked at; and what the service manager was told of it.
     Failed(FailedFile, String),

@@ -96,6 +96,8 @@ pub(crate) struct OwnGeneration {
     tasks: JoinSet<()>,
     /// Asks the service manager for time, while a reload is under way.
     extending: Option<AbortHandle>,
+    /// The previous generation was asked for one more reload in its last moment.
+    passed_on: bool,
     /// Signals that were responded to, whose hooks are to be called.
     responded: Vec<Signal>,
 
@@ -186,6 +188,7 @@ impl OwnGeneration {
             asked: assembly.asked,
             tasks,
             extending: None,
+            passed_on: false,
             responded: Vec::new(),
             began: now(),
             drained: false,
@@ -247,6 +250,11 @@ impl Parts for OwnGeneration {
             Input::Event(Event::Barrier) if self.successor.has_ended() => {
                 self.next_failed(lives, "ended while it was handed over to");
             }
+            // It may have to wait for a generation that drains.
+            Input::Event(Event::Main { reload: true, stop: false }) => {
+                lives.push(self.number, Event::Main { reload: false, stop: false });
+                self.passed_on = true;
+            }
             Input::Event(event) => lives.push(self.number, event),
             Input::ServiceRequest(request) => self.on_request(lives, request),
             Input::Signal(signal, response) => self.on_signal(lives, signal, response),
@@ -281,9 +289,13 @@ impl Parts for OwnGeneration {
             Input::AskedLongEnough => self.answer_status(lives),
             Input::DrainerGone(generation) => {
                 self.drainers.remove(generation);
+                if self.drainers.len() < self.settings.max_draining {
+                    self.release_reloads(lives);
+                }
                 self.measure_draining();
                 self.all_drained(lives);
             }
+            Input::HeldLongEnough => self.release_reloads(lives),
             Input::Failed(file, status) => self.on_failed_file(lives, file, &status),
             Input::OwnDrainDone => {
                 self.drained = true;
@@ -317,7 +329,11 @@ impl Parts for OwnGeneration {
         })
     }
 
-    fn settled(&mut self, _: &mut Lifecycles) {
+    fn settled(&mut self, lives: &mut Lifecycles) {
+        if std::mem::take(&mut self.passed_on) {
+            let id = self.requests.add(None);
+            self.reload(lives, id);
+        }
         for signal in std::mem::take(&mut self.responded) {
             self.narrator.hooks().fire(self.about_signal(When::AfterSignal, signal));
         }
