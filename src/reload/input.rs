@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 
 use tokio::sync::mpsc;
 
-use crate::drain::moving::Moved;
 use crate::error::Result;
 use crate::generation::{FailedFile, Next};
 use crate::lifecycle::Event;
@@ -42,8 +41,8 @@ pub(crate) enum Input {
     Gone(Vec<String>),
     /// Connections of the previous generation come by this socket.
     Moving(Vec<OwnedFd>),
-    /// What has become of our own connections, of which none can move any more.
-    Moved(Moved),
+    /// None of our own connections is left that can move.
+    AllMoved,
     /// Counts of an older generation.
     Counted(Carried),
     /// The main generation asks us, who drain, what is open.
@@ -53,6 +52,8 @@ pub(crate) enum Input {
     /// Who has not told by now does not count.
     AskedLongEnough,
     DrainerGone(u64),
+    /// A reload was held back for as long as it may be.
+    HeldLongEnough,
     OwnDrainDone,
     /// What a reload failed with was looked at; and what the service manager was told of it.
     Failed(FailedFile, String),

@@ -190,14 +190,17 @@ impl Drain {
         }
     }
 
-    /// Returns what has become of the connections that were to move, once none is left that can.
-    /// `None`: there was nobody to move to.
-    pub(crate) fn moved(&self) -> impl Future<Output = Option<Moved>> + Send + 'static {
+    /// Returns what has become of the connections that were to move; `None` if there was nobody to
+    /// move to.
+    pub(crate) fn moved(&self) -> Option<Moved> {
+        self.core.moving.route.get()?;
+        Some(self.core.moving.summary.counts().clone())
+    }
+
+    /// Resolves once none is left that can move.
+    pub(crate) fn all_moved(&self) -> impl Future<Output = ()> + Send + 'static {
         let drain = self.clone();
-        async move {
-            drain.core.moving.route.get()?;
-            Some(drain.core.moving.summary.ended().await)
-        }
+        async move { drain.core.moving.summary.ended().await }
     }
 }
 

@@ -51,13 +51,12 @@ impl Summary {
         self.ended.send_replace(true);
     }
 
-    pub(super) async fn ended(&self) -> Moved {
+    pub(super) async fn ended(&self) {
         // the sender is ours
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
-        self.counts().clone()
     }
 
-    fn counts(&self) -> MutexGuard<'_, Moved> {
+    pub(super) fn counts(&self) -> MutexGuard<'_, Moved> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

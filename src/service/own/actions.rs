@@ -357,11 +357,10 @@ impl OwnGeneration {
         } else {
             self.tasks.spawn(extend::while_stopping(self.outbox.sender(), limit));
         }
-        let (moved, inputs) = (self.drain.moved(), self.inputs.clone());
+        let (moved, inputs) = (self.drain.all_moved(), self.inputs.clone());
         self.tasks.spawn(async move {
-            if let Some(moved) = moved.await {
-                let _ = inputs.send(Input::Moved(moved));
-            }
+            moved.await;
+            let _ = inputs.send(Input::AllMoved);
         });
         let (drained, inputs) = (self.drain.drained(), self.inputs.clone());
         self.tasks.spawn(async move {
@@ -406,6 +405,7 @@ impl OwnGeneration {
         if self.stopping {
             lock(&self.sockets).remove_paths();
         }
+        self.tell_moved();
         match &end {
             LifeEnd::Done => {
                 let facts = Facts { since: Some(self.began), ..self.facts() };

@@ -96,12 +96,15 @@ pub(crate) struct OwnGeneration {
     tasks: JoinSet<()>,
     /// Asks the service manager for time, while a reload is under way.
     extending: Option<AbortHandle>,
+    /// The previous generation was asked for one more reload in its last moment.
+    passed_on: bool,
     /// Signals that were responded to, whose hooks are to be called.
     responded: Vec<Signal>,
 
     /// When it began to start or, later, to drain.
     began: Instant,
     drained: bool,
+    told_moved: bool,
     /// The service stops, and no generation comes after this one.
     stopping: bool,
     end: Option<LifeEnd>,
@@ -185,9 +188,11 @@ impl OwnGeneration {
             asked: assembly.asked,
             tasks,
             extending: None,
+            passed_on: false,
             responded: Vec::new(),
             began: now(),
             drained: false,
+            told_moved: false,
             stopping: false,
             end: None,
         })
@@ -245,6 +250,11 @@ impl Parts for OwnGeneration {
             Input::Event(Event::Barrier) if self.successor.has_ended() => {
                 self.next_failed(lives, "ended while it was handed over to");
             }
+            // It may have to wait for a generation that drains.
+            Input::Event(Event::Main { reload: true, stop: false }) => {
+                lives.push(self.number, Event::Main { reload: false, stop: false });
+                self.passed_on = true;
+            }
             Input::Event(event) => lives.push(self.number, event),
             Input::ServiceRequest(request) => self.on_request(lives, request),
             Input::Signal(signal, response) => self.on_signal(lives, signal, response),
@@ -267,7 +277,7 @@ impl Parts for OwnGeneration {
             Input::Entries(names, fds) => self.custody.adopt(names, fds),
             Input::Gone(names) => self.custody.forget(&names),
             Input::Moving(fds) => self.take_connections(fds),
-            Input::Moved(moved) => self.tell_moved(&moved),
+            Input::AllMoved => self.tell_moved(),
             Input::Counted(carried) => self.narrator.metrics().adopt(carried),
             Input::Asked => self.tell_main(),
             Input::Told(generation, holding) => {
@@ -279,9 +289,13 @@ impl Parts for OwnGeneration {
             Input::AskedLongEnough => self.answer_status(lives),
             Input::DrainerGone(generation) => {
                 self.drainers.remove(generation);
+                if self.drainers.len() < self.settings.max_draining {
+                    self.release_reloads(lives);
+                }
                 self.measure_draining();
                 self.all_drained(lives);
             }
+            Input::HeldLongEnough => self.release_reloads(lives),
             Input::Failed(file, status) => self.on_failed_file(lives, file, &status),
             Input::OwnDrainDone => {
                 self.drained = true;
@@ -315,7 +329,11 @@ impl Parts for OwnGeneration {
         })
     }
 
-    fn settled(&mut self, _: &mut Lifecycles) {
+    fn settled(&mut self, lives: &mut Lifecycles) {
+        if std::mem::take(&mut self.passed_on) {
+            let id = self.requests.add(None);
+            self.reload(lives, id);
+        }
         for signal in std::mem::take(&mut self.responded) {
             self.narrator.hooks().fire(self.about_signal(When::AfterSignal, signal));
         }

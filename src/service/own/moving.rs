@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 
 use tracing::{debug, warn};
 
-use crate::drain::moving::Moved;
 use crate::reload::moment::{Facts, Moment};
 use crate::service::own::OwnGeneration;
 use crate::settings::Migrate;
@@ -40,8 +39,10 @@ impl OwnGeneration {
         }
     }
 
-    /// None is left that could move.
-    pub(super) fn tell_moved(&mut self, moved: &Moved) {
+    /// None is left that could move, or the drain is over. It is told once.
+    pub(super) fn tell_moved(&mut self) {
+        let Some(moved) = self.drain.moved().filter(|_| !self.told_moved) else { return };
+        self.told_moved = true;
         let stayed = match moved.stayed() {
             0 => String::new(),
             count => {

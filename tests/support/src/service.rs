@@ -36,6 +36,7 @@ pub struct Config {
     pub hurry_timeout: Duration,
     pub linger: Duration,
     pub max_draining: usize,
+    pub draining_wait: Duration,
     /// Before the library is started.
     pub before: Step,
     /// Between [`handover::Builder::start`] and [`Service::run`].
@@ -63,6 +64,7 @@ impl Default for Config {
             hurry_timeout: Duration::from_millis(500),
             linger: Duration::from_millis(50),
             max_draining: 8,
+            draining_wait: Duration::from_secs(10),
             before: Step::Go,
             after: Step::Go,
             state: State::None,
@@ -154,7 +156,8 @@ async fn serve(directory: &Path, extension: Extension) -> Result<(), String> {
         .hurry_timeout(config.hurry_timeout)
         .linger(config.linger)
         .stop_linger(config.linger)
-        .max_draining(config.max_draining);
+        .max_draining(config.max_draining)
+        .draining_wait(config.draining_wait);
     if let Some(address) = &config.more {
         builder = builder.listen("more", address);
     }
