@@ -12,6 +12,7 @@ mod failures;
 mod faults;
 mod keeps;
 mod killed;
+mod moves;
 mod placement;
 mod program;
 mod reloads;
@@ -23,7 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use handover_testing::processes;
-use handover_testing::service::{self, Extension};
+use handover_testing::service;
 use libtest_mimic::{Arguments, Trial};
 
 /// Most cases wait for processes, so more of them than there are processors.
@@ -41,7 +42,7 @@ pub(crate) use cases;
 
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(service::DIRECTORY) {
-        return service::main(Path::new(&directory), Extension::NONE);
+        return service::main(Path::new(&directory), moves::EXTENSION);
     }
     if let Some(result) = std::env::var_os(placement::RESULT) {
         return placement::main(Path::new(&result));
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 11] = [
+    let all: [&[Case]; 12] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         drains::CASES,
         stops::CASES,
         keeps::CASES,
+        moves::CASES,
         killed::CASES,
         watchdog::CASES,
     ];
