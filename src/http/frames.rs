@@ -200,8 +200,8 @@ mod tests {
                     prop_assert!(passed <= *next, "beyond the end of a frame");
                     held.drain(..now);
                 }
-                let fragmented = sent.iter().zip(&ends).filter(|((first, _), end)| **end <= passed && first & CONTROL == 0);
-                let fragmented = fragmented.last().is_some_and(|((first, _), _)| first & FINAL == 0);
+                let mut fragmented = sent.iter().zip(&ends).filter(|((first, _), end)| **end <= passed && first & CONTROL == 0);
+                let fragmented = fragmented.next_back().is_some_and(|((first, _), _)| first & FINAL == 0);
                 let at_end = passed == 0 || ends.contains(&passed);
                 prop_assert_eq!(frames.is_between(), at_end && !fragmented);
                 prop_assert!(held.len() < LARGEST + 14);
