@@ -18,6 +18,7 @@ mod adopt;
 mod conn;
 mod executor;
 mod framed;
+mod frames;
 mod info;
 mod observe;
 mod options;
@@ -29,8 +30,11 @@ mod task;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
+mod upgraded;
 
-pub use self::info::ConnectionInfo;
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) use self::frames::fuzz as fuzz_frames;
+pub use self::info::{ConnectionInfo, UpgradePass};
 pub use self::options::HttpOptions;
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
 pub(crate) use self::scan::fuzz as fuzz_framing;

@@ -134,6 +134,19 @@ impl Drain {
         }
     }
 
+    /// Packs a connection, and sends it on its way. One that cannot be packed is served here again.
+    pub(crate) fn send_off(&self, record: Record, fd: OwnedFd, contents: Contents, guard: Guard, permit: Permit) {
+        match Parcel::new(record.clone(), fd, contents) {
+            Ok(parcel) => self.give(Leaving { parcel, guard, permit }),
+            Err((error, fd, contents)) => {
+                tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
+                self.core.moving.summary.stayed("contents");
+                guard.stayed("contents");
+                self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+            }
+        }
+    }
+
     /// From now on, and once the drain begins, connections of these listeners go by this channel,
     /// all within about that time.
     pub(crate) fn move_to(&self, channel: Channel, takes: BTreeSet<String>, within: Duration) {
@@ -155,14 +168,17 @@ impl Drain {
     fn come_back(&self, leaving: Leaving) {
         let Leaving { parcel, guard, permit } = leaving;
         let (record, fd, contents) = parcel.into_parts();
-        let listener = record.listener.clone();
-        let arrival = Arrived { record, fd, contents, was: Some(guard) };
+        self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+        drop(permit);
+    }
+
+    fn serve_again(&self, arrival: Arrived) {
+        let listener = arrival.record.listener.clone();
         match self.core.moving.adopter(&listener).ok_or("listener").and_then(|adopter| adopter.prepare(arrival)) {
             Ok(adoption) => adoption(),
             // Its client has gone meanwhile, as a rule.
             Err(reason) => tracing::debug!(listener, reason, "a connection that was not taken is closed"),
         }
-        drop(permit);
     }
 
     /// Notes which connections do not move, before any does.
