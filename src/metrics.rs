@@ -20,6 +20,12 @@ pub const ACTIVE: &str = "handover_connections_active";
 pub const DRAINED: &str = "handover_connections_drained_total";
 /// Connections that were cut.
 pub const HAMMERED: &str = "handover_connections_hammered_total";
+/// Connections that went to the next generation.
+pub const MOVED: &str = "handover_connections_moved_total";
+/// Connections that came from the previous generation.
+pub const ADOPTED: &str = "handover_connections_adopted_total";
+/// Connections that drained where others moved, by reason.
+pub const STAYED: &str = "handover_connections_stayed_total";
 /// Reloads, by outcome.
 pub const RELOADS: &str = "handover_reloads_total";
 /// From the request for a reload until the next generation was ready.
@@ -43,6 +49,9 @@ pub fn describe() {
     describe_gauge!(ACTIVE, Unit::Count, "connections open in this generation");
     describe_counter!(DRAINED, Unit::Count, "connections that ended by themselves while their generation drained");
     describe_counter!(HAMMERED, Unit::Count, "connections that were cut at the end of the drain timeout");
+    describe_counter!(MOVED, Unit::Count, "connections that went to the next generation");
+    describe_counter!(ADOPTED, Unit::Count, "connections that came from the previous generation");
+    describe_counter!(STAYED, Unit::Count, "connections that drained while others moved, by reason");
     describe_counter!(RELOADS, Unit::Count, "reloads by their outcome");
     describe_histogram!(
         READY_SECONDS,
@@ -111,6 +120,20 @@ impl Metrics {
         if protocol != Protocol::Unknown {
             connection.count_once();
         }
+        connection
+    }
+
+    /// A connection that has just come from another generation, which has counted it if it has
+    /// spoken there.
+    pub(crate) fn adopted(&self, listener: Arc<str>, protocol: Protocol) -> Counted {
+        let connection = Counted {
+            metrics: self.clone(),
+            listener,
+            protocol: AtomicU8::new(protocol as u8),
+            counted: AtomicBool::new(protocol != Protocol::Unknown),
+        };
+        connection.open(protocol, 1.0);
+        connection.count(ADOPTED);
         connection
     }
 
@@ -227,6 +250,10 @@ impl Counted {
         self.count_once();
     }
 
+    pub(crate) fn listener(&self) -> &str {
+        &self.listener
+    }
+
     /// Its listener and its protocol, as the labels have them.
     pub(crate) fn kind(&self) -> (String, &'static str) {
         (self.listener.to_string(), PROTOCOLS[usize::from(self.protocol.load(Relaxed))].1)
@@ -240,6 +267,17 @@ impl Counted {
     /// It was cut.
     pub(crate) fn hammered(&self) {
         self.count(HAMMERED);
+    }
+
+    /// It went to the next generation.
+    pub(crate) fn moved(&self) {
+        self.count(MOVED);
+    }
+
+    /// It drains while others move, for this reason.
+    pub(crate) fn stayed(&self, reason: &'static str) {
+        let [listener, protocol] = self.labels(self.protocol());
+        self.metrics.count(STAYED, &[listener, protocol, ("reason", reason.to_owned())], 1);
     }
 
     fn count_once(&self) {

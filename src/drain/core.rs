@@ -1,5 +1,6 @@
 //! What a drain counts, and how far it has got: all that the handle and the guards share.
 
+use super::moving::Moving;
 use crate::metrics::{Counted, Metrics};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -37,6 +38,11 @@ pub(crate) trait Work: Send + Sync {
     fn connection(&self) -> Option<&Counted> {
         None
     }
+    /// Returns whether it can go to the next generation, now or when nothing of it is in progress;
+    /// else the reason, in one word.
+    fn movable(&self) -> Result<(), &'static str> {
+        Err("handler")
+    }
     /// Returns what there is to lose just now. Unlike [`doing`](Self::doing) it changes nothing.
     fn held(&self) -> Option<String> {
         self.doing()
@@ -58,6 +64,7 @@ pub(crate) struct DrainCore {
     pub(super) emptied: Notify,
     pub(super) state: Mutex<Register>,
     pub(super) metrics: Metrics,
+    pub(super) moving: Moving,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +99,7 @@ impl DrainCore {
             emptied: Notify::new(),
             state: Mutex::default(),
             metrics: Metrics::default(),
+            moving: Moving::default(),
         }
     }
 
@@ -116,12 +124,18 @@ impl DrainCore {
         if self.phase() == Phase::Open {
             return;
         }
-        let work = match self.lock().open.get_mut(&id) {
+        if let Some(work) = self.end(id)
+            && let Some(connection) = work.connection()
+        {
+            connection.drained();
+        }
+    }
+
+    /// Takes it from the hammer's list, unless it was cut.
+    pub(super) fn end(&self, id: u64) -> Option<Arc<dyn Work>> {
+        match self.lock().open.get_mut(&id) {
             Some(entry) => (!std::mem::replace(&mut entry.cut, true)).then(|| Arc::clone(&entry.work)),
             None => None,
-        };
-        if let Some(connection) = work.as_ref().and_then(|work| work.connection()) {
-            connection.drained();
         }
     }
 

@@ -41,9 +41,7 @@ impl Entering {
     }
 
     pub(crate) fn track(mut self, work: Arc<dyn Work>) -> Guard {
-        let mut guard = self.drain.track(work);
-        guard.hold(self.slot.take());
-        guard
+        self.drain.track(work).holding(self.slot.take())
     }
 }
 

@@ -26,15 +26,34 @@ impl Guard {
     }
 
     /// Holds the slot of a limit, too, until it is dropped.
-    pub(super) fn hold(&mut self, slot: Option<LimitSlot>) {
+    pub(crate) fn holding(mut self, slot: Option<LimitSlot>) -> Self {
         self._slot = slot;
+        self
     }
 
     /// Passes the slot within the limit on to the guard of the work that follows this one.
-    #[cfg(all(feature = "http", feature = "tls"))]
     pub(crate) fn continues_as(mut self, mut next: Self) -> Self {
         next._slot = self._slot.take();
+        // How it ends is counted when that ends.
+        self.core.end(self.id);
         next
+    }
+
+    /// The connection is another generation's now: it ends here, and was not drained.
+    pub(super) fn moved(self) {
+        if let Some(work) = self.core.end(self.id)
+            && let Some(connection) = work.connection()
+        {
+            connection.moved();
+        }
+    }
+
+    /// Notes that the connection does not move, and why.
+    pub(super) fn stayed(&self, reason: &'static str) {
+        let work = self.core.lock().open.get(&self.id).map(|entry| Arc::clone(&entry.work));
+        if let Some(connection) = work.as_ref().and_then(|work| work.connection()) {
+            connection.stayed(reason);
+        }
     }
 
     /// Resolves when the hammer falls: what is not done by now should stop.

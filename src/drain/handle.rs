@@ -180,13 +180,12 @@ impl Drain {
     /// Returns when the linger ends for a connection that is idle since then. It is of use only
     /// while draining.
     pub(crate) fn linger_end(&self, idle_since: Instant) -> Instant {
-        match self.core.begun.get() {
-            Some(begun) if self.core.hurried.load(Ordering::Acquire) => {
-                later(idle_since.max(begun.at), begun.linger.min(HURRY_LINGER))
-            }
-            Some(begun) => later(idle_since.max(begun.at), begun.linger),
-            _ => idle_since,
-        }
+        let Some(begun) = self.core.begun.get() else { return idle_since };
+        let hurried = self.core.hurried.load(Ordering::Acquire);
+        let linger = if hurried { begun.linger.min(HURRY_LINGER) } else { begun.linger };
+        // Who could have moved and stays has its linger from when that is sure.
+        let from = self.core.moving.shut_at().map_or(begun.at, |shut| shut.max(begun.at));
+        later(idle_since.max(from), linger)
     }
 
     /// Moves the phase on, and returns whether that was a step. After one the caller calls

@@ -3,10 +3,10 @@
 use super::listening::{Accepting, Listening};
 use super::peer::Peer;
 use crate::sys::accept::{accept, accept_inet};
-use crate::sys::peer as sys;
+use crate::sys::{peer as sys, socket};
 use crate::systemd::activation::Listener;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +21,27 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix stream socket.
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// Takes a connected socket of another process, which is nonblocking.
+    pub(crate) fn adopted(fd: OwnedFd) -> io::Result<(Self, Peer)> {
+        if socket::is_unix(fd.as_fd())? {
+            let peer = Peer::unix(sys::peer_credentials(fd.as_fd()).ok());
+            return Ok((Self::Unix(UnixStream::from_std(fd.into())?), peer));
+        }
+        let stream = TcpStream::from_std(fd.into())?;
+        let peer = Peer::Tcp(stream.peer_addr()?);
+        Ok((Self::Tcp(stream), peer))
+    }
+
+    /// Takes the socket out of the runtime.
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(Into::into),
+            Self::Unix(stream) => stream.into_std().map(Into::into),
+        }
+    }
 }
 
 impl AsFd for Stream {
@@ -44,8 +65,13 @@ impl Listening for Listener {
 }
 
 impl Accepting for Listener {
+    const MOVES: bool = true;
     type Connected = Stream;
     type Form = Form;
+
+    fn adopted(fd: OwnedFd) -> io::Result<(Stream, Peer)> {
+        Stream::adopted(fd)
+    }
 
     fn form(&self) -> Form {
         match self {

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::core::{DrainCore, Phase, Work};
+use super::moving::Route;
 
 /// How many are told in one go, at least.
 const AT_ONCE: usize = 64;
@@ -19,7 +20,19 @@ const GOES: usize = 128;
 
 impl DrainCore {
     pub(super) fn wake_all(&self) {
-        self.wake_some(0, u64::MAX, usize::MAX);
+        self.wake_some(0, u64::MAX, usize::MAX, |_| true);
+    }
+
+    /// Wakes those that can move, `most` of them, from that one on; returns the first that was left
+    /// out.
+    pub(super) fn wake_movable(&self, route: &Route, from: u64, most: usize) -> Option<u64> {
+        self.wake_some(from, u64::MAX, most, |work| route.is_for(work))
+    }
+
+    /// Returns whether something can move, or is just coming that may.
+    pub(super) fn has_movable(&self, route: &Route) -> bool {
+        let state = self.lock();
+        state.accepting > 0 || state.open.values().any(|entry| route.is_for(&*entry.work))
     }
 
     /// Tells what is open of the drain, one slice after the other. No connection has to know at
@@ -34,14 +47,17 @@ impl DrainCore {
             let state = self.lock();
             (state.next, state.open.len().div_ceil(GOES).max(AT_ONCE))
         };
-        let Some(mut from) = self.wake_some(0, until, most) else { return };
+        // Whoever moves is asked to in a turn of its own.
+        let moving = self.moving.is_open();
+        let who = move |work: &dyn Work| !moving || work.movable().is_err();
+        let Some(mut from) = self.wake_some(0, until, most, who) else { return };
         let Ok(runtime) = Handle::try_current() else { return self.wake_all() };
         let core = Arc::clone(self);
         runtime.spawn(async move {
             // the hammer wakes all by itself
             while core.phase() == Phase::Draining {
                 sleep(PAUSE).await;
-                match core.wake_some(from, until, most) {
+                match core.wake_some(from, until, most, who) {
                     Some(next) => from = next,
                     None => return,
                 }
@@ -49,12 +65,12 @@ impl DrainCore {
         });
     }
 
-    /// Wakes the oldest, `most` of them, and returns the first that was left out.
-    fn wake_some(&self, from: u64, until: u64, most: usize) -> Option<u64> {
+    /// Wakes the oldest of these, `most` of them, and returns the first that was left out.
+    fn wake_some(&self, from: u64, until: u64, most: usize, who: impl Fn(&dyn Work) -> bool) -> Option<u64> {
         // not under the lock: a waker may drop a task and with it a guard
         let (work, next) = {
             let state = self.lock();
-            let mut open = state.open.range(from..until);
+            let mut open = state.open.range(from..until).filter(|(_, entry)| who(&*entry.work));
             let work: Vec<Arc<dyn Work>> = open.by_ref().take(most).map(|(_, entry)| Arc::clone(&entry.work)).collect();
             (work, open.next().map(|(id, _)| *id))
         };

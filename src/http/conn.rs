@@ -6,15 +6,18 @@
 
 use super::active::Requests;
 use super::progress::{Progress, Stall};
+use super::upgraded::Upgrade;
 use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
 use crate::metrics::{Counted, Protocol};
+use crate::transit::Permit;
 use http::Request;
 use http_body::Body;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How far the current request has got.
@@ -75,6 +78,10 @@ pub(super) struct Conn {
     pub(super) progress: Progress,
     /// Whether there may be a second request.
     keep_alive: bool,
+    /// Whether it may go to the next generation; what it speaks and does may still forbid it.
+    may_move: bool,
+    /// What it was elsewhere, if it came from there.
+    before: Before,
     metrics: Counted,
     listener: Arc<str>,
     opened: Instant,
@@ -92,7 +99,20 @@ pub(super) struct Conn {
     /// HTTP/1: the request in `active` is not over yet. Saves a lock per request.
     answering: AtomicBool,
     active: Mutex<Requests>,
+    /// A WebSocket, or what may become one. Most connections never have one.
+    upgrade: OnceLock<Box<Upgrade>>,
     wakers: Mutex<Wakers>,
+}
+
+/// What is known of a connection from where it was served before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    pub(super) requests: u64,
+    pub(super) open: Duration,
+    /// For how long it has been idle, or has had half a head.
+    pub(super) quiet: Duration,
+    pub(super) half: bool,
+    pub(super) moves: u64,
 }
 
 #[derive(Debug, Default)]
@@ -110,18 +130,47 @@ pub(super) enum Half {
 }
 
 impl Conn {
-    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer, keep_alive: bool) -> Self {
+    /// Makes one that was just accepted; `may_move` says whether it may go elsewhere.
+    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer, keep_alive: bool, may_move: bool) -> Self {
         let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
+        Self::with(drain, listener, peer, keep_alive, may_move, metrics, Before::default())
+    }
+
+    /// Makes one that was served elsewhere before.
+    pub(super) fn adopted(
+        drain: Drain,
+        listener: Arc<str>,
+        peer: Peer,
+        keep_alive: bool,
+        may_move: bool,
+        before: Before,
+    ) -> Self {
+        let protocol = if before.requests > 0 { Protocol::Http1 } else { Protocol::Unknown };
+        let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol);
+        Self::with(drain, listener, peer, keep_alive, may_move, metrics, before)
+    }
+
+    fn with(
+        drain: Drain,
+        listener: Arc<str>,
+        peer: Peer,
+        keep_alive: bool,
+        may_move: bool,
+        metrics: Counted,
+        before: Before,
+    ) -> Self {
+        let now = Instant::now();
         Self {
             drain,
             peer,
             progress: Progress::default(),
             keep_alive,
+            may_move,
             metrics,
             listener,
-            opened: Instant::now(),
+            opened: now.checked_sub(before.open).unwrap_or(now),
             stage: AtomicU8::new(Stage::Idle as u8),
-            requests: AtomicU64::new(0),
+            requests: AtomicU64::new(before.requests),
             length: AtomicU64::new(0),
             held: AtomicBool::new(false),
             last: AtomicBool::new(false),
@@ -132,8 +181,75 @@ impl Conn {
             tunnels: AtomicBool::new(false),
             answering: AtomicBool::new(false),
             active: Mutex::default(),
+            upgrade: OnceLock::new(),
             wakers: Mutex::default(),
+            before,
         }
+    }
+
+    /// Returns since when it has been in the stage that it came here in.
+    pub(super) fn quiet_since(&self) -> Instant {
+        self.opened + self.before.open.saturating_sub(self.before.quiet)
+    }
+
+    pub(super) fn before(&self) -> &Before {
+        &self.before
+    }
+
+    pub(super) fn listener(&self) -> &Arc<str> {
+        &self.listener
+    }
+
+    /// Returns whether it goes to the next generation, as soon as nothing of it is in progress.
+    #[inline]
+    pub(super) fn moves(&self) -> bool {
+        self.may_move && self.is_draining() && self.drain.moves(&self.listener)
+    }
+
+    /// Returns the permit to go, if it may go at this moment.
+    #[inline]
+    pub(super) fn leave(&self) -> Option<Permit> {
+        let quiet = matches!(self.stage(), Stage::Idle | Stage::Half) && !self.is_replaying();
+        if quiet && self.moves() { self.drain.permit() } else { None }
+    }
+
+    /// Has the request replayed that it was upgraded with elsewhere.
+    pub(super) fn replay(&self, upgrade: Upgrade) {
+        let _ = self.upgrade.set(Box::new(upgrade));
+    }
+
+    pub(super) fn is_replaying(&self) -> bool {
+        self.upgrade.get().is_some_and(|upgrade| upgrade.is_replaying())
+    }
+
+    pub(super) fn upgrade(&self) -> Option<&Upgrade> {
+        self.upgrade.get().map(|upgrade| &**upgrade)
+    }
+
+    /// Returns the permit to go when an upgraded connection may, and its reader waits; `None` when
+    /// the drain has begun and it will not.
+    pub(super) fn poll_turn(&self, upgrade: &Upgrade, cx: &mut Context<'_>) -> Poll<Option<Permit>> {
+        // First the waker, then the look: the drain does it the other way round.
+        upgrade.ask(cx.waker());
+        if !self.is_draining() {
+            return Poll::Pending;
+        }
+        if !self.moves() || upgrade.stays() {
+            return Poll::Ready(None);
+        }
+        // What the socket does not take would be lost.
+        if self.stage() != Stage::Upgraded || self.progress.is_blocked() || !upgrade.wants() {
+            return Poll::Pending;
+        }
+        // Whoever gets none is asked again.
+        let Some(permit) = self.drain.permit() else { return Poll::Pending };
+        if upgrade.hold() { Poll::Ready(Some(permit)) } else { Poll::Pending }
+    }
+
+    /// Lets the reader of an upgraded connection go on.
+    pub(super) fn wake_reader(&self) {
+        let reader = self.wakers().reader.clone();
+        reader.into_iter().for_each(Waker::wake);
     }
 
     pub(super) fn opened(&self) -> Instant {
@@ -226,6 +342,10 @@ impl Conn {
             return self.active().begin(number, request);
         }
         let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
+        // hyper's own, for an upgrade: the others come later
+        if self.may_move && !request.extensions().is_empty() && self.upgrade.get().is_none() {
+            let _ = Upgrade::of(request).map(|upgrade| self.upgrade.set(Box::new(upgrade)));
+        }
         self.length.store(length, Relaxed);
         self.set_rest(if length == 0 { Rest::None } else { Rest::Coming });
         self.last.store(false, Relaxed);
@@ -250,6 +370,9 @@ impl Conn {
             self.set_stage(Stage::Upgraded);
             return false;
         }
+        if let Some(upgrade) = self.upgrade() {
+            upgrade.stay();
+        }
         if self.stage() == Stage::Called {
             self.set_stage(Stage::Replying);
         }
@@ -261,7 +384,7 @@ impl Conn {
         // Only after a look: if the drain has begun since, this reply says nothing and the
         // connection lingers for one more.
         let nothing_behind = self.last.load(Relaxed) || rest != Rest::None as u8 || !framed;
-        let close = !self.keep_alive || unread || (nothing_behind && self.is_draining());
+        let close = !self.keep_alive || unread || (nothing_behind && self.is_draining() && !self.moves());
         if close {
             self.closes.store(true, Relaxed);
         }
@@ -354,6 +477,9 @@ impl Work for Conn {
             [wakers.task.clone(), wakers.reader.clone(), wakers.writer.clone()]
         };
         wakers.into_iter().flatten().for_each(Waker::wake);
+        if let Some(upgrade) = self.upgrade() {
+            upgrade.wake();
+        }
     }
 
     fn doing(&self) -> Option<String> {
@@ -395,5 +521,16 @@ impl Work for Conn {
 
     fn connection(&self) -> Option<&Counted> {
         Some(&self.metrics)
+    }
+
+    fn movable(&self) -> Result<(), &'static str> {
+        match self.stage() {
+            _ if !self.may_move => Err("off"),
+            Stage::Http2 | Stage::Preface => Err("http2"),
+            Stage::Upgraded => self.upgrade().map_or(Err("upgraded"), Upgrade::movable),
+            Stage::Unframed => Err("unframed"),
+            Stage::Closing => Err("closing"),
+            _ => Ok(()),
+        }
     }
 }

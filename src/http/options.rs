@@ -30,6 +30,7 @@ pub struct HttpOptions {
     pub(super) keep_alive: bool,
     pub(super) tcp_nodelay: bool,
     pub(super) connection_info: bool,
+    pub(super) migrate: bool,
     on_connect: Vec<OnConnect>,
 }
 
@@ -161,6 +162,15 @@ impl HttpOptions {
         self
     }
 
+    /// Sets whether connections go to the next generation in a reload. With `false` they drain: an
+    /// idle one is answered once more, and closed. So do all where the
+    /// [setting](crate::service::settings::Migrate) says never. The default is `true`.
+    #[must_use]
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
     /// Puts the address of a TCP client into the extensions of each of its requests, as what this
     /// function makes of it. By default it is only in the [`ConnectionInfo`].
     ///
@@ -267,6 +277,7 @@ impl Default for HttpOptions {
             keep_alive: true,
             tcp_nodelay: true,
             connection_info: true,
+            migrate: true,
             on_connect: Vec::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! Serving with a tower service, or with one of hyper's own.
 
+use super::adopt::HttpAdopter;
 use super::conn::Conn;
 use super::framed::Framed;
 use super::options::HttpOptions;
@@ -10,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 use crate::systemd::activation::Listener;
 use std::sync::Arc;
+use std::sync::Mutex;
 
 impl Service {
     /// Serves HTTP on all listeners of that name with any tower service, an axum `Router` included.
@@ -78,10 +80,15 @@ pub fn serve(
     options: HttpOptions,
     service: impl HttpService,
 ) -> Result<()> {
-    let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
+    let Prepared { runtime, acceptors, limit } = prepare(drain, name, listeners, &options)?;
     let (drain, options, service) = (drain.clone(), Arc::new(options), service.into_hyper());
+    if options.migrate {
+        let (drain, options, service) = (drain.clone(), Arc::clone(&options), Mutex::new(service.clone()));
+        let adopter = HttpAdopter { name: name.into(), runtime: runtime.clone(), drain, options, limit, service };
+        adopter.drain.clone().adopt_with(name, Arc::new(adopter));
+    }
     accept(&runtime, acceptors, move |Accepted { stream, peer, entering }, name| {
-        let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive));
+        let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, options.migrate));
         let guard = entering.track(Arc::clone(&conn) as _);
         let framed = Framed::new(stream, Arc::clone(&conn), guard);
         task::connection(framed, conn, service.clone(), Arc::clone(&options))
@@ -107,12 +114,14 @@ pub(super) fn accept<F>(
     }
 }
 
-pub(super) fn prepare(
-    drain: &Drain,
-    name: &str,
-    listeners: Vec<Listener>,
-    options: &HttpOptions,
-) -> Result<(tokio::runtime::Handle, Vec<Acceptor>)> {
+/// What serving needs.
+pub(super) struct Prepared {
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) acceptors: Vec<Acceptor>,
+    pub(super) limit: Option<Limit>,
+}
+
+pub(super) fn prepare(drain: &Drain, name: &str, listeners: Vec<Listener>, options: &HttpOptions) -> Result<Prepared> {
     options.check()?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
         Error::new(Kind::State, format!("cannot serve {name:?} outside of a tokio runtime: call it within one"))
@@ -122,5 +131,6 @@ pub(super) fn prepare(
         let acceptor = Acceptor::new(drain, name, listener).nodelay(options.tcp_nodelay);
         if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor }
     };
-    Ok((runtime, listeners.into_iter().map(acceptor).collect()))
+    let acceptors = listeners.into_iter().map(acceptor).collect();
+    Ok(Prepared { runtime, acceptors, limit })
 }

@@ -10,6 +10,7 @@ use super::transport::{HttpVersion, Transport};
 use crate::drain::{Work as _, later};
 use crate::error::BoxError;
 use crate::metrics::Protocol;
+use crate::transit::Permit;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -44,9 +45,14 @@ where
     B::Error: Into<BoxError>,
 {
     let first = options.header_read_timeout.min(options.keep_alive_timeout);
-    let sleep = pin!(sleep_until(later(conn.opened(), first)));
+    let sleep = pin!(sleep_until(later(conn.quiet_since(), first)));
     let mut clock = Clock::new(&conn, &options, sleep);
-    let protocol = poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await;
+    let protocol = match poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await {
+        Ok(First::Speaks(version)) => Ok(Some(version)),
+        Ok(First::Closed) => Ok(None),
+        Ok(First::Leaves(permit)) => return framed.leave(&[], false, clock.quiet(), permit),
+        Err(error) => Err(error),
+    };
     match protocol {
         Ok(Some(HttpVersion::Http1)) => conn.speaks(Protocol::Http1),
         Ok(Some(HttpVersion::Http2)) => conn.speaks(Protocol::Http2),
@@ -83,18 +89,24 @@ where
     // our clock does what hyper's header timeout does, without a timer per request
     let hyper =
         http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(framed), service).with_upgrades();
-    let mut hyper = pin!(hyper);
+    let mut hyper = hyper;
     let mut told = false;
     let driven = poll_fn(|cx| {
         drive(conn, clock, cx, |cx| {
             if !told && conn.stage() == Stage::Unframed && conn.is_draining() {
                 told = true;
-                hyper.as_mut().graceful_shutdown();
+                Pin::new(&mut hyper).graceful_shutdown();
             }
-            hyper.as_mut().poll(cx)
+            Pin::new(&mut hyper).poll(cx)
         })
     });
-    driven.await.map_err(BoxError::from)
+    if let Ended::Leaves(permit) = driven.await?
+        && let Some(parts) = hyper.into_parts()
+    {
+        // Nothing is in progress: all that hyper has is what it has read of the next head.
+        parts.io.into_inner().leave(&parts.read_buf, true, clock.quiet(), permit);
+    }
+    Ok(())
 }
 
 async fn http2<T, S, B>(
@@ -134,7 +146,8 @@ where
             streams.poll(|| hyper.as_mut().poll(cx))
         })
     });
-    driven.await.map_err(BoxError::from)
+    driven.await?;
+    Ok(())
 }
 
 /// Waits until the first bytes tell the protocol, with the same linger and the same last look as
@@ -144,27 +157,29 @@ fn poll_protocol<T: Transport>(
     conn: &Conn,
     clock: &mut Clock<'_>,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Option<HttpVersion>>> {
+) -> Poll<io::Result<First>> {
     clock.register(cx);
     for _ in 0..ROUNDS {
         if conn.is_hammered() {
-            return Poll::Ready(Ok(None));
+            return Poll::Ready(Ok(First::Closed));
         }
         if conn.stage() == Stage::Closing {
             if Pin::new(&mut *framed).poll_shutdown(cx)?.is_ready() {
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(Ok(First::Closed));
             }
         } else if let Poll::Ready(known) = framed.poll_protocol(cx)? {
-            if known.is_some() {
-                return Poll::Ready(Ok(known));
+            if let Some(known) = known {
+                return Poll::Ready(Ok(First::Speaks(known)));
             }
             conn.set_stage(Stage::Closing);
             continue;
+        } else if let Some(permit) = conn.leave() {
+            return Poll::Ready(Ok(First::Leaves(permit)));
         }
         match clock.poll(cx) {
             Due::Later => return Poll::Pending,
             Due::CloseIdle => conn.close_idle(true),
-            Due::Close => return Poll::Ready(Ok(None)),
+            Due::Close => return Poll::Ready(Ok(First::Closed)),
         }
     }
     // the reactor must have its turn: it has not told yet what the last look has seen
@@ -177,14 +192,17 @@ fn drive(
     clock: &mut Clock<'_>,
     cx: &mut Context<'_>,
     mut hyper: impl FnMut(&mut Context<'_>) -> Poll<hyper::Result<()>>,
-) -> Poll<hyper::Result<()>> {
+) -> Poll<hyper::Result<Ended>> {
     clock.register(cx);
     for _ in 0..ROUNDS {
         if conn.is_hammered() {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Ended::Closed));
         }
         if let Poll::Ready(result) = hyper(cx) {
-            return Poll::Ready(result);
+            return Poll::Ready(result.map(|()| Ended::Closed));
+        }
+        if let Some(permit) = conn.leave() {
+            return Poll::Ready(Ok(Ended::Leaves(permit)));
         }
         if conn.stage() == Stage::Idle && conn.has_held() {
             continue; // the next pipelined request; hyper was told that there is nothing to read
@@ -194,12 +212,25 @@ fn drive(
             Due::CloseIdle => conn.close_idle(true),
             Due::Close => {
                 tracing::debug!(what = conn.doing(), "closed: the client has taken too long");
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(Ended::Closed));
             }
         }
     }
     cx.waker().wake_by_ref();
     Poll::Pending
+}
+
+/// What the first bytes tell, or what comes before them.
+enum First {
+    Speaks(HttpVersion),
+    Closed,
+    /// It goes to the next generation.
+    Leaves(Permit),
+}
+
+enum Ended {
+    Closed,
+    Leaves(Permit),
 }
 
 enum Due {
@@ -236,13 +267,35 @@ impl<'a> Clock<'a> {
             options,
             sleep,
             armed,
-            idle: (0, conn.opened()),
+            idle: (conn.requests(), conn.quiet_since()),
             half: None,
             closing: None,
             told: None,
             quiet: None,
             stall: None,
             waker: None,
+        }
+    }
+
+    /// Returns for how long it has been idle, or has had half a head.
+    fn quiet(&self) -> Duration {
+        let requests = self.conn.requests();
+        let since = match self.conn.stage() {
+            Stage::Half => self.half_since(),
+            _ if self.idle.0 == requests => self.idle.1,
+            _ => Instant::now(),
+        };
+        since.elapsed()
+    }
+
+    /// Returns since when there is half a head: what was idle before does not count.
+    fn half_since(&self) -> Instant {
+        let (requests, before) = (self.conn.requests(), self.conn.before());
+        match self.half {
+            Some((of, since)) if of == requests => since,
+            _ if before.half && requests == before.requests => self.conn.quiet_since(),
+            _ if requests == 0 => self.conn.opened(),
+            _ => Instant::now(),
         }
     }
 
@@ -288,7 +341,7 @@ impl<'a> Clock<'a> {
         let requests = self.conn.requests();
         match self.conn.stage() {
             Stage::Idle => {
-                let draining = self.conn.is_draining();
+                let draining = self.conn.is_draining() && !self.conn.moves();
                 if self.idle.0 != requests {
                     if !draining && !fired {
                         return None;
@@ -307,11 +360,7 @@ impl<'a> Clock<'a> {
                 Some((end, Due::CloseIdle))
             }
             Stage::Half => {
-                let since = match self.half {
-                    Some((of, since)) if of == requests => since,
-                    _ if requests == 0 => self.conn.opened(),
-                    _ => Instant::now(),
-                };
+                let since = self.half_since();
                 self.half = Some((requests, since));
                 Some((later(since, self.options.header_read_timeout), Due::Close))
             }

@@ -3,7 +3,7 @@
 use super::conn::Conn;
 use super::framed::Framed;
 use super::options::HttpOptions;
-use super::serve::{accept, prepare};
+use super::serve::{Prepared, accept, prepare};
 use super::service::HttpService;
 use super::task;
 use super::transport::{HttpVersion, Transport};
@@ -78,7 +78,7 @@ pub fn serve_tls(
     options: HttpOptions,
     service: impl HttpService,
 ) -> Result<()> {
-    let (runtime, acceptors) = prepare(drain, name, listeners, &options)?;
+    let Prepared { runtime, acceptors, .. } = prepare(drain, name, listeners, &options)?;
     tls.serves_for(drain);
     let (drain, tls, options, service) = (drain.clone(), tls.clone(), Arc::new(options), service.into_hyper());
     accept(&runtime, acceptors, move |accepted, name| {
@@ -89,7 +89,7 @@ pub fn serve_tls(
             match tls.enter(accepted, &what, tls.http_config()).await {
                 Ok((stream, handshake)) => {
                     // fresh from now on
-                    let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive));
+                    let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, false));
                     let guard = handshake.continues_as(drain.track(Arc::clone(&conn) as _));
                     let framed = Framed::new(stream, Arc::clone(&conn), guard);
                     task::connection(framed, conn, service, options).await;

@@ -2,8 +2,8 @@
 
 use crate::drain::Stream;
 use crate::sys::look::{Look, look};
-use std::io::IoSlice;
-use std::os::fd::AsFd as _;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What a client that knows HTTP/2 sends first.
@@ -46,6 +46,11 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         None
     }
 
+    /// Returns a copy of the socket, to go to another process; this one is then to be dropped.
+    fn detach(&self) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Says that this end is meant to be one, if that can be said at once.
     fn last_word(&mut self) {}
 
@@ -56,6 +61,10 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 }
 
 impl Transport for Stream {
+    fn detach(&self) -> io::Result<OwnedFd> {
+        self.as_fd().try_clone_to_owned()
+    }
+
     fn look(&mut self) -> Look {
         look(self.as_fd())
     }

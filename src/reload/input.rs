@@ -39,6 +39,10 @@ pub(crate) enum Input {
     Entries(Vec<String>, Vec<OwnedFd>),
     /// The previous generation removed what we were started with.
     Gone(Vec<String>),
+    /// Connections of the previous generation come by this socket.
+    Moving(Vec<OwnedFd>),
+    /// None of our own connections is left that can move.
+    AllMoved,
     /// Counts of an older generation.
     Counted(Carried),
     /// The main generation asks us, who drain, what is open.
@@ -48,6 +52,8 @@ pub(crate) enum Input {
     /// Who has not told by now does not count.
     AskedLongEnough,
     DrainerGone(u64),
+    /// A reload was held back for as long as it may be.
+    HeldLongEnough,
     OwnDrainDone,
     /// What a reload failed with was looked at; and what the service manager was told of it.
     Failed(FailedFile, String),

@@ -10,6 +10,8 @@ use crate::reload::handle::{Asker, Reloaded};
 pub(crate) struct ReloadRequests {
     last: RequestId,
     waiting: HashMap<RequestId, Asker>,
+    /// As many older generations drain as may: these wait until there is room for one more.
+    held: Vec<RequestId>,
 }
 
 impl ReloadRequests {
@@ -20,6 +22,17 @@ impl ReloadRequests {
             self.waiting.insert(self.last, asker);
         }
         self.last
+    }
+
+    /// Holds it back; returns whether it is the first.
+    pub(crate) fn hold(&mut self, id: RequestId) -> bool {
+        self.held.push(id);
+        self.held.len() == 1
+    }
+
+    /// Lets those go that were held back: one reload serves them all.
+    pub(crate) fn release(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.held)
     }
 
     /// Answers these, with the generation that the reload was to bring; pid 0: it has no process.

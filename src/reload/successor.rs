@@ -7,6 +7,8 @@
 //! Each step consumes the stage before it, so another order does not compile. From any of them but
 //! the last, the generation can be ended.
 
+use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ use crate::reload::watch;
 use crate::settings::END_TIMEOUT;
 use crate::sys::random;
 use crate::systemd::fdstore::Changes;
+use crate::transit::Channel;
 use crate::wire::frame::{Frame, MAX_NAMES};
 
 /// A process that was started, the link to it, and the task that watches both until it is main.
@@ -115,6 +118,8 @@ struct Attempt {
     began: Instant,
     ready: Option<Instant>,
     stage: NextStage,
+    /// The listeners whose connections it takes.
+    takes: BTreeSet<String>,
     /// The pid of the next generation, also when it has ended.
     pid: Option<u32>,
     /// Rolled back or stopped: what still comes of it is too late.
@@ -177,6 +182,7 @@ impl Successor {
             began: now(),
             ready: None,
             stage: NextStage::Absent,
+            takes: BTreeSet::new(),
             pid: None,
             ended: false,
         });
@@ -317,6 +323,23 @@ impl Successor {
         let (stage, told) = change(std::mem::take(&mut attempt.stage));
         attempt.stage = stage;
         told
+    }
+
+    /// It takes the connections of these listeners, too.
+    pub(crate) fn takes(&mut self, names: Vec<String>) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.takes.extend(names);
+        }
+    }
+
+    /// Opens a channel for connections to it, if it takes some; returns our end, and the listeners.
+    pub(crate) fn channel(&self) -> Result<Option<(Channel, BTreeSet<String>)>> {
+        let Some(attempt) = self.attempt.as_ref().filter(|attempt| !attempt.takes.is_empty()) else { return Ok(None) };
+        let (ours, theirs) = Channel::pair()?;
+        let link = &self.next().ok_or_else(gone)?.link;
+        let ours = Channel::new(ours)?;
+        link.send_with(&Frame::Moving, &[theirs.as_fd()])?;
+        Ok(Some((ours, attempt.takes.clone())))
     }
 
     /// Tells it something on the way.

@@ -69,6 +69,7 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: InputSender) {
             Ok(Some((Frame::Entries { names }, fds))) => _ = inputs.send(Input::Entries(names, fds)),
             Ok(Some((Frame::Gone { names }, _))) => _ = inputs.send(Input::Gone(names)),
             Ok(Some((Frame::Counted(carried), _))) => _ = inputs.send(Input::Counted(carried)),
+            Ok(Some((Frame::Moving, fds))) => _ = inputs.send(Input::Moving(fds)),
             Ok(Some((Frame::Switch, _))) => _ = inputs.send(Input::Event(Event::Switch)),
             Ok(Some((Frame::Main { reload, stop }, _))) => break Event::Main { reload, stop },
             Ok(Some((Frame::Dismissed { reason }, _))) => {
@@ -109,8 +110,8 @@ async fn gone(link: &Link, inputs: &InputSender) {
     while let Ok(Some((frame, _))) = link.receive().await {
         let _ = match frame {
             Frame::Counted(carried) => inputs.send(Input::Counted(carried)),
-            Frame::Holds { generation, connections, work } => {
-                inputs.send(Input::Told(generation, Holding { connections, work }))
+            Frame::Holds { generation, connections, work, moved, stayed } => {
+                inputs.send(Input::Told(generation, Holding { connections, work, moved, stayed }))
             }
             _ => continue,
         };

@@ -4,6 +4,7 @@
 //! All that is public of it is found in [`service::settings`](crate::service::settings).
 
 pub(crate) mod duration;
+mod migrate;
 mod read;
 pub(crate) mod signals;
 pub(crate) mod table;
@@ -14,6 +15,7 @@ mod value;
 use std::fmt;
 use std::time::Duration;
 
+pub use migrate::Migrate;
 pub use table::*;
 
 use crate::drain::FAR;

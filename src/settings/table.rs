@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::migrate::Migrate;
 use super::value::{Setting, SettingRow, SettingValue};
 use crate::error::{Error, Kind, Result};
 
@@ -45,6 +46,12 @@ macro_rules! each_setting {
                 /// How long an idle connection is kept for one more request when the service stops,
                 /// which a restart waits for. It is never kept longer than `linger`.
                 stop_linger: Duration = STOP_LINGER: Duration::from_secs(1), "1s";
+                /// Which connections go to the next generation, rather than be finished by the old
+                /// one.
+                migrate: Migrate = MIGRATE: Migrate::Reload, "reload";
+                /// Within which time after a handover all connections that can move do, unless
+                /// there is a hurry. In a shorter one their clients feel it.
+                move_within: Duration = MOVE_WITHIN: Duration::from_secs(2), "2s";
                 /// How long a hook may take that has no
                 /// [timeout of its own](crate::service::hooks::Hook::timeout).
                 hook_timeout: Duration = HOOK_TIMEOUT: Duration::from_secs(10), "10s",
@@ -52,6 +59,9 @@ macro_rules! each_setting {
                 /// How many old generations may drain at once before the oldest is hammered.
                 max_draining: usize = MAX_DRAINING: 8, "8",
                     zero "the generation that hands over could not finish its requests";
+                /// How long a reload waits for one of the old generations when as many drain as may.
+                /// Then it begins, and the oldest is hammered when there is one more.
+                draining_wait: Duration = DRAINING_WAIT: Duration::from_secs(10), "10s";
             }
             no_default {
                 /// The name of one of the [presets](crate::service::signals::SignalMap::PRESETS)

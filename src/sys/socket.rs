@@ -55,6 +55,11 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> io::Result<File> {
     })
 }
 
+/// Returns whether a socket is a Unix socket.
+pub(crate) fn is_unix(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(int_option(fd, libc::SO_DOMAIN)? == libc::AF_UNIX)
+}
+
 /// The file system of POSIX message queues; see mq_overview(7).
 const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
 

@@ -4,5 +4,6 @@ pub(crate) mod flows;
 pub(crate) mod frame;
 pub(crate) mod listen;
 pub(crate) mod notify;
+pub(crate) mod parcel;
 pub(crate) mod state;
 pub(crate) mod store;

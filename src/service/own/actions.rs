@@ -15,9 +15,11 @@ use crate::reload::input::Input;
 use crate::reload::moment::{Facts, Moment};
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::{self, lock};
+use crate::settings::Migrate;
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
 use crate::wire::frame::{Frame, Hello, MAX_NAMES};
+use crate::wire::parcel::RECORDS;
 
 /// Most connections that the hammer names, one a line; of more it gives the number.
 const MAX_CUT_LINES: usize = 100;
@@ -72,6 +74,7 @@ impl OwnGeneration {
             Action::SendMain { reload, stop } => {
                 self.tell_since_asked(Moment::HandedOver);
                 self.pass_counts();
+                self.open_channel();
                 let told = self.successor.hand_over(&Frame::Main { reload, stop });
                 if let Some(pidfile) = &mut self.pidfile {
                     pidfile.leave();
@@ -84,6 +87,7 @@ impl OwnGeneration {
             }
             Action::SayReady => {
                 self.say_additions();
+                self.say_takes();
                 self.say(&Frame::Ready);
                 self.narrator.tell(Moment::Standby, &self.facts());
             }
@@ -299,6 +303,16 @@ impl OwnGeneration {
         }
     }
 
+    /// To the previous generation, likewise: whose connections this one takes.
+    fn say_takes(&self) {
+        if self.settings.migrate == Migrate::Never {
+            return;
+        }
+        for names in self.drain.takes().chunks(MAX_NAMES) {
+            self.say(&Frame::Takes { records: RECORDS, names: names.to_vec() });
+        }
+    }
+
     fn become_main(&mut self) {
         self.pinger.start();
         let wanted = lock(&self.sockets).entries();
@@ -343,6 +357,11 @@ impl OwnGeneration {
         } else {
             self.tasks.spawn(extend::while_stopping(self.outbox.sender(), limit));
         }
+        let (moved, inputs) = (self.drain.all_moved(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            moved.await;
+            let _ = inputs.send(Input::AllMoved);
+        });
         let (drained, inputs) = (self.drain.drained(), self.inputs.clone());
         self.tasks.spawn(async move {
             drained.await;
@@ -386,6 +405,7 @@ impl OwnGeneration {
         if self.stopping {
             lock(&self.sockets).remove_paths();
         }
+        self.tell_moved();
         match &end {
             LifeEnd::Done => {
                 let facts = Facts { since: Some(self.began), ..self.facts() };

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
-use crate::lifecycle::{Event, LifeState};
+use crate::lifecycle::{Event, LifeState, RequestId};
 use crate::reload::clock::millis;
 use crate::reload::driver::Lifecycles;
 use crate::reload::handle::ServiceRequest;
@@ -11,7 +11,7 @@ use crate::reload::hooks::{self, When};
 use crate::reload::input::Input;
 use crate::reload::inquiry::Holding;
 use crate::reload::moment::{Facts, Moment};
-use crate::reload::status::{ASK_TIMEOUT, Open, Status, StoreEntry};
+use crate::reload::status::{ASK_TIMEOUT, Moves, Open, Status, StoreEntry};
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::lock;
 use crate::settings::signals::{Response, Signal};
@@ -23,7 +23,7 @@ impl OwnGeneration {
         match request {
             ServiceRequest::Reload(asker) => {
                 let id = self.requests.add(Some(asker));
-                lives.push(self.number, Event::Reload(id));
+                self.reload(lives, id);
             }
             ServiceRequest::Stop => self.on_stop(lives, "stop"),
             ServiceRequest::Status(answer) => self.asked_for_status(lives, answer),
@@ -53,7 +53,10 @@ impl OwnGeneration {
             Response::Reload if state == LifeState::Draining => {
                 debug!(generation = self.number, "{signal}: another generation is main by now");
             }
-            Response::Reload => lives.push(self.number, Event::Reload(self.requests.add(None))),
+            Response::Reload => {
+                let id = self.requests.add(None);
+                self.reload(lives, id);
+            }
             Response::Finish if finishes => {
                 debug!(generation = self.number, "{signal}: what was accepted is being finished already");
             }
@@ -85,6 +88,31 @@ impl OwnGeneration {
         let detail = &format!("{cause}; connections open: {}", self.drain.active());
         self.narrator.tell(Moment::Stop, &Facts { detail, ..self.facts() });
         lives.push(self.number, Event::Stop);
+        // They come to nothing, and are told so.
+        self.release_reloads(lives);
+    }
+
+    /// Begins a reload, unless as many generations drain as may: one more would cut requests that
+    /// the oldest has in hand. Then it waits until that one is gone, for some time.
+    pub(super) fn reload(&mut self, lives: &mut Lifecycles, id: RequestId) {
+        let (draining, wait) = (self.drainers.len(), self.settings.draining_wait);
+        if lives.state(self.number) != LifeState::Serving || draining < self.settings.max_draining || wait.is_zero() {
+            return lives.push(self.number, Event::Reload(id));
+        }
+        if self.requests.hold(id) {
+            info!(generation = self.number, "the reload waits for one of {draining} generations that drain");
+            let inputs = self.inputs.clone();
+            self.tasks.spawn(async move {
+                tokio::time::sleep(wait).await;
+                let _ = inputs.send(Input::HeldLongEnough);
+            });
+        }
+    }
+
+    pub(super) fn release_reloads(&mut self, lives: &mut Lifecycles) {
+        for id in self.requests.release() {
+            lives.push(self.number, Event::Reload(id));
+        }
     }
 
     fn on_drain_signal(&self, signal: Signal, frame: &Frame) {
@@ -125,9 +153,10 @@ impl OwnGeneration {
 
     /// The main generation wants to know what we still hold.
     pub(super) fn tell_main(&self) {
-        let Holding { connections, work } = Holding::of(&self.drain);
+        let Holding { connections, work, moved, stayed } = Holding::of(&self.drain);
         // If it cannot be told, nobody waits for long.
-        let _ = self.successor.send(&Frame::Holds { generation: self.number, connections, work });
+        let holds = Frame::Holds { generation: self.number, connections, work, moved, stayed };
+        let _ = self.successor.send(&holds);
     }
 
     fn status(&self, state: LifeState) -> Status {
@@ -141,6 +170,7 @@ impl OwnGeneration {
             main_ms: history.main_since().filter(|_| state != LifeState::Draining).map(millis),
             connections: self.drain.active(),
             open: Open::all(&self.drain),
+            moves: Moves::of(&self.drain),
             reloads: self.successor.attempts(),
             handover_id: self.facts().handover_id.as_deref().map(str::to_owned),
             draining: self.drainers.listed(&self.inquiry),

@@ -13,6 +13,7 @@ pub(crate) const CASES: &[Case] = cases![
     what_is_held_keeps_a_generation_alive,
     at_its_end_it_is_in_nobodys_way,
     only_so_many_drain_at_once,
+    a_reload_waits_for_one_that_drains,
     the_timeout_cuts_what_is_left,
     quit_cuts_at_once,
     the_first_sigterm_hurries_the_second_cuts,
@@ -65,7 +66,7 @@ fn at_its_end_it_is_in_nobodys_way() {
 }
 
 fn only_so_many_drain_at_once() {
-    let world = patient().configured(|c| c.max_draining = 2);
+    let world = patient().configured(|c| (c.max_draining, c.draining_wait) = (2, Duration::ZERO));
     world.start();
     let mut held = vec![world.hold()];
     for generation in 2..=4 {
@@ -88,6 +89,29 @@ fn only_so_many_drain_at_once() {
         drop(connection);
         assert_eq!(world.end_of(pid), End::Exited(0));
     }
+    world.stop();
+}
+
+fn a_reload_waits_for_one_that_drains() {
+    let world = patient().configured(|c| c.max_draining = 2);
+    world.start();
+    let mut held = vec![world.hold()];
+    for generation in 2..=3 {
+        world.reload_to(generation);
+        held.push(world.hold());
+    }
+    let (main, last) = held.pop().unwrap();
+    (0..3).for_each(|_| signal(main, Signal::SIGHUP));
+    world.wait_for_log("the reload waits for one of 2 generations that drain");
+    assert_eq!(world.who().generation, 3, "nothing is cut, and nobody started");
+    let (oldest, connection) = held.remove(0);
+    drop(connection);
+    assert_eq!(world.end_of(oldest), End::Exited(0));
+    world.wait_for_generation(4);
+    assert!(held.iter().all(|(_, connection)| connection.is_open()) && last.is_open());
+    assert_eq!(world.born().len(), 4, "one for all three requests");
+    assert!(!world.log().contains("hammer"));
+    drop((held, last));
     world.stop();
 }
 
@@ -115,7 +139,7 @@ fn quit_cuts_at_once() {
 }
 
 fn the_first_sigterm_hurries_the_second_cuts() {
-    let world = patient().configured(|c| c.linger = LONG);
+    let world = patient().configured(|c| (c.linger, c.moves) = (LONG, false));
     world.start();
     let mut idle = Asked::new(world.address(), "/who", "keep-alive").unwrap();
     idle.rest().unwrap();

@@ -12,10 +12,13 @@ mod failures;
 mod faults;
 mod keeps;
 mod killed;
+mod moved;
+mod moves;
 mod placement;
 mod program;
 mod reloads;
 mod requests;
+mod sessions;
 mod stops;
 mod watchdog;
 
@@ -39,9 +42,21 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
+/// What these tests add to the service.
+const EXTENSION: Extension = Extension {
+    builder: |builder, directory, extra| {
+        let builder = (moved::EXTENSION.builder)(builder, directory, extra);
+        (sessions::EXTENSION.builder)(builder, directory, extra)
+    },
+    started: |service, extra| {
+        (moved::EXTENSION.started)(service, extra)?;
+        (sessions::EXTENSION.started)(service, extra)
+    },
+};
+
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(service::DIRECTORY) {
-        return service::main(Path::new(&directory), Extension::NONE);
+        return service::main(Path::new(&directory), EXTENSION);
     }
     if let Some(result) = std::env::var_os(placement::RESULT) {
         return placement::main(Path::new(&result));
@@ -49,7 +64,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 11] = [
+    let all: [&[Case]; 13] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -60,6 +75,8 @@ fn main() -> ExitCode {
         stops::CASES,
         keeps::CASES,
         killed::CASES,
+        moves::CASES,
+        sessions::CASES,
         watchdog::CASES,
     ];
     let cases = all.into_iter().flatten().chain(environment::CASES);

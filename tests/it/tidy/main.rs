@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["metrics"],
     &["lifecycle", "wire", "sys"],
     &["systemd"],
-    &["generation", "state"],
+    &["generation", "state", "transit"],
     &["drain"],
     &["jobs", "settings"],
     &["reload"],

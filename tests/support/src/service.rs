@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use handover::http::HyperService;
+use handover::service::settings::Migrate;
 use handover::systemd::fdstore::{FdStore, Names};
 use handover::{Handle, Service};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -36,6 +37,9 @@ pub struct Config {
     pub hurry_timeout: Duration,
     pub linger: Duration,
     pub max_draining: usize,
+    /// Connections go to the next generation.
+    pub moves: bool,
+    pub draining_wait: Duration,
     /// Before the library is started.
     pub before: Step,
     /// Between [`handover::Builder::start`] and [`Service::run`].
@@ -63,6 +67,8 @@ impl Default for Config {
             hurry_timeout: Duration::from_millis(500),
             linger: Duration::from_millis(50),
             max_draining: 8,
+            moves: true,
+            draining_wait: Duration::from_secs(10),
             before: Step::Go,
             after: Step::Go,
             state: State::None,
@@ -154,7 +160,9 @@ async fn serve(directory: &Path, extension: Extension) -> Result<(), String> {
         .hurry_timeout(config.hurry_timeout)
         .linger(config.linger)
         .stop_linger(config.linger)
-        .max_draining(config.max_draining);
+        .max_draining(config.max_draining)
+        .migrate(if config.moves { Migrate::Reload } else { Migrate::Never })
+        .draining_wait(config.draining_wait);
     if let Some(address) = &config.more {
         builder = builder.listen("more", address);
     }

@@ -1,0 +1,236 @@
+//! Connections that go to the next generation.
+//!
+//! The old generation gives: a connection asks for a permit when nothing of it is in progress, and
+//! leaves its task as a parcel. The new one takes, has it served by whoever serves the listener of
+//! that name, and says so. Until then it counts here.
+
+mod give;
+mod pace;
+mod summary;
+mod take;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::core::{Phase, Work};
+use super::guard::Guard;
+use super::handle::Drain;
+use crate::transit::{Channel, Contents, Parcel, Permit, Permits};
+use crate::wire::parcel::Record;
+
+pub(crate) use self::summary::Moved;
+use self::summary::Summary;
+
+/// Who serves the connections that come to one listener from another generation.
+pub(crate) trait Adopter: Send + Sync {
+    /// Gets ready to serve it, without reading from it.
+    ///
+    /// # Errors
+    /// With the reason why it cannot be, in one word. Its fd was a copy, and is closed.
+    fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str>;
+}
+
+/// Serves it, from now on.
+pub(crate) type Adoption = Box<dyn FnOnce() + Send>;
+
+/// A connection that has come, or has come back.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) record: Record,
+    pub(crate) fd: OwnedFd,
+    pub(crate) contents: Contents,
+    /// It was ours before, and still counts.
+    pub(crate) was: Option<Guard>,
+}
+
+/// A connection that goes. It counts here until it is taken.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) parcel: Parcel,
+    pub(crate) guard: Guard,
+    pub(crate) permit: Permit,
+}
+
+/// What a drain knows of moving.
+#[derive(Default)]
+pub(super) struct Moving {
+    adopters: Mutex<BTreeMap<String, Arc<dyn Adopter>>>,
+    /// To the next generation, once there is one that is main.
+    route: OnceLock<Route>,
+    summary: Summary,
+    /// How many were taken from another generation.
+    adopted: AtomicUsize,
+}
+
+pub(super) struct Route {
+    queue: mpsc::UnboundedSender<Leaving>,
+    /// Names of listeners whose connections the next generation takes.
+    takes: BTreeSet<String>,
+    permits: Arc<Permits>,
+    within: Duration,
+    /// Nobody leaves any more.
+    shut: AtomicBool,
+    /// When that was; who is left lingers from then on.
+    shut_at: OnceLock<Instant>,
+}
+
+impl Moving {
+    fn adopter(&self, listener: &str) -> Option<Arc<dyn Adopter>> {
+        self.adopters.lock().unwrap_or_else(PoisonError::into_inner).get(listener).cloned()
+    }
+
+    fn open_route(&self) -> Option<&Route> {
+        self.route.get().filter(|route| !route.shut.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open_route().is_some()
+    }
+
+    /// Returns when moving ended while there was something left, if it has.
+    pub(super) fn shut_at(&self) -> Option<Instant> {
+        self.route.get()?.shut_at.get().copied()
+    }
+}
+
+impl Route {
+    /// Returns whether the next generation takes this, now or later.
+    pub(super) fn is_for(&self, work: &dyn Work) -> bool {
+        work.movable().is_ok() && work.connection().is_some_and(|one| self.takes.contains(one.listener()))
+    }
+
+    fn shut(&self) {
+        self.shut_at.get_or_init(Instant::now);
+        self.shut.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The old generation's side.
+impl Drain {
+    /// Returns whether connections of this listener go to the next generation now.
+    #[inline]
+    pub(crate) fn moves(&self, listener: &str) -> bool {
+        self.phase() == Phase::Draining
+            && self.core.moving.open_route().is_some_and(|route| route.takes.contains(listener))
+    }
+
+    /// Returns whether one connection may go now.
+    pub(crate) fn permit(&self) -> Option<Permit> {
+        self.core.moving.open_route()?.permits.take()
+    }
+
+    /// Sends a connection on its way. If it is not taken, it comes back to whoever serves its
+    /// listener here.
+    pub(crate) fn give(&self, leaving: Leaving) {
+        let Some(route) = self.core.moving.route.get() else { return };
+        if let Err(mpsc::error::SendError(leaving)) = route.queue.send(leaving) {
+            self.stayed(leaving, "late");
+        }
+    }
+
+    /// Packs a connection, and sends it on its way. One that cannot be packed is served here again.
+    pub(crate) fn send_off(&self, record: Record, fd: OwnedFd, contents: Contents, guard: Guard, permit: Permit) {
+        match Parcel::new(record.clone(), fd, contents) {
+            Ok(parcel) => self.give(Leaving { parcel, guard, permit }),
+            Err((error, fd, contents)) => {
+                tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
+                self.core.moving.summary.stayed("contents");
+                guard.stayed("contents");
+                self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+            }
+        }
+    }
+
+    /// From now on, and once the drain begins, connections of these listeners go by this channel,
+    /// all within about that time.
+    pub(crate) fn move_to(&self, channel: Channel, takes: BTreeSet<String>, within: Duration) {
+        let (queue, leaving) = mpsc::unbounded_channel();
+        let (permits, shut) = (Arc::new(Permits::default()), AtomicBool::new(false));
+        let route = Route { queue, takes, permits, within, shut, shut_at: OnceLock::new() };
+        if self.core.moving.route.set(route).is_ok() {
+            tokio::spawn(give::give_all(self.clone(), channel, leaving));
+        }
+    }
+
+    /// Serves it again, as it was not taken.
+    fn stayed(&self, leaving: Leaving, reason: &'static str) {
+        self.core.moving.summary.stayed(reason);
+        leaving.guard.stayed(reason);
+        self.come_back(leaving);
+    }
+
+    fn come_back(&self, leaving: Leaving) {
+        let Leaving { parcel, guard, permit } = leaving;
+        let (record, fd, contents) = parcel.into_parts();
+        self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+        drop(permit);
+    }
+
+    fn serve_again(&self, arrival: Arrived) {
+        let listener = arrival.record.listener.clone();
+        match self.core.moving.adopter(&listener).ok_or("listener").and_then(|adopter| adopter.prepare(arrival)) {
+            Ok(adoption) => adoption(),
+            // Its client has gone meanwhile, as a rule.
+            Err(reason) => tracing::debug!(listener, reason, "a connection that was not taken is closed"),
+        }
+    }
+
+    /// Notes which connections do not move, before any does.
+    fn note_stays(&self) {
+        let Some(route) = self.core.moving.route.get() else { return };
+        let works: Vec<_> = self.core.lock().open.values().map(|entry| Arc::clone(&entry.work)).collect();
+        for work in works {
+            let Some(connection) = work.connection() else { continue };
+            let reason = match work.movable() {
+                Ok(()) if route.takes.contains(connection.listener()) => continue,
+                Ok(()) => "listener",
+                Err(reason) => reason,
+            };
+            self.core.moving.summary.stayed(reason);
+            connection.stayed(reason);
+        }
+    }
+
+    /// Returns what has become of the connections that were to move; `None` if there was nobody to
+    /// move to.
+    pub(crate) fn moved(&self) -> Option<Moved> {
+        self.core.moving.route.get()?;
+        Some(self.core.moving.summary.counts().clone())
+    }
+
+    /// Resolves once none is left that can move.
+    pub(crate) fn all_moved(&self) -> impl Future<Output = ()> + Send + 'static {
+        let drain = self.clone();
+        async move { drain.core.moving.summary.ended().await }
+    }
+}
+
+/// The new generation's side.
+impl Drain {
+    /// Says who serves the connections that come to that listener from another generation.
+    pub(crate) fn adopt_with(&self, listener: &str, adopter: Arc<dyn Adopter>) {
+        let mut adopters = self.core.moving.adopters.lock().unwrap_or_else(PoisonError::into_inner);
+        adopters.insert(listener.to_owned(), adopter);
+    }
+
+    /// Returns the listeners whose connections are taken.
+    pub(crate) fn takes(&self) -> Vec<String> {
+        self.core.moving.adopters.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Returns how many were taken so far.
+    pub(crate) fn adopted(&self) -> usize {
+        self.core.moving.adopted.load(Ordering::Relaxed)
+    }
+
+    /// Takes what comes by this channel, until no more does; returns how many were taken.
+    pub(crate) async fn take_from(&self, channel: Channel) -> usize {
+        take::take_all(self, channel).await
+    }
+}

@@ -1,0 +1,127 @@
+//! The new generation's side.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{Adoption, Arrived};
+use crate::drain::core::{DrainCore, Phase};
+use crate::drain::handle::Drain;
+use crate::sys::socket;
+use crate::transit::channel::Arrival;
+use crate::transit::{Channel, Parcel};
+use crate::wire::parcel::{Record, Refusal};
+
+/// So many fds are left to everything else: with fewer, this process could not accept any more.
+const SPARE_FDS: usize = 64;
+
+/// A generation that is itself handed over, and has nothing left, waits so long for more of what
+/// the previous one gives: what it would not take any more would drain there.
+const MORE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Keeps a drain from being over, but is no work.
+struct Expecting(Arc<DrainCore>);
+
+impl Expecting {
+    fn new(drain: &Drain) -> Self {
+        drain.core.lock().accepting += 1;
+        Self(Arc::clone(&drain.core))
+    }
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        self.0.release(|state| state.accepting -= 1);
+    }
+}
+
+/// Returns whether what comes is welcome: it is served here, or goes on.
+fn is_welcome(drain: &Drain) -> bool {
+    match drain.phase() {
+        Phase::Open => true,
+        Phase::Draining => drain.core.moving.open_route().is_some(),
+        Phase::Hammered => false,
+    }
+}
+
+pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
+    let mut total = 0;
+    let mut until = Instant::now() + MORE_TIMEOUT;
+    let mut expecting = Some(Expecting::new(drain));
+    loop {
+        let stepped = drain.core.stepped.notified();
+        if !is_welcome(drain) {
+            expecting = None;
+        }
+        let arrivals = tokio::select! {
+            biased;
+            arrivals = channel.parcels() => arrivals,
+            () = stepped, if expecting.is_some() => continue,
+            () = sleep_until(until), if expecting.is_some() => {
+                expecting = None;
+                continue;
+            }
+        };
+        let arrivals = match arrivals {
+            Ok(Some(arrivals)) => arrivals,
+            Ok(None) => return total,
+            Err(error) => {
+                tracing::warn!(%error, "no more connections come from the previous generation");
+                return total;
+            }
+        };
+        if is_welcome(drain) {
+            until = Instant::now() + MORE_TIMEOUT;
+            expecting.get_or_insert_with(|| Expecting::new(drain));
+        }
+        let (mut took, mut refused, mut adoptions) = (Vec::new(), Vec::new(), Vec::new());
+        for arrival in arrivals {
+            let prepared = match arrival {
+                Arrival::Whole(parcel) => prepare(drain, parcel),
+                Arrival::Broken(record, reason) => Err((record, reason)),
+            };
+            match prepared {
+                Ok((id, adoption)) => {
+                    took.push(id);
+                    adoptions.push(adoption);
+                }
+                Err((record, reason)) => {
+                    tracing::debug!(listener = record.listener, protocol = record.protocol, reason, "not taken");
+                    refused.push(Refusal { id: record.id, reason: reason.into() });
+                }
+            }
+        }
+        total += took.len();
+        drain.core.moving.adopted.fetch_add(took.len(), Ordering::Relaxed);
+        // Told before any of them is read from: either of us has it, never both.
+        if let Err(error) = channel.answer(took, refused).await {
+            tracing::warn!(%error, "the previous generation cannot be told what was taken");
+            return total;
+        }
+        adoptions.into_iter().for_each(|adoption| adoption());
+        tokio::task::yield_now().await;
+    }
+}
+
+fn prepare(drain: &Drain, parcel: Parcel) -> Result<(u64, Adoption), (Record, &'static str)> {
+    let (record, fd, contents) = parcel.into_parts();
+    let refuse = |reason| Err((record.clone(), reason));
+    if is_last(&fd) {
+        return refuse("no_fds");
+    }
+    if !is_welcome(drain) {
+        return refuse("draining");
+    }
+    let Some(adopter) = drain.core.moving.adopter(&record.listener) else { return refuse("listener") };
+    let id = record.id;
+    let arrival = Arrived { record: record.clone(), fd, contents, was: None };
+    adopter.prepare(arrival).map(|adoption| (id, adoption)).map_err(|reason| (record, reason))
+}
+
+/// A new fd has the lowest number that is free.
+fn is_last(fd: &OwnedFd) -> bool {
+    usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX).saturating_add(SPARE_FDS) >= socket::max_open_files()
+}

@@ -1,0 +1,114 @@
+//! One connection as it travels.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use crate::error::{Error, Kind, Result};
+use crate::sys::memfd;
+use crate::wire::parcel::{Lengths, MAX_CONTENTS, MAX_INLINE, Record};
+
+/// What a connection takes along, beside what its [`Record`] says of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// The head of the request that upgraded it.
+    pub(crate) head: Vec<u8>,
+    /// What the application gave with it, as JSON.
+    pub(crate) state: Vec<u8>,
+    /// What was received and not used.
+    pub(crate) unread: Vec<u8>,
+}
+
+/// A connection, and all that is known of it.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    record: Record,
+    fd: OwnedFd,
+    contents: Contents,
+    /// The contents, if they are too long for a message.
+    memfd: Option<OwnedFd>,
+}
+
+impl Contents {
+    pub(crate) fn lengths(&self) -> Lengths {
+        Lengths { head: self.head.len(), state: self.state.len(), unread: self.unread.len() }
+    }
+
+    /// Takes the parts out of bytes that are as long as the lengths say.
+    pub(crate) fn from_bytes(lengths: Lengths, bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_at_checked(lengths.head)?;
+        let (state, unread) = rest.split_at_checked(lengths.state)?;
+        let whole = unread.len() == lengths.unread;
+        whole.then(|| Self { head: head.to_vec(), state: state.to_vec(), unread: unread.to_vec() })
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        [&self.head[..], &self.state, &self.unread].concat()
+    }
+}
+
+impl Parcel {
+    /// Packs it. The record's number and lengths are filled in here and when it is sent.
+    ///
+    /// # Errors
+    /// Its contents are too long, or there is no memory for them; then the connection comes back.
+    pub(crate) fn new(mut record: Record, fd: OwnedFd, contents: Contents) -> Result<Self, (Error, OwnedFd, Contents)> {
+        record.contents = contents.lengths();
+        let memfd = match record.contents.total() {
+            None => {
+                let why = format!("a connection has more than {MAX_CONTENTS} bytes to take along");
+                return Err((Error::new(Kind::Invalid, why), fd, contents));
+            }
+            Some(length) if length > MAX_INLINE => match memfd::sealed(c"handover-parcel", &contents.to_bytes()) {
+                Ok(memfd) => Some(memfd),
+                Err(e) => return Err((Error::os("no memory file for a connection's contents", e), fd, contents)),
+            },
+            Some(_) => None,
+        };
+        record.memfd = memfd.is_some();
+        Ok(Self { record, fd, contents, memfd })
+    }
+
+    /// Makes one of what has come.
+    pub(super) fn received(record: Record, fd: OwnedFd, contents: Contents) -> Self {
+        Self { record, fd, contents, memfd: None }
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(crate) fn number(&mut self, id: u64) {
+        self.record.id = id;
+    }
+
+    pub(crate) fn into_parts(self) -> (Record, OwnedFd, Contents) {
+        (self.record, self.fd, self.contents)
+    }
+
+    /// The bytes that it adds to a message, at most.
+    pub(super) fn size(&self) -> usize {
+        /// The JSON of a record but for its names, and some more.
+        const RECORD: usize = 400;
+        let names = self.record.listener.len() * 6 + self.record.protocol.len();
+        RECORD + names + if self.memfd.is_some() { 0 } else { self.record.contents.total().unwrap_or(0) }
+    }
+
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(self.fd.as_fd()), self.memfd.as_ref().map(|memfd| memfd.as_fd())].into_iter().flatten()
+    }
+
+    pub(super) fn inline(&self, to: &mut Vec<u8>) {
+        if self.memfd.is_none() {
+            to.extend_from_slice(&self.contents.head);
+            to.extend_from_slice(&self.contents.state);
+            to.extend_from_slice(&self.contents.unread);
+        }
+    }
+}
+
+/// Reads contents that did not fit into the message.
+pub(super) fn from_memfd(lengths: Lengths, memfd: OwnedFd) -> io::Result<Contents> {
+    let bytes = memfd::read(memfd)?;
+    Contents::from_bytes(lengths, &bytes)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the contents are not as long as they should be"))
+}
