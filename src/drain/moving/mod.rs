@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::core::Phase;
+use super::core::{Phase, Work};
 use super::guard::Guard;
 use super::handle::Drain;
 use crate::transit::{Channel, Contents, Parcel, Permit, Permits};
@@ -68,7 +68,7 @@ pub(super) struct Moving {
     adopted: AtomicUsize,
 }
 
-struct Route {
+pub(super) struct Route {
     queue: mpsc::UnboundedSender<Leaving>,
     /// Names of listeners whose connections the next generation takes.
     takes: BTreeSet<String>,
@@ -100,6 +100,11 @@ impl Moving {
 }
 
 impl Route {
+    /// Returns whether the next generation takes this, now or later.
+    pub(super) fn is_for(&self, work: &dyn Work) -> bool {
+        work.movable().is_ok() && work.connection().is_some_and(|one| self.takes.contains(one.listener()))
+    }
+
     fn shut(&self) {
         self.shut_at.get_or_init(Instant::now);
         self.shut.store(true, Ordering::Relaxed);
@@ -124,9 +129,8 @@ impl Drain {
     /// listener here.
     pub(crate) fn give(&self, leaving: Leaving) {
         let Some(route) = self.core.moving.route.get() else { return };
-        // Its receiver lives as long as there is one on its way; and if not, it is served here.
         if let Err(mpsc::error::SendError(leaving)) = route.queue.send(leaving) {
-            self.come_back(leaving);
+            self.stayed(leaving, "late");
         }
     }
 
@@ -155,7 +159,8 @@ impl Drain {
         let arrival = Arrived { record, fd, contents, was: Some(guard) };
         match self.core.moving.adopter(&listener).ok_or("listener").and_then(|adopter| adopter.prepare(arrival)) {
             Ok(adoption) => adoption(),
-            Err(reason) => tracing::warn!(listener, reason, "a connection that was not taken is closed"),
+            // Its client has gone meanwhile, as a rule.
+            Err(reason) => tracing::debug!(listener, reason, "a connection that was not taken is closed"),
         }
         drop(permit);
     }
@@ -167,7 +172,7 @@ impl Drain {
         for work in works {
             let Some(connection) = work.connection() else { continue };
             let reason = match work.movable() {
-                Ok(()) if route.takes.contains(&connection.kind().0) => continue,
+                Ok(()) if route.takes.contains(connection.listener()) => continue,
                 Ok(()) => "listener",
                 Err(reason) => reason,
             };

@@ -12,6 +12,8 @@ mod failures;
 mod faults;
 mod keeps;
 mod killed;
+mod moved;
+mod moves;
 mod placement;
 mod program;
 mod reloads;
@@ -23,7 +25,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use handover_testing::processes;
-use handover_testing::service::{self, Extension};
+use handover_testing::service;
 use libtest_mimic::{Arguments, Trial};
 
 /// Most cases wait for processes, so more of them than there are processors.
@@ -41,7 +43,7 @@ pub(crate) use cases;
 
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(service::DIRECTORY) {
-        return service::main(Path::new(&directory), Extension::NONE);
+        return service::main(Path::new(&directory), moved::EXTENSION);
     }
     if let Some(result) = std::env::var_os(placement::RESULT) {
         return placement::main(Path::new(&result));
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 11] = [
+    let all: [&[Case]; 12] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         stops::CASES,
         keeps::CASES,
         killed::CASES,
+        moves::CASES,
         watchdog::CASES,
     ];
     let cases = all.into_iter().flatten().chain(environment::CASES);
