@@ -11,7 +11,8 @@ use super::kind::{Cause, Kind};
 use super::message::{Broken, Idle, broken};
 use super::stats::{Loss, Stats};
 use super::target::Target;
-use super::turnover::{Close, Tenant};
+use super::tenant::Tenant;
+use super::turnover::Close;
 
 /// A client that lost a request does not storm the service.
 const AFTER_LOSS: Duration = Duration::from_millis(10);

@@ -22,6 +22,7 @@ mod probe;
 mod random;
 mod stats;
 mod target;
+mod tenant;
 mod trust;
 mod turnover;
 pub mod until;

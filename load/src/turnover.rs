@@ -1,11 +1,6 @@
 //! Connections that the server closed although their clients would have gone on with them, and
 //! those that the clients opened in their place.
 
-use std::sync::Arc;
-
-use super::kind::Kind;
-use super::stats::Stats;
-
 /// What a close is laid to: whatever happened last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Since {
@@ -33,35 +28,6 @@ pub struct Turnover {
 pub(super) enum Close {
     Announced,
     Unannounced,
-}
-
-/// Counts for one client how often the server takes its connection away.
-#[derive(Debug)]
-pub(super) struct Tenant {
-    kind: Kind,
-    stats: Arc<Stats>,
-    /// It has none, as the server closed it.
-    evicted: Option<Since>,
-}
-
-impl Tenant {
-    pub(super) fn new(kind: Kind, stats: Arc<Stats>) -> Self {
-        Self { kind, stats, evicted: None }
-    }
-
-    /// The server has closed its connection, or is about to.
-    pub(super) fn closed(&mut self, how: Close) {
-        if self.kind.keeps_its_connection() {
-            self.evicted = Some(self.stats.closed(self.kind, how));
-        }
-    }
-
-    /// It has a connection again.
-    pub(super) fn connected(&mut self) {
-        if let Some(since) = self.evicted.take() {
-            self.stats.opened_anew(self.kind, since);
-        }
-    }
 }
 
 impl Turnover {

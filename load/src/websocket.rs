@@ -14,7 +14,8 @@ use super::plan::Plan;
 use super::random::Random;
 use super::stats::{Loss, Stats};
 use super::target::{Stream, Target};
-use super::turnover::{Close, Tenant};
+use super::tenant::Tenant;
+use super::turnover::Close;
 use super::until::Signals;
 
 /// A client that lost something does not storm the service.

@@ -59,8 +59,8 @@ macro_rules! each_setting {
                 /// How many old generations may drain at once before the oldest is hammered.
                 max_draining: usize = MAX_DRAINING: 8, "8",
                     zero "the generation that hands over could not finish its requests";
-                /// How long a reload waits for one of the old generations when as many drain as may.
-                /// Then it begins, and the oldest is hammered when there is one more.
+                /// How long a reload waits for one of the old generations when as many drain as
+                /// may. Then it begins, and the oldest is hammered when there is one more.
                 draining_wait: Duration = DRAINING_WAIT: Duration::from_secs(10), "10s";
             }
             no_default {

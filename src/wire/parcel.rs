@@ -181,9 +181,7 @@ mod tests {
             [PREFIX, &length, json.as_bytes()].concat()
         };
         let more = r#"{"type":"parcels","records":[{"id":1,"listener":"a","protocol":"b","mood":"good"}]}"#;
-        let Ok((Note::Parcels { records }, [])) = Note::decode(&message(more)).map(|(note, rest)| (note, rest)) else {
-            panic!("{more}")
-        };
+        let Ok((Note::Parcels { records }, [])) = Note::decode(&message(more)) else { panic!("{more}") };
         assert_eq!((records[0].id, records[0].requests, records[0].memfd), (1, 0, false));
         assert_eq!(Note::decode(&message(r#"{"type":"pause","for":3}"#)).unwrap().0, Note::Unknown);
     }

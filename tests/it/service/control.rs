@@ -1,6 +1,7 @@
 //! The control interface, asked over its socket.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -75,6 +76,21 @@ fn status(world: &World) -> Value {
     }
 }
 
+/// Asks once more on a connection; returns how the reply begins.
+fn asked(connection: &mut TcpStream) -> [u8; 12] {
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    connection.write_all(b"GET /who HTTP/1.1\r\nhost: here\r\n\r\n").unwrap();
+    let mut reply = Vec::new();
+    let mut reader = BufReader::new(connection);
+    while !reply.ends_with(b"\r\n\r\n") {
+        assert!(reader.read_until(b'\n', &mut reply).unwrap() > 0, "it is closed");
+    }
+    let head = String::from_utf8(reply.clone()).unwrap().to_lowercase();
+    let length = head.split_once("content-length: ").and_then(|(_, rest)| rest.lines().next()?.parse().ok());
+    reader.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
+    *reply.first_chunk().unwrap()
+}
+
 fn it_tells_the_status_also_of_who_drains() {
     let world = with_control();
     let first = world.start();
@@ -103,9 +119,20 @@ fn it_tells_the_status_also_of_who_drains() {
     assert_eq!(names, ["http", "control"]);
     assert!(before["sockets"][0]["backlog"].as_u64().unwrap() > 0, "{before}");
 
+    assert_eq!(before["moves"], json!({"adopted": 0, "moved": 0, "stayed": {}}));
+    let mut idle = TcpStream::connect(world.address()).unwrap();
+    assert_eq!(asked(&mut idle), *b"HTTP/1.1 200");
+
     let second = world.reload_to(2);
     world.manager().wait("generation 2", |d| d.text == "STATUS=generation 2 serves");
-    let after = status(&world);
+    // The idle one moves, and the old generation says so to whoever asks the new one.
+    let (mut after, begun) = (status(&world), std::time::Instant::now());
+    while after["draining"][0]["moved"] != 1 && begun.elapsed() < PATIENCE {
+        after = status(&world);
+    }
+    assert_eq!((&after["draining"][0]["moved"], &after["moves"]["adopted"]), (&json!(1), &json!(1)), "{after}");
+    assert_eq!(after["moves"]["moved"], 0, "{after}");
+    assert_eq!(asked(&mut idle), *b"HTTP/1.1 200", "its connection is open");
     assert_eq!((&after["pid"], &after["past"][0]["outcome"]), (&json!(second.pid), &json!("handed_over")), "{after}");
     let older = &after["draining"][0];
     assert_eq!((&older["pid"], &older["connections"]), (&json!(first.pid), &json!(1)), "{after}");

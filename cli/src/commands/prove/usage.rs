@@ -25,8 +25,8 @@ struct State {
     last: Usage,
     /// The highest of each since the last call of `turn`.
     peak: Usage,
-    /// Whose ends are waited for, each with the numbers of the reloads that are to replace it: those
-    /// that failed, and one that did not.
+    /// Whose ends are waited for, each with the numbers of the reloads that are to replace it:
+    /// those that failed, and one that did not.
     leaving: Vec<(Stat, Vec<u32>)>,
     /// When those were seen to have ended.
     gone: BTreeMap<u32, Instant>,
