@@ -12,11 +12,11 @@ mod failures;
 mod faults;
 mod keeps;
 mod killed;
-mod moves;
 mod placement;
 mod program;
 mod reloads;
 mod requests;
+mod sessions;
 mod stops;
 mod watchdog;
 
@@ -42,7 +42,7 @@ pub(crate) use cases;
 
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(service::DIRECTORY) {
-        return service::main(Path::new(&directory), moves::EXTENSION);
+        return service::main(Path::new(&directory), sessions::EXTENSION);
     }
     if let Some(result) = std::env::var_os(placement::RESULT) {
         return placement::main(Path::new(&result));
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         drains::CASES,
         stops::CASES,
         keeps::CASES,
-        moves::CASES,
+        sessions::CASES,
         killed::CASES,
         watchdog::CASES,
     ];
