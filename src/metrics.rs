@@ -123,13 +123,14 @@ impl Metrics {
         connection
     }
 
-    /// A connection that has just come from another generation, which has counted it.
+    /// A connection that has just come from another generation, which has counted it if it has
+    /// spoken there.
     pub(crate) fn adopted(&self, listener: Arc<str>, protocol: Protocol) -> Counted {
         let connection = Counted {
             metrics: self.clone(),
             listener,
             protocol: AtomicU8::new(protocol as u8),
-            counted: AtomicBool::new(true),
+            counted: AtomicBool::new(protocol != Protocol::Unknown),
         };
         connection.open(protocol, 1.0);
         connection.count(ADOPTED);
@@ -247,6 +248,10 @@ impl Counted {
             self.open(protocol, 1.0);
         }
         self.count_once();
+    }
+
+    pub(crate) fn listener(&self) -> &str {
+        &self.listener
     }
 
     /// Its listener and its protocol, as the labels have them.

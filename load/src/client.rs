@@ -11,6 +11,7 @@ use super::kind::{Cause, Kind};
 use super::message::{Broken, Idle, broken};
 use super::stats::{Loss, Stats};
 use super::target::Target;
+use super::turnover::{Close, Tenant};
 
 /// A client that lost a request does not storm the service.
 const AFTER_LOSS: Duration = Duration::from_millis(10);
@@ -23,11 +24,13 @@ pub struct Client {
     /// How much later than by their nature connections and answers may come.
     limit: Duration,
     connection: Option<Connection>,
+    tenant: Tenant,
 }
 
 impl Client {
     pub fn new(kind: Kind, target: Arc<Target>, stats: Arc<Stats>, limit: Duration) -> Self {
-        Self { kind, target, stats, limit, connection: None }
+        let tenant = Tenant::new(kind, Arc::clone(&stats));
+        Self { kind, target, stats, limit, connection: None, tenant }
     }
 
     /// Waits with nothing under way. When the server closes in that time, nothing is lost: the next
@@ -101,9 +104,15 @@ impl Client {
             Ok(None) => {
                 self.stats.handed_back(self.kind);
                 self.stats.announced(self.kind);
+                if connection.is_ended().await {
+                    self.tenant.closed(Close::Announced);
+                }
                 None
             }
             Err(broken) => {
+                if broken.is_end() && connection.is_ended().await {
+                    self.tenant.closed(Close::Unannounced);
+                }
                 self.lost(broken, Some(&connection), Some(sent)).await;
                 None
             }
@@ -154,11 +163,15 @@ impl Client {
                         // The rest was not acted on, and we are told so (RFC 9112, 9.6).
                         asks[n + 1..].iter().for_each(|_| self.stats.handed_back(self.kind));
                         self.stats.announced(self.kind);
+                        self.tenant.closed(Close::Announced);
                         return;
                     }
                 }
                 Err(broken) => {
                     let connection = Connection::One(connection);
+                    if broken.is_end() {
+                        self.tenant.closed(Close::Unannounced);
+                    }
                     let broken = written.err().unwrap_or(broken);
                     for _ in &asks[n..] {
                         self.lost_now(broken.clone(), Some(&connection), Some(sent));
@@ -189,8 +202,14 @@ impl Client {
         let connection = self.connection.take();
         match idle {
             Idle::Open => self.connection = connection,
-            Idle::Closed => self.stats.idle_closed(self.kind),
-            Idle::Announced => self.stats.announced(self.kind),
+            Idle::Closed => {
+                self.stats.idle_closed(self.kind);
+                self.tenant.closed(Close::Unannounced);
+            }
+            Idle::Announced => {
+                self.stats.announced(self.kind);
+                self.tenant.closed(Close::Announced);
+            }
             Idle::Spoke => {
                 let broken = broken(Cause::Unasked, "bytes on a connection that was idle");
                 self.lost_now(broken, connection.as_ref(), None);
@@ -198,8 +217,10 @@ impl Client {
         }
     }
 
-    async fn open(&self) -> Result<Connection, Broken> {
-        Connection::open(&self.target, self.limit).await
+    async fn open(&mut self) -> Result<Connection, Broken> {
+        let connection = Connection::open(&self.target, self.limit).await?;
+        self.tenant.connected();
+        Ok(connection)
     }
 
     async fn exchange(
@@ -225,6 +246,7 @@ impl Client {
             Connection::One(one) => {
                 if announced && !ours {
                     self.stats.announced(self.kind);
+                    self.tenant.closed(Close::Announced);
                 }
                 one.end();
             }

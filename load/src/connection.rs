@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::ask::Ask;
 use super::http1;
 use super::http2;
-use super::message::{Broken, Response};
+use super::message::{Broken, Idle, Response};
 use super::target::{Stream, Target};
 
 #[derive(Debug)]
@@ -80,6 +80,15 @@ impl Connection {
             Self::Two(two) => &mut two.served_by,
         };
         *known = by.or(*known);
+    }
+
+    /// Whether the server has ended it, where something on it went wrong: in HTTP/2 a stream alone
+    /// may have been reset.
+    pub(super) async fn is_ended(&mut self) -> bool {
+        match self {
+            Self::One(_) => true,
+            Self::Two(two) => two.ready().await != Idle::Open,
+        }
     }
 
     /// Nothing more is wanted of it.

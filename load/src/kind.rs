@@ -50,6 +50,11 @@ impl Kind {
         }
     }
 
+    /// Whether its clients go on with a connection for as long as the server lets them.
+    pub(super) fn keeps_its_connection(self) -> bool {
+        !matches!(self, Self::Fresh | Self::Late | Self::Probe)
+    }
+
     /// Whether its waits say how fast the server answers: its requests are short and begin when
     /// they are meant to.
     pub(super) fn tells_latency(self) -> bool {

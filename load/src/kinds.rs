@@ -20,7 +20,7 @@ use super::websocket::WebSocket;
 const SPLIT_HEADS: usize = 8;
 /// Requests in one write.
 const PIPELINED: usize = 4;
-/// Between the openings of two idle connections, at the beginning and after a reload.
+/// Between the openings of two connections at the beginning, and of two idle ones after a reload.
 const OPENING: Duration = Duration::from_micros(200);
 /// A server that keeps no connection is not asked more often, and the new process gets none back
 /// before the old one has closed all.
@@ -49,19 +49,20 @@ pub fn start(
             plan: Arc::clone(plan),
             signals: signals.clone(),
         };
+        let turn = OPENING * u32::try_from(n).unwrap_or(u32::MAX);
         match kind {
-            Kind::KeepAlive => clients.spawn(one.keep_alive()),
+            Kind::KeepAlive => clients.spawn(one.keep_alive(turn)),
             Kind::Fresh => clients.spawn(one.fresh()),
             Kind::Slow => clients.spawn(one.slow()),
             Kind::Upload => clients.spawn(one.upload()),
             Kind::Stream => clients.spawn(one.download()),
-            Kind::Pipelined => clients.spawn(one.pipelined()),
+            Kind::Pipelined => clients.spawn(one.pipelined(turn)),
             Kind::Late => clients.spawn(one.late()),
             Kind::HalfHead => clients.spawn(one.half_head()),
-            Kind::Idle => clients.spawn(one.idle(OPENING * u32::try_from(n).unwrap_or(u32::MAX))),
+            Kind::Idle => clients.spawn(one.idle(turn)),
             Kind::WebSocket => {
                 let socket = WebSocket::new(Arc::clone(target), Arc::clone(stats), Arc::clone(plan));
-                clients.spawn(socket.run(one.random, one.signals))
+                clients.spawn(socket.run(one.random, one.signals, turn))
             }
             Kind::Probe => continue,
         };
@@ -89,11 +90,18 @@ impl One {
         }
     }
 
+    /// The wait before the next request at the cadence, but `most`. That is the turn to connect at
+    /// first: a long cadence must not keep clients away from the first reload.
+    async fn cadence(&mut self, most: &mut Duration) {
+        let time = self.random.between(&self.plan.cadence).min(*most);
+        *most = Duration::MAX;
+        self.pause(time).await;
+    }
+
     /// Asks again and again on one connection, for as long as the server keeps it.
-    async fn keep_alive(mut self) {
+    async fn keep_alive(mut self, mut turn: Duration) {
         while !self.signals.is_stopped() {
-            let time = self.random.between(&self.plan.cadence);
-            self.pause(time).await;
+            self.cadence(&mut turn).await;
             let mut ask = self.short();
             if self.random.within(0..SPLIT_HEADS) == 0 {
                 ask.split = Some((self.random.within(1..999), Hold::For(self.random.time(2..20))));
@@ -154,10 +162,9 @@ impl One {
     }
 
     /// Several requests in one write.
-    async fn pipelined(mut self) {
+    async fn pipelined(mut self, mut turn: Duration) {
         while !self.signals.is_stopped() {
-            let time = self.random.between(&self.plan.cadence);
-            self.pause(time).await;
+            self.cadence(&mut turn).await;
             let asks: Vec<_> = std::iter::repeat_with(|| self.short()).take(PIPELINED).collect();
             self.client.pipeline(&asks).await;
         }
@@ -175,12 +182,15 @@ impl One {
         }
     }
 
-    /// Sends a part of the head, and the rest only after the next reload has begun.
+    /// Sends a part of the head, and the rest only after the next reload has begun: on a new
+    /// connection, or on the one that it has used before.
     async fn half_head(mut self) {
         while !self.signals.is_stopped() {
+            if self.random.within(0..2) == 0 {
+                self.client.disconnect();
+            }
             let split = Some((self.random.within(1..999), self.over_a_reload()));
             self.client.ask(Ask { split, ..self.short() }).await;
-            self.client.disconnect();
         }
     }
 

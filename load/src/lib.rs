@@ -23,6 +23,7 @@ mod random;
 mod stats;
 mod target;
 mod trust;
+mod turnover;
 pub mod until;
 mod websocket;
 
@@ -39,6 +40,7 @@ pub use random::Random;
 pub use stats::{Count, Kill, Loss, Stats, Summary};
 pub use target::{Address, Stream, Target, Tls};
 pub use trust::AnyCertificate;
+pub use turnover::{Since, Turnover};
 pub use until::Conductor;
 
 #[cfg(test)]

@@ -10,6 +10,13 @@ pub(super) struct Broken {
     pub(super) detail: String,
 }
 
+impl Broken {
+    /// Whether the connection came to its end with it. Otherwise the client gave it up.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self.cause, Cause::Closed | Cause::Reset | Cause::Truncated)
+    }
+}
+
 pub(super) fn broken(cause: Cause, detail: impl Into<String>) -> Broken {
     Broken { cause, detail: detail.into() }
 }

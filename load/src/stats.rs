@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::flow::Flow;
 use super::kind::{Cause, Kind};
+use super::turnover::{Close, Since, Turnover};
 
 /// Names of generations that are kept: a server may have a new one for each answer. All others are
 /// one.
@@ -101,6 +102,11 @@ pub struct Count {
     pub handed_back: u64,
     /// Connections that the server closed as it had announced.
     pub announced: u64,
+    /// Of clients that would have gone on with theirs.
+    pub turnover: Turnover,
+    /// Connections of theirs that ended with a process that was killed on purpose, or later, up to
+    /// the next reload.
+    pub closed_by_kill: u64,
     /// The longest wait of those that met a kill, beyond what the request itself takes.
     pub longest_over_kill: Duration,
 }
@@ -118,6 +124,8 @@ impl Count {
         self.sent += other.sent;
         self.handed_back += other.handed_back;
         self.announced += other.announced;
+        self.turnover.add(&other.turnover);
+        self.closed_by_kill += other.closed_by_kill;
         self.longest_over_kill = self.longest_over_kill.max(other.longest_over_kill);
     }
 }
@@ -134,6 +142,9 @@ struct Inner {
     losses: Vec<Loss>,
     kills: Vec<Kill>,
     flow: Option<Flow>,
+    since: Since,
+    /// By the number of the reload.
+    turnovers: BTreeMap<u32, Turnover>,
     names: HashMap<String, u32>,
 }
 
@@ -162,6 +173,44 @@ impl Stats {
 
     pub(super) fn announced(&self, kind: Kind) {
         self.lock().counts.entry(kind).or_default().announced += 1;
+    }
+
+    /// From now on closes are laid to that.
+    pub fn closes_are_laid_to(&self, since: Since) {
+        self.lock().since = since;
+    }
+
+    /// The server closed a connection with which its client would have gone on; what that is laid
+    /// to.
+    pub(super) fn closed(&self, kind: Kind, how: Close) -> Since {
+        let mut inner = self.lock();
+        let since = inner.since;
+        let count = inner.counts.entry(kind).or_default();
+        match since {
+            Since::Kill => count.closed_by_kill += 1,
+            Since::Start | Since::Reload(_) => count.turnover.close(how),
+        }
+        if let Since::Reload(number) = since {
+            inner.turnovers.entry(number).or_default().close(how);
+        }
+        since
+    }
+
+    /// A client has one again in its place.
+    pub(super) fn opened_anew(&self, kind: Kind, since: Since) {
+        let mut inner = self.lock();
+        if since != Since::Kill {
+            inner.counts.entry(kind).or_default().turnover.opened_anew += 1;
+        }
+        if let Since::Reload(number) = since {
+            inner.turnovers.entry(number).or_default().opened_anew += 1;
+        }
+    }
+
+    /// What was closed and opened anew because of each reload, by its number. There is nothing of
+    /// one that closed nothing.
+    pub fn turnovers(&self) -> BTreeMap<u32, Turnover> {
+        self.lock().turnovers.clone()
     }
 
     /// The number for a generation's name: the name itself where it is a number.

@@ -1,5 +1,6 @@
 //! The client is the judge, so it is judged first: servers that are bad in one way each.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -212,4 +213,93 @@ async fn a_wrong_digest_is_lost() {
     let ask = Ask::get("/pid", Expect::Exactly((*b"43\n").into()));
     client.ask(ask).await;
     assert_eq!(stats.summary().lost.into_keys().collect::<Vec<_>>(), [(Kind::KeepAlive, Cause::WrongBody)]);
+}
+
+/// Each connection has one answer. The first one is closed as announced, the third one with a
+/// second request under way, all others without a word.
+#[tokio::test]
+async fn closes_are_laid_to_what_happened_last_and_what_is_opened_anew_to_the_same() {
+    let address = server(async |mut stream, n| {
+        assert!(read_head(&mut stream).await);
+        stream.write_all(if n == 0 { OK_LAST } else { OK }).await.unwrap();
+        if n == 2 {
+            assert!(read_head(&mut stream).await);
+        }
+    })
+    .await;
+    let (mut client, stats) = client(address);
+    let ask = || Ask::get("/pid", Expect::Pid);
+    let never = Duration::from_secs(3600);
+    assert_eq!(client.ask(ask()).await, Some(42));
+    stats.closes_are_laid_to(Since::Reload(1));
+    assert_eq!(client.ask(ask()).await, Some(42));
+    client.idle_until_closed(never).await;
+    stats.closes_are_laid_to(Since::Reload(2));
+    assert_eq!(client.ask(ask()).await, Some(42));
+    assert_eq!(client.ask(ask()).await, None);
+    stats.closes_are_laid_to(Since::Kill);
+    assert_eq!(client.ask(ask()).await, Some(42));
+    client.idle_until_closed(never).await;
+    assert_eq!(client.ask(ask()).await, Some(42));
+    let total = stats.summary().total;
+    assert_eq!(total.turnover, Turnover { closed: 3, unannounced: 2, opened_anew: 3 });
+    assert_eq!((total.closed_by_kill, total.announced, total.idle_closed, total.lost), (1, 1, 2, 1));
+    let one = Turnover { closed: 1, unannounced: 1, opened_anew: 1 };
+    assert_eq!(stats.turnovers(), BTreeMap::from([(1, one), (2, one)]));
+}
+
+#[tokio::test]
+async fn what_the_client_ends_is_not_closed_by_the_server() {
+    let address = server(async |mut stream, _| {
+        assert!(read_head(&mut stream).await);
+        stream.write_all(OK_LAST).await.unwrap();
+    })
+    .await;
+    for kind in [Kind::Fresh, Kind::Late] {
+        let stats = Arc::new(Stats::default());
+        let mut client = Client::new(kind, Target::tcp(address), Arc::clone(&stats), Duration::from_secs(10));
+        for _ in 0..3 {
+            assert_eq!(client.ask(Ask::get("/pid", Expect::Pid)).await, Some(42));
+        }
+        assert_eq!(stats.summary().total.turnover, Turnover::default(), "{kind}");
+    }
+    // It asked for the close.
+    let (mut client, stats) = client(address);
+    client.ask(Ask::get("/pid", Expect::Pid).closing()).await;
+    // It did not like the answer.
+    client.ask(Ask::get("/pid", Expect::Exactly((*b"43\n").into()))).await;
+    let total = stats.summary().total;
+    assert_eq!((total.turnover, total.lost), (Turnover::default(), 1));
+}
+
+/// The first request of each comes long before its cadence says.
+#[tokio::test]
+async fn a_long_cadence_keeps_nobody_away_at_the_beginning() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target::tcp(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                while read_head(&mut stream).await {
+                    stream.write_all(OK).await.unwrap();
+                }
+            });
+        }
+    });
+    let hour = Duration::from_secs(3600);
+    let (stats, conductor) = (Arc::new(Stats::default()), Conductor::default());
+    let plan = Arc::new(Plan { cadence: hour..hour * 2, ..Plan::example() });
+    let mut clients = start(&[(Kind::KeepAlive, 20)], &target, &plan, &stats, 1, &conductor.signals());
+    let all = async {
+        while stats.summary().total.answered < 20 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        conductor.stop();
+        while clients.join_next().await.is_some() {}
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+    // One each at the beginning, and at most one each at the end.
+    let total = stats.summary().total;
+    assert!((20..=40).contains(&total.answered) && total.lost == 0, "{total:?}");
 }

@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::random::Random;
 use super::stats::{Loss, Stats};
 use super::target::{Stream, Target};
+use super::turnover::{Close, Tenant};
 use super::until::Signals;
 
 /// A client that lost something does not storm the service.
@@ -25,6 +26,7 @@ pub(super) struct WebSocket {
     plan: Arc<Plan>,
     socket: Option<WebSocketStream<Stream>>,
     opened: Option<Instant>,
+    tenant: Tenant,
 }
 
 /// What came instead of a text.
@@ -36,13 +38,17 @@ enum Other {
 
 impl WebSocket {
     pub(super) fn new(target: Arc<Target>, stats: Arc<Stats>, plan: Arc<Plan>) -> Self {
-        Self { target, stats, plan, socket: None, opened: None }
+        let tenant = Tenant::new(Kind::WebSocket, Arc::clone(&stats));
+        Self { target, stats, plan, socket: None, opened: None, tenant }
     }
 
-    pub(super) async fn run(mut self, mut random: Random, mut signals: Signals) {
+    /// `most`: how long it waits at most before it connects.
+    pub(super) async fn run(mut self, mut random: Random, mut signals: Signals, mut most: Duration) {
         while !signals.is_stopped() {
+            let time = random.between(&self.plan.cadence).min(most);
+            most = Duration::MAX;
             tokio::select! {
-                () = self.idle(random.between(&self.plan.cadence)) => {}
+                () = self.idle(time) => {}
                 () = signals.stopped() => break,
             }
             self.echo(&format!("{:016x}", random.bits())).await;
@@ -64,6 +70,7 @@ impl WebSocket {
                 Err(Other::Broken(_)) => {
                     self.socket = None;
                     self.stats.idle_closed(Kind::WebSocket);
+                    self.tenant.closed(Close::Unannounced);
                 }
             }
         }
@@ -76,7 +83,10 @@ impl WebSocket {
         let begun = Instant::now();
         if self.socket.is_none() {
             match self.open().await {
-                Ok(socket) => (self.socket, self.opened) = (Some(socket), Some(Instant::now())),
+                Ok(socket) => {
+                    (self.socket, self.opened) = (Some(socket), Some(Instant::now()));
+                    self.tenant.connected();
+                }
                 Err(broken) => return self.lost(broken, None).await,
             }
         }
@@ -110,6 +120,7 @@ impl WebSocket {
     /// Answers the server's close frame and lets it end the connection.
     async fn goodbye(&mut self) {
         self.stats.announced(Kind::WebSocket);
+        self.tenant.closed(Close::Announced);
         if let Some(mut socket) = self.socket.take() {
             let end = async { while let Some(Ok(_)) = socket.next().await {} };
             let _ = tokio::time::timeout(self.plan.limit, end).await;
@@ -129,7 +140,9 @@ impl WebSocket {
     }
 
     async fn lost(&mut self, broken: Broken, sent: Option<Instant>) {
-        self.socket = None;
+        if self.socket.take().is_some() && broken.is_end() {
+            self.tenant.closed(Close::Unannounced);
+        }
         self.stats.lost(Loss {
             kind: Kind::WebSocket,
             cause: broken.cause,

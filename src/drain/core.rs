@@ -112,17 +112,6 @@ impl DrainCore {
         }
     }
 
-    /// Resolves when the hammer falls.
-    pub(super) async fn cut(&self) {
-        loop {
-            let stepped = self.stepped.notified();
-            if self.phase() == Phase::Hammered {
-                return;
-            }
-            stepped.await;
-        }
-    }
-
     pub(super) fn lock(&self) -> MutexGuard<'_, Register> {
         // nothing in a critical section can panic half-way
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -34,6 +34,8 @@ impl Guard {
     /// Passes the slot within the limit on to the guard of the work that follows this one.
     pub(crate) fn continues_as(mut self, mut next: Self) -> Self {
         next._slot = self._slot.take();
+        // How it ends is counted when that ends.
+        self.core.end(self.id);
         next
     }
 

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::core::{DrainCore, Phase, Work};
+use super::moving::Route;
 
 /// How many are told in one go, at least.
 const AT_ONCE: usize = 64;
@@ -24,13 +25,14 @@ impl DrainCore {
 
     /// Wakes those that can move, `most` of them, from that one on; returns the first that was left
     /// out.
-    pub(super) fn wake_movable(&self, from: u64, most: usize) -> Option<u64> {
-        self.wake_some(from, u64::MAX, most, |work| work.movable().is_ok())
+    pub(super) fn wake_movable(&self, route: &Route, from: u64, most: usize) -> Option<u64> {
+        self.wake_some(from, u64::MAX, most, |work| route.is_for(work))
     }
 
-    /// Returns how many can move.
-    pub(super) fn movable(&self) -> usize {
-        self.lock().open.values().filter(|entry| entry.work.movable().is_ok()).count()
+    /// Returns whether something can move, or is just coming that may.
+    pub(super) fn has_movable(&self, route: &Route) -> bool {
+        let state = self.lock();
+        state.accepting > 0 || state.open.values().any(|entry| route.is_for(&*entry.work))
     }
 
     /// Tells what is open of the drain, one slice after the other. No connection has to know at

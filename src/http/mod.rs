@@ -1,10 +1,11 @@
 //! HTTP by hyper, drained without losing a request.
 //!
-//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. While a
-//! [`Drain`](crate::drain::Drain) lasts, a connection that is fresh, idle or has sent half a
-//! request head is not closed but answered once more, with `Connection: close`; pipelined requests
-//! are all answered, and only the last reply says `close`; HTTP/2 gets a GOAWAY and finishes its
-//! streams; an upgraded stream counts until it is dropped. The chapter
+//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. In a reload HTTP/1
+//! connections [move](crate::docs::migration) to the next generation. While a
+//! [`Drain`](crate::drain::Drain) lasts, a connection that does not move and is fresh, idle or has
+//! sent half a request head is not closed but answered once more, with `Connection: close`;
+//! pipelined requests are all answered, and only the last reply says `close`; HTTP/2 gets a GOAWAY
+//! and finishes its streams; an upgraded stream counts until it is dropped. The chapter
 //! [`docs::http`](crate::docs::http) has more.
 //!
 //! [`Service::serve_http`](crate::Service::serve_http) serves any tower service, and hyper's own in

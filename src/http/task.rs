@@ -280,13 +280,23 @@ impl<'a> Clock<'a> {
     /// Returns for how long it has been idle, or has had half a head.
     fn quiet(&self) -> Duration {
         let requests = self.conn.requests();
-        let since = match (self.conn.stage(), self.half) {
-            (Stage::Half, Some((of, since))) if of == requests => since,
-            (Stage::Half, None) if requests == 0 => self.conn.opened(),
+        let since = match self.conn.stage() {
+            Stage::Half => self.half_since(),
             _ if self.idle.0 == requests => self.idle.1,
             _ => Instant::now(),
         };
         since.elapsed()
+    }
+
+    /// Returns since when there is half a head: what was idle before does not count.
+    fn half_since(&self) -> Instant {
+        let (requests, before) = (self.conn.requests(), self.conn.before());
+        match self.half {
+            Some((of, since)) if of == requests => since,
+            _ if before.half && requests == before.requests => self.conn.quiet_since(),
+            _ if requests == 0 => self.conn.opened(),
+            _ => Instant::now(),
+        }
     }
 
     /// Lets the drain and the timer wake this task.
@@ -350,14 +360,7 @@ impl<'a> Clock<'a> {
                 Some((end, Due::CloseIdle))
             }
             Stage::Half => {
-                let since = match self.half {
-                    Some((of, since)) if of == requests => since,
-                    None if self.conn.before().half && requests == self.conn.before().requests => {
-                        self.conn.quiet_since()
-                    }
-                    _ if requests == 0 => self.conn.opened(),
-                    _ => Instant::now(),
-                };
+                let since = self.half_since();
                 self.half = Some((requests, since));
                 Some((later(since, self.options.header_read_timeout), Due::Close))
             }

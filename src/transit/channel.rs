@@ -100,10 +100,15 @@ impl Channel {
     }
 
     async fn receive(&self) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-        match self.0.async_io(Interest::READABLE, |fd| receive(fd.as_fd())).await {
-            Ok(received) => Ok(received),
-            Err(e) if is_gone(&e) => Ok(None),
-            Err(e) => Err(lost(e)),
+        loop {
+            match self.0.async_io(Interest::READABLE, |fd| receive(fd.as_fd())).await {
+                Ok(received) => return Ok(received),
+                // Said once, and before what is in our queue: the other end has gone, and had not
+                // read all. What it sent is still to be heard, as it may have taken something.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {}
+                Err(e) if is_gone(&e) => return Ok(None),
+                Err(e) => return Err(lost(e)),
+            }
         }
     }
 }
@@ -232,6 +237,33 @@ mod tests {
         let (mut one, _client): (VecDeque<_>, Vec<_>) = (0..1).map(|id| parcel(id, 10)).unzip();
         assert!(giver.send(&one).await.is_err());
         one.clear();
+    }
+
+    /// The kernel tells of the reset before it hands out what was sent before.
+    #[tokio::test]
+    async fn what_was_said_is_heard_of_one_that_is_gone_and_had_not_read_all() {
+        let (giver, taker) = channel();
+        let (mut parcels, clients): (VecDeque<_>, Vec<_>) = (0..2).map(|id| parcel(id, 10)).unzip();
+        for id in 0..2 {
+            assert_eq!(giver.send(&parcels.drain(..1).collect()).await.unwrap(), 1);
+            if id == 0 {
+                assert_eq!(taker.parcels().await.unwrap().unwrap().len(), 1);
+                taker.answer(vec![0], Vec::new()).await.unwrap();
+            }
+        }
+        drop(taker);
+        assert_eq!(giver.answers().await.unwrap(), Some((vec![0], Vec::new())), "it was taken");
+        assert_eq!(giver.answers().await.unwrap(), None);
+        drop(clients);
+
+        let (giver, taker) = channel();
+        let (parcels, clients): (VecDeque<_>, Vec<_>) = (0..2).map(|id| parcel(id, 10)).unzip();
+        taker.answer(vec![7], Vec::new()).await.unwrap();
+        assert_eq!(giver.send(&parcels).await.unwrap(), 2);
+        drop((giver, parcels));
+        assert_eq!(taker.parcels().await.unwrap().unwrap().len(), 2, "they are in its queue");
+        assert!(taker.parcels().await.unwrap().is_none());
+        drop(clients);
     }
 
     #[test]

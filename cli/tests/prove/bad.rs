@@ -169,6 +169,7 @@ async fn what_cannot_be_measured_is_no_success() {
         ("ftp://127.0.0.1/", &["--reloads", "0"], "http://"),
         ("https://127.0.0.1:1/", &["--reloads", "0"], "--cacert"),
         (&closed, &["--reloads", "0"], "refused"),
+        (url, &["--reloads", "0", "--keep-alive", "4000000000"], "ulimit -n 4000000200"),
         (url, &["--http2", "--reloads", "0", "--half-head", "1"], "half-head"),
         (url, &["--signal", "NONE", "--pid", "1"], "signal"),
         (url, &["--reload", "echo not today >&2; exit 3", "--reloads", "1", "--every", "100ms"], "not today"),

@@ -24,8 +24,15 @@ async fn its_figures_are_those_of_prove_and_its_own_stand_beside_them() {
         assert_eq!((&row["n"], &row["main_pid"]), (&step["n"], &step["main"]), "{row} {step}");
         let good = step["version"] == "good";
         assert_eq!((row["failed"].is_null(), row["new"].is_null()), (good, !good), "{row}");
+        if !good {
+            assert_eq!((number(&row["closed"]), &row["old_gone_ms"]), (0, &Value::Null), "nobody is replaced: {row}");
+        }
         assert!(step["ready_ms"].as_f64() > Some(0.0) && step["ready_ms"].as_f64() <= row["asked_ms"].as_f64());
     }
+    // Those that ended with the killed process are set apart.
+    let closed: u64 = rows.iter().map(|row| number(&row["closed"])).sum();
+    assert_eq!(number(&total["closed"]), closed, "{total}");
+    assert!(number(&total["closed_by_kill"]) >= 64, "{total}");
     assert_eq!(rows[2]["new"], steps[2]["main"].to_string());
     assert_eq!((number(&demo["generations"]), &demo["kill"]["main"]), (3, &steps[2]["main_before"]));
 }

@@ -137,11 +137,13 @@ async fn websockets_echo_and_one_that_does_not_is_caught() {
     let good = report(&url, &[&QUIET[..], &clients].concat()).await;
     assert_eq!(good["verdict"], "nothing_lost", "{}", good["losses"]);
     assert!(number(&kind(&good, "websocket")["answered"]) > 10 && number(&kind(&good, "upload")["answered"]) > 0);
+    assert_eq!(number(&good["total"]["closed"]), 0, "{}", good["total"]);
     let bad = report(&url, &[&QUIET[..], &clients, &["--websocket-path", "/drops"]].concat()).await;
     assert_eq!(bad["verdict"], "lost");
     let sockets = kind(&bad, "websocket");
     let lost = number(&sockets["lost"]);
     assert_eq!(lost, number(&sockets["lost_by"]["eof"]) + number(&sockets["lost_by"]["reset"]), "{sockets}");
+    assert_eq!((number(&sockets["closed"]), number(&sockets["closed_unannounced"])), (lost, lost), "{sockets}");
     assert!(
         lost > 0 && lost == number(&bad["total"]["lost"]) && lost <= number(&sockets["answered"]) / 9 + 1,
         "{sockets}"
@@ -167,5 +169,7 @@ async fn the_web_example_is_reloaded_and_loses_nothing() {
         let usage = &reload["usage"];
         assert!(number(&usage["peak"]["processes"]) >= 2 && number(&usage["new"]["rss"]) > 0, "{usage}");
     }
-    assert!(number(&report["total"]["closes_announced"]) > 0);
+    for what in ["closed", "closed_unannounced", "opened_anew"] {
+        assert_eq!(number(&report["total"][what]), 0, "{what}: {}", report["total"]);
+    }
 }

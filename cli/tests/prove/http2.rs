@@ -117,7 +117,9 @@ async fn a_stream_up_to_the_last_one_of_a_goaway_must_be_answered() {
         let (url, acts) = serve(act).await;
         let report = report(&url, &LOAD).await;
         assert_eq!(lost_only(&report, cause), acts.load(Ordering::SeqCst), "{act:?} {}", report["losses"]);
-        assert!(acts.load(Ordering::SeqCst) > 0, "{act:?}");
+        let (acts, closed) = (acts.load(Ordering::SeqCst), number(&kind(&report, "keep-alive")["closed"]));
+        assert!(acts > 0, "{act:?}");
+        assert_eq!(closed, if act == Act::ResetStream { 0 } else { acts }, "{act:?}: a stream is no connection");
     }
 }
 
@@ -133,5 +135,13 @@ async fn what_a_goaway_announces_is_no_loss() {
         let handed_back = if act == Act::GoAwayAndAnswer { 0 } else { acts };
         assert_eq!(number(&clients["handed_back"]), handed_back, "{act:?} {clients}");
         assert_eq!(number(&clients["closes_unannounced"]), 0, "{act:?} {clients}");
+        let [closed, unannounced] = ["closed", "closed_unannounced"].map(|of| number(&clients[of]));
+        match act {
+            Act::RefuseStream => assert_eq!(closed, 0, "{clients}"),
+            Act::GoAwayBelow => assert_eq!(closed, acts, "{clients}"),
+            // That of the last answers may come when the load has ended.
+            _ => assert!(closed <= acts && acts <= closed + 4, "{acts}: {clients}"),
+        }
+        assert_eq!(unannounced, 0, "{act:?} {clients}");
     }
 }

@@ -22,7 +22,11 @@ async fn every_line_fits_the_terminal() {
         let shown = lines(&written);
         let head = shown.iter().find(|line| line.starts_with("requests")).unwrap();
         // What matters is there at any width.
-        assert!(head.contains("sent") && head.contains("lost"), "{head}");
+        assert!(head.contains("sent") && head.contains("lost") && head.contains("closed"), "{head}");
+        let said = shown.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("connections: 0 closed by the server, 0 opened anew"), "{columns}: {said}");
+        let gone = shown.iter().find(|line| line.starts_with("old process gone")).unwrap();
+        assert!(gone.ends_with('-'), "it is not known: {gone}");
         assert_eq!(head.contains("unannounced"), columns >= 120, "{columns}: {head}");
         assert!(written.contains("\u{1b}[35mreload 1\u{1b}[0m"), "a reload has its colour: {written}");
     }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod bad;
+mod closes;
 mod demo;
 mod good;
 mod http2;

@@ -22,9 +22,12 @@ type Keeping = (Guard, Permit);
 struct Giving<'a> {
     drain: &'a Drain,
     began: Instant,
-    /// When something was sent or answered last.
+    /// When something was sent or answered last, or there came something to send.
     last: Instant,
-    stalled: bool,
+    /// Why nothing is given any more, in one word; what is out may still be taken.
+    shut: Option<&'static str>,
+    /// The other end can still be heard.
+    hears: bool,
     /// The number of the next parcel.
     next: u64,
     /// To be sent. Its keeping is at the same place in `kept`.
@@ -44,7 +47,7 @@ pub(super) async fn give_all(drain: Drain, channel: Channel, mut queue: mpsc::Un
         () = giving.run(&channel, &mut queue) => true,
         () = pace(&drain.core, route) => false,
     };
-    // Nobody gets a permit from here on; who has one may still be on the way to the queue.
+    // Nobody gets a permit from here on; whoever has one may still be on the way to the queue.
     route.shut();
     queue.close();
     // What is cut is not ours to serve, and may still be taken: its fd is in the other's queue.
@@ -52,7 +55,7 @@ pub(super) async fn give_all(drain: Drain, channel: Channel, mut queue: mpsc::Un
         drain.stayed(leaving, "gone");
     }
     while let Some(leaving) = queue.recv().await {
-        drain.stayed(leaving, "gone");
+        drain.stayed(leaving, if gone { "gone" } else { "late" });
     }
     drain.core.moving.summary.end();
     drain.core.wake_in_turn();
@@ -64,7 +67,8 @@ impl<'a> Giving<'a> {
             drain,
             began: Instant::now(),
             last: Instant::now(),
-            stalled: false,
+            shut: None,
+            hears: true,
             next: 0,
             waiting: VecDeque::new(),
             kept: VecDeque::new(),
@@ -74,31 +78,46 @@ impl<'a> Giving<'a> {
 
     /// Returns when the other end is gone, and all that it has said is heard.
     async fn run(&mut self, channel: &Channel, queue: &mut mpsc::UnboundedReceiver<Leaving>) {
-        let error = loop {
+        loop {
             let mut some = Vec::new();
             tokio::select! {
                 biased;
-                answers = channel.answers() => match answers {
+                answers = channel.answers(), if self.hears => match answers {
                     Ok(Some((took, refused))) => self.answered(&took, &refused),
                     Ok(None) => return,
-                    Err(error) => break error,
+                    Err(error) => {
+                        // Not one of those that are out comes back: each may have been taken.
+                        self.hears = error.is_protocol();
+                        tracing::warn!(%error, "the next generation cannot be understood");
+                        self.shut("broken");
+                    }
                 },
                 sent = channel.send(&self.waiting), if !self.waiting.is_empty() => match sent {
                     Ok(count) => self.sent(count),
-                    Err(error) => break error,
+                    Err(error) => {
+                        tracing::debug!(%error, "no more connections can be sent");
+                        self.shut("broken");
+                    }
                 },
                 // Few are out at a time: a permit is needed to get here.
                 _ = queue.recv_many(&mut some, MAX_PARCELS) => self.add(some),
-                () = sleep_until(self.last + TAKE_TIMEOUT), if !self.stalled && !self.out.is_empty() => self.stall(),
+                () = sleep_until(self.last + TAKE_TIMEOUT), if self.is_waiting() => self.stall(),
             }
-        };
-        tracing::debug!(%error, "no more connections move");
-        while let Ok(Some((took, refused))) = channel.answers().await {
-            self.answered(&took, &refused);
         }
     }
 
+    /// Returns whether something is to be sent, or to be answered, before a deadline.
+    fn is_waiting(&self) -> bool {
+        self.shut.is_none() && !(self.waiting.is_empty() && self.out.is_empty())
+    }
+
     fn add(&mut self, leaving: Vec<Leaving>) {
+        if let Some(reason) = self.shut {
+            return leaving.into_iter().for_each(|leaving| self.drain.stayed(leaving, reason));
+        }
+        if !self.is_waiting() {
+            self.last = Instant::now();
+        }
         for Leaving { mut parcel, guard, permit } in leaving {
             parcel.number(self.next);
             self.next += 1;
@@ -108,9 +127,7 @@ impl<'a> Giving<'a> {
     }
 
     fn sent(&mut self, count: usize) {
-        if self.out.is_empty() {
-            self.last = Instant::now();
-        }
+        self.last = Instant::now();
         for (parcel, (guard, permit)) in self.waiting.drain(..count).zip(self.kept.drain(..count)) {
             self.out.push_back(Leaving { parcel, guard, permit });
         }
@@ -139,14 +156,19 @@ impl<'a> Giving<'a> {
 
     /// The other end hangs, or is stopped. What it has in its queue it will find there.
     fn stall(&mut self) {
-        self.stalled = true;
         let out = self.out.len();
         tracing::warn!(out, "the next generation takes no connections: those that are left drain here");
+        self.shut("stalled");
+    }
+
+    /// Gives nothing more. What was not sent is served here.
+    fn shut(&mut self, reason: &'static str) {
+        let reason = *self.shut.get_or_insert(reason);
         if let Some(route) = self.drain.core.moving.route.get() {
             route.shut();
         }
         while let Some(leaving) = self.take_waiting() {
-            self.drain.stayed(leaving, "stalled");
+            self.drain.stayed(leaving, reason);
         }
         self.drain.core.wake_in_turn();
     }

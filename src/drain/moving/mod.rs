@@ -11,14 +11,14 @@ mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::core::Phase;
+use super::core::{Phase, Work};
 use super::guard::Guard;
 use super::handle::Drain;
 use crate::transit::{Channel, Contents, Parcel, Permit, Permits};
@@ -64,9 +64,11 @@ pub(super) struct Moving {
     /// To the next generation, once there is one that is main.
     route: OnceLock<Route>,
     summary: Summary,
+    /// How many were taken from another generation.
+    adopted: AtomicUsize,
 }
 
-struct Route {
+pub(super) struct Route {
     queue: mpsc::UnboundedSender<Leaving>,
     /// Names of listeners whose connections the next generation takes.
     takes: BTreeSet<String>,
@@ -98,6 +100,11 @@ impl Moving {
 }
 
 impl Route {
+    /// Returns whether the next generation takes this, now or later.
+    pub(super) fn is_for(&self, work: &dyn Work) -> bool {
+        work.movable().is_ok() && work.connection().is_some_and(|one| self.takes.contains(one.listener()))
+    }
+
     fn shut(&self) {
         self.shut_at.get_or_init(Instant::now);
         self.shut.store(true, Ordering::Relaxed);
@@ -122,9 +129,8 @@ impl Drain {
     /// listener here.
     pub(crate) fn give(&self, leaving: Leaving) {
         let Some(route) = self.core.moving.route.get() else { return };
-        // Its receiver lives as long as there is one on its way; and if not, it is served here.
         if let Err(mpsc::error::SendError(leaving)) = route.queue.send(leaving) {
-            self.come_back(leaving);
+            self.stayed(leaving, "late");
         }
     }
 
@@ -170,7 +176,8 @@ impl Drain {
         let listener = arrival.record.listener.clone();
         match self.core.moving.adopter(&listener).ok_or("listener").and_then(|adopter| adopter.prepare(arrival)) {
             Ok(adoption) => adoption(),
-            Err(reason) => tracing::warn!(listener, reason, "a connection that was not taken is closed"),
+            // Its client has gone meanwhile, as a rule.
+            Err(reason) => tracing::debug!(listener, reason, "a connection that was not taken is closed"),
         }
     }
 
@@ -181,7 +188,7 @@ impl Drain {
         for work in works {
             let Some(connection) = work.connection() else { continue };
             let reason = match work.movable() {
-                Ok(()) if route.takes.contains(&connection.kind().0) => continue,
+                Ok(()) if route.takes.contains(connection.listener()) => continue,
                 Ok(()) => "listener",
                 Err(reason) => reason,
             };
@@ -215,6 +222,11 @@ impl Drain {
     /// Returns the listeners whose connections are taken.
     pub(crate) fn takes(&self) -> Vec<String> {
         self.core.moving.adopters.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Returns how many were taken so far.
+    pub(crate) fn adopted(&self) -> usize {
+        self.core.moving.adopted.load(Ordering::Relaxed)
     }
 
     /// Takes what comes by this channel, until no more does; returns how many were taken.

@@ -1,9 +1,14 @@
 //! The new generation's side.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
 
 use super::{Adoption, Arrived};
-use crate::drain::core::Phase;
+use crate::drain::core::{DrainCore, Phase};
 use crate::drain::handle::Drain;
 use crate::sys::socket;
 use crate::transit::channel::Arrival;
@@ -13,10 +18,54 @@ use crate::wire::parcel::{Record, Refusal};
 /// So many fds are left to everything else: with fewer, this process could not accept any more.
 const SPARE_FDS: usize = 64;
 
+/// A generation that is itself handed over, and has nothing left, waits so long for more of what
+/// the previous one gives: what it would not take any more would drain there.
+const MORE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Keeps a drain from being over, but is no work.
+struct Expecting(Arc<DrainCore>);
+
+impl Expecting {
+    fn new(drain: &Drain) -> Self {
+        drain.core.lock().accepting += 1;
+        Self(Arc::clone(&drain.core))
+    }
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        self.0.release(|state| state.accepting -= 1);
+    }
+}
+
+/// Returns whether what comes is welcome: it is served here, or goes on.
+fn is_welcome(drain: &Drain) -> bool {
+    match drain.phase() {
+        Phase::Open => true,
+        Phase::Draining => drain.core.moving.open_route().is_some(),
+        Phase::Hammered => false,
+    }
+}
+
 pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
     let mut total = 0;
+    let mut until = Instant::now() + MORE_TIMEOUT;
+    let mut expecting = Some(Expecting::new(drain));
     loop {
-        let arrivals = match channel.parcels().await {
+        let stepped = drain.core.stepped.notified();
+        if !is_welcome(drain) {
+            expecting = None;
+        }
+        let arrivals = tokio::select! {
+            biased;
+            arrivals = channel.parcels() => arrivals,
+            () = stepped, if expecting.is_some() => continue,
+            () = sleep_until(until), if expecting.is_some() => {
+                expecting = None;
+                continue;
+            }
+        };
+        let arrivals = match arrivals {
             Ok(Some(arrivals)) => arrivals,
             Ok(None) => return total,
             Err(error) => {
@@ -24,6 +73,10 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
                 return total;
             }
         };
+        if is_welcome(drain) {
+            until = Instant::now() + MORE_TIMEOUT;
+            expecting.get_or_insert_with(|| Expecting::new(drain));
+        }
         let (mut took, mut refused, mut adoptions) = (Vec::new(), Vec::new(), Vec::new());
         for arrival in arrivals {
             let prepared = match arrival {
@@ -42,6 +95,7 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
             }
         }
         total += took.len();
+        drain.core.moving.adopted.fetch_add(took.len(), Ordering::Relaxed);
         // Told before any of them is read from: either of us has it, never both.
         if let Err(error) = channel.answer(took, refused).await {
             tracing::warn!(%error, "the previous generation cannot be told what was taken");
@@ -58,7 +112,7 @@ fn prepare(drain: &Drain, parcel: Parcel) -> Result<(u64, Adoption), (Record, &'
     if is_last(&fd) {
         return refuse("no_fds");
     }
-    if drain.phase() != Phase::Open && drain.core.moving.open_route().is_none() {
+    if !is_welcome(drain) {
         return refuse("draining");
     }
     let Some(adopter) = drain.core.moving.adopter(&record.listener) else { return refuse("listener") };

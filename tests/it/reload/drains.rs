@@ -139,7 +139,7 @@ fn quit_cuts_at_once() {
 }
 
 fn the_first_sigterm_hurries_the_second_cuts() {
-    let world = patient().configured(|c| c.linger = LONG);
+    let world = patient().configured(|c| (c.linger, c.moves) = (LONG, false));
     world.start();
     let mut idle = Asked::new(world.address(), "/who", "keep-alive").unwrap();
     idle.rest().unwrap();

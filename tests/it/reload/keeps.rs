@@ -213,7 +213,7 @@ fn a_rollback_takes_a_raised_state_back() {
 
 /// The old one is asked on a connection that it still has.
 fn both_generations_count_on() {
-    let world = world().configured(|c| c.linger = std::time::Duration::from_secs(20));
+    let world = world().configured(|c| (c.linger, c.moves) = (std::time::Duration::from_secs(20), false));
     world.start();
     let mut old = Asked::new(world.address(), "/count", "keep-alive").unwrap();
     assert_eq!(old.rest().unwrap(), "1");

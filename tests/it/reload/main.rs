@@ -12,6 +12,8 @@ mod failures;
 mod faults;
 mod keeps;
 mod killed;
+mod moved;
+mod moves;
 mod placement;
 mod program;
 mod reloads;
@@ -24,7 +26,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use handover_testing::processes;
-use handover_testing::service;
+use handover_testing::service::{self, Extension};
 use libtest_mimic::{Arguments, Trial};
 
 /// Most cases wait for processes, so more of them than there are processors.
@@ -40,9 +42,21 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
+/// Each knows its own from [`service::Config::extra`].
+const EXTENSION: Extension = Extension {
+    builder: |builder, directory, extra| {
+        let builder = (moved::EXTENSION.builder)(builder, directory, extra);
+        (sessions::EXTENSION.builder)(builder, directory, extra)
+    },
+    started: |service, extra| {
+        (moved::EXTENSION.started)(service, extra)?;
+        (sessions::EXTENSION.started)(service, extra)
+    },
+};
+
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(service::DIRECTORY) {
-        return service::main(Path::new(&directory), sessions::EXTENSION);
+        return service::main(Path::new(&directory), EXTENSION);
     }
     if let Some(result) = std::env::var_os(placement::RESULT) {
         return placement::main(Path::new(&result));
@@ -50,7 +64,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 12] = [
+    let all: [&[Case]; 13] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -62,6 +76,7 @@ fn main() -> ExitCode {
         keeps::CASES,
         sessions::CASES,
         killed::CASES,
+        moves::CASES,
         watchdog::CASES,
     ];
     let cases = all.into_iter().flatten().chain(environment::CASES);

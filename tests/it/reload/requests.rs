@@ -82,7 +82,7 @@ fn hangups_during_a_reload_are_one_more() {
 }
 
 fn a_drainer_refuses() {
-    let world = World::new().configured(|c| c.linger = std::time::Duration::from_secs(20));
+    let world = World::new().configured(|c| (c.linger, c.moves) = (std::time::Duration::from_secs(20), false));
     let first = world.start();
     let mut idle = Asked::new(world.address(), "/who", "keep-alive").unwrap();
     idle.rest().unwrap();

@@ -47,7 +47,7 @@ const LARGE: usize = 200_000;
 
 /// What the service does besides, in a generation.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Served {
     /// Streams at most.
     limit: Option<usize>,
@@ -61,7 +61,7 @@ struct Served {
 pub(crate) const EXTENSION: Extension = Extension { builder, started };
 
 fn served(extra: &serde_json::Value) -> Option<Served> {
-    serde_json::from_value::<Option<Served>>(extra.clone()).unwrap()
+    serde_json::from_value::<Option<Served>>(extra.clone()).unwrap_or(None)
 }
 
 fn builder(builder: handover::Builder, _: &Path, extra: &serde_json::Value) -> handover::Builder {

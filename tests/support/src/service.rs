@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use handover::http::HyperService;
+use handover::service::settings::Migrate;
 use handover::systemd::fdstore::{FdStore, Names};
 use handover::{Handle, Service};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -36,6 +37,8 @@ pub struct Config {
     pub hurry_timeout: Duration,
     pub linger: Duration,
     pub max_draining: usize,
+    /// Connections go to the next generation.
+    pub moves: bool,
     pub draining_wait: Duration,
     /// Before the library is started.
     pub before: Step,
@@ -64,6 +67,7 @@ impl Default for Config {
             hurry_timeout: Duration::from_millis(500),
             linger: Duration::from_millis(50),
             max_draining: 8,
+            moves: true,
             draining_wait: Duration::from_secs(10),
             before: Step::Go,
             after: Step::Go,
@@ -157,6 +161,7 @@ async fn serve(directory: &Path, extension: Extension) -> Result<(), String> {
         .linger(config.linger)
         .stop_linger(config.linger)
         .max_draining(config.max_draining)
+        .migrate(if config.moves { Migrate::Reload } else { Migrate::Never })
         .draining_wait(config.draining_wait);
     if let Some(address) = &config.more {
         builder = builder.listen("more", address);

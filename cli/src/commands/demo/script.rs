@@ -11,7 +11,7 @@ use super::versions::{Version, Versions};
 use crate::commands::prove::{Asked, Plan, Progress, Reloads, Run, Server, Teller, ms};
 use crate::failure::Failure;
 use crate::terminal::Ink;
-use handover_load::{Kind, Random, Target};
+use handover_load::{Kind, Random, Since, Target};
 
 /// How many clients of each kind.
 pub(super) const CLIENTS: [(Kind, usize); 5] =
@@ -144,6 +144,7 @@ impl<'a, S: Supervisor> Script<'a, S> {
     /// generation that still drained would have to hurry.
     async fn kill(&mut self, run: &mut Run<'_>) -> Result<(), Failure> {
         self.drained("under load").await;
+        run.stats().closes_are_laid_to(Since::Kill);
         let kill = self.service.supervisor.kill().await?;
         let (pid, at, died_ms) = (kill.pid, kill.at, ms(kill.dead - kill.at));
         run.stats().killed(kill);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::plan::Plan;
 use super::report::{
     KindRow, LossRow, ProberRow, ProcessPoint, ReloadRow, Report, Series, Spread, Summary, TargetRow, Teller, Times,
-    Unseen, Verdict, WindowRow, as_f64, ms, round, seconds,
+    TurnoverRow, Unseen, Verdict, WindowRow, as_f64, ms, round, seconds,
 };
 use super::server::REMEDY;
 use crate::commands::timeline::Brief;
@@ -26,6 +26,8 @@ pub(super) struct Record {
     /// `None`: the prober's thread has panicked.
     pub(super) periods: Option<Waits>,
     pub(super) processes: Vec<ProcessPoint>,
+    /// When the old process was gone, by the number of the reload.
+    pub(super) gone: BTreeMap<u32, Instant>,
     pub(super) problems: Vec<String>,
     pub(super) notes: Vec<String>,
     pub(super) took: Duration,
@@ -113,6 +115,7 @@ impl Record {
         };
         let ends: Vec<_> = self.reloads.iter().skip(1).map(|next| Some(next.at)).chain([None]).collect();
         let told = told.into_iter().chain(std::iter::repeat(None));
+        let turnovers = self.stats.turnovers();
         for ((row, end), brief) in self.reloads.iter_mut().zip(ends).zip(told) {
             (row.before, row.within, row.journal) = (part(When::Before(row.n)), part(When::Within(row.n)), brief);
             if let (Some(before), Some(within)) = (row.before, row.within)
@@ -122,6 +125,9 @@ impl Record {
             }
             let lost = losses.iter().filter(|loss| loss.failed >= row.at && end.is_none_or(|end| loss.failed < end));
             row.lost = lost.count() as u64;
+            row.turnover = turnovers.get(&row.n).copied().unwrap_or_default().into();
+            let gone = self.gone.get(&row.n).filter(|_| row.has_replaced());
+            row.old_gone_ms = gone.map(|gone| ms(gone.saturating_duration_since(row.at)));
         }
     }
 
@@ -183,6 +189,8 @@ fn kind(kind: &'static str, clients: usize, count: &Count, losses: &[&Loss]) -> 
         lost_by: Cause::ALL.iter().map(|cause| (cause.slug(), lost_by(*cause))).collect(),
         closes_announced: count.announced,
         closes_unannounced: count.idle_closed,
+        turnover: TurnoverRow::from(count.turnover),
+        closed_by_kill: count.closed_by_kill,
         wait_ms: None,
         wait_over_kill_ms: (!count.longest_over_kill.is_zero()).then(|| ms(count.longest_over_kill)),
     }
@@ -212,5 +220,9 @@ fn spreads(rows: &[ReloadRow]) -> Summary {
         longest_gap_ms: Spread::of(rows.iter().map(|row| row.longest_gap_ms)),
         gap_before_ms: Spread::of(rows.iter().map(|row| row.gap_before_ms)),
         lost_per_reload: Spread::of(rows.iter().map(|row| as_f64(row.lost))),
+        closed_per_reload: Spread::of(rows.iter().map(|row| as_f64(row.turnover.closed))),
+        opened_anew_per_reload: Spread::of(rows.iter().map(|row| as_f64(row.turnover.opened_anew))),
+        old_gone_ms: Spread::of(rows.iter().filter_map(|row| row.old_gone_ms)),
+        old_still_there: rows.iter().filter(|row| row.has_replaced() && row.old_gone_ms.is_none()).count(),
     }
 }

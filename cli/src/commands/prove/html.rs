@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::plot::{Line, Plot, STYLE};
-use super::report::{LossRow, ProcessPoint, ReloadRow, Report, UsageRow, as_f64, milliseconds};
-use super::text::kinds;
+use super::report::{LossRow, ProcessPoint, ReloadRow, Report, TurnoverRow, UsageRow, as_f64, milliseconds};
+use super::text::{connections, kinds};
 use crate::commands::timeline::Brief;
 use crate::page::{page, table};
 use crate::safe::markup;
@@ -26,6 +26,7 @@ pub(super) fn render(report: &Report) -> String {
         markup(&report.target.reload),
         report.seed
     );
+    let _ = writeln!(body, "<p>{}</p>", markup(&connections(report)));
     for problem in &report.problems {
         let _ = writeln!(body, "<p class=\"b\">{}</p>", markup(problem));
     }
@@ -92,7 +93,11 @@ fn reloads(report: &Report) -> Table {
     let told = |row: &ReloadRow, of: fn(&Brief) -> Option<u64>| time(row.journal.as_ref().and_then(of).map(as_f64));
     let mib = |usage: UsageRow| format!("{:.1} MiB", as_f64(usage.peak.rss) / 1_048_576.0);
     let percent = |ratio: f64| format!("{:.0} %", ratio * 100.0);
-    let columns: [Column<'_>; 20] = [
+    let closed = |turnover: TurnoverRow| match turnover {
+        TurnoverRow { closed, closed_unannounced: 0, .. } => closed.to_string(),
+        TurnoverRow { closed, closed_unannounced, .. } => format!("{closed} ({closed_unannounced} unannounced)"),
+    };
+    let columns: [Column<'_>; 23] = [
         ("reload", &|row| row.n.to_string()),
         ("at", &|row| format!("{:.3} s", row.at_s)),
         ("old", &|row| row.old.clone().unwrap_or_default()),
@@ -107,6 +112,9 @@ fn reloads(report: &Report) -> Table {
         ("throughput", &|row| row.throughput_ratio.map(percent).unwrap_or_default()),
         ("resident peak", &|row| row.usage.map(mib).unwrap_or_default()),
         ("lost", &|row| row.lost.to_string()),
+        ("closed", &|row| closed(row.turnover)),
+        ("opened anew", &|row| row.turnover.opened_anew.to_string()),
+        ("old gone after", &|row| row.old_gone_ms.map_or_else(|| "-".to_owned(), milliseconds)),
         ("journal: ready", &|row| told(row, |brief| brief.ready_ms)),
         ("switch", &|row| told(row, |brief| brief.switch_ms)),
         ("handover", &|row| told(row, |brief| brief.handover_ms)),
@@ -116,7 +124,7 @@ fn reloads(report: &Report) -> Table {
     ];
     // What the journal says, where it was asked.
     let is_told = report.reloads.iter().any(|row| row.journal.is_some());
-    let shown = || columns.iter().enumerate().filter(|(n, _)| is_told || !(14..19).contains(n)).map(|(_, of)| of);
+    let shown = || columns.iter().enumerate().filter(|(n, _)| is_told || !(17..22).contains(n)).map(|(_, of)| of);
     let mut table = Table::of(shown().map(|(name, _)| *name));
     for row in &report.reloads {
         table.line(row.lost > 0 || row.failed.is_some(), shown().map(|(_, cell)| cell(row)));

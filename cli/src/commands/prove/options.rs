@@ -74,7 +74,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", help_heading = "Clients")]
     idle: Option<usize>,
 
-    /// Between two requests of a keep-alive client: one time, or a range
+    /// Between two requests of a keep-alive, pipelined or WebSocket client: one time, or a range,
+    /// such as 40ms-20s, in which it is another one each time
     #[arg(long, value_name = "TIME", default_value = "40ms-80ms", value_parser = cadence, help_heading = "Clients")]
     pub(super) cadence: Range<Duration>,
     /// Between two requests of a client that connects for each

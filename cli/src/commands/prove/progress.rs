@@ -9,7 +9,7 @@ use super::report::ReloadRow;
 use crate::out;
 use crate::safe::{short, terminal};
 use crate::terminal::{Ink, Look};
-use handover_load::Summary;
+use handover_load::{Summary, Turnover};
 
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -76,5 +76,7 @@ fn counts(summary: &Summary) -> String {
         0 => String::new(),
         n => format!(", {n} in flight in the killed process"),
     };
-    format!("{} requests, {} lost{killed}", summary.total.requests(), summary.total.lost)
+    let Turnover { closed, opened_anew, .. } = summary.total.turnover;
+    let (requests, lost) = (summary.total.requests(), summary.total.lost);
+    format!("{requests} requests, {lost} lost{killed}; {closed} connections closed, {opened_anew} opened anew")
 }

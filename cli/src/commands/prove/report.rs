@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use crate::commands::timeline::Brief;
-use handover_load::Percentiles;
+use handover::supervise::proc::Stat;
+use handover_load::{Percentiles, Turnover};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -78,12 +79,28 @@ pub(crate) struct KindRow {
     pub(crate) lost_by: BTreeMap<&'static str, u64>,
     pub(crate) closes_announced: u64,
     pub(crate) closes_unannounced: u64,
+    #[serde(flatten)]
+    pub(crate) turnover: TurnoverRow,
+    /// Connections of the same clients that ended with a process that was killed on purpose, as the
+    /// demo does, or later, up to the next reload.
+    pub(crate) closed_by_kill: u64,
     /// From the beginning of a request, connecting included, to the end of its answer, but for the
     /// time that it takes by its nature.
     pub(crate) wait_ms: Option<Times>,
     /// The longest of those that met a kill, which are not among the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) wait_over_kill_ms: Option<f64>,
+}
+
+/// Connections of clients that would have gone on with theirs.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct TurnoverRow {
+    /// By the server, in whichever way.
+    pub(crate) closed: u64,
+    /// Those of them that it had not announced: idle, or with a request that was lost with it.
+    pub(crate) closed_unannounced: u64,
+    /// By the clients, in the place of such a one.
+    pub(crate) opened_anew: u64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -120,6 +137,12 @@ pub(crate) struct Summary {
     pub(crate) longest_gap_ms: Option<Spread>,
     pub(crate) gap_before_ms: Option<Spread>,
     pub(crate) lost_per_reload: Option<Spread>,
+    pub(crate) closed_per_reload: Option<Spread>,
+    pub(crate) opened_anew_per_reload: Option<Spread>,
+    /// Of the old processes that were seen to have ended before the load did.
+    pub(crate) old_gone_ms: Option<Spread>,
+    /// The others: they were replaced, and still there when the load ended.
+    pub(crate) old_still_there: usize,
 }
 
 /// Of one number per reload. The p99 is the highest where there are fewer than 100.
@@ -165,6 +188,16 @@ pub(crate) struct ReloadRow {
     pub(crate) main_pid: Option<u32>,
     /// Requests lost between this reload and the next.
     pub(crate) lost: u64,
+    /// What was closed between this reload and the next, and opened anew because of it, then or
+    /// later.
+    #[serde(flatten)]
+    pub(crate) turnover: TurnoverRow,
+    /// The process that is to be replaced.
+    #[serde(skip)]
+    pub(super) leaving: Option<Leaving>,
+    /// From asking for the reload until the old process was gone. It is not known which one that
+    /// is, or it was still there when the load ended: null.
+    pub(crate) old_gone_ms: Option<f64>,
     /// Between two answers to the prober.
     pub(crate) longest_gap_ms: f64,
     pub(crate) gap_before_ms: f64,
@@ -175,6 +208,15 @@ pub(crate) struct ReloadRow {
     pub(crate) usage: Option<UsageRow>,
     /// What the journal says of it, with --unit.
     pub(crate) journal: Option<Brief>,
+}
+
+/// The old process of a reload, and how it is known to be that.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Leaving {
+    /// It answered the prober before the reload.
+    Answered(Stat),
+    /// It was the main process before the reload.
+    WasMain(Stat),
 }
 
 /// Nobody new answered.
@@ -236,6 +278,32 @@ pub(crate) struct ProcessPoint {
 impl From<Percentiles> for Times {
     fn from(p: Percentiles) -> Self {
         Self { count: p.count, p50: ms(p.p50), p99: ms(p.p99), p999: ms(p.p999), max: ms(p.max) }
+    }
+}
+
+impl From<Turnover> for TurnoverRow {
+    fn from(turnover: Turnover) -> Self {
+        let Turnover { closed, unannounced: closed_unannounced, opened_anew } = turnover;
+        Self { closed, closed_unannounced, opened_anew }
+    }
+}
+
+impl Leaving {
+    pub(super) fn process(self) -> Stat {
+        match self {
+            Self::Answered(process) | Self::WasMain(process) => process,
+        }
+    }
+}
+
+impl ReloadRow {
+    /// Whether the reload has put another process in the place of the one that was to be replaced.
+    pub(super) fn has_replaced(&self) -> bool {
+        match self.leaving {
+            Some(Leaving::Answered(_)) => self.first_new_ms.is_some(),
+            Some(Leaving::WasMain(process)) => self.main_pid.is_some_and(|main| main != process.pid),
+            None => false,
+        }
     }
 }
 

@@ -12,13 +12,14 @@ use super::family::Family;
 use super::plan::Plan;
 use super::prober::{Prober, Seen};
 use super::progress::Progress;
-use super::report::{ReloadRow, Report, Teller, Unseen, Usage, UsageRow, ms, seconds};
+use super::report::{Leaving, ReloadRow, Report, Teller, TurnoverRow, Unseen, Usage, UsageRow, ms, seconds};
 use super::server::Server;
 use super::trigger::{Asked, Reloads};
 use super::usage::{Sampler, held_by, pss};
 use crate::failure::Failure;
 use crate::terminal::Ink;
-use handover_load::{Conductor, Flow, Kind, Stats, When, start};
+use handover::supervise::proc::stat;
+use handover_load::{Conductor, Expect, Flow, Kind, Since, Stats, When, start};
 
 /// Between two looks at what the prober has seen.
 const LOOK: Duration = Duration::from_millis(1);
@@ -112,18 +113,22 @@ impl<'a> Run<'a> {
         self.stats.flow(|flow| flow.turn(When::Before(number)));
         self.wait(at).await;
         // Not sooner: the manager may hear of a new main process after clients do.
-        self.last_is_over(peak, server).await;
-        let row = self.watch(number, usage, server).await;
+        let main = self.last_is_over(peak, server).await;
+        let row = self.watch(number, usage, main, server).await;
         self.waited |= row.unseen.is_some();
         self.reloads.push(row);
     }
 
-    async fn last_is_over(&mut self, peak: Usage, server: &impl Reloads) {
-        let Some(last) = self.reloads.last_mut() else { return };
-        last.main_pid = server.main().await;
-        if let Some(usage) = &mut last.usage {
-            usage.peak = peak;
+    /// Returns the main process that the last one has left behind, where there is somebody to say.
+    async fn last_is_over(&mut self, peak: Usage, server: &impl Reloads) -> Option<u32> {
+        let main = server.main().await;
+        if let Some(last) = self.reloads.last_mut() {
+            last.main_pid = main;
+            if let Some(usage) = &mut last.usage {
+                usage.peak = peak;
+            }
         }
+        main
     }
 
     /// Shows what became of the last reload, before what the clients saw of it.
@@ -138,6 +143,8 @@ impl<'a> Run<'a> {
         let mut problems = Vec::new();
         let (_, peak) = self.sampler.turn();
         self.last_is_over(peak, server).await;
+        // Without its clients an old process has no reason to stay.
+        let gone = self.sampler.gone();
         self.conductor.stop();
         let took = self.begun.elapsed();
         let limit = self.plan.longest_request() + END;
@@ -150,16 +157,28 @@ impl<'a> Run<'a> {
         let processes = tokio::task::spawn_blocking(move || sampler.stop()).await.unwrap_or_default();
         let Server { teller, notes, .. } = self.server;
         let journal = server.journal(&self.reloads.iter().map(|row| row.wall).collect::<Vec<_>>()).await;
-        let record =
-            Record { stats: self.stats, teller, reloads: self.reloads, periods, processes, problems, notes, took };
+        let (stats, reloads) = (self.stats, self.reloads);
+        let record = Record { stats, teller, reloads, periods, processes, gone, problems, notes, took };
         record.report(self.plan, how, journal)
     }
 
-    async fn watch(&mut self, number: u32, mut usage: Option<UsageRow>, server: &mut impl Reloads) -> ReloadRow {
+    /// `main`: the main process before it, where there is somebody to say.
+    async fn watch(
+        &mut self,
+        number: u32,
+        mut usage: Option<UsageRow>,
+        main: Option<u32>,
+        server: &mut impl Reloads,
+    ) -> ReloadRow {
         let old = self.server.family.members();
+        let leaving = self.leaving(&old, main);
+        if let Some(leaving) = leaving {
+            self.sampler.wait_for(number, leaving.process());
+        }
         let (at, wall) = (Instant::now(), SystemTime::now());
         self.prober.begin(at, old.clone(), self.plan.window);
         self.stats.flow(|flow| flow.turn(When::Within(number)));
+        self.stats.closes_are_laid_to(Since::Reload(number));
         let answer = OnceCell::new();
         let asking = async {
             let asked = server.ask(self.plan.reload_timeout).await;
@@ -194,6 +213,9 @@ impl<'a> Run<'a> {
             new: seen.first_new.map(|(_, by)| name(by)),
             main_pid: None,
             lost: 0,
+            turnover: TurnoverRow::default(),
+            leaving,
+            old_gone_ms: None,
             longest_gap_ms: ms(seen.longest_gap),
             gap_before_ms: ms(seen.gap_before),
             before: None,
@@ -248,6 +270,16 @@ impl<'a> Run<'a> {
                 return (seen, unseen);
             }
         }
+    }
+
+    /// The process that a reload is to replace. A name that the server gives itself may be any
+    /// number, and is none of a process unless that is what was asked for.
+    fn leaving(&self, old: &BTreeSet<u32>, main: Option<u32>) -> Option<Leaving> {
+        if self.server.teller == Teller::Process || matches!(self.plan.load.expect, Expect::Pid) {
+            let answers = self.prober.last().1.filter(|pid| old.contains(pid));
+            return answers.and_then(stat).map(Leaving::Answered);
+        }
+        main.and_then(stat).map(Leaving::WasMain)
     }
 
     /// Whether all that is there was there before. Where something else tells who answers, a

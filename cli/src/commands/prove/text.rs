@@ -22,6 +22,7 @@ pub(crate) fn figures(report: &Report, look: Look) -> String {
     if !report.reloads.is_empty() {
         text = format!("{text}\n{}", reloads(report).render(look));
     }
+    text = format!("{text}{}\n", look.line(&connections(report)));
     let teller = match report.generation_told_by {
         Teller::Header => "a response header",
         Teller::Body => "the body",
@@ -34,6 +35,26 @@ pub(crate) fn figures(report: &Report, look: Look) -> String {
     });
     let told = format!("who answers is told by {teller}{}", apart.unwrap_or_default());
     text + &look.line(&told) + "\n"
+}
+
+/// What reloads do to connections: the figures that say most.
+pub(super) fn connections(report: &Report) -> String {
+    let (total, summary) = (&report.total, &report.summary);
+    let by_kill = match total.closed_by_kill {
+        0 => String::new(),
+        n => format!(" (besides {n} that ended with the killed process)"),
+    };
+    let turnover = total.turnover;
+    let (closed, opened) = (turnover.closed, turnover.opened_anew);
+    let mut text = format!("connections: {closed} closed by the server{by_kill}, {opened} opened anew");
+    if let Some(gone) = summary.old_gone_ms {
+        let [median, max] = [gone.median, gone.max].map(milliseconds);
+        text += &format!("; the old process was gone after {median} (median), {max} at most");
+    }
+    match summary.old_still_there {
+        0 => text,
+        still => format!("{text}; {still} of {} old ones were there to the end", summary.reloads),
+    }
 }
 
 /// What is to be said beside the figures, and last of all how it came out.
@@ -59,7 +80,7 @@ pub(super) fn verdict(report: &Report) -> (Ink, String) {
 pub(super) fn kinds(report: &Report) -> Table {
     let killed = report.total.lost_to_kill > 0;
     let counts = [("requests", 0), ("clients", 6), ("sent", 1), ("answered", 4), ("handed back", 7), ("lost", 0)];
-    let closes = [("closes announced", 9), ("unannounced", 8)];
+    let closes = [("closes announced", 9), ("unannounced", 8), ("closed", 2), ("opened anew", 8)];
     let waits = [("wait p50", 5), ("p99", 3), ("p99.9", 10), ("max", 2)];
     let at_the_kill = killed.then_some(("at the kill", 6));
     let mut table = Table::new(counts.into_iter().chain(at_the_kill).chain(closes).chain(waits));
@@ -70,7 +91,8 @@ pub(super) fn kinds(report: &Report) -> Table {
         cells.extend([sent, answered, handed_back].map(|n| plain(n.to_string())));
         cells.push((if *lost > 0 { Ink::Bad } else { Ink::Plain }, lost.to_string()));
         cells.extend(killed.then(|| plain(row.lost_to_kill.to_string())));
-        cells.extend([row.closes_announced, row.closes_unannounced].map(|n| plain(n.to_string())));
+        let closes = [row.closes_announced, row.closes_unannounced, row.turnover.closed, row.turnover.opened_anew];
+        cells.extend(closes.map(|n| plain(n.to_string())));
         let waits = row.wait_ms.map(|wait| [wait.p50, wait.p99, wait.p999, wait.max].map(milliseconds));
         cells.extend(waits.unwrap_or_default().map(plain));
         table.row(cells);
@@ -81,19 +103,29 @@ pub(super) fn kinds(report: &Report) -> Table {
 fn reloads(report: &Report) -> Table {
     use Ink::{Plain, Ready, Reload};
     let mut table = Table::new([("over all reloads", 0), ("median", 0), ("p99", 2), ("max", 1)]);
+    let (summary, ms) = (&report.summary, milliseconds as fn(f64) -> String);
+    let whole: fn(f64) -> String = |count| format!("{count:.0}");
+    // Those are there in any case: that one is not known is told, too.
+    for (name, spread, show) in [
+        ("connections closed by the server", summary.closed_per_reload, whole),
+        ("connections opened anew", summary.opened_anew_per_reload, whole),
+        ("old process gone after", summary.old_gone_ms, ms),
+    ] {
+        let cells = spread.map(|spread| [spread.median, spread.p99, spread.max].map(show));
+        let cells = cells.unwrap_or_else(|| ["-"; 3].map(str::to_owned));
+        table.row([name.to_owned()].into_iter().chain(cells).map(|cell| (Plain, cell)));
+    }
     let mut add = |ink, name: &str, spread: Option<Spread>, show: fn(f64) -> String| {
         let Some(spread) = spread else { return };
         let times = [spread.median, spread.p99, spread.max].map(|value| (ink, show(value)));
         table.row([(ink, name.to_owned())].into_iter().chain(times));
     };
-    let (summary, ms) = (&report.summary, milliseconds as fn(f64) -> String);
     let each = |value: fn(&ReloadRow) -> Option<f64>| Spread::of(report.reloads.iter().filter_map(value));
     let told = |value: fn(&Brief) -> Option<u64>| {
         Spread::of(report.reloads.iter().filter_map(|row| value(row.journal.as_ref()?)).map(as_f64))
     };
     let percent: fn(f64) -> String = |ratio| format!("{:.0} %", ratio * 100.0);
     let mib: fn(f64) -> String = |bytes| format!("{:.1} MiB", bytes / 1_048_576.0);
-    let whole: fn(f64) -> String = |count| format!("{count:.0}");
     add(Ready, "reload to the first answer of the new process", summary.first_new_ms, ms);
     add(Reload, "the command that asks for it", summary.asked_ms, ms);
     add(Plain, "longest gap between answers to new connections", summary.longest_gap_ms, ms);

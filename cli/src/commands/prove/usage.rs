@@ -1,5 +1,7 @@
-//! What all generations of the server hold together: resident memory and file descriptors, sampled.
+//! What all generations of the server hold together, sampled: resident memory and file descriptors;
+//! and when those of them that were replaced have ended.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::family::Family;
 use super::report::{ProcessPoint, Usage, seconds};
+use handover::supervise::proc::{Stat, stat};
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_millis(10);
@@ -22,6 +25,11 @@ struct State {
     last: Usage,
     /// The highest of each since the last call of `turn`.
     peak: Usage,
+    /// Whose ends are waited for, each with the numbers of the reloads that are to replace it: those
+    /// that failed, and one that did not.
+    leaving: Vec<(Stat, Vec<u32>)>,
+    /// When those were seen to have ended.
+    gone: BTreeMap<u32, Instant>,
 }
 
 /// Dropped, it takes no more samples.
@@ -46,6 +54,21 @@ impl Sampler {
         let mut state = lock(&self.state);
         let now = state.last;
         (now, std::mem::replace(&mut state.peak, now))
+    }
+
+    /// From now on the end of that process is waited for.
+    pub(crate) fn wait_for(&self, reload: u32, process: Stat) {
+        let is_it = |one: &Stat| (one.pid, one.started) == (process.pid, process.started);
+        let mut state = lock(&self.state);
+        match state.leaving.iter_mut().find(|(one, _)| is_it(one)) {
+            Some((_, reloads)) => reloads.push(reload),
+            None => state.leaving.push((process, vec![reload])),
+        }
+    }
+
+    /// When the processes have ended that were waited for, by the number of the reload: so far.
+    pub(crate) fn gone(&self) -> BTreeMap<u32, Instant> {
+        lock(&self.state).gone.clone()
     }
 
     pub(crate) fn stop(self) -> Vec<ProcessPoint> {
@@ -83,6 +106,14 @@ fn sample(mut family: Family, started: Instant, state: &Weak<Mutex<State>>) -> V
         let Some(state) = state.upgrade() else { return points };
         let mut state = lock(&state);
         (state.last, state.peak) = (now, state.peak.with(now, u64::max));
+        let State { leaving, gone, .. } = &mut *state;
+        leaving.retain(|(process, reloads)| {
+            let is_gone = has_ended(*process);
+            if is_gone {
+                gone.extend(reloads.iter().map(|reload| (*reload, Instant::now())));
+            }
+            !is_gone
+        });
         drop(state);
         if last.is_none_or(|last| at - last >= POINT) {
             let each = |of: fn(&Usage) -> u64| held.iter().map(|(pid, usage)| (*pid, of(usage))).collect();
@@ -90,6 +121,18 @@ fn sample(mut family: Family, started: Instant, state: &Weak<Mutex<State>>) -> V
             last = Some(at);
         }
         std::thread::sleep(EVERY);
+    }
+}
+
+/// Whether all of that process has ended. One whose first thread has is a zombie already, while the
+/// others still hold its sockets.
+fn has_ended(process: Stat) -> bool {
+    match stat(process.pid) {
+        Some(now) if now.started == process.started => {
+            let threads = || fs::read_dir(format!("/proc/{}/task", process.pid)).map_or(0, Iterator::count);
+            now.dead && threads() <= 1
+        }
+        _ => true,
     }
 }
 
@@ -114,4 +157,32 @@ fn fds(pid: u32) -> Option<u64> {
 /// What a thread has left behind that panicked is as good as before.
 pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_has_ended_when_it_is_a_zombie_and_when_another_one_has_its_pid() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = stat(child.id()).unwrap();
+        assert!(!has_ended(process));
+        assert!(has_ended(Stat { started: process.started + 1, ..process }), "a stranger with its pid");
+        let sampler = Sampler::start(Family::Unknown, Instant::now()).unwrap();
+        sampler.wait_for(3, process);
+        sampler.wait_for(4, process);
+        assert!(sampler.gone().is_empty());
+        let ends = Instant::now();
+        drop(child.stdin.take());
+        while sampler.gone().is_empty() {
+            assert!(ends.elapsed() < Duration::from_secs(20), "nobody has waited for it, and it has ended");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let gone = sampler.gone();
+        assert!(gone.len() == 2 && gone.values().all(|at| *at >= ends), "{gone:?}");
+        child.wait().unwrap();
+        assert!(has_ended(process));
+    }
 }

@@ -1,0 +1,333 @@
+//! Connections that go to the next generation, and what becomes of them when one of the two is
+//! killed, or stopped, at any moment.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::moved::{Client, More, Way, get, more, seen, wait_until_seen};
+use crate::{Case, cases};
+use handover_testing::processes::{End, open_fds, signal, until};
+use handover_testing::world::World;
+
+pub(crate) const CASES: &[Case] = cases![
+    nothing_is_closed_over_tcp,
+    nothing_is_closed_over_a_unix_socket,
+    an_idle_one_is_not_idle_anew,
+    half_a_head_has_its_time_once,
+    what_is_more_than_the_limit_stays,
+    what_the_new_version_does_not_serve_stays,
+    what_may_not_move_stays,
+    with_too_few_files_they_stay,
+    a_version_that_does_not_move_any_drains,
+    a_version_that_takes_none_is_handed_over_to,
+    nobody_is_served_twice_when_one_is_killed,
+    whoever_is_stopped_loses_nothing,
+    fds_stay_as_many,
+];
+
+const LONG: Duration = Duration::from_secs(60);
+const RELOADS: u64 = 5;
+
+/// How many times, unless a variable says so: the normal run has few.
+fn times(variable: &str, few: u64) -> u64 {
+    std::env::var(variable).map_or(few, |times| times.parse().unwrap())
+}
+
+/// Connections that stay would hold the old generation for long.
+fn patient() -> World {
+    let mut world = World::new().configured(|c| (c.linger, c.drain_timeout) = (LONG, LONG));
+    more(&mut world, |_| {});
+    world
+}
+
+fn short(change: impl FnOnce(&mut More)) -> World {
+    let mut world = World::new().configured(|c| c.linger = Duration::from_millis(300));
+    more(&mut world, change);
+    world
+}
+
+/// An idle connection.
+fn idle(way: &Way, id: &str) -> Client {
+    let mut client = way.client();
+    client.ask("n", id);
+    client.expect(id);
+    client
+}
+
+fn nothing_is_closed_over_tcp() {
+    nothing_is_closed(Way::tcp);
+}
+
+fn nothing_is_closed_over_a_unix_socket() {
+    nothing_is_closed(Way::unix);
+}
+
+fn nothing_is_closed(make: fn(&World) -> (Way, handover::Program)) {
+    let world = patient();
+    let (way, program) = make(&world);
+    let mut old = world.started(program).pid;
+    let mut clients: Vec<_> = (0..4).map(|number| idle(&way, &format!("{number}"))).collect();
+    let (mut asked, mut fresh) = (4, Vec::new());
+    for generation in 2..=RELOADS + 1 {
+        let [idle, half, slow, upload] = &mut clients[..] else { unreachable!() };
+        let id = |what: &str| format!("{what}.{generation}");
+        fresh.push(way.client());
+        half.send(&format!("GET /n/{} HTTP/1.1\r\nHo", id("half")));
+        // two behind, and half of a third
+        slow.send(&[get("slow", &id("slow")), get("n", &id("a")), get("n", &id("b")), "GET /n/c".into()].concat());
+        upload.send(&format!("POST /up/{} HTTP/1.1\r\nHost: it\r\nContent-Length: 9\r\n\r\nhalf", id("upload")));
+        wait_until_seen(&world, &id("slow"));
+        wait_until_seen(&world, &id("upload"));
+        let new = world.reload_to(generation);
+
+        for (number, client) in fresh.iter_mut().enumerate() {
+            let id = id(&format!("fresh.{number}"));
+            client.ask("n", &id);
+            client.expect(&id);
+        }
+        idle.ask("n", &id("idle"));
+        idle.expect(&id("idle"));
+        half.send("st: it\r\n\r\n");
+        half.expect(&id("half"));
+        fs::write(world.path(&format!("go.{}", id("slow"))), "").unwrap();
+        for what in ["slow", "a", "b"] {
+            slow.expect(&id(what));
+        }
+        upload.send(" done");
+        upload.expect(&format!("{} 9", id("upload")));
+        // It would linger for each that is left.
+        assert_eq!(world.end_of(old), End::Exited(0));
+        slow.send(&format!(".{generation} HTTP/1.1\r\nHost: it\r\n\r\n"));
+        slow.expect(&id("c"));
+        (old, asked) = (new.pid, asked + 7 + fresh.len());
+    }
+    let seen = seen(&world);
+    assert_eq!((seen.len(), seen.values().sum::<usize>()), (asked, asked), "{seen:?}");
+    assert!(!world.log().contains(" stayed ("), "all moved");
+    drop((clients, fresh));
+    world.stop();
+}
+
+/// It knows only when its timer fires for how long it has been so, and then keeps that in mind.
+fn an_idle_one_is_not_idle_anew() {
+    let timeout = Duration::from_secs(3);
+    let mut world = patient();
+    more(&mut world, |more| more.keep_alive = timeout);
+    let (way, program) = Way::tcp(&world);
+    world.started(program);
+    let client = idle(&way, "1");
+    let since = Instant::now();
+    world.reload_to(2);
+    thread::sleep((timeout * 2 / 3).saturating_sub(since.elapsed()));
+    world.reload_to(3);
+    client.wait_for_end();
+    let took = since.elapsed();
+    assert!(took >= timeout && took < timeout * 3 / 2, "{took:?}");
+    world.stop();
+}
+
+/// And what was idle before does not count.
+fn half_a_head_has_its_time_once() {
+    let timeout = Duration::from_secs(3);
+    let mut world = patient();
+    more(&mut world, |more| more.header = timeout);
+    let (way, program) = Way::tcp(&world);
+    world.started(program);
+    let mut client = idle(&way, "1");
+    world.reload_to(2);
+    thread::sleep(timeout * 2 / 3);
+    let since = Instant::now();
+    client.send("GET /n/2 HTTP/1.1\r\nHo");
+    world.reload_to(3);
+    thread::sleep((timeout * 2 / 3).saturating_sub(since.elapsed()));
+    world.reload_to(4);
+    client.wait_for_end();
+    let took = since.elapsed();
+    assert!(took >= timeout && took < timeout * 3 / 2, "{took:?}");
+    world.stop();
+}
+
+/// Three idle ones, of which so many move; the others are closed after the linger, for that reason.
+fn stay(mut world: World, moved: usize, why: &str, next: impl FnOnce(&mut More)) {
+    let (way, program) = Way::tcp(&world);
+    let first = world.started(program);
+    let mut clients: Vec<_> = (0..3).map(|number| idle(&way, &format!("{number}"))).collect();
+    more(&mut world, next);
+    world.reload_to(2);
+    let stayed = clients.len() - moved;
+    world.wait_for_log(&format!("{stayed} stayed ({why}: {stayed})"));
+    assert_eq!(world.end_of(first.pid), End::Exited(0));
+    let open = clients.iter_mut().map(|client| client.tries(&get("n", "last"), "last")).filter(|open| *open).count();
+    assert_eq!(open, moved);
+    world.stop();
+}
+
+fn what_is_more_than_the_limit_stays() {
+    stay(short(|_| {}), 1, "full", |more| more.most = Some(1));
+}
+
+fn what_the_new_version_does_not_serve_stays() {
+    stay(short(|_| {}), 0, "listener", |more| more.serves = false);
+}
+
+fn what_may_not_move_stays() {
+    stay(short(|more| more.migrate = false), 0, "off", |_| {});
+}
+
+fn with_too_few_files_they_stay() {
+    stay(short(|_| {}), 0, "no_fds", |more| more.files = Some(70));
+}
+
+fn a_version_that_does_not_move_any_drains() {
+    drains(short(|_| {}).configured(|c| c.moves = false), true);
+}
+
+fn a_version_that_takes_none_is_handed_over_to() {
+    drains(short(|_| {}), false);
+}
+
+/// As ever: idle ones are answered once more.
+fn drains(mut world: World, next: bool) {
+    let (way, program) = Way::tcp(&world);
+    let first = world.started(program);
+    let mut clients: Vec<_> = (0..3).map(|number| idle(&way, &format!("{number}"))).collect();
+    world.configure(|c| c.moves = next);
+    world.reload_to(2);
+    let (head, body) = {
+        clients[0].ask("n", "last");
+        clients[0].reply().unwrap()
+    };
+    assert!(head.contains("connection: close") && body == "last", "{head}");
+    clients.into_iter().for_each(Client::wait_for_end);
+    assert_eq!(world.end_of(first.pid), End::Exited(0));
+    assert!(!world.log().contains("moved "));
+    world.stop();
+}
+
+/// A generator of numbers that are the same each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// With these, a move takes some tens of milliseconds.
+const CLIENTS: u64 = 150;
+const SEED: u64 = 22;
+
+/// A reload with many clients, of which some have sent half a head, and the two pids, when moving
+/// has just begun.
+fn moving(world: &World) -> (Vec<Client>, u32, u32) {
+    let (way, program) = Way::tcp(world);
+    let old = world.started(program).pid;
+    let mut clients: Vec<_> = (0..CLIENTS).map(|number| idle(&way, &format!("{number}"))).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        if number % 3 == 0 {
+            client.send(&format!("GET /n/again.{number} HTTP/1.1\r\nHo"));
+        }
+    }
+    signal(old, Signal::SIGHUP);
+    let new = world.wait_for_birth(2);
+    world.wait_for_log("generation 1 drains");
+    (clients, old, new)
+}
+
+/// Each is answered once, or its connection is closed; returns how many are.
+fn all_again(world: &World, clients: &mut [Client]) -> usize {
+    let mut answered = 0;
+    for (number, client) in clients.iter_mut().enumerate() {
+        let id = format!("again.{number}");
+        let rest = if number % 3 == 0 { "st: it\r\n\r\n".to_owned() } else { get("n", &id) };
+        answered += usize::from(client.tries(&rest, &id));
+    }
+    let twice: Vec<_> = seen(world).into_iter().filter(|(_, times)| *times > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    answered
+}
+
+/// `HANDOVER_MOVE_KILLS=300`, as often as that.
+fn nobody_is_served_twice_when_one_is_killed() {
+    let kills = times("HANDOVER_MOVE_KILLS", 12);
+    let mut random = Random(SEED);
+    let (mut answered, mut closed) = ([0, 0], [0, 0]);
+    for round in 0..kills {
+        let world = patient();
+        let (mut clients, old, new) = moving(&world);
+        thread::sleep(Duration::from_micros(random.below(45_000)));
+        let of_new = usize::from(round % 2 == 1);
+        // It may have ended already: then nothing was left of the move.
+        _ = kill(Pid::from_raw(i32::try_from([old, new][of_new]).unwrap()), Signal::SIGKILL);
+        let open = all_again(&world, &mut clients);
+        answered[of_new] += open;
+        closed[of_new] += clients.len() - open;
+        drop(clients);
+        for pid in world.processes() {
+            signal(pid, Signal::SIGKILL);
+        }
+        world.wait_for_nobody();
+    }
+    eprintln!(
+        "seed {SEED}: {kills} kills while {CLIENTS} move: none twice; old one killed: {} answered, {} closed; \
+         new one killed: {} answered, {} closed",
+        answered[0], closed[0], answered[1], closed[1]
+    );
+    assert!(answered[0] > 0, "what has moved is unharmed");
+}
+
+/// `HANDOVER_MOVE_STOPS=20`, as often as that.
+fn whoever_is_stopped_loses_nothing() {
+    let stops = times("HANDOVER_MOVE_STOPS", 2);
+    let mut random = Random(SEED);
+    for stop in 0..stops {
+        let world = patient();
+        let (mut clients, old, new) = moving(&world);
+        thread::sleep(Duration::from_micros(random.below(30_000)));
+        signal(new, Signal::SIGSTOP);
+        // Half of them for longer than the old one waits.
+        thread::sleep(Duration::from_millis(200 + 1_300 * (stop % 2)));
+        signal(new, Signal::SIGCONT);
+        assert_eq!(all_again(&world, &mut clients), clients.len());
+        drop(clients);
+        assert_eq!(world.end_of(old), End::Exited(0));
+        world.stop();
+    }
+    eprintln!("seed {SEED}: {stops} stops while {CLIENTS} move: none lost, none twice");
+}
+
+/// `HANDOVER_MOVE_RELOADS=1000`, as often as that.
+fn fds_stay_as_many() {
+    const IDLE: usize = 20;
+    const FIRST: u64 = 5;
+    let reloads = times("HANDOVER_MOVE_RELOADS", 12);
+    let world = patient();
+    let (way, program) = Way::tcp(&world);
+    let mut old = world.started(program).pid;
+    let mut clients: Vec<_> = (0..IDLE).map(|number| idle(&way, &format!("{number}"))).collect();
+    let mut counts = Vec::new();
+    for generation in 2..=reloads + 1 {
+        let who = world.reload_to(generation);
+        assert_eq!(world.end_of(old), End::Exited(0));
+        old = who.pid;
+        if [FIRST, reloads + 1].contains(&generation) {
+            let settled = world.settled_fds(&who);
+            counts.push(until("as many fds as before", || {
+                let now = open_fds(who.pid);
+                (now <= counts.first().copied().unwrap_or(settled)).then_some(now)
+            }));
+        }
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.ask("n", &format!("last.{number}"));
+        client.expect(&format!("last.{number}"));
+    }
+    eprintln!("{reloads} reloads with {IDLE} idle connections: fds {counts:?}");
+    drop(clients);
+    world.stop();
+}
