@@ -1,10 +1,10 @@
 //! A connection that speaks WebSocket: whole frames for whoever reads it, and its way to another
 //! process and back to a router.
 
-use super::super::conn::Stage;
-use super::super::transport::{FIRST_READ, Transport};
-use super::super::upgraded::{Given, Upgrade};
 use super::{Framed, Framing};
+use crate::http::conn::Stage;
+use crate::http::transport::{FIRST_READ, Transport};
+use crate::http::upgraded::{Given, Upgrade};
 use crate::transit::Contents;
 use crate::wire::parcel::{Record, UPGRADED};
 use bytes::{Buf, BytesMut};
