@@ -8,18 +8,20 @@
 //! Rejected: counting hyper's bytes from outside (it cannot be asked what it has parsed), and
 //! `into_parts` (it has no answer while a request is in progress).
 
+mod websocket;
+
 use super::conn::{Conn, Half, Length, Rest, Stage};
 use super::frames::Frames;
 use super::info::ConnectionInfo;
 use super::scan;
 use super::transport::{FIRST_READ, GATHERED, HYPER_READS, HttpVersion, PREFACE, PREFACE_ALONE, Transport, gather};
-use super::upgraded::{Given, Upgrade};
+use super::upgraded::Upgrade;
 use crate::drain::Guard;
 use crate::drain::moving::Leaving;
 use crate::error::Error;
 use crate::sys::look::Look;
 use crate::transit::{Contents, Parcel, Permit};
-use crate::wire::parcel::{HTTP1, Record, UPGRADED};
+use crate::wire::parcel::{HTTP1, Record};
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -33,9 +35,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// that no reset overtakes the reply. The time has a bound, too:
 /// [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
 const CLOSE_DISCARD: usize = 16 << 20;
-
-/// The last frame of a WebSocket that nobody here wants: code 1012, the service restarts.
-const GOODBYE: &[u8] = b"\x88\x11\x03\xf4service restart";
 
 pub(super) struct Framed<T: Transport> {
     stream: T,
@@ -58,7 +57,7 @@ pub(super) struct Framed<T: Transport> {
     moved: bool,
     /// It was upgraded in another process: what is left of the reply, which the client has had.
     swallowed: Option<scan::Head>,
-    /// How much of [`GOODBYE`] is written.
+    /// How much of the goodbye to its client is written.
     goodbye: usize,
 }
 
@@ -364,115 +363,6 @@ impl<T: Transport> Framed<T> {
         }
         self.note_rest();
         Poll::Ready(Ok(()))
-    }
-
-    /// Reads the next frame of a WebSocket, and nothing behind it: whoever reads has used all that it
-    /// was given when it waits.
-    fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let conn = Arc::clone(&self.conn);
-        let (Some(upgrade), Framing::Frames(frames)) = (conn.upgrade(), &mut self.framing) else {
-            return self.poll_some(cx, buf);
-        };
-        if !upgrade.begin_read() {
-            return Poll::Pending; // it goes, or this is polled again
-        }
-        loop {
-            let now = match frames.admit(&self.held, buf.remaining()) {
-                0 if self.ended => self.held.len().min(buf.remaining()),
-                now => now,
-            };
-            if now > 0 || self.ended {
-                buf.put_slice(&self.held[..now]);
-                self.held.advance(now);
-                if self.held.is_empty() {
-                    self.held = BytesMut::new();
-                }
-                return Poll::Ready(Ok(()));
-            }
-            let read = if self.held.is_empty() {
-                // a whole frame need not be copied
-                let before = buf.filled().len();
-                Pin::new(&mut self.stream).poll_read(cx, buf).map_ok(|()| {
-                    let read = &buf.filled()[before..];
-                    let passed = frames.admit(read, read.len());
-                    self.ended = read.is_empty();
-                    self.held.extend_from_slice(&read[passed..]);
-                    buf.set_filled(before + passed);
-                    passed > 0
-                })
-            } else {
-                let mut space = [MaybeUninit::uninit(); FIRST_READ];
-                let mut part = ReadBuf::uninit(&mut space);
-                Pin::new(&mut self.stream).poll_read(cx, &mut part).map_ok(|()| {
-                    self.ended = part.filled().is_empty();
-                    self.held.extend_from_slice(part.filled());
-                    false
-                })
-            };
-            match read {
-                Poll::Ready(Ok(false)) => {}
-                Poll::Ready(passed) => return Poll::Ready(passed.map(drop)),
-                Poll::Pending => {
-                    if frames.is_between() {
-                        upgrade.wait();
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-
-    /// Takes the reply of a replayed request, which is not for the client; `None` if there is none
-    /// to take. If it is not the one that the client has had, the connection is closed.
-    fn poll_swallow(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
-        let head = self.swallowed.as_mut()?;
-        if self.conn.stage() != Stage::Upgraded {
-            let refused = || io::Error::new(io::ErrorKind::ConnectionAborted, "this version does not upgrade it");
-            return Some(self.poll_closed(cx).map(|closed| Err(closed.err().unwrap_or_else(refused))));
-        }
-        let end = head.feed(bytes);
-        if end.is_some() {
-            self.swallowed = None;
-            self.conn.upgrade().into_iter().for_each(Upgrade::end_replay);
-        }
-        Some(Poll::Ready(Ok(end.unwrap_or(bytes.len()))))
-    }
-
-    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.swallowed.is_some() && self.goodbye < GOODBYE.len() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &GOODBYE[self.goodbye..]))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.goodbye += written,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Sends a WebSocket on its way, which its handler has given and dropped.
-    fn leave_upgraded(&mut self) {
-        let conn = Arc::clone(&self.conn);
-        let Some(upgrade) = conn.upgrade() else { return };
-        let Some(Given { state, permit }) = upgrade.take_given() else { return };
-        let whole = matches!(&self.framing, Framing::Frames(frames) if frames.is_between());
-        if !whole || self.shut || self.ended || conn.progress.is_blocked() || conn.is_hammered() {
-            tracing::debug!(peer = %conn.peer, "a WebSocket that was given is at its end");
-            return;
-        }
-        let record = Record {
-            listener: conn.listener().to_string(),
-            protocol: UPGRADED.into(),
-            known: true,
-            requests: conn.requests(),
-            open_ms: u64::try_from(conn.opened().elapsed().as_millis()).unwrap_or(u64::MAX),
-            moves: conn.before().moves + 1,
-            ..Record::default()
-        };
-        let contents = Contents { head: upgrade.head().to_vec(), state, unread: self.held.to_vec() };
-        match (self.stream.detach(), self.guard.take()) {
-            (Ok(fd), Some(guard)) => conn.drain.send_off(record, fd, contents, guard, permit),
-            (Err(error), _) => tracing::warn!(peer = %conn.peer, %error, "a WebSocket that cannot move is closed"),
-            (Ok(_), None) => {}
-        }
     }
 
     /// Closes our side, then reads on for a while: closing with bytes unread would make the kernel

@@ -62,9 +62,9 @@ impl ConnectionInfo {
         self.inner.drain.clone()
     }
 
-    /// Resolves when it is the turn of this WebSocket to go to the next generation. `None` means that
-    /// the drain has begun, and that it has to come to its end here: nobody takes it, it was not
-    /// taken and has come back, or it is no WebSocket over HTTP/1.1. Until the drain begins it
+    /// Resolves when it is the turn of this WebSocket to go to the next generation. `None` means
+    /// that the drain has begun, and that it has to come to its end here: nobody takes it, it was
+    /// not taken and has come back, or it is no WebSocket over HTTP/1.1. Until the drain begins it
     /// waits.
     ///
     /// One handler of the connection waits for it, beside its messages, from its beginning on. What
@@ -97,9 +97,9 @@ impl ConnectionInfo {
     /// ```
     ///
     /// It resolves only between two messages of the client, when all that was read is used and all
-    /// that was written is flushed. So somebody must wait for the client's next message, in the same
-    /// task or in another one. What the handler sends must be flushed when it gives, as it is after
-    /// `send`.
+    /// that was written is flushed. So somebody must wait for the client's next message, in the
+    /// same task or in another one. What the handler sends must be flushed when it gives, as it is
+    /// after `send`.
     ///
     /// # Cancel safety
     /// Nothing is lost.
