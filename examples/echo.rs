@@ -4,19 +4,20 @@
 //! ```sh
 //! cargo run --example echo --features journald
 //! socat - TCP:127.0.0.1:7007
-//! pkill -HUP --exact echo       # a new generation accepts; the conversation goes on in the old one
+//! pkill -HUP --exact echo       # the conversation goes on, in the new generation
 //! ```
 //!
-//! A line is echoed, except `who`, which is answered by the generation, and `wait`, which is
-//! answered when that generation drains.
+//! A line is echoed, except `who`, which is answered by the generation, `stay`, after which the
+//! conversation ends in the generation that it is in, and `wait`, which is answered when that
+//! generation drains.
 
 use std::error::Error;
 use std::io;
 use std::time::Duration;
 
 use handover::Service;
-use handover::drain::{Connection, Seqpacket};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use handover::drain::{Connection, Seqpacket, StreamOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -33,7 +34,8 @@ async fn main() -> Result<()> {
         .start()?;
 
     let generation = service.generation();
-    service.serve_stream("echo", move |connection| converse(connection, generation))?;
+    let moving = StreamOptions::new().migrate(true);
+    service.serve_stream_with("echo", moving, move |connection| converse(connection, generation))?;
     service.serve_seqpacket("echo-packets", packets)?;
     service.serve_datagrams("echo-datagrams", |datagram| async move { datagram.reply(datagram.bytes()).await })?;
     service.run().await?; // ready, watchdog, SIGHUP → reload, SIGTERM → stop
@@ -41,24 +43,34 @@ async fn main() -> Result<()> {
 }
 
 async fn converse(connection: Connection, generation: u64) -> io::Result<()> {
-    let Connection { stream, drain, .. } = connection;
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    while stream.read_until(b'\n', &mut line).await? > 0 {
-        match line.as_slice() {
-            b"who\n" => line = format!("generation {generation}\n").into_bytes(),
-            b"wait\n" => {
-                stream.write_all(b"waiting\n").await?;
-                drain.await;
-                let goodbye = format!("goodbye from generation {generation}\n");
-                stream.write_all(goodbye.as_bytes()).await?;
-                return stream.shutdown().await;
+    let Connection { mut stream, mut mover, drain, inherited, .. } = connection;
+    let mut received = inherited.map_or_else(Vec::new, |inherited| inherited.unread().to_vec());
+    let mut stays = false;
+    loop {
+        while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = received.drain(..=end).collect();
+            match line.as_slice() {
+                b"who\n" => stream.write_all(format!("generation {generation}\n").as_bytes()).await?,
+                b"stay\n" => {
+                    stays = true;
+                    stream.write_all(b"staying\n").await?;
+                }
+                b"wait\n" => {
+                    stream.write_all(b"waiting\n").await?;
+                    drain.await;
+                    stream.write_all(format!("goodbye from generation {generation}\n").as_bytes()).await?;
+                    return stream.shutdown().await;
+                }
+                line => stream.write_all(line).await?,
             }
-            _ => {}
         }
-        stream.write_all(&line).await?;
-        line.clear();
+        tokio::select! {
+            // Between two lines: what has come of the next one goes along.
+            Some(pass) = mover.ready(), if !stays => return pass.give(stream, &received, &()),
+            read = stream.read_buf(&mut received) => if read? == 0 { break },
+        }
     }
+    stream.write_all(&received).await?;
     stream.shutdown().await
 }
 

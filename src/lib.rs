@@ -3,7 +3,8 @@
 //! On SIGHUP a [`Service`] starts the *next generation* of itself from the file that is at its path
 //! now, passes it the listening sockets, and waits until it is ready. Then the two switch: the new
 //! one accepts, the old one stops accepting. The old one names the new one to systemd as its main
-//! process, finishes what it had accepted, and exits. If the new generation fails before that (it
+//! process, gives it the connections that can [move](docs::migration), finishes the others, and
+//! exits. If the new generation fails before that (it
 //! is missing, exits, hangs, says so), the old one has never stopped serving, and serves on.
 //!
 //! # The paved path
@@ -153,6 +154,9 @@ pub use crate::settings::Settings;
 pub mod docs {
     #[doc = include_str!("docs/design.md")]
     pub mod design {}
+
+    #[doc = include_str!("docs/migration.md")]
+    pub mod migration {}
 
     #[doc = include_str!("docs/parts.md")]
     pub mod parts {}

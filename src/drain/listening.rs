@@ -19,6 +19,8 @@ pub trait Listening: Accepting<Connected = <Self as Listening>::Stream> + Into<O
 /// How a listening socket accepts. It is public in a module that is not, so that nobody else can
 /// implement [`Listening`], nor call this.
 pub trait Accepting {
+    /// Its connections can go to another process.
+    const MOVES: bool = false;
     /// An accepted connection.
     type Connected;
     /// What is known of the listener, beyond its fd, to make a stream of what it accepts.
@@ -27,5 +29,9 @@ pub trait Accepting {
     fn form(&self) -> Self::Form;
     /// Takes the next connection from the listener of that form, which is nonblocking.
     fn accept(listener: BorrowedFd<'_>, form: Self::Form) -> io::Result<(Self::Connected, Peer)>;
+    /// Takes a connection of another process.
+    fn adopted(_: OwnedFd) -> io::Result<(Self::Connected, Peer)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn tune(stream: &Self::Connected, nodelay: bool, keepalive: Option<Duration>);
 }

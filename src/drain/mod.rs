@@ -25,6 +25,7 @@
 //! | the drain, and what it has cut | [`Drain`], [`Cut`] |
 //! | what is counted, and told | [`Guard`], [`DrainSignal`], [`Cutting`] |
 //! | each connection to a function | [`serve_stream`], [`StreamOptions`], [`Connection`], [`Stream`], [`Seqpacket`], [`Peer`] |
+//! | connections that move | [`Mover`], [`Pass`], [`Inherited`] |
 //! | each datagram to a function | [`serve_datagrams`], [`DatagramOptions`], [`Datagram`], [`DatagramPeer`], [`DatagramSender`] |
 //! | accept loops of your own | [`Acceptor`], [`Accepted`], [`Listening`] |
 //! | accept loops of others | [`Incoming`], [`CountedStream`], [`OpenGate`] |
@@ -45,6 +46,7 @@ mod idle;
 mod incoming;
 mod limit;
 mod listening;
+mod mover;
 pub(crate) mod moving;
 mod open_flows;
 mod peer;
@@ -69,6 +71,7 @@ pub use self::incoming::IncomingStream;
 pub use self::incoming::{CountedStream, Incoming};
 pub use self::limit::Limit;
 pub use self::listening::Listening;
+pub use self::mover::{Inherited, Mover, Pass};
 pub use self::peer::{DatagramPeer, Peer};
 pub use self::router::FLOWS_TIMEOUT;
 pub use self::seqpacket::Seqpacket;
@@ -79,6 +82,8 @@ pub use self::stream::Stream;
 pub(crate) use self::core::later;
 pub(crate) use self::core::{FAR, Phase, Work};
 pub(crate) use self::guard::since;
+#[cfg(feature = "http")]
+pub(crate) use self::mover::state_of;
 #[cfg(feature = "control")]
 pub(crate) use self::serve::serve_admitted;
 pub(crate) use self::serve::serve_passed;

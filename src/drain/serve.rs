@@ -2,20 +2,24 @@
 
 use super::accept::{Accepted, Acceptor};
 use super::core::Work;
-use super::guard::{DrainSignal, since};
+use super::guard::{DrainSignal, Guard, since};
 use super::handle::Drain;
 use super::limit::Limit;
-use super::listening::Listening;
+use super::listening::{Accepting, Listening};
+use super::mover::{Counting, Inherited, Mover, Turns, mover};
+use super::moving::{Adopter, Adoption, Arrived};
 use super::peer::Peer;
 use super::stream::Stream;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Counted, Protocol};
 use crate::sys::peer::peer_credentials;
 use crate::systemd::activation::PassedConnection;
+use crate::wire::parcel::STREAM;
 use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -38,6 +42,10 @@ pub struct Connection<S = Stream> {
     pub peer: Peer,
     /// Resolves when the drain begins: time to come to an end, to say goodbye.
     pub drain: DrainSignal,
+    /// Gives it to the next generation.
+    pub mover: Mover,
+    /// What came with it from the previous generation; `None` if it was accepted here.
+    pub inherited: Option<Inherited>,
 }
 
 /// Settings for the connections of one name; the defaults are right for most.
@@ -47,6 +55,7 @@ pub struct StreamOptions {
     limit: Option<Limit>,
     nodelay: bool,
     keepalive: Option<Duration>,
+    migrate: bool,
 }
 
 impl StreamOptions {
@@ -86,11 +95,24 @@ impl StreamOptions {
         self.keepalive = Some(time);
         self
     }
+
+    /// Sets whether the handler gives connections to the next generation by their
+    /// [`mover`](Connection::mover), and takes what is [`inherited`](Connection::inherited). The
+    /// default is false: a handler that knows nothing of the other's state would begin anew in the
+    /// middle of a conversation. So it must be true in both generations; otherwise connections
+    /// drain where they are.
+    ///
+    /// Where the [setting](crate::service::settings::Migrate) says never, none moves.
+    #[must_use]
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self { max_connections: None, limit: None, nodelay: true, keepalive: None }
+        Self { max_connections: None, limit: None, nodelay: true, keepalive: None, migrate: false }
     }
 }
 
@@ -161,6 +183,10 @@ where
     if options.max_connections == Some(0) {
         return Err(Error::new(Kind::Invalid, "max_connections must be above 0: no client would ever be served"));
     }
+    if options.migrate && !<L as Accepting>::MOVES {
+        let why = format!("connections of packets, as those of {name:?}, cannot move: leave migrate off");
+        return Err(Error::new(Kind::Invalid, why));
+    }
     let runtime = runtime(name)?;
     let limit = options.limit.or_else(|| options.max_connections.map(Limit::new));
     let acceptor = |listener| {
@@ -172,6 +198,12 @@ where
     };
     let acceptors: Vec<Acceptor<L>> = listeners.into_iter().map(acceptor).collect();
     let (admit, handler) = (Arc::new(admit), Arc::new(handler));
+    if options.migrate {
+        let (drain, handler, runtime, name) = (drain.clone(), Arc::clone(&handler), runtime.clone(), Arc::from(name));
+        let adopter = StreamAdopter { name, runtime, drain, limit, handler, listener: PhantomData::<fn() -> L> };
+        adopter.drain.clone().adopt_with(&adopter.name.clone(), Arc::new(adopter));
+    }
+    let stays = if options.migrate { None } else { Some("handler") };
     for mut acceptor in acceptors {
         let (drain, admit, handler) = (drain.clone(), Arc::clone(&admit), Arc::clone(&handler));
         runtime.spawn(async move {
@@ -179,21 +211,97 @@ where
                 if !admit(&stream, &peer) {
                     continue;
                 }
-                let job = Handled::new(Arc::clone(acceptor.name()), peer).counted(&drain);
-                let guard = entering.track(Arc::new(job));
-                let connection = Connection { stream, peer, drain: drain.signal() };
-                let (handler, name) = (Arc::clone(&handler), Arc::clone(acceptor.name()));
-                tokio::spawn(async move {
-                    tokio::select! {
-                        biased;
-                        () = guard.cut() => {}
-                        ended = contained(async move { handler(connection).await }) => log(&name, &peer, ended),
-                    }
-                });
+                let turns = Arc::new(Turns::new(&drain, Arc::clone(acceptor.name()), stays));
+                let counted = drain.metrics().connection(Arc::clone(acceptor.name()), Protocol::Stream);
+                let work =
+                    StreamWork { listener: Arc::clone(acceptor.name()), peer, counted, turns: Arc::clone(&turns) };
+                let guard = entering.track(Arc::new(work));
+                tokio::spawn(handled(
+                    &drain,
+                    Arc::clone(acceptor.name()),
+                    (stream, peer),
+                    (turns, guard),
+                    None,
+                    &handler,
+                ));
             }
         });
     }
     Ok(())
+}
+
+/// Serves the connections that come to one listener from another generation.
+struct StreamAdopter<L, H> {
+    name: Arc<str>,
+    runtime: tokio::runtime::Handle,
+    drain: Drain,
+    limit: Option<Limit>,
+    handler: Arc<H>,
+    listener: PhantomData<fn() -> L>,
+}
+
+impl<L, H, F> Adopter for StreamAdopter<L, H>
+where
+    L: Listening,
+    H: Fn(Connection<L::Stream>) -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    fn prepare(&self, arrival: Arrived) -> std::result::Result<Adoption, &'static str> {
+        let Arrived { record, fd, contents, was } = arrival;
+        if record.protocol != STREAM {
+            return Err("protocol");
+        }
+        let slot = match &self.limit {
+            Some(limit) if was.is_none() => Some(limit.take().ok_or("full")?),
+            _ => None,
+        };
+        let (stream, peer) = L::adopted(fd).map_err(|_| "socket")?;
+        // One that nobody took does not try again.
+        let stays = was.is_some().then_some("refused");
+        let turns = Turns::new(&self.drain, Arc::clone(&self.name), stays);
+        let turns = Arc::new(turns.after(Duration::from_millis(record.open_ms), record.moves));
+        let counted = self.drain.metrics().adopted(Arc::clone(&self.name), Protocol::Stream);
+        let work = StreamWork { listener: Arc::clone(&self.name), peer, counted, turns: Arc::clone(&turns) };
+        let guard = self.drain.track(Arc::new(work));
+        let guard = match was {
+            Some(was) => was.continues_as(guard),
+            None => guard.holding(slot),
+        };
+        let inherited = Inherited::new(&contents.state, &contents.unread);
+        let (drain, name, handler) = (self.drain.clone(), Arc::clone(&self.name), Arc::clone(&self.handler));
+        let runtime = self.runtime.clone();
+        Ok(Box::new(move || {
+            runtime.spawn(handled(&drain, name, (stream, peer), (turns, guard), Some(inherited), &handler));
+        }))
+    }
+}
+
+/// Serves one connection with its handler, until that returns, or is cut.
+fn handled<S, H, F>(
+    drain: &Drain,
+    name: Arc<str>,
+    (stream, peer): (S, Peer),
+    (turns, guard): (Arc<Turns>, Guard),
+    inherited: Option<Inherited>,
+    handler: &Arc<H>,
+) -> impl Future<Output = ()> + Send + 'static
+where
+    S: Send + 'static,
+    H: Fn(Connection<S>) -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let (mover, counting) = mover(turns, guard);
+    let connection = Connection { stream, peer, drain: drain.signal(), mover, inherited };
+    let handler = Arc::clone(handler);
+    async move { until_cut(&name, peer, counting, async move { handler(connection).await }).await }
+}
+
+async fn until_cut(name: &str, peer: Peer, mut counting: Counting, handler: impl Future<Output = io::Result<()>>) {
+    tokio::select! {
+        biased;
+        () = &mut counting.cutting => {}
+        ended = contained(handler) => log(name, &peer, ended),
+    }
 }
 
 /// Serves the one connection of a process that `Accept=yes` started. Whoever waits for the handle
@@ -227,15 +335,39 @@ where
         }
     };
     let name: Arc<str> = name.into();
-    let guard = drain.track(Arc::new(Handled::new(Arc::clone(&name), peer).counted(drain)));
-    let connection = Connection { stream, peer, drain: drain.signal() };
-    Ok(runtime.spawn(async move {
-        tokio::select! {
-            biased;
-            () = guard.cut() => {}
-            ended = contained(async move { handler(connection).await }) => log(&name, &peer, ended),
-        }
-    }))
+    let turns = Arc::new(Turns::new(drain, Arc::clone(&name), Some("handler")));
+    let counted = drain.metrics().connection(Arc::clone(&name), Protocol::Stream);
+    let work = StreamWork { listener: Arc::clone(&name), peer, counted, turns: Arc::clone(&turns) };
+    let (mover, counting) = mover(turns, drain.track(Arc::new(work)));
+    let connection = Connection { stream, peer, drain: drain.signal(), mover, inherited: None };
+    Ok(runtime.spawn(async move { until_cut(&name, peer, counting, async move { handler(connection).await }).await }))
+}
+
+/// What the handler of a connection works on, for the drain.
+struct StreamWork {
+    listener: Arc<str>,
+    peer: Peer,
+    counted: Counted,
+    turns: Arc<Turns>,
+}
+
+impl Work for StreamWork {
+    fn wake(&self) {
+        self.turns.wake();
+    }
+
+    fn connection(&self) -> Option<&Counted> {
+        Some(&self.counted)
+    }
+
+    fn doing(&self) -> Option<String> {
+        let name = self.listener.escape_debug();
+        Some(format!("{name}: {}, open for {:?}", self.peer, since(self.turns.opened())))
+    }
+
+    fn movable(&self) -> std::result::Result<(), &'static str> {
+        self.turns.movable()
+    }
 }
 
 pub(crate) fn runtime(name: &str) -> Result<tokio::runtime::Handle> {
@@ -244,32 +376,21 @@ pub(crate) fn runtime(name: &str) -> Result<tokio::runtime::Handle> {
     })
 }
 
-/// What a handler works on, for the hammer's list.
+/// What the handler of a datagram works on, for the hammer's list.
 pub(crate) struct Handled<P> {
     listener: Arc<str>,
     peer: P,
     since: Instant,
-    counted: Option<Counted>,
 }
 
 impl<P> Handled<P> {
     pub(crate) fn new(listener: Arc<str>, peer: P) -> Self {
-        Self { listener, peer, since: Instant::now(), counted: None }
-    }
-
-    /// Has it counted as a connection.
-    fn counted(mut self, drain: &Drain) -> Self {
-        self.counted = Some(drain.metrics().connection(Arc::clone(&self.listener), Protocol::Stream));
-        self
+        Self { listener, peer, since: Instant::now() }
     }
 }
 
 impl<P: fmt::Display + Send + Sync> Work for Handled<P> {
     fn wake(&self) {}
-
-    fn connection(&self) -> Option<&Counted> {
-        self.counted.as_ref()
-    }
 
     fn doing(&self) -> Option<String> {
         let name = self.listener.escape_debug();
@@ -277,7 +398,7 @@ impl<P: fmt::Display + Send + Sync> Work for Handled<P> {
     }
 
     fn kind(&self) -> (String, &'static str) {
-        (self.listener.to_string(), if self.counted.is_some() { "stream" } else { "datagram" })
+        (self.listener.to_string(), "datagram")
     }
 }
 

@@ -34,6 +34,14 @@ impl Stream {
         let peer = Peer::Tcp(stream.peer_addr()?);
         Ok((Self::Tcp(stream), peer))
     }
+
+    /// Takes the socket out of the runtime.
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(Into::into),
+            Self::Unix(stream) => stream.into_std().map(Into::into),
+        }
+    }
 }
 
 impl AsFd for Stream {
@@ -57,8 +65,13 @@ impl Listening for Listener {
 }
 
 impl Accepting for Listener {
+    const MOVES: bool = true;
     type Connected = Stream;
     type Form = Form;
+
+    fn adopted(fd: OwnedFd) -> io::Result<(Stream, Peer)> {
+        Stream::adopted(fd)
+    }
 
     fn form(&self) -> Form {
         match self {

@@ -4,10 +4,11 @@ use super::conn::{Before, Conn};
 use super::framed::Framed;
 use super::options::HttpOptions;
 use super::task;
+use super::upgraded::Upgrade;
 use crate::drain::moving::{Adopter, Adoption, Arrived};
-use crate::drain::{Drain, Limit, Stream};
+use crate::drain::{Drain, Inherited, Limit, Stream};
 use crate::error::BoxError;
-use crate::wire::parcel::HTTP1;
+use crate::wire::parcel::{HTTP1, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -37,8 +38,12 @@ where
 {
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str> {
         let Arrived { record, fd, contents, was } = arrival;
-        if record.protocol != HTTP1 {
+        let upgraded = record.protocol == UPGRADED;
+        if record.protocol != HTTP1 && !upgraded {
             return Err("protocol");
+        }
+        if upgraded && contents.head.is_empty() {
+            return Err("damaged");
         }
         let slot = match &self.limit {
             Some(limit) if was.is_none() => Some(limit.take().ok_or("full")?),
@@ -51,7 +56,8 @@ where
         // One that nobody took does not try again.
         let may_move = was.is_none();
         let before = Before {
-            requests: record.requests,
+            // the one that upgraded it comes once more
+            requests: record.requests.saturating_sub(u64::from(upgraded)),
             open: Duration::from_millis(record.open_ms),
             // One that comes back lingers from now on; its client has had no chance yet.
             quiet: if may_move || record.half { Duration::from_millis(record.quiet_ms) } else { Duration::ZERO },
@@ -65,7 +71,12 @@ where
             Some(was) => was.continues_as(guard),
             None => guard.holding(slot),
         };
-        let framed = Framed::adopted(stream, Arc::clone(&conn), guard, record.known, &contents.unread);
+        let framed = if upgraded {
+            conn.replay(Upgrade::replayed(contents.head.clone(), Inherited::new(&contents.state, &[])));
+            Framed::replayed(stream, Arc::clone(&conn), guard, &contents.head, &contents.unread)
+        } else {
+            Framed::adopted(stream, Arc::clone(&conn), guard, record.known, &contents.unread)
+        };
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (options, runtime) = (Arc::clone(&self.options), self.runtime.clone());
         Ok(Box::new(move || {

@@ -6,6 +6,7 @@
 
 use super::active::Requests;
 use super::progress::{Progress, Stall};
+use super::upgraded::Upgrade;
 use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
 use crate::metrics::{Counted, Protocol};
@@ -14,8 +15,8 @@ use http::Request;
 use http_body::Body;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -98,6 +99,8 @@ pub(super) struct Conn {
     /// HTTP/1: the request in `active` is not over yet. Saves a lock per request.
     answering: AtomicBool,
     active: Mutex<Requests>,
+    /// A WebSocket, or what may become one. Most connections never have one.
+    upgrade: OnceLock<Box<Upgrade>>,
     wakers: Mutex<Wakers>,
 }
 
@@ -179,6 +182,7 @@ impl Conn {
             tunnels: AtomicBool::new(false),
             answering: AtomicBool::new(false),
             active: Mutex::default(),
+            upgrade: OnceLock::new(),
             wakers: Mutex::default(),
             before,
         }
@@ -206,13 +210,52 @@ impl Conn {
     /// Returns the permit to go, if it may go at this moment.
     #[inline]
     pub(super) fn leave(&self) -> Option<Permit> {
-        let quiet = matches!(self.stage(), Stage::Idle | Stage::Half);
+        let quiet = matches!(self.stage(), Stage::Idle | Stage::Half) && !self.is_replaying();
         if quiet && self.moves() { self.drain.permit() } else { None }
     }
 
     /// Notes that there is no fd for it to go with.
     pub(super) fn may_not_move(&self) {
         self.may_move.store(false, Relaxed);
+    }
+
+    /// Has the request replayed that it was upgraded with elsewhere.
+    pub(super) fn replay(&self, upgrade: Upgrade) {
+        let _ = self.upgrade.set(Box::new(upgrade));
+    }
+
+    pub(super) fn is_replaying(&self) -> bool {
+        self.upgrade.get().is_some_and(|upgrade| upgrade.is_replaying())
+    }
+
+    pub(super) fn upgrade(&self) -> Option<&Upgrade> {
+        self.upgrade.get().map(|upgrade| &**upgrade)
+    }
+
+    /// Returns the permit to go when an upgraded connection may, and its reader waits; `None` when
+    /// the drain has begun and it will not.
+    pub(super) fn poll_turn(&self, upgrade: &Upgrade, cx: &mut Context<'_>) -> Poll<Option<Permit>> {
+        // First the waker, then the look: the drain does it the other way round.
+        upgrade.ask(cx.waker());
+        if !self.is_draining() {
+            return Poll::Pending;
+        }
+        if !self.moves() || upgrade.stays() {
+            return Poll::Ready(None);
+        }
+        // What the socket does not take would be lost.
+        if self.stage() != Stage::Upgraded || self.progress.is_blocked() || !upgrade.wants() {
+            return Poll::Pending;
+        }
+        // Whoever gets none is asked again.
+        let Some(permit) = self.drain.permit() else { return Poll::Pending };
+        if upgrade.hold() { Poll::Ready(Some(permit)) } else { Poll::Pending }
+    }
+
+    /// Lets the reader of an upgraded connection go on.
+    pub(super) fn wake_reader(&self) {
+        let reader = self.wakers().reader.clone();
+        reader.into_iter().for_each(Waker::wake);
     }
 
     pub(super) fn opened(&self) -> Instant {
@@ -305,6 +348,10 @@ impl Conn {
             return self.active().begin(number, request);
         }
         let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
+        // hyper's own, for an upgrade: the others come later
+        if self.may_move && !request.extensions().is_empty() && self.upgrade.get().is_none() {
+            let _ = Upgrade::of(request).map(|upgrade| self.upgrade.set(Box::new(upgrade)));
+        }
         self.length.store(length, Relaxed);
         self.set_rest(if length == 0 { Rest::None } else { Rest::Coming });
         self.last.store(false, Relaxed);
@@ -328,6 +375,9 @@ impl Conn {
             self.metrics.speaks(Protocol::Upgraded);
             self.set_stage(Stage::Upgraded);
             return false;
+        }
+        if let Some(upgrade) = self.upgrade() {
+            upgrade.stay();
         }
         if self.stage() == Stage::Called {
             self.set_stage(Stage::Replying);
@@ -433,6 +483,9 @@ impl Work for Conn {
             [wakers.task.clone(), wakers.reader.clone(), wakers.writer.clone()]
         };
         wakers.into_iter().flatten().for_each(Waker::wake);
+        if let Some(upgrade) = self.upgrade() {
+            upgrade.wake();
+        }
     }
 
     fn doing(&self) -> Option<String> {
@@ -480,7 +533,7 @@ impl Work for Conn {
         match self.stage() {
             _ if !self.may_move.load(Relaxed) => Err("off"),
             Stage::Http2 | Stage::Preface => Err("http2"),
-            Stage::Upgraded => Err("upgraded"),
+            Stage::Upgraded => self.upgrade().map_or(Err("upgraded"), Upgrade::movable),
             Stage::Unframed => Err("unframed"),
             Stage::Closing => Err("closing"),
             _ => Ok(()),

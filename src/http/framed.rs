@@ -9,21 +9,23 @@
 //! `into_parts` (it has no answer while a request is in progress).
 
 use super::conn::{Conn, Half, Length, Rest, Stage};
+use super::frames::Frames;
 use super::info::ConnectionInfo;
 use super::scan;
 use super::transport::{FIRST_READ, GATHERED, HYPER_READS, HttpVersion, PREFACE, PREFACE_ALONE, Transport, gather};
+use super::upgraded::{Given, Upgrade};
 use crate::drain::Guard;
 use crate::drain::moving::Leaving;
 use crate::error::Error;
 use crate::sys::look::Look;
 use crate::transit::{Contents, Parcel, Permit};
-use crate::wire::parcel::{HTTP1, Record};
+use crate::wire::parcel::{HTTP1, Record, UPGRADED};
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -31,6 +33,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// that no reset overtakes the reply. The time has a bound, too:
 /// [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
 const CLOSE_DISCARD: usize = 16 << 20;
+
+/// The last frame of a WebSocket that nobody here wants: code 1012, the service restarts.
+const GOODBYE: &[u8] = b"\x88\x11\x03\xf4service restart";
 
 pub(super) struct Framed<T: Transport> {
     stream: T,
@@ -51,6 +56,10 @@ pub(super) struct Framed<T: Transport> {
     known: bool,
     /// It goes to another process: nothing is said to the client.
     moved: bool,
+    /// It was upgraded in another process: what is left of the reply, which the client has had.
+    swallowed: Option<scan::Head>,
+    /// How much of [`GOODBYE`] is written.
+    goodbye: usize,
 }
 
 #[derive(Debug)]
@@ -63,6 +72,8 @@ enum Framing {
     Chunked(scan::Chunked),
     /// hyper has all of the request.
     Done,
+    /// It speaks WebSocket: one frame at a time.
+    Frames(Frames),
     /// Bytes pass untouched: the connection speaks HTTP/2, was upgraded, or hyper sees it otherwise
     /// than we do.
     Raw,
@@ -82,6 +93,8 @@ impl<T: Transport> Framed<T> {
             discarded: 0,
             known: false,
             moved: false,
+            swallowed: None,
+            goodbye: 0,
         }
     }
 
@@ -91,6 +104,15 @@ impl<T: Transport> Framed<T> {
         framed.held.extend_from_slice(unread);
         framed.note_held();
         framed.known = known;
+        framed
+    }
+
+    /// Goes on with a WebSocket: the request that it began with is read once more, and its reply
+    /// goes nowhere.
+    pub(super) fn replayed(stream: T, conn: Arc<Conn>, guard: Guard, head: &[u8], unread: &[u8]) -> Self {
+        // all of it at once: hyper looks behind a request, and what it finds there comes later
+        let mut framed = Self::adopted(stream, conn, guard, true, &[head, unread].concat());
+        framed.swallowed = Some(scan::Head::default());
         framed
     }
 
@@ -146,8 +168,7 @@ impl<T: Transport> Framed<T> {
     /// Returns what requests shall know of the connection.
     pub(super) fn info(&self) -> ConnectionInfo {
         ConnectionInfo::new(
-            self.conn.peer,
-            self.conn.drain.signal(),
+            Arc::clone(&self.conn),
             #[cfg(feature = "tls")]
             self.stream.tls(),
         )
@@ -216,8 +237,19 @@ impl<T: Transport> Framed<T> {
             self.framing = Framing::Head(scan::Head::default());
             self.conn.set_stage(Stage::Idle);
         }
-        if matches!(stage, Stage::Upgraded | Stage::Unframed) {
+        if stage == Stage::Unframed {
             self.framing = Framing::Raw;
+        }
+        if stage == Stage::Upgraded && !matches!(self.framing, Framing::Frames(_)) {
+            // if hyper has had bytes as they came, it is not known where a frame begins
+            let known = !matches!(self.framing, Framing::Raw);
+            self.framing = match self.conn.upgrade() {
+                Some(upgrade) if known && !upgrade.stays() => Framing::Frames(Frames::default()),
+                upgrade => {
+                    upgrade.into_iter().for_each(Upgrade::stay);
+                    Framing::Raw
+                }
+            };
         }
     }
 
@@ -260,7 +292,7 @@ impl<T: Transport> Framed<T> {
                     None
                 }
             },
-            Framing::Parsing | Framing::Done | Framing::Raw => None,
+            Framing::Parsing | Framing::Done | Framing::Frames(_) | Framing::Raw => None,
         };
         end.unwrap_or(bytes.len())
     }
@@ -355,6 +387,142 @@ impl<T: Transport> Framed<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads the next frame of a WebSocket, and nothing behind it: whoever reads has used all that it
+    /// was given when it waits.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let conn = Arc::clone(&self.conn);
+        let (Some(upgrade), Framing::Frames(frames)) = (conn.upgrade(), &mut self.framing) else {
+            return self.poll_some(cx, buf);
+        };
+        if !upgrade.begin_read() {
+            return Poll::Pending; // it goes, or this is polled again
+        }
+        loop {
+            let now = match frames.admit(&self.held, buf.remaining()) {
+                0 if self.ended => self.held.len().min(buf.remaining()),
+                now => now,
+            };
+            if now > 0 || self.ended {
+                buf.put_slice(&self.held[..now]);
+                self.held.advance(now);
+                if self.held.is_empty() {
+                    self.held = BytesMut::new();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let read = if self.held.is_empty() {
+                // a whole frame need not be copied
+                let before = buf.filled().len();
+                Pin::new(&mut self.stream).poll_read(cx, buf).map_ok(|()| {
+                    let read = &buf.filled()[before..];
+                    let passed = frames.admit(read, read.len());
+                    self.ended = read.is_empty();
+                    self.held.extend_from_slice(&read[passed..]);
+                    buf.set_filled(before + passed);
+                    passed > 0
+                })
+            } else {
+                let mut space = [MaybeUninit::uninit(); FIRST_READ];
+                let mut part = ReadBuf::uninit(&mut space);
+                Pin::new(&mut self.stream).poll_read(cx, &mut part).map_ok(|()| {
+                    self.ended = part.filled().is_empty();
+                    self.held.extend_from_slice(part.filled());
+                    false
+                })
+            };
+            match read {
+                Poll::Ready(Ok(false)) => {}
+                Poll::Ready(passed) => return Poll::Ready(passed.map(drop)),
+                Poll::Pending => {
+                    if frames.is_between() {
+                        upgrade.wait();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Takes the reply of a replayed request, which is not for the client; `None` if there is none
+    /// to take. If it is not the one that the client has had, the connection is closed.
+    fn poll_swallow(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        let head = self.swallowed.as_mut()?;
+        if self.conn.stage() != Stage::Upgraded {
+            let refused = || io::Error::new(io::ErrorKind::ConnectionAborted, "this version does not upgrade it");
+            return Some(self.poll_closed(cx).map(|closed| Err(closed.err().unwrap_or_else(refused))));
+        }
+        let end = head.feed(bytes);
+        if end.is_some() {
+            self.swallowed = None;
+            self.conn.upgrade().into_iter().for_each(Upgrade::end_replay);
+        }
+        Some(Poll::Ready(Ok(end.unwrap_or(bytes.len()))))
+    }
+
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.swallowed.is_some() && self.goodbye < GOODBYE.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &GOODBYE[self.goodbye..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.goodbye += written,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends a WebSocket on its way, which its handler has given and dropped.
+    fn leave_upgraded(&mut self) {
+        let conn = Arc::clone(&self.conn);
+        let Some(upgrade) = conn.upgrade() else { return };
+        let Some(Given { state, permit }) = upgrade.take_given() else { return };
+        let whole = matches!(&self.framing, Framing::Frames(frames) if frames.is_between());
+        if !whole || self.shut || self.ended || conn.progress.is_blocked() || conn.is_hammered() {
+            tracing::debug!(peer = %conn.peer, "a WebSocket that was given is at its end");
+            return;
+        }
+        let record = Record {
+            listener: conn.listener().to_string(),
+            protocol: UPGRADED.into(),
+            known: true,
+            requests: conn.requests(),
+            open_ms: u64::try_from(conn.opened().elapsed().as_millis()).unwrap_or(u64::MAX),
+            moves: conn.before().moves + 1,
+            ..Record::default()
+        };
+        let contents = Contents { head: upgrade.head().to_vec(), state, unread: self.held.to_vec() };
+        match (self.stream.detach(), self.guard.take()) {
+            (Ok(fd), Some(guard)) => conn.drain.send_off(record, fd, contents, guard, permit),
+            (Err(error), _) => tracing::warn!(peer = %conn.peer, %error, "a WebSocket that cannot move is closed"),
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Closes our side, then reads on for a while: closing with bytes unread would make the kernel
+    /// send a reset, which destroys what the client has not yet read of the last reply.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.conn.stage() == Stage::Upgraded {
+            return Pin::new(&mut self.stream).poll_shutdown(cx);
+        }
+        if !self.shut {
+            self.settle();
+            ready!(self.poll_goodbye(cx))?;
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.shut = true;
+            // the client's own wish, as a rule: then it sends no more
+            let complete = self.swallowed.is_none()
+                && self.held.is_empty()
+                && matches!(self.framing, Framing::Done | Framing::Head(_));
+            self.ended |= complete && !T::ANSWERS_CLOSE && !self.conn.closes() && self.stream.look() != Look::Bytes;
+            self.conn.set_stage(Stage::Closing);
+        }
+        while !self.ended && self.discarded < CLOSE_DISCARD {
+            let mut space = [0; 4096];
+            let mut buf = ReadBuf::new(&mut space);
+            let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            self.ended = result.is_err() || buf.filled().is_empty();
+            self.discarded += buf.filled().len();
+        }
+        Poll::Ready(Ok(()))
+    }
     /// Notes what is left of the body for the next read.
     fn note_rest(&self) {
         match self.framing {
@@ -436,6 +604,10 @@ impl<T: Transport> AsyncRead for Framed<T> {
                 this.check_upgraded(cx, Half::Reader)?;
                 this.poll_some(cx, buf)
             }
+            Framing::Frames(_) => {
+                this.check_upgraded(cx, Half::Reader)?;
+                this.poll_frames(cx, buf)
+            }
             _ => this.poll_some(cx, buf),
         }
     }
@@ -444,6 +616,9 @@ impl<T: Transport> AsyncRead for Framed<T> {
 impl<T: Transport> AsyncWrite for Framed<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_upgraded(cx, Half::Writer)?;
+        if let Some(swallowed) = self.poll_swallow(cx, buf) {
+            return swallowed;
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note_blocked(written)
     }
@@ -454,6 +629,10 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_upgraded(cx, Half::Writer)?;
+        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        if let Some(swallowed) = self.poll_swallow(cx, first) {
+            return swallowed;
+        }
         let mut space = [0; GATHERED];
         let written = match bufs {
             [one] => Pin::new(&mut self.stream).poll_write(cx, one),
@@ -482,36 +661,21 @@ impl<T: Transport> AsyncWrite for Framed<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes our side, then reads on for a while: closing with bytes unread would make the kernel
-    /// send a reset, which destroys what the client has not yet read of the last reply.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.conn.stage() == Stage::Upgraded {
-            return Pin::new(&mut this.stream).poll_shutdown(cx);
-        }
-        if !this.shut {
-            this.settle();
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            this.shut = true;
-            // the client's own wish, as a rule: then it sends no more
-            let complete = this.held.is_empty() && matches!(this.framing, Framing::Done | Framing::Head(_));
-            this.ended |= complete && !T::ANSWERS_CLOSE && !this.conn.closes() && this.stream.look() != Look::Bytes;
-            this.conn.set_stage(Stage::Closing);
-        }
-        while !this.ended && this.discarded < CLOSE_DISCARD {
-            let mut space = [0; 4096];
-            let mut buf = ReadBuf::new(&mut space);
-            let result = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf));
-            this.ended = result.is_err() || buf.filled().is_empty();
-            this.discarded += buf.filled().len();
-        }
-        Poll::Ready(Ok(()))
+        self.poll_closed(cx)
     }
 }
 
 /// Closed where no answer is due: the header timeout, or the hammer on an idle one.
 impl<T: Transport> Drop for Framed<T> {
     fn drop(&mut self) {
+        if self.conn.stage() == Stage::Upgraded {
+            self.leave_upgraded();
+        }
+        if self.swallowed.is_some() && !self.shut && !self.moved {
+            // as much as goes at once: nobody waits any more
+            let _ = self.poll_goodbye(&mut Context::from_waker(Waker::noop()));
+        }
         if !self.moved
             && !self.shut
             && !self.ended

@@ -1,10 +1,11 @@
 //! HTTP by hyper, drained without losing a request.
 //!
-//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. While a
-//! [`Drain`](crate::drain::Drain) lasts, a connection that is fresh, idle or has sent half a
-//! request head is not closed but answered once more, with `Connection: close`; pipelined requests
-//! are all answered, and only the last reply says `close`; HTTP/2 gets a GOAWAY and finishes its
-//! streams; an upgraded stream counts until it is dropped. The chapter
+//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. In a reload HTTP/1
+//! connections [move](crate::docs::migration) to the next generation. While a
+//! [`Drain`](crate::drain::Drain) lasts, a connection that does not move and is fresh, idle or has
+//! sent half a request head is not closed but answered once more, with `Connection: close`;
+//! pipelined requests are all answered, and only the last reply says `close`; HTTP/2 gets a GOAWAY
+//! and finishes its streams; an upgraded stream counts until it is dropped. The chapter
 //! [`docs::http`](crate::docs::http) has more.
 //!
 //! [`Service::serve_http`](crate::Service::serve_http) serves any tower service, and hyper's own in
@@ -17,6 +18,7 @@ mod adopt;
 mod conn;
 mod executor;
 mod framed;
+mod frames;
 mod info;
 mod observe;
 mod options;
@@ -28,8 +30,11 @@ mod task;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
+mod upgraded;
 
-pub use self::info::ConnectionInfo;
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) use self::frames::fuzz as fuzz_frames;
+pub use self::info::{ConnectionInfo, UpgradePass};
 pub use self::options::HttpOptions;
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
 pub(crate) use self::scan::fuzz as fuzz_framing;

@@ -1,8 +1,9 @@
 //! The service as hyper sees it: each request is known from its call to the end of its reply.
 
 use super::conn::Conn;
+use super::upgraded::Upgrade;
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -82,6 +83,10 @@ where
         if let Some(end) = &this.end {
             let status = response.status();
             let upgrade = status == StatusCode::SWITCHING_PROTOCOLS || (*this.connect && status.is_success());
+            if upgrade && response.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+                // what they remember of one frame for the next is known here alone
+                end.conn.upgrade().into_iter().for_each(Upgrade::stay);
+            }
             if end.conn.answered(upgrade) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 if *this.version == Version::HTTP_10 {

@@ -13,7 +13,7 @@ use crate::systemd::environment::Environment;
 use crate::systemd::notify::Notifier;
 use crate::systemd::watchdog::Watchdog;
 use crate::upgrade::fuzz as upgrade;
-use crate::wire::{flows, frame, listen, state, store};
+use crate::wire::{flows, frame, listen, parcel, state, store};
 
 /// One of them.
 pub type Target = fn(&[u8]);
@@ -30,6 +30,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("flows", flows),
     ("control", control),
     ("http", crate::http::fuzz_framing),
+    ("websocket", crate::http::fuzz_frames),
+    ("parcel", parcel),
     ("signature", upgrade::signature),
     ("checksums", upgrade::checksums),
     ("elf", upgrade::elf),
@@ -49,6 +51,15 @@ fn frame(bytes: &[u8]) {
     if let Ok(written) = read.encode() {
         let again = frame::Frame::decode(&written).expect("what was written is read");
         assert_eq!(again, read, "another frame");
+    }
+}
+
+/// Connections that one generation gives the next.
+fn parcel(bytes: &[u8]) {
+    let Ok((read, _)) = parcel::Note::decode(bytes) else { return };
+    if let Ok(written) = read.encode() {
+        let again = parcel::Note::decode(&written).expect("what was written is read").0;
+        assert_eq!(again, read, "another note");
     }
 }
 

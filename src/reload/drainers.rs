@@ -162,6 +162,8 @@ impl Drainers {
                 draining_ms: millis(older.since),
                 connections: told.map(|told| told.connections),
                 work: told.map(|told| told.work.clone()).unwrap_or_default(),
+                moved: told.and_then(|told| told.moved),
+                stayed: told.map(|told| told.stayed.clone()).unwrap_or_default(),
             }
         };
         self.all.iter().map(listed).collect()

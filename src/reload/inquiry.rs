@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 use crate::drain::Drain;
-use crate::reload::status::{MAX_WORK, Status};
+use crate::reload::status::{MAX_WORK, Moves, Status};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Holding {
     pub(crate) connections: usize,
     pub(crate) work: Vec<String>,
+    pub(crate) moved: Option<usize>,
+    pub(crate) stayed: BTreeMap<String, usize>,
 }
 
 /// Longest description of a piece of work that is told, in characters.
@@ -19,9 +21,12 @@ const MAX_DESCRIPTION: usize = 300;
 impl Holding {
     pub(crate) fn of(drain: &Drain) -> Self {
         let work = drain.work(MAX_WORK).into_iter();
+        let Moves { moved, stayed, .. } = Moves::of(drain);
         Self {
             connections: drain.active(),
             work: work.map(|what| what.chars().take(MAX_DESCRIPTION).collect()).collect(),
+            moved: drain.moved().map(|_| moved),
+            stayed,
         }
     }
 }

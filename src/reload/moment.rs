@@ -33,6 +33,7 @@ pub(crate) enum Field {
     Cut,
     Moved,
     Stayed,
+    MoveMs,
     Reason,
     Program,
     Source,
@@ -64,6 +65,8 @@ pub(crate) struct Facts<'a> {
     /// How many connections went to the next generation, and how many drain.
     pub(crate) moved: usize,
     pub(crate) stayed: usize,
+    /// How long it took until the last of them had gone, in milliseconds.
+    pub(crate) move_ms: u64,
     /// What was cut, one line each.
     pub(crate) cut: &'a [String],
     /// Why.
@@ -213,8 +216,8 @@ moments! {
     DrainStarted [DRAIN_STARTED = "a3288afcef174c09808237f44af2e8dd"] INFO,
         fields HandoverId OldPid NewPid Connections, hook DrainStarted, says "generation {generation} {detail}";
     /// The connections of a generation that could move to the next one have.
-    Moved [MOVED = "2e540679a89d42638d0df680f35fa529"] INFO, fields HandoverId OldPid NewPid Moved Stayed,
-        says "generation {generation} {detail}";
+    Moved [MOVED = "2e540679a89d42638d0df680f35fa529"] INFO, fields HandoverId OldPid NewPid Moved Stayed MoveMs,
+        step Moved, says "generation {generation} {detail}";
     /// A generation has finished what it accepted, and exits.
     Drained [DRAINED = "d36cfa3c9c214d83aef14cebd4f2ac60"] INFO, fields HandoverId OldPid NewPid DrainMs,
         says "generation {generation} has drained and exits";
@@ -323,6 +326,7 @@ macro_rules! emit {
             cut = Some(facts.cut.len()).filter(|_| has(Field::Cut) && !facts.of_worker),
             moved = Some(facts.moved).filter(|_| has(Field::Moved)),
             stayed = Some(facts.stayed).filter(|_| has(Field::Stayed)),
+            move_ms = Some(facts.move_ms).filter(|_| has(Field::MoveMs)),
             reason = facts.reason.filter(|_| has(Field::Reason)),
             "{}",
             $text

@@ -64,6 +64,8 @@ impl Narrator {
             reload_ms: facts.asked.map(millis),
             reason: facts.reason.map(str::to_owned),
             connections: facts.connections,
+            moved: Some(facts.moved).filter(|_| what == What::Moved),
+            stayed: Some(facts.stayed).filter(|_| what == What::Moved),
         });
     }
 

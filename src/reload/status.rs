@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::drain::Drain;
+use crate::drain::moving::Moved;
 use crate::generation::FailedFile;
 use crate::reload::steps::Past;
 use crate::sys::queue;
@@ -38,6 +39,8 @@ pub struct Status {
     pub connections: usize,
     /// The same by listener and protocol.
     pub open: Vec<Open>,
+    /// Those of its connections that came from the previous generation, or went to the next one.
+    pub moves: Moves,
     /// How many reloads this generation has begun.
     pub reloads: u64,
     /// Of the last of them; before it, of the reload that it came with.
@@ -128,6 +131,18 @@ pub struct Open {
     pub count: usize,
 }
 
+/// What has become of connections in the reloads of one generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Moves {
+    /// How many came from the previous generation.
+    pub adopted: usize,
+    /// How many went to the next one.
+    pub moved: usize,
+    /// How many did not, by the reason, as in [`docs::migration`](crate::docs::migration).
+    pub stayed: BTreeMap<String, usize>,
+}
+
 /// An older generation that drains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -142,6 +157,11 @@ pub struct Older {
     pub connections: Option<usize>,
     /// What that is, the oldest first, at most [`MAX_WORK`] of it.
     pub work: Vec<String>,
+    /// How many of its connections have moved to the next generation; `None`: it did not say so, or
+    /// nobody took them.
+    pub moved: Option<usize>,
+    /// How many did not move, by the reason.
+    pub stayed: BTreeMap<String, usize>,
 }
 
 /// A socket of the service.
@@ -176,6 +196,14 @@ impl Open {
     pub(crate) fn all(drain: &Drain) -> Vec<Self> {
         let open = drain.open().into_iter();
         open.map(|(listener, protocol, count)| Self { listener, protocol, count }).collect()
+    }
+}
+
+impl Moves {
+    pub(crate) fn of(drain: &Drain) -> Self {
+        let Moved { moved, stayed, .. } = drain.moved().unwrap_or_default();
+        let stayed = stayed.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
+        Self { adopted: drain.adopted(), moved, stayed }
     }
 }
 

@@ -35,6 +35,8 @@ pub enum What {
     Main,
     /// This generation finishes what it has accepted: it handed over.
     Draining,
+    /// The connections of this generation that could move to the next one have: [`Step::moved`].
+    Moved,
     /// This generation finishes what it has accepted: the service stops.
     Stopping,
     /// What was left has been cut.
@@ -72,6 +74,12 @@ pub struct Step {
     pub reason: Option<String>,
     /// How many connections are open, and how much other work is counted.
     pub connections: usize,
+    /// [`What::Moved`]: how many connections went to the next generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved: Option<usize>,
+    /// [`What::Moved`]: how many did not, and are finished by this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stayed: Option<usize>,
 }
 
 /// Who wants to know each step. The channel is made for the first of them: it has room for

@@ -110,8 +110,8 @@ async fn gone(link: &Link, inputs: &InputSender) {
     while let Ok(Some((frame, _))) = link.receive().await {
         let _ = match frame {
             Frame::Counted(carried) => inputs.send(Input::Counted(carried)),
-            Frame::Holds { generation, connections, work } => {
-                inputs.send(Input::Told(generation, Holding { connections, work }))
+            Frame::Holds { generation, connections, work, moved, stayed } => {
+                inputs.send(Input::Told(generation, Holding { connections, work, moved, stayed }))
             }
             _ => continue,
         };

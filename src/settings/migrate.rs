@@ -1,8 +1,12 @@
 //! Which connections move.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::value::{Setting, SettingRow, SettingValue};
+use crate::error::{Error, Kind, Result};
 
 /// When established connections go to another process, rather than be finished where they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,15 +28,30 @@ impl Migrate {
     }
 }
 
+impl fmt::Display for Migrate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Reads it as the settings have it: `never` or `reload`.
+impl FromStr for Migrate {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        known.ok_or_else(|| Error::new(Kind::Invalid, format!("{text:?} is neither; write {}", Self::such())))
+    }
+}
+
 impl Setting for Migrate {
     fn such() -> String {
         let names: Vec<_> = Self::ALL.iter().map(|(name, _)| format!("{name:?}")).collect();
         format!("one of {}", names.join(", "))
     }
 
-    fn read(text: &str, _: &SettingRow) -> Result<Self, String> {
-        let known = Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-        known.ok_or_else(|| format!("is neither; write {}", Self::such()))
+    fn read(text: &str, _: &SettingRow) -> std::result::Result<Self, String> {
+        text.parse().map_err(|_| format!("is neither; write {}", Self::such()))
     }
 
     fn value(&self) -> SettingValue {

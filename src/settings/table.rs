@@ -49,8 +49,8 @@ macro_rules! each_setting {
                 /// Which connections go to the next generation, rather than be finished by the old
                 /// one.
                 migrate: Migrate = MIGRATE: Migrate::Reload, "reload";
-                /// Within which time after a handover all connections that can move do, unless there
-                /// is a hurry. In a shorter one their clients feel it.
+                /// Within which time after a handover all connections that can move do, unless
+                /// there is a hurry. In a shorter one their clients feel it.
                 move_within: Duration = MOVE_WITHIN: Duration::from_secs(2), "2s";
                 /// How long a hook may take that has no
                 /// [timeout of its own](crate::service::hooks::Hook::timeout).

@@ -4,6 +4,8 @@
 //! an unknown type is [`Frame::Unknown`], another major version is an error that names both. File
 //! descriptors travel beside a frame and are counted in it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -62,7 +64,17 @@ pub(crate) enum Frame {
     /// Main to a drainer: what is still open?
     Ask,
     /// The answer: how much there is, and some of it in words.
-    Holds { generation: u64, connections: usize, work: Vec<String> },
+    Holds {
+        generation: u64,
+        connections: usize,
+        work: Vec<String>,
+        /// How many have moved; absent if nobody takes them, or from an older version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        moved: Option<usize>,
+        /// How many have not, by the reason in one word.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        stayed: BTreeMap<String, usize>,
+    },
     /// Main to a drainer: it shall end its linger.
     Hurry,
     /// Main to a drainer: too many drain at once, cut what is left.

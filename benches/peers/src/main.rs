@@ -1,5 +1,8 @@
 //! All servers beside each other, in one run and in random order. See ../README.md.
 
+mod cgroup;
+mod config;
+mod connections;
 mod measure;
 mod peer;
 mod report;
@@ -15,11 +18,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    let tool = PathBuf::from(env::var("PEERS_TOOL").unwrap_or_else(|_| "../../target/release/handover".into()));
-    if !tool.exists() {
-        return Err(io::Error::other(format!("{} is not there: run benches/peers/run", tool.display())));
-    }
-    let only: Vec<String> = env::args().skip(1).map(|arg| arg.to_lowercase()).collect();
+    let words: Vec<String> = env::args().skip(1).map(|arg| arg.to_lowercase()).collect();
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = hard.max(65_536); // two processes' 10,000 connections, and HAProxy wants two descriptors for each
     if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
@@ -29,6 +28,19 @@ fn main() -> io::Result<()> {
     let seed = env::var("HANDOVER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand_seed);
     println!("HANDOVER_SEED={seed}");
     let passes = env::var("PEERS_PASSES").ok().and_then(|passes| passes.parse().ok()).unwrap_or(PASSES);
+    let machine = format!("{}, HANDOVER_SEED={seed}", machine());
+    match words.split_first() {
+        Some((word, words)) if word == "connections" => connections::run(words, passes, seed, &machine),
+        _ => reloads(&words, passes, seed, &machine),
+    }
+}
+
+/// How quick a reload is, and what it loses.
+fn reloads(only: &[String], passes: usize, seed: u64, machine: &str) -> io::Result<()> {
+    let tool = PathBuf::from(env::var("PEERS_TOOL").unwrap_or_else(|_| "../../target/release/handover".into()));
+    if !tool.exists() {
+        return Err(io::Error::other(format!("{} is not there: run benches/peers/run", tool.display())));
+    }
     let mut random = SmallRng::seed_from_u64(seed);
 
     let mut peers = Peer::ALL.to_vec();
@@ -74,10 +86,9 @@ fn main() -> io::Result<()> {
         }
     }
     floor.measure()?;
-    let machine = format!("{}, HANDOVER_SEED={seed}", machine());
     fs::create_dir_all("target")?;
     let (markdown, svg) = (Path::new("target/results.md"), Path::new("target/results.svg"));
-    fs::write(markdown, report::markdown(&peers, &results, &floor, passes, &machine))?;
+    fs::write(markdown, report::markdown(&peers, &results, &floor, passes, machine))?;
     fs::write(svg, report::svg(&peers, &results, median(&floor.paced).unwrap_or(1.0)))?;
     println!("\n{}\n{} and {}", fs::read_to_string(markdown)?, markdown.display(), svg.display());
     Ok(())

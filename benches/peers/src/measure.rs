@@ -109,8 +109,8 @@ pub(crate) struct Sample {
 
 pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::Result<Sample> {
     let mut sample = Sample::default();
-    let server = peer.start()?;
-    let mut prove = |options: &[&str], seed| sample.add(&prove(tool, &server, options, seed)?);
+    let server = peer.start(None)?;
+    let mut prove = |options: &[&str], seed| sample.add(&prove(tool, peer, &server, options, seed)?);
     match point {
         Point::Idle(connections) => {
             // after 5 s of linger and 2.5 s of reopening, all are with who is reloaded
@@ -127,7 +127,7 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
         }
         Point::Beside(mib) => {
             for round in 0..FEW {
-                let beside = peer.start()?; // anew each time, as each time who is reloaded touches it anew
+                let beside = peer.start(None)?; // anew each time, as each time who is reloaded touches it anew
                 beside.touch(mib)?;
                 prove(&ONE_RELOAD, seed + round as u64)?;
             }
@@ -139,17 +139,18 @@ pub(crate) fn measure(tool: &Path, peer: Peer, point: Point, seed: u64) -> io::R
         Point::Race => prove(&["--keep-alive", "400", "--reloads", LOADED, "--every", "1s"], seed)?,
     }
     if sample.failed > 0 {
-        let log = std::fs::read_to_string(server.log()).unwrap_or_default();
-        eprintln!("{}: {} reloads failed\n{log}", peer.name(), sample.failed);
+        eprintln!("{}: {} reloads failed\n{}", peer.name(), sample.failed, server.log());
     }
     Ok(sample)
 }
 
-fn prove(tool: &Path, server: &Server, options: &[&str], seed: u64) -> io::Result<Value> {
+fn prove(tool: &Path, peer: Peer, server: &Server, options: &[&str], seed: u64) -> io::Result<Value> {
     let mut command = Command::new(tool);
     // Back to back: what is measured is shorter than the pause that is right for a service in use.
     command.args(["prove", "--json", "--url", &server.url(), "--seed", &seed.to_string(), "--probe-every", "0s"]);
-    let output = command.args(server.reload()?).args(options).stderr(Stdio::piped()).output()?;
+    let (signal, pid) = (peer.signal(), server.main()?.to_string());
+    command.args(["--signal", signal.as_str().trim_start_matches("SIG"), "--pid", &pid]);
+    let output = command.args(options).stderr(Stdio::piped()).output()?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         io::Error::other(format!("{command:?} said: {stderr}"))
@@ -231,7 +232,7 @@ impl Floor {
 
     pub(crate) fn measure_beside(&mut self, mib: u32) -> io::Result<()> {
         for _ in 0..FEW {
-            let beside = Peer::Restart.start()?;
+            let beside = Peer::Restart.start(None)?;
             beside.touch(mib)?;
             sleep(Duration::from_secs(1)); // as `prove` waits for its first reload
             self.beside.push(start_floor()?);

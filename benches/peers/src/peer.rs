@@ -10,111 +10,181 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+
+use crate::cgroup::Cgroup;
+use crate::config;
 
 /// For a server to come or to go.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// What a server does at a reload with connections on which nothing is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// It closes them at once.
+    Close,
+    /// It waits for one more request.
+    Keep,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     Handover,
+    /// The same with a setting: its connections do not move.
+    HandoverDrain,
     Ecdysis,
     Shellflip,
+    Tableflip,
     Nginx,
     Haproxy,
+    /// nginx as it is today, not as this machine's Debian has it.
+    NginxToday(Idle),
+    /// HAProxy as it is today.
+    HaproxyToday(Idle),
     Restart,
 }
 
 impl Peer {
+    /// Those whose reloads are compared.
     pub(crate) const ALL: [Self; 6] =
         [Self::Handover, Self::Ecdysis, Self::Shellflip, Self::Nginx, Self::Haproxy, Self::Restart];
+
+    /// Those whose connections are compared.
+    pub(crate) const CONNECTIONS: [Self; 9] = [
+        Self::Handover,
+        Self::HandoverDrain,
+        Self::Ecdysis,
+        Self::Shellflip,
+        Self::Tableflip,
+        Self::NginxToday(Idle::Close),
+        Self::NginxToday(Idle::Keep),
+        Self::HaproxyToday(Idle::Close),
+        Self::HaproxyToday(Idle::Keep),
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Handover => "handover",
+            Self::HandoverDrain => "handover, HANDOVER_MIGRATE=never",
             Self::Ecdysis => "ecdysis",
             Self::Shellflip => "shellflip",
-            Self::Nginx => "nginx",
-            Self::Haproxy => "HAProxy",
+            Self::Tableflip => "tableflip",
+            Self::Nginx | Self::NginxToday(Idle::Close) => "nginx",
+            Self::NginxToday(Idle::Keep) => "nginx, keepalive_min_timeout",
+            Self::Haproxy | Self::HaproxyToday(Idle::Close) => "HAProxy",
+            Self::HaproxyToday(Idle::Keep) => "HAProxy, idle-close-on-response",
+            Self::Restart => "restart",
+        }
+    }
+
+    /// By which it is asked for on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Handover => "handover",
+            Self::HandoverDrain => "handover-drain",
+            Self::Ecdysis => "ecdysis",
+            Self::Shellflip => "shellflip",
+            Self::Tableflip => "tableflip",
+            Self::Nginx | Self::NginxToday(Idle::Close) => "nginx",
+            Self::NginxToday(Idle::Keep) => "nginx-keep",
+            Self::Haproxy | Self::HaproxyToday(Idle::Close) => "haproxy",
+            Self::HaproxyToday(Idle::Keep) => "haproxy-keep",
             Self::Restart => "restart",
         }
     }
 
     /// With its version; `None`: not to be had on this machine.
     pub(crate) fn version(self) -> Option<String> {
-        let of = |program: &str, option: &str| {
-            let output = Command::new(program).arg(option).output().ok()?;
+        let of = |mut program: Command, option: &str| {
+            let output = program.arg(option).output().ok()?;
             let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             text.split(['/', ' ']).find(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned)
         };
         match self {
-            Self::Handover => Some(format!("handover {}", locked("handover")?)),
+            Self::Handover | Self::HandoverDrain => Some(format!("handover {}", locked("handover")?)),
             Self::Ecdysis => Some(format!("ecdysis {}", locked("ecdysis")?)),
             Self::Shellflip => Some(format!("shellflip {}", locked("shellflip")?)),
-            Self::Nginx => Some(format!("nginx {}", of("nginx", "-v")?.trim())),
-            Self::Haproxy => Some(format!("HAProxy {}", of("haproxy", "-v")?.trim())),
+            Self::Tableflip => Some(format!(
+                "tableflip {} (Go {})",
+                packaged("golang-github-cloudflare-tableflip-dev")?,
+                packaged("golang-go")?
+            )),
+            Self::Nginx => Some(format!("nginx {}", of(Command::new("nginx"), "-v")?.trim())),
+            Self::Haproxy => Some(format!("HAProxy {}", of(Command::new("haproxy"), "-v")?.trim())),
+            Self::NginxToday(_) => Some(format!("nginx {}", of(today("nginx")?, "-v")?.trim())),
+            Self::HaproxyToday(_) => Some(format!("HAProxy {}", of(today("haproxy")?, "-v")?.trim())),
             Self::Restart => Some("restart (hyper, socket held)".into()),
         }
     }
 
     /// Whether its process can be made as large as one likes.
     pub(crate) fn takes_ballast(self) -> bool {
-        !matches!(self, Self::Nginx | Self::Haproxy)
+        !self.has_master()
     }
 
-    fn signal(self) -> &'static str {
+    /// Whether who is told to reload stays, and only its workers change.
+    fn has_master(self) -> bool {
+        matches!(self, Self::Nginx | Self::Haproxy | Self::NginxToday(_) | Self::HaproxyToday(_))
+    }
+
+    pub(crate) fn signal(self) -> Signal {
         match self {
-            Self::Shellflip => "USR1",
-            Self::Haproxy => "USR2",
-            _ => "HUP",
+            Self::Shellflip => Signal::SIGUSR1,
+            Self::Haproxy | Self::HaproxyToday(_) => Signal::SIGUSR2,
+            _ => Signal::SIGHUP,
         }
     }
 
     fn command(self, directory: &Path, port: u16, slow: u16) -> io::Result<Command> {
         let own = |name: &str| Command::new(std::env::current_exe().unwrap_or_default().with_file_name(name));
-        let file = |name: &str, text: String| {
-            let path = directory.join(name);
-            fs::write(&path, text)?;
-            Ok::<_, io::Error>(path)
+        let missing = || io::Error::other(format!("{} is not installed", self.name()));
+        // as the server sees it, whose root may be another
+        let root = if self.is_of_today() { root().ok_or_else(missing)? } else { "/".into() };
+        let here = Path::new("/").join(directory.strip_prefix(root).map_err(io::Error::other)?);
+        let file = |name: &str, text: String| fs::write(directory.join(name), text).map(|()| here.join(name));
+        let nginx = |mut command: Command, idle| {
+            let config = file("nginx.conf", config::nginx(&here, port, slow, idle))?;
+            command.arg("-c").arg(config).arg("-e").arg(here.join("error.log"));
+            Ok::<_, io::Error>(command)
+        };
+        let haproxy = |mut command: Command, idle| {
+            command.args(["-W", "-f"]).arg(file("haproxy.cfg", config::haproxy(&here, port, slow, idle))?);
+            Ok::<_, io::Error>(command)
         };
         Ok(match self {
             Self::Handover => own("handover_web"),
+            Self::HandoverDrain => {
+                let mut command = own("handover_web");
+                command.env("HANDOVER_MIGRATE", "never");
+                command
+            }
             Self::Ecdysis => own("ecdysis_web"),
             Self::Shellflip => own("shellflip_web"),
             Self::Restart => own("restart"),
-            Self::Nginx => {
-                let here = directory.display();
-                let text = format!(
-                    "daemon off; worker_processes 1; worker_rlimit_nofile 60000; pid {here}/pid; error_log {here}/error.log;\n\
-                     events {{ worker_connections 30000; }}\n\
-                     http {{ access_log off; keepalive_timeout 75s; keepalive_requests 1000000;\n\
-                     client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; fastcgi_temp_path {here}/f;\n\
-                     uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;\n\
-                     server {{ listen 127.0.0.1:{port}; location = / {{ return 200 \"pid 1\\n\"; }}\n\
-                     location /sleep {{ proxy_pass http://127.0.0.1:{slow}; }} }} }}\n"
-                );
-                let mut command = Command::new("nginx");
-                command.arg("-c").arg(file("nginx.conf", text)?).arg("-e").arg(directory.join("error.log"));
-                command
+            // linked statically
+            Self::Tableflip => {
+                Command::new(crate::peer::root().ok_or_else(missing)?.join("usr/local/bin/tableflip_web"))
             }
-            Self::Haproxy => {
-                let text = format!(
-                    "global\n  maxconn 30000\n  no strict-limits\n  stats socket {}/stats mode 600 expose-fd listeners\n  hard-stop-after 10s\n\
-                     defaults\n  mode http\n  timeout client 75s\n  timeout server 30s\n  timeout connect 5s\n\
-                     frontend web\n  bind 127.0.0.1:{port}\n  http-request return status 200 content-type text/plain \
-                     lf-string \"pid 1\\n\" if {{ path / }}\n  default_backend slow\n\
-                     backend slow\n  server slow 127.0.0.1:{slow}\n",
-                    directory.display()
-                );
-                let mut command = Command::new("haproxy");
-                command.args(["-W", "-f"]).arg(file("haproxy.cfg", text)?);
-                command
-            }
+            Self::Nginx => nginx(Command::new("nginx"), None)?,
+            Self::NginxToday(idle) => nginx(today("nginx").ok_or_else(missing)?, Some(idle))?,
+            Self::Haproxy => haproxy(Command::new("haproxy"), None)?,
+            Self::HaproxyToday(idle) => haproxy(today("haproxy").ok_or_else(missing)?, Some(idle))?,
         })
     }
 
-    pub(crate) fn start(self) -> io::Result<Server> {
-        let directory = tempfile::tempdir()?;
+    fn is_of_today(self) -> bool {
+        matches!(self, Self::NginxToday(_) | Self::HaproxyToday(_))
+    }
+
+    /// Starts it, in a control group if there is one.
+    pub(crate) fn start(self, group: Option<&Cgroup>) -> io::Result<Server> {
+        let directory = match root().filter(|_| self.is_of_today()) {
+            Some(root) => tempfile::tempdir_in(root.join("tmp"))?,
+            None => tempfile::tempdir()?,
+        };
+        // of another user than root, the workers
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         let (port, slow) = (free_port()?, free_port()?);
         // what nginx and HAProxy pass slow requests on to; it is never reloaded
         let backend = match self {
@@ -126,19 +196,41 @@ impl Peer {
             _ => None,
         };
         let mut command = self.command(directory.path(), port, slow)?;
+        if let Some(group) = group {
+            command = group.enter(&command);
+        }
         command.env(peers::ADDRESS, format!("127.0.0.1:{port}")).env(peers::DIRECTORY, directory.path());
         let child = spawn(&mut command, directory.path())?;
         let server = Server { peer: self, child, backend, port, directory };
         let began = Instant::now();
         while server.get("/").is_err() {
             if began.elapsed() > DEADLINE {
-                let log = fs::read_to_string(server.directory.path().join("log")).unwrap_or_default();
-                return Err(io::Error::other(format!("{} does not answer: {log}", self.name())));
+                return Err(io::Error::other(format!("{} does not answer: {}", self.name(), server.log())));
             }
             sleep(Duration::from_millis(20));
         }
         Ok(server)
     }
+}
+
+/// The root image with the servers of today; `None`: there is none.
+fn root() -> Option<PathBuf> {
+    std::env::var_os("PEERS_ROOT").map(PathBuf::from).filter(|root| root.join("usr/local/bin/tableflip_web").exists())
+}
+
+/// A program of that image.
+fn today(program: &str) -> Option<Command> {
+    let mut command = Command::new("chroot");
+    command.arg(root()?).arg(format!("/usr/sbin/{program}"));
+    Some(command)
+}
+
+/// The version of a package of that image.
+fn packaged(package: &str) -> Option<String> {
+    let status = fs::read_to_string(root()?.join("var/lib/dpkg/status")).ok()?;
+    let (_, after) = status.split_once(&format!("Package: {package}\n"))?;
+    let version = after.split("\n\n").next()?.lines().find_map(|line| line.strip_prefix("Version: "))?;
+    Some(version.to_owned())
 }
 
 /// In a group of its own: all of its generations end with it.
@@ -170,14 +262,21 @@ impl Server {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
-    /// The options of `handover prove` that reload it, for `pid` is who answers, where that is the
-    /// one to be told.
-    pub(crate) fn reload(&self) -> io::Result<Vec<String>> {
-        let pid = match self.peer {
-            Peer::Nginx | Peer::Haproxy | Peer::Restart => self.child.id().to_string(),
-            _ => self.get("/")?.trim_start_matches("pid ").trim().to_owned(),
-        };
-        Ok(["--signal", self.peer.signal(), "--pid", &pid].map(str::to_owned).into())
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Who is told to reload: the process that answers, or the one above it.
+    pub(crate) fn main(&self) -> io::Result<u32> {
+        if self.peer.has_master() || self.peer == Peer::Restart {
+            return Ok(self.child.id());
+        }
+        self.get("/")?.trim_start_matches("pid ").trim().parse().map_err(io::Error::other)
+    }
+
+    /// The process that lives on over reloads, if one does.
+    pub(crate) fn master(&self) -> Option<u32> {
+        self.peer.has_master().then(|| self.child.id())
     }
 
     /// The body of the answer.
@@ -198,8 +297,9 @@ impl Server {
         self.get(&format!("/ballast?mib={mib}")).map(drop)
     }
 
-    pub(crate) fn log(&self) -> PathBuf {
-        self.directory.path().join("log")
+    /// What it has written.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 }
 

@@ -17,7 +17,7 @@ fn in_all_reloads(report: &serde_json::Value, what: &str) -> u64 {
 async fn clients_that_pause_for_longer_than_the_linger_are_closed_and_come_again() {
     let directory = tempfile::tempdir().unwrap();
     let html = directory.path().join("report.html");
-    let web = Web::start(&["--linger", "200ms"]).await;
+    let web = Web::start(&["--linger", "200ms", "--migrate", "never"]).await;
     let pid = web.pid().to_string();
     let reload = ["--signal", "HUP", "--pid", &pid, "--reloads", "2", "--every", "2s"];
     let clients = ["--keep-alive", "20", "--cadence", "400ms-900ms", "--fresh", "2"];

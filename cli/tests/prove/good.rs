@@ -169,5 +169,7 @@ async fn the_web_example_is_reloaded_and_loses_nothing() {
         let usage = &reload["usage"];
         assert!(number(&usage["peak"]["processes"]) >= 2 && number(&usage["new"]["rss"]) > 0, "{usage}");
     }
-    assert!(number(&report["total"]["closes_announced"]) > 0);
+    for what in ["closed", "closed_unannounced", "opened_anew"] {
+        assert_eq!(number(&report["total"][what]), 0, "{what}: {}", report["total"]);
+    }
 }

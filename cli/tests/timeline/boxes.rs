@@ -80,6 +80,7 @@ fn rich() -> String {
             generation,
             Times { spawn: 6, ready: 700 + late, switch: 910 + late, handover: 999 + late, drain: 59_000 + late },
         );
+        journal.moved(generation, (9_998, 2), 1_900 + late);
     }
     journal.wait_ms(40_000_000).rolled_back(100_004, 30_001, "was not ready within 30s, and wrote to stderr: the configuration /etc/web/web.toml cannot be read: line 17 has a key that is not known, did you mean `listen`?");
     let message =

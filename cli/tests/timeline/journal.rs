@@ -107,6 +107,17 @@ impl Journal {
         self.wait_ms(times.handover)
     }
 
+    /// The one that was told last moves its connections, so long after its handover.
+    pub(crate) fn moved(&mut self, generation: u64, (moved, stayed): (u64, u64), after_ms: u64) -> &mut Self {
+        let id = format!("{generation:032x}");
+        let [this, old, new] = [generation, 1000 + generation, 1001 + generation].map(|n| n.to_string());
+        let [moved, stayed, ms] = [moved, stayed, after_ms].map(|n| n.to_string());
+        let own = [("HANDOVER_ID", id.as_str()), ("GENERATION", &this), ("OLD_PID", &old), ("NEW_PID", &new)];
+        let counts = [("MOVED", moved.as_str()), ("STAYED", &stayed), ("MOVE_MS", &ms)];
+        self.service(after_ms, events::MOVED, &[&own[..], &counts].concat());
+        self
+    }
+
     /// The next generation of this one fails.
     pub(crate) fn rolled_back(&mut self, generation: u64, after_ms: u64, reason: &str) -> &mut Self {
         let id = format!("{generation:030x}ff");

@@ -140,6 +140,31 @@ fn cut_connections_are_counted() {
     );
 }
 
+#[test]
+fn what_moved_is_shown_in_every_form() {
+    let mut journal = Journal::new();
+    journal.reload(1, Times { drain: 2_000, ..Times::USUAL }).moved(1, (9_998, 2), 1_500);
+    journal.wait_ms(60_000).reload(2, Times { drain: 2_000, ..Times::USUAL });
+    let journal = journal.sorted().text;
+    let all = reloads(&journal);
+    assert_eq!(all[0]["drain"]["moves"], json!({"moved": 9_998, "stayed": 2, "ms": 1_500}));
+    assert_eq!(all[1]["drain"]["moves"], Value::Null, "a generation that knows nothing of it");
+    let text = timeline(&["--width", "100"], &journal).stdout;
+    assert!(text.contains("▞▞ moving") && text.contains("\n   moved 9998 in 1.50 s, stayed 2\n"), "{text}");
+    let bar = text.lines().find(|line| line.starts_with("1  ")).unwrap();
+    let count = |cell: char| bar.chars().filter(|c| *c == cell).count();
+    assert!(count('▄') > 0 && (2..=4).contains(&(count('▞') / count('▄'))), "three quarters of it: {bar}");
+    assert!(text.contains("\nconnections moved: 9998, stayed: 2\nconnections cut: 0"), "{text}");
+    assert!(timeline(&["--ascii"], &journal).stdout.contains("mmm"));
+    for form in ["--svg", "--html"] {
+        let picture = timeline(&[form, "-"], &journal).stdout;
+        assert!(picture.contains("moved 9998 in 1.50 s, stayed 2") && picture.contains("#cc79a7"), "{form}");
+    }
+    let row = |name: &str| journal.lines().filter(|l| !l.contains(name)).map(|l| format!("{l}\n")).collect::<String>();
+    let moving = timeline(&[], &row(events::DRAINED)).stdout;
+    assert!(moving.contains('▞') && moving.contains('…'), "the drain goes on: {moving}");
+}
+
 /// The drain of a stop has the id of the reload that brought the generation, and is none of that
 /// reload.
 #[test]

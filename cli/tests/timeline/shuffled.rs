@@ -203,6 +203,9 @@ impl World {
                 if act.end == End::HandedOver {
                     old.log(ends[3], late[5], events::HANDED_OVER, &[("HANDOVER_MS", ms(ends[3] - asked))]);
                     old.log(ends[3], late[5], events::DRAIN_STARTED, &[("CONNECTIONS", 3)]);
+                    let moving = act.drain / 2;
+                    let moved = [("MOVED", 3), ("STAYED", 0), ("MOVE_MS", ms(moving))];
+                    old.log(ends[3] + moving, late[7], events::MOVED, &moved);
                     old.log(ends[3] + act.drain, late[6], events::DRAINED, &[("DRAIN_MS", ms(act.drain))]);
                 }
             }

@@ -11,7 +11,7 @@ mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub(super) struct Moving {
     /// To the next generation, once there is one that is main.
     route: OnceLock<Route>,
     summary: Summary,
+    /// How many were taken from another generation.
+    adopted: AtomicUsize,
 }
 
 pub(super) struct Route {
@@ -132,6 +134,19 @@ impl Drain {
         }
     }
 
+    /// Packs a connection, and sends it on its way. One that cannot be packed is served here again.
+    pub(crate) fn send_off(&self, record: Record, fd: OwnedFd, contents: Contents, guard: Guard, permit: Permit) {
+        match Parcel::new(record.clone(), fd, contents) {
+            Ok(parcel) => self.give(Leaving { parcel, guard, permit }),
+            Err((error, fd, contents)) => {
+                tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
+                self.core.moving.summary.stayed("contents");
+                guard.stayed("contents");
+                self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+            }
+        }
+    }
+
     /// From now on, and once the drain begins, connections of these listeners go by this channel,
     /// all within about that time.
     pub(crate) fn move_to(&self, channel: Channel, takes: BTreeSet<String>, within: Duration) {
@@ -158,14 +173,17 @@ impl Drain {
     fn come_back(&self, leaving: Leaving) {
         let Leaving { parcel, guard, permit } = leaving;
         let (record, fd, contents) = parcel.into_parts();
-        let listener = record.listener.clone();
-        let arrival = Arrived { record, fd, contents, was: Some(guard) };
+        self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+        drop(permit);
+    }
+
+    fn serve_again(&self, arrival: Arrived) {
+        let listener = arrival.record.listener.clone();
         match self.core.moving.adopter(&listener).ok_or("listener").and_then(|adopter| adopter.prepare(arrival)) {
             Ok(adoption) => adoption(),
             // Its client has gone meanwhile, as a rule.
             Err(reason) => tracing::debug!(listener, reason, "a connection that was not taken is closed"),
         }
-        drop(permit);
     }
 
     /// Notes which connections do not move, before any does.
@@ -209,6 +227,11 @@ impl Drain {
     /// Returns the listeners whose connections are taken.
     pub(crate) fn takes(&self) -> Vec<String> {
         self.core.moving.adopters.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Returns how many were taken so far.
+    pub(crate) fn adopted(&self) -> usize {
+        self.core.moving.adopted.load(Ordering::Relaxed)
     }
 
     /// Takes what comes by this channel, until no more does; returns how many were taken.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -94,6 +95,7 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
             }
         }
         total += took.len();
+        drain.core.moving.adopted.fetch_add(took.len(), Ordering::Relaxed);
         // Told before any of them is read from: either of us has it, never both.
         if let Err(error) = channel.answer(took, refused).await {
             tracing::warn!(%error, "the previous generation cannot be told what was taken");

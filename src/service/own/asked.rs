@@ -11,7 +11,7 @@ use crate::reload::hooks::{self, When};
 use crate::reload::input::Input;
 use crate::reload::inquiry::Holding;
 use crate::reload::moment::{Facts, Moment};
-use crate::reload::status::{ASK_TIMEOUT, Open, Status, StoreEntry};
+use crate::reload::status::{ASK_TIMEOUT, Moves, Open, Status, StoreEntry};
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::lock;
 use crate::settings::signals::{Response, Signal};
@@ -153,9 +153,10 @@ impl OwnGeneration {
 
     /// The main generation wants to know what we still hold.
     pub(super) fn tell_main(&self) {
-        let Holding { connections, work } = Holding::of(&self.drain);
+        let Holding { connections, work, moved, stayed } = Holding::of(&self.drain);
         // If it cannot be told, nobody waits for long.
-        let _ = self.successor.send(&Frame::Holds { generation: self.number, connections, work });
+        let holds = Frame::Holds { generation: self.number, connections, work, moved, stayed };
+        let _ = self.successor.send(&holds);
     }
 
     fn status(&self, state: LifeState) -> Status {
@@ -169,6 +170,7 @@ impl OwnGeneration {
             main_ms: history.main_since().filter(|_| state != LifeState::Draining).map(millis),
             connections: self.drain.active(),
             open: Open::all(&self.drain),
+            moves: Moves::of(&self.drain),
             reloads: self.successor.attempts(),
             handover_id: self.facts().handover_id.as_deref().map(str::to_owned),
             draining: self.drainers.listed(&self.inquiry),

@@ -51,7 +51,8 @@ impl OwnGeneration {
             }
         };
         let detail = &format!("moved {} connections within {:?}{stayed}", moved.moved, moved.took);
-        self.narrator
-            .tell(Moment::Moved, &Facts { detail, moved: moved.moved, stayed: moved.stayed(), ..self.facts() });
+        let move_ms = u64::try_from(moved.took.as_millis()).unwrap_or(u64::MAX);
+        let facts = Facts { detail, moved: moved.moved, stayed: moved.stayed(), move_ms, ..self.facts() };
+        self.narrator.tell(Moment::Moved, &facts);
     }
 }

@@ -15,7 +15,7 @@ use crate::reload::clock::millis;
 use crate::reload::driver::Lifecycles;
 use crate::reload::extend;
 use crate::reload::moment::{Facts, Moment};
-use crate::reload::status::{Older, Status, Supervising};
+use crate::reload::status::{Moves, Older, Status, Supervising};
 use crate::settings::duration;
 use crate::supervise::generation::ProgramGeneration;
 use crate::supervise::own_port;
@@ -192,6 +192,7 @@ impl Supervision {
             main_ms: main.and_then(|main| main.main_since).map(millis),
             connections: 0,
             open: Vec::new(),
+            moves: Moves::default(),
             reloads: self.reloads.count(),
             handover_id: self.reloads.handover_id().as_deref().map(str::to_owned),
             draining: draining.map(older).collect(),
@@ -318,5 +319,7 @@ fn older(generation: &ProgramGeneration) -> Older {
         draining_ms: generation.drains_since.map_or(0, millis),
         connections: None,
         work: Vec::new(),
+        moved: None,
+        stayed: BTreeMap::new(),
     }
 }

@@ -20,11 +20,13 @@ use tokio_tungstenite::tungstenite;
 
 /// Echoes; says goodbye when a drain begins, or never.
 fn router() -> Router {
-    let echo = |upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectionInfo>, polite: bool| async move {
+    let echo = |upgrade: WebSocketUpgrade, Extension(info): Extension<ConnectionInfo>, polite: bool, movable: bool| async move {
         let mut drain = info.drain();
         upgrade.on_upgrade(async move |mut socket| {
             loop {
                 tokio::select! {
+                    // nobody takes it
+                    None = info.ready_to_move(), if movable => break,
                     () = &mut drain, if polite => break,
                     Some(Ok(message)) = socket.recv() => {
                         if socket.send(message).await.is_err() {
@@ -40,8 +42,9 @@ fn router() -> Router {
         })
     };
     Router::new()
-        .route("/polite", any(move |upgrade, drain| echo(upgrade, drain, true)))
-        .route("/deaf", any(move |upgrade, drain| echo(upgrade, drain, false)))
+        .route("/polite", any(move |upgrade, info| echo(upgrade, info, true, false)))
+        .route("/deaf", any(move |upgrade, info| echo(upgrade, info, false, false)))
+        .route("/movable", any(move |upgrade, info| echo(upgrade, info, false, true)))
 }
 
 fn serve() -> (Drain, SocketAddr) {
@@ -69,16 +72,18 @@ async fn next(socket: &mut Socket) -> Option<tungstenite::Result<tungstenite::Me
 
 #[tokio::test]
 async fn the_handler_says_goodbye_and_the_drain_waits_for_the_client() {
-    let (drain, address) = serve();
-    let mut socket = connect(address, "/polite").await;
-    assert_eq!(drain.active(), 1);
-    drain.begin(LINGER);
-    let Some(Ok(tungstenite::Message::Close(Some(close)))) = next(&mut socket).await else { panic!("no goodbye") };
-    assert_eq!(u16::from(close.code), 1012);
-    assert_eq!(drain.active(), 1, "until the client has answered");
-    // tungstenite answers the close when it is polled again
-    assert!(next(&mut socket).await.is_none());
-    within("drained", drain.drained()).await;
+    for path in ["/polite", "/movable"] {
+        let (drain, address) = serve();
+        let mut socket = connect(address, path).await;
+        assert_eq!(drain.active(), 1);
+        drain.begin(LINGER);
+        let Some(Ok(tungstenite::Message::Close(Some(close)))) = next(&mut socket).await else { panic!("no goodbye") };
+        assert_eq!(u16::from(close.code), 1012);
+        assert_eq!(drain.active(), 1, "until the client has answered");
+        // tungstenite answers the close when it is polled again
+        assert!(next(&mut socket).await.is_none());
+        within("drained", drain.drained()).await;
+    }
 }
 
 #[tokio::test]

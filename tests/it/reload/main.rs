@@ -18,6 +18,7 @@ mod placement;
 mod program;
 mod reloads;
 mod requests;
+mod sessions;
 mod stops;
 mod watchdog;
 
@@ -25,7 +26,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use handover_testing::processes;
-use handover_testing::service;
+use handover_testing::service::{self, Extension};
 use libtest_mimic::{Arguments, Trial};
 
 /// Most cases wait for processes, so more of them than there are processors.
@@ -41,9 +42,21 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
+/// What these tests add to the service.
+const EXTENSION: Extension = Extension {
+    builder: |builder, directory, extra| {
+        let builder = (moved::EXTENSION.builder)(builder, directory, extra);
+        (sessions::EXTENSION.builder)(builder, directory, extra)
+    },
+    started: |service, extra| {
+        (moved::EXTENSION.started)(service, extra)?;
+        (sessions::EXTENSION.started)(service, extra)
+    },
+};
+
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(service::DIRECTORY) {
-        return service::main(Path::new(&directory), moved::EXTENSION);
+        return service::main(Path::new(&directory), EXTENSION);
     }
     if let Some(result) = std::env::var_os(placement::RESULT) {
         return placement::main(Path::new(&result));
@@ -51,7 +64,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 12] = [
+    let all: [&[Case]; 13] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -63,6 +76,7 @@ fn main() -> ExitCode {
         keeps::CASES,
         killed::CASES,
         moves::CASES,
+        sessions::CASES,
         watchdog::CASES,
     ];
     let cases = all.into_iter().flatten().chain(environment::CASES);

@@ -129,3 +129,11 @@ async fn an_abstract_name_and_a_passed_socket() {
     connect(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes()).unwrap()).unwrap();
     assert_eq!(ask(&Seqpacket::new(fd).unwrap(), b"hello").await, b"hello");
 }
+
+#[tokio::test]
+async fn packets_do_not_move() {
+    let listener = bind_seqpacket("@handover-test-packets-that-move").unwrap();
+    let error = serve_stream(&Drain::new(), "packets", vec![listener], StreamOptions::new().migrate(true), echo);
+    let error = error.unwrap_err();
+    assert!(error.is_invalid() && error.to_string().contains("\"packets\", cannot move"), "{error}");
+}

@@ -199,6 +199,31 @@ async fn listeners_share_a_limit() {
     until("nobody is left", || limit.active() == 0).await;
 }
 
+/// One that could move has nobody to move to.
+#[tokio::test]
+async fn the_mover_tells_that_there_is_no_way() {
+    for migrate in [true, false] {
+        let (drain, (listeners, address)) = (Drain::new(), tcp());
+        let options = StreamOptions::new().migrate(migrate);
+        serve_stream(&drain, "lines", listeners, options, |connection| async move {
+            let Connection { mut stream, mut mover, inherited, .. } = connection;
+            assert!(inherited.is_none(), "it began here");
+            stream.write_all(b"hello\n").await?;
+            assert!(mover.ready().await.is_none());
+            assert!(mover.ready().await.is_none(), "asked again");
+            stream.write_all(b"goodbye\n").await
+        })
+        .unwrap();
+        drain.accept(true);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut hello = [0; 6];
+        within("hello", client.read_exact(&mut hello)).await.unwrap();
+        drain.begin(Duration::from_secs(60));
+        assert_eq!(rest(client).await, "goodbye\n");
+        within("drained", drain.drained()).await;
+    }
+}
+
 #[tokio::test]
 async fn tcp_options() {
     let (drain, (listeners, address)) = (Drain::new(), tcp());

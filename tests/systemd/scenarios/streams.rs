@@ -1,5 +1,6 @@
 //! Connections that are not HTTP: TCP, Unix streams, sequential packets, and who owns a path.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::lab::{Container, Outcome, Scenario};
@@ -42,11 +43,12 @@ fn start<'a>(lab: &'a Container, lines: &str) -> Outcome<(Served<'a>, Addresses)
     Ok((Served::start(lab, "echo", &sockets, lines)?, addresses))
 }
 
-/// Everything that the echo speaks, at once. socat: fresh connections are never refused, and each
-/// conversation is finished by the generation that has it. Python: each packet and each datagram
+/// Everything that the echo speaks, at once. socat: fresh connections are never refused, and
+/// conversations go on from generation to generation. Python: each packet and each datagram
 /// has its answer, and no second one.
 fn streams_under_reloads(lab: &Container) -> Outcome {
     let (service, addresses) = start(lab, "")?;
+    let moved = AtomicUsize::new(0);
     let fresh = |address: &str, number: usize| -> Outcome {
         let input: String = (0..20).map(|line| format!("{number} {line}\n")).collect();
         let output = client(lab, &["socat", "-t", "20", "-", address], &input)?;
@@ -64,7 +66,7 @@ fn streams_under_reloads(lab: &Container) -> Outcome {
             }
         }
         for (mut talk, generation) in talks.into_iter().zip(generations) {
-            assert_eq!(talk.ask("who")?, generation, "a conversation stays where it is");
+            moved.fetch_add(usize::from(talk.ask("who")? != generation), Relaxed);
             assert_eq!(talk.end()?, "");
         }
         Ok(())
@@ -85,6 +87,9 @@ fn streams_under_reloads(lab: &Container) -> Outcome {
             ("times 200 datagrams of python3 (Unix)", &|n| python("unix", &addresses.datagrams, n)),
         ],
     )?;
+    let moved = moved.into_inner();
+    println!("{moved} conversations ended in a later generation");
+    assert!(moved > 0, "all conversations stayed where they were");
     service.check()
 }
 
@@ -130,11 +135,11 @@ fn streams_say_goodbye(lab: &Container) -> Outcome {
     service.check()
 }
 
-/// What does not listen to the signal is cut in the end, and named.
+/// What neither moves nor listens to the signal is cut in the end, and named.
 fn streams_hammered(lab: &Container) -> Outcome {
     let (service, addresses) = start(lab, "")?;
     let mut talk = Talk::start(lab, &["socat", "-t", "20", "-", &addresses.tcp])?;
-    assert_eq!(talk.ask("who")?, "generation 1");
+    assert_eq!(talk.ask("stay")?, "staying");
     let old = lab.main_pid(UNIT)?;
     service.reload()?;
     lab.signal(old, "QUIT")?;

@@ -43,6 +43,7 @@ pub(super) fn text(name: &str, status: &Value, look: Look) -> String {
     };
     section("Supervisor", supervisor(status, look));
     section("Open", open(status, look));
+    section("Moved", moves(status, look));
     section("Draining", draining(status, look));
     section("Sockets", sockets(status, look));
     section("Fd store", store(status, look));
@@ -98,13 +99,34 @@ fn open(status: &Value, look: Look) -> Option<String> {
     table(&["listener", "protocol", "count"], &rows(&status["open"], row), look)
 }
 
+/// Of connections, what came from the previous generation and what went to the next one.
+fn moves(status: &Value, look: Look) -> Option<String> {
+    let of = &status["moves"];
+    let count = |key: &str| of[key].as_u64().filter(|count| *count > 0);
+    let came = count("adopted").map(|count| format!("from the previous generation: {count}"));
+    let went = count("moved").map(|count| format!("to the next generation: {count}"));
+    let all: Vec<String> = [came, went, stayed(&of["stayed"])].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| look.fit(2, &all.join(", ")))
+}
+
+/// `stayed: 3 (http2: 2, off: 1)`
+fn stayed(reasons: &Value) -> Option<String> {
+    let reasons = reasons.as_object().filter(|reasons| !reasons.is_empty())?;
+    let counted = || reasons.iter().map(|(reason, count)| (reason, count.as_u64().unwrap_or_default()));
+    let sum = counted().map(|(_, count)| count).fold(0, u64::saturating_add);
+    let each: Vec<String> = counted().map(|(reason, count)| format!("{}: {count}", terminal(reason))).collect();
+    Some(format!("stayed: {sum} ({})", each.join(", ")))
+}
+
 fn draining(status: &Value, look: Look) -> Option<String> {
     let mut text = String::new();
     for older in status["draining"].as_array()? {
         let open = older["connections"].as_u64().map_or("not told".to_owned(), |open| open.to_string());
         let since = time(older["draining_ms"].as_u64().unwrap_or_default());
         let (number, pid) = (shown(&older["generation"]), shown(&older["pid"]));
-        text += &look.fit(2, &format!("generation {number} (pid {pid}) for {since}, open: {open}"));
+        let moved = older["moved"].as_u64().map(|count| format!(", moved: {count}")).unwrap_or_default();
+        let stayed = stayed(&older["stayed"]).map(|stayed| format!(", {stayed}")).unwrap_or_default();
+        text += &look.fit(2, &format!("generation {number} (pid {pid}) for {since}, open: {open}{moved}{stayed}"));
         for work in older["work"].as_array().into_iter().flatten() {
             text += &look.fit(4, &shown(work));
         }
@@ -213,7 +235,8 @@ mod tests {
         let status = json!({
             "generation": 3, "pid": 42, "state": "serving", "main_ms": 61_500, "connections": 2,
             "open": [{"listener": "http", "protocol": "HTTP/1", "count": 2}],
-            "draining": [{"generation": 2, "pid": 40, "draining_ms": 1500, "connections": 1, "work": ["http: GET /\u{1b}[31m"]}],
+            "moves": {"adopted": 97, "moved": 0, "stayed": {}},
+            "draining": [{"generation": 2, "pid": 40, "draining_ms": 1500, "connections": 1, "moved": 97, "stayed": {"http2": 2, "off": 1}, "work": ["http: GET /\u{1b}[31m"]}],
             "sockets": [{"name": "http", "address": "127.0.0.1:80", "kind": "a listening TCP socket", "waiting": 1, "backlog": 4096}],
             "store": [{"name": "queue", "fds": 1, "stored": true}],
             "past": [{"generation": 2, "outcome": "handed_over", "took_ms": 12, "ended_unix_ms": 0}],
@@ -223,7 +246,8 @@ mod tests {
         let text = text("web.service", &status, Look::plain(usize::MAX));
         for part in [
             "web.service  serving, generation 3, pid 42, main for 1m 1s, open: 2",
-            "generation 2 (pid 40) for 1s 500ms, open: 1",
+            "generation 2 (pid 40) for 1s 500ms, open: 1, moved: 97, stayed: 3 (http2: 2, off: 1)",
+            "Moved\n  from the previous generation: 97\n",
             "GET /\\u{1b}[31m",
             "1 of 4096",
             "1970-01-01T00:00:00Z",

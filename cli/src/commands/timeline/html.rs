@@ -2,7 +2,7 @@
 
 use super::model::{DrainEnd, PhaseName, Reload, Row, Teller};
 use super::svg;
-use super::view::{View, generations, remarks};
+use super::view::{View, generations, moved, remarks};
 use super::when::duration;
 use crate::page::{page, table};
 use crate::terminal::Table;
@@ -58,6 +58,7 @@ fn cells(reload: &Reload, names: &[PhaseName], view: &View) -> Vec<String> {
             Teller::Systemd => format!("{}, says systemd", reload.outcome.words()),
         });
     }
+    words.extend(moved(reload));
     let mut cells = vec![reload.number.to_string(), reload.began.full(&view.zone), generations(reload, " → ")];
     cells.extend(names.iter().map(phase));
     cells.extend([reload.reload_ms.map(duration), drain].map(Option::unwrap_or_default));

@@ -150,6 +150,17 @@ pub(super) struct Drain {
     pub(super) ms: Option<u64>,
     pub(super) end: DrainEnd,
     pub(super) cut: u64,
+    /// What went to the next generation, where it takes connections.
+    pub(super) moves: Option<Moves>,
+}
+
+/// Connections that went to the next generation, and those that did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Moves {
+    pub(super) moved: u64,
+    pub(super) stayed: u64,
+    /// From the handover until the last of them had gone.
+    pub(super) ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -174,6 +185,13 @@ impl Drain {
             DrainEnd::Unknown => Some('?'),
             DrainEnd::Draining => Some('…'),
         }
+    }
+
+    /// The two parts of its bar: how long connections moved, and how long it went on after that.
+    pub(super) fn parts(&self) -> [u64; 2] {
+        let moving = self.moves.filter(|moves| moves.moved > 0).map_or(0, |moves| moves.ms);
+        let moving = self.ms.map_or(moving, |ms| moving.min(ms));
+        [moving, self.ms.map_or(0, |ms| ms - moving)]
     }
 
     pub(super) fn is_bad(&self) -> bool {

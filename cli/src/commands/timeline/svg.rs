@@ -3,7 +3,7 @@
 use std::mem::{replace, take};
 
 use super::model::{Drain, Outcome, PhaseName, Reload, Row};
-use super::view::{Sign, View, generations, remarks};
+use super::view::{Sign, View, generations, moved, remarks};
 use super::when::duration;
 use crate::safe::{short, wrap};
 use crate::svg::Drawing;
@@ -102,6 +102,7 @@ fn fill(sign: Sign) -> Option<&'static str> {
         Sign::Phase(PhaseName::Reload) => "#882255",
         Sign::Phase(PhaseName::Switch) => "#e69f00",
         Sign::Phase(PhaseName::Handover) => "#009e73",
+        Sign::Moving => "#cc79a7",
         Sign::Drain => "#b9a3c9",
         Sign::Failed => "#d55e00",
         Sign::Beyond => return None,
@@ -308,17 +309,28 @@ impl Picture<'_> {
             self.drain(drain, axis);
         }
         self.y += ROW;
-        for (bad, remark) in remarks(reload) {
+        let moved = moved(reload).map(|moved| (false, moved));
+        for (bad, remark) in moved.into_iter().chain(remarks(reload)) {
             self.remark(layout.time, 11.0, bad, &remark);
         }
     }
 
     fn drain(&mut self, drain: &Drain, axis: Axis) {
         let mut reached = axis.from;
+        let [moving, rest] = drain.parts();
+        if moving > 0 {
+            self.bar(axis, (0, moving), Sign::Moving, &format!("connections moved for {}", duration(moving)));
+            reached = axis.x(moving);
+        }
         if let Some(ms) = drain.ms {
             let open = drain.connections.map(|n| format!(", connections open at its beginning: {n}"));
             let sign = if drain.is_bad() { Sign::Failed } else { Sign::Drain };
-            self.bar(axis, (0, ms), sign, &format!("drain {}{}", duration(ms), open.unwrap_or_default()));
+            self.bar(
+                axis,
+                (moving, moving + rest),
+                sign,
+                &format!("drain {}{}", duration(ms), open.unwrap_or_default()),
+            );
             reached = axis.x(ms);
         }
         if let Some(end) = drain.mark(axis.end) {

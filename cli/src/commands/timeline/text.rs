@@ -4,7 +4,7 @@ use std::iter::repeat_n;
 
 use super::model::{Drain, Outcome, PhaseName, Reload, Row};
 use super::scale::cells;
-use super::view::{Sign, View, generations, remarks};
+use super::view::{Sign, View, generations, moved, remarks};
 use super::when::duration;
 use crate::safe::{terminal, wrap};
 use crate::terminal::{Ink, Look};
@@ -38,6 +38,7 @@ impl Style {
             '▓' => 'w',
             '█' => 'h',
             '▚' => 'R',
+            '▞' => 'm',
             '▄' => 'd',
             '✗' => 'X',
             '»' | '→' => '>',
@@ -59,6 +60,7 @@ impl Style {
             Sign::Phase(PhaseName::Switch) => ('▓', Ink::Switch),
             Sign::Phase(PhaseName::Handover) => ('█', Ink::Good),
             Sign::Phase(PhaseName::Reload) => ('▚', Ink::Whole),
+            Sign::Moving => ('▞', Ink::Good),
             Sign::Drain => ('▄', Ink::Reload),
             Sign::Failed => ('✗', Ink::Bad),
             Sign::Beyond => ('»', Ink::Plain),
@@ -192,7 +194,11 @@ impl<'a> Page<'a> {
         let (mut legend, mut used) = (String::new(), 0);
         for sign in self.view.signs() {
             let (cell, ink) = self.style.cell(sign);
-            let bar = cell.to_string().repeat(if matches!(sign, Sign::Phase(_) | Sign::Drain) { 2 } else { 1 });
+            let bar = cell.to_string().repeat(if matches!(sign, Sign::Phase(_) | Sign::Moving | Sign::Drain) {
+                2
+            } else {
+                1
+            });
             let long = bar.chars().count() + 1 + sign.word().len();
             let gap = match used {
                 0 => "",
@@ -259,7 +265,8 @@ impl<'a> Page<'a> {
             line += &format!("{:>DURATION$} {bar}", drain.ms.map(duration).unwrap_or_default());
         }
         self.line(&line);
-        for (bad, remark) in remarks(reload) {
+        let moved = moved(reload).map(|moved| (false, moved));
+        for (bad, remark) in moved.into_iter().chain(remarks(reload)) {
             let head = " ".repeat(self.number + GAP.len());
             self.indented(&head, &remark, if bad { Ink::Bad } else { Ink::Dim });
         }
@@ -285,9 +292,13 @@ impl<'a> Page<'a> {
     }
 
     fn drain_cells(&self, drain: &Drain) -> Vec<(char, Ink)> {
-        let count = cells(&[drain.ms.unwrap_or(0)], self.drain_end, self.drain_bar).into_iter().sum();
-        let (cell, ink) = self.style.cell(Sign::Drain);
-        let mut bar = vec![(cell, ink); count];
+        let mut bar = Vec::new();
+        for (sign, count) in
+            [Sign::Moving, Sign::Drain].into_iter().zip(cells(&drain.parts(), self.drain_end, self.drain_bar))
+        {
+            bar.extend(repeat_n(self.style.cell(sign), count));
+        }
+        let (_, ink) = self.style.cell(Sign::Drain);
         if let Some(mark) = drain.mark(self.drain_end) {
             bar.truncate(self.drain_bar.saturating_sub(1));
             bar.push((self.style.letter(mark), ink));

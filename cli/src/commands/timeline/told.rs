@@ -4,7 +4,7 @@
 use handover::service::events;
 
 use super::journal::{Entry, Stamp};
-use super::model::{Drain, DrainEnd, Generation, Outcome, Reload, Teller};
+use super::model::{Drain, DrainEnd, Generation, Moves, Outcome, Reload, Teller};
 
 /// The ends of the phases, in their order.
 const PHASES: [&str; 4] = [events::SPAWNED, events::READY, events::SWITCHED, events::HANDED_OVER];
@@ -25,6 +25,7 @@ struct Word {
     new_pid: Option<u64>,
     connections: Option<u64>,
     cut: Option<u64>,
+    moves: Option<Moves>,
     /// What went wrong with the next generation, and the whole sentence.
     failure: Option<(Option<String>, String)>,
 }
@@ -55,9 +56,13 @@ fn counts(id: &str) -> Option<&'static str> {
     })
 }
 
+fn moves(entry: &Entry) -> Option<Moves> {
+    Some(Moves { moved: entry.number("MOVED")?, stayed: entry.number("STAYED")?, ms: entry.number("MOVE_MS")? })
+}
+
 /// Whether entries of this kind belong to one reload, which they name.
 pub(super) fn is_of_a_reload(id: &str) -> bool {
-    let others = [events::RELOAD_STARTED, events::MAIN, events::RECLAIMED, events::DRAIN_STARTED];
+    let others = [events::RELOAD_STARTED, events::MAIN, events::RECLAIMED, events::DRAIN_STARTED, events::MOVED];
     counts(id).is_some() || others.contains(&id)
 }
 
@@ -67,7 +72,8 @@ impl Told {
     pub(super) fn read(&mut self, id: &'static str, at: Stamp, entry: &Entry) -> bool {
         let field = counts(id);
         let ms = field.and_then(|field| entry.number(field));
-        if ms.is_none() && field.is_some_and(|field| field != "DRAIN_MS") {
+        let lacks_time = ms.is_none() && field.is_some_and(|field| field != "DRAIN_MS");
+        if lacks_time || (id == events::MOVED && moves(entry).is_none()) {
             return false;
         }
         let text = |field: &str| entry.get(field).map(|text| text.into_owned());
@@ -80,6 +86,7 @@ impl Told {
             new_pid: entry.number("NEW_PID"),
             connections: entry.number("CONNECTIONS"),
             cut: entry.number("CUT"),
+            moves: moves(entry).filter(|_| id == events::MOVED),
             failure: (id == events::RELOAD_FAILED).then(|| (text("REASON"), text("MESSAGE").unwrap_or_default())),
         });
         true
@@ -154,7 +161,8 @@ impl Told {
             (None, Some(word)) => (Some(word.ms.unwrap_or(0)), DrainEnd::Drained, 0),
             (None, None) => (None, DrainEnd::Draining, 0),
         };
-        Some(Drain { began, connections: started.and_then(|word| word.connections), ms, end, cut })
+        let moves = self.find(events::MOVED).and_then(|word| word.moves);
+        Some(Drain { began, connections: started.and_then(|word| word.connections), ms, end, cut, moves })
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::model::{Drain, DrainEnd, Outcome, PhaseName, Reload, Row};
+use super::model::{Drain, DrainEnd, Moves, Outcome, PhaseName, Reload, Row};
 use super::scale;
 use super::when::duration;
 
@@ -24,6 +24,7 @@ pub(super) struct View {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
     Phase(PhaseName),
+    Moving,
     Drain,
     Failed,
     Beyond,
@@ -33,6 +34,7 @@ impl Sign {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Phase(name) => name.word(),
+            Self::Moving => "moving",
             Self::Drain => "drain",
             Self::Failed => "failed",
             Self::Beyond => "beyond the scale",
@@ -60,12 +62,17 @@ impl View {
         })
     }
 
+    fn each_drain(&self) -> impl Iterator<Item = &Drain> {
+        self.each_reload().filter_map(|reload| reload.drain.as_ref())
+    }
+
     /// Those that are in the picture.
     pub(super) fn signs(&self) -> Vec<Sign> {
         let phases = PhaseName::ALL.into_iter().filter(|name| self.has_phase(*name));
         let is_beyond = |ms: Option<u64>, scale: u64| ms.is_some_and(|ms| ms > scale);
         let (reload, drain) = (self.reload_scale(), self.drain_scale());
         let others = [
+            (Sign::Moving, self.each_drain().any(|drain| drain.parts()[0] > 0)),
             (Sign::Drain, self.has_drains()),
             (Sign::Failed, self.each_reload().any(|r| r.outcome.is_bad())),
             (
@@ -113,9 +120,13 @@ impl View {
         lines.extend(typical("reload", succeeded.filter_map(|r| Some((r.reload_ms?, r.number))).collect()));
         lines.extend(typical("drain", self.each_reload().filter_map(|r| Some((r.drain_ms()?, r.number))).collect()));
         if self.has_drains() {
-            let cut: u64 =
-                self.each_reload().filter_map(|r| r.drain.as_ref()).map(|d| d.cut).fold(0, u64::saturating_add);
-            lines.push(format!("connections cut: {cut}"));
+            let sum = |of: fn(&Drain) -> u64| self.each_drain().map(of).fold(0, u64::saturating_add);
+            if self.each_drain().any(|drain| drain.moves.is_some()) {
+                let moved = sum(|drain| drain.moves.map_or(0, |moves| moves.moved));
+                let stayed = sum(|drain| drain.moves.map_or(0, |moves| moves.stayed));
+                lines.push(format!("connections moved: {moved}, stayed: {stayed}"));
+            }
+            lines.push(format!("connections cut: {}", sum(|drain| drain.cut)));
         }
         lines
     }
@@ -154,6 +165,16 @@ pub(super) fn generations(reload: &Reload, arrow: &str) -> String {
         (Some(old), Some(new)) if old == new => format!("{old}"),
         (Some(old), Some(new)) => format!("{old}{arrow}{new}"),
         _ => String::new(),
+    }
+}
+
+/// `moved 9998 in 1.90 s, stayed 2`
+pub(super) fn moved(reload: &Reload) -> Option<String> {
+    let Moves { moved, stayed, ms } = reload.drain.as_ref()?.moves?;
+    match (moved, stayed) {
+        (0, 0) => None,
+        (0, _) => Some(format!("moved none, stayed {stayed}")),
+        _ => Some(format!("moved {moved} in {}, stayed {stayed}", duration(ms))),
     }
 }
 
