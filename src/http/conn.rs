@@ -349,7 +349,7 @@ impl Conn {
         }
         let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
         // hyper's own, for an upgrade: the others come later
-        if self.may_move && !request.extensions().is_empty() && self.upgrade.get().is_none() {
+        if self.may_move.load(Relaxed) && !request.extensions().is_empty() && self.upgrade.get().is_none() {
             let _ = Upgrade::of(request).map(|upgrade| self.upgrade.set(Box::new(upgrade)));
         }
         self.length.store(length, Relaxed);

@@ -13,7 +13,7 @@ use crate::drain::handle::Drain;
 use crate::sys::socket;
 use crate::transit::channel::Arrival;
 use crate::transit::{Channel, Parcel};
-use crate::wire::parcel::{Record, Refusal};
+use crate::wire::parcel::Refusal;
 
 /// So many fds are left to everything else: with fewer, this process could not accept any more.
 const SPARE_FDS: usize = 64;
@@ -79,16 +79,16 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
         }
         let (mut took, mut refused, mut adoptions) = (Vec::new(), Vec::new(), Vec::new());
         for arrival in arrivals {
-            let prepared = match arrival {
-                Arrival::Whole(parcel) => prepare(drain, parcel),
-                Arrival::Broken(record, reason) => Err((record, reason)),
+            let (record, prepared) = match arrival {
+                Arrival::Whole(parcel) => (parcel.record().clone(), prepare(drain, parcel)),
+                Arrival::Broken(record, reason) => (record, Err(reason)),
             };
             match prepared {
-                Ok((id, adoption)) => {
-                    took.push(id);
+                Ok(adoption) => {
+                    took.push(record.id);
                     adoptions.push(adoption);
                 }
-                Err((record, reason)) => {
+                Err(reason) => {
                     tracing::debug!(listener = record.listener, protocol = record.protocol, reason, "not taken");
                     refused.push(Refusal { id: record.id, reason: reason.into() });
                 }
@@ -106,19 +106,16 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
     }
 }
 
-fn prepare(drain: &Drain, parcel: Parcel) -> Result<(u64, Adoption), (Record, &'static str)> {
+fn prepare(drain: &Drain, parcel: Parcel) -> Result<Adoption, &'static str> {
     let (record, fd, contents) = parcel.into_parts();
-    let refuse = |reason| Err((record.clone(), reason));
     if is_last(&fd) {
-        return refuse("no_fds");
+        return Err("no_fds");
     }
     if !is_welcome(drain) {
-        return refuse("draining");
+        return Err("draining");
     }
-    let Some(adopter) = drain.core.moving.adopter(&record.listener) else { return refuse("listener") };
-    let id = record.id;
-    let arrival = Arrived { record: record.clone(), fd, contents, was: None };
-    adopter.prepare(arrival).map(|adoption| (id, adoption)).map_err(|reason| (record, reason))
+    let adopter = drain.core.moving.adopter(&record.listener).ok_or("listener")?;
+    adopter.prepare(Arrived { record, fd, contents, was: None })
 }
 
 /// A new fd has the lowest number that is free.
