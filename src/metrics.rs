@@ -124,8 +124,8 @@ impl Metrics {
     }
 
     /// A connection that has just come from another generation, which has counted it if it has
-    /// spoken there.
-    pub(crate) fn adopted(&self, listener: Arc<str>, protocol: Protocol) -> Counted {
+    /// spoken there; or one that comes back, which is not new.
+    pub(crate) fn adopted(&self, listener: Arc<str>, protocol: Protocol, is_new: bool) -> Counted {
         let connection = Counted {
             metrics: self.clone(),
             listener,
@@ -133,7 +133,9 @@ impl Metrics {
             counted: AtomicBool::new(protocol != Protocol::Unknown),
         };
         connection.open(protocol, 1.0);
-        connection.count(ADOPTED);
+        if is_new {
+            connection.count(ADOPTED);
+        }
         connection
     }
 

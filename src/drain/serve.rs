@@ -260,7 +260,7 @@ where
         let stays = was.is_some().then_some("refused");
         let turns = Turns::new(&self.drain, Arc::clone(&self.name), stays);
         let turns = Arc::new(turns.after(Duration::from_millis(record.open_ms), record.moves));
-        let counted = self.drain.metrics().adopted(Arc::clone(&self.name), Protocol::Stream);
+        let counted = self.drain.metrics().adopted(Arc::clone(&self.name), Protocol::Stream, stays.is_none());
         let work = StreamWork { listener: Arc::clone(&self.name), peer, counted, turns: Arc::clone(&turns) };
         let guard = self.drain.track(Arc::new(work));
         let guard = match was {

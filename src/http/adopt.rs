@@ -49,17 +49,21 @@ where
             Some(limit) if was.is_none() => Some(limit.take().ok_or("full")?),
             _ => None,
         };
+        // Whoever asks may be in another runtime.
+        let in_runtime = self.runtime.enter();
         let (stream, peer) = Stream::adopted(fd).map_err(|_| "socket")?;
+        drop(in_runtime);
+        // One that nobody took does not try again.
+        let may_move = was.is_none();
         let before = Before {
             // the one that upgraded it comes once more
             requests: record.requests.saturating_sub(u64::from(upgraded)),
             open: Duration::from_millis(record.open_ms),
-            quiet: Duration::from_millis(record.quiet_ms),
+            // One that comes back lingers from now on; its client has had no chance yet.
+            quiet: if may_move || record.half { Duration::from_millis(record.quiet_ms) } else { Duration::ZERO },
             half: record.half,
             moves: record.moves,
         };
-        // One that nobody took does not try again.
-        let may_move = was.is_none();
         let (drain, name) = (self.drain.clone(), Arc::clone(&self.name));
         let conn = Arc::new(Conn::adopted(drain, name, peer, self.options.keep_alive, may_move, before));
         let guard = self.drain.track(Arc::clone(&conn) as _);

@@ -79,7 +79,7 @@ pub(super) struct Conn {
     /// Whether there may be a second request.
     keep_alive: bool,
     /// Whether it may go to the next generation; what it speaks and does may still forbid it.
-    may_move: bool,
+    may_move: AtomicBool,
     /// What it was elsewhere, if it came from there.
     before: Before,
     metrics: Counted,
@@ -146,7 +146,8 @@ impl Conn {
         before: Before,
     ) -> Self {
         let protocol = if before.requests > 0 { Protocol::Http1 } else { Protocol::Unknown };
-        let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol);
+        // one that may not move has only come back
+        let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol, may_move);
         Self::with(drain, listener, peer, keep_alive, may_move, metrics, before)
     }
 
@@ -165,7 +166,7 @@ impl Conn {
             peer,
             progress: Progress::default(),
             keep_alive,
-            may_move,
+            may_move: AtomicBool::new(may_move),
             metrics,
             listener,
             opened: now.checked_sub(before.open).unwrap_or(now),
@@ -203,7 +204,7 @@ impl Conn {
     /// Returns whether it goes to the next generation, as soon as nothing of it is in progress.
     #[inline]
     pub(super) fn moves(&self) -> bool {
-        self.may_move && self.is_draining() && self.drain.moves(&self.listener)
+        self.may_move.load(Relaxed) && self.is_draining() && self.drain.moves(&self.listener)
     }
 
     /// Returns the permit to go, if it may go at this moment.
@@ -211,6 +212,11 @@ impl Conn {
     pub(super) fn leave(&self) -> Option<Permit> {
         let quiet = matches!(self.stage(), Stage::Idle | Stage::Half) && !self.is_replaying();
         if quiet && self.moves() { self.drain.permit() } else { None }
+    }
+
+    /// Notes that there is no fd for it to go with.
+    pub(super) fn may_not_move(&self) {
+        self.may_move.store(false, Relaxed);
     }
 
     /// Has the request replayed that it was upgraded with elsewhere.
@@ -343,7 +349,7 @@ impl Conn {
         }
         let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
         // hyper's own, for an upgrade: the others come later
-        if self.may_move && !request.extensions().is_empty() && self.upgrade.get().is_none() {
+        if self.may_move.load(Relaxed) && !request.extensions().is_empty() && self.upgrade.get().is_none() {
             let _ = Upgrade::of(request).map(|upgrade| self.upgrade.set(Box::new(upgrade)));
         }
         self.length.store(length, Relaxed);
@@ -525,7 +531,7 @@ impl Work for Conn {
 
     fn movable(&self) -> Result<(), &'static str> {
         match self.stage() {
-            _ if !self.may_move => Err("off"),
+            _ if !self.may_move.load(Relaxed) => Err("off"),
             Stage::Http2 | Stage::Preface => Err("http2"),
             Stage::Upgraded => self.upgrade().map_or(Err("upgraded"), Upgrade::movable),
             Stage::Unframed => Err("unframed"),

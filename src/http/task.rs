@@ -47,11 +47,16 @@ where
     let first = options.header_read_timeout.min(options.keep_alive_timeout);
     let sleep = pin!(sleep_until(later(conn.quiet_since(), first)));
     let mut clock = Clock::new(&conn, &options, sleep);
-    let protocol = match poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await {
-        Ok(First::Speaks(version)) => Ok(Some(version)),
-        Ok(First::Closed) => Ok(None),
-        Ok(First::Leaves(permit)) => return framed.leave(&[], false, clock.quiet(), permit),
-        Err(error) => Err(error),
+    let protocol = loop {
+        match poll_fn(|cx| poll_protocol(&mut framed, &conn, &mut clock, cx)).await {
+            Ok(First::Speaks(version)) => break Ok(Some(version)),
+            Ok(First::Closed) => break Ok(None),
+            Ok(First::Leaves(permit)) => match framed.leave(&[], false, clock.quiet(), permit) {
+                Ok(()) => return,
+                Err(stays) => framed = *stays,
+            },
+            Err(error) => break Err(error),
+        }
     };
     match protocol {
         Ok(Some(HttpVersion::Http1)) => conn.speaks(Protocol::Http1),
@@ -72,8 +77,8 @@ where
 }
 
 async fn http1<T, S, B>(
-    framed: Framed<T>,
-    service: Observed<S>,
+    mut framed: Framed<T>,
+    mut service: Observed<S>,
     conn: &Conn,
     clock: &mut Clock<'_>,
 ) -> Result<(), BoxError>
@@ -86,27 +91,30 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    // our clock does what hyper's header timeout does, without a timer per request
-    let hyper =
-        http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(framed), service).with_upgrades();
-    let mut hyper = hyper;
-    let mut told = false;
-    let driven = poll_fn(|cx| {
-        drive(conn, clock, cx, |cx| {
-            if !told && conn.stage() == Stage::Unframed && conn.is_draining() {
-                told = true;
-                Pin::new(&mut hyper).graceful_shutdown();
-            }
-            Pin::new(&mut hyper).poll(cx)
-        })
-    });
-    if let Ended::Leaves(permit) = driven.await?
-        && let Some(parts) = hyper.into_parts()
-    {
+    loop {
+        // our clock does what hyper's header timeout does, without a timer per request
+        let mut hyper = http1::Builder::new()
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(framed), service)
+            .with_upgrades();
+        let mut told = false;
+        let driven = poll_fn(|cx| {
+            drive(conn, clock, cx, |cx| {
+                if !told && conn.stage() == Stage::Unframed && conn.is_draining() {
+                    told = true;
+                    Pin::new(&mut hyper).graceful_shutdown();
+                }
+                Pin::new(&mut hyper).poll(cx)
+            })
+        });
+        let Ended::Leaves(permit) = driven.await? else { return Ok(()) };
         // Nothing is in progress: all that hyper has is what it has read of the next head.
-        parts.io.into_inner().leave(&parts.read_buf, true, clock.quiet(), permit);
+        let Some(parts) = hyper.into_parts() else { return Ok(()) };
+        match parts.io.into_inner().leave(&parts.read_buf, true, clock.quiet(), permit) {
+            Ok(()) => return Ok(()),
+            Err(stays) => (framed, service) = (*stays, parts.service),
+        }
     }
-    Ok(())
 }
 
 async fn http2<T, S, B>(

@@ -160,9 +160,14 @@ impl Drain {
 
     /// Serves it again, as it was not taken.
     fn stayed(&self, leaving: Leaving, reason: &'static str) {
-        self.core.moving.summary.stayed(reason);
-        leaving.guard.stayed(reason);
+        self.note_stay(&leaving.guard, reason);
         self.come_back(leaving);
+    }
+
+    /// Notes that one of which that was not known does not move.
+    pub(crate) fn note_stay(&self, guard: &Guard, reason: &'static str) {
+        self.core.moving.summary.stayed(reason);
+        guard.stayed(reason);
     }
 
     fn come_back(&self, leaving: Leaving) {

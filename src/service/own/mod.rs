@@ -330,7 +330,8 @@ impl Parts for OwnGeneration {
     }
 
     fn settled(&mut self, lives: &mut Lifecycles) {
-        if std::mem::take(&mut self.passed_on) {
+        // One that has begun meanwhile, as we were asked ourselves, is the one more.
+        if std::mem::take(&mut self.passed_on) && !matches!(lives.state(self.number), LifeState::Reloading(_)) {
             let id = self.requests.add(None);
             self.reload(lives, id);
         }

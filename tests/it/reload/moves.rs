@@ -252,6 +252,11 @@ fn all_again(world: &World, clients: &mut [Client]) -> usize {
     answered
 }
 
+/// Kills it, unless it has ended by itself.
+fn end(pid: u32) {
+    _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+}
+
 /// `HANDOVER_MOVE_KILLS=300`, as often as that.
 fn nobody_is_served_twice_when_one_is_killed() {
     let kills = times("HANDOVER_MOVE_KILLS", 12);
@@ -262,15 +267,12 @@ fn nobody_is_served_twice_when_one_is_killed() {
         let (mut clients, old, new) = moving(&world);
         thread::sleep(Duration::from_micros(random.below(45_000)));
         let of_new = usize::from(round % 2 == 1);
-        // It may have ended already: then nothing was left of the move.
-        _ = kill(Pid::from_raw(i32::try_from([old, new][of_new]).unwrap()), Signal::SIGKILL);
+        end([old, new][of_new]);
         let open = all_again(&world, &mut clients);
         answered[of_new] += open;
         closed[of_new] += clients.len() - open;
         drop(clients);
-        for pid in world.processes() {
-            signal(pid, Signal::SIGKILL);
-        }
+        world.processes().into_iter().for_each(end);
         world.wait_for_nobody();
     }
     eprintln!(

@@ -8,7 +8,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("socket_activation", socket_activation),
     Scenario::new("reload_notify", reload_notify),
     Scenario::new("reload_notify_reload", reload_notify_reload).since(253),
+    Scenario::new("connections_move_notify", |lab| connections_move(lab, Type::Notify)),
+    Scenario::new("connections_move_notify_reload", |lab| connections_move(lab, Type::NotifyReload)).since(253),
 ];
+
+/// Connections that are open through so many reloads.
+const CLIENTS: usize = 100;
+const RELOADS: usize = 6;
 
 /// No more processes than this drain at a time: the cap would hammer the oldest, which is another
 /// scenario.
@@ -67,5 +73,34 @@ fn reload_under_load(lab: &Container, kind: Type) -> Outcome {
     assert_eq!(web.state()?.restarts, 0);
     assert_eq!(web.count_logged("handed over to generation")?, 12);
     assert_eq!(web.count_logged("cut http: ")?, 0);
+    Ok(())
+}
+
+/// In the sandbox of the packaged units: connections are the same after each reload, and the old
+/// process does not wait for its linger. When it is stopped, or the new one, in the middle of the
+/// move, each still gets its answers.
+fn connections_move(lab: &Container, kind: Type) -> Outcome {
+    let web =
+        Web::start(lab, Setup { kind, command: "{dir}/web --linger 60s --drain-timeout 60s", ..Setup::default() })?;
+    let mut clients = (0..CLIENTS).map(|_| web.connect()).collect::<Outcome<Vec<_>>>()?;
+    let mut old = lab.main_pid(UNIT)?;
+    for client in &mut clients {
+        assert_eq!(client.pid()?, old);
+    }
+    for reload in 0..RELOADS {
+        let new = web.reload()?;
+        if reload % 3 > 0 {
+            let stopped = if reload % 3 == 1 { old } else { new };
+            // It may have ended.
+            lab.sh(&format!("kill -STOP {stopped} && sleep 0.2 && kill -CONT {stopped}"))?;
+        }
+        lab.wait_until(DEADLINE, "the old one is gone", || Ok((lab.pids(UNIT)? == [new]).then_some(())))?;
+        for client in &mut clients {
+            assert_eq!(client.pid()?, new, "on the same connection");
+        }
+        old = new;
+    }
+    assert_eq!(web.count_logged(" stayed (")?, 0);
+    assert_eq!(web.count_logged(&format!("moved {CLIENTS} connections"))?, RELOADS);
     Ok(())
 }
