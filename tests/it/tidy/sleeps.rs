@@ -13,14 +13,16 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
     (
         "it looks again for what has no event of its own, until a deadline",
         &[
+            ("cli/src/commands/prove/usage.rs", 1),
             ("cli/tests/prove/web.rs", 1),
             ("cli/tests/run/world.rs", 1),
             ("cli/tests/upgrade/fetch.rs", 1),
             ("cli/tests/upgrade/service.rs", 1),
-            ("load/src/tests.rs", 1),
+            ("load/src/tests.rs", 2),
             ("src/upgrade/check.rs", 2),
             ("tests/it/jobs/main.rs", 1),
             ("tests/it/metrics.rs", 2),
+            ("tests/it/reload/moved.rs", 1),
             ("tests/it/service/extra.rs", 1),
             ("tests/support/src/processes.rs", 2),
             ("tests/support/src/service.rs", 2),
@@ -35,6 +37,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "it is the pace of a load, or of a client that is slow",
         &[
             ("cli/tests/prove/bad.rs", 1),
+            ("tests/it/reload/sessions.rs", 1),
             ("tests/it/tls/handshake.rs", 1),
             ("tests/support/src/client.rs", 1),
             ("tests/systemd/reloads.rs", 1),
@@ -74,6 +77,10 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "it looks again, is the pace of a load, and lets a thread that goes by the wall clock look at files that have not \
          changed, which nobody can see",
         &[("tests/it/tls/reload.rs", 4)],
+    ),
+    (
+        "for how long a client is silent is the subject; and it is a moment at random",
+        &[("tests/it/reload/moves.rs", 6)],
     ),
     ("rustls asks the wall clock for the age of its tickets", &[("tests/it/tls/tickets.rs", 1)]),
     (
