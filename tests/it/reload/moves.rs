@@ -275,7 +275,7 @@ fn nobody_is_served_twice_when_one_is_killed() {
         world.processes().into_iter().for_each(end);
         world.wait_for_nobody();
     }
-    eprintln!(
+    println!(
         "seed {SEED}: {kills} kills while {CLIENTS} move: none twice; old one killed: {} answered, {} closed; \
          new one killed: {} answered, {} closed",
         answered[0], closed[0], answered[1], closed[1]
@@ -300,7 +300,7 @@ fn whoever_is_stopped_loses_nothing() {
         assert_eq!(world.end_of(old), End::Exited(0));
         world.stop();
     }
-    eprintln!("seed {SEED}: {stops} stops while {CLIENTS} move: none lost, none twice");
+    println!("seed {SEED}: {stops} stops while {CLIENTS} move: none lost, none twice");
 }
 
 /// `HANDOVER_MOVE_RELOADS=1000`, as often as that.
@@ -329,7 +329,7 @@ fn fds_stay_as_many() {
         client.ask("n", &format!("last.{number}"));
         client.expect(&format!("last.{number}"));
     }
-    eprintln!("{reloads} reloads with {IDLE} idle connections: fds {counts:?}");
+    println!("{reloads} reloads with {IDLE} idle connections: fds {counts:?}");
     drop(clients);
     world.stop();
 }
