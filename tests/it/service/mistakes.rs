@@ -20,7 +20,8 @@ pub(crate) const CASES: &[Case] = cases![
 ];
 
 const KEYS: &str = "there are ready_timeout, switch_timeout, probation, handover_timeout, standby_timeout, drain_timeout, \
-                    hurry_timeout, linger, stop_linger, migrate, move_within, hook_timeout, max_draining, signals, pidfile";
+                    hurry_timeout, linger, stop_linger, migrate, move_within, hook_timeout, max_draining, draining_wait, signals, \
+                    pidfile";
 const PRESETS: &str = "default, endless, grace, overseer, goframe, nginx, php-fpm";
 
 fn in_a_file() {
@@ -58,6 +59,7 @@ fn in_a_file() {
         ("standby_timeout = \"0s\"", "line 1: standby_timeout = \"0s\" is 0, which would end every next generation; write a time such as \"60s\"".into()),
         ("hook_timeout = \"0s\"", "line 1: hook_timeout = \"0s\" is 0, which would fail every hook; write a time such as \"10s\"".into()),
         // Limits.
+        ("migrate = \"always\"", "line 1: migrate = \"always\" is neither; write one of \"never\", \"reload\"".into()),
         ("max_draining = 0", "line 1: max_draining = 0 is 0, and the generation that hands over could not finish its requests; write 1 or more".into()),
         ("max_draining = -1", "line 1: max_draining = -1 is negative; write 1 or more".into()),
         ("max_draining = 1000", "line 1: max_draining = 1000 is more than 128, and each is a whole process".into()),
