@@ -5,8 +5,11 @@
 //! from outside.
 
 use super::active::Requests;
+use super::body::{RequestBody, Rest};
 use super::progress::{Progress, Stall};
+use super::stage::{AtomicStage, Stage};
 use super::upgraded::Upgrade;
+use super::wakers::Wakers;
 use crate::drain::Peer;
 use crate::drain::{Drain, Phase, Work, since};
 use crate::metrics::{Counted, Protocol};
@@ -14,68 +17,19 @@ use crate::transit::Permit;
 use http::Request;
 use http_body::Body;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// How far the current request has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Stage {
-    /// No byte of a request is here, and the last reply has been written.
-    Idle,
-    /// A part of a head has come.
-    Half,
-    /// More of HTTP/2's preface has come than a request of HTTP/1 begins with, and not all of it.
-    Preface,
-    /// All of a head; hyper is parsing it.
-    Head,
-    /// The service is working on it.
-    Called,
-    /// The head of the reply is out, its body is not.
-    Replying,
-    /// hyper has all of the reply, but has not written it yet.
-    Replied,
-    /// hyper and the scanner disagree on where a message ends: bytes pass untouched.
-    Unframed,
-    /// It speaks HTTP/2, with any number of requests.
-    Http2,
-    /// It speaks HTTP no longer; whoever upgraded it owns it.
-    Upgraded,
-    /// The last reply is out; waiting for the client to close.
-    Closing,
-}
-
-const STAGES: [Stage; 11] = {
-    use Stage::*;
-    [Idle, Half, Preface, Head, Called, Replying, Replied, Unframed, Http2, Upgraded, Closing]
-};
-
-/// How many bytes of body follow a head.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Length {
-    Exact(u64),
-    Chunked,
-}
-
-/// What hyper has not had of the request's body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Rest {
-    None,
-    /// All of it is here; one more read takes it.
-    Held,
-    /// More than hyper reads of a body that nobody wants.
-    Coming,
-}
 
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) drain: Drain,
     pub(super) peer: Peer,
     pub(super) progress: Progress,
+    pub(super) body: RequestBody,
+    pub(super) wakers: Wakers,
     /// Whether there may be a second request.
     keep_alive: bool,
     /// Whether it may go to the next generation; what it speaks and does may still forbid it.
@@ -85,12 +39,10 @@ pub(super) struct Conn {
     metrics: Counted,
     listener: Arc<str>,
     opened: Instant,
-    stage: AtomicU8,
+    stage: AtomicStage,
     requests: AtomicU64,
-    length: AtomicU64,
     held: AtomicBool,
     last: AtomicBool,
-    rest: AtomicU8,
     close_idle: AtomicBool,
     closes: AtomicBool,
     http2: AtomicBool,
@@ -101,7 +53,6 @@ pub(super) struct Conn {
     active: Mutex<Requests>,
     /// A WebSocket, or what may become one. Most connections never have one.
     upgrade: OnceLock<Box<Upgrade>>,
-    wakers: Mutex<Wakers>,
 }
 
 /// What is known of a connection from where it was served before.
@@ -113,20 +64,6 @@ pub(super) struct Before {
     pub(super) quiet: Duration,
     pub(super) half: bool,
     pub(super) moves: u64,
-}
-
-#[derive(Debug, Default)]
-struct Wakers {
-    task: Option<Waker>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-/// The half of an upgraded stream that waits.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Half {
-    Reader,
-    Writer,
 }
 
 impl Conn {
@@ -165,17 +102,17 @@ impl Conn {
             drain,
             peer,
             progress: Progress::default(),
+            body: RequestBody::default(),
+            wakers: Wakers::default(),
             keep_alive,
             may_move: AtomicBool::new(may_move),
             metrics,
             listener,
             opened: now.checked_sub(before.open).unwrap_or(now),
-            stage: AtomicU8::new(Stage::Idle as u8),
+            stage: AtomicStage::default(),
             requests: AtomicU64::new(before.requests),
-            length: AtomicU64::new(0),
             held: AtomicBool::new(false),
             last: AtomicBool::new(false),
-            rest: AtomicU8::new(Rest::None as u8),
             close_idle: AtomicBool::new(false),
             closes: AtomicBool::new(false),
             http2: AtomicBool::new(false),
@@ -183,7 +120,6 @@ impl Conn {
             answering: AtomicBool::new(false),
             active: Mutex::default(),
             upgrade: OnceLock::new(),
-            wakers: Mutex::default(),
             before,
         }
     }
@@ -252,24 +188,18 @@ impl Conn {
         if upgrade.hold() { Poll::Ready(Some(permit)) } else { Poll::Pending }
     }
 
-    /// Lets the reader of an upgraded connection go on.
-    pub(super) fn wake_reader(&self) {
-        let reader = self.wakers().reader.clone();
-        reader.into_iter().for_each(Waker::wake);
-    }
-
     pub(super) fn opened(&self) -> Instant {
         self.opened
     }
 
     #[inline]
     pub(super) fn stage(&self) -> Stage {
-        STAGES[usize::from(self.stage.load(Relaxed))]
+        self.stage.load()
     }
 
     #[inline]
     pub(super) fn set_stage(&self, stage: Stage) {
-        self.stage.store(stage as u8, Relaxed);
+        self.stage.store(stage);
         if stage == Stage::Http2 {
             self.http2.store(true, Relaxed);
         }
@@ -308,12 +238,6 @@ impl Conn {
         self.last.store(last, Relaxed);
     }
 
-    /// Notes what is left of the current request's body.
-    #[inline]
-    pub(super) fn set_rest(&self, rest: Rest) {
-        self.rest.store(rest as u8, Relaxed);
-    }
-
     /// Returns whether the connection should close if a last look finds nothing.
     #[inline]
     pub(super) fn closes_idle(&self) -> bool {
@@ -330,15 +254,6 @@ impl Conn {
         self.closes.load(Relaxed) || self.closes_idle()
     }
 
-    /// Returns the length of the body of the request that the service was called with last.
-    #[inline]
-    pub(super) fn length(&self) -> Length {
-        match self.length.load(Relaxed) {
-            u64::MAX => Length::Chunked,
-            exact => Length::Exact(exact),
-        }
-    }
-
     /// Notes that hyper calls the service.
     pub(super) fn called<B: Body>(&self, request: &Request<B>) -> usize {
         let http2 = self.http2.load(Relaxed);
@@ -347,13 +262,11 @@ impl Conn {
         if http2 {
             return self.active().begin(number, request);
         }
-        let length = request.body().size_hint().exact().unwrap_or(u64::MAX);
         // hyper's own, for an upgrade: the others come later
         if self.may_move.load(Relaxed) && !request.extensions().is_empty() && self.upgrade.get().is_none() {
             let _ = Upgrade::of(request).map(|upgrade| self.upgrade.set(Box::new(upgrade)));
         }
-        self.length.store(length, Relaxed);
-        self.set_rest(if length == 0 { Rest::None } else { Rest::Coming });
+        self.body.begin(request.body().size_hint().exact());
         self.last.store(false, Relaxed);
         self.progress.set_starved(false);
         let agreed = self.stage() == Stage::Head;
@@ -384,12 +297,12 @@ impl Conn {
         }
         // A body that is answered before it is here is not read to its end, as a rule, and then
         // hyper closes. It would not say so.
-        let rest = self.rest.load(Relaxed);
+        let rest = self.body.rest();
         let framed = self.stage() != Stage::Unframed;
-        let unread = framed && rest == Rest::Coming as u8;
+        let unread = framed && rest == Rest::Coming;
         // Only after a look: if the drain has begun since, this reply says nothing and the
         // connection lingers for one more.
-        let nothing_behind = self.last.load(Relaxed) || rest != Rest::None as u8 || !framed;
+        let nothing_behind = self.last.load(Relaxed) || rest != Rest::None || !framed;
         let close = !self.keep_alive || unread || (nothing_behind && self.is_draining() && !self.moves());
         if close {
             self.closes.store(true, Relaxed);
@@ -441,28 +354,10 @@ impl Conn {
             self.active().end(slot);
             if self.is_draining() {
                 // perhaps in a task of its own: the clock shall see that nothing is left
-                let task = self.wakers().task.clone();
-                task.iter().for_each(Waker::wake_by_ref);
+                self.wakers.wake_task();
             }
         } else {
             self.answering.store(false, Relaxed);
-        }
-    }
-
-    pub(super) fn set_task(&self, waker: Waker) {
-        self.wakers().task = Some(waker);
-    }
-
-    /// Notes that an upgraded stream waits in somebody else's task.
-    pub(super) fn set_waiting(&self, half: Half, waker: &Waker) {
-        let mut wakers = self.wakers();
-        let slot = match half {
-            Half::Reader => &mut wakers.reader,
-            Half::Writer => &mut wakers.writer,
-        };
-        match slot {
-            Some(known) => known.clone_from(waker),
-            None => *slot = Some(waker.clone()),
         }
     }
 
@@ -470,19 +365,11 @@ impl Conn {
     fn active(&self) -> MutexGuard<'_, Requests> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn wakers(&self) -> MutexGuard<'_, Wakers> {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Work for Conn {
     fn wake(&self) {
-        let wakers = {
-            let wakers = self.wakers();
-            [wakers.task.clone(), wakers.reader.clone(), wakers.writer.clone()]
-        };
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        self.wakers.wake_all();
         if let Some(upgrade) = self.upgrade() {
             upgrade.wake();
         }

@@ -8,33 +8,26 @@
 //! Rejected: counting hyper's bytes from outside (it cannot be asked what it has parsed), and
 //! `into_parts` (it has no answer while a request is in progress).
 
+mod closing;
+mod leaving;
 mod websocket;
 
-use super::conn::{Conn, Half, Length, Rest, Stage};
-use super::frames::Frames;
+use super::conn::Conn;
+use super::framing::Framing;
 use super::info::ConnectionInfo;
 use super::scan;
-use super::transport::{FIRST_READ, GATHERED, HYPER_READS, HttpVersion, PREFACE, PREFACE_ALONE, Transport, gather};
-use super::upgraded::Upgrade;
+use super::stage::Stage;
+use super::transport::{FIRST_READ, GATHERED, HttpVersion, PREFACE, PREFACE_ALONE, Transport, gather};
+use super::wakers::Half;
 use crate::drain::Guard;
-use crate::drain::moving::Leaving;
-use crate::error::Error;
 use crate::sys::look::Look;
-use crate::transit::{Contents, Parcel, Permit};
-use crate::wire::parcel::{HTTP1, Record};
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// How much of what the client still sends after the last reply is read and dropped at most, so
-/// that no reset overtakes the reply. The time has a bound, too:
-/// [`CLOSE_TIMEOUT`](super::task::CLOSE_TIMEOUT).
-const CLOSE_DISCARD: usize = 16 << 20;
 
 pub(super) struct Framed<T: Transport> {
     stream: T,
@@ -59,23 +52,6 @@ pub(super) struct Framed<T: Transport> {
     swallowed: Option<scan::Head>,
     /// How much of the goodbye to its client is written.
     goodbye: usize,
-}
-
-#[derive(Debug)]
-enum Framing {
-    /// A head is being received.
-    Head(scan::Head),
-    /// hyper has all of a head. Its next step is to call the service.
-    Parsing,
-    Body(u64),
-    Chunked(scan::Chunked),
-    /// hyper has all of the request.
-    Done,
-    /// It speaks WebSocket: one frame at a time.
-    Frames(Frames),
-    /// Bytes pass untouched: the connection speaks HTTP/2, was upgraded, or hyper sees it otherwise
-    /// than we do.
-    Raw,
 }
 
 impl<T: Transport> Framed<T> {
@@ -113,55 +89,6 @@ impl<T: Transport> Framed<T> {
         let mut framed = Self::adopted(stream, conn, guard, true, &[head, unread].concat());
         framed.swallowed = Some(scan::Head::default());
         framed
-    }
-
-    /// Sends it to the next generation, with what hyper has read of a head, and what is held back.
-    ///
-    /// # Errors
-    /// There is no fd for it, and it is to be served on.
-    pub(super) fn leave(mut self, hyper: &[u8], known: bool, quiet: Duration, permit: Permit) -> Result<(), Box<Self>> {
-        let conn = Arc::clone(&self.conn);
-        let contents = Contents { unread: [hyper, &self.held].concat(), ..Contents::default() };
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let record = Record {
-            listener: conn.listener().to_string(),
-            protocol: HTTP1.into(),
-            known: known || self.known,
-            requests: conn.requests(),
-            open_ms: millis(conn.opened().elapsed()),
-            quiet_ms: millis(quiet),
-            half: conn.stage() == Stage::Half,
-            moves: conn.before().moves + 1,
-            ..Record::default()
-        };
-        let fd = self.stream.detach().map_err(|e| Error::os("its socket cannot be duplicated", e));
-        let parcel = match fd.and_then(|fd| Parcel::new(record, fd, contents).map_err(|(error, ..)| error)) {
-            Ok(parcel) => parcel,
-            Err(error) => return Err(Box::new(self.stays(hyper, known, &error))),
-        };
-        // From here on nobody reads from it, until it is taken.
-        self.moved = true;
-        let guard = self.guard.take();
-        drop(self);
-        if let Some(guard) = guard {
-            conn.drain.give(Leaving { parcel, guard, permit });
-        }
-        Ok(())
-    }
-
-    /// Goes on here with what hyper has read of a head.
-    fn stays(mut self, hyper: &[u8], known: bool, error: &Error) -> Self {
-        tracing::debug!(peer = %self.conn.peer, %error, "a connection cannot move");
-        self.conn.may_not_move();
-        if let Some(guard) = &self.guard {
-            self.conn.drain.note_stay(guard, "no_fds");
-        }
-        self.held = [hyper, &self.held].concat().as_slice().into();
-        self.framing = Framing::Head(scan::Head::default());
-        self.known |= known;
-        self.conn.set_stage(Stage::Idle);
-        self.note_held();
-        self
     }
 
     /// Returns what requests shall know of the connection.
@@ -221,81 +148,6 @@ impl<T: Transport> Framed<T> {
         }
     }
 
-    /// Follows hyper from one message to the next.
-    fn settle(&mut self) {
-        let stage = self.conn.stage();
-        if matches!(self.framing, Framing::Parsing) && matches!(stage, Stage::Called | Stage::Replying | Stage::Replied)
-        {
-            self.framing = match self.conn.length() {
-                Length::Exact(0) => Framing::Done,
-                Length::Exact(length) => Framing::Body(length),
-                Length::Chunked => Framing::Chunked(scan::Chunked::default()),
-            };
-        }
-        if self.flushed && stage == Stage::Replied && matches!(self.framing, Framing::Done) {
-            self.framing = Framing::Head(scan::Head::default());
-            self.conn.set_stage(Stage::Idle);
-        }
-        if stage == Stage::Unframed {
-            self.framing = Framing::Raw;
-        }
-        if stage == Stage::Upgraded && !matches!(self.framing, Framing::Frames(_)) {
-            // if hyper has had bytes as they came, it is not known where a frame begins
-            let known = !matches!(self.framing, Framing::Raw);
-            self.framing = match self.conn.upgrade() {
-                Some(upgrade) if known && !upgrade.stays() => Framing::Frames(Frames::default()),
-                upgrade => {
-                    upgrade.into_iter().for_each(Upgrade::stay);
-                    Framing::Raw
-                }
-            };
-        }
-    }
-
-    /// Returns how many of these bytes hyper may see now, and moves the framing on.
-    fn admit(framing: &mut Framing, conn: &Conn, flushed: &mut bool, bytes: &[u8]) -> usize {
-        let end = match framing {
-            Framing::Head(head) => {
-                let end = head.feed(bytes);
-                if end.is_some() {
-                    *framing = Framing::Parsing;
-                    *flushed = false;
-                    conn.set_stage(Stage::Head);
-                    conn.close_idle(false);
-                } else if head.has_started() {
-                    conn.set_stage(Stage::Half);
-                    conn.close_idle(false);
-                }
-                end
-            }
-            Framing::Body(left) => {
-                let taken = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                *left -= taken as u64;
-                if *left == 0 {
-                    *framing = Framing::Done;
-                    conn.set_rest(Rest::None);
-                }
-                Some(taken)
-            }
-            Framing::Chunked(chunked) => match chunked.feed(bytes) {
-                Ok(fed) => {
-                    if fed.ended {
-                        *framing = Framing::Done;
-                        conn.set_rest(Rest::None);
-                    }
-                    Some(fed.taken)
-                }
-                Err(scan::Malformed) => {
-                    *framing = Framing::Raw;
-                    conn.set_stage(Stage::Unframed);
-                    None
-                }
-            },
-            Framing::Parsing | Framing::Done | Framing::Frames(_) | Framing::Raw => None,
-        };
-        end.unwrap_or(bytes.len())
-    }
-
     /// Looks behind a complete request, where only the client's end is of interest, and what comes
     /// after. hyper stops looking for the end once it has read ahead, and so do we.
     fn poll_behind(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -329,7 +181,7 @@ impl<T: Transport> Framed<T> {
         let Self { framing, conn, flushed, .. } = self;
         if !self.held.is_empty() {
             let there = self.held.len().min(buf.remaining());
-            let admitted = Self::admit(framing, conn, flushed, &self.held[..there]);
+            let admitted = framing.admit(conn, flushed, &self.held[..there]);
             buf.put_slice(&self.held[..admitted]);
             self.held.advance(admitted);
             let all = self.held.is_empty();
@@ -337,7 +189,7 @@ impl<T: Transport> Framed<T> {
                 self.held = BytesMut::new(); // its memory: most connections never hold anything back again
             }
             self.note_held();
-            self.note_rest();
+            self.framing.note_rest(&self.conn, self.held.len());
             let more = all && buf.remaining() > 0 && matches!(self.framing, Framing::Body(_));
             if !more {
                 return Poll::Ready(Ok(()));
@@ -376,53 +228,19 @@ impl<T: Transport> Framed<T> {
             self.conn.progress.moved();
         }
         let Self { framing, conn, flushed, .. } = self;
-        let admitted = Self::admit(framing, conn, flushed, read);
+        let admitted = framing.admit(conn, flushed, read);
         if admitted < read.len() {
             self.held.extend_from_slice(&read[admitted..]);
             buf.set_filled(before + admitted);
             self.note_held();
         }
-        self.note_rest();
+        self.framing.note_rest(&self.conn, self.held.len());
         Poll::Ready(Ok(()))
     }
 
-    /// Closes our side, then reads on for a while: closing with bytes unread would make the kernel
-    /// send a reset, which destroys what the client has not yet read of the last reply.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.conn.stage() == Stage::Upgraded {
-            return Pin::new(&mut self.stream).poll_shutdown(cx);
-        }
-        if !self.shut {
-            self.settle();
-            ready!(self.poll_goodbye(cx))?;
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            self.shut = true;
-            // the client's own wish, as a rule: then it sends no more
-            let complete = self.swallowed.is_none()
-                && self.held.is_empty()
-                && matches!(self.framing, Framing::Done | Framing::Head(_));
-            self.ended |= complete && !T::ANSWERS_CLOSE && !self.conn.closes() && self.stream.look() != Look::Bytes;
-            self.conn.set_stage(Stage::Closing);
-        }
-        while !self.ended && self.discarded < CLOSE_DISCARD {
-            let mut space = [0; 4096];
-            let mut buf = ReadBuf::new(&mut space);
-            let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
-            self.ended = result.is_err() || buf.filled().is_empty();
-            self.discarded += buf.filled().len();
-        }
-        Poll::Ready(Ok(()))
-    }
-    /// Notes what is left of the body for the next read.
-    fn note_rest(&self) {
-        match self.framing {
-            Framing::Body(left) => {
-                let held = self.held.len().min(HYPER_READS) as u64;
-                self.conn.set_rest(if left <= held { Rest::Held } else { Rest::Coming });
-            }
-            Framing::Chunked(_) => self.conn.set_rest(Rest::Coming),
-            _ => {}
-        }
+    /// Follows hyper from one message to the next.
+    fn settle(&mut self) {
+        self.framing.settle(&self.conn, self.flushed);
     }
 
     /// Takes the last look: returns whether the connection is idle, was asked to close, and has
@@ -466,7 +284,7 @@ impl<T: Transport> Framed<T> {
     fn check_upgraded(&self, cx: &mut Context<'_>, half: Half) -> io::Result<()> {
         if self.conn.stage() == Stage::Upgraded {
             // first the waker, then the look: the hammer does it the other way round
-            self.conn.set_waiting(half, cx.waker());
+            self.conn.wakers.set_waiting(half, cx.waker());
             if self.conn.is_hammered() {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the drain timeout is over"));
             }
@@ -553,25 +371,5 @@ impl<T: Transport> AsyncWrite for Framed<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_closed(cx)
-    }
-}
-
-/// Closed where no answer is due: the header timeout, or the hammer on an idle one.
-impl<T: Transport> Drop for Framed<T> {
-    fn drop(&mut self) {
-        if self.conn.stage() == Stage::Upgraded {
-            self.leave_upgraded();
-        }
-        if self.swallowed.is_some() && !self.shut && !self.moved {
-            // as much as goes at once: nobody waits any more
-            let _ = self.poll_goodbye(&mut Context::from_waker(Waker::noop()));
-        }
-        if !self.moved
-            && !self.shut
-            && !self.ended
-            && matches!(self.conn.stage(), Stage::Idle | Stage::Half | Stage::Preface)
-        {
-            self.stream.last_word();
-        }
     }
 }

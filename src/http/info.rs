@@ -165,7 +165,7 @@ impl Drop for UpgradePass {
             && let Some(upgrade) = self.conn.upgrade()
         {
             upgrade.release();
-            self.conn.wake_reader();
+            self.conn.wakers.wake_reader();
         }
     }
 }

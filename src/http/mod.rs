@@ -15,10 +15,12 @@
 
 mod active;
 mod adopt;
+mod body;
 mod conn;
 mod executor;
 mod framed;
 mod frames;
+mod framing;
 mod info;
 mod observe;
 mod options;
@@ -26,11 +28,13 @@ mod progress;
 mod scan;
 mod serve;
 mod service;
+mod stage;
 mod task;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
 mod upgraded;
+mod wakers;
 
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
 pub(crate) use self::frames::fuzz as fuzz_frames;

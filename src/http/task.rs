@@ -1,11 +1,12 @@
 //! One connection's task: which protocol, then hyper, and the clock that linger goes by.
 
-use super::conn::{Conn, Stage};
+use super::conn::Conn;
 use super::executor::Streams;
 use super::framed::Framed;
 use super::observe::Observed;
 use super::options::HttpOptions;
 use super::progress::Stall;
+use super::stage::Stage;
 use super::transport::{HttpVersion, Transport};
 use crate::drain::{Work as _, later};
 use crate::error::BoxError;
@@ -312,7 +313,7 @@ impl<'a> Clock<'a> {
     fn register(&mut self, cx: &mut Context<'_>) {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
-            self.conn.set_task(cx.waker().clone());
+            self.conn.wakers.set_task(cx.waker().clone());
             // only for its waker; `poll` asks whether it has fired
             let _ = self.sleep.as_mut().poll(cx);
         }

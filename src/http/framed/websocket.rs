@@ -1,8 +1,9 @@
 //! A connection that speaks WebSocket: whole frames for whoever reads it, and its way to another
 //! process and back to a router.
 
-use super::{Framed, Framing};
-use crate::http::conn::Stage;
+use super::Framed;
+use crate::http::framing::Framing;
+use crate::http::stage::Stage;
 use crate::http::transport::{FIRST_READ, Transport};
 use crate::http::upgraded::{Given, Upgrade};
 use crate::transit::Contents;
