@@ -37,7 +37,9 @@ use crate::wire::parcel::{Record, STREAM};
 ///     loop {
 ///         tokio::select! {
 ///             Some(pass) = mover.ready() => return pass.give(stream, &[], &count),
-///             read = stream.read_u8() => _ = read?,
+///             read = stream.read_u8() => {
+///                 read?;
+///             }
 ///         }
 ///         count += 1;
 ///         stream.write_u64(count).await?;

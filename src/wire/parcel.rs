@@ -29,7 +29,9 @@ pub(crate) const MAX_CONTENTS: usize = 64 * 1024 * 1024;
 pub(crate) const MAX_PARCELS: usize = 64;
 
 /// The protocols of records.
+#[cfg(feature = "http")]
 pub(crate) const HTTP1: &str = "http1";
+#[cfg(feature = "http")]
 pub(crate) const UPGRADED: &str = "upgraded";
 pub(crate) const STREAM: &str = "stream";
 
