@@ -63,7 +63,7 @@ fn stored(web: &Web<'_>, entries: u32) -> Outcome {
 }
 
 fn new_main_is_killed_while_the_old_one_drains(lab: &Container) -> Outcome {
-    let web = Web::start(lab, Setup::default())?;
+    let web = Web::start(lab, Setup { command: "{dir}/web --migrate never", ..Setup::default() })?;
     let old = lab.main_pid(UNIT)?;
     let ((), stats) = load::under(lab, web.address, CLIENTS, |stats| {
         // More than the hurry timeout leaves; and one that it leaves time for, on a connection that

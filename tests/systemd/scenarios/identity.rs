@@ -82,7 +82,7 @@ fn environment_of_the_next(lab: &Container) -> Outcome {
 }
 
 fn fds_of_the_next(lab: &Container) -> Outcome {
-    let web = Web::start(lab, Setup::default())?;
+    let web = Web::start(lab, Setup { command: "{dir}/web --migrate never", ..Setup::default() })?;
     let old = lab.main_pid(UNIT)?;
     // Connections of the old one that must not be in the new one, and an old one that lives on to
     // compare with.
