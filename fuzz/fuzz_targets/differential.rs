@@ -40,8 +40,11 @@ pub fn differential(input: &[u8]) {
     }
     let (ours, bare) = (play(ours, cuts, bytes), play(bare, cuts, bytes));
     let ((ours, announced), (bare, _)) = (essence(&ours), essence(&bare));
+    // What is no request hyper refuses at once only if all of it comes in one read: with a part of
+    // a head it waits for the end of that. The two need not have read the same pieces.
+    let refused = bare.strip_prefix(&*ours).is_some_and(|rest| rest.starts_with(b"HTTP/1.1 400 "));
     assert!(
-        ours.starts_with(&bare) || (announced && bare.starts_with(&ours)),
+        ours.starts_with(&bare) || refused || (announced && bare.starts_with(&ours)),
         "ours: {}\nbare: {}",
         ours.escape_ascii(),
         bare.escape_ascii()

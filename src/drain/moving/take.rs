@@ -3,9 +3,6 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep_until};
 
 use super::{Adoption, Arrived};
 use crate::drain::core::{DrainCore, Phase};
@@ -18,11 +15,9 @@ use crate::wire::parcel::Refusal;
 /// So many fds are left to everything else: with fewer, this process could not accept any more.
 const SPARE_FDS: usize = 64;
 
-/// A generation that is itself handed over, and has nothing left, waits so long for more of what
-/// the previous one gives: what it would not take any more would drain there.
-const MORE_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Keeps a drain from being over, but is no work.
+/// Keeps a drain from being over, but is no work: a generation that is itself handed over takes what
+/// the one before it still gives, and passes it on. Who waited there for an answer would else have
+/// nowhere to go. That one has a drain timeout, and so has this.
 struct Expecting(Arc<DrainCore>);
 
 impl Expecting {
@@ -49,7 +44,6 @@ fn is_welcome(drain: &Drain) -> bool {
 
 pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
     let mut total = 0;
-    let mut until = Instant::now() + MORE_TIMEOUT;
     let mut expecting = Some(Expecting::new(drain));
     loop {
         let stepped = drain.core.stepped.notified();
@@ -60,10 +54,6 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
             biased;
             arrivals = channel.parcels() => arrivals,
             () = stepped, if expecting.is_some() => continue,
-            () = sleep_until(until), if expecting.is_some() => {
-                expecting = None;
-                continue;
-            }
         };
         let arrivals = match arrivals {
             Ok(Some(arrivals)) => arrivals,
@@ -73,10 +63,6 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
                 return total;
             }
         };
-        if is_welcome(drain) {
-            until = Instant::now() + MORE_TIMEOUT;
-            expecting.get_or_insert_with(|| Expecting::new(drain));
-        }
         let (mut took, mut refused, mut adoptions) = (Vec::new(), Vec::new(), Vec::new());
         for arrival in arrivals {
             let (id, prepared) = match arrival {
