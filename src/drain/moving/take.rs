@@ -15,9 +15,9 @@ use crate::wire::parcel::Refusal;
 /// So many fds are left to everything else: with fewer, this process could not accept any more.
 const SPARE_FDS: usize = 64;
 
-/// Keeps a drain from being over, but is no work: a generation that is itself handed over takes what
-/// the one before it still gives, and passes it on. Who waited there for an answer would else have
-/// nowhere to go. That one has a drain timeout, and so has this.
+/// Keeps a drain from being over, but is no work: a generation that is itself handed over takes
+/// what the one before it still gives, and passes it on. Who waited there for an answer would else
+/// have nowhere to go. That one has a drain timeout, and so has this.
 struct Expecting(Arc<DrainCore>);
 
 impl Expecting {

@@ -37,8 +37,8 @@ fn prove_unit(lab: &Container) -> Outcome {
     }
     assert_eq!(reloads[4]["main_pid"], lab.main_pid(UNIT)?);
 
-    // Where none moves, and without a linger, a connection that has said nothing yet is closed: what is said on it then is
-    // lost.
+    // Where none moves, and without a linger, a connection that has said nothing yet is closed:
+    // what is said on it then is lost.
     let web = Web::install(lab, Setup { command: "{dir}/web --linger 0s --migrate never", ..Setup::default() })?;
     lab.systemctl_ok(&["restart", UNIT])?;
     let report = prove(&web, &program, "--reloads 3 --every 1s --keep-alive 20 --late 20", 1)?;
