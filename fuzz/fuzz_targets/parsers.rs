@@ -1,19 +1,13 @@
 //! One program for all targets: `HANDOVER_FUZZ` names the one that is meant, as `tests/run fuzz` sets it.
 #![no_main]
 
-mod differential;
-
 use std::sync::OnceLock;
 
 use handover::internal::fuzz::{TARGETS, Target};
 use libfuzzer_sys::fuzz_target;
 
-/// Those of the tool, and the one that is beside a peer.
-const MORE: &[(&str, Target)] = &[
-    ("journal", handover_cli::fuzz::journal),
-    ("units", handover_cli::fuzz::units),
-    ("differential", differential::differential),
-];
+/// Those of the tool.
+const TOOL: &[(&str, Target)] = &[("journal", handover_cli::fuzz::journal), ("units", handover_cli::fuzz::units)];
 
 fuzz_target!(|bytes: &[u8]| {
     static CHOSEN: OnceLock<Target> = OnceLock::new();
@@ -22,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn chosen() -> Target {
     let name = std::env::var("HANDOVER_FUZZ").unwrap_or_default();
-    let all = || TARGETS.iter().chain(MORE);
+    let all = || TARGETS.iter().chain(TOOL);
     match all().find(|(known, _)| *known == name) {
         Some((_, target)) => *target,
         None => {
