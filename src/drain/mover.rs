@@ -17,7 +17,7 @@ use super::guard::{Cutting, Guard};
 use super::handle::Drain;
 use super::stream::Stream;
 use crate::transit::{Contents, Permit};
-use crate::wire::parcel::{Record, STREAM};
+use crate::wire::parcel::{Record, STREAM, millis};
 
 /// What a handler gives its [`Connection`](super::Connection) to the next generation with, so that
 /// a reload does not close it.
@@ -114,7 +114,7 @@ impl Pass {
             listener: turns.listener.to_string(),
             protocol: STREAM.into(),
             known: true,
-            open_ms: u64::try_from(turns.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
+            open_ms: millis(turns.opened.elapsed()),
             moves: turns.moves + 1,
             ..Record::default()
         };

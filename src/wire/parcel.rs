@@ -5,6 +5,8 @@
 //! [frames](crate::wire::frame): an unknown field is skipped, an unknown kind of message is
 //! [`Unknown`](Note::Unknown).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -82,6 +84,11 @@ pub(crate) struct Lengths {
     /// What was received and not used.
     #[serde(default)]
     pub(crate) unread: usize,
+}
+
+/// Writes a time as records have it.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Lengths {

@@ -140,8 +140,7 @@ impl Drain {
             Ok(parcel) => self.give(Leaving { parcel, guard, permit }),
             Err((error, fd, contents)) => {
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
-                self.core.moving.summary.stayed("contents");
-                guard.stayed("contents");
+                self.note_stay(&guard, "contents");
                 self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
             }
         }

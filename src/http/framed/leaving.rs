@@ -8,7 +8,7 @@ use crate::http::scan;
 use crate::http::stage::Stage;
 use crate::http::transport::Transport;
 use crate::transit::{Contents, Parcel, Permit};
-use crate::wire::parcel::{HTTP1, Record};
+use crate::wire::parcel::{HTTP1, Record, millis};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,6 @@ impl<T: Transport> Framed<T> {
     ) -> Result<(), Box<Self>> {
         let conn = Arc::clone(&self.conn);
         let contents = Contents { unread: [hyper, &self.held].concat(), ..Contents::default() };
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let record = Record {
             listener: conn.listener().to_string(),
             protocol: HTTP1.into(),

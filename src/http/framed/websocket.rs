@@ -7,7 +7,7 @@ use crate::http::stage::Stage;
 use crate::http::transport::{FIRST_READ, Transport};
 use crate::http::upgraded::{Given, Upgrade};
 use crate::transit::Contents;
-use crate::wire::parcel::{Record, UPGRADED};
+use crate::wire::parcel::{Record, UPGRADED, millis};
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::mem::MaybeUninit;
@@ -117,7 +117,7 @@ impl<T: Transport> Framed<T> {
             protocol: UPGRADED.into(),
             known: true,
             requests: conn.requests(),
-            open_ms: u64::try_from(conn.opened().elapsed().as_millis()).unwrap_or(u64::MAX),
+            open_ms: millis(conn.opened().elapsed()),
             moves: conn.before().moves + 1,
             ..Record::default()
         };
