@@ -129,7 +129,14 @@ pub(crate) struct Refusal {
 impl Note {
     /// Writes the note; the bytes of its parcels are to be appended.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = PREFIX.to_vec();
+        // At once as long as it is likely to be.
+        let each = match self {
+            Self::Parcels { records } => records.len() * 200,
+            Self::Answer { took, refused } => took.len() * 8 + refused.len() * 40,
+            Self::Unknown => 0,
+        };
+        let mut bytes = Vec::with_capacity(64 + each);
+        bytes.extend(PREFIX);
         let at = bytes.len();
         bytes.extend([0; 4]);
         serde_json::to_writer(&mut bytes, self)

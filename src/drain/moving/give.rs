@@ -78,8 +78,9 @@ impl<'a> Giving<'a> {
 
     /// Returns when the other end is gone, and all that it has said is heard.
     async fn run(&mut self, channel: &Channel, queue: &mut mpsc::UnboundedReceiver<Leaving>) {
+        // Reused: an allocator with many free pieces, as here, is slow.
+        let mut some = Vec::with_capacity(MAX_PARCELS);
         loop {
-            let mut some = Vec::new();
             tokio::select! {
                 biased;
                 answers = channel.answers(), if self.hears => match answers {
@@ -100,7 +101,7 @@ impl<'a> Giving<'a> {
                     }
                 },
                 // Few are out at a time: a permit is needed to get here.
-                _ = queue.recv_many(&mut some, MAX_PARCELS) => self.add(some),
+                _ = queue.recv_many(&mut some, MAX_PARCELS) => self.add(&mut some),
                 () = sleep_until(self.last + TAKE_TIMEOUT), if self.is_waiting() => self.stall(),
             }
         }
@@ -111,14 +112,14 @@ impl<'a> Giving<'a> {
         self.shut.is_none() && !(self.waiting.is_empty() && self.out.is_empty())
     }
 
-    fn add(&mut self, leaving: Vec<Leaving>) {
+    fn add(&mut self, leaving: &mut Vec<Leaving>) {
         if let Some(reason) = self.shut {
-            return leaving.into_iter().for_each(|leaving| self.drain.stayed(leaving, reason));
+            return leaving.drain(..).for_each(|leaving| self.drain.stayed(leaving, reason));
         }
         if !self.is_waiting() {
             self.last = Instant::now();
         }
-        for Leaving { mut parcel, guard, permit } in leaving {
+        for Leaving { mut parcel, guard, permit } in leaving.drain(..) {
             parcel.number(self.next);
             self.next += 1;
             self.waiting.push_back(parcel);
