@@ -80,7 +80,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
     ),
     (
         "for how long a client is silent is the subject; and it is a moment at random",
-        &[("tests/it/reload/moves.rs", 6)],
+        &[("tests/it/reload/moves.rs", 7)],
     ),
     ("rustls asks the wall clock for the age of its tickets", &[("tests/it/tls/tickets.rs", 1)]),
     (
