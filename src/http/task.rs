@@ -351,8 +351,8 @@ impl<'a> Clock<'a> {
         match self.conn.stage() {
             Stage::Idle => {
                 let draining = self.conn.is_draining() && !self.conn.moves();
-                // The end of its last reply, to the moment: it goes along to the next generation. A
-                // look at the clock costs some 25 ns of a request; a timer set each time, ten times that.
+                // The end of its last reply, which goes along to the next generation. To look at
+                // the clock takes some 25 ns of a request; to set a timer, ten times that.
                 if self.idle.0 != requests {
                     self.idle = (requests, Instant::now());
                 }
