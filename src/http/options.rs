@@ -75,9 +75,9 @@ impl HttpOptions {
         self
     }
 
-    /// Sets how long a connection may be idle. It is closed after a last look for bytes received,
-    /// before twice this time. HTTP/2 is told so by a GOAWAY, unless one of its streams was
-    /// upgraded. The default is [75 s](Self::KEEP_ALIVE_TIMEOUT).
+    /// Sets how long a connection may be idle, since its last reply. It is closed after a last look
+    /// for bytes received. HTTP/2 is told so by a GOAWAY, before twice this time, unless one of its
+    /// streams was upgraded. The default is [75 s](Self::KEEP_ALIVE_TIMEOUT).
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.keep_alive_timeout = timeout;

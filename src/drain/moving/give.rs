@@ -1,9 +1,10 @@
 //! The old generation's side: parcels out, answers back.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::pace::pace;
@@ -38,14 +39,24 @@ struct Giving<'a> {
 }
 
 /// Gives what is put into the queue, until nothing is left that could be, or nobody takes it.
-pub(super) async fn give_all(drain: Drain, channel: Channel, mut queue: mpsc::UnboundedReceiver<Leaving>) {
-    let Some(route) = drain.core.moving.route.get() else { return };
-    drain.signal().await;
+/// That may begin later, or never: another route may take the place of this one before.
+pub(super) async fn give_all(
+    drain: Drain,
+    channel: Channel,
+    mut queue: mpsc::UnboundedReceiver<Leaving>,
+    replaced: oneshot::Receiver<Infallible>,
+) {
+    tokio::select! {
+        biased;
+        _ = replaced => return,
+        () = drain.signal() => {}
+    }
+    let Some(route) = drain.core.moving.route() else { return };
     let mut giving = Giving { began: Instant::now(), ..Giving::new(&drain) };
     drain.note_stays();
     let gone = tokio::select! {
         () = giving.run(&channel, &mut queue) => true,
-        () = pace(&drain.core, route) => false,
+        () = pace(&drain.core, &route) => false,
     };
     // Nobody gets a permit from here on; whoever has one may still be on the way to the queue.
     route.shut();
@@ -165,7 +176,7 @@ impl<'a> Giving<'a> {
     /// Gives nothing more. What was not sent is served here.
     fn shut(&mut self, reason: &'static str) {
         let reason = *self.shut.get_or_insert(reason);
-        if let Some(route) = self.drain.core.moving.route.get() {
+        if let Some(route) = self.drain.core.moving.route() {
             route.shut();
         }
         while let Some(leaving) = self.take_waiting() {

@@ -10,12 +10,13 @@ mod summary;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::core::{Phase, Work};
@@ -61,8 +62,9 @@ pub(crate) struct Leaving {
 #[derive(Default)]
 pub(super) struct Moving {
     adopters: Mutex<BTreeMap<String, Arc<dyn Adopter>>>,
-    /// To the next generation, once there is one that is main.
-    route: OnceLock<Route>,
+    /// To the next generation, once there is one that is main. A handover that fails at its last
+    /// step leaves one that leads nowhere, and the next handover replaces it.
+    route: RwLock<Option<Arc<Route>>>,
     summary: Summary,
     /// How many were taken from another generation.
     adopted: AtomicUsize,
@@ -78,6 +80,8 @@ pub(super) struct Route {
     shut: AtomicBool,
     /// When that was; who is left lingers from then on.
     shut_at: OnceLock<Instant>,
+    /// It is dropped with the route, and tells its task that there is another one.
+    _in_use: oneshot::Sender<Infallible>,
 }
 
 impl Moving {
@@ -85,8 +89,12 @@ impl Moving {
         self.adopters.lock().unwrap_or_else(PoisonError::into_inner).get(listener).cloned()
     }
 
-    fn open_route(&self) -> Option<&Route> {
-        self.route.get().filter(|route| !route.shut.load(Ordering::Relaxed))
+    fn route(&self) -> Option<Arc<Route>> {
+        self.route.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn open_route(&self) -> Option<Arc<Route>> {
+        self.route().filter(|route| route.is_open())
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -95,7 +103,7 @@ impl Moving {
 
     /// Returns when moving ended while there was something left, if it has.
     pub(super) fn shut_at(&self) -> Option<Instant> {
-        self.route.get()?.shut_at.get().copied()
+        self.route()?.shut_at.get().copied()
     }
 }
 
@@ -103,6 +111,10 @@ impl Route {
     /// Returns whether the next generation takes this, now or later.
     pub(super) fn is_for(&self, work: &dyn Work) -> bool {
         work.movable().is_ok() && work.connection().is_some_and(|one| self.takes.contains(one.listener()))
+    }
+
+    fn is_open(&self) -> bool {
+        !self.shut.load(Ordering::Relaxed)
     }
 
     fn shut(&self) {
@@ -128,7 +140,7 @@ impl Drain {
     /// Sends a connection on its way. If it is not taken, it comes back to whoever serves its
     /// listener here.
     pub(crate) fn give(&self, leaving: Leaving) {
-        let Some(route) = self.core.moving.route.get() else { return };
+        let Some(route) = self.core.moving.route() else { return };
         if let Err(mpsc::error::SendError(leaving)) = route.queue.send(leaving) {
             self.stayed(leaving, "late");
         }
@@ -147,13 +159,17 @@ impl Drain {
     }
 
     /// From now on, and once the drain begins, connections of these listeners go by this channel,
-    /// all within about that time.
+    /// all within about that time. Before the drain has begun it takes the place of another one.
     pub(crate) fn move_to(&self, channel: Channel, takes: BTreeSet<String>, within: Duration) {
         let (queue, leaving) = mpsc::unbounded_channel();
         let (permits, shut) = (Arc::new(Permits::default()), AtomicBool::new(false));
-        let route = Route { queue, takes, permits, within, shut, shut_at: OnceLock::new() };
-        if self.core.moving.route.set(route).is_ok() {
-            tokio::spawn(give::give_all(self.clone(), channel, leaving));
+        let (_in_use, replaced) = oneshot::channel();
+        let route = Route { queue, takes, permits, within, shut, shut_at: OnceLock::new(), _in_use };
+        let mut current = self.core.moving.route.write().unwrap_or_else(PoisonError::into_inner);
+        // Once the drain has begun there are connections on their way by the one that there is.
+        if current.is_none() || self.phase() == Phase::Open {
+            *current = Some(Arc::new(route));
+            tokio::spawn(give::give_all(self.clone(), channel, leaving, replaced));
         }
     }
 
@@ -187,7 +203,7 @@ impl Drain {
 
     /// Notes which connections do not move, before any does.
     fn note_stays(&self) {
-        let Some(route) = self.core.moving.route.get() else { return };
+        let Some(route) = self.core.moving.route() else { return };
         let works: Vec<_> = self.core.lock().open.values().map(|entry| Arc::clone(&entry.work)).collect();
         for work in works {
             let Some(connection) = work.connection() else { continue };
@@ -204,7 +220,7 @@ impl Drain {
     /// Returns what has become of the connections that were to move; `None` if there was nobody to
     /// move to.
     pub(crate) fn moved(&self) -> Option<Moved> {
-        self.core.moving.route.get()?;
+        self.core.moving.route()?;
         Some(self.core.moving.summary.counts().clone())
     }
 
@@ -238,3 +254,6 @@ impl Drain {
         take::take_all(self, channel).await
     }
 }
+
+#[cfg(test)]
+mod tests;

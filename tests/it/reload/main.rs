@@ -20,6 +20,7 @@ mod reloads;
 mod requests;
 mod sessions;
 mod stops;
+mod talks;
 mod watchdog;
 
 use std::path::Path;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 13] = [
+    let all: [&[Case]; 14] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         killed::CASES,
         moves::CASES,
         sessions::CASES,
+        talks::CASES,
         watchdog::CASES,
     ];
     let cases = all.into_iter().flatten().chain(environment::CASES);

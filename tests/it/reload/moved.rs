@@ -133,9 +133,11 @@ impl Way {
     }
 
     pub(crate) fn client(&self) -> Client {
+        let mut ports = None;
         let stream: Box<dyn Io> = match self {
             Self::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, patience()).unwrap();
+                ports = Some((stream.local_addr().unwrap().port(), address.port()));
                 stream.set_nodelay(true).unwrap();
                 stream.set_read_timeout(Some(patience())).unwrap();
                 Box::new(stream)
@@ -146,7 +148,7 @@ impl Way {
                 Box::new(stream)
             }
         };
-        Client { stream, received: Vec::new() }
+        Client { stream, ports, received: Vec::new() }
     }
 }
 
@@ -156,10 +158,16 @@ impl<T: Read + Write + Send> Io for T {}
 /// One connection.
 pub(crate) struct Client {
     stream: Box<dyn Io>,
+    ports: Option<(u16, u16)>,
     received: Vec<u8>,
 }
 
 impl Client {
+    /// Returns its own port and the service's, over TCP.
+    pub(crate) fn ports(&self) -> Option<(u16, u16)> {
+        self.ports
+    }
+
     pub(crate) fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
