@@ -33,7 +33,6 @@ pub(crate) const MAX_PARCELS: usize = 64;
 /// The protocols of records.
 #[cfg(feature = "http")]
 pub(crate) const HTTP1: &str = "http1";
-#[cfg(feature = "http")]
 pub(crate) const UPGRADED: &str = "upgraded";
 pub(crate) const STREAM: &str = "stream";
 
