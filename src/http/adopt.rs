@@ -37,7 +37,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str> {
-        let Arrived { record, fd, contents, was } = arrival;
+        let Arrived { record, fd, contents, was, again } = arrival;
         let upgraded = record.protocol == UPGRADED;
         if record.protocol != HTTP1 && !upgraded {
             return Err("protocol");
@@ -54,7 +54,8 @@ where
         let (stream, peer) = Stream::adopted(fd).map_err(|_| "socket")?;
         drop(in_runtime);
         // One that nobody took does not try again.
-        let may_move = was.is_none();
+        let is_new = was.is_none();
+        let may_move = is_new || again;
         let before = Before {
             // the one that upgraded it comes once more
             requests: record.requests.saturating_sub(u64::from(upgraded)),
@@ -65,7 +66,7 @@ where
             moves: record.moves,
         };
         let (drain, name) = (self.drain.clone(), Arc::clone(&self.name));
-        let conn = Arc::new(Conn::adopted(drain, name, peer, self.options.keep_alive, may_move, before));
+        let conn = Arc::new(Conn::adopted(drain, name, peer, self.options.keep_alive, (may_move, is_new), before));
         let guard = self.drain.track(Arc::clone(&conn) as _);
         let guard = match was {
             Some(was) => was.continues_as(guard),

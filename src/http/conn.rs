@@ -73,18 +73,17 @@ impl Conn {
         Self::with(drain, listener, peer, keep_alive, may_move, metrics, Before::default())
     }
 
-    /// Makes one that was served elsewhere before.
+    /// Makes one that was served elsewhere before, or has come back, which is not new.
     pub(super) fn adopted(
         drain: Drain,
         listener: Arc<str>,
         peer: Peer,
         keep_alive: bool,
-        may_move: bool,
+        (may_move, is_new): (bool, bool),
         before: Before,
     ) -> Self {
         let protocol = if before.requests > 0 { Protocol::Http1 } else { Protocol::Unknown };
-        // one that may not move has only come back
-        let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol, may_move);
+        let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol, is_new);
         Self::with(drain, listener, peer, keep_alive, may_move, metrics, before)
     }
 
@@ -414,6 +413,11 @@ impl Work for Conn {
 
     fn connection(&self) -> Option<&Counted> {
         Some(&self.metrics)
+    }
+
+    fn in_hand(&self) -> Option<u64> {
+        let busy = matches!(self.stage(), Stage::Head | Stage::Called | Stage::Replying | Stage::Replied);
+        (busy && self.may_move.load(Relaxed)).then(|| self.requests())
     }
 
     fn movable(&self) -> Result<(), &'static str> {

@@ -122,7 +122,7 @@ fn lost(error: io::Error) -> Error {
 }
 
 /// Packs the first parcels; returns how many.
-fn message(parcels: &VecDeque<Parcel>) -> Result<(usize, Vec<u8>)> {
+pub(super) fn message(parcels: &VecDeque<Parcel>) -> Result<(usize, Vec<u8>)> {
     let mut room = MAX_MESSAGE;
     let fitting = parcels.iter().take(MAX_PARCELS).take_while(|parcel| {
         let left = room.checked_sub(parcel.size());
@@ -148,7 +148,7 @@ fn receive(fd: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     Ok((length > 0).then_some((bytes, fds)))
 }
 
-fn unpack(records: Vec<Record>, fds: Vec<OwnedFd>, mut contents: &[u8]) -> Vec<Arrival> {
+pub(super) fn unpack(records: Vec<Record>, fds: Vec<OwnedFd>, mut contents: &[u8]) -> Vec<Arrival> {
     let mut fds = fds.into_iter();
     let mut arrivals = Vec::with_capacity(records.len());
     for record in records {

@@ -9,8 +9,10 @@ pub(crate) const WINDOW: usize = 64;
 
 /// A connection leaves its task only with a permit: who is in the queue of a process that does not
 /// read it, as it is stopped, is served by nobody.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Permits {
+    /// How many may be on their way at a time.
+    window: usize,
     /// On their way.
     out: AtomicUsize,
     /// How many more may leave until the next [`refill`](Self::refill).
@@ -21,7 +23,22 @@ pub(crate) struct Permits {
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<Permits>);
 
+impl Default for Permits {
+    fn default() -> Self {
+        Self::of_window(WINDOW)
+    }
+}
+
 impl Permits {
+    fn of_window(window: usize) -> Self {
+        Self { window, out: AtomicUsize::new(0), left: AtomicUsize::new(0) }
+    }
+
+    /// Any number may be on their way at a time: nobody serves them until all have left.
+    pub(crate) fn of_any_number() -> Self {
+        Self::of_window(usize::MAX)
+    }
+
     /// Says how many may leave until this is said again.
     pub(crate) fn refill(&self, left: usize) {
         self.left.store(left, Ordering::Relaxed);
@@ -29,7 +46,7 @@ impl Permits {
 
     pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
         let less = |count: usize| count.checked_sub(1);
-        let more = |out: usize| (out < WINDOW).then_some(out + 1);
+        let more = |out: usize| (out < self.window).then_some(out + 1);
         self.out.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         let permit = Permit(Arc::clone(self));
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;

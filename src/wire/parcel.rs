@@ -33,7 +33,6 @@ pub(crate) const MAX_PARCELS: usize = 64;
 /// The protocols of records.
 #[cfg(feature = "http")]
 pub(crate) const HTTP1: &str = "http1";
-#[cfg(feature = "http")]
 pub(crate) const UPGRADED: &str = "upgraded";
 pub(crate) const STREAM: &str = "stream";
 
@@ -50,7 +49,7 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) known: bool,
     /// The requests that it has had.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) requests: u64,
     /// For how long it has been open.
     #[serde(default)]
@@ -62,10 +61,10 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) half: bool,
     /// How often it has moved before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) moves: u64,
     /// The lengths of what comes with it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Lengths::is_nothing")]
     pub(crate) contents: Lengths,
     /// The contents are in a memfd, whose fd comes next to that of the connection.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -86,12 +85,20 @@ pub(crate) struct Lengths {
     pub(crate) unread: usize,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Writes a time as records have it.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Lengths {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// `None` if there is no such length.
     pub(crate) fn total(self) -> Option<usize> {
         let total = self.head.checked_add(self.state)?.checked_add(self.unread)?;
@@ -113,9 +120,26 @@ pub(crate) enum Note {
         #[serde(default)]
         refused: Vec<Refusal>,
     },
+    /// The first of a mailbox: who has filled it, and when.
+    Mailbox(Postmark),
     /// A note of a newer version is not for us.
     #[serde(other)]
     Unknown,
+}
+
+/// Who has filled a mailbox, and when. Whoever empties it may be a process of another version, much
+/// later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Postmark {
+    /// The version of handover.
+    #[serde(default)]
+    pub(crate) version: String,
+    /// The generation of the service.
+    #[serde(default)]
+    pub(crate) generation: u64,
+    /// When it was filled, by `CLOCK_BOOTTIME`, in milliseconds.
+    #[serde(default)]
+    pub(crate) filled_ms: u64,
 }
 
 /// One that the taker does not want.
@@ -183,7 +207,9 @@ mod tests {
     #[test]
     fn notes_come_back_as_they_went() {
         let refused = vec![Refusal { id: 9, reason: "full".into() }];
-        for note in [Note::Parcels { records: vec![record()] }, Note::Answer { took: vec![1, 2], refused }] {
+        let postmark = Postmark { version: "1.2.3".into(), generation: 4, filled_ms: 5 };
+        let parcels = Note::Parcels { records: vec![record(), Record::default()] };
+        for note in [parcels, Note::Answer { took: vec![1, 2], refused }, Note::Mailbox(postmark)] {
             let mut bytes = note.encode().unwrap();
             bytes.extend(b"GET /");
             assert_eq!(Note::decode(&bytes).unwrap(), (note, &b"GET /"[..]));

@@ -5,7 +5,10 @@
 //! that name, and says so. Until then it counts here.
 
 mod give;
+mod keep;
 mod pace;
+mod resume;
+mod settle;
 mod summary;
 mod take;
 
@@ -25,6 +28,9 @@ use super::handle::Drain;
 use crate::transit::{Channel, Contents, Parcel, Permit, Permits};
 use crate::wire::parcel::Record;
 
+pub(crate) use self::keep::Keep;
+pub(crate) use self::keep::PARK_TIMEOUT;
+pub(crate) use self::resume::Resuming;
 pub(crate) use self::summary::Moved;
 use self::summary::Summary;
 
@@ -48,6 +54,8 @@ pub(crate) struct Arrived {
     pub(crate) contents: Contents,
     /// It was ours before, and still counts.
     pub(crate) was: Option<Guard>,
+    /// It was ours before, and shall try to go once more.
+    pub(crate) again: bool,
 }
 
 /// A connection that goes. It counts here until it is taken.
@@ -153,7 +161,7 @@ impl Drain {
             Err((error, fd, contents)) => {
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
-                self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+                self.serve_again(Arrived { record, fd, contents, was: Some(guard), again: false });
             }
         }
     }
@@ -173,6 +181,18 @@ impl Drain {
         }
     }
 
+    /// From now on, and once the drain begins, connections are kept for the next start of the
+    /// service.
+    pub(crate) fn keep_in(&self, keep: Keep) {
+        let (queue, leaving) = mpsc::unbounded_channel();
+        let takes = self.takes().into_iter().collect();
+        let (permits, shut) = (Arc::new(Permits::of_any_number()), AtomicBool::new(false));
+        let route = Route { queue, takes, permits, within: Duration::ZERO, shut, shut_at: OnceLock::new() };
+        if self.core.moving.route.set(route).is_ok() {
+            tokio::spawn(keep::keep_all(self.clone(), keep, leaving));
+        }
+    }
+
     /// Serves it again, as it was not taken.
     fn stayed(&self, leaving: Leaving, reason: &'static str) {
         self.note_stay(&leaving.guard, reason);
@@ -187,9 +207,14 @@ impl Drain {
 
     fn come_back(&self, leaving: Leaving) {
         let Leaving { parcel, guard, permit } = leaving;
-        let (record, fd, contents) = parcel.into_parts();
-        self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+        self.goes_on(parcel, guard, false);
         drop(permit);
+    }
+
+    /// Serves it here again, and lets it go once more, or never.
+    fn goes_on(&self, parcel: Parcel, guard: Guard, again: bool) {
+        let (record, fd, contents) = parcel.into_parts();
+        self.serve_again(Arrived { record, fd, contents, was: Some(guard), again });
     }
 
     fn serve_again(&self, arrival: Arrived) {

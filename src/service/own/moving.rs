@@ -50,9 +50,13 @@ impl OwnGeneration {
                 format!(", {count} stayed ({})", reasons.join(", "))
             }
         };
-        let detail = &format!("moved {} connections within {:?}{stayed}", moved.moved, moved.took);
+        let (moment, verb) = match self.keeping {
+            Some(_) => (Moment::Kept, "keeps"),
+            None => (Moment::Moved, "moved"),
+        };
+        let detail = &format!("{verb} {} connections within {:?}{stayed}", moved.moved, moved.took);
         let move_ms = u64::try_from(moved.took.as_millis()).unwrap_or(u64::MAX);
         let facts = Facts { detail, moved: moved.moved, stayed: moved.stayed(), move_ms, ..self.facts() };
-        self.narrator.tell(Moment::Moved, &facts);
+        self.narrator.tell(moment, &facts);
     }
 }
