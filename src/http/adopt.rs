@@ -4,10 +4,12 @@ use super::conn::{Before, Conn};
 use super::framed::Framed;
 use super::options::HttpOptions;
 use super::task;
+use super::transport::Transport;
 use super::upgraded::Upgrade;
 use crate::drain::moving::{Adopter, Adoption, Arrived};
 use crate::drain::{Drain, Inherited, Limit, Stream};
 use crate::error::BoxError;
+use crate::sys::secret::Secret;
 use crate::wire::parcel::{HTTP1, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
@@ -37,9 +39,30 @@ where
     B::Error: Into<BoxError>,
 {
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str> {
+        let (_, tls) = arrival.record.speaks();
+        if tls { Err("protocol") } else { self.prepare_over(arrival, |stream, _| Ok(stream)) }
+    }
+}
+
+impl<S, B> HttpAdopter<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Prepares it over what is made of its socket and the state of its TLS.
+    fn prepare_over<T: Transport>(
+        &self,
+        arrival: Arrived,
+        carry: impl FnOnce(Stream, &Secret) -> Result<T, &'static str>,
+    ) -> Result<Adoption, &'static str> {
         let Arrived { record, fd, contents, was } = arrival;
-        let upgraded = record.protocol == UPGRADED;
-        if record.protocol != HTTP1 && !upgraded {
+        let (protocol, _) = record.speaks();
+        let upgraded = protocol == UPGRADED;
+        if protocol != HTTP1 && !upgraded {
             return Err("protocol");
         }
         if upgraded && contents.head.is_empty() {
@@ -52,6 +75,7 @@ where
         // Whoever asks may be in another runtime.
         let in_runtime = self.runtime.enter();
         let (stream, peer) = Stream::adopted(fd).map_err(|_| "socket")?;
+        let stream = carry(stream, &contents.tls)?;
         drop(in_runtime);
         // One that nobody took does not try again.
         let may_move = was.is_none();

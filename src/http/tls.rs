@@ -6,13 +6,14 @@ use super::options::HttpOptions;
 use super::serve::{Prepared, accept, prepare};
 use super::service::HttpService;
 use super::task;
-use super::transport::{HttpVersion, Transport};
+use super::transport::{Detached, HttpVersion, Transport};
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::service::Service;
 use crate::sys::look::Look;
 use crate::systemd::activation::Listener;
 use crate::tls::{Tls, TlsInfo, TlsStream};
+use std::io;
 use std::sync::Arc;
 
 impl Service {
@@ -102,7 +103,12 @@ pub fn serve_tls(
 }
 
 impl Transport for TlsStream {
+    const TLS: bool = true;
     const ANSWERS_CLOSE: bool = true;
+
+    fn detach(&mut self) -> io::Result<Detached> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     fn look(&mut self) -> Look {
         TlsStream::look(self)

@@ -24,6 +24,7 @@ pub(crate) mod pidfd;
 pub(crate) mod queue;
 pub(crate) mod random;
 pub(crate) mod scm;
+pub(crate) mod secret;
 pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;

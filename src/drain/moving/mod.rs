@@ -138,7 +138,8 @@ impl Drain {
     pub(crate) fn send_off(&self, record: Record, fd: OwnedFd, contents: Contents, guard: Guard, permit: Permit) {
         match Parcel::new(record.clone(), fd, contents) {
             Ok(parcel) => self.give(Leaving { parcel, guard, permit }),
-            Err((error, fd, contents)) => {
+            Err(returned) => {
+                let (error, fd, contents) = *returned;
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
                 self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
