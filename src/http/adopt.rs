@@ -4,10 +4,14 @@ use super::conn::{Before, Conn};
 use super::framed::Framed;
 use super::options::HttpOptions;
 use super::task;
+use super::transport::Transport;
 use super::upgraded::Upgrade;
 use crate::drain::moving::{Adopter, Adoption, Arrived};
 use crate::drain::{Drain, Inherited, Limit, Stream};
 use crate::error::BoxError;
+use crate::sys::secret::Secret;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::wire::parcel::{HTTP1, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
@@ -23,6 +27,9 @@ pub(super) struct HttpAdopter<S> {
     pub(super) drain: Drain,
     pub(super) options: Arc<HttpOptions>,
     pub(super) limit: Option<Limit>,
+    /// What it speaks HTTP over, if not over the socket itself.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
     /// A service can be cloned, and need not be shared.
     pub(super) service: Mutex<S>,
 }
@@ -37,9 +44,40 @@ where
     B::Error: Into<BoxError>,
 {
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str> {
+        let (_, over_tls) = arrival.record.speaks();
+        #[cfg(feature = "tls")]
+        match (&self.tls, over_tls) {
+            // whom it has let in it does not ask again
+            (Some(tls), true) if arrival.was.is_some() => {
+                return self.prepare_over(arrival, |stream, state| tls.take_back(stream, state));
+            }
+            (Some(tls), true) => return self.prepare_over(arrival, |stream, state| tls.adopt(stream, state)),
+            (Some(_), false) => return Err("protocol"),
+            (None, _) => {}
+        }
+        if over_tls { Err("protocol") } else { self.prepare_over(arrival, |stream, _| Ok(stream)) }
+    }
+}
+
+impl<S, B> HttpAdopter<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Prepares it over what is made of its socket and the state of its TLS.
+    fn prepare_over<T: Transport>(
+        &self,
+        arrival: Arrived,
+        carry: impl FnOnce(Stream, &Secret) -> Result<T, &'static str>,
+    ) -> Result<Adoption, &'static str> {
         let Arrived { record, fd, contents, was, again } = arrival;
-        let upgraded = record.protocol == UPGRADED;
-        if record.protocol != HTTP1 && !upgraded {
+        let (protocol, _) = record.speaks();
+        let upgraded = protocol == UPGRADED;
+        if protocol != HTTP1 && !upgraded {
             return Err("protocol");
         }
         if upgraded && contents.head.is_empty() {
@@ -52,6 +90,7 @@ where
         // Whoever asks may be in another runtime.
         let in_runtime = self.runtime.enter();
         let (stream, peer) = Stream::adopted(fd).map_err(|_| "socket")?;
+        let stream = carry(stream, &contents.tls)?;
         drop(in_runtime);
         // One that nobody took does not try again.
         let is_new = was.is_none();

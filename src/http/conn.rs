@@ -34,6 +34,8 @@ pub(super) struct Conn {
     keep_alive: bool,
     /// Whether it may go to the next generation; what it speaks and does may still forbid it.
     may_move: AtomicBool,
+    /// Why it may not, if it never might.
+    stays: &'static str,
     /// What it was elsewhere, if it came from there.
     before: Before,
     metrics: Counted,
@@ -67,10 +69,17 @@ pub(super) struct Before {
 }
 
 impl Conn {
-    /// Makes one that was just accepted; `may_move` says whether it may go elsewhere.
-    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer, keep_alive: bool, may_move: bool) -> Self {
+    /// Makes one that was just accepted; `may_move` says whether it may go elsewhere, or why not.
+    pub(super) fn new(
+        drain: Drain,
+        listener: Arc<str>,
+        peer: Peer,
+        keep_alive: bool,
+        may_move: Result<(), &'static str>,
+    ) -> Self {
         let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
-        Self::with(drain, listener, peer, keep_alive, may_move, metrics, Before::default())
+        let conn = Self::with(drain, listener, peer, keep_alive, may_move.is_ok(), metrics, Before::default());
+        Self { stays: may_move.err().unwrap_or("off"), ..conn }
     }
 
     /// Makes one that was served elsewhere before, or has come back, which is not new.
@@ -105,6 +114,7 @@ impl Conn {
             wakers: Wakers::default(),
             keep_alive,
             may_move: AtomicBool::new(may_move),
+            stays: "off",
             metrics,
             listener,
             opened: now.checked_sub(before.open).unwrap_or(now),
@@ -422,7 +432,7 @@ impl Work for Conn {
 
     fn movable(&self) -> Result<(), &'static str> {
         match self.stage() {
-            _ if !self.may_move.load(Relaxed) => Err("off"),
+            _ if !self.may_move.load(Relaxed) => Err(self.stays),
             Stage::Http2 | Stage::Preface => Err("http2"),
             Stage::Upgraded => self.upgrade().map_or(Err("upgraded"), Upgrade::movable),
             Stage::Unframed => Err("unframed"),

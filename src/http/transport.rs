@@ -2,6 +2,7 @@
 
 use crate::drain::Stream;
 use crate::sys::look::{Look, look};
+use crate::sys::secret::Secret;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,7 +30,19 @@ pub(super) enum HttpVersion {
     Http2,
 }
 
+/// What goes to another process of what carries a connection.
+#[derive(Debug)]
+pub(super) struct Detached {
+    /// A copy of the socket.
+    pub(super) fd: OwnedFd,
+    /// The state of TLS; empty without it.
+    pub(super) tls: Secret,
+}
+
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// It is TLS.
+    const TLS: bool = false;
+
     /// A client that wanted the close itself sends something more when we close.
     const ANSWERS_CLOSE: bool = false;
 
@@ -46,10 +59,12 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         None
     }
 
-    /// Returns a copy of the socket, to go to another process; this one is then to be dropped.
-    fn detach(&self) -> io::Result<OwnedFd> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    /// Returns what goes to another process. If it went, this one is to be dropped, and nothing of
+    /// it used before; else it goes on here.
+    ///
+    /// # Errors
+    /// There is no fd for it, and this one goes on.
+    fn detach(&mut self) -> io::Result<Detached>;
 
     /// Says that this end is meant to be one, if that can be said at once.
     fn last_word(&mut self) {}
@@ -61,8 +76,8 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 }
 
 impl Transport for Stream {
-    fn detach(&self) -> io::Result<OwnedFd> {
-        self.as_fd().try_clone_to_owned()
+    fn detach(&mut self) -> io::Result<Detached> {
+        Ok(Detached { fd: self.as_fd().try_clone_to_owned()?, tls: Secret::default() })
     }
 
     fn look(&mut self) -> Look {

@@ -9,6 +9,8 @@ pub(crate) mod closer;
 pub(crate) mod diag;
 pub(crate) mod fdtable;
 pub(crate) mod folder;
+#[cfg(all(feature = "http", feature = "tls"))]
+pub(crate) mod hidden;
 #[cfg(feature = "upgrade")]
 pub(crate) mod lease;
 pub(crate) mod link;
@@ -24,6 +26,7 @@ pub(crate) mod pidfd;
 pub(crate) mod queue;
 pub(crate) mod random;
 pub(crate) mod scm;
+pub(crate) mod secret;
 pub(crate) mod seqpacket;
 pub(crate) mod socket;
 pub(crate) mod spawn;

@@ -12,6 +12,7 @@ use tokio::time::{Duration, sleep};
 
 use super::parcel::{Contents, Parcel, from_memfd};
 use crate::error::{Error, Kind, Result};
+use crate::sys::secret::Secret;
 use crate::sys::{link, scm, socket};
 use crate::wire::frame::MAX_FDS;
 use crate::wire::parcel::{MAX_MESSAGE, MAX_PARCELS, Note, Record, Refusal};
@@ -99,7 +100,7 @@ impl Channel {
         }
     }
 
-    async fn receive(&self) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    async fn receive(&self) -> Result<Option<(Secret, Vec<OwnedFd>)>> {
         loop {
             match self.0.async_io(Interest::READABLE, |fd| receive(fd.as_fd())).await {
                 Ok(received) => return Ok(received),
@@ -121,8 +122,8 @@ fn lost(error: io::Error) -> Error {
     Error::caused(Kind::Generation, "the channel for connections that move is broken", error)
 }
 
-/// Packs the first parcels; returns how many.
-pub(super) fn message(parcels: &VecDeque<Parcel>) -> Result<(usize, Vec<u8>)> {
+/// Packs the first parcels; returns how many. Keys may be among the bytes.
+pub(super) fn message(parcels: &VecDeque<Parcel>) -> Result<(usize, Secret)> {
     let mut room = MAX_MESSAGE;
     let fitting = parcels.iter().take(MAX_PARCELS).take_while(|parcel| {
         let left = room.checked_sub(parcel.size());
@@ -131,12 +132,13 @@ pub(super) fn message(parcels: &VecDeque<Parcel>) -> Result<(usize, Vec<u8>)> {
     });
     let count = fitting.count().max(1).min(parcels.len());
     let some = || parcels.iter().take(count);
-    let mut bytes = Note::Parcels { records: some().map(|parcel| parcel.record().clone()).collect() }.encode()?;
+    let note = Note::Parcels { records: some().map(|parcel| parcel.record().clone()).collect() };
+    let mut bytes = Secret::from(note.encode()?);
     some().for_each(|parcel| parcel.inline(&mut bytes));
     Ok((count, bytes))
 }
 
-fn receive(fd: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+fn receive(fd: BorrowedFd<'_>) -> io::Result<Option<(Secret, Vec<OwnedFd>)>> {
     let length = recv(fd.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
     if length > 2 * MAX_MESSAGE {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
@@ -145,7 +147,7 @@ fn receive(fd: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     // Truncated, it has fewer fds than it should: those that are there are of its first parcels.
     let scm::Received { length, fds, .. } = scm::receive(fd, &mut bytes, MAX_FDS)?;
     bytes.truncate(length);
-    Ok((length > 0).then_some((bytes, fds)))
+    Ok((length > 0).then_some((bytes.into(), fds)))
 }
 
 pub(super) fn unpack(records: Vec<Record>, fds: Vec<OwnedFd>, mut contents: &[u8]) -> Vec<Arrival> {
@@ -180,7 +182,7 @@ mod tests {
     fn parcel(id: u64, unread: usize) -> (Parcel, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let record = Record { listener: "http".into(), protocol: "http1".into(), ..Record::default() };
-        let contents = Contents { head: b"head".to_vec(), state: Vec::new(), unread: vec![b'x'; unread] };
+        let contents = Contents { head: b"head".to_vec(), unread: vec![b'x'; unread], ..Contents::default() };
         let mut parcel = Parcel::new(record, ours.into(), contents).unwrap();
         parcel.number(id);
         (parcel, theirs)

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::memfd;
+use crate::sys::secret::Secret;
 use crate::wire::parcel::{Lengths, MAX_CONTENTS, MAX_INLINE, Record};
 
 /// What a connection takes along, beside what its [`Record`] says of it.
@@ -16,6 +17,8 @@ pub(crate) struct Contents {
     pub(crate) state: Vec<u8>,
     /// What was received and not used.
     pub(crate) unread: Vec<u8>,
+    /// The state of its TLS, keys among it.
+    pub(crate) tls: Secret,
 }
 
 /// A connection, and all that is known of it.
@@ -28,21 +31,32 @@ pub(crate) struct Parcel {
     memfd: Option<OwnedFd>,
 }
 
+/// One that cannot be packed, and why.
+pub(crate) type Returned = Box<(Error, OwnedFd, Contents)>;
+
 impl Contents {
     pub(crate) fn lengths(&self) -> Lengths {
-        Lengths { head: self.head.len(), state: self.state.len(), unread: self.unread.len() }
+        let (unread, tls) = (self.unread.len() + self.tls.len(), self.tls.len());
+        Lengths { head: self.head.len(), state: self.state.len(), unread, tls }
     }
 
     /// Takes the parts out of bytes that are as long as the lengths say.
     pub(crate) fn from_bytes(lengths: Lengths, bytes: &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_at_checked(lengths.head)?;
-        let (state, unread) = rest.split_at_checked(lengths.state)?;
-        let whole = unread.len() == lengths.unread;
-        whole.then(|| Self { head: head.to_vec(), state: state.to_vec(), unread: unread.to_vec() })
+        let (state, rest) = rest.split_at_checked(lengths.state)?;
+        let (unread, tls) = rest.split_at_checked(lengths.unread.checked_sub(lengths.tls)?)?;
+        let whole = tls.len() == lengths.tls;
+        whole.then(|| Self { head: head.into(), state: state.into(), unread: unread.into(), tls: tls.to_vec().into() })
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.head[..], &self.state, &self.unread].concat()
+    fn write(&self, to: &mut Secret) {
+        [&self.head[..], &self.state, &self.unread, &self.tls].into_iter().for_each(|part| to.extend(part));
+    }
+
+    fn to_bytes(&self) -> Secret {
+        let mut bytes = Secret::default();
+        self.write(&mut bytes);
+        bytes
     }
 }
 
@@ -51,16 +65,19 @@ impl Parcel {
     ///
     /// # Errors
     /// Its contents are too long, or there is no memory for them; then the connection comes back.
-    pub(crate) fn new(mut record: Record, fd: OwnedFd, contents: Contents) -> Result<Self, (Error, OwnedFd, Contents)> {
+    pub(crate) fn new(mut record: Record, fd: OwnedFd, contents: Contents) -> Result<Self, Returned> {
         record.contents = contents.lengths();
         let memfd = match record.contents.total() {
             None => {
                 let why = format!("a connection has more than {MAX_CONTENTS} bytes to take along");
-                return Err((Error::new(Kind::Invalid, why), fd, contents));
+                return Err(Returned::new((Error::new(Kind::Invalid, why), fd, contents)));
             }
             Some(length) if length > MAX_INLINE => match memfd::sealed(c"handover-parcel", &contents.to_bytes()) {
                 Ok(memfd) => Some(memfd),
-                Err(e) => return Err((Error::os("no memory file for a connection's contents", e), fd, contents)),
+                Err(e) => {
+                    let error = Error::os("no memory file for a connection's contents", e);
+                    return Err(Returned::new((error, fd, contents)));
+                }
             },
             Some(_) => None,
         };
@@ -75,6 +92,12 @@ impl Parcel {
 
     pub(crate) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Returns whether keys are among it: then it goes to a process, and is kept nowhere.
+    #[expect(dead_code, reason = "what is kept over a restart asks for it")]
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.contents.tls.is_empty()
     }
 
     pub(crate) fn number(&mut self, id: u64) {
@@ -97,18 +120,16 @@ impl Parcel {
         [Some(self.fd.as_fd()), self.memfd.as_ref().map(|memfd| memfd.as_fd())].into_iter().flatten()
     }
 
-    pub(super) fn inline(&self, to: &mut Vec<u8>) {
+    pub(super) fn inline(&self, to: &mut Secret) {
         if self.memfd.is_none() {
-            to.extend_from_slice(&self.contents.head);
-            to.extend_from_slice(&self.contents.state);
-            to.extend_from_slice(&self.contents.unread);
+            self.contents.write(to);
         }
     }
 }
 
 /// Reads contents that did not fit into the message.
 pub(super) fn from_memfd(lengths: Lengths, memfd: OwnedFd) -> io::Result<Contents> {
-    let bytes = memfd::read(memfd)?;
+    let bytes = Secret::from(memfd::read(memfd)?);
     Contents::from_bytes(lengths, &bytes)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the contents are not as long as they should be"))
 }

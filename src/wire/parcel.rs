@@ -36,6 +36,11 @@ pub(crate) const HTTP1: &str = "http1";
 pub(crate) const UPGRADED: &str = "upgraded";
 pub(crate) const STREAM: &str = "stream";
 
+/// What the name of a protocol ends with if TLS is below it. A version that knows nothing of it
+/// does not know that name, and does not take what it could not decrypt.
+#[cfg(feature = "http")]
+const OVER_TLS: &str = "+tls";
+
 /// One connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -80,18 +85,35 @@ pub(crate) struct Lengths {
     /// What the application gave with it, as JSON.
     #[serde(default)]
     pub(crate) state: usize,
-    /// What was received and not used.
+    /// What was received and not used, and the state of its TLS behind that.
     #[serde(default)]
     pub(crate) unread: usize,
+    /// How much of the last part is the state of its TLS. It is counted there, too, so that a
+    /// version that does not know of it, and refuses the connection, finds the next one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) tls: usize,
 }
 
-fn is_zero(count: &u64) -> bool {
-    *count == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// Writes a time as records have it.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(feature = "http")]
+impl Record {
+    /// Returns the name of a protocol, which may have TLS below it.
+    pub(crate) fn protocol_over(protocol: &str, tls: bool) -> String {
+        if tls { format!("{protocol}{OVER_TLS}") } else { protocol.to_owned() }
+    }
+
+    /// Returns the protocol, and whether TLS is below it.
+    pub(crate) fn speaks(&self) -> (&str, bool) {
+        self.protocol.strip_suffix(OVER_TLS).map_or((self.protocol.as_str(), false), |protocol| (protocol, true))
+    }
 }
 
 impl Lengths {
@@ -157,7 +179,7 @@ impl Note {
         let each = match self {
             Self::Parcels { records } => records.len() * 200,
             Self::Answer { took, refused } => took.len() * 8 + refused.len() * 40,
-            Self::Unknown => 0,
+            Self::Mailbox(_) | Self::Unknown => 0,
         };
         let mut bytes = Vec::with_capacity(64 + each);
         bytes.extend(PREFIX);
@@ -234,7 +256,7 @@ mod tests {
         let error = Note::decode(&whole[..whole.len() - 1]).unwrap_err();
         assert!(error.is_protocol() && error.to_string().contains("are promised"), "{error}");
         assert!(Note::decode(b"parcels/2 ").unwrap_err().to_string().contains("parcels/2"));
-        let huge = Lengths { head: usize::MAX, state: 1, unread: 0 };
+        let huge = Lengths { head: usize::MAX, state: 1, ..Lengths::default() };
         assert_eq!((huge.total(), Lengths { unread: MAX_CONTENTS + 1, ..huge }.total()), (None, None));
     }
 

@@ -6,11 +6,12 @@
 //! them has just begun a long request, they come back and are served until it is finished.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::settle::settled;
@@ -46,16 +47,25 @@ struct Parked {
     guard: Guard,
 }
 
-pub(super) async fn keep_all(drain: Drain, keep: Keep, mut queue: mpsc::UnboundedReceiver<Leaving>) {
-    let Some(route) = drain.core.moving.route.get() else { return };
-    drain.signal().await;
+pub(super) async fn keep_all(
+    drain: Drain,
+    keep: Keep,
+    mut queue: mpsc::UnboundedReceiver<Leaving>,
+    replaced: oneshot::Receiver<Infallible>,
+) {
+    tokio::select! {
+        biased;
+        _ = replaced => return,
+        () = drain.signal() => {}
+    }
+    let Some(route) = drain.core.moving.route() else { return };
     drain.note_stays();
     let mut parked;
     let began = loop {
-        others_ended(&drain.core, route, keep.until).await;
+        others_ended(&drain.core, &route, keep.until).await;
         settled(&drain.core, keep.until).await;
         let began = Instant::now();
-        parked = park(&drain, route, &mut queue).await;
+        parked = park(&drain, &route, &mut queue).await;
         let in_hand = drain.core.in_hand();
         if in_hand.is_empty() || Instant::now() >= keep.until || drain.phase() == Phase::Hammered {
             break began;

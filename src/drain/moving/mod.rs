@@ -158,7 +158,8 @@ impl Drain {
     pub(crate) fn send_off(&self, record: Record, fd: OwnedFd, contents: Contents, guard: Guard, permit: Permit) {
         match Parcel::new(record.clone(), fd, contents) {
             Ok(parcel) => self.give(Leaving { parcel, guard, permit }),
-            Err((error, fd, contents)) => {
+            Err(returned) => {
+                let (error, fd, contents) = *returned;
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
                 self.serve_again(Arrived { record, fd, contents, was: Some(guard), again: false });
@@ -169,28 +170,38 @@ impl Drain {
     /// From now on, and once the drain begins, connections of these listeners go by this channel,
     /// all within about that time. Before the drain has begun it takes the place of another one.
     pub(crate) fn move_to(&self, channel: Channel, takes: BTreeSet<String>, within: Duration) {
-        let (queue, leaving) = mpsc::unbounded_channel();
-        let (permits, shut) = (Arc::new(Permits::default()), AtomicBool::new(false));
-        let (_in_use, replaced) = oneshot::channel();
-        let route = Route { queue, takes, permits, within, shut, shut_at: OnceLock::new(), _in_use };
-        let mut current = self.core.moving.route.write().unwrap_or_else(PoisonError::into_inner);
-        // Once the drain has begun there are connections on their way by the one that there is.
-        if current.is_none() || self.phase() == Phase::Open {
-            *current = Some(Arc::new(route));
+        if let Some((leaving, replaced)) = self.set_route(takes, Permits::default(), within) {
             tokio::spawn(give::give_all(self.clone(), channel, leaving, replaced));
         }
     }
 
     /// From now on, and once the drain begins, connections are kept for the next start of the
-    /// service.
+    /// service. Before the drain has begun this takes the place of a way to another generation.
     pub(crate) fn keep_in(&self, keep: Keep) {
-        let (queue, leaving) = mpsc::unbounded_channel();
         let takes = self.takes().into_iter().collect();
-        let (permits, shut) = (Arc::new(Permits::of_any_number()), AtomicBool::new(false));
-        let route = Route { queue, takes, permits, within: Duration::ZERO, shut, shut_at: OnceLock::new() };
-        if self.core.moving.route.set(route).is_ok() {
-            tokio::spawn(keep::keep_all(self.clone(), keep, leaving));
+        if let Some((leaving, replaced)) = self.set_route(takes, Permits::of_any_number(), Duration::ZERO) {
+            tokio::spawn(keep::keep_all(self.clone(), keep, leaving, replaced));
         }
+    }
+
+    /// Returns what comes by the new route, and what ends when another one replaces it. `None`: the
+    /// drain has begun, and connections are on their way by the one that there is.
+    fn set_route(
+        &self,
+        takes: BTreeSet<String>,
+        permits: Permits,
+        within: Duration,
+    ) -> Option<(mpsc::UnboundedReceiver<Leaving>, oneshot::Receiver<Infallible>)> {
+        let (queue, leaving) = mpsc::unbounded_channel();
+        let (permits, shut) = (Arc::new(permits), AtomicBool::new(false));
+        let (_in_use, replaced) = oneshot::channel();
+        let route = Route { queue, takes, permits, within, shut, shut_at: OnceLock::new(), _in_use };
+        let mut current = self.core.moving.route.write().unwrap_or_else(PoisonError::into_inner);
+        let free = current.is_none() || self.phase() == Phase::Open;
+        free.then(|| {
+            *current = Some(Arc::new(route));
+            (leaving, replaced)
+        })
     }
 
     /// Serves it again, as it was not taken.

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::http::framing::Framing;
 use crate::http::scan;
 use crate::http::stage::Stage;
-use crate::http::transport::Transport;
+use crate::http::transport::{Detached, Transport};
 use crate::transit::{Contents, Parcel, Permit};
 use crate::wire::parcel::{HTTP1, Record, millis};
 use std::sync::Arc;
@@ -25,10 +25,9 @@ impl<T: Transport> Framed<T> {
         permit: Permit,
     ) -> Result<(), Box<Self>> {
         let conn = Arc::clone(&self.conn);
-        let contents = Contents { unread: [hyper, &self.held].concat(), ..Contents::default() };
         let record = Record {
             listener: conn.listener().to_string(),
-            protocol: HTTP1.into(),
+            protocol: Record::protocol_over(HTTP1, T::TLS),
             known: known || self.known,
             requests: conn.requests(),
             open_ms: millis(conn.opened().elapsed()),
@@ -37,8 +36,13 @@ impl<T: Transport> Framed<T> {
             moves: conn.before().moves + 1,
             ..Record::default()
         };
-        let fd = self.stream.detach().map_err(|e| Error::os("its socket cannot be duplicated", e));
-        let parcel = match fd.and_then(|fd| Parcel::new(record, fd, contents).map_err(|(error, ..)| error)) {
+        let unread = [hyper, &self.held].concat();
+        let detached = self.stream.detach().map_err(|e| Error::os("its socket cannot be duplicated", e));
+        let parcel = detached.and_then(|Detached { fd, tls }| {
+            let contents = Contents { unread, tls, ..Contents::default() };
+            Parcel::new(record, fd, contents).map_err(|returned| returned.0)
+        });
+        let parcel = match parcel {
             Ok(parcel) => parcel,
             Err(error) => return Err(Box::new(self.stays(hyper, known, &error))),
         };

@@ -4,7 +4,7 @@
 use super::Framed;
 use crate::http::framing::Framing;
 use crate::http::stage::Stage;
-use crate::http::transport::{FIRST_READ, Transport};
+use crate::http::transport::{Detached, FIRST_READ, Transport};
 use crate::http::upgraded::{Given, Upgrade};
 use crate::transit::Contents;
 use crate::wire::parcel::{Record, UPGRADED, millis};
@@ -114,16 +114,18 @@ impl<T: Transport> Framed<T> {
         }
         let record = Record {
             listener: conn.listener().to_string(),
-            protocol: UPGRADED.into(),
+            protocol: Record::protocol_over(UPGRADED, T::TLS),
             known: true,
             requests: conn.requests(),
             open_ms: millis(conn.opened().elapsed()),
             moves: conn.before().moves + 1,
             ..Record::default()
         };
-        let contents = Contents { head: upgrade.head().to_vec(), state, unread: self.held.to_vec() };
         match (self.stream.detach(), self.guard.take()) {
-            (Ok(fd), Some(guard)) => conn.drain.send_off(record, fd, contents, guard, permit),
+            (Ok(Detached { fd, tls }), Some(guard)) => {
+                let contents = Contents { head: upgrade.head().to_vec(), state, unread: self.held.to_vec(), tls };
+                conn.drain.send_off(record, fd, contents, guard, permit);
+            }
             (Err(error), _) => tracing::warn!(peer = %conn.peer, %error, "a WebSocket that cannot move is closed"),
             (Ok(_), None) => {}
         }
