@@ -96,7 +96,7 @@ mod tests {
                 if pace.asked >= open {
                     break;
                 }
-                tokio::time::sleep(pause).await;
+                sleep(pause).await;
             }
             let late = pace.began.elapsed().as_millis();
             assert!(late <= took + 20, "{open} connections, a pause of {pause:?}: after {late} ms");
