@@ -10,14 +10,16 @@ use super::Route;
 use crate::drain::core::{DrainCore, Phase};
 use crate::transit::permits::WINDOW;
 
-/// Some may leave, and then there is a pause of so long.
-const TICK: Duration = Duration::from_millis(5);
-/// So many may leave in a tick at least.
-const AT_LEAST: usize = 24;
+/// Some may leave, and then there is a pause of so long, at most: each wakes both processes, so that
+/// few long ones cost less.
+const TICK: Duration = Duration::from_millis(8);
+/// In a hurry, or if they are very many.
+const SHORT_TICK: Duration = Duration::from_millis(1);
+/// So many may leave before each pause at least.
+const AT_LEAST: usize = 40;
 /// Whoever could not leave is asked again after so long, at the earliest.
 const LAP: Duration = Duration::from_millis(50);
-/// In a hurry, or if they are very many.
-const FASTEST: (usize, Duration) = (WINDOW, Duration::from_millis(1));
+const FASTEST: (usize, Duration) = (WINDOW, SHORT_TICK);
 
 /// How many are asked to leave before each pause: as many as it takes to be through in time, also
 /// where pauses last longer than they should, as they do where processors are busy.
@@ -25,26 +27,25 @@ struct Pace {
     began: Instant,
     open: usize,
     within: Duration,
+    pause: Duration,
     asked: usize,
 }
 
 impl Pace {
     fn new(open: usize, within: Duration) -> Self {
-        Self { began: Instant::now(), open, within, asked: 0 }
+        let rounds = u32::try_from(open / AT_LEAST).unwrap_or(u32::MAX).max(1);
+        let pause = (within / rounds).clamp(SHORT_TICK, TICK);
+        Self { began: Instant::now(), open, within, pause, asked: 0 }
     }
 
     /// Never more than may be out at a time: the others would find no place, and have to be asked
     /// once more.
     fn step(&mut self) -> (usize, Duration) {
-        let ticks = usize::try_from(self.within.as_millis() / TICK.as_millis()).unwrap_or(usize::MAX);
-        if self.open / WINDOW >= ticks {
-            return FASTEST;
-        }
-        let part = (self.began.elapsed() + TICK).as_secs_f64() / self.within.as_secs_f64();
-        let due = (self.open as f64 * part) as usize;
+        let part = (self.began.elapsed() + self.pause).div_duration_f64(self.within);
+        let due = (self.open as f64 * part.min(1.0)) as usize;
         let some = due.saturating_sub(self.asked).clamp(AT_LEAST, WINDOW);
-        self.asked += some;
-        (some, TICK)
+        self.asked = self.asked.saturating_add(some);
+        (some, self.pause)
     }
 }
 
@@ -89,21 +90,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_are_asked_in_time_and_no_more_than_find_a_place() {
         let within = Duration::from_secs(2);
-        for (open, pause, took) in [(10_000, TICK, 2000), (10_000, 2 * TICK, 2000), (1000, TICK, 205), (1, TICK, 0)] {
+        for (open, late, took) in [
+            (10_000, Duration::ZERO, 2000),
+            (10_000, Duration::from_millis(4), 2000),
+            (1000, Duration::ZERO, 200),
+            (40_000, Duration::ZERO, 2000),
+            (1, Duration::ZERO, 0),
+        ] {
             let mut pace = Pace::new(open, within);
             loop {
-                assert!((AT_LEAST..=WINDOW).contains(&pace.step().0));
+                let (some, pause) = pace.step();
+                assert!((AT_LEAST..=WINDOW).contains(&some));
                 if pace.asked >= open {
                     break;
                 }
-                sleep(pause).await;
+                sleep(pause + late).await;
             }
-            let late = pace.began.elapsed().as_millis();
-            assert!(late <= took + 20, "{open} connections, a pause of {pause:?}: after {late} ms");
+            let took_really = pace.began.elapsed().as_millis();
+            assert!(took_really <= took + 20, "{open} connections, {late:?} late: {took_really} ms");
         }
-        for (open, within) in [(25_601, within), (10_000, Duration::ZERO), (usize::MAX, within)] {
-            assert_eq!(Pace::new(open, within).step(), FASTEST);
+        let pause = |open, within| Pace::new(open, within).pause;
+        assert_eq!((pause(10_000, within), pause(1, within), pause(10_000, Duration::MAX)), (TICK, TICK, TICK));
+        assert_eq!((pause(20_000, within), pause(usize::MAX, within)), (within / 500, SHORT_TICK));
+        for within in [Duration::ZERO, Duration::MAX] {
+            assert!((AT_LEAST..=WINDOW).contains(&Pace::new(usize::MAX, within).step().0));
         }
-        assert_eq!(Pace::new(10_000, Duration::MAX).step(), (AT_LEAST, TICK));
     }
 }
