@@ -68,6 +68,9 @@ pub(super) async fn give_all(
     while let Some(leaving) = queue.recv().await {
         drain.stayed(leaving, if gone { "gone" } else { "late" });
     }
+    if let Some(reason) = giving.shut.or(gone.then_some("gone")) {
+        drain.note_left(&route, reason);
+    }
     drain.core.moving.summary.end();
     drain.core.wake_in_turn();
 }

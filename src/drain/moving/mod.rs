@@ -253,6 +253,15 @@ impl Drain {
         }
     }
 
+    /// Notes those that could have moved, had moving not ended before their turn.
+    fn note_left(&self, route: &Route, reason: &'static str) {
+        let works: Vec<_> = self.core.lock().open.values().map(|entry| Arc::clone(&entry.work)).collect();
+        for work in works.iter().filter(|work| route.is_for(&***work)) {
+            self.core.moving.summary.stayed(reason);
+            work.connection().inspect(|connection| connection.stayed(reason));
+        }
+    }
+
     /// Returns what has become of the connections that were to move; `None` if there was nobody to
     /// move to.
     pub(crate) fn moved(&self) -> Option<Moved> {

@@ -118,3 +118,20 @@ async fn a_connection_is_counted_once_over_its_moves() {
     timeout(LONG, taking).await.unwrap().unwrap();
     assert!(!counts(&old).contains_key(&counted(MOVED, "", 1).0));
 }
+
+/// Whose turn had not come is told apart from who has drained without a reason.
+#[tokio::test]
+async fn whoever_is_left_when_moving_ends_has_stayed() {
+    let (drain, address) = serve(StreamOptions::new());
+    let mut clients = [client(address).await, client(address).await, client(address).await];
+    let (ours, theirs) = channel();
+    drain.move_to(ours, takes(), Duration::ZERO);
+    drop(theirs);
+    drain.begin(LONG);
+    timeout(LONG, drain.all_moved()).await.unwrap();
+    let moved = drain.moved().unwrap();
+    assert_eq!((moved.moved, moved.stayed), (0, BTreeMap::from([("gone", clients.len())])));
+    for client in &mut clients {
+        ask(client).await;
+    }
+}

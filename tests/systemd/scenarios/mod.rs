@@ -18,11 +18,13 @@ mod path_unit;
 mod probation;
 mod protocols;
 mod prove;
+mod proxies;
 mod reload;
 mod requests;
 mod reread;
 mod run;
 mod runner;
+mod skew;
 mod stops;
 mod store;
 mod storm;
@@ -66,6 +68,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         run::LANGUAGES,
         run::PODMAN,
         runner::SCENARIOS,
+        skew::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,
         metrics::SCENARIOS,
@@ -73,6 +76,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         init::SCENARIOS,
         control::SCENARIOS,
         prove::SCENARIOS,
+        proxies::SCENARIOS,
         package::SCENARIOS,
         path_unit::SCENARIOS,
         check::SCENARIOS,
