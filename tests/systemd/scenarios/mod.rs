@@ -22,6 +22,7 @@ mod proxies;
 mod reload;
 mod requests;
 mod reread;
+mod restart;
 mod run;
 mod runner;
 mod skew;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         user_manager::SCENARIOS,
         reload::SCENARIOS,
         reread::SCENARIOS,
+        restart::SCENARIOS,
         identity::SCENARIOS,
         requests::SCENARIOS,
         failures::SCENARIOS,
