@@ -18,6 +18,7 @@ mod placement;
 mod program;
 mod reloads;
 mod requests;
+mod secured;
 mod sessions;
 mod stops;
 mod watchdog;
@@ -46,10 +47,12 @@ pub(crate) use cases;
 const EXTENSION: Extension = Extension {
     builder: |builder, directory, extra| {
         let builder = (moved::EXTENSION.builder)(builder, directory, extra);
+        let builder = (secured::EXTENSION.builder)(builder, directory, extra);
         (sessions::EXTENSION.builder)(builder, directory, extra)
     },
     started: |service, extra| {
         (moved::EXTENSION.started)(service, extra)?;
+        (secured::EXTENSION.started)(service, extra)?;
         (sessions::EXTENSION.started)(service, extra)
     },
 };
@@ -64,7 +67,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 13] = [
+    let all: [&[Case]; 14] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         killed::CASES,
         moves::CASES,
         sessions::CASES,
+        secured::CASES,
         watchdog::CASES,
     ];
     let cases = all.into_iter().flatten().chain(environment::CASES);
