@@ -63,6 +63,7 @@ pub(super) struct Before {
     /// For how long it has been idle, or has had half a head.
     pub(super) quiet: Duration,
     pub(super) half: bool,
+    pub(super) http2: bool,
     pub(super) moves: u64,
 }
 
@@ -82,7 +83,11 @@ impl Conn {
         may_move: bool,
         before: Before,
     ) -> Self {
-        let protocol = if before.requests > 0 { Protocol::Http1 } else { Protocol::Unknown };
+        let protocol = match before {
+            Before { http2: true, .. } => Protocol::Http2,
+            Before { requests: 1.., .. } => Protocol::Http1,
+            _ => Protocol::Unknown,
+        };
         // one that may not move has only come back
         let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol, may_move);
         Self::with(drain, listener, peer, keep_alive, may_move, metrics, before)
@@ -143,14 +148,19 @@ impl Conn {
         self.may_move.load(Relaxed) && self.is_draining() && self.drain.moves(&self.listener)
     }
 
+    /// Returns whether it has to come to its end here.
+    pub(super) fn drains(&self) -> bool {
+        self.is_draining() && !self.moves()
+    }
+
     /// Returns the permit to go, if it may go at this moment.
     #[inline]
     pub(super) fn leave(&self) -> Option<Permit> {
-        let quiet = matches!(self.stage(), Stage::Idle | Stage::Half) && !self.is_replaying();
+        let quiet = matches!(self.stage(), Stage::Idle | Stage::Half | Stage::Preface) && !self.is_replaying();
         if quiet && self.moves() { self.drain.permit() } else { None }
     }
 
-    /// Notes that there is no fd for it to go with.
+    /// Notes that it stays here.
     pub(super) fn may_not_move(&self) {
         self.may_move.store(false, Relaxed);
     }
@@ -336,6 +346,11 @@ impl Conn {
         self.active().unsent(slot);
     }
 
+    /// Returns whether a stream was upgraded, which may be one still.
+    pub(super) fn has_tunnels(&self) -> bool {
+        self.tunnels.load(Relaxed)
+    }
+
     /// Returns whether no request is being answered, all answers are sent, and no stream was
     /// upgraded.
     pub(super) fn is_quiet(&self) -> bool {
@@ -419,7 +434,6 @@ impl Work for Conn {
     fn movable(&self) -> Result<(), &'static str> {
         match self.stage() {
             _ if !self.may_move.load(Relaxed) => Err("off"),
-            Stage::Http2 | Stage::Preface => Err("http2"),
             Stage::Upgraded => self.upgrade().map_or(Err("upgraded"), Upgrade::movable),
             Stage::Unframed => Err("unframed"),
             Stage::Closing => Err("closing"),

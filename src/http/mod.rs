@@ -1,6 +1,6 @@
 //! HTTP by hyper, drained without losing a request.
 //!
-//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. In a reload HTTP/1
+//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. In a reload
 //! connections [move](crate::docs::migration) to the next generation. While a
 //! [`Drain`](crate::drain::Drain) lasts, a connection that does not move and is fresh, idle or has
 //! sent half a request head is not closed but answered once more, with `Connection: close`;
@@ -21,6 +21,7 @@ mod executor;
 mod framed;
 mod frames;
 mod framing;
+mod h2;
 mod info;
 mod observe;
 mod options;

@@ -10,6 +10,7 @@ mod drains;
 mod environment;
 mod failures;
 mod faults;
+mod http2;
 mod keeps;
 mod killed;
 mod moved;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 13] = [
+    let all: [&[Case]; 14] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         keeps::CASES,
         killed::CASES,
         moves::CASES,
+        http2::CASES,
         sessions::CASES,
         watchdog::CASES,
     ];
