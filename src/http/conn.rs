@@ -148,6 +148,11 @@ impl Conn {
         self.may_move.load(Relaxed) && self.is_draining() && self.drain.moves(&self.listener)
     }
 
+    /// Returns whether nothing forbids that it goes to the next generation.
+    pub(super) fn may_move(&self) -> bool {
+        self.may_move.load(Relaxed)
+    }
+
     /// Returns whether it has to come to its end here.
     pub(super) fn drains(&self) -> bool {
         self.is_draining() && !self.moves()

@@ -39,6 +39,8 @@ mod wakers;
 
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
 pub(crate) use self::frames::fuzz as fuzz_frames;
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) use self::h2::fuzz as fuzz_http2;
 pub use self::info::{ConnectionInfo, UpgradePass};
 pub use self::options::HttpOptions;
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]

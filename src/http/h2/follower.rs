@@ -8,6 +8,8 @@
 //! oldest first: all that the fresh encoder refers to, which is its own, is where it should be.
 
 mod client;
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(super) mod fuzz;
 mod server;
 #[cfg(test)]
 mod tests;

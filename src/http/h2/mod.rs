@@ -13,6 +13,8 @@ mod state;
 mod streams;
 mod tap;
 
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) use self::follower::fuzz::fuzz;
 pub(super) use self::serve::http2;
 pub(super) use self::state::Http2State;
 

@@ -69,7 +69,7 @@ where
             .initial_connection_window_size(WINDOW)
             .max_frame_size(FRAME_SIZE);
         let tap = match carried.take() {
-            None => Tap::new(framed, None),
+            None => Tap::new(framed, None, conn.may_move()),
             Some(from) => {
                 let (state, unread) = *from;
                 let (window, stream_window, frame_size) = state.least();
@@ -78,7 +78,7 @@ where
                     .initial_stream_window_size(stream_window)
                     .initial_connection_window_size(window)
                     .max_frame_size(frame_size);
-                Tap::new(framed, Some((state, &unread)))
+                Tap::new(framed, Some((state, &unread)), conn.may_move())
             }
         };
         let mut departure = Departure::new(options.http2_move_within);

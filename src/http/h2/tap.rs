@@ -5,6 +5,8 @@
 //! a frame other than DATA. Everything else goes by buffers, and is rare: the prologue of a
 //! connection that has come, and the end of one that goes.
 
+mod writing;
+
 use super::follower::{Fate, Follower};
 use super::frame::{FIRST_WINDOW, HEADER_TABLE_SIZE, SETTINGS_ACK, settings_frame, window_update};
 use super::state::Http2State;
@@ -55,12 +57,15 @@ pub(super) struct Tapped<T: Transport> {
     flushed: bool,
     ended: bool,
     reader: Option<Waker>,
+    /// It will not leave: nothing of it is followed.
+    off: bool,
 }
 
 impl<T: Transport> Tap<T> {
     /// Follows a connection: one of another process, or a new one, whose preface is still to be
     /// read.
-    pub(super) fn new(framed: Framed<T>, carried: Option<(Http2State, &[u8])>) -> Self {
+    pub(super) fn new(framed: Framed<T>, carried: Option<(Http2State, &[u8])>, may_move: bool) -> Self {
+        let off = carried.is_none() && !may_move;
         let (mut ready, mut raw, mut ours) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
         let follower = match carried {
             None => Follower::new(PREFACE.len(), super::WINDOW, super::FRAME_SIZE),
@@ -96,6 +101,7 @@ impl<T: Transport> Tap<T> {
             flushed: true,
             ended: false,
             reader: None,
+            off,
         })))
     }
 
@@ -231,79 +237,10 @@ impl<T: Transport> Tapped<T> {
         buf.set_filled(before + to);
     }
 
-    /// Writes what is ours, where no frame of the server's is under way, and what has waited.
-    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if !self.ours.is_empty() && self.follower.is_between() {
-                self.out.extend_from_slice(&take(&mut self.ours));
-            }
-            if self.out.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.flushed = false;
-            let Self { framed: Some(framed), out, .. } = self else {
-                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-            };
-            let some = ready!(Pin::new(framed).poll_write(cx, out))?;
-            if some == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            out.advance(some);
-        }
-    }
-
-    /// Takes the server's frames one by one: some are not for the client, some have to wait.
-    fn edit(&mut self, bytes: &[u8]) {
-        self.cut.extend_from_slice(bytes);
-        loop {
-            let length = Follower::whole(&self.cut);
-            if length == 0 {
-                break;
-            }
-            let frame = self.cut.split_to(length);
-            if self.parked.is_empty() || Follower::overtakes(&frame) {
-                self.forward(&frame);
-            } else {
-                self.parked.extend_from_slice(&frame);
-            }
-        }
-        if !self.follower.is_ahead()
-            && let Some(reader) = self.reader.take()
-        {
-            reader.wake();
-        }
-    }
-
-    /// Sends a frame of the server's on, unless it has to wait.
-    fn forward(&mut self, frame: &[u8]) -> bool {
-        match self.follower.from_server(frame) {
-            Fate::Pass(_) => self.out.extend_from_slice(frame),
-            Fate::Replace(_, other) => self.out.extend_from_slice(&other),
-            Fate::Wait | Fate::Unknown => {
-                self.parked.extend_from_slice(frame);
-                return false;
-            }
-            Fate::Drop(_) | Fate::Answer(..) | Fate::Hold(_) => {}
-        }
-        true
-    }
-
-    /// Lets those go for which there is room by now.
-    fn unpark(&mut self) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let mut parked = take(&mut self.parked);
-        while let length @ 1.. = Follower::whole(&parked) {
-            let frame = parked.split_to(length);
-            if !self.forward(&frame) {
-                break;
-            }
-        }
-        self.parked.extend_from_slice(&parked);
-    }
-
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.off {
+            return Pin::new(self.stream()?).poll_read(cx, buf);
+        }
         let before = buf.filled().len();
         self.waits = false;
         self.admit_ready(buf);
@@ -346,66 +283,6 @@ impl<T: Transport> Tapped<T> {
                 self.raw.extend_from_slice(more.filled());
             }
         }
-    }
-
-    /// Returns whether the server's bytes go by untouched, and all of ours are out.
-    #[inline]
-    fn is_plain(&self) -> bool {
-        self.ours.is_empty()
-            && self.out.is_empty()
-            && self.cut.is_empty()
-            && self.parked.is_empty()
-            && !self.follower.edits()
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.flushed = false;
-        let plain = self.is_plain();
-        if !plain && self.follower.is_between() {
-            ready!(self.poll_out(cx))?;
-            let editing = self.follower.edits() || !self.cut.is_empty() || !self.parked.is_empty();
-            if editing {
-                if self.parked.len() > MOST_PARKED {
-                    self.stream()?.note_waiting(); // not for ever: there is the write timeout
-                    return Poll::Pending;
-                }
-                self.edit(buf);
-                let _ = self.poll_out(cx)?;
-                return Poll::Ready(Ok(buf.len()));
-            }
-        }
-        let most = if plain || self.follower.is_between() { buf.len() } else { self.follower.rest_of_frame(buf) };
-        let some = ready!(Pin::new(self.stream()?).poll_write(cx, &buf[..most]))?;
-        self.follower.sent(&buf[..some]);
-        Poll::Ready(Ok(some))
-    }
-
-    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if !self.is_plain() {
-            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
-            return self.poll_write(cx, first);
-        }
-        self.flushed = false;
-        let some = ready!(Pin::new(self.stream()?).poll_write_vectored(cx, bufs))?;
-        let mut left = some;
-        for buf in bufs {
-            let now = left.min(buf.len());
-            self.follower.sent(&buf[..now]);
-            left -= now;
-        }
-        Poll::Ready(Ok(some))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_out(cx))?;
-        let parked = !self.parked.is_empty();
-        let framed = self.stream()?;
-        ready!(Pin::new(&mut *framed).poll_flush(cx))?;
-        if parked {
-            framed.note_waiting();
-        }
-        self.flushed = true;
-        Poll::Ready(Ok(()))
     }
 }
 
