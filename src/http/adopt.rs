@@ -2,6 +2,7 @@
 
 use super::conn::{Before, Conn};
 use super::framed::Framed;
+use super::h2::Http2State;
 use super::options::HttpOptions;
 use super::task;
 use super::transport::Transport;
@@ -12,7 +13,7 @@ use crate::error::BoxError;
 use crate::sys::secret::Secret;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
-use crate::wire::parcel::{HTTP1, UPGRADED};
+use crate::wire::parcel::{HTTP1, HTTP2, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -76,13 +77,14 @@ where
     ) -> Result<Adoption, &'static str> {
         let Arrived { record, fd, contents, was, again } = arrival;
         let (protocol, _) = record.speaks();
-        let upgraded = protocol == UPGRADED;
-        if protocol != HTTP1 && !upgraded {
+        let (upgraded, http2) = (protocol == UPGRADED, protocol == HTTP2);
+        if protocol != HTTP1 && !upgraded && !http2 {
             return Err("protocol");
         }
         if upgraded && contents.head.is_empty() {
             return Err("damaged");
         }
+        let state = http2.then(|| Http2State::decode(&contents.state).ok_or("damaged")).transpose()?;
         let slot = match &self.limit {
             Some(limit) if was.is_none() => Some(limit.take().ok_or("full")?),
             _ => None,
@@ -102,6 +104,7 @@ where
             // One that comes back lingers from now on; its client has had no chance yet.
             quiet: if may_move || record.half { Duration::from_millis(record.quiet_ms) } else { Duration::ZERO },
             half: record.half,
+            http2,
             moves: record.moves,
         };
         let (drain, name) = (self.drain.clone(), Arc::clone(&self.name));
@@ -114,6 +117,8 @@ where
         let framed = if upgraded {
             conn.replay(Upgrade::replayed(contents.head.clone(), Inherited::new(&contents.state, &[])));
             Framed::replayed(stream, Arc::clone(&conn), guard, &contents.head, &contents.unread)
+        } else if let Some(state) = state {
+            Framed::adopted_http2(stream, Arc::clone(&conn), guard, state, &contents.unread)
         } else {
             Framed::adopted(stream, Arc::clone(&conn), guard, record.known, &contents.unread)
         };

@@ -45,12 +45,22 @@ impl Permits {
     }
 
     pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
+        let permit = self.place()?;
+        self.turn().then_some(permit)
+    }
+
+    /// Takes a turn: one of those that may leave in this while gets ready to, and goes when it finds
+    /// a [`place`](Self::place).
+    pub(crate) fn turn(&self) -> bool {
         let less = |count: usize| count.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// Takes a place for one that has had its turn.
+    pub(crate) fn place(self: &Arc<Self>) -> Option<Permit> {
         let more = |out: usize| (out < self.window).then_some(out + 1);
         self.out.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        let permit = Permit(Arc::clone(self));
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
-        Some(permit)
+        Some(Permit(Arc::clone(self)))
     }
 
     /// Returns how many are on their way.
@@ -79,6 +89,9 @@ mod tests {
         assert!(permits.take().is_none() && permits.out() == 2, "who gets none is not counted");
         drop(first);
         assert!(permits.take().is_none() && permits.out() == 1, "a place that is free again is none more in a while");
+        permits.refill(1);
+        assert!(permits.turn() && !permits.turn(), "whoever gets ready first has had its turn");
+        assert!(permits.take().is_none() && permits.place().is_some());
         permits.refill(usize::MAX);
         let all: Vec<_> = std::iter::from_fn(|| permits.take()).collect();
         assert_eq!((all.len(), permits.out()), (WINDOW - 1, WINDOW));

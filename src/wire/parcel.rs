@@ -33,6 +33,8 @@ pub(crate) const MAX_PARCELS: usize = 64;
 /// The protocols of records.
 #[cfg(feature = "http")]
 pub(crate) const HTTP1: &str = "http1";
+#[cfg(feature = "http")]
+pub(crate) const HTTP2: &str = "http2";
 pub(crate) const UPGRADED: &str = "upgraded";
 pub(crate) const STREAM: &str = "stream";
 
@@ -48,7 +50,7 @@ pub(crate) struct Record {
     pub(crate) id: u64,
     /// The name of the listener that it came by.
     pub(crate) listener: String,
-    /// What it speaks: [`HTTP1`], [`UPGRADED`] or [`STREAM`], or what a newer version knows.
+    /// What it speaks: [`HTTP1`], [`HTTP2`], [`UPGRADED`] or [`STREAM`], or what a newer version knows.
     pub(crate) protocol: String,
     /// Its protocol was known before: no other one is looked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -82,7 +84,7 @@ pub(crate) struct Lengths {
     /// The head of the request that upgraded it.
     #[serde(default)]
     pub(crate) head: usize,
-    /// What the application gave with it, as JSON.
+    /// What the application gave with it, or its protocol has to know, as JSON.
     #[serde(default)]
     pub(crate) state: usize,
     /// What was received and not used, and the state of its TLS behind that.

@@ -145,6 +145,18 @@ impl Drain {
         self.core.moving.open_route()?.permits.take()
     }
 
+    /// Returns whether one connection may get ready to go now.
+    #[cfg(feature = "http")]
+    pub(crate) fn turn_to_leave(&self) -> bool {
+        self.core.moving.open_route().is_some_and(|route| route.permits.turn())
+    }
+
+    /// Returns the permit for one that has had its turn.
+    #[cfg(feature = "http")]
+    pub(crate) fn place(&self) -> Option<Permit> {
+        self.core.moving.open_route()?.permits.place()
+    }
+
     /// Sends a connection on its way. If it is not taken, it comes back to whoever serves its
     /// listener here.
     pub(crate) fn give(&self, leaving: Leaving) {
