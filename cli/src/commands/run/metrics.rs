@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handover::service::Handle;
+use handover::supervise::goes_on;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -26,33 +27,43 @@ use crate::prometheus::{self, Service};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of a listener that cannot accept just now.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Of an address that cannot be bound just now.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
 /// Who asks beyond that waits.
 const MOST_CLIENTS: usize = 16;
 
-/// A socket that is bound.
+/// A socket that is bound, or is going to be.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    listener: TcpListener,
+    address: SocketAddr,
+    listener: Option<TcpListener>,
     service: Arc<Service>,
 }
 
 impl Metrics {
-    /// Bound anew where the supervisor goes on as another version of itself.
+    /// What cannot be bound is a mistake of the command line; but not where a supervisor goes on as
+    /// another version of itself, whose program must not end because of that.
     pub(super) async fn bind(address: SocketAddr, program: &Path) -> Result<Self, Failure> {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|e| Failure::cannot_run(format!("--metrics {address} cannot be bound: {e}")))?;
+        let listener = match TcpListener::bind(address).await {
+            Ok(listener) => Some(listener),
+            Err(_) if goes_on() => None,
+            Err(e) => return Err(Failure::cannot_run(format!("--metrics {address} cannot be bound: {e}"))),
+        };
         let unit = believed::unit_of("self").ok().and_then(|(unit, _)| unit);
         let program = || program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self { listener, service: Arc::new(Service { unit: unit.unwrap_or_else(program) }) })
+        Ok(Self { address, listener, service: Arc::new(Service { unit: unit.unwrap_or_else(program) }) })
     }
 
     /// Answers, for as long as it is asked to.
     pub(super) async fn serve(self, handle: Handle) {
         let places = Arc::new(Semaphore::new(MOST_CLIENTS));
+        let listener = match self.listener {
+            Some(listener) => listener,
+            None => bound(self.address).await,
+        };
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match self.listener.accept().await {
+            let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(e) => {
                     warn!("--metrics: no connection can be accepted: {e}");
@@ -67,6 +78,22 @@ impl Metrics {
                 drop(place);
             });
         }
+    }
+}
+
+/// As soon as that can be.
+async fn bound(address: SocketAddr) -> TcpListener {
+    let mut told = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(e) if !told => {
+                warn!("--metrics {address} cannot be bound, and is tried again: {e}");
+                told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(BIND_AGAIN).await;
     }
 }
 

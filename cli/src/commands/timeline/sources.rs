@@ -52,7 +52,7 @@ impl Sources {
     pub(super) async fn gather(&self, since: Option<Moment>) -> Result<Gathered, Failure> {
         let unit = self.unit.as_deref().map(unit_name).transpose().map_err(Failure::usage)?;
         match (unit, &*self.file, &self.directory, &*self.host) {
-            (unit, [_, ..], ..) => self.from_files(unit, since).await,
+            (unit, [_, ..], ..) => self.of_files(unit, since).await,
             (Some(unit), [], Some(directory), _) => {
                 let (machines, _) = ask(&Place::Directory(directory.clone()), &unit, since).await?;
                 let machines: Vec<_> = machines.into_iter().collect();
@@ -62,7 +62,7 @@ impl Sources {
                 }
                 Ok(Gathered { unit, machines, is_fleet: true })
             }
-            (Some(unit), [], None, [_, ..]) => self.from_hosts(unit, since).await,
+            (Some(unit), [], None, [_, ..]) => self.of_hosts(unit, since).await,
             (Some(_), [], None, []) => {
                 let said = self.unit.as_deref().unwrap_or_default();
                 let unit = target::service(said, self.user).await?;
@@ -73,7 +73,7 @@ impl Sources {
         }
     }
 
-    async fn from_hosts(&self, unit: String, since: Option<Moment>) -> Result<Gathered, Failure> {
+    async fn of_hosts(&self, unit: String, since: Option<Moment>) -> Result<Gathered, Failure> {
         let hosts: BTreeSet<&String> = self.host.iter().collect();
         let asked = stream::iter(hosts.into_iter().map(|host| {
             let (unit, place) = (unit.clone(), Place::Host { name: host.clone(), user: self.user });
@@ -93,7 +93,7 @@ impl Sources {
         Ok(Gathered { unit, machines, is_fleet: true })
     }
 
-    async fn from_files(&self, unit: Option<String>, since: Option<Moment>) -> Result<Gathered, Failure> {
+    async fn of_files(&self, unit: Option<String>, since: Option<Moment>) -> Result<Gathered, Failure> {
         let mut all: BTreeMap<String, BTreeMap<String, History>> = BTreeMap::new();
         for path in &self.file {
             journal::read(path, |entry| {
