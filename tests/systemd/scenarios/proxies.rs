@@ -71,14 +71,16 @@ fn behind(lab: &Container, proxy: &Proxy) -> Outcome {
     let summary = load::lost_nothing(&stats)?;
     let after = connections(lab, web.address)?;
     println!(
-        "systemd {}: {reloads} reloads behind {} with {} connections: {} answered, 0 lost, {} connections opened anew",
+        "systemd {}: {reloads} reloads behind {} with {} connections: {} answered, 0 lost, {} opened anew, {} left",
         lab.version(),
         proxy.name,
         before.len(),
         summary.total.answered,
-        after.difference(&before).count()
+        after.difference(&before).count(),
+        after.len()
     );
-    assert_eq!(after, before, "the same connections");
+    // In a long run one that the proxy has not needed for the keep-alive timeout is closed, as ever.
+    assert!(after.is_subset(&before), "opened anew: {:?}", after.difference(&before));
     assert_eq!(web.count_logged(" stayed (")?, 0);
     // HAProxy names the backend and its server, and nginx the level.
     let wrong = ["[error]", "[warn]", "[crit]", "upstream", "service/"];
