@@ -18,8 +18,7 @@ use crate::error::Result;
 use crate::transit::Parcel;
 use crate::transit::channel::Arrival;
 use crate::transit::mailbox::{self, Found, Opened};
-use crate::wire::frame::MAX_FDS;
-use crate::wire::parcel::{UPGRADED, millis};
+use crate::wire::parcel::{MAX_PARCELS, UPGRADED, millis};
 
 /// The last word to a WebSocket: a close frame with code 1012, "service restart".
 const COME_AGAIN: [u8; 4] = [0x88, 2, 0x03, 0xf4];
@@ -113,7 +112,7 @@ impl Looking<'_> {
     ) -> std::result::Result<(), (&'static str, Option<OwnedFd>, String)> {
         let (mut record, fd, contents) = parcel.into_parts();
         // The next message needs room, too, for as long as it is looked at.
-        if let Some(reason) = refusal.or(is_last(&fd, MAX_FDS).then_some("no_fds")) {
+        if let Some(reason) = refusal.or(is_last(&fd, 2 * MAX_PARCELS).then_some("no_fds")) {
             return Err((reason, Some(fd), record.protocol));
         }
         let Some(adopter) = self.drain.core.moving.adopter(&record.listener) else {
