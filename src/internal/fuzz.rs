@@ -33,6 +33,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("http", crate::http::fuzz_framing),
     ("websocket", crate::http::fuzz_frames),
     ("parcel", parcel),
+    #[cfg(feature = "tls")]
+    ("tls-records", crate::tls::record::fuzz::records),
+    #[cfg(feature = "tls")]
+    ("tls-state", crate::tls::record::fuzz::state),
     ("signature", upgrade::signature),
     ("checksums", upgrade::checksums),
     ("elf", upgrade::elf),
