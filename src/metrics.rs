@@ -22,7 +22,11 @@ pub const DRAINED: &str = "handover_connections_drained_total";
 pub const HAMMERED: &str = "handover_connections_hammered_total";
 /// Connections that went to the next generation.
 pub const MOVED: &str = "handover_connections_moved_total";
-/// Connections that came from the previous generation.
+/// Connections that wait for the next start of the service.
+pub const KEPT: &str = "handover_connections_kept_total";
+/// Connections that waited for this start and were closed, by reason.
+pub const NOT_RESUMED: &str = "handover_connections_not_resumed_total";
+/// Connections that came from the previous generation, or had waited for this start.
 pub const ADOPTED: &str = "handover_connections_adopted_total";
 /// Connections that drained where others moved, by reason.
 pub const STAYED: &str = "handover_connections_stayed_total";
@@ -50,7 +54,13 @@ pub fn describe() {
     describe_counter!(DRAINED, Unit::Count, "connections that ended by themselves while their generation drained");
     describe_counter!(HAMMERED, Unit::Count, "connections that were cut at the end of the drain timeout");
     describe_counter!(MOVED, Unit::Count, "connections that went to the next generation");
-    describe_counter!(ADOPTED, Unit::Count, "connections that came from the previous generation");
+    describe_counter!(KEPT, Unit::Count, "connections that wait for the next start of the service");
+    describe_counter!(NOT_RESUMED, Unit::Count, "connections that waited for this start and were closed, by reason");
+    describe_counter!(
+        ADOPTED,
+        Unit::Count,
+        "connections that came from the previous generation, or had waited for this start"
+    );
     describe_counter!(STAYED, Unit::Count, "connections that drained while others moved, by reason");
     describe_counter!(RELOADS, Unit::Count, "reloads by their outcome");
     describe_histogram!(
@@ -137,6 +147,12 @@ impl Metrics {
             connection.count(ADOPTED);
         }
         connection
+    }
+
+    /// So many connections that had waited for this start were closed, for this reason.
+    pub(crate) fn not_resumed(&self, reason: &'static str, count: usize) {
+        let by = u64::try_from(count).unwrap_or(u64::MAX);
+        self.count(NOT_RESUMED, &[("reason", reason.to_owned())], by);
     }
 
     pub(crate) fn reload(&self, outcome: &str) {
@@ -274,6 +290,11 @@ impl Counted {
     /// It went to the next generation.
     pub(crate) fn moved(&self) {
         self.count(MOVED);
+    }
+
+    /// It waits for the next start of the service.
+    pub(crate) fn kept(&self) {
+        self.count(KEPT);
     }
 
     /// It drains while others move, for this reason.

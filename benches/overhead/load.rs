@@ -3,11 +3,13 @@
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http2::{self, SendRequest};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,6 +22,36 @@ const HTTP2: (usize, usize) = (4, 16);
 
 const REQUEST: &[u8] =
     b"GET /hello HTTP/1.1\r\nHost: localhost:8080\r\nUser-Agent: overhead/1.0\r\nAccept: */*\r\n\r\n";
+
+/// Whether HTTP/2 requests have the headers of a browser, some 1,300 bytes.
+static BROWSER: LazyLock<bool> = LazyLock::new(|| std::env::var_os("HANDOVER_BROWSER").is_some());
+
+const HEADERS: [(&str, &str); 12] = [
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
+    ),
+    (
+        "accept",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,\
+         application/signed-exchange;v=b3;q=0.7",
+    ),
+    ("accept-language", "en-GB,en;q=0.9,de-DE;q=0.8,de;q=0.7,en-US;q=0.6"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("cache-control", "max-age=0"),
+    ("sec-ch-ua", "\"Chromium\";v=\"142\", \"Not:A-Brand\";v=\"99\""),
+    ("sec-ch-ua-platform", "\"Linux\""),
+    ("sec-fetch-dest", "document"),
+    ("sec-fetch-mode", "navigate"),
+    ("sec-fetch-site", "same-origin"),
+    ("referer", "https://www.example.com/a/rather/long/path?with=some&parameters=that&a=browser&sends=along"),
+    (
+        "cookie",
+        "session=eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIn0.\
+         SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c; _ga=GA1.2.1234567890.1700000000; consent=all; theme=dark; \
+         ab_test=variant-b; last_seen=2026-11-29T01:00:00Z; csrftoken=0123456789abcdef0123456789abcdef",
+    ),
+];
 
 pub(crate) enum Load {
     Http1(Rc<RefCell<Vec<Plain>>>),
@@ -61,7 +93,12 @@ async fn http2(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
 
 async fn get(sender: &mut SendRequest<Empty<Bytes>>, uri: &Uri) {
     sender.ready().await.unwrap();
-    let request = Request::get(uri.clone()).body(Empty::new()).unwrap();
+    let mut request = Request::get(uri.clone()).body(Empty::new()).unwrap();
+    if *BROWSER {
+        request.headers_mut().extend(HEADERS.map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value)) //
+        }));
+    }
     let body = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(body.to_bytes().len(), 13);
 }

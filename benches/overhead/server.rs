@@ -38,28 +38,32 @@ pub(crate) enum Kind {
     UntimedHttp1,
     OursHttp2,
     PlainHttp2,
+    /// Its connections do not move: nothing is followed.
+    StayingHttp2,
     BareHttp2,
     /// Each request gets who the client is, as axum does for hyper.
     KnowingHttp2,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::OursHttp1,
         Self::PlainHttp1,
         Self::BareHttp1,
         Self::UntimedHttp1,
         Self::OursHttp2,
         Self::PlainHttp2,
+        Self::StayingHttp2,
         Self::BareHttp2,
         Self::KnowingHttp2,
     ];
     /// Whose figures are divided by whose.
-    pub(crate) const RATIOS: [(Self, Self); 6] = [
+    pub(crate) const RATIOS: [(Self, Self); 7] = [
         (Self::OursHttp1, Self::BareHttp1),
         (Self::PlainHttp1, Self::BareHttp1),
         (Self::OursHttp1, Self::UntimedHttp1),
         (Self::OursHttp2, Self::BareHttp2),
+        (Self::OursHttp2, Self::StayingHttp2),
         (Self::PlainHttp2, Self::BareHttp2),
         (Self::OursHttp2, Self::KnowingHttp2),
     ];
@@ -72,13 +76,14 @@ impl Kind {
             Self::UntimedHttp1 => "HTTP/1, hyper, no header timeout",
             Self::OursHttp2 => "HTTP/2, handover",
             Self::PlainHttp2 => "HTTP/2, handover, no ConnectionInfo",
+            Self::StayingHttp2 => "HTTP/2, handover, does not move",
             Self::BareHttp2 => "HTTP/2, hyper",
             Self::KnowingHttp2 => "HTTP/2, hyper, peer in extensions",
         }
     }
 
     pub(crate) fn is_http2(self) -> bool {
-        matches!(self, Self::OursHttp2 | Self::PlainHttp2 | Self::BareHttp2 | Self::KnowingHttp2)
+        matches!(self, Self::OursHttp2 | Self::PlainHttp2 | Self::StayingHttp2 | Self::BareHttp2 | Self::KnowingHttp2)
     }
 }
 
@@ -158,9 +163,10 @@ pub(crate) fn main(kind: &str) {
     };
     let runtime = runtime.worker_threads(threads()).enable_all().build().unwrap();
     runtime.block_on(async {
-        if matches!(kind, Kind::OursHttp1 | Kind::PlainHttp1 | Kind::OursHttp2 | Kind::PlainHttp2) {
+        let plain = matches!(kind, Kind::PlainHttp1 | Kind::PlainHttp2);
+        if plain || matches!(kind, Kind::OursHttp1 | Kind::OursHttp2 | Kind::StayingHttp2) {
             let drain = Drain::new();
-            let options = HttpOptions::new().connection_info(matches!(kind, Kind::OursHttp1 | Kind::OursHttp2));
+            let options = HttpOptions::new().connection_info(!plain).migrate_http2(kind != Kind::StayingHttp2);
             let service = HyperService(service_fn(answer));
             handover::http::serve(&drain, "http", vec![Listener::Tcp(listener)], options, service).unwrap();
             drain.accept(true);

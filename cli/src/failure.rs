@@ -39,6 +39,16 @@ impl Failure {
         self.rolled_back
     }
 
+    /// In one word, for programs.
+    pub(crate) fn word(&self) -> &'static str {
+        match self.code {
+            1 if self.rolled_back => "rolled_back",
+            1 => "unknown",
+            Self::INTERRUPTED => "interrupted",
+            _ => "not_possible",
+        }
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::with_code(2, message)
     }

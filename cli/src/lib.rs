@@ -13,6 +13,7 @@ mod failure;
 pub mod fuzz;
 mod out;
 mod page;
+mod prometheus;
 mod safe;
 mod svg;
 mod systemctl;

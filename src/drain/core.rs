@@ -43,6 +43,11 @@ pub(crate) trait Work: Send + Sync {
     fn movable(&self) -> Result<(), &'static str> {
         Err("handler")
     }
+    /// Returns the number of the request that it is in the middle of, if it is a connection that can
+    /// go elsewhere afterwards.
+    fn in_hand(&self) -> Option<u64> {
+        None
+    }
     /// Returns what there is to lose just now. Unlike [`doing`](Self::doing) it changes nothing.
     fn held(&self) -> Option<String> {
         self.doing()

@@ -48,6 +48,15 @@ impl Guard {
         }
     }
 
+    /// The connection waits for the next start of the service: it ends here, and was not drained.
+    pub(super) fn kept(self) {
+        if let Some(work) = self.core.end(self.id)
+            && let Some(connection) = work.connection()
+        {
+            connection.kept();
+        }
+    }
+
     /// Notes that the connection does not move, and why.
     pub(super) fn stayed(&self, reason: &'static str) {
         let work = self.core.lock().open.get(&self.id).map(|entry| Arc::clone(&entry.work));

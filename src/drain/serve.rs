@@ -247,7 +247,7 @@ where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
     fn prepare(&self, arrival: Arrived) -> std::result::Result<Adoption, &'static str> {
-        let Arrived { record, fd, contents, was } = arrival;
+        let Arrived { record, fd, contents, was, again } = arrival;
         if record.protocol != STREAM {
             return Err("protocol");
         }
@@ -257,10 +257,10 @@ where
         };
         let (stream, peer) = L::adopted(fd).map_err(|_| "socket")?;
         // One that nobody took does not try again.
-        let stays = was.is_some().then_some("refused");
+        let stays = (was.is_some() && !again).then_some("refused");
         let turns = Turns::new(&self.drain, Arc::clone(&self.name), stays);
         let turns = Arc::new(turns.after(Duration::from_millis(record.open_ms), record.moves));
-        let counted = self.drain.metrics().adopted(Arc::clone(&self.name), Protocol::Stream, stays.is_none());
+        let counted = self.drain.metrics().adopted(Arc::clone(&self.name), Protocol::Stream, was.is_none());
         let work = StreamWork { listener: Arc::clone(&self.name), peer, counted, turns: Arc::clone(&turns) };
         let guard = self.drain.track(Arc::new(work));
         let guard = match was {

@@ -2,6 +2,7 @@
 
 use super::conn::{Before, Conn};
 use super::framed::Framed;
+use super::h2::Http2State;
 use super::options::HttpOptions;
 use super::task;
 use super::transport::Transport;
@@ -12,7 +13,7 @@ use crate::error::BoxError;
 use crate::sys::secret::Secret;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
-use crate::wire::parcel::{HTTP1, UPGRADED};
+use crate::wire::parcel::{HTTP1, HTTP2, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -74,15 +75,16 @@ where
         arrival: Arrived,
         carry: impl FnOnce(Stream, &Secret) -> Result<T, &'static str>,
     ) -> Result<Adoption, &'static str> {
-        let Arrived { record, fd, contents, was } = arrival;
+        let Arrived { record, fd, contents, was, again } = arrival;
         let (protocol, _) = record.speaks();
-        let upgraded = protocol == UPGRADED;
-        if protocol != HTTP1 && !upgraded {
+        let (upgraded, http2) = (protocol == UPGRADED, protocol == HTTP2);
+        if protocol != HTTP1 && !upgraded && !http2 {
             return Err("protocol");
         }
         if upgraded && contents.head.is_empty() {
             return Err("damaged");
         }
+        let state = http2.then(|| Http2State::decode(&contents.state).ok_or("damaged")).transpose()?;
         let slot = match &self.limit {
             Some(limit) if was.is_none() => Some(limit.take().ok_or("full")?),
             _ => None,
@@ -93,7 +95,8 @@ where
         let stream = carry(stream, &contents.tls)?;
         drop(in_runtime);
         // One that nobody took does not try again.
-        let may_move = was.is_none();
+        let is_new = was.is_none();
+        let may_move = is_new || again;
         let before = Before {
             // the one that upgraded it comes once more
             requests: record.requests.saturating_sub(u64::from(upgraded)),
@@ -101,10 +104,11 @@ where
             // One that comes back lingers from now on; its client has had no chance yet.
             quiet: if may_move || record.half { Duration::from_millis(record.quiet_ms) } else { Duration::ZERO },
             half: record.half,
+            http2,
             moves: record.moves,
         };
         let (drain, name) = (self.drain.clone(), Arc::clone(&self.name));
-        let conn = Arc::new(Conn::adopted(drain, name, peer, self.options.keep_alive, may_move, before));
+        let conn = Arc::new(Conn::adopted(drain, name, peer, self.options.keep_alive, (may_move, is_new), before));
         let guard = self.drain.track(Arc::clone(&conn) as _);
         let guard = match was {
             Some(was) => was.continues_as(guard),
@@ -113,6 +117,8 @@ where
         let framed = if upgraded {
             conn.replay(Upgrade::replayed(contents.head.clone(), Inherited::new(&contents.state, &[])));
             Framed::replayed(stream, Arc::clone(&conn), guard, &contents.head, &contents.unread)
+        } else if let Some(state) = state {
+            Framed::adopted_http2(stream, Arc::clone(&conn), guard, state, &contents.unread)
         } else {
             Framed::adopted(stream, Arc::clone(&conn), guard, record.known, &contents.unread)
         };

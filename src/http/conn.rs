@@ -65,6 +65,7 @@ pub(super) struct Before {
     /// For how long it has been idle, or has had half a head.
     pub(super) quiet: Duration,
     pub(super) half: bool,
+    pub(super) http2: bool,
     pub(super) moves: u64,
 }
 
@@ -82,18 +83,21 @@ impl Conn {
         Self { stays: may_move.err().unwrap_or("off"), ..conn }
     }
 
-    /// Makes one that was served elsewhere before.
+    /// Makes one that was served elsewhere before, or has come back, which is not new.
     pub(super) fn adopted(
         drain: Drain,
         listener: Arc<str>,
         peer: Peer,
         keep_alive: bool,
-        may_move: bool,
+        (may_move, is_new): (bool, bool),
         before: Before,
     ) -> Self {
-        let protocol = if before.requests > 0 { Protocol::Http1 } else { Protocol::Unknown };
-        // one that may not move has only come back
-        let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol, may_move);
+        let protocol = match before {
+            Before { http2: true, .. } => Protocol::Http2,
+            Before { requests: 1.., .. } => Protocol::Http1,
+            _ => Protocol::Unknown,
+        };
+        let metrics = drain.metrics().adopted(Arc::clone(&listener), protocol, is_new);
         Self::with(drain, listener, peer, keep_alive, may_move, metrics, before)
     }
 
@@ -153,14 +157,24 @@ impl Conn {
         self.may_move.load(Relaxed) && self.is_draining() && self.drain.moves(&self.listener)
     }
 
+    /// Returns whether nothing forbids that it goes to the next generation.
+    pub(super) fn may_move(&self) -> bool {
+        self.may_move.load(Relaxed)
+    }
+
+    /// Returns whether it has to come to its end here.
+    pub(super) fn drains(&self) -> bool {
+        self.is_draining() && !self.moves()
+    }
+
     /// Returns the permit to go, if it may go at this moment.
     #[inline]
     pub(super) fn leave(&self) -> Option<Permit> {
-        let quiet = matches!(self.stage(), Stage::Idle | Stage::Half) && !self.is_replaying();
+        let quiet = matches!(self.stage(), Stage::Idle | Stage::Half | Stage::Preface) && !self.is_replaying();
         if quiet && self.moves() { self.drain.permit() } else { None }
     }
 
-    /// Notes that there is no fd for it to go with.
+    /// Notes that it stays here.
     pub(super) fn may_not_move(&self) {
         self.may_move.store(false, Relaxed);
     }
@@ -346,6 +360,11 @@ impl Conn {
         self.active().unsent(slot);
     }
 
+    /// Returns whether a stream was upgraded, which may be one still.
+    pub(super) fn has_tunnels(&self) -> bool {
+        self.tunnels.load(Relaxed)
+    }
+
     /// Returns whether no request is being answered, all answers are sent, and no stream was
     /// upgraded.
     pub(super) fn is_quiet(&self) -> bool {
@@ -426,10 +445,18 @@ impl Work for Conn {
         Some(&self.metrics)
     }
 
+    fn in_hand(&self) -> Option<u64> {
+        let busy = match self.stage() {
+            Stage::Head | Stage::Called | Stage::Replying | Stage::Replied => true,
+            Stage::Http2 => !self.is_quiet(),
+            _ => false,
+        };
+        (busy && self.may_move.load(Relaxed)).then(|| self.requests())
+    }
+
     fn movable(&self) -> Result<(), &'static str> {
         match self.stage() {
             _ if !self.may_move.load(Relaxed) => Err(self.stays),
-            Stage::Http2 | Stage::Preface => Err("http2"),
             Stage::Upgraded => self.upgrade().map_or(Err("upgraded"), Upgrade::movable),
             Stage::Unframed => Err("unframed"),
             Stage::Closing => Err("closing"),

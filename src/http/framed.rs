@@ -14,6 +14,7 @@ mod websocket;
 
 use super::conn::Conn;
 use super::framing::Framing;
+use super::h2::Http2State;
 use super::info::ConnectionInfo;
 use super::scan;
 use super::stage::Stage;
@@ -52,6 +53,8 @@ pub(super) struct Framed<T: Transport> {
     swallowed: Option<scan::Head>,
     /// How much of the goodbye to its client is written.
     goodbye: usize,
+    /// It came as HTTP/2, and is not served yet.
+    http2: Option<Box<(Http2State, Vec<u8>)>>,
 }
 
 impl<T: Transport> Framed<T> {
@@ -70,6 +73,7 @@ impl<T: Transport> Framed<T> {
             moved: false,
             swallowed: None,
             goodbye: 0,
+            http2: None,
         }
     }
 
@@ -91,6 +95,21 @@ impl<T: Transport> Framed<T> {
         framed
     }
 
+    /// Goes on with one of HTTP/2, with what was to be known of it there, and what was received and
+    /// not used.
+    pub(super) fn adopted_http2(stream: T, conn: Arc<Conn>, guard: Guard, state: Http2State, unread: &[u8]) -> Self {
+        conn.set_stage(Stage::Http2);
+        let mut framed = Self::new(stream, conn, guard);
+        framed.framing = Framing::Raw;
+        framed.http2 = Some(Box::new((state, unread.to_vec())));
+        framed
+    }
+
+    /// Returns what is known of an HTTP/2 connection from where it was served before.
+    pub(super) fn take_http2(&mut self) -> Option<Box<(Http2State, Vec<u8>)>> {
+        self.http2.take()
+    }
+
     /// Returns what requests shall know of the connection.
     pub(super) fn info(&self) -> ConnectionInfo {
         ConnectionInfo::new(
@@ -106,6 +125,9 @@ impl<T: Transport> Framed<T> {
         let agreed = self.stream.protocol();
         if agreed == Some(HttpVersion::Http1) {
             return Poll::Ready(Ok(agreed));
+        }
+        if self.http2.is_some() {
+            return Poll::Ready(Ok(Some(HttpVersion::Http2)));
         }
         loop {
             if self.known && !self.held.is_empty() {
@@ -278,6 +300,11 @@ impl<T: Transport> Framed<T> {
             self.conn.progress.wrote();
         }
         written
+    }
+
+    /// Notes that something waits for the client although the socket would take it.
+    pub(super) fn note_waiting(&self) {
+        self.conn.progress.set_blocked(true);
     }
 
     /// Lets the hammer reach an upgraded stream, in whoever's task it is.

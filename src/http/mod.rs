@@ -1,6 +1,6 @@
 //! HTTP by hyper, drained without losing a request.
 //!
-//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. In a reload HTTP/1
+//! HTTP/1 and HTTP/2 (with prior knowledge) on one port, upgrades included. In a reload
 //! connections [move](crate::docs::migration) to the next generation. While a
 //! [`Drain`](crate::drain::Drain) lasts, a connection that does not move and is fresh, idle or has
 //! sent half a request head is not closed but answered once more, with `Connection: close`;
@@ -21,6 +21,7 @@ mod executor;
 mod framed;
 mod frames;
 mod framing;
+mod h2;
 mod info;
 mod observe;
 mod options;
@@ -38,6 +39,8 @@ mod wakers;
 
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
 pub(crate) use self::frames::fuzz as fuzz_frames;
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) use self::h2::fuzz as fuzz_http2;
 pub use self::info::{ConnectionInfo, UpgradePass};
 pub use self::options::HttpOptions;
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]

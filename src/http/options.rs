@@ -31,6 +31,8 @@ pub struct HttpOptions {
     pub(super) tcp_nodelay: bool,
     pub(super) connection_info: bool,
     pub(super) migrate: bool,
+    pub(super) migrate_http2: bool,
+    pub(super) http2_move_within: Duration,
     on_connect: Vec<OnConnect>,
 }
 
@@ -60,6 +62,9 @@ impl HttpOptions {
     /// The default of [`http2_keep_alive_interval`](Self::http2_keep_alive_interval).
     pub const HTTP2_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
+    /// The default of [`http2_move_within`](Self::http2_move_within).
+    pub const HTTP2_MOVE_WITHIN: Duration = Duration::from_millis(500);
+
     /// Returns the defaults.
     #[must_use]
     pub fn new() -> Self {
@@ -75,9 +80,9 @@ impl HttpOptions {
         self
     }
 
-    /// Sets how long a connection may be idle. It is closed after a last look for bytes received,
-    /// before twice this time. HTTP/2 is told so by a GOAWAY, unless one of its streams was
-    /// upgraded. The default is [75 s](Self::KEEP_ALIVE_TIMEOUT).
+    /// Sets how long a connection may be idle, since its last reply. It is closed after a last look
+    /// for bytes received. HTTP/2 is told so by a GOAWAY, before twice this time, unless one of its
+    /// streams was upgraded. The default is [75 s](Self::KEEP_ALIVE_TIMEOUT).
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.keep_alive_timeout = timeout;
@@ -168,6 +173,29 @@ impl HttpOptions {
     #[must_use]
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
+        self
+    }
+
+    /// Sets whether those of HTTP/2 are among the connections that go to the next generation. With
+    /// `false` they drain: they get a GOAWAY, and finish their streams. The default is `true`.
+    ///
+    /// A client whose turn it is has to empty the table that its request headers are compressed
+    /// with; all that are in use do so when they are told. For those that do not, as Go's before
+    /// version 1.20, this is to be off.
+    #[must_use]
+    pub fn migrate_http2(mut self, migrate: bool) -> Self {
+        self.migrate_http2 = migrate;
+        self
+    }
+
+    /// Limits how long new streams of an HTTP/2 connection are held back in a reload while those in
+    /// flight come to their end; then it goes, and the next generation answers what was held. One
+    /// whose streams take longer gets all of it answered here, and a GOAWAY. With zero only those
+    /// go that have no stream in flight when it is their turn. The default is [500
+    /// ms](Self::HTTP2_MOVE_WITHIN).
+    #[must_use]
+    pub fn http2_move_within(mut self, time: Duration) -> Self {
+        self.http2_move_within = time;
         self
     }
 
@@ -278,6 +306,8 @@ impl Default for HttpOptions {
             tcp_nodelay: true,
             connection_info: true,
             migrate: true,
+            migrate_http2: true,
+            http2_move_within: Self::HTTP2_MOVE_WITHIN,
             on_connect: Vec::new(),
         }
     }

@@ -32,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control", control),
     ("http", crate::http::fuzz_framing),
     ("websocket", crate::http::fuzz_frames),
+    ("http2", crate::http::fuzz_http2),
     ("parcel", parcel),
     #[cfg(feature = "tls")]
     ("tls-records", crate::tls::record::fuzz::records),

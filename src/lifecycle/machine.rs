@@ -95,6 +95,10 @@ impl Machine {
             LifeState::Standby => {
                 self.exit(LifeEnd::Failed("the previous generation never told us to switch"), &mut out)
             }
+            LifeState::Leaving => {
+                out.extend([Action::ShutGate, Action::BeginDrain { linger: self.config.stop_linger }]);
+                self.hammer(&mut out);
+            }
             LifeState::Draining | LifeState::Stopping => self.hammer(&mut out),
             LifeState::Starting | LifeState::Trial | LifeState::Serving | LifeState::Exited => {}
         }
@@ -102,7 +106,9 @@ impl Machine {
     }
 
     fn step(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
-        use LifeState::{Draining, Exited, HandingOver, Reloading, Serving, Standby, Starting, Stopping, Trial};
+        use LifeState::{
+            Draining, Exited, HandingOver, Leaving, Reloading, Serving, Standby, Starting, Stopping, Trial,
+        };
         match (self.state, event) {
             // Reload requests: run, queue, or refuse; never forget.
             (Serving, Event::Reload(id)) => {
@@ -113,7 +119,7 @@ impl Machine {
             (Draining, Event::Reload(id)) => {
                 out.push(Action::Answer(vec![id], ReloadAnswer::Refused("another generation is main by now")));
             }
-            (Stopping | Exited, Event::Reload(id)) => {
+            (Leaving | Stopping | Exited, Event::Reload(id)) => {
                 out.push(Action::Answer(vec![id], ReloadAnswer::Refused("the service is stopping")));
             }
 
@@ -123,8 +129,21 @@ impl Machine {
                 self.stopped_on_trial = true;
                 self.drain(now, Draining, self.config.stop_linger, out);
             }
-            (Serving | Reloading(_), Event::Stop) => self.stop(now, out),
-            (HandingOver, Event::Stop) => self.stop_pending = true,
+            (Serving | Reloading(_), Event::Restart) if !self.is_contested(now) => self.restart(now, out),
+            (Serving | Reloading(_), Event::Stop | Event::Restart) => self.stop(now, out),
+            (HandingOver, Event::Stop | Event::Restart) => self.stop_pending = true,
+            (Leaving, Event::Settled) => {
+                out.extend([Action::ShutGate, Action::BeginDrain { linger: self.config.stop_linger }]);
+                self.state = Stopping;
+            }
+            (Leaving, Event::Stop | Event::Quit) => {
+                out.extend([Action::ShutGate, Action::BeginDrain { linger: self.config.stop_linger }]);
+                self.hammer(out);
+            }
+            (Stopping, Event::Kept) => {
+                out.push(Action::Hurry);
+                self.shorten(now + self.config.hurry_timeout);
+            }
             (Draining, Event::Stop) if !self.hurried => {
                 self.hurried = true;
                 out.push(Action::Hurry);
@@ -310,16 +329,35 @@ impl Machine {
 
     /// The service stops, by this generation's hand.
     fn stop(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.begin_to_stop(out);
+        self.drain(now, LifeState::Stopping, self.config.stop_linger, out);
+        if self.is_contested(now) {
+            out.push(Action::Hurry);
+            self.shorten(now + self.config.hurry_timeout);
+        }
+    }
+
+    /// The service stops, and its clients shall not notice: one that is idle waits only once nothing
+    /// else has to be waited for.
+    fn restart(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if matches!(self.state, LifeState::Reloading(ReloadPhase::Switched | ReloadPhase::Probation)) {
+            out.push(Action::OpenGate);
+        }
+        self.begin_to_stop(out);
+        out.push(Action::Settle);
+        self.enter(LifeState::Leaving, Some(now + self.config.drain_timeout));
+    }
+
+    fn begin_to_stop(&mut self, out: &mut Vec<Action>) {
         if let LifeState::Reloading(_) = self.state {
             out.push(Action::EndNext { grace: self.end_grace() });
         }
         self.refuse_all("the service is stopping", out);
         out.push(Action::TellStopping);
-        self.drain(now, LifeState::Stopping, self.config.stop_linger, out);
-        if self.contested_until.is_some_and(|until| now < until) {
-            out.push(Action::Hurry);
-            self.shorten(now + self.config.hurry_timeout);
-        }
+    }
+
+    fn is_contested(&self, now: Instant) -> bool {
+        self.contested_until.is_some_and(|until| now < until)
     }
 
     fn drain(&mut self, now: Instant, state: LifeState, linger: Duration, out: &mut Vec<Action>) {

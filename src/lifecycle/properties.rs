@@ -17,6 +17,8 @@ use super::{Action, Config, Event, LifeState, Machine, ReloadAnswer};
 enum Step {
     Reload,
     Stop,
+    /// The same, and the main generation knows that it is a restart.
+    Restart,
     /// The generation that is starting fails in its own way.
     FailNext,
     /// It never gets further.
@@ -37,6 +39,7 @@ fn steps(faults: bool, stops: bool) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => Just(Step::Reload),
         u32::from(stops) => Just(Step::Stop),
+        u32::from(stops) => Just(Step::Restart),
         u32::from(faults) * 2 => Just(Step::FailNext),
         u32::from(faults) => Just(Step::HangNext),
         u32::from(faults) => Just(Step::LoseBarrier),
@@ -149,6 +152,7 @@ impl World {
                     self.line[who].open = false;
                     self.line[who].inbox.push_back(Event::GateShut);
                 }
+                Action::Settle => self.line[who].inbox.push_back(Event::Settled),
                 Action::BeginDrain { .. } => self.line[who].inbox.push_back(Event::Drained),
                 Action::Answer(ids, outcome) => {
                     for id in ids {
@@ -193,7 +197,11 @@ impl World {
             .filter(|&i| {
                 matches!(
                     self.line[i].machine.state(),
-                    LifeState::Serving | LifeState::Reloading(_) | LifeState::HandingOver | LifeState::Stopping
+                    LifeState::Serving
+                        | LifeState::Reloading(_)
+                        | LifeState::HandingOver
+                        | LifeState::Leaving
+                        | LifeState::Stopping
                 )
             })
             .collect();
@@ -215,11 +223,12 @@ impl World {
                 let id = self.asked;
                 self.feed(self.main, Event::Reload(id));
             }
-            Step::Stop => {
+            Step::Stop | Step::Restart => {
                 self.stopping = true;
                 for who in 0..self.line.len() {
                     if self.line[who].alive {
-                        self.feed(who, Event::Stop);
+                        let knows = who == self.main && matches!(step, Step::Restart);
+                        self.feed(who, if knows { Event::Restart } else { Event::Stop });
                     }
                 }
             }

@@ -31,6 +31,9 @@ fn events() -> Vec<(&'static str, Event)> {
         ("started", Event::Started),
         ("reload", Event::Reload(2)),
         ("stop", Event::Stop),
+        ("stop that is a restart", Event::Restart),
+        ("settled", Event::Settled),
+        ("connections kept", Event::Kept),
         ("quit", Event::Quit),
         ("next: ready", Event::NextReady),
         ("next: switched", Event::NextSwitched),
@@ -79,6 +82,7 @@ fn states() -> Vec<(&'static str, Config, Vec<Event>)> {
         ("draining", first.clone(), to_draining.clone()),
         ("draining, told to hurry", first.clone(), [to_draining, vec![Event::Stop]].concat()),
         ("draining, stopped on trial", next, vec![Event::Started, Event::Switch, Event::Stop]),
+        ("leaving", first.clone(), vec![Event::Started, Event::Restart]),
         ("stopping", first.clone(), vec![Event::Started, Event::Stop]),
         ("exited", first, vec![Event::Started, Event::Stop, Event::Drained]),
     ]
@@ -121,7 +125,7 @@ fn render() -> String {
                 (true, Event::Reload(_)) => {
                     _ = writeln!(text, "| {event_name} | {} | kept: one more reload follows |", name(before))
                 }
-                (true, Event::Stop) => {
+                (true, Event::Stop | Event::Restart) => {
                     _ = writeln!(text, "| {event_name} | {} | kept: passed on with the main role |", name(before))
                 }
                 (true, Event::PredecessorGone) if before == LifeState::Starting => {

@@ -19,6 +19,9 @@ pub(crate) enum LifeState {
     HandingOver,
     /// Not main any more: finishing what was accepted.
     Draining,
+    /// Main, and the service is started anew afterwards: serving on until what was in hand is
+    /// finished.
+    Leaving,
     /// Main, and the service stops: finishing what was accepted.
     Stopping,
     /// Over; the process may go.
@@ -42,6 +45,7 @@ impl LifeState {
             Self::Reloading(_) => "reloading",
             Self::HandingOver => "handing over",
             Self::Draining => "draining",
+            Self::Leaving => "leaving",
             Self::Stopping => "stopping",
             Self::Exited => "exited",
         }
@@ -73,6 +77,13 @@ pub(crate) enum Event {
     Reload(RequestId),
     /// SIGTERM, SIGINT or a method call.
     Stop,
+    /// As `Stop`, and the service manager starts the service anew afterwards: connections are kept
+    /// for that.
+    Restart,
+    /// What was in hand when a restart began is finished, or takes too long.
+    Settled,
+    /// The connections that can be are kept for the next start, whose clients wait for it.
+    Kept,
     /// SIGQUIT: cut everything now.
     Quit,
     /// The next generation says that it is ready.
@@ -151,6 +162,8 @@ pub(crate) enum Action {
     ShutGate,
     /// We are main: ping the watchdog, keep the number of drainers in its bounds.
     BecomeMain,
+    /// Serve on until what is in hand is finished. Answered by [`Event::Settled`].
+    Settle,
     /// Begin the drain. Answered by [`Event::Drained`].
     BeginDrain {
         /// How long idle connections are kept for one more request.

@@ -13,6 +13,7 @@ use crate::reload::hook_runner::Decision;
 use crate::reload::inquiry::Holding;
 use crate::settings::signals::{Response, Signal};
 use crate::systemd::fdstore::{Snapshot, Transfer};
+use crate::systemd::follows::Follows;
 use crate::wire::frame::Frame;
 
 /// Where tasks leave what they have found out.
@@ -41,6 +42,10 @@ pub(crate) enum Input {
     Gone(Vec<String>),
     /// Connections of the previous generation come by this socket.
     Moving(Vec<OwnedFd>),
+    /// The service manager has told what follows the stop.
+    Follows(Follows),
+    /// What was in hand when the stop began is finished.
+    Settled,
     /// None of our own connections is left that can move.
     AllMoved,
     /// Counts of an older generation.

@@ -34,6 +34,10 @@ pub(crate) enum Field {
     Moved,
     Stayed,
     MoveMs,
+    Kept,
+    Resumed,
+    Closed,
+    WaitedMs,
     Reason,
     Program,
     Source,
@@ -62,10 +66,11 @@ pub(crate) struct Facts<'a> {
     pub(crate) reload_signal: Option<Arc<str>>,
     /// How much is open.
     pub(crate) connections: usize,
-    /// How many connections went to the next generation, and how many drain.
+    /// How many connections went elsewhere or came from there, and how many did not.
     pub(crate) moved: usize,
     pub(crate) stayed: usize,
-    /// How long it took until the last of them had gone, in milliseconds.
+    /// How long it took until the last of them had gone, or how long they have waited, in
+    /// milliseconds.
     pub(crate) move_ms: u64,
     /// What was cut, one line each.
     pub(crate) cut: &'a [String],
@@ -218,6 +223,12 @@ moments! {
     /// The connections of a generation that could move to the next one have.
     Moved [MOVED = "2e540679a89d42638d0df680f35fa529"] INFO, fields HandoverId OldPid NewPid Moved Stayed MoveMs,
         step Moved, says "generation {generation} {detail}";
+    /// The connections of a service that is started anew wait for that.
+    Kept [KEPT = "6e160a3bd06f4bb9a278e7cebe515177"] INFO, fields OldPid Kept Stayed MoveMs, step Kept,
+        says "generation {generation} {detail}";
+    /// Connections that have waited for this start are served.
+    Resumed [RESUMED = "41ef328e7fea4324b41521f30a1e304d"] INFO, fields NewPid Resumed Closed WaitedMs, step Resumed,
+        says "generation {generation} {detail}";
     /// A generation has finished what it accepted, and exits.
     Drained [DRAINED = "d36cfa3c9c214d83aef14cebd4f2ac60"] INFO, fields HandoverId OldPid NewPid DrainMs,
         says "generation {generation} has drained and exits";
@@ -327,6 +338,10 @@ macro_rules! emit {
             moved = Some(facts.moved).filter(|_| has(Field::Moved)),
             stayed = Some(facts.stayed).filter(|_| has(Field::Stayed)),
             move_ms = Some(facts.move_ms).filter(|_| has(Field::MoveMs)),
+            kept = Some(facts.moved).filter(|_| has(Field::Kept)),
+            resumed = Some(facts.moved).filter(|_| has(Field::Resumed)),
+            closed = Some(facts.stayed).filter(|_| has(Field::Closed)),
+            waited_ms = Some(facts.move_ms).filter(|_| has(Field::WaitedMs)),
             reason = facts.reason.filter(|_| has(Field::Reason)),
             "{}",
             $text

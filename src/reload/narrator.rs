@@ -54,6 +54,7 @@ impl Narrator {
         if matches!(what, What::Serves | What::Main) {
             self.history.is_main_now();
         }
+        let counts_connections = matches!(what, What::Moved | What::Kept | What::Resumed);
         self.listeners.tell(Step {
             what,
             generation: facts.generation,
@@ -64,8 +65,8 @@ impl Narrator {
             reload_ms: facts.asked.map(millis),
             reason: facts.reason.map(str::to_owned),
             connections: facts.connections,
-            moved: Some(facts.moved).filter(|_| what == What::Moved),
-            stayed: Some(facts.stayed).filter(|_| what == What::Moved),
+            moved: Some(facts.moved).filter(|_| counts_connections),
+            stayed: Some(facts.stayed).filter(|_| counts_connections),
         });
     }
 

@@ -37,6 +37,11 @@ pub enum What {
     Draining,
     /// The connections of this generation that could move to the next one have: [`Step::moved`].
     Moved,
+    /// The connections of this generation that can be are kept for the next start of the service:
+    /// [`Step::moved`].
+    Kept,
+    /// Connections that have waited for this start are served: [`Step::moved`].
+    Resumed,
     /// This generation finishes what it has accepted: the service stops.
     Stopping,
     /// What was left has been cut.
@@ -74,10 +79,12 @@ pub struct Step {
     pub reason: Option<String>,
     /// How many connections are open, and how much other work is counted.
     pub connections: usize,
-    /// [`What::Moved`]: how many connections went to the next generation.
+    /// [`What::Moved`]: how many connections went to the next generation. [`What::Kept`]: how many
+    /// wait for the next start. [`What::Resumed`]: how many have waited for this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moved: Option<usize>,
-    /// [`What::Moved`]: how many did not, and are finished by this one.
+    /// How many did not, and are finished by this generation; of [`What::Resumed`], how many were
+    /// closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stayed: Option<usize>,
 }

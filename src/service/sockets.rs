@@ -14,7 +14,7 @@ use crate::systemd::activation::{Activation, FromPassed, Need, PassedConnection,
 use crate::systemd::bind::{self, Form};
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::Kept::Stored;
-use crate::systemd::fdstore::{FdStore, Names};
+use crate::systemd::fdstore::{FdStore, MAILBOX, Names};
 use crate::systemd::notify::Notifier;
 use crate::systemd::wanted::Wanted;
 use crate::wire::store::Slot;
@@ -295,8 +295,13 @@ fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<
     })
 }
 
-/// Closes what was bound for another address, or for a name that is not asked for any more.
+/// Closes what was bound for another address, or for a name that is not asked for any more, and the
+/// mailbox that this process was started with.
 pub(crate) fn remove_stale(store: &FdStore, wanted: &[String]) {
+    // What was in it is served or closed by now.
+    if let Err(error) = store.remove_inherited(MAILBOX) {
+        warn!(%error, "an empty mailbox stays in the fd store");
+    }
     for entry in store.list() {
         if entry.name.starts_with(BOUND) && !wanted.contains(&entry.name) {
             match store.remove(&entry.name) {

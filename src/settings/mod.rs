@@ -15,7 +15,7 @@ mod value;
 use std::fmt;
 use std::time::Duration;
 
-pub use migrate::Migrate;
+pub use migrate::{KeepOnStop, Migrate};
 pub use table::*;
 
 use crate::drain::FAR;

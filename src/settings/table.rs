@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::migrate::Migrate;
+use super::migrate::{KeepOnStop, Migrate};
 use super::value::{Setting, SettingRow, SettingValue};
 use crate::error::{Error, Kind, Result};
 
@@ -46,12 +46,18 @@ macro_rules! each_setting {
                 /// How long an idle connection is kept for one more request when the service stops,
                 /// which a restart waits for. It is never kept longer than `linger`.
                 stop_linger: Duration = STOP_LINGER: Duration::from_secs(1), "1s";
-                /// Which connections go to the next generation, rather than be finished by the old
-                /// one.
+                /// Which connections go to another process, rather than be finished by this one:
+                /// those of a reload, or of a restart, too.
                 migrate: Migrate = MIGRATE: Migrate::Reload, "reload";
                 /// Within which time after a handover all connections that can move do, unless
                 /// there is a hurry. In a shorter one their clients feel it.
                 move_within: Duration = MOVE_WITHIN: Duration::from_secs(2), "2s";
+                /// How it is found out whether a stop is the first half of a restart, so that
+                /// connections are kept for the start (with `migrate` set to `restart`).
+                keep_on_stop: KeepOnStop = KEEP_ON_STOP: KeepOnStop::Ask, "ask";
+                /// How long ago a connection may have been kept for it to be served at a start.
+                /// One that has waited for longer is closed.
+                resume_within: Duration = RESUME_WITHIN: Duration::from_secs(60), "60s";
                 /// How long a hook may take that has no
                 /// [timeout of its own](crate::service::hooks::Hook::timeout).
                 hook_timeout: Duration = HOOK_TIMEOUT: Duration::from_secs(10), "10s",

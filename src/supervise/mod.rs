@@ -56,6 +56,6 @@ pub use builder::{Supervised, Supervisor};
 pub use crash::{CRASH_LOOP, GOOD_AFTER, MAX_PAUSE, MIN_PAUSE};
 pub use passing::Passing;
 pub use ready::{PROBE_INTERVAL, PROBE_TIMEOUT, Ready};
-pub use renew::{RENEW_TIMEOUT, asked_to_go_on};
+pub use renew::{RENEW_TIMEOUT, asked_to_go_on, goes_on};
 pub use stop::{StopSignals, signal_name};
 pub use terms::{OnCrash, Senders};

@@ -188,6 +188,12 @@ async fn ask(own: &OwnProgram) -> Result<()> {
     Err(Error::new(Kind::Generation, format!("{path} cannot go on where this version is ({})", output.status)))
 }
 
+/// Says whether this process is a supervisor that goes on as another version of itself.
+#[must_use]
+pub fn goes_on() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
 /// For `main` of a program with a [`Supervisor`](crate::supervise::Supervisor): returns the text to
 /// print, and to end with success, when this process was started only to be asked whether it could
 /// go on where an older version of it is.

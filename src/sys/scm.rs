@@ -39,6 +39,35 @@ pub(crate) struct Received {
 /// It does not use nix, whose `cmsgs` refuses a truncated message as a whole: the fds that the
 /// kernel has installed by then would be nobody's, and stay open.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize) -> io::Result<Received> {
+    receive_with(socket, buffer, max_fds, 0)
+}
+
+/// Looks at the next message without taking it out of the queue, and never blocks; the fds are
+/// copies. Each look is at the message after the one before, from [`look_from_start`] on.
+pub(crate) fn look(socket: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize) -> io::Result<Received> {
+    receive_with(socket, buffer, max_fds, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+}
+
+/// Has the next [`look`] begin with the oldest message. Who has looked before, and where that one
+/// stopped, is the socket's own, and outlives the process.
+///
+/// # References
+/// - socket(7), `SO_PEEK_OFF`
+pub(crate) fn look_from_start(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let start: libc::c_int = 0;
+    // SAFETY: pointer and length are those of one integer of ours; the fd is open while borrowed.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const start).cast(), INT)
+    };
+    Errno::result(set)?;
+    Ok(())
+}
+
+/// The length of an option that is a number.
+const INT: libc::socklen_t = 4;
+const _: () = assert!(size_of::<libc::c_int>() == INT as usize);
+
+fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize, flags: i32) -> io::Result<Received> {
     let mut space = control_space(max_fds);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all zeroes is a valid msghdr.
@@ -49,7 +78,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], max_fds: usize)
     message.msg_controllen = size_of_val(space.as_slice());
     // SAFETY: each pointer in the header is to something of ours that lives on, with its own length
     // beside it; the fd is open while it is borrowed.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC | flags) };
     let length = usize::try_from(length).map_err(|_| Errno::last())?;
     // First of all: whatever fails from here on, each of them is closed.
     let (fds, credentials) = controls(&message);

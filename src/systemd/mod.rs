@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod environment;
 pub mod fdstore;
+pub(crate) mod follows;
 pub mod notify;
 #[cfg(feature = "scope")]
 pub mod scope;

@@ -123,7 +123,7 @@ fn lost(error: io::Error) -> Error {
 }
 
 /// Packs the first parcels; returns how many. Keys may be among the bytes.
-fn message(parcels: &VecDeque<Parcel>) -> Result<(usize, Secret)> {
+pub(super) fn message(parcels: &VecDeque<Parcel>) -> Result<(usize, Secret)> {
     let mut room = MAX_MESSAGE;
     let fitting = parcels.iter().take(MAX_PARCELS).take_while(|parcel| {
         let left = room.checked_sub(parcel.size());
@@ -150,7 +150,7 @@ fn receive(fd: BorrowedFd<'_>) -> io::Result<Option<(Secret, Vec<OwnedFd>)>> {
     Ok((length > 0).then_some((bytes.into(), fds)))
 }
 
-fn unpack(records: Vec<Record>, fds: Vec<OwnedFd>, mut contents: &[u8]) -> Vec<Arrival> {
+pub(super) fn unpack(records: Vec<Record>, fds: Vec<OwnedFd>, mut contents: &[u8]) -> Vec<Arrival> {
     let mut fds = fds.into_iter();
     let mut arrivals = Vec::with_capacity(records.len());
     for record in records {

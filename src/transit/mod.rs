@@ -1,9 +1,11 @@
-//! Connections on their way to another process: parcels, and the channel that they go by.
+//! Connections on their way to another process: parcels, the channel that they go by, and the
+//! mailbox that they wait in while there is no process.
 //!
 //! One owner at every instant: until the taker has said *took*, a parcel is its giver's, who keeps
 //! the fd, and nobody reads from it.
 
 pub(crate) mod channel;
+pub(crate) mod mailbox;
 pub(crate) mod parcel;
 pub(crate) mod permits;
 

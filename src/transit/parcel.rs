@@ -13,7 +13,7 @@ use crate::wire::parcel::{Lengths, MAX_CONTENTS, MAX_INLINE, Record};
 pub(crate) struct Contents {
     /// The head of the request that upgraded it.
     pub(crate) head: Vec<u8>,
-    /// What the application gave with it, as JSON.
+    /// What the application gave with it, or its protocol has to know, as JSON.
     pub(crate) state: Vec<u8>,
     /// What was received and not used.
     pub(crate) unread: Vec<u8>,

@@ -34,6 +34,7 @@ pub(crate) const MAX_PARCELS: usize = 64;
 #[cfg(feature = "http")]
 pub(crate) const HTTP1: &str = "http1";
 #[cfg(feature = "http")]
+pub(crate) const HTTP2: &str = "http2";
 pub(crate) const UPGRADED: &str = "upgraded";
 pub(crate) const STREAM: &str = "stream";
 
@@ -49,13 +50,13 @@ pub(crate) struct Record {
     pub(crate) id: u64,
     /// The name of the listener that it came by.
     pub(crate) listener: String,
-    /// What it speaks: [`HTTP1`], [`UPGRADED`] or [`STREAM`], or what a newer version knows.
+    /// What it speaks: [`HTTP1`], [`HTTP2`], [`UPGRADED`] or [`STREAM`], or what a newer version knows.
     pub(crate) protocol: String,
     /// Its protocol was known before: no other one is looked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) known: bool,
     /// The requests that it has had.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) requests: u64,
     /// For how long it has been open.
     #[serde(default)]
@@ -67,10 +68,10 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) half: bool,
     /// How often it has moved before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) moves: u64,
     /// The lengths of what comes with it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Lengths::is_nothing")]
     pub(crate) contents: Lengths,
     /// The contents are in a memfd, whose fd comes next to that of the connection.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -83,7 +84,7 @@ pub(crate) struct Lengths {
     /// The head of the request that upgraded it.
     #[serde(default)]
     pub(crate) head: usize,
-    /// What the application gave with it, as JSON.
+    /// What the application gave with it, or its protocol has to know, as JSON.
     #[serde(default)]
     pub(crate) state: usize,
     /// What was received and not used, and the state of its TLS behind that.
@@ -95,9 +96,8 @@ pub(crate) struct Lengths {
     pub(crate) tls: usize,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(length: &usize) -> bool {
-    *length == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// Writes a time as records have it.
@@ -119,6 +119,10 @@ impl Record {
 }
 
 impl Lengths {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// `None` if there is no such length.
     pub(crate) fn total(self) -> Option<usize> {
         let total = self.head.checked_add(self.state)?.checked_add(self.unread)?;
@@ -140,9 +144,26 @@ pub(crate) enum Note {
         #[serde(default)]
         refused: Vec<Refusal>,
     },
+    /// The first of a mailbox: who has filled it, and when.
+    Mailbox(Postmark),
     /// A note of a newer version is not for us.
     #[serde(other)]
     Unknown,
+}
+
+/// Who has filled a mailbox, and when. Whoever empties it may be a process of another version, much
+/// later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Postmark {
+    /// The version of handover.
+    #[serde(default)]
+    pub(crate) version: String,
+    /// The generation of the service.
+    #[serde(default)]
+    pub(crate) generation: u64,
+    /// When it was filled, by `CLOCK_BOOTTIME`, in milliseconds.
+    #[serde(default)]
+    pub(crate) filled_ms: u64,
 }
 
 /// One that the taker does not want.
@@ -156,7 +177,14 @@ pub(crate) struct Refusal {
 impl Note {
     /// Writes the note; the bytes of its parcels are to be appended.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = PREFIX.to_vec();
+        // At once as long as it is likely to be.
+        let each = match self {
+            Self::Parcels { records } => records.len() * 200,
+            Self::Answer { took, refused } => took.len() * 8 + refused.len() * 40,
+            Self::Mailbox(_) | Self::Unknown => 0,
+        };
+        let mut bytes = Vec::with_capacity(64 + each);
+        bytes.extend(PREFIX);
         let at = bytes.len();
         bytes.extend([0; 4]);
         serde_json::to_writer(&mut bytes, self)
@@ -203,7 +231,9 @@ mod tests {
     #[test]
     fn notes_come_back_as_they_went() {
         let refused = vec![Refusal { id: 9, reason: "full".into() }];
-        for note in [Note::Parcels { records: vec![record()] }, Note::Answer { took: vec![1, 2], refused }] {
+        let postmark = Postmark { version: "1.2.3".into(), generation: 4, filled_ms: 5 };
+        let parcels = Note::Parcels { records: vec![record(), Record::default()] };
+        for note in [parcels, Note::Answer { took: vec![1, 2], refused }, Note::Mailbox(postmark)] {
             let mut bytes = note.encode().unwrap();
             bytes.extend(b"GET /");
             assert_eq!(Note::decode(&bytes).unwrap(), (note, &b"GET /"[..]));

@@ -17,6 +17,9 @@ const MAX_SUFFIX: usize = 21;
 /// Names that begin so are handover's own.
 pub(crate) const RESERVED: &str = "handover.";
 
+/// The entry with the connections that wait for the next start.
+pub(crate) const MAILBOX: &str = "handover.mailbox";
+
 /// What an entry is called in the store: `name`, after replacements `name~1`, `name~2`…
 ///
 /// A trailing `~` says, between generations only, that the store does not have it.

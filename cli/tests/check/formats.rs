@@ -32,6 +32,7 @@ fn text_names_the_place_the_reason_and_the_fix() {
 fn json_counts_and_places() {
     let run = check(&["--format", "json", "--target-version", "252", "-"], BAD.replace("/a b", "").as_bytes());
     let report = json(&run);
+    handover_testing::schema::holds("check", &report);
     assert_eq!((&report["format"], &report["target_version"], &report["errors"]), (&1.into(), &252.into(), &1.into()));
     let hit = &report["findings"][0];
     assert_eq!((&hit["id"], &hit["line"], &hit["key"]), (&"HO104".into(), &8.into(), &"KillMode".into()));

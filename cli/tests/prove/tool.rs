@@ -44,7 +44,7 @@ pub(crate) async fn report(url: &str, arguments: &[&str]) -> Value {
         _ => 2,
     };
     assert_eq!(run.code, Some(code), "{run:?}");
-    assert_eq!(report["format"], 1);
+    handover_testing::schema::holds("prove", &report);
     let (sent, total) = (number(&report["total"]["sent"]), &report["total"]);
     let ended = ["answered", "handed_back", "lost"].iter().map(|of| number(&total[*of])).sum::<u64>();
     assert!(sent <= ended, "{total}");

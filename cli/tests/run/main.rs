@@ -3,6 +3,7 @@
 
 mod conventions;
 mod crashes;
+mod metrics;
 mod mistakes;
 mod notified;
 mod pid_one;

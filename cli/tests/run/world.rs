@@ -138,7 +138,19 @@ impl World {
 
     pub(crate) fn status(&self) -> Value {
         let output = self.handover(&["status", "--json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}\n{}", self.log()))
+        let status =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}\n{}", self.log()));
+        handover_testing::schema::holds("status", &status);
+        status
+    }
+
+    /// What `handover reload --json` says, and its exit code.
+    pub(crate) fn report(&self) -> (Value, Option<i32>) {
+        let output = self.handover(&["reload", "--json"]);
+        let report =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}\n{}", self.log()));
+        handover_testing::schema::holds("reload", &report);
+        (report, output.status.code())
     }
 
     pub(crate) fn until_status(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {

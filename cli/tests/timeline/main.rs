@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod boxes;
+mod fleet;
 mod hostile;
 mod input;
 mod journal;

@@ -42,7 +42,9 @@ pub(crate) fn run(arguments: &[&str], stdin: &str, environment: &[(&str, &str)])
 pub(crate) fn json(journal: &str) -> Value {
     let run = timeline(&["--json"], journal);
     assert_eq!(run.code, Some(0), "{run:?}");
-    serde_json::from_str(&run.stdout).unwrap()
+    let told = serde_json::from_str(&run.stdout).unwrap();
+    handover_testing::schema::holds("timeline", &told);
+    told
 }
 
 /// The rows that are reloads.

@@ -234,6 +234,8 @@ fn bad_ones_and_good_ones() {
     untouched();
     let output = web.ends(&[&arguments[..], &["--check", "{} --version", "--json"]].concat(), 0, "");
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    handover_testing::schema::holds("upgrade", &done);
+    assert_eq!(done["reload"]["outcome"], "handed_over");
     assert_eq!(
         (&done["outcome"], &done["program"]),
         (&"upgraded".into(), &web.path("web").display().to_string().into())

@@ -1,9 +1,10 @@
 //! The old generation's side: parcels out, answers back.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::pace::pace;
@@ -38,14 +39,24 @@ struct Giving<'a> {
 }
 
 /// Gives what is put into the queue, until nothing is left that could be, or nobody takes it.
-pub(super) async fn give_all(drain: Drain, channel: Channel, mut queue: mpsc::UnboundedReceiver<Leaving>) {
-    let Some(route) = drain.core.moving.route.get() else { return };
-    drain.signal().await;
+/// That may begin later, or never: another route may take the place of this one before.
+pub(super) async fn give_all(
+    drain: Drain,
+    channel: Channel,
+    mut queue: mpsc::UnboundedReceiver<Leaving>,
+    replaced: oneshot::Receiver<Infallible>,
+) {
+    tokio::select! {
+        biased;
+        _ = replaced => return,
+        () = drain.signal() => {}
+    }
+    let Some(route) = drain.core.moving.route() else { return };
     let mut giving = Giving { began: Instant::now(), ..Giving::new(&drain) };
     drain.note_stays();
     let gone = tokio::select! {
         () = giving.run(&channel, &mut queue) => true,
-        () = pace(&drain.core, route) => false,
+        () = pace(&drain.core, &route) => false,
     };
     // Nobody gets a permit from here on; whoever has one may still be on the way to the queue.
     route.shut();
@@ -56,6 +67,9 @@ pub(super) async fn give_all(drain: Drain, channel: Channel, mut queue: mpsc::Un
     }
     while let Some(leaving) = queue.recv().await {
         drain.stayed(leaving, if gone { "gone" } else { "late" });
+    }
+    if let Some(reason) = giving.shut.or(gone.then_some("gone")) {
+        drain.note_left(&route, reason);
     }
     drain.core.moving.summary.end();
     drain.core.wake_in_turn();
@@ -78,8 +92,9 @@ impl<'a> Giving<'a> {
 
     /// Returns when the other end is gone, and all that it has said is heard.
     async fn run(&mut self, channel: &Channel, queue: &mut mpsc::UnboundedReceiver<Leaving>) {
+        // Reused: an allocator with many free pieces, as here, is slow.
+        let mut some = Vec::with_capacity(MAX_PARCELS);
         loop {
-            let mut some = Vec::new();
             tokio::select! {
                 biased;
                 answers = channel.answers(), if self.hears => match answers {
@@ -100,7 +115,7 @@ impl<'a> Giving<'a> {
                     }
                 },
                 // Few are out at a time: a permit is needed to get here.
-                _ = queue.recv_many(&mut some, MAX_PARCELS) => self.add(some),
+                _ = queue.recv_many(&mut some, MAX_PARCELS) => self.add(&mut some),
                 () = sleep_until(self.last + TAKE_TIMEOUT), if self.is_waiting() => self.stall(),
             }
         }
@@ -111,14 +126,14 @@ impl<'a> Giving<'a> {
         self.shut.is_none() && !(self.waiting.is_empty() && self.out.is_empty())
     }
 
-    fn add(&mut self, leaving: Vec<Leaving>) {
+    fn add(&mut self, leaving: &mut Vec<Leaving>) {
         if let Some(reason) = self.shut {
-            return leaving.into_iter().for_each(|leaving| self.drain.stayed(leaving, reason));
+            return leaving.drain(..).for_each(|leaving| self.drain.stayed(leaving, reason));
         }
         if !self.is_waiting() {
             self.last = Instant::now();
         }
-        for Leaving { mut parcel, guard, permit } in leaving {
+        for Leaving { mut parcel, guard, permit } in leaving.drain(..) {
             parcel.number(self.next);
             self.next += 1;
             self.waiting.push_back(parcel);
@@ -164,7 +179,7 @@ impl<'a> Giving<'a> {
     /// Gives nothing more. What was not sent is served here.
     fn shut(&mut self, reason: &'static str) {
         let reason = *self.shut.get_or_insert(reason);
-        if let Some(route) = self.drain.core.moving.route.get() {
+        if let Some(route) = self.drain.core.moving.route() {
             route.shut();
         }
         while let Some(leaving) = self.take_waiting() {

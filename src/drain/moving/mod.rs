@@ -5,17 +5,21 @@
 //! that name, and says so. Until then it counts here.
 
 mod give;
+mod keep;
 mod pace;
+mod resume;
+mod settle;
 mod summary;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::core::{Phase, Work};
@@ -24,6 +28,9 @@ use super::handle::Drain;
 use crate::transit::{Channel, Contents, Parcel, Permit, Permits};
 use crate::wire::parcel::Record;
 
+pub(crate) use self::keep::Keep;
+pub(crate) use self::keep::PARK_TIMEOUT;
+pub(crate) use self::resume::Resuming;
 pub(crate) use self::summary::Moved;
 use self::summary::Summary;
 
@@ -47,6 +54,8 @@ pub(crate) struct Arrived {
     pub(crate) contents: Contents,
     /// It was ours before, and still counts.
     pub(crate) was: Option<Guard>,
+    /// It was ours before, and shall try to go once more.
+    pub(crate) again: bool,
 }
 
 /// A connection that goes. It counts here until it is taken.
@@ -61,8 +70,9 @@ pub(crate) struct Leaving {
 #[derive(Default)]
 pub(super) struct Moving {
     adopters: Mutex<BTreeMap<String, Arc<dyn Adopter>>>,
-    /// To the next generation, once there is one that is main.
-    route: OnceLock<Route>,
+    /// To the next generation, once there is one that is main. A handover that fails at its last
+    /// step leaves one that leads nowhere, and the next handover replaces it.
+    route: RwLock<Option<Arc<Route>>>,
     summary: Summary,
     /// How many were taken from another generation.
     adopted: AtomicUsize,
@@ -78,6 +88,8 @@ pub(super) struct Route {
     shut: AtomicBool,
     /// When that was; who is left lingers from then on.
     shut_at: OnceLock<Instant>,
+    /// It is dropped with the route, and tells its task that there is another one.
+    _in_use: oneshot::Sender<Infallible>,
 }
 
 impl Moving {
@@ -85,8 +97,12 @@ impl Moving {
         self.adopters.lock().unwrap_or_else(PoisonError::into_inner).get(listener).cloned()
     }
 
-    fn open_route(&self) -> Option<&Route> {
-        self.route.get().filter(|route| !route.shut.load(Ordering::Relaxed))
+    fn route(&self) -> Option<Arc<Route>> {
+        self.route.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn open_route(&self) -> Option<Arc<Route>> {
+        self.route().filter(|route| route.is_open())
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -95,7 +111,7 @@ impl Moving {
 
     /// Returns when moving ended while there was something left, if it has.
     pub(super) fn shut_at(&self) -> Option<Instant> {
-        self.route.get()?.shut_at.get().copied()
+        self.route()?.shut_at.get().copied()
     }
 }
 
@@ -103,6 +119,10 @@ impl Route {
     /// Returns whether the next generation takes this, now or later.
     pub(super) fn is_for(&self, work: &dyn Work) -> bool {
         work.movable().is_ok() && work.connection().is_some_and(|one| self.takes.contains(one.listener()))
+    }
+
+    fn is_open(&self) -> bool {
+        !self.shut.load(Ordering::Relaxed)
     }
 
     fn shut(&self) {
@@ -125,10 +145,22 @@ impl Drain {
         self.core.moving.open_route()?.permits.take()
     }
 
+    /// Returns whether one connection may get ready to go now.
+    #[cfg(feature = "http")]
+    pub(crate) fn turn_to_leave(&self) -> bool {
+        self.core.moving.open_route().is_some_and(|route| route.permits.turn())
+    }
+
+    /// Returns the permit for one that has had its turn.
+    #[cfg(feature = "http")]
+    pub(crate) fn place(&self) -> Option<Permit> {
+        self.core.moving.open_route()?.permits.place()
+    }
+
     /// Sends a connection on its way. If it is not taken, it comes back to whoever serves its
     /// listener here.
     pub(crate) fn give(&self, leaving: Leaving) {
-        let Some(route) = self.core.moving.route.get() else { return };
+        let Some(route) = self.core.moving.route() else { return };
         if let Err(mpsc::error::SendError(leaving)) = route.queue.send(leaving) {
             self.stayed(leaving, "late");
         }
@@ -142,20 +174,46 @@ impl Drain {
                 let (error, fd, contents) = *returned;
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
-                self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+                self.serve_again(Arrived { record, fd, contents, was: Some(guard), again: false });
             }
         }
     }
 
     /// From now on, and once the drain begins, connections of these listeners go by this channel,
-    /// all within about that time.
+    /// all within about that time. Before the drain has begun it takes the place of another one.
     pub(crate) fn move_to(&self, channel: Channel, takes: BTreeSet<String>, within: Duration) {
-        let (queue, leaving) = mpsc::unbounded_channel();
-        let (permits, shut) = (Arc::new(Permits::default()), AtomicBool::new(false));
-        let route = Route { queue, takes, permits, within, shut, shut_at: OnceLock::new() };
-        if self.core.moving.route.set(route).is_ok() {
-            tokio::spawn(give::give_all(self.clone(), channel, leaving));
+        if let Some((leaving, replaced)) = self.set_route(takes, Permits::default(), within) {
+            tokio::spawn(give::give_all(self.clone(), channel, leaving, replaced));
         }
+    }
+
+    /// From now on, and once the drain begins, connections are kept for the next start of the
+    /// service. Before the drain has begun this takes the place of a way to another generation.
+    pub(crate) fn keep_in(&self, keep: Keep) {
+        let takes = self.takes().into_iter().collect();
+        if let Some((leaving, replaced)) = self.set_route(takes, Permits::of_any_number(), Duration::ZERO) {
+            tokio::spawn(keep::keep_all(self.clone(), keep, leaving, replaced));
+        }
+    }
+
+    /// Returns what comes by the new route, and what ends when another one replaces it. `None`: the
+    /// drain has begun, and connections are on their way by the one that there is.
+    fn set_route(
+        &self,
+        takes: BTreeSet<String>,
+        permits: Permits,
+        within: Duration,
+    ) -> Option<(mpsc::UnboundedReceiver<Leaving>, oneshot::Receiver<Infallible>)> {
+        let (queue, leaving) = mpsc::unbounded_channel();
+        let (permits, shut) = (Arc::new(permits), AtomicBool::new(false));
+        let (_in_use, replaced) = oneshot::channel();
+        let route = Route { queue, takes, permits, within, shut, shut_at: OnceLock::new(), _in_use };
+        let mut current = self.core.moving.route.write().unwrap_or_else(PoisonError::into_inner);
+        let free = current.is_none() || self.phase() == Phase::Open;
+        free.then(|| {
+            *current = Some(Arc::new(route));
+            (leaving, replaced)
+        })
     }
 
     /// Serves it again, as it was not taken.
@@ -172,9 +230,14 @@ impl Drain {
 
     fn come_back(&self, leaving: Leaving) {
         let Leaving { parcel, guard, permit } = leaving;
-        let (record, fd, contents) = parcel.into_parts();
-        self.serve_again(Arrived { record, fd, contents, was: Some(guard) });
+        self.goes_on(parcel, guard, false);
         drop(permit);
+    }
+
+    /// Serves it here again, and lets it go once more, or never.
+    fn goes_on(&self, parcel: Parcel, guard: Guard, again: bool) {
+        let (record, fd, contents) = parcel.into_parts();
+        self.serve_again(Arrived { record, fd, contents, was: Some(guard), again });
     }
 
     fn serve_again(&self, arrival: Arrived) {
@@ -188,7 +251,7 @@ impl Drain {
 
     /// Notes which connections do not move, before any does.
     fn note_stays(&self) {
-        let Some(route) = self.core.moving.route.get() else { return };
+        let Some(route) = self.core.moving.route() else { return };
         let works: Vec<_> = self.core.lock().open.values().map(|entry| Arc::clone(&entry.work)).collect();
         for work in works {
             let Some(connection) = work.connection() else { continue };
@@ -202,10 +265,19 @@ impl Drain {
         }
     }
 
+    /// Notes those that could have moved, had moving not ended before their turn.
+    fn note_left(&self, route: &Route, reason: &'static str) {
+        let works: Vec<_> = self.core.lock().open.values().map(|entry| Arc::clone(&entry.work)).collect();
+        for work in works.iter().filter(|work| route.is_for(&***work)) {
+            self.core.moving.summary.stayed(reason);
+            work.connection().inspect(|connection| connection.stayed(reason));
+        }
+    }
+
     /// Returns what has become of the connections that were to move; `None` if there was nobody to
     /// move to.
     pub(crate) fn moved(&self) -> Option<Moved> {
-        self.core.moving.route.get()?;
+        self.core.moving.route()?;
         Some(self.core.moving.summary.counts().clone())
     }
 
@@ -239,3 +311,6 @@ impl Drain {
         take::take_all(self, channel).await
     }
 }
+
+#[cfg(test)]
+mod tests;

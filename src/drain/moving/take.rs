@@ -94,17 +94,19 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
 
 fn prepare(drain: &Drain, parcel: Parcel) -> Result<Adoption, &'static str> {
     let (record, fd, contents) = parcel.into_parts();
-    if is_last(&fd) {
+    if is_last(&fd, 0) {
         return Err("no_fds");
     }
     if !is_welcome(drain) {
         return Err("draining");
     }
     let adopter = drain.core.moving.adopter(&record.listener).ok_or("listener")?;
-    adopter.prepare(Arrived { record, fd, contents, was: None })
+    adopter.prepare(Arrived { record, fd, contents, was: None, again: false })
 }
 
-/// A new fd has the lowest number that is free.
-fn is_last(fd: &OwnedFd) -> bool {
-    usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX).saturating_add(SPARE_FDS) >= socket::max_open_files()
+/// Returns whether there are only so many fds left as everything else needs, and `more`. A new fd
+/// has the lowest number that is free.
+pub(super) fn is_last(fd: &OwnedFd, more: usize) -> bool {
+    let number = usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX);
+    number.saturating_add(SPARE_FDS + more) >= socket::max_open_files()
 }

@@ -8,7 +8,7 @@ use crate::http::scan;
 use crate::http::stage::Stage;
 use crate::http::transport::{Detached, Transport};
 use crate::transit::{Contents, Parcel, Permit};
-use crate::wire::parcel::{HTTP1, Record, millis};
+use crate::wire::parcel::{HTTP1, HTTP2, Record, millis};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,33 +18,66 @@ impl<T: Transport> Framed<T> {
     /// # Errors
     /// There is no fd for it, and it is to be served on.
     pub(in crate::http) fn leave(
-        mut self,
+        self,
         hyper: &[u8],
         known: bool,
+        quiet: Duration,
+        permit: Permit,
+    ) -> Result<(), Box<Self>> {
+        let record = Record { known: known || self.known, half: self.conn.stage() == Stage::Half, ..Record::default() };
+        let contents = Contents { unread: [hyper, &self.held].concat(), ..Contents::default() };
+        self.depart(HTTP1, record, contents, quiet, permit).map_err(|mut framed| {
+            framed.goes_on(hyper, known);
+            framed
+        })
+    }
+
+    /// Sends one of HTTP/2 to the next generation, with what that has to know, and what was not
+    /// used.
+    ///
+    /// # Errors
+    /// There is no fd for it, and it is to be served on.
+    pub(in crate::http) fn leave_http2(
+        self,
+        state: Vec<u8>,
+        unread: Vec<u8>,
+        quiet: Duration,
+        permit: Permit,
+    ) -> Result<(), Box<Self>> {
+        let contents = Contents { state, unread, ..Contents::default() };
+        self.depart(HTTP2, Record { known: true, ..Record::default() }, contents, quiet, permit)
+    }
+
+    fn depart(
+        mut self,
+        protocol: &str,
+        record: Record,
+        contents: Contents,
         quiet: Duration,
         permit: Permit,
     ) -> Result<(), Box<Self>> {
         let conn = Arc::clone(&self.conn);
         let record = Record {
             listener: conn.listener().to_string(),
-            protocol: Record::protocol_over(HTTP1, T::TLS),
-            known: known || self.known,
+            protocol: Record::protocol_over(protocol, T::TLS),
             requests: conn.requests(),
             open_ms: millis(conn.opened().elapsed()),
             quiet_ms: millis(quiet),
-            half: conn.stage() == Stage::Half,
             moves: conn.before().moves + 1,
-            ..Record::default()
+            ..record
         };
-        let unread = [hyper, &self.held].concat();
         let detached = self.stream.detach().map_err(|e| Error::os("its socket cannot be duplicated", e));
         let parcel = detached.and_then(|Detached { fd, tls }| {
-            let contents = Contents { unread, tls, ..Contents::default() };
+            let contents = Contents { tls, ..contents };
             Parcel::new(record, fd, contents).map_err(|returned| returned.0)
         });
         let parcel = match parcel {
             Ok(parcel) => parcel,
-            Err(error) => return Err(Box::new(self.stays(hyper, known, &error))),
+            Err(error) => {
+                tracing::debug!(peer = %conn.peer, %error, "a connection cannot move");
+                self.stays("no_fds");
+                return Err(Box::new(self));
+            }
         };
         // From here on nobody reads from it, until it is taken.
         self.moved = true;
@@ -56,18 +89,20 @@ impl<T: Transport> Framed<T> {
         Ok(())
     }
 
-    /// Goes on here with what hyper has read of a head.
-    fn stays(mut self, hyper: &[u8], known: bool, error: &Error) -> Self {
-        tracing::debug!(peer = %self.conn.peer, %error, "a connection cannot move");
+    /// Notes that it drains here, and the reason in one word.
+    pub(in crate::http) fn stays(&self, reason: &'static str) {
         self.conn.may_not_move();
         if let Some(guard) = &self.guard {
-            self.conn.drain.note_stay(guard, "no_fds");
+            self.conn.drain.note_stay(guard, reason);
         }
+    }
+
+    /// Goes on here with what hyper has read of a head.
+    fn goes_on(&mut self, hyper: &[u8], known: bool) {
         self.held = [hyper, &self.held].concat().as_slice().into();
         self.framing = Framing::Head(scan::Head::default());
         self.known |= known;
         self.conn.set_stage(Stage::Idle);
         self.note_held();
-        self
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::drain::moving::Keep;
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Estate, FailedFile, Origin};
 use crate::lifecycle::{Action, Event, LifeEnd, LifeState};
@@ -35,6 +36,7 @@ impl OwnGeneration {
             Action::TellReady => {
                 let status = self.tell_by_new(Moment::Serves, None);
                 self.outbox.send(&Message::new().status(status).ready());
+                self.resume();
             }
             Action::TellReloading => {
                 let next = format!("starting generation {}", self.successor.generation());
@@ -104,6 +106,7 @@ impl OwnGeneration {
                 }
             }
             Action::BecomeMain => self.become_main(),
+            Action::Settle => self.settle(),
             Action::BeginDrain { linger } => self.begin_drain(lives.state(self.number), linger),
             Action::Hurry => self.drain.hurry(),
             Action::Hammer => self.hammer(),
@@ -343,6 +346,10 @@ impl OwnGeneration {
 /// The drain, and its end.
 impl OwnGeneration {
     fn begin_drain(&mut self, state: LifeState, linger: Duration) {
+        if let (LifeState::Stopping, Some(until)) = (state, self.keeping) {
+            let store = lock(&self.sockets).store().clone();
+            self.drain.keep_in(Keep { store, generation: self.number, until });
+        }
         self.drain.begin(linger);
         let (limit, open) = (self.settings.drain_timeout, self.drain.active());
         let detail = &format!("drains within {limit:?}, connections open: {open}");
@@ -355,7 +362,7 @@ impl OwnGeneration {
             self.narrator.tell(Moment::Draining, &self.facts());
             self.drainers.leave();
         } else {
-            self.tasks.spawn(extend::while_stopping(self.outbox.sender(), limit));
+            self.ask_for_time();
         }
         let (moved, inputs) = (self.drain.all_moved(), self.inputs.clone());
         self.tasks.spawn(async move {
@@ -367,6 +374,13 @@ impl OwnGeneration {
             drained.await;
             let _ = inputs.send(Input::OwnDrainDone);
         });
+    }
+
+    /// Until the end of the drain, once.
+    pub(super) fn ask_for_time(&mut self) {
+        if !std::mem::replace(&mut self.asks_for_time, true) {
+            self.tasks.spawn(extend::while_stopping(self.outbox.sender(), self.settings.drain_timeout));
+        }
     }
 
     /// A stop is over only when the older generations are gone too: our exit makes systemd hurry

@@ -14,7 +14,9 @@ use crate::reload::moment::{Facts, Moment};
 use crate::reload::status::{ASK_TIMEOUT, Moves, Open, Status, StoreEntry};
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::lock;
+use crate::settings::KeepOnStop;
 use crate::settings::signals::{Response, Signal};
+use crate::systemd::follows;
 use crate::wire::frame::Frame;
 
 /// Requests, and signals.
@@ -48,7 +50,7 @@ impl OwnGeneration {
 
     pub(super) fn respond(&mut self, lives: &mut Lifecycles, signal: Signal, response: Response) {
         let state = lives.state(self.number);
-        let finishes = matches!(state, LifeState::Draining | LifeState::Stopping);
+        let finishes = matches!(state, LifeState::Draining | LifeState::Leaving | LifeState::Stopping);
         match response {
             Response::Reload if state == LifeState::Draining => {
                 debug!(generation = self.number, "{signal}: another generation is main by now");
@@ -87,7 +89,17 @@ impl OwnGeneration {
     fn on_stop(&mut self, lives: &mut Lifecycles, cause: &str) {
         let detail = &format!("{cause}; connections open: {}", self.drain.active());
         self.narrator.tell(Moment::Stop, &Facts { detail, ..self.facts() });
-        lives.push(self.number, Event::Stop);
+        match self.keeps_connections(lives.state(self.number)) {
+            // Another stop while it is asked: there is a hurry.
+            Some(KeepOnStop::Ask) if !self.asking => {
+                self.asking = true;
+                let inputs = self.inputs.clone();
+                self.tasks.spawn(async move { _ = inputs.send(Input::Follows(follows::ask().await)) });
+                return;
+            }
+            Some(KeepOnStop::Always) => lives.push(self.number, Event::Restart),
+            _ => lives.push(self.number, Event::Stop),
+        }
         // They come to nothing, and are told so.
         self.release_reloads(lives);
     }

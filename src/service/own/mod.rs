@@ -2,11 +2,12 @@
 //!
 //! Here inputs become events; in `actions` what the lifecycle asks for is handed to the parts;
 //! `asked` has what others ask for, `refusal` what cannot be, `moving` the connections that go and
-//! come; in `end` the process comes to its end.
+//! come, `keeping` those that wait for a start; in `end` the process comes to its end.
 
 mod actions;
 mod asked;
 mod end;
+mod keeping;
 mod moving;
 mod refusal;
 
@@ -20,6 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
 use crate::drain::Drain;
+use crate::drain::moving::Resuming;
 use crate::error::Result;
 use crate::generation::{FailedFile, Next, Origin};
 use crate::jobs::Jobs;
@@ -105,6 +107,15 @@ pub(crate) struct OwnGeneration {
     began: Instant,
     drained: bool,
     told_moved: bool,
+    asks_for_time: bool,
+    /// The service manager is asked what follows the stop.
+    asking: bool,
+    /// Connections are kept for the next start, and until then what is in hand may be finished.
+    keeping: Option<tokio::time::Instant>,
+    /// What was in hand when that began is finished.
+    settled: bool,
+    /// What has waited for this start.
+    resuming: Option<Resuming>,
     /// The service stops, and no generation comes after this one.
     stopping: bool,
     end: Option<LifeEnd>,
@@ -122,6 +133,7 @@ impl OwnGeneration {
             own.tasks.spawn(reap::reap(REAP_AFTER));
         }
         own.custody.make_ready(own.predecessor.is_none()).await;
+        own.look_at_kept();
         own.narrator.metrics().set_gauge(GENERATION, own.number as f64);
         let mut lives = Lifecycles::default();
         lives.insert(own.number, Machine::new(config));
@@ -193,6 +205,11 @@ impl OwnGeneration {
             began: now(),
             drained: false,
             told_moved: false,
+            asks_for_time: false,
+            asking: false,
+            keeping: None,
+            settled: false,
+            resuming: None,
             stopping: false,
             end: None,
         })
@@ -277,7 +294,17 @@ impl Parts for OwnGeneration {
             Input::Entries(names, fds) => self.custody.adopt(names, fds),
             Input::Gone(names) => self.custody.forget(&names),
             Input::Moving(fds) => self.take_connections(fds),
-            Input::AllMoved => self.tell_moved(),
+            Input::Follows(follows) => self.on_follows(lives, follows),
+            Input::Settled => {
+                self.settled = true;
+                self.leave_if_settled(lives);
+            }
+            Input::AllMoved => {
+                self.tell_moved();
+                if self.keeping.is_some() {
+                    lives.push(self.number, Event::Kept);
+                }
+            }
             Input::Counted(carried) => self.narrator.metrics().adopt(carried),
             Input::Asked => self.tell_main(),
             Input::Told(generation, holding) => {
@@ -293,6 +320,7 @@ impl Parts for OwnGeneration {
                     self.release_reloads(lives);
                 }
                 self.measure_draining();
+                self.leave_if_settled(lives);
                 self.all_drained(lives);
             }
             Input::HeldLongEnough => self.release_reloads(lives),

@@ -43,6 +43,9 @@ impl OwnGeneration {
     pub(super) fn tell_moved(&mut self) {
         let Some(moved) = self.drain.moved().filter(|_| !self.told_moved) else { return };
         self.told_moved = true;
+        if self.keeping.is_some() && moved.moved + moved.stayed() == 0 {
+            return;
+        }
         let stayed = match moved.stayed() {
             0 => String::new(),
             count => {
@@ -50,9 +53,13 @@ impl OwnGeneration {
                 format!(", {count} stayed ({})", reasons.join(", "))
             }
         };
-        let detail = &format!("moved {} connections within {:?}{stayed}", moved.moved, moved.took);
+        let (moment, verb) = match self.keeping {
+            Some(_) => (Moment::Kept, "keeps"),
+            None => (Moment::Moved, "moved"),
+        };
+        let detail = &format!("{verb} {} connections within {:?}{stayed}", moved.moved, moved.took);
         let move_ms = u64::try_from(moved.took.as_millis()).unwrap_or(u64::MAX);
         let facts = Facts { detail, moved: moved.moved, stayed: moved.stayed(), move_ms, ..self.facts() };
-        self.narrator.tell(Moment::Moved, &facts);
+        self.narrator.tell(moment, &facts);
     }
 }

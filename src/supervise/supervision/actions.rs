@@ -51,6 +51,8 @@ impl Supervision {
                 self.replaced(lives, number, Err(reason));
             }
             Action::TellStopping => self.tell_stopping(),
+            // What its processes have open is theirs.
+            Action::Settle => lives.push(number, Event::Settled),
             Action::TellReady => {
                 let Some(generation) = self.workers.get(number) else { return };
                 let detail = if generation.went_back { ", of the last version that was good" } else { "" };
@@ -252,7 +254,7 @@ impl Supervision {
                 self.narrator.tell(Moment::NextEnded, &Facts { new_pid: Some(pid), ..Facts::said(number, detail) });
             }
             // When the last of its processes is gone, so is what it had accepted.
-            LifeState::Draining | LifeState::Stopping | LifeState::Exited => {}
+            LifeState::Draining | LifeState::Leaving | LifeState::Stopping | LifeState::Exited => {}
             LifeState::Starting | LifeState::Standby | LifeState::Trial => {
                 self.on_failed(lives, number, self.ended_early(how));
             }

@@ -1,7 +1,7 @@
 //! Which of the passed fds are the store's, by their names.
 
 use crate::systemd::fdstore::entry::Polling;
-use crate::wire::store::RESERVED;
+use crate::wire::store::{MAILBOX, RESERVED};
 
 /// Which of the passed names are entries of the fd store.
 ///
@@ -68,6 +68,10 @@ impl Names {
     /// Tells how systemd treats the fds of a name; `None`: the name is not the store's.
     pub(super) fn find(&self, name: &str) -> Option<Polling> {
         let rule = self.rules.iter().find(|rule| rule.covers(name)).map(|rule| rule.polling);
-        rule.or_else(|| name.starts_with(RESERVED).then_some(Polling::On))
+        rule.or_else(|| match name {
+            // Its other end is gone, as nobody puts anything in any more.
+            MAILBOX => Some(Polling::Off),
+            _ => name.starts_with(RESERVED).then_some(Polling::On),
+        })
     }
 }

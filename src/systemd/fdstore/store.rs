@@ -376,6 +376,20 @@ impl FdStore {
         sockets.collect()
     }
 
+    /// Removes what is there under the name from before this process. False: there is nothing, or
+    /// this process has put it.
+    pub(crate) fn remove_inherited(&self, name: &str) -> Result<bool> {
+        let mut table = self.lock();
+        let inherited = table.groups.get(name).is_some_and(|group| group.inherited);
+        Ok(inherited && table.take(name)?.is_some())
+    }
+
+    /// Tells whether there is a manager that keeps fds, as far as that is known.
+    pub(crate) fn is_there(&self) -> bool {
+        let table = self.lock();
+        table.reachable().is_some() && table.max != Some(0)
+    }
+
     /// Tells whether changes stay in this process.
     pub(crate) fn is_standby(&self) -> bool {
         self.lock().mode == Mode::Standby

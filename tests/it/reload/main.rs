@@ -15,6 +15,7 @@ mod drains;
 mod environment;
 mod failures;
 mod faults;
+mod http2;
 mod keeps;
 mod killed;
 mod moved;
@@ -26,6 +27,7 @@ mod requests;
 mod secured;
 mod sessions;
 mod stops;
+mod talks;
 mod watchdog;
 
 use std::path::Path;
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 14] = [
+    let all: [&[Case]; 16] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -84,7 +86,9 @@ fn main() -> ExitCode {
         keeps::CASES,
         killed::CASES,
         moves::CASES,
+        http2::CASES,
         sessions::CASES,
+        talks::CASES,
         secured::CASES,
         watchdog::CASES,
     ];

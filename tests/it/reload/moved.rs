@@ -34,13 +34,32 @@ pub(crate) struct More {
     pub(crate) most: Option<usize>,
     /// The soft limit of open files.
     pub(crate) files: Option<u64>,
+    /// Each request is noted in a file.
+    pub(crate) notes: bool,
+    /// Whether HTTP/2 moves, how long its streams are held, and how often it is asked whether it is
+    /// there.
+    pub(crate) http2: bool,
+    pub(crate) within: Duration,
+    pub(crate) pings: Option<Duration>,
 }
 
 impl More {
     pub(crate) fn of(world: &World) -> Self {
         let (keep_alive, header) = (HttpOptions::KEEP_ALIVE_TIMEOUT, HttpOptions::HEADER_READ_TIMEOUT);
         let directory = world.path("");
-        Self { directory, serves: true, migrate: true, keep_alive, header, most: None, files: None }
+        Self {
+            directory,
+            serves: true,
+            migrate: true,
+            keep_alive,
+            header,
+            most: None,
+            files: None,
+            notes: true,
+            http2: true,
+            within: HttpOptions::HTTP2_MOVE_WITHIN,
+            pings: None,
+        }
     }
 }
 
@@ -52,7 +71,7 @@ pub(crate) fn more(world: &mut World, change: impl FnOnce(&mut More)) {
 }
 
 /// `/n/ID` answers the ID, `/slow/ID` when there is a file named "go.ID", `/up/ID` when it has the
-/// body, and with its length. Each ID is noted in the file "seen" when its request has come.
+/// body, and with its length, `/large/ID` with 100,000 bytes, `/bytes/NUMBER` with so many. Each ID is noted in the file "seen" when its request has come.
 pub(crate) const EXTENSION: Extension = Extension {
     builder: |builder, _, extra| {
         let Ok(more) = serde_json::from_value::<More>(extra.clone()) else { return builder };
@@ -67,22 +86,29 @@ pub(crate) const EXTENSION: Extension = Extension {
             return Ok(());
         }
         let options = HttpOptions::new().keep_alive_timeout(more.keep_alive).header_read_timeout(more.header);
-        let options = options.migrate(more.migrate);
+        let options = options.migrate(more.migrate).migrate_http2(more.http2).http2_move_within(more.within);
+        let options = options.http2_keep_alive_interval(more.pings);
         let options = more.most.into_iter().fold(options, HttpOptions::max_connections);
         let directory = more.directory;
         let answer = service_fn(move |request| {
             let directory = directory.clone();
-            async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(answer(&directory, request).await)))) }
+            async move {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(
+                    answer(&directory, more.notes, request).await,
+                ))))
+            }
         });
         service.serve_http_with("more", options, HyperService(answer))
     },
 };
 
-async fn answer(directory: &Path, request: Request<Incoming>) -> String {
+async fn answer(directory: &Path, notes: bool, request: Request<Incoming>) -> String {
     let path = request.uri().path().to_owned();
     let (kind, id) = path.trim_start_matches('/').split_once('/').unwrap_or((&path, ""));
-    let mut seen = File::options().create(true).append(true).open(directory.join("seen")).unwrap();
-    seen.write_all(format!("{id}\n").as_bytes()).unwrap();
+    if notes {
+        let mut seen = File::options().create(true).append(true).open(directory.join("seen")).unwrap();
+        seen.write_all(format!("{id}\n").as_bytes()).unwrap();
+    }
     match kind {
         "slow" => {
             while !directory.join(format!("go.{id}")).exists() {
@@ -94,6 +120,8 @@ async fn answer(directory: &Path, request: Request<Incoming>) -> String {
             Ok(body) => format!("{id} {}", body.to_bytes().len()),
             Err(error) => format!("{id} {error}"),
         },
+        "large" => "y".repeat(100_000),
+        "bytes" => "y".repeat(id.parse().unwrap()),
         _ => id.to_owned(),
     }
 }
@@ -133,9 +161,11 @@ impl Way {
     }
 
     pub(crate) fn client(&self) -> Client {
+        let mut ports = None;
         let stream: Box<dyn Io> = match self {
             Self::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, patience()).unwrap();
+                ports = Some((stream.local_addr().unwrap().port(), address.port()));
                 stream.set_nodelay(true).unwrap();
                 stream.set_read_timeout(Some(patience())).unwrap();
                 Box::new(stream)
@@ -146,7 +176,7 @@ impl Way {
                 Box::new(stream)
             }
         };
-        Client { stream, received: Vec::new() }
+        Client { stream, ports, received: Vec::new() }
     }
 }
 
@@ -156,10 +186,16 @@ impl<T: Read + Write + Send> Io for T {}
 /// One connection.
 pub(crate) struct Client {
     stream: Box<dyn Io>,
+    ports: Option<(u16, u16)>,
     received: Vec<u8>,
 }
 
 impl Client {
+    /// Returns its own port and the service's, over TCP.
+    pub(crate) fn ports(&self) -> Option<(u16, u16)> {
+        self.ports
+    }
+
     pub(crate) fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }

@@ -1,13 +1,9 @@
 //! Streams and WebSockets that go from one generation to the next with what their handlers know.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::response::Response;
@@ -20,7 +16,6 @@ use handover::http::ConnectionInfo;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -32,23 +27,16 @@ use handover_testing::waiting::within;
 use handover_testing::world::{Who, World};
 
 pub(crate) const CASES: &[Case] = cases![
-    sessions_go_through_reloads,
     a_handler_that_never_asks_drains,
     who_is_not_taken_goes_on_where_it_was,
     a_version_that_refuses_says_so,
     nothing_moves_where_it_is_off,
 ];
 
-const SESSIONS: u64 = 50;
-const RELOADS: u64 = 10;
-/// A client pauses for so long at most: some wait, and some are in the middle, when a reload comes.
-const PAUSE_MS: u64 = 40;
-const LARGE: usize = 200_000;
-
 /// What the service does besides, in a generation.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Served {
+pub(crate) struct Served {
     /// Streams at most.
     limit: Option<usize>,
     /// Handlers do not know how to move.
@@ -136,7 +124,7 @@ async fn socket(
 }
 
 /// A service whose two more listeners are ours, and their addresses.
-fn start(served: &Served) -> (World, Who, SocketAddr, SocketAddr) {
+pub(crate) fn start(served: &Served) -> (World, Who, SocketAddr, SocketAddr) {
     let world = World::new().configured(|config| config.extra = extra(served));
     let [lines, sockets] = [(), ()].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = [&lines, &sockets].map(|listener| listener.local_addr().unwrap());
@@ -145,27 +133,30 @@ fn start(served: &Served) -> (World, Who, SocketAddr, SocketAddr) {
     (world, first, addresses[0], addresses[1])
 }
 
-fn run<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
 }
 
-struct Lines(BufReader<TcpStream>);
+pub(crate) struct Lines(pub(crate) BufReader<TcpStream>);
 
 impl Lines {
-    async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self(BufReader::new(within("connected", TcpStream::connect(address)).await.unwrap()))
     }
 
     /// Number, generation and length.
-    async fn answer(&mut self) -> [u64; 3] {
+    pub(crate) async fn answer(&mut self) -> [u64; 3] {
         let mut line = String::new();
         within("an answer", self.0.read_line(&mut line)).await.unwrap();
         numbers(&line)
     }
 
-    async fn ask(&mut self, length: usize) -> [u64; 3] {
-        let line = [&vec![b'x'; length][..], b"\n"].concat();
-        within("sent", self.0.get_mut().write_all(&line)).await.unwrap();
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        within("sent", self.0.get_mut().write_all(bytes)).await.unwrap();
+    }
+
+    pub(crate) async fn ask(&mut self, length: usize) -> [u64; 3] {
+        self.write(&[&vec![b'x'; length][..], b"\n"].concat()).await;
         self.answer().await
     }
 }
@@ -175,153 +166,57 @@ fn numbers(text: &str) -> [u64; 3] {
     numbers.try_into().unwrap_or_else(|_| panic!("closed, or another answer: {text:?}"))
 }
 
-struct Socket(tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>>);
+pub(crate) struct Socket(pub(crate) tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>>);
 
 impl Socket {
-    async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let connecting = tokio_tungstenite::connect_async(format!("ws://{address}/"));
         Self(within("connected", connecting).await.unwrap().0)
     }
 
-    async fn send(&mut self, message: tungstenite::Message) {
+    pub(crate) async fn send(&mut self, message: tungstenite::Message) {
         within("sent", self.0.send(message)).await.unwrap();
     }
 
-    async fn fragment(&mut self, first: bool, last: bool, length: usize) {
+    pub(crate) async fn fragment(&mut self, first: bool, last: bool, length: usize) {
         let data = if first { Data::Text } else { Data::Continue };
         let frame = Frame::message(vec![b'x'; length], OpCode::Data(data), last);
         self.send(tungstenite::Message::Frame(frame)).await;
     }
 
-    async fn next(&mut self) -> Option<tungstenite::Message> {
+    /// Sends a large message as one frame, with a pause in its middle.
+    pub(crate) async fn large(&mut self, length: usize, at: usize, pause: impl Future<Output = ()>) {
+        // Final, text; masked by zeroes, which changes nothing; its length in 8 bytes.
+        let mut frame = vec![0x81, 0x80 | 127];
+        frame.extend((length as u64).to_be_bytes());
+        frame.extend([0; 4]);
+        frame.resize(frame.len() + length, b'x');
+        let (first, rest) = frame.split_at(at);
+        within("sent", self.0.get_mut().write_all(first)).await.unwrap();
+        pause.await;
+        within("sent", self.0.get_mut().write_all(rest)).await.unwrap();
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<tungstenite::Message> {
         within("a message", self.0.next()).await.map(|message| message.unwrap())
     }
 
-    async fn answer(&mut self) -> [u64; 3] {
+    pub(crate) async fn answer(&mut self) -> [u64; 3] {
         match self.next().await {
             Some(tungstenite::Message::Text(text)) => numbers(&text),
             other => panic!("{other:?}"),
         }
     }
 
-    async fn ask(&mut self, length: usize) -> [u64; 3] {
+    pub(crate) async fn ask(&mut self, length: usize) -> [u64; 3] {
         self.send(tungstenite::Message::text("x".repeat(length))).await;
         self.answer().await
     }
 
-    async fn ping(&mut self) {
+    pub(crate) async fn ping(&mut self) {
         self.send(tungstenite::Message::Ping("p".into())).await;
         assert_eq!(self.next().await, Some(tungstenite::Message::Pong("p".into())));
     }
-}
-
-/// How many answers each generation has given.
-#[derive(Debug, Default)]
-struct Answers {
-    count: u64,
-    by: BTreeMap<u64, u64>,
-}
-
-impl Answers {
-    fn check(&mut self, [number, generation, length]: [u64; 3], expected: usize) {
-        self.count += 1;
-        assert_eq!((number, length), (self.count, expected as u64), "lost, or twice");
-        *self.by.entry(generation).or_default() += 1;
-    }
-}
-
-async fn pause(random: &mut u64) {
-    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    tokio::time::sleep(Duration::from_millis((*random >> 33) % PAUSE_MS)).await;
-}
-
-async fn line_client(address: SocketAddr, mut random: u64, stop: Arc<AtomicBool>, total: Arc<AtomicU64>) -> Answers {
-    let (mut client, mut answers) = (Lines::connect(address).await, Answers::default());
-    while !stop.load(Relaxed) {
-        match random >> 60 {
-            // half a line when the reload comes, and two at once
-            0..=5 => {
-                client.0.get_mut().write_all(b"xxx").await.unwrap();
-                pause(&mut random).await;
-                client.0.get_mut().write_all(b"xx\nxxx\n").await.unwrap();
-                answers.check(client.answer().await, 5);
-                answers.check(client.answer().await, 3);
-            }
-            6 => answers.check(client.ask(LARGE).await, LARGE),
-            length => {
-                answers.check(client.ask(usize::try_from(length).unwrap()).await, usize::try_from(length).unwrap())
-            }
-        }
-        total.fetch_add(1, Relaxed);
-        pause(&mut random).await;
-    }
-    answers
-}
-
-async fn socket_client(address: SocketAddr, mut random: u64, stop: Arc<AtomicBool>, total: Arc<AtomicU64>) -> Answers {
-    let (mut client, mut answers) = (Socket::connect(address).await, Answers::default());
-    while !stop.load(Relaxed) {
-        match random >> 60 {
-            0..=4 => {
-                client.fragment(true, false, 10).await;
-                pause(&mut random).await;
-                client.ping().await;
-                client.fragment(false, false, 20).await;
-                pause(&mut random).await;
-                client.fragment(false, true, 30).await;
-                answers.check(client.answer().await, 60);
-            }
-            5 => answers.check(client.ask(LARGE).await, LARGE),
-            6 | 7 => client.ping().await,
-            // two at once
-            8 => {
-                client.0.feed(tungstenite::Message::text("one")).await.unwrap();
-                client.send(tungstenite::Message::text("three")).await;
-                answers.check(client.answer().await, 3);
-                answers.check(client.answer().await, 5);
-            }
-            length => {
-                answers.check(client.ask(usize::try_from(length).unwrap()).await, usize::try_from(length).unwrap())
-            }
-        }
-        total.fetch_add(1, Relaxed);
-        pause(&mut random).await;
-    }
-    answers
-}
-
-fn sessions_go_through_reloads() {
-    let (world, mut main, lines, sockets) = start(&Served::default());
-    let (stop, total) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let clients = std::thread::spawn({
-        let (stop, total) = (Arc::clone(&stop), Arc::clone(&total));
-        move || {
-            run(async move {
-                let mut clients = JoinSet::new();
-                for number in 1..=SESSIONS {
-                    let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                    clients.spawn(line_client(lines, random, Arc::clone(&stop), Arc::clone(&total)));
-                    clients.spawn(socket_client(sockets, random, Arc::clone(&stop), Arc::clone(&total)));
-                }
-                clients.join_all().await
-            })
-        }
-    });
-    for generation in 2..2 + RELOADS {
-        // all have said something to this one
-        let before = total.load(Relaxed);
-        handover_testing::processes::until("some talk", || (total.load(Relaxed) > before + SESSIONS).then_some(()));
-        let old = main.pid;
-        main = world.reload_to(generation);
-        assert_eq!(world.end_of(old), End::Exited(0), "nothing is left to it");
-        assert!(!clients.is_finished(), "a client has failed");
-    }
-    stop.store(true, Relaxed);
-    let answers = clients.join().unwrap();
-    assert_eq!(answers.len() as u64, 2 * SESSIONS);
-    let last = answers.iter().filter(|answers| answers.by.keys().next_back() == Some(&main.generation)).count();
-    assert!(last > answers.len() / 2, "{last} of them have got to the last generation");
-    world.stop();
 }
 
 fn a_handler_that_never_asks_drains() {
@@ -344,7 +239,7 @@ fn who_is_not_taken_goes_on_where_it_was() {
         let mut clients = [Lines::connect(lines).await, Lines::connect(lines).await];
         for client in &mut clients {
             assert_eq!(client.ask(1).await, [1, 1, 1]);
-            client.0.get_mut().write_all(b"half").await.unwrap();
+            client.write(b"half").await;
         }
         world.configure(|c| c.extra = extra(&Served { limit: Some(1), ..Served::default() }));
         world.reload_to(2);

@@ -59,7 +59,7 @@ fn in_a_file() {
         ("standby_timeout = \"0s\"", "line 1: standby_timeout = \"0s\" is 0, which would end every next generation; write a time such as \"60s\"".into()),
         ("hook_timeout = \"0s\"", "line 1: hook_timeout = \"0s\" is 0, which would fail every hook; write a time such as \"10s\"".into()),
         // Limits.
-        ("migrate = \"always\"", "line 1: migrate = \"always\" is neither; write one of \"never\", \"reload\"".into()),
+        ("migrate = \"always\"", "line 1: migrate = \"always\" is none; write one of \"never\", \"reload\", \"restart\"".into()),
         ("max_draining = 0", "line 1: max_draining = 0 is 0, and the generation that hands over could not finish its requests; write 1 or more".into()),
         ("max_draining = -1", "line 1: max_draining = -1 is negative; write 1 or more".into()),
         ("max_draining = 1000", "line 1: max_draining = 1000 is more than 128, and each is a whole process".into()),

@@ -6,6 +6,7 @@ mod comments;
 mod features;
 mod names;
 mod packages;
+mod reasons;
 mod sleeps;
 mod tokens;
 

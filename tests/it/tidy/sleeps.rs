@@ -39,14 +39,14 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         &[
             ("cli/tests/prove/bad.rs", 1),
             ("tests/it/reload/secured/client.rs", 1),
-            ("tests/it/reload/sessions.rs", 1),
+            ("tests/it/reload/talks.rs", 1),
             ("tests/it/tls/handshake.rs", 1),
             ("tests/support/src/client.rs", 1),
             ("tests/systemd/reloads.rs", 1),
             ("tests/systemd/scenarios/counter.rs", 1),
             ("tests/systemd/scenarios/http2.rs", 2),
             ("tests/systemd/scenarios/identity.rs", 1),
-            ("tests/systemd/scenarios/streams.rs", 1),
+            ("tests/systemd/scenarios/streams.rs", 3),
             ("tests/systemd/scenarios/tls/foreign.rs", 1),
             ("tests/systemd/scenarios/tls/load.rs", 4),
             ("tests/systemd/sink_service.rs", 1),
@@ -82,7 +82,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
     ),
     (
         "for how long a client is silent is the subject; and it is a moment at random",
-        &[("tests/it/reload/moves.rs", 6)],
+        &[("tests/it/reload/moves.rs", 7)],
     ),
     ("rustls asks the wall clock for the age of its tickets", &[("tests/it/tls/tickets.rs", 1)]),
     (

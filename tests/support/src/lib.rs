@@ -12,6 +12,7 @@ pub mod certs;
 pub mod client;
 pub mod manager;
 pub mod processes;
+pub mod schema;
 pub mod service;
 pub mod waiting;
 pub mod world;

@@ -25,7 +25,7 @@ pub(crate) use self::command::Output;
 pub(crate) use self::inspect::Entry;
 pub(crate) use self::machine::Machine;
 use self::nspawn::{Netns, Nspawn};
-pub(crate) use self::program::{example, handover};
+pub(crate) use self::program::{Former, example, former, handover};
 use self::target::Source;
 pub(crate) use self::target::{Target, apps, has_tool, targets};
 use self::user::User;

@@ -27,14 +27,8 @@ pub(crate) fn example(name: &'static str) -> Outcome<PathBuf> {
         && !built.contains(&name)
         && let Some(cargo) = std::env::var_os("CARGO")
     {
-        let mut command = Command::new(cargo);
+        let mut command = apart(Command::new(cargo));
         command.args(["build", "--quiet", "--workspace", "--all-features", "--example", name]).current_dir(crate::TOP);
-        // What `cargo test` tells us of this package: ring's build script would take it for a
-        // change, and be run each time.
-        let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
-            command.env_remove(name);
-        }
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
@@ -45,4 +39,48 @@ pub(crate) fn example(name: &'static str) -> Outcome<PathBuf> {
         return Err(format!("{} is missing: cargo build --workspace --all-features --examples", path.display()).into());
     }
     Ok(path)
+}
+
+/// A former version, as its examples are.
+#[derive(Debug, Clone)]
+pub(crate) struct Former {
+    pub(crate) name: String,
+    directory: PathBuf,
+}
+
+impl Former {
+    pub(crate) fn example(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// The former versions whose sources are kept in `tests/skew`, built at the first call.
+pub(crate) fn former() -> Outcome<Vec<Former>> {
+    static BUILT: Mutex<Option<Vec<Former>>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(built) = &*built {
+        return Ok(built.clone());
+    }
+    let script = Path::new(crate::TOP).join("tests/skew/build");
+    let output = command::run(&mut apart(Command::new(script)), b"", BUILD_DEADLINE)?;
+    let lines = must_succeed("tests/skew/build", output)?;
+    let former: Vec<_> = lines
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, directory)| Former { name: name.to_owned(), directory: directory.into() })
+        .collect();
+    if former.is_empty() {
+        return Err("no source of a former version is kept in tests/skew".into());
+    }
+    Ok(built.insert(former).clone())
+}
+
+/// Without what `cargo test` tells us of this package: ring's build script would take it for a
+/// change, and be run each time.
+fn apart(mut command: Command) -> Command {
+    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        command.env_remove(name);
+    }
+    command
 }

@@ -1,9 +1,14 @@
 //! What Prometheus reads from whoever is main: counters that only grow, whatever is reloaded.
 
+use std::cell::Cell;
+
 use super::web::{DEADLINE, Setup, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario, example};
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new("metrics_over_reloads", metrics_over_reloads)];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("metrics_over_reloads", metrics_over_reloads),
+    Scenario::new("metrics_over_moves", metrics_over_moves),
+];
 
 fn metrics_over_reloads(lab: &Container) -> Outcome {
     lab.install(&example("metrics")?, "metrics")?;
@@ -58,6 +63,47 @@ fn metrics_over_reloads(lab: &Container) -> Outcome {
     assert!(moved >= Some(1.0) && adopted >= Some(1.0), "{text}");
     assert!(value(&text, "handover_watchdog_pings_total{result=\"sent\"}").is_some_and(|n| n >= 4.0), "{text}");
     assert_eq!(value(&text, "handover_connections_hammered_total"), None, "{text}");
+    Ok(())
+}
+
+/// A connection is counted once, whichever generations serve it, and each move as one.
+fn metrics_over_moves(lab: &Container) -> Outcome {
+    const CLIENTS: u32 = 10;
+    const RELOADS: u32 = 4;
+    lab.install(&example("metrics")?, "metrics")?;
+    let web = Web::start(lab, Setup { command: "{dir}/metrics", ..Setup::default() })?;
+    let mut clients = (0..CLIENTS).map(|_| web.connect()).collect::<Outcome<Vec<_>>>()?;
+    let mut main = lab.main_pid(UNIT)?;
+    for _ in 0..RELOADS {
+        for client in &mut clients {
+            assert_eq!(client.pid()?, main);
+        }
+        main = web.reload()?;
+        web.until_only(&[main])?;
+    }
+    // Each on the connection that it has had from the beginning.
+    for client in &mut clients {
+        assert_eq!(client.pid()?, main);
+    }
+    // What asks is a connection, too.
+    let scrapes = Cell::new(0);
+    let scrape = || {
+        scrapes.set(scrapes.get() + 1);
+        scrape(&web)
+    };
+    let labels = "{listener=\"http\",protocol=\"http1\"}";
+    let counter = |text: &str, what: &str| value(text, &format!("handover_connections_{what}{labels}"));
+    let moves = f64::from(CLIENTS * RELOADS);
+    // The last words of the last generation that drained come by themselves.
+    let text = lab.wait_until(DEADLINE, "all moves to be counted", || {
+        Ok(Some(scrape()?).filter(|text| counter(text, "moved_total") == Some(moves)))
+    })?;
+    assert_eq!(counter(&text, "adopted_total"), Some(moves), "{text}");
+    assert_eq!(counter(&text, "total"), Some(f64::from(CLIENTS + scrapes.get())), "{text}");
+    assert!(!text.contains("_stayed_total{") && !text.contains("_drained_total{"), "{text}");
+    drop(clients);
+    lab.wait_until(DEADLINE, "none but who asks", || Ok((counter(&scrape()?, "active") == Some(1.0)).then_some(())))?;
+    assert_eq!(counter(&scrape()?, "total"), Some(f64::from(CLIENTS + scrapes.get())));
     Ok(())
 }
 

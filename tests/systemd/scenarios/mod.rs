@@ -18,11 +18,14 @@ mod path_unit;
 mod probation;
 mod protocols;
 mod prove;
+mod proxies;
 mod reload;
 mod requests;
 mod reread;
+mod restart;
 mod run;
 mod runner;
+mod skew;
 mod stops;
 mod store;
 mod storm;
@@ -45,6 +48,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         user_manager::SCENARIOS,
         reload::SCENARIOS,
         reread::SCENARIOS,
+        restart::SCENARIOS,
         identity::SCENARIOS,
         requests::SCENARIOS,
         failures::SCENARIOS,
@@ -66,6 +70,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         run::LANGUAGES,
         run::PODMAN,
         runner::SCENARIOS,
+        skew::SCENARIOS,
         http2::SCENARIOS,
         websocket::SCENARIOS,
         metrics::SCENARIOS,
@@ -73,6 +78,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         init::SCENARIOS,
         control::SCENARIOS,
         prove::SCENARIOS,
+        proxies::SCENARIOS,
         package::SCENARIOS,
         path_unit::SCENARIOS,
         check::SCENARIOS,

@@ -1,13 +1,20 @@
 //! Connections that are not HTTP: TCP, Unix streams, sequential packets, and who owns a path.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 
 use crate::lab::{Container, Outcome, Scenario};
 use crate::reloads::{DEADLINE, Served, Talk, client, under_reloads};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("streams_under_reloads", streams_under_reloads),
+    Scenario::new("streams_go_along", streams_go_along),
     Scenario::new("streams_say_goodbye", streams_say_goodbye),
     Scenario::new("streams_hammered", streams_hammered),
     Scenario::new("unix_path_is_owned", unix_path_is_owned),
@@ -16,6 +23,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 const UNIT: &str = "echo.service";
+/// Between two lines of a client, or two halves of one.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// With a socket of each kind, as a client of this machine says it: the first two are socat's.
 struct Addresses {
@@ -59,7 +68,7 @@ fn streams_under_reloads(lab: &Container) -> Outcome {
         let mut talks: Vec<_> = (0..8).map(socat).collect::<Outcome<_>>()?;
         let generations: Vec<_> = talks.iter_mut().map(|talk| talk.ask("who")).collect::<Outcome<_>>()?;
         for line in 0..10 {
-            std::thread::sleep(Duration::from_millis(150));
+            thread::sleep(Duration::from_millis(150));
             for talk in &mut talks {
                 let line = format!("{number} {line}");
                 assert_eq!(talk.ask(&line)?, line);
@@ -91,6 +100,103 @@ fn streams_under_reloads(lab: &Container) -> Outcome {
     println!("{moved} conversations ended in a later generation");
     assert!(moved > 0, "all conversations stayed where they were");
     service.check()
+}
+
+/// What the clients of [`streams_go_along`] have seen.
+#[derive(Debug, Default)]
+struct Echoed {
+    lines: AtomicUsize,
+    halves: AtomicUsize,
+    large: AtomicUsize,
+}
+
+/// Many conversations that are never closed, each line of which comes back once: short ones, such
+/// as are sent in halves with a pause, and long ones.
+fn streams_go_along(lab: &Container) -> Outcome {
+    const CLIENTS: usize = 100;
+    const RELOADS: u64 = 10;
+    let (service, addresses) = start(lab, "")?;
+    let address: SocketAddr = addresses.tcp.trim_start_matches("TCP:").parse()?;
+    let (stop, echoed) = (AtomicBool::new(false), Echoed::default());
+    let clients = || -> Outcome<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let all = (0..CLIENTS).map(|number| converse(address, number, &stop, &echoed));
+        let ended = runtime.block_on(futures_util::future::join_all(all));
+        Ok(ended.into_iter().collect::<Result<_, _>>()?)
+    };
+    let last = thread::scope(|scope| {
+        let stopping = StopOnDrop(&stop);
+        let talking = scope.spawn(|| lab.in_netns(clients));
+        for _ in 0..RELOADS {
+            let before = echoed.lines.load(Relaxed);
+            lab.wait_until(DEADLINE, "some talk", || {
+                let over = talking.is_finished() || echoed.lines.load(Relaxed) > before + CLIENTS;
+                Ok(over.then_some(()))
+            })?;
+            let new = service.reload()?;
+            lab.wait_until(DEADLINE, "the old one is gone", || Ok((lab.pids(UNIT)? == [new]).then_some(())))?;
+        }
+        drop(stopping);
+        talking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+    })?;
+    let [lines, halves, large] = [&echoed.lines, &echoed.halves, &echoed.large].map(|count| count.load(Relaxed));
+    println!(
+        "systemd {}: {CLIENTS} streams, {RELOADS} reloads: none closed; {lines} lines came back once, {halves} of \
+         them sent in halves, {large} of {LARGE} bytes",
+        lab.version()
+    );
+    let generation = format!("generation {}", RELOADS + 1);
+    assert!(last.len() == CLIENTS && last.iter().all(|last| *last == generation), "{last:?}");
+    assert!(!service.logged(" stayed (")?, "some stayed");
+    service.check()
+}
+
+const LARGE: usize = 200_000;
+
+/// Returns who serves it in the end.
+async fn converse(address: SocketAddr, number: usize, stop: &AtomicBool, echoed: &Echoed) -> io::Result<String> {
+    let (read, mut write) = TcpStream::connect(address).await?.into_split();
+    let mut read = BufReader::new(read);
+    let mut answer = async || {
+        let mut line = String::new();
+        match tokio::time::timeout(DEADLINE, read.read_line(&mut line)).await? {
+            Ok(0) => Err(io::Error::other(format!("conversation {number} was closed"))),
+            Ok(_) => Ok(line),
+            Err(error) => Err(error),
+        }
+    };
+    for turn in 0.. {
+        if stop.load(Relaxed) {
+            break;
+        }
+        let filling = if turn % 8 == number % 8 { LARGE } else { 10 };
+        let line = format!("{number} {turn} {}\n", "x".repeat(filling));
+        if filling == LARGE || turn % 2 == 0 {
+            let (half, rest) = line.split_at(line.len() / 2);
+            write.write_all(half.as_bytes()).await?;
+            tokio::time::sleep(PAUSE).await;
+            write.write_all(rest.as_bytes()).await?;
+            echoed.halves.fetch_add(1, Relaxed);
+            echoed.large.fetch_add(usize::from(filling == LARGE), Relaxed);
+        } else {
+            write.write_all(line.as_bytes()).await?;
+            tokio::time::sleep(PAUSE).await;
+        }
+        if answer().await? != line {
+            return Err(io::Error::other(format!("conversation {number}: another answer in turn {turn}")));
+        }
+        echoed.lines.fetch_add(1, Relaxed);
+    }
+    write.write_all(b"who\n").await?;
+    Ok(answer().await?.trim_end().to_owned())
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 const ASK: &str = r#"

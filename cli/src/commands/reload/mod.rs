@@ -1,6 +1,7 @@
 //! `handover reload`: asks a service for a reload, and waits for the outcome.
 
 mod renew;
+mod report;
 mod status;
 mod watch;
 
@@ -14,6 +15,8 @@ use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::safe;
 use crate::target::{Target, Where, is_within};
+use report::Generation;
+pub(crate) use report::Report;
 use status::POLL;
 pub(crate) use status::{status, status_if_told};
 
@@ -35,12 +38,29 @@ pub(crate) struct Options {
     /// handover that is installed
     #[arg(long = "self")]
     supervisor: bool,
+    /// The outcome as JSON, one object: who served before and after, why it failed, and its phases
+    #[arg(long, conflicts_with = "supervisor")]
+    json: bool,
 }
 
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
+    if !options.json {
+        return reload(&options, &mut Report::default()).await;
+    }
+    out::hide_notes();
+    let mut report = Report::default();
+    let outcome = reload(&options, &mut report).await;
+    if let Err(failure) = &outcome {
+        report.failed(failure);
+    }
+    out::line(serde_json::to_string(&report).map_err(|e| Failure::failed(format!("what came of it is no JSON: {e}")))?);
+    outcome
+}
+
+async fn reload(options: &Options, report: &mut Report) -> Result<Outcome, Failure> {
     let target = options.place.find().await?;
     tokio::select! {
-        outcome = of(&target, options.timeout), if !options.supervisor => outcome,
+        outcome = of(&target, options.timeout, report), if !options.supervisor => outcome,
         outcome = renew::run(&target, options.timeout), if options.supervisor => outcome,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     }
@@ -48,31 +68,36 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
 
 /// Reloads that service, and tells how it came out. What [is rolled back](Failure::is_rolled_back)
 /// is the new program's fault.
-pub(crate) async fn of(target: &Target, timeout: Duration) -> Result<Outcome, Failure> {
+pub(crate) async fn of(target: &Target, timeout: Duration, report: &mut Report) -> Result<Outcome, Failure> {
     let reloading = async {
         match target.connect().await? {
-            Some(client) => by_control(target, client).await,
-            None => without_control(target).await,
+            Some(client) => by_control(target, client, report).await,
+            None => without_control(target, report).await,
         }
     };
-    tokio::time::timeout(timeout, reloading).await.unwrap_or_else(|_| {
+    let outcome = tokio::time::timeout(timeout, reloading).await.unwrap_or_else(|_| {
         let within = humantime::format_duration(timeout);
         Err(Failure::failed(format!(
             "{}: no outcome within {within}; the reload goes on: see `handover status` and the journal",
             target.name()
         )))
-    })
+    });
+    if let Err(failure) = &outcome {
+        report.failed(failure);
+    }
+    outcome
 }
 
-async fn without_control(target: &Target) -> Result<Outcome, Failure> {
+async fn without_control(target: &Target, report: &mut Report) -> Result<Outcome, Failure> {
     let Some(unit) = &target.unit else { return Err(target.needs_control()) };
     let before = crate::target::show(unit, target.user).await?;
     if before.main == 0 {
         return Err(Failure::cannot_run(format!("{unit} is not running ({}): start it", before.active)));
     }
+    report.before(Generation::of_pid(before.main));
     if before.uses_handover() {
         out::note(format_args!("{}: sending SIGHUP and watching what systemd says of {unit}", target.no_control()));
-        return watch::by_signal(target, unit, before).await;
+        return watch::by_signal(target, unit, before, report).await;
     }
     if is_within(unit) {
         return Err(Failure::cannot_run(format!(
@@ -82,10 +107,10 @@ async fn without_control(target: &Target) -> Result<Outcome, Failure> {
         )));
     }
     out::note(format_args!("{unit} does not say that it uses handover: systemctl reload {unit}"));
-    watch::by_systemctl(target, unit).await
+    watch::by_systemctl(target, unit, report).await
 }
 
-async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Failure> {
+async fn by_control(target: &Target, mut client: Client, report: &mut Report) -> Result<Outcome, Failure> {
     check_pid(target).await?;
     loop {
         let mut taken = false;
@@ -94,17 +119,21 @@ async fn by_control(target: &Target, mut client: Client) -> Result<Outcome, Fail
             match answer.map_err(|e| Failure::failed(e.to_string()))? {
                 Answer::Step(parameters) => {
                     taken = true;
+                    report.step(&parameters["step"]);
                     if let Some(line) = parameters.get("step").and_then(line_of) {
                         out::note(line);
                     }
                 }
                 Answer::Done(parameters) => {
                     let number = parameters["generation"].as_u64();
+                    let after = Generation::new(&parameters["generation"], &parameters["pid"]);
                     match (parameters["outcome"].as_str(), number) {
-                        (Some("passed_on"), Some(next)) => return passed_on(target, next).await,
-                        (Some("handed_over" | "in_place"), _) => return Ok(Outcome::Success),
+                        (Some("passed_on"), Some(next)) => return passed_on(target, next, report).await,
+                        (Some("handed_over"), _) => report.done("handed_over", after),
+                        (Some("in_place"), _) => report.done("in_place", after),
                         _ => return Err(Failure::failed(format!("the service answers {parameters}"))),
                     }
+                    return Ok(Outcome::Success);
                 }
                 Answer::Failed(failed) if failed.error.ends_with(".ReloadFailed") => {
                     let (number, pid) = (&failed.parameters["generation"], &failed.parameters["pid"]);
@@ -154,7 +183,7 @@ async fn check_pid(target: &Target) -> Result<(), Failure> {
 }
 
 /// Another reload was running, and `next`, which it made main, runs ours.
-async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
+async fn passed_on(target: &Target, next: u64, report: &mut Report) -> Result<Outcome, Failure> {
     out::note(format_args!("another reload was running: generation {next} is main, and runs this one"));
     loop {
         // Whom we asked may be leaving just then.
@@ -162,12 +191,17 @@ async fn passed_on(target: &Target, next: u64) -> Result<Outcome, Failure> {
             let (number, is_main) = (status["generation"].as_u64().unwrap_or(0), !status["main_ms"].is_null());
             let last = status["past"].as_array().and_then(|past| past.last());
             let own = last.filter(|past| past["generation"] == next);
+            let serves = Generation::new(&status["generation"], &status["pid"]);
             if number > next && is_main {
+                report.done("handed_over", serves);
                 out::note(format_args!("generation {number} (pid {}) is main", status["pid"]));
                 return Ok(Outcome::Success);
             }
             match own.and_then(|past| past["outcome"].as_str()) {
-                Some("in_place") => return Ok(Outcome::Success),
+                Some("in_place") => {
+                    report.done("in_place", serves);
+                    return Ok(Outcome::Success);
+                }
                 Some("rolled_back") => {
                     let reason = own.and_then(|past| past["reason"].as_str()).unwrap_or("failed");
                     let reason = safe::terminal(reason);

@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::report::{Generation, Report};
 use super::status::POLL;
 use crate::failure::{Failure, Outcome};
 use crate::out;
@@ -25,7 +26,12 @@ fn would_end(pid: i32, signal: Signal) -> bool {
 }
 
 /// SIGHUP, and then what systemd says of the unit. The timeout of the command is around it.
-pub(super) async fn by_signal(target: &Target, unit: &str, before: Unit) -> Result<Outcome, Failure> {
+pub(super) async fn by_signal(
+    target: &Target,
+    unit: &str,
+    before: Unit,
+    report: &mut Report,
+) -> Result<Outcome, Failure> {
     let pid = i32::try_from(before.main).map_err(|_| Failure::cannot_run(format!("{unit} has no main process")))?;
     if would_end(pid, Signal::SIGHUP) {
         return Err(Failure::cannot_run(format!(
@@ -46,6 +52,8 @@ pub(super) async fn by_signal(target: &Target, unit: &str, before: Unit) -> Resu
             Verdict::Open => {}
             Verdict::Done(text) => {
                 out::note(text);
+                let outcome = if now.main == before.main { "in_place" } else { "handed_over" };
+                report.done(outcome, Generation::of_pid(now.main));
                 return Ok(Outcome::Success);
             }
             Verdict::RolledBack(reason) => return Err(Failure::rolled_back(safe::terminal(&reason))),
@@ -85,10 +93,12 @@ fn judge(before: &Unit, now: &Unit, moved: bool) -> Verdict {
 }
 
 /// What the unit itself says about reloads.
-pub(super) async fn by_systemctl(target: &Target, unit: &str) -> Result<Outcome, Failure> {
+pub(super) async fn by_systemctl(target: &Target, unit: &str, report: &mut Report) -> Result<Outcome, Failure> {
     let mut command = systemctl::command(target.user, &["reload", "--", unit]);
     let status = command.status().await.map_err(|e| Failure::cannot_run(format!("systemctl cannot be run: {e}")))?;
     if status.success() {
+        let after = show(unit, target.user).await?;
+        report.done("reloaded", Generation::of_pid(after.main));
         return Ok(Outcome::Success);
     }
     let text = format!("systemctl reload {unit}: {status}");

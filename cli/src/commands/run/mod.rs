@@ -1,9 +1,11 @@
 //! `handover run`: any program, reloaded as a service of the library is.
 
+mod metrics;
 mod parse;
 mod watch;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use handover::{Error, Settings};
 
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use metrics::Metrics;
 use parse::SocketSpec;
 
 /// Runs a program with sockets that outlive it, and swaps it for its next version on SIGHUP or
@@ -91,6 +94,9 @@ pub(crate) struct Options {
     /// The socket of the control interface [default: $RUNTIME_DIRECTORY/handover.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Serves http://ADDRESS/metrics for Prometheus: the numbers of `handover status --prometheus`
+    #[arg(long, value_name = "ADDRESS", value_parser = parse::address)]
+    metrics: Option<SocketAddr>,
     #[command(flatten, next_help_heading = "New versions by themselves")]
     watch: watch::Watching,
     /// The program and its arguments
@@ -120,8 +126,16 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     if let Err(error) = handover::logging::init() {
         return Err(Failure::cannot_run(error.to_string()));
     }
+    // Before the program is started: what cannot be bound is a mistake of the command line.
+    let metrics = match (options.metrics, options.program.first()) {
+        (Some(address), Some(program)) => Some(Metrics::bind(address, Path::new(program)).await?),
+        _ => None,
+    };
     let (supervisor, options, program) = supervisor(options)?;
     let supervised = supervisor.start().map_err(failure)?;
+    if let Some(metrics) = metrics {
+        tokio::spawn(metrics.serve(supervised.handle()));
+    }
     let ended = match options.start(program, &supervised)? {
         Some(watch) => watch.while_it(supervised.run()).await,
         None => supervised.run().await,

@@ -1,6 +1,7 @@
 //! The arguments of `handover run` that are more than one word.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 
 use handover::supervise::{Passing, Ready, StopSignals, Supervisor};
 
@@ -55,6 +56,12 @@ pub(super) fn socket(text: &str) -> Result<SocketSpec, String> {
         return Err(format!("{name} has no address: write {name}=:8080, or {name} alone if systemd passes it"));
     }
     Ok(SocketSpec { name: name.to_owned(), address })
+}
+
+/// `:9100` is that port of every address.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let whole = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    whole.parse().map_err(|_| "write an IP address and a port, as 127.0.0.1:9465".to_owned())
 }
 
 pub(super) fn passing(text: &str) -> Result<Passing, String> {

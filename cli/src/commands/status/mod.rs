@@ -2,7 +2,10 @@
 
 mod text;
 
-use std::io::IsTerminal;
+use std::fs::Permissions;
+use std::io::{self, IsTerminal, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,11 +14,15 @@ use serde_json::{Value, json};
 use crate::commands::reload::status_if_told;
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use crate::prometheus::Service;
 use crate::target::{Target, Where, show};
 use crate::terminal::Look;
 
 /// How long a service may take to answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Grows when a field of `--json` changes its meaning; new fields do not count.
+const FORMAT: u32 = 1;
 
 /// Home and erase, see console_codes(4).
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
@@ -32,6 +39,10 @@ pub(crate) struct Options {
     /// As JSON, one object a line; its fields are described in the chapter "operate" of the docs
     #[arg(long)]
     json: bool,
+    /// For Prometheus; with FILE, which is replaced as a whole, for the textfile collector of
+    /// node_exporter
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "json")]
+    prometheus: Option<Option<PathBuf>>,
     /// Again and again, this often, until it is interrupted
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1s", require_equals = true,
           value_parser = humantime::parse_duration)]
@@ -41,7 +52,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let target = options.place.find().await?;
     let Some(every) = options.watch else { return once(&options, &target, "").await };
-    let clear = if options.json || !std::io::stdout().is_terminal() { "" } else { CLEAR };
+    let clear = if options.json || options.prometheus.is_some() || !io::stdout().is_terminal() { "" } else { CLEAR };
     let watching = async {
         loop {
             // A service that is just restarted is worth waiting for.
@@ -63,14 +74,43 @@ async fn once(options: &Options, target: &Target, clear: &str) -> Result<Outcome
             "{} did not answer within {STATUS_TIMEOUT:?}: it is starting, stopping, or hangs",
             target.name()
         )))
-    })?;
+    });
+    if let Some(file) = &options.prometheus {
+        // Of one that cannot be asked, too, that is a number.
+        tell_prometheus(target, asked.as_ref().ok(), file.as_deref())?;
+    }
+    let mut asked = asked?;
     let runs = asked["pid"].as_u64().is_some_and(|pid| pid != 0);
+    if options.prometheus.is_some() {
+        return Ok(if runs { Outcome::Success } else { Outcome::Bad });
+    }
     if options.json {
+        asked["format"] = json!(FORMAT);
         out::line(&asked);
     } else {
         out::line(format_args!("{clear}{}", text::text(&target.name(), &asked, Look::of_stdout()).trim_end()));
     }
     Ok(if runs { Outcome::Success } else { Outcome::Bad })
+}
+
+fn tell_prometheus(target: &Target, status: Option<&Value>, file: Option<&Path>) -> Result<(), Failure> {
+    let text = Service { unit: target.unit.clone().unwrap_or_else(|| target.name()) }.render(status);
+    match file {
+        None => out::line(text.trim_end()),
+        Some(file) => replace(file, &text)
+            .map_err(|e| Failure::cannot_run(format!("{} cannot be written: {e}", file.display())))?,
+    }
+    Ok(())
+}
+
+/// Whoever reads it sees the text of before or this one.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new =
+        tempfile::Builder::new().prefix(".handover-").permissions(Permissions::from_mode(0o644)).tempfile_in(folder)?;
+    new.write_all(text.as_bytes())?;
+    new.persist(file)?;
+    Ok(())
 }
 
 async fn ask(target: &Target) -> Result<Value, Failure> {

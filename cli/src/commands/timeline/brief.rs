@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::history::{History, unit_of};
-use super::journal;
+use super::journal::{self, Place};
 use super::model::{Outcome, PhaseName, Reload, Row};
 use super::when::Moment;
 use crate::failure::Failure;
@@ -66,7 +66,7 @@ impl Brief {
 /// Those since then. None, too, where the journal may not be read.
 pub(crate) async fn reloads(unit: &str, user: bool, since: SystemTime) -> Result<Vec<Brief>, Failure> {
     let mut history = History::default();
-    journal::ask(unit, user, Some(moment(since)), |entry| {
+    journal::ask(&Place::Here { user }, unit, Some(moment(since)), |entry| {
         if unit_of(&entry).as_deref() == Some(unit) {
             history.read(&entry);
         }

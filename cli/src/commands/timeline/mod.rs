@@ -1,6 +1,7 @@
 //! `handover timeline`: the reloads of a unit, as the journal has them.
 
 mod brief;
+mod fleet;
 mod history;
 mod html;
 mod jobs;
@@ -8,29 +9,34 @@ mod journal;
 mod known;
 mod model;
 mod scale;
+mod sources;
 mod svg;
 mod text;
 mod told;
 mod view;
 mod when;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use futures_util::FutureExt as _;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
-use nix::unistd::{Group, Uid, getegid, getgroups};
+use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
+use crate::out;
 use crate::terminal::Look;
-use crate::{out, target};
 pub(crate) use brief::{Brief, reloads as briefs};
-use history::{History, unit_of};
+use fleet::{Fleet, Lane};
+use history::History;
+use sources::{Gathered, Sources};
 use text::{NARROWEST, Style, WIDEST};
 use view::View;
-use when::Moment;
+
+/// Grows when a field of `--json` changes its meaning; new fields do not count.
+const FORMAT: u32 = 1;
 
 /// Shows the reloads of a unit as the journal has them: what each took, which failed and why, and
 /// how long the old generations drained.
@@ -40,23 +46,18 @@ use when::Moment;
 #[derive(Debug, Args)]
 #[command(after_help = include_str!("after_help.txt").trim_end())]
 pub(crate) struct Options {
-    /// The unit: `web.service`, or `web` for short. With --file it may be left out if only one unit
-    /// in it was reloaded
-    #[arg(value_name = "UNIT", required_unless_present = "file")]
-    unit: Option<String>,
+    #[command(flatten)]
+    sources: Sources,
     /// From when on: "2h", "3 days", "today", "14:30", "2026-11-21 14:30", "@1795282200" [default:
     /// all that the journal has]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
-    /// At most so many reloads, the latest; 0 for all
+    /// At most so many reloads of a machine, the latest; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     last: usize,
-    /// A unit of your own systemd (`systemctl --user`)
-    #[arg(long, conflicts_with = "file")]
-    user: bool,
-    /// Read what `journalctl -o json` has printed, on this machine or another; `-` for stdin
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    /// Of several machines: a batch is over when for so long no other reload has begun
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    gap: Duration,
     /// Write a picture; `-` for stdout
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -81,7 +82,6 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let zone = if options.utc { TimeZone::UTC } else { TimeZone::system() };
     let now = Zoned::now().with_time_zone(zone.clone());
     let since = options.since.as_deref().map(|text| when::since(text, &now)).transpose().map_err(Failure::usage)?;
-    let unit = options.unit.as_deref().map(unit_name).transpose().map_err(Failure::usage)?;
     if [&options.svg, &options.html].into_iter().flatten().filter(|path| is_stdout(path)).count()
         + usize::from(options.json)
         > 1
@@ -91,21 +91,62 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
         ));
     }
 
-    let (unit, history) = match (&options.file, unit) {
-        (Some(path), unit) => from_file(path, unit, since).await?,
-        (None, Some(_)) => {
-            let said = options.unit.as_deref().unwrap_or_default();
-            from_journal(target::service(said, options.user).await?, options.user, since).await?
-        }
-        (None, None) => return Err(Failure::usage("name a unit, or a --file")),
-    };
-    if history.odd > 0 {
-        out::error(&format!("left out {} entries that lack a time or a field", history.odd));
+    let Gathered { unit, machines, is_fleet } = options.sources.gather(since).await?;
+    let odd: usize = machines.iter().map(|(_, history)| history.odd).sum();
+    if odd > 0 {
+        out::error(&format!("left out {odd} entries that lack a time or a field"));
     }
-    let uses_handover = history.uses_handover;
-    let view = View::new(unit, history.finish(), options.last, uses_handover, zone);
-    show(&options, &view)?;
+    let view = |history: History| {
+        let uses_handover = history.uses_handover;
+        View::new(unit.clone(), history.finish(), options.last, uses_handover, zone.clone())
+    };
+    let mut lanes = machines.into_iter().map(|(machine, history)| Lane { machine, view: view(history) });
+    let picture = match is_fleet {
+        false => lanes.next().map(|lane| Picture::One(lane.view)),
+        true => Some(Picture::Fleet(Fleet::new(unit.clone(), lanes.collect(), options.gap, zone.clone()))),
+    };
+    if let Some(picture) = picture {
+        show(&options, &picture)?;
+    }
     Ok(Outcome::Success)
+}
+
+/// What is shown, in each of its forms.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Picture {
+    One(View),
+    Fleet(Fleet),
+}
+
+#[derive(Debug, Serialize)]
+struct Formatted<'a> {
+    format: u32,
+    #[serde(flatten)]
+    picture: &'a Picture,
+}
+
+impl Picture {
+    fn svg(&self) -> String {
+        match self {
+            Self::One(view) => svg::render(view),
+            Self::Fleet(fleet) => fleet::svg(fleet),
+        }
+    }
+
+    fn html(&self) -> String {
+        match self {
+            Self::One(view) => html::render(view),
+            Self::Fleet(fleet) => fleet::html(fleet),
+        }
+    }
+
+    fn text(&self, style: Style) -> String {
+        match self {
+            Self::One(view) => text::render(view, style),
+            Self::Fleet(fleet) => fleet::text(fleet, style),
+        }
+    }
 }
 
 /// What `handover timeline --file` shows, in each form.
@@ -117,90 +158,34 @@ pub(crate) fn fuzz(entries: &[u8]) {
         return;
     }
     let uses_handover = history.uses_handover;
-    let view = View::new("fuzz.service".to_owned(), history.finish(), 0, uses_handover, TimeZone::UTC);
+    let rows = history.finish();
+    let view = || View::new("fuzz.service".to_owned(), rows.clone(), 0, uses_handover, TimeZone::UTC);
+    let lanes = ["a", "b"].map(|machine| Lane { machine: machine.to_owned(), view: view() }).into();
+    let fleet = Fleet::new("fuzz.service".to_owned(), lanes, Duration::from_secs(5), TimeZone::UTC);
     let style = Style { look: Look::of_stdout().with_width(80), ascii: false };
-    let _ = (svg::render(&view), html::render(&view), text::render(&view, style), serde_json::to_string(&view));
+    for picture in [Picture::One(view()), Picture::Fleet(fleet)] {
+        let _ = (picture.svg(), picture.html(), picture.text(style), serde_json::to_string(&picture));
+    }
 }
 
-fn show(options: &Options, view: &View) -> Result<(), Failure> {
-    for (path, render) in [(&options.svg, svg::render as fn(&View) -> String), (&options.html, html::render)] {
+fn show(options: &Options, picture: &Picture) -> Result<(), Failure> {
+    for (path, render) in [(&options.svg, Picture::svg as fn(&Picture) -> String), (&options.html, Picture::html)] {
         match path {
-            Some(path) if is_stdout(path) => out::line(render(view)),
-            Some(path) => out::file(path, render(view) + "\n")
+            Some(path) if is_stdout(path) => out::line(render(picture)),
+            Some(path) => out::file(path, render(picture) + "\n")
                 .map_err(|e| Failure::cannot_run(format!("{} cannot be written: {e}", path.display())))?,
             None => {}
         }
     }
     if options.json {
-        let json = serde_json::to_string_pretty(view);
+        let json = serde_json::to_string_pretty(&Formatted { format: FORMAT, picture });
         out::line(json.map_err(|e| Failure::failed(format!("what was read is no JSON: {e}")))?);
     } else if options.svg.is_none() && options.html.is_none() {
         let own = || out::columns().unwrap_or(80).clamp(NARROWEST.into(), WIDEST.into());
         let look = Look::of_stdout().with_width(options.width.map_or_else(own, usize::from));
-        out::line(text::render(view, Style { look, ascii: options.ascii || !locale_is_utf8() }));
+        out::line(picture.text(Style { look, ascii: options.ascii || !locale_is_utf8() }));
     }
     Ok(())
-}
-
-async fn from_journal(unit: String, user: bool, since: Option<Moment>) -> Result<(String, History), Failure> {
-    let mut history = History::default();
-    let words = journal::ask(&unit, user, since, |entry| {
-        if unit_of(&entry).as_deref() == Some(&*unit) {
-            history.read(&entry);
-        }
-    })
-    .await?;
-    if history.is_empty() {
-        if !user && !may_read_the_journal() && (words.contains("not seeing messages") || words.contains("permission")) {
-            return Err(Failure::cannot_run(format!(
-                "the journal of {unit} is not for this user. Run it as root (`sudo handover timeline {unit}`), or join a group \
-                 that may read it: `sudo usermod -aG systemd-journal $USER`, and log in anew"
-            )));
-        }
-        let within = if since.is_some() { " in that time: leave out --since, or" } else { ":" };
-        let (flag, other) = if user { (" --user", "without --user") } else { ("", "with --user") };
-        return Err(Failure::cannot_run(format!(
-            "the journal has nothing about {unit}{within} see `systemctl{flag} list-units --type=service --all` for the names of \
-             units; a unit of the other manager is shown {other}"
-        )));
-    }
-    Ok((unit, history))
-}
-
-async fn from_file(path: &Path, unit: Option<String>, since: Option<Moment>) -> Result<(String, History), Failure> {
-    let mut all: BTreeMap<String, History> = BTreeMap::new();
-    journal::read(path, |entry| {
-        let late = since.is_none_or(|since| entry.time().is_none_or(|time| time >= since));
-        if let Some(of) = unit_of(&entry).filter(|of| late && unit.as_ref().is_none_or(|unit| unit == of)) {
-            all.entry(of).or_default().read(&entry);
-        }
-    })
-    .await?;
-    if unit.is_none() {
-        all.retain(|_, history| history.has_reloads());
-    }
-    let name = crate::safe::terminal(&path.display().to_string());
-    match all.len() {
-        0 | 1 => all.pop_first().filter(|(_, history)| !history.is_empty()).ok_or_else(|| {
-            let what = unit.map_or_else(|| "about reloads of any unit".to_owned(), |unit| format!("about {unit}"));
-            Failure::cannot_run(format!(
-                "{name} has nothing {what}: export it with `journalctl -o json -u UNIT`, without --output-fields"
-            ))
-        }),
-        _ => {
-            let names: Vec<_> = all.keys().map(|unit| crate::safe::short(&crate::safe::terminal(unit), 64)).collect();
-            Err(Failure::usage(format!("{name} has reloads of several units: name one of {}", names.join(", "))))
-        }
-    }
-}
-
-/// `web` is `web.service`.
-fn unit_name(text: &str) -> Result<String, String> {
-    let valid = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c));
-    if !valid || text.len() > 255 || text.starts_with('-') {
-        return Err(format!("{text:?} is not the name of one unit, as web.service"));
-    }
-    Ok(if text.ends_with(".service") { text.to_owned() } else { format!("{text}.service") })
 }
 
 fn is_stdout(path: &Path) -> bool {
@@ -219,25 +204,4 @@ fn locale_is_utf8() -> bool {
         let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")
     })
-}
-
-fn may_read_the_journal() -> bool {
-    let groups: Vec<_> = getgroups().unwrap_or_default().into_iter().chain([getegid()]).collect();
-    let is_member =
-        |name: &&str| Group::from_name(name).ok().flatten().is_some_and(|group| groups.contains(&group.gid));
-    Uid::effective().is_root() || ["systemd-journal", "adm", "wheel"].iter().any(is_member)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_units() {
-        assert_eq!(unit_name("web").unwrap(), "web.service");
-        assert_eq!(unit_name("web@a.service").unwrap(), "web@a.service");
-        for bad in ["", "web*", "-x", "a b", "a\n", "a/b"] {
-            assert!(unit_name(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -67,7 +67,7 @@ const NARROW: Layout = Layout {
     remark_characters: 38,
 };
 
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2430}\
 .t{font-size:19px;font-weight:600}.s{fill:#5b6472}.n{font-variant-numeric:tabular-nums}.b{fill:#b3261e}\
 .g{stroke:#e3e6eb}.a{stroke:#9aa2ae}.z{fill:#1f2430;fill-opacity:.03}.h{paint-order:stroke;stroke:#fff;stroke-width:3px}.e{stroke:#cfd4db;stroke-dasharray:3 3}";
@@ -95,7 +95,7 @@ impl Axis {
 }
 
 /// `None`: a sign of its own.
-fn fill(sign: Sign) -> Option<&'static str> {
+pub(super) fn fill(sign: Sign) -> Option<&'static str> {
     Some(match sign {
         Sign::Phase(PhaseName::Spawn) => "#56b4e9",
         Sign::Phase(PhaseName::Ready) => "#0072b2",

@@ -29,8 +29,16 @@ pub(super) struct Style {
 }
 
 impl Style {
+    pub(super) fn width(self) -> usize {
+        self.look.width()
+    }
+
+    pub(super) fn paint(self, ink: Ink, text: &str) -> String {
+        self.look.paint(ink, text)
+    }
+
     /// The character, or a letter in its place.
-    fn letter(self, c: char) -> char {
+    pub(super) fn letter(self, c: char) -> char {
         match c {
             _ if !self.ascii => c,
             '░' => 's',
@@ -49,7 +57,7 @@ impl Style {
         }
     }
 
-    fn letters(self, text: &str) -> String {
+    pub(super) fn letters(self, text: &str) -> String {
         text.chars().map(|c| self.letter(c)).collect()
     }
 
@@ -69,7 +77,7 @@ impl Style {
     }
 
     /// Neighbours of one colour are painted in one piece.
-    fn painted(self, bar: &[(char, Ink)]) -> String {
+    pub(super) fn painted(self, bar: &[(char, Ink)]) -> String {
         let run =
             |run: &[(char, Ink)]| self.look.paint(run[0].1, &run.iter().map(|(cell, _)| cell).collect::<String>());
         bar.chunk_by(|a, b| a.1 == b.1).map(run).collect()

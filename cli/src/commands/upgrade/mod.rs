@@ -4,7 +4,7 @@ mod candidate;
 mod from;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::believed;
+use crate::commands::reload::{self, Report};
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::safe;
@@ -62,12 +63,30 @@ pub(crate) struct Options {
     json: bool,
 }
 
+/// Grows when a field of `--json` changes its meaning; new fields do not count.
+const FORMAT: u32 = 1;
+
+/// What came of the reload of an upgrade, where there was one.
+#[derive(Debug, Clone, Default)]
+struct Reloaded(Arc<Mutex<Option<Report>>>);
+
+impl Reloaded {
+    fn put(&self, report: Report) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+
+    fn take(&self) -> Option<Report> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     // In a unit the library's own events are better than lines of text: they have fields.
     let quiet = logging::stderr_is_journal() && logging::init().is_ok();
     let options = Arc::new(options);
     let program = program(&options).await?;
-    let upgrade = upgrade(&options, program, quiet)?;
+    let reloaded = Reloaded::default();
+    let upgrade = upgrade(&options, program, quiet, &reloaded)?;
     // Not at once: what is installed is settled first.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::cannot_run(e.to_string()))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::cannot_run(e.to_string()))?;
@@ -78,7 +97,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
         }
     };
     tokio::select! {
-        outcome = go(&options, &upgrade) => outcome,
+        outcome = go(&options, &upgrade, &reloaded) => outcome,
         () = interrupted => {
             upgrade.settled(options.timeout + SETTLE).await;
             Err(Failure::interrupted())
@@ -89,7 +108,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
 /// More than files need.
 const SETTLE: Duration = Duration::from_secs(10);
 
-async fn go(options: &Options, upgrade: &Upgrade) -> Result<Outcome, Failure> {
+async fn go(options: &Options, upgrade: &Upgrade, reloaded: &Reloaded) -> Result<Outcome, Failure> {
     if let Some(every) = options.poll {
         let mut last = None;
         let told = |outcome: &Result<Done, Error>| {
@@ -99,7 +118,7 @@ async fn go(options: &Options, upgrade: &Upgrade) -> Result<Outcome, Failure> {
             if known {
                 return;
             }
-            if let Err(failure) = tell(options, upgrade, outcome) {
+            if let Err(failure) = tell(options, upgrade, outcome, reloaded.take()) {
                 out::error(&failure);
             }
         };
@@ -110,10 +129,10 @@ async fn go(options: &Options, upgrade: &Upgrade) -> Result<Outcome, Failure> {
         (_, true) => upgrade.look().await,
         _ => upgrade.run().await,
     };
-    tell(options, upgrade, &outcome)
+    tell(options, upgrade, &outcome, reloaded.take())
 }
 
-fn upgrade(options: &Arc<Options>, program: PathBuf, quiet: bool) -> Result<Upgrade, Failure> {
+fn upgrade(options: &Arc<Options>, program: PathBuf, quiet: bool, reloaded: &Reloaded) -> Result<Upgrade, Failure> {
     let mut builder = options.candidate.builder(program, options.from.as_deref())?;
     if let Some(digits) = &options.sha256 {
         builder = builder.sha256(digits).map_err(|e| invalid(&e))?;
@@ -129,18 +148,21 @@ fn upgrade(options: &Arc<Options>, program: PathBuf, quiet: bool) -> Result<Upgr
     if options.no_reload {
         return builder.install_only().map_err(|e| invalid(&e));
     }
-    let options = Arc::clone(options);
+    let (options, reloaded) = (Arc::clone(options), reloaded.clone());
     let built = builder.reload_with(move || {
-        let options = Arc::clone(&options);
-        async move { reload(&options).await }
+        let (options, reloaded) = (Arc::clone(&options), reloaded.clone());
+        async move { reload(&options, &reloaded).await }
     });
     built.map_err(|e| invalid(&e))
 }
 
-async fn reload(options: &Options) -> Verdict {
+async fn reload(options: &Options, reloaded: &Reloaded) -> Verdict {
+    let mut report = Report::default();
     // Found anew: a pid that was said may be another generation's by now.
-    let reloaded = async { crate::commands::reload::of(&options.place.find().await?, options.timeout).await };
-    match reloaded.await {
+    let reloading = async { reload::of(&options.place.find().await?, options.timeout, &mut report).await };
+    let outcome = reloading.await;
+    reloaded.put(report);
+    match outcome {
         Ok(_) => Verdict::Taken,
         Err(failure) if failure.is_rolled_back() => Verdict::Refused(failure.to_string()),
         Err(failure) => Verdict::Unknown(failure.to_string()),
@@ -186,7 +208,7 @@ struct Main {
 /// Finds the main process. Of a unit systemd knows it; what the service tells counts only where
 /// that cannot be known otherwise, and for a process of the same unit and user.
 async fn main_process(target: &Target) -> Result<Main, Failure> {
-    let told = crate::commands::reload::status(target).await.ok();
+    let told = reload::status(target).await.ok();
     let told = told.and_then(|status| Some((believed::pid(&status["pid"])?, status)));
     if let Some(unit) = &target.unit {
         let shown = crate::target::show(unit, target.user).await?;
@@ -215,14 +237,22 @@ async fn main_process(target: &Target) -> Result<Main, Failure> {
     }
 }
 
-fn tell(options: &Options, upgrade: &Upgrade, outcome: &Result<Done, Error>) -> Result<Outcome, Failure> {
+fn tell(
+    options: &Options,
+    upgrade: &Upgrade,
+    outcome: &Result<Done, Error>,
+    reloaded: Option<Report>,
+) -> Result<Outcome, Failure> {
     let program = upgrade.program().display();
     if options.json {
         let mut object = match outcome {
             Ok(done) => serde_json::to_value(done).unwrap_or_default(),
             Err(error) => json!({ "outcome": word(error), "reason": safe::terminal(&error.to_string()) }),
         };
+        object["format"] = json!(FORMAT);
         object["program"] = json!(upgrade.program());
+        // Before the reload nothing of it is known.
+        object["reload"] = serde_json::to_value(reloaded).unwrap_or_default();
         out::line(object);
     }
     let say = |text: String| {

@@ -1,0 +1,189 @@
+//! Keeping connections while there is no process: the last thing that a service does before it is
+//! started anew.
+//!
+//! Nobody reads from a connection between the moment when it leaves its task and the next start. So
+//! all are served until nothing else is left to be waited for; then all leave at once. If one of
+//! them has just begun a long request, they come back and are served until it is finished.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::settle::settled;
+use super::{Leaving, Route};
+use crate::drain::core::{DrainCore, Phase};
+use crate::drain::guard::Guard;
+use crate::drain::handle::Drain;
+use crate::error::{Error, Kind, Result};
+use crate::systemd::fdstore::{FdStore, Kept, MAILBOX, STORE_TIMEOUT};
+use crate::transit::{Parcel, mailbox};
+
+/// How long connections wait for one that has begun a request meanwhile, before they come back and
+/// are served on.
+pub(crate) const PARK_TIMEOUT: Duration = Duration::from_millis(250);
+/// Whoever could not leave is asked again after so long.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+/// Whether something is left that cannot be kept is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Where connections are kept, and for whom.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    pub(crate) store: FdStore,
+    /// The generation that keeps them.
+    pub(crate) generation: u64,
+    /// Until then what is in hand may be finished before.
+    pub(crate) until: Instant,
+}
+
+/// A connection that has left its task. It counts until it is in the store.
+struct Parked {
+    parcel: Parcel,
+    guard: Guard,
+}
+
+pub(super) async fn keep_all(
+    drain: Drain,
+    keep: Keep,
+    mut queue: mpsc::UnboundedReceiver<Leaving>,
+    replaced: oneshot::Receiver<Infallible>,
+) {
+    tokio::select! {
+        biased;
+        _ = replaced => return,
+        () = drain.signal() => {}
+    }
+    let Some(route) = drain.core.moving.route() else { return };
+    drain.note_stays();
+    let mut parked;
+    let began = loop {
+        others_ended(&drain.core, &route, keep.until).await;
+        settled(&drain.core, keep.until).await;
+        let began = Instant::now();
+        parked = park(&drain, &route, &mut queue).await;
+        let in_hand = drain.core.in_hand();
+        if in_hand.is_empty() || Instant::now() >= keep.until || drain.phase() == Phase::Hammered {
+            break began;
+        }
+        tracing::debug!(parked = parked.len(), in_hand = in_hand.len(), "a request is finished first");
+        route.permits.refill(0);
+        for Parked { parcel, guard } in parked {
+            drain.goes_on(parcel, guard, true);
+        }
+    };
+    // Whoever comes later is not kept.
+    route.shut();
+    queue.close();
+    while let Some(leaving) = queue.recv().await {
+        drain.stayed(leaving, "late");
+    }
+    store(&drain, keep, parked, began).await;
+    drain.core.moving.summary.end();
+    drain.core.wake_in_turn();
+}
+
+/// Has all leave that can, for some time.
+async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<Leaving>) -> Vec<Parked> {
+    let until = Instant::now() + PARK_TIMEOUT;
+    let mut parked: Vec<Parked> = Vec::with_capacity(drain.active());
+    route.permits.refill(usize::MAX);
+    drain.core.wake_movable(route, 0, usize::MAX);
+    let mut again = Instant::now() + ASK_AGAIN;
+    let mut some = Vec::new();
+    while parked.len() < drain.active() && drain.phase() != Phase::Hammered {
+        tokio::select! {
+            biased;
+            _ = queue.recv_many(&mut some, usize::from(u16::MAX)) => {
+                let own = some.drain(..).map(|Leaving { parcel, guard, .. }| Parked { parcel, guard });
+                parked.extend(own);
+            }
+            () = sleep_until(again.min(until)) => {
+                if Instant::now() >= until {
+                    break;
+                }
+                drain.core.wake_movable(route, 0, usize::MAX);
+                again = Instant::now() + ASK_AGAIN;
+            }
+        }
+    }
+    parked
+}
+
+/// Puts all into mailboxes and those into the store. What finds no place is served here again, and
+/// comes to its end.
+async fn store(drain: &Drain, keep: Keep, parked: Vec<Parked>, began: Instant) {
+    let (mut parcels, mut guards): (VecDeque<Parcel>, VecDeque<Guard>) =
+        parked.into_iter().map(|Parked { parcel, guard }| (parcel, guard)).unzip();
+    for (id, parcel) in (0..).zip(&mut parcels) {
+        parcel.number(id);
+    }
+    let mut kept = Vec::with_capacity(parcels.len());
+    let (readers, filled) = mailbox::fill(keep.generation, &mut parcels, |parcel| kept.push(parcel));
+    let of_kept: Vec<Guard> = guards.drain(..kept.len()).collect();
+    if let Err(error) = filled {
+        tracing::warn!(%error, left = parcels.len(), "not all connections can be kept for the next start");
+    }
+    for (parcel, guard) in parcels.into_iter().zip(guards) {
+        drain.note_stay(&guard, "no_fds");
+        drain.goes_on(parcel, guard, false);
+    }
+    if kept.is_empty() {
+        return;
+    }
+    let readers = Arc::new(readers);
+    let (store, theirs) = (keep.store, Arc::clone(&readers));
+    let putting = tokio::task::spawn_blocking(move || put(&store, &theirs));
+    let error = match timeout(STORE_TIMEOUT, putting).await {
+        Ok(Ok(Ok(()))) => {
+            drop(kept);
+            for guard in of_kept {
+                drain.core.moving.summary.moved(began);
+                guard.kept();
+            }
+            return;
+        }
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the service manager does not answer within {STORE_TIMEOUT:?}"),
+    };
+    tracing::warn!(error, "connections cannot be kept for the next start, and are closed as at a stop");
+    // The store may have them all the same, and what is served here is not to be found there.
+    for reader in readers.iter() {
+        if let Err(error) = mailbox::empty(reader.as_fd()) {
+            tracing::warn!(%error, "what is closed here may still be open");
+        }
+    }
+    for (parcel, guard) in kept.into_iter().zip(of_kept) {
+        drain.note_stay(&guard, "store");
+        drain.goes_on(parcel, guard, false);
+    }
+}
+
+fn put(store: &FdStore, readers: &[OwnedFd]) -> Result<()> {
+    // What this process was started with is read, and perhaps not removed yet.
+    store.remove_inherited(MAILBOX)?;
+    match store.put_unpolled(MAILBOX, readers)? {
+        Kept::Stored => Ok(()),
+        Kept::HeldOnly => {
+            let why =
+                "the service has no fd store: set FileDescriptorStoreMax= in the [Service] section, for example to 64";
+            Err(Error::new(Kind::Store, why))
+        }
+    }
+}
+
+/// Resolves when nothing is open but what can be kept, or at that time.
+async fn others_ended(core: &DrainCore, route: &Route, until: Instant) {
+    let some = || {
+        let state = core.lock();
+        state.accepting > 0 || !state.open.values().all(|entry| route.is_for(&*entry.work))
+    };
+    while core.phase() != Phase::Hammered && Instant::now() < until && some() {
+        sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,179 @@
+//! Connections that have waited for this start of the service.
+//!
+//! All is looked at before the service is ready, and taken just before it serves: a process that
+//! dies meanwhile, as a bad version does, leaves everything to the next one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
+
+use super::take::is_last;
+use super::{Adoption, Arrived};
+use crate::drain::handle::Drain;
+use crate::error::Result;
+use crate::transit::Parcel;
+use crate::transit::channel::Arrival;
+use crate::transit::mailbox::{self, Found, Opened};
+use crate::wire::frame::MAX_FDS;
+use crate::wire::parcel::{UPGRADED, millis};
+
+/// The last word to a WebSocket: a close frame with code 1012, "service restart".
+const COME_AGAIN: [u8; 4] = [0x88, 2, 0x03, 0xf4];
+
+/// What has been found, ready to be served.
+pub(crate) struct Resuming {
+    readers: Vec<OwnedFd>,
+    adoptions: Vec<Adoption>,
+    resumed: Resumed,
+}
+
+/// What has become of the connections that had waited.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Resumed {
+    pub(crate) resumed: usize,
+    /// How many were closed, by the reason in one word.
+    pub(crate) closed: BTreeMap<&'static str, usize>,
+    /// For how long the oldest of them had waited.
+    pub(crate) waited: Duration,
+}
+
+impl Drain {
+    /// Looks at all that has waited in these mailboxes, which stays there, and gets ready to serve
+    /// what has not waited for longer than this. `None`: nothing is to be served.
+    pub(crate) fn look_at_kept(&self, readers: Vec<OwnedFd>, within: Option<Duration>) -> Resuming {
+        let mut looking = Looking { drain: self, within, adoptions: Vec::new(), resumed: Resumed::default() };
+        for reader in &readers {
+            if let Err(error) = looking.look(reader) {
+                tracing::warn!(%error, "a mailbox of connections that have waited for this start is damaged");
+                looking.close(None, "damaged", 1);
+            }
+        }
+        let Looking { adoptions, resumed, .. } = looking;
+        Resuming { readers, adoptions, resumed }
+    }
+}
+
+struct Looking<'a> {
+    drain: &'a Drain,
+    within: Option<Duration>,
+    adoptions: Vec<Adoption>,
+    resumed: Resumed,
+}
+
+impl Looking<'_> {
+    fn look(&mut self, reader: &OwnedFd) -> Result<()> {
+        let mut opened = Opened::look(reader.as_fd())?;
+        // Of one that does not say when it was filled, nothing is known.
+        let mut waited = Duration::MAX;
+        while let Some(found) = opened.next()? {
+            match found {
+                Found::Postmark(postmark) => {
+                    waited = mailbox::now().saturating_sub(Duration::from_millis(postmark.filled_ms));
+                    self.resumed.waited = self.resumed.waited.max(waited);
+                    tracing::debug!(?postmark, ?waited, "connections have waited for this start");
+                }
+                Found::Parcels(arrivals) => arrivals.into_iter().for_each(|arrival| self.admit(arrival, waited)),
+                Found::Odd(error, fds) => {
+                    let count = fds.len();
+                    tracing::warn!(%error, count, "connections that have waited for this start cannot be read, and are closed");
+                    for fd in fds {
+                        self.close(Some((&fd, "")), "damaged", 1);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, arrival: Arrival, waited: Duration) {
+        let parcel = match arrival {
+            Arrival::Whole(parcel) => parcel,
+            Arrival::Broken(_, reason) => return self.close(None, reason, 1),
+        };
+        let refusal = match self.within {
+            None => Some("off"),
+            Some(within) if waited > within => Some("late"),
+            Some(_) => None,
+        };
+        if let Err((reason, fd, protocol)) = self.prepare(parcel, refusal, waited) {
+            self.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
+        }
+    }
+
+    /// Gets ready to serve it; else returns why not, and what is needed to say so.
+    fn prepare(
+        &mut self,
+        parcel: Parcel,
+        refusal: Option<&'static str>,
+        waited: Duration,
+    ) -> std::result::Result<(), (&'static str, Option<OwnedFd>, String)> {
+        let (mut record, fd, contents) = parcel.into_parts();
+        // The next message needs room, too, for as long as it is looked at.
+        if let Some(reason) = refusal.or(is_last(&fd, MAX_FDS).then_some("no_fds")) {
+            return Err((reason, Some(fd), record.protocol));
+        }
+        let Some(adopter) = self.drain.core.moving.adopter(&record.listener) else {
+            return Err(("listener", Some(fd), record.protocol));
+        };
+        record.open_ms = record.open_ms.saturating_add(millis(waited));
+        record.quiet_ms = record.quiet_ms.saturating_add(millis(waited));
+        let protocol = record.protocol.clone();
+        // Only its client has to be told something.
+        let copy = if protocol == UPGRADED { fd.try_clone().ok() } else { None };
+        match adopter.prepare(Arrived { record, fd, contents, was: None, again: false }) {
+            Ok(adoption) => {
+                self.adoptions.push(adoption);
+                Ok(())
+            }
+            Err(reason) => Err((reason, copy, protocol)),
+        }
+    }
+
+    /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to be
+    /// said; what is only closed ends with the queue.
+    fn close(&mut self, fd: Option<(&OwnedFd, &str)>, reason: &'static str, count: usize) {
+        *self.resumed.closed.entry(reason).or_default() += count;
+        let Some((fd, protocol)) = fd else { return };
+        if protocol == UPGRADED {
+            // A client that does not read does not read that either.
+            let _ = send(fd.as_raw_fd(), &COME_AGAIN, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        }
+        let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
+    }
+}
+
+impl Resuming {
+    /// Serves them. From here on the mailboxes are empty.
+    pub(crate) fn begin(self, drain: &Drain) -> Resumed {
+        let Self { readers, adoptions, mut resumed } = self;
+        for reader in &readers {
+            // What is not emptied would be served a second time after a crash.
+            if let Err(error) = mailbox::empty(reader.as_fd()) {
+                tracing::error!(%error, "the connections that have waited for this start are still in the fd store");
+            }
+        }
+        resumed.resumed = adoptions.len();
+        drain.core.moving.adopted.fetch_add(resumed.resumed, Ordering::Relaxed);
+        adoptions.into_iter().for_each(|adoption| adoption());
+        for (reason, count) in &resumed.closed {
+            drain.metrics().not_resumed(reason, *count);
+        }
+        resumed
+    }
+}
+
+impl Resumed {
+    pub(crate) fn closed(&self) -> usize {
+        self.closed.values().sum()
+    }
+}
+
+impl fmt::Debug for Resuming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resuming").field("found", &self.adoptions.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,266 @@
+//! Follows the frames of a connection in both directions, and says what becomes of each.
+//!
+//! It knows of them what a fresh HTTP/2 connection in another process has to know. There is nothing
+//! of HPACK in that. Before it leaves, the client is told that our decoder has no table any more
+//! (`SETTINGS_HEADER_TABLE_SIZE` of 0), and by its acknowledgement it has emptied its encoder's: no
+//! block that comes after refers to one before. Our encoder begins anew while the client's decoder
+//! still has the old one's entries. Indices count from the newest entry, and the client drops the
+//! oldest first: all that the fresh encoder refers to, which is its own, is where it should be.
+
+mod client;
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(super) mod fuzz;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use super::frame::{FIRST_WINDOW, HEAD, window_update};
+use super::state::Http2State;
+use super::streams::OpenStreams;
+use std::collections::VecDeque;
+
+/// A WINDOW_UPDATE.
+pub(super) type Update = [u8; HEAD + 4];
+
+/// The settings of a client that are known; of one with more nothing is carried.
+const MOST_SETTINGS: usize = 32;
+
+/// What becomes of the next bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// There must be more of them before that is known.
+    Unknown,
+    /// So many go on.
+    Pass(usize),
+    /// So many are kept for the next process.
+    Hold(usize),
+    /// So many are nothing to the other side.
+    Drop(usize),
+    /// And this goes to the other side instead.
+    Replace(usize, Update),
+    /// And this goes back.
+    Answer(usize, Update),
+    /// They wait until the client's window is large enough.
+    Wait,
+}
+
+/// Whose settings the client acknowledges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    ByServer,
+    /// By the fresh server, which has been told that they were: the client knows them by and by,
+    /// and until then it goes by those of the former one, which allow no more.
+    BySuccessor,
+    /// By us, that there is no table.
+    ByUs,
+}
+
+/// How far the client has been asked to make it possible to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    Asked,
+    /// It has emptied its table.
+    May,
+    /// And its new streams are held.
+    Holds,
+}
+
+#[derive(Debug)]
+pub(super) struct Follower {
+    streams: OpenStreams,
+    /// The highest stream of the client's, here and in processes before.
+    last: u32,
+    former: u32,
+    client_settings: Vec<(u16, u32)>,
+    /// What the client has granted on the connection, and was granted, and has not been used.
+    send: i64,
+    receive: i64,
+    /// How much more than that a fresh server believes that it may send, and how much less it knows
+    /// to have granted.
+    debt: i64,
+    excess: i64,
+    stream_window: u32,
+    frame_size: u32,
+    /// Those of the server's, and of a former one's, that the client has not answered.
+    pings: u64,
+    former_pings: u64,
+    /// The client's, that the server has not answered.
+    pings_due: u64,
+    acks_due: u64,
+    /// What it answers to what the client has not said.
+    acks_made_up: u64,
+    told: VecDeque<Told>,
+    /// Fresh, it has still to say its settings.
+    successor: bool,
+    has_told: bool,
+    was_told: bool,
+    /// The client was told that there is a table again, and knows it.
+    has_table: bool,
+    leaving: Leaving,
+    /// Whatever comes is for the server here: one of them says goodbye, or is not understood.
+    ends: bool,
+    preface_left: usize,
+    /// Of the client's current frame, what was not passed on.
+    client_left: usize,
+    /// A block of headers goes on: the fate of its first frame.
+    block: Option<Block>,
+    /// The server's current frame, if all of it is not sent.
+    server_head: [u8; HEAD + 4],
+    server_has: usize,
+    server_left: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    Pass,
+    Hold,
+    Drop,
+}
+
+impl Follower {
+    /// Follows a connection from its preface on. The server says that a stream has that window, and
+    /// a frame that size.
+    pub(super) fn new(preface: usize, stream_window: u32, frame_size: u32) -> Self {
+        let state = Http2State { stream_window, frame_size, ..Http2State::default() };
+        Self { preface_left: preface, successor: false, was_told: false, acks_made_up: 0, ..Self::resumed(&state) }
+    }
+
+    /// Follows one that was served elsewhere before.
+    pub(super) fn resumed(state: &Http2State) -> Self {
+        Self {
+            streams: OpenStreams::default(),
+            last: state.last,
+            former: state.last,
+            client_settings: state.settings.clone(),
+            send: state.send,
+            receive: state.receive,
+            debt: (FIRST_WINDOW - state.send).max(0),
+            excess: (state.receive - FIRST_WINDOW).max(0),
+            stream_window: state.stream_window,
+            frame_size: state.frame_size,
+            pings: 0,
+            former_pings: state.pings,
+            pings_due: 0,
+            acks_due: 0,
+            acks_made_up: 1,
+            told: VecDeque::new(),
+            successor: true,
+            has_told: false,
+            was_told: true,
+            has_table: false,
+            leaving: Leaving::No,
+            ends: false,
+            preface_left: 0,
+            client_left: 0,
+            block: None,
+            server_head: [0; HEAD + 4],
+            server_has: 0,
+            server_left: 0,
+        }
+    }
+
+    /// Returns what the next process has to know.
+    pub(super) fn state(&self) -> Http2State {
+        Http2State {
+            last: self.last,
+            settings: self.client_settings.clone(),
+            send: self.send,
+            receive: self.receive,
+            stream_window: self.stream_window,
+            frame_size: self.frame_size,
+            pings: self.pings + self.former_pings,
+        }
+    }
+
+    /// Grants the client more than the server knows of; returns how it is told so.
+    pub(super) fn grant(&mut self, by: u32) -> Update {
+        self.receive += i64::from(by);
+        window_update(by)
+    }
+
+    /// Returns how much less the client may send than a fresh server believes.
+    pub(super) fn lacks(&self) -> u32 {
+        u32::try_from((FIRST_WINDOW - self.receive).max(0)).unwrap_or(0)
+    }
+
+    /// Returns whether the client must not be heard yet: it may send more than a fresh server knows
+    /// to have granted.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.excess > 0
+    }
+
+    /// Returns whether what the server sends may have to be changed, or to wait.
+    #[inline]
+    pub(super) fn edits(&self) -> bool {
+        self.debt > 0 || self.excess > 0 || self.acks_made_up > 0 || self.successor
+    }
+
+    /// Returns whether one can still be asked to leave, now or when its settings are known.
+    pub(super) fn can_leave(&self) -> bool {
+        !self.ends
+    }
+
+    /// Returns whether it may be asked: both ends know the other's settings.
+    pub(super) fn can_be_asked(&self) -> bool {
+        self.leaving == Leaving::No && self.has_told && self.was_told && !self.ends
+    }
+
+    /// Notes that the client is told that there is no table.
+    pub(super) fn ask(&mut self) {
+        self.told.push_back(Told::ByUs);
+        self.leaving = Leaving::Asked;
+    }
+
+    /// Returns whether the client was asked, and has not answered.
+    pub(super) fn is_asked(&self) -> bool {
+        self.leaving == Leaving::Asked
+    }
+
+    /// From now on its new streams are held.
+    pub(super) fn hold(&mut self) {
+        if self.leaving == Leaving::May {
+            self.leaving = Leaving::Holds;
+        }
+    }
+
+    pub(super) fn may_hold(&self) -> bool {
+        self.leaving == Leaving::May
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.leaving == Leaving::Holds
+    }
+
+    /// It stays: what was held comes once more, and passes.
+    pub(super) fn stay(&mut self) {
+        self.leaving = Leaving::No;
+        self.ends = true;
+        if self.block == Some(Block::Hold) {
+            self.block = None;
+        }
+    }
+
+    /// Returns whether no stream is open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Returns whether it can leave at this moment.
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self.leaving, Leaving::May | Leaving::Holds)
+            && !self.ends
+            && self.streams.is_empty()
+            && self.told.is_empty()
+            && !matches!(self.block, Some(Block::Pass | Block::Drop))
+            && self.client_left == 0
+            && (self.pings_due, self.acks_due, self.acks_made_up) == (0, 0, 0)
+            && self.is_between()
+            && !self.is_ahead()
+    }
+}
+
+/// What goes on in place of a WINDOW_UPDATE that is so long.
+fn replaced(total: usize, by: u32) -> Fate {
+    if by > 0 { Fate::Replace(total, window_update(by)) } else { Fate::Drop(total) }
+}

@@ -1,0 +1,608 @@
+//! HTTP/2 connections that go to the next generation, and clients that notice nothing.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use handover_testing::patience;
+use handover_testing::processes::End;
+use handover_testing::world::World;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::task::JoinSet;
+
+use crate::moved::{More, Way, more, seen, wait_until_seen};
+use crate::{Case, cases};
+
+pub(crate) const CASES: &[Case] = cases![
+    no_stream_is_lost_over_tcp,
+    half_of_everything_moves,
+    windows_go_along,
+    a_window_that_is_closed_stays_so,
+    what_is_late_for_old_streams_is_nothing,
+    new_streams_are_held_while_old_ones_end,
+    streams_that_take_too_long_get_a_goaway,
+    a_client_that_acknowledges_nothing_gets_a_goaway,
+    pings_of_both_ends_go_along,
+    one_that_came_back_is_served_and_drains,
+    it_does_not_move_where_it_must_not,
+];
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn times(variable: &str, few: usize) -> usize {
+    std::env::var(variable).map_or(few, |times| times.parse().unwrap())
+}
+
+fn world(change: impl FnOnce(&mut More)) -> (World, SocketAddr, u32) {
+    let mut world = World::new().configured(|c| (c.linger, c.drain_timeout) = (LONG, LONG));
+    more(&mut world, change);
+    let (way, program) = Way::tcp(&world);
+    let Way::Tcp(address) = way else { unreachable!() };
+    let pid = world.started(program).pid;
+    (world, address, pid)
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// Asks again and again, until told to stop or it has asked so often.
+async fn ask(mut sender: Sender, name: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let id = format!("{name}.{number}");
+        // large and small, with and without a body
+        let (request, expected) = match number % 4 {
+            0 => (
+                Request::post(format!("http://it/up/{id}")).body(Full::from(vec![b'x'; 20_000])),
+                format!("{id} 20000"),
+            ),
+            1 => (Request::get(format!("http://it/large/{id}")).body(Full::default()), "y".repeat(100_000)),
+            _ => (Request::get(format!("http://it/n/{id}")).header("x-name", &name).body(Full::default()), id.clone()),
+        };
+        let answer = sender.send_request(request.unwrap()).await.unwrap_or_else(|e| panic!("{id}: {e:?}"));
+        let body = answer.into_body().collect().await.unwrap_or_else(|e| panic!("{id}: {e:?}")).to_bytes();
+        assert!(body == expected.as_bytes(), "{id}: {} bytes", body.len());
+        number += 1;
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// `HANDOVER_HTTP2_CONNECTIONS=200 HANDOVER_HTTP2_RELOADS=50`, so many; `HANDOVER_HTTP2_REQUESTS`:
+/// reloads until so many are answered.
+fn no_stream_is_lost_over_tcp() {
+    const STREAMS: usize = 10;
+    let connections = times("HANDOVER_HTTP2_CONNECTIONS", 8);
+    let reloads = times("HANDOVER_HTTP2_RELOADS", 4);
+    let requests = times("HANDOVER_HTTP2_REQUESTS", 0);
+    let (world, address, mut old) = world(|more| more.notes = false);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (stop, answered, closed) =
+        (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let mut tasks = JoinSet::new();
+    for connection in 0..connections {
+        let (sender, driver) = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap()
+        });
+        let (stopped, closed) = (Arc::clone(&stop), Arc::clone(&closed));
+        runtime.spawn(async move {
+            let end = driver.await;
+            if !stopped.load(Ordering::Relaxed) {
+                println!("closed: {end:?}");
+                closed.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for stream in 0..STREAMS {
+            let asks = ask(sender.clone(), format!("{connection}.{stream}"), Arc::clone(&stop), Arc::clone(&answered));
+            tasks.spawn_on(asks, runtime.handle());
+        }
+    }
+    let since = Instant::now();
+    let mut done = 0;
+    while done < reloads || answered.load(Ordering::Relaxed) < requests {
+        let before = answered.load(Ordering::Relaxed);
+        handover_testing::processes::until("answers", || {
+            (answered.load(Ordering::Relaxed) > before + connections).then_some(())
+        });
+        let new = world.reload_to(done as u64 + 2).pid;
+        assert_eq!(world.end_of(old), End::Exited(0));
+        old = new;
+        done += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(end) = runtime.block_on(tasks.join_next()) {
+        end.unwrap();
+    }
+    let (answered, closed) = (answered.load(Ordering::Relaxed), closed.load(Ordering::Relaxed));
+    println!(
+        "{connections} connections of {STREAMS} streams, {done} reloads in {:.1?}: {answered} answered, {closed} closed",
+        since.elapsed()
+    );
+    assert_eq!(closed, 0);
+    assert!(!world.log().contains(" stayed ("), "all moved");
+    drop(runtime);
+    world.stop();
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+fn window_update(stream: u32, by: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
+}
+
+/// A block of headers without any table: a method, http, the authority "it", and that path.
+fn block(method: u8, path: &str) -> Vec<u8> {
+    [&[method, 0x86, 0x01, 2], &b"it"[..], &[0x04, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat()
+}
+
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+
+fn get(stream: u32, path: &str) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(GET, path))
+}
+
+#[derive(Debug)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// A connection that knows each of its bytes.
+struct Client {
+    stream: TcpStream,
+    /// What it does not acknowledge.
+    mute: bool,
+    /// The last value of the server's `HEADER_TABLE_SIZE`, and what it grants on the connection.
+    table: u32,
+    granted: i64,
+}
+
+impl Client {
+    fn new(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        let mut client = Self { stream, mute: false, table: 4096, granted: 65_535 };
+        let payload: Vec<u8> =
+            settings.iter().flat_map(|(key, value)| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+        client.send([PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat());
+        client
+    }
+
+    fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// The next frame that is not of the connection's own business.
+    fn next(&mut self) -> Frame {
+        loop {
+            let frame = self.next_of_all();
+            if !matches!(frame.kind, SETTINGS | WINDOW_UPDATE) {
+                return frame;
+            }
+        }
+    }
+
+    /// Waits until it is told that there is no table, and acknowledges that.
+    fn asked(&mut self) {
+        loop {
+            let frame = self.next_of_all();
+            if frame.kind == SETTINGS && frame.payload.starts_with(&[0, 1, 0, 0, 0, 0]) {
+                return;
+            }
+            assert!(matches!(frame.kind, SETTINGS | WINDOW_UPDATE), "{frame:?}");
+        }
+    }
+
+    fn next_of_all(&mut self) -> Frame {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).unwrap_or_else(|e| panic!("no frame: {e}"));
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).unwrap();
+        let frame =
+            Frame { kind: head[3], flags: head[4], stream: u32::from_be_bytes(head[5..].try_into().unwrap()), payload };
+        match frame.kind {
+            SETTINGS if frame.flags & ACK == 0 => {
+                for setting in frame.payload.chunks(6).filter(|setting| setting[..2] == [0, 1]) {
+                    self.table = u32::from_be_bytes(setting[2..].try_into().unwrap());
+                }
+                if !self.mute {
+                    self.send(self::frame(SETTINGS, ACK, 0, &[]));
+                }
+            }
+            WINDOW_UPDATE if frame.stream == 0 => {
+                self.granted += i64::from(u32::from_be_bytes(frame.payload[..].try_into().unwrap()));
+            }
+            _ => {}
+        }
+        frame
+    }
+
+    /// The answer on that stream has that body.
+    fn expect(&mut self, stream: u32, body: &str) {
+        let mut got = Vec::new();
+        loop {
+            let frame = self.next();
+            assert_eq!(frame.stream, stream, "{frame:?}");
+            match frame.kind {
+                HEADERS => assert_eq!(frame.payload.first(), Some(&0x88), "200: {frame:?}"),
+                DATA => got.extend(&frame.payload),
+                _ => panic!("{frame:?}"),
+            }
+            if frame.flags & END_STREAM != 0 {
+                break;
+            }
+        }
+        assert_eq!(String::from_utf8_lossy(&got), body);
+    }
+
+    fn ask(&mut self, stream: u32, path: &str, body: &str) {
+        self.send(get(stream, path));
+        self.expect(stream, body);
+    }
+
+    /// Goes to the next generation.
+    fn moves(&mut self, world: &World, generation: u64, old: &mut u32) {
+        thread::scope(|scope| {
+            let reload = scope.spawn(|| world.reload_to(generation).pid);
+            self.asked();
+            let new = reload.join().unwrap();
+            assert_eq!(world.end_of(*old), End::Exited(0));
+            *old = new;
+        });
+    }
+}
+
+/// Half a preface, half of a frame's head, of a block, and of a block that goes on. Whoever is in
+/// the middle of a frame cannot acknowledge anything, so that comes before.
+fn half_of_everything_moves() {
+    let (world, address, old) = world(|_| {});
+    let all = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let mut clients = Vec::new();
+    for said in [10, 23, PREFACE.len(), all.len() - 1] {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        let mut client = Client { stream, mute: false, table: 4096, granted: 65_535 };
+        client.send(&all[..said]);
+        clients.push((client, said));
+    }
+    let whole = [
+        frame(HEADERS, END_STREAM, 3, &block(GET, "/n/cut")[..5]),
+        frame(CONTINUATION, END_HEADERS, 3, &block(GET, "/n/cut")[5..]),
+    ]
+    .concat();
+    let mut halves = Vec::new();
+    for said in [0, 4, 9, 12, 14, 20] {
+        let mut client = Client::new(address, &[]);
+        client.ask(1, "/n/first", "first");
+        client.mute = true;
+        halves.push((client, said));
+    }
+    thread::scope(|scope| {
+        let new = scope.spawn(|| world.reload_to(2).pid);
+        for (client, said) in &mut halves {
+            client.asked();
+            client.mute = false;
+            client.send([&frame(SETTINGS, ACK, 0, &[]), &whole[..*said]].concat());
+        }
+        for (client, said) in &mut clients {
+            client.send(&all[*said..]);
+            client.ask(1, "/n/late", "late");
+        }
+        new.join().unwrap();
+        for (client, said) in &mut halves {
+            client.send(&whole[*said..]);
+            client.expect(3, "cut");
+        }
+        assert_eq!(world.end_of(old), End::Exited(0));
+    });
+    assert!(!world.log().contains(" stayed ("), "all moved");
+    drop((clients, halves));
+    world.stop();
+}
+
+fn windows_go_along() {
+    let (world, address, mut old) = world(|_| {});
+    let (mut one, mut two) = (Client::new(address, &[]), 3);
+    one.ask(1, "/n/first", "first");
+    for generation in 2..5 {
+        one.moves(&world, generation, &mut old);
+        // an upload of more than what a fresh server grants before it is heard of
+        let path = format!("/up/{two}");
+        one.send(frame(HEADERS, END_HEADERS, two, &block(POST, &path)));
+        let mut sent = 0;
+        while sent < 400_000 {
+            let piece = vec![b'u'; 16_000.min(400_000 - sent)];
+            sent += piece.len();
+            one.granted -= i64::try_from(piece.len()).unwrap();
+            assert!(one.granted >= 0, "there is room by what was said before");
+            one.send(frame(DATA, u8::from(sent == 400_000), two, &piece));
+        }
+        one.expect(two, &format!("{two} 400000"));
+        // an answer of more than that
+        two += 2;
+        one.send([window_update(0, 100_000), get(two, &format!("/large/{two}")), window_update(two, 100_000)].concat());
+        one.expect(two, &"y".repeat(100_000));
+        two += 2;
+        assert!(one.granted <= 1 << 20, "never more than was to be: {}", one.granted);
+    }
+    drop(one);
+    world.stop();
+}
+
+/// The client grants little, and takes nothing beyond it, in any generation.
+fn a_window_that_is_closed_stays_so() {
+    for window in [0_u32, 1, 1000, 65_535] {
+        let (world, address, mut old) = world(|_| {});
+        let mut client = Client::new(address, &[(4, 1 << 20)]);
+        // 65,535 at first, of which so much is left
+        let used = 65_535 - window;
+        client.ask(1, &format!("/bytes/{used}"), &"y".repeat(used as usize));
+        client.moves(&world, 2, &mut old);
+        client.send(get(3, "/bytes/70000"));
+        client.send(get(5, "/bytes/0"));
+        let mut got = 0;
+        let grant = |client: &mut Client, by: u32, allowed: &mut usize| {
+            client.send(window_update(0, by));
+            *allowed += by as usize;
+        };
+        let mut allowed = window as usize;
+        // A ping is answered although the answer waits.
+        client.send(frame(PING, 0, 0, b"12345678"));
+        let (mut pong, mut ended) = (false, false);
+        while !(pong && ended) {
+            let frame = client.next();
+            match frame.kind {
+                PING => {
+                    pong = true;
+                    grant(&mut client, 30_000, &mut allowed);
+                    grant(&mut client, 40_000, &mut allowed);
+                }
+                DATA if frame.stream == 3 => {
+                    got += frame.payload.len();
+                    assert!(got <= allowed, "{got} of {allowed}");
+                    ended |= frame.flags & END_STREAM != 0;
+                }
+                DATA | HEADERS => {}
+                _ => panic!("{frame:?}"),
+            }
+        }
+        assert_eq!(got, 70_000);
+        client.moves(&world, 3, &mut old);
+        client.send(window_update(0, 50_000));
+        client.ask(7, "/n/last", "last");
+        drop(client);
+        world.stop();
+    }
+}
+
+/// Frames for streams that were over in the generation before, as the client did not know yet.
+fn what_is_late_for_old_streams_is_nothing() {
+    let (world, address, mut old) = world(|_| {});
+    let mut client = Client::new(address, &[]);
+    client.send(frame(HEADERS, END_HEADERS, 1, &block(POST, "/early/1")));
+    let (mut answered, mut reset) = (false, false);
+    while !(answered && reset) {
+        let frame = client.next();
+        answered |= frame.kind == DATA && frame.flags & END_STREAM != 0;
+        reset |= frame.kind == RST_STREAM;
+    }
+    client.ask(3, "/n/3", "3");
+    client.moves(&world, 2, &mut old);
+    let before = client.granted;
+    client.send(window_update(1, 10));
+    client.send(window_update(3, 10));
+    client.send(frame(DATA, 0, 1, &[b'x'; 5000]));
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &[0x00, 1, b'a', 1, b'b']));
+    client.send(frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()));
+    client.send(frame(2, 0, 3, &[0, 0, 0, 0, 9]));
+    client.ask(5, "/n/5", "5");
+    assert!(client.granted >= before, "what was dropped is granted again");
+    client.ask(7, "/n/7", "7");
+    drop(client);
+    world.stop();
+}
+
+fn new_streams_are_held_while_old_ones_end() {
+    let (world, address, old) = world(|more| more.within = LONG);
+    let mut client = Client::new(address, &[]);
+    client.send(get(1, "/slow/a"));
+    wait_until_seen(&world, "a");
+    thread::scope(|scope| {
+        let new = scope.spawn(|| world.reload_to(2).pid);
+        client.asked();
+        let new = new.join().unwrap();
+        // It holds from some moment on: then a ping is answered, and a request before it is not.
+        let mut stream = 3;
+        loop {
+            client.send([get(stream, &format!("/n/{stream}")), frame(PING, 0, 0, b"12345678")].concat());
+            let first = client.next();
+            if first.kind == PING {
+                break;
+            }
+            stream += 2;
+            while client.next().kind != PING {}
+        }
+        // with a body, in pieces
+        client.send(frame(HEADERS, END_HEADERS, stream + 2, &block(POST, "/up/held")));
+        client.send(frame(DATA, 0, stream + 2, b"one"));
+        client.send(frame(DATA, END_STREAM, stream + 2, b"two"));
+        client.send(frame(HEADERS, END_STREAM, stream + 4, &block(GET, "/n/cont")[..5]));
+        client.send(frame(CONTINUATION, END_HEADERS, stream + 4, &block(GET, "/n/cont")[5..]));
+        assert!(!seen(&world).contains_key("held"));
+        fs::write(world.path("go.a"), "").unwrap();
+        client.expect(1, "a");
+        let mut bodies = Vec::new();
+        while bodies.len() < 3 {
+            let frame = client.next();
+            if frame.kind == DATA {
+                bodies.push(String::from_utf8(frame.payload).unwrap());
+            }
+        }
+        bodies.sort();
+        let mut expected = [stream.to_string(), "held 6".to_owned(), "cont".to_owned()];
+        expected.sort();
+        assert_eq!(bodies, expected);
+        assert_eq!(world.end_of(old), End::Exited(0));
+        assert_eq!(world.who().pid, new);
+    });
+    assert!(!world.log().contains(" stayed ("), "it moved");
+    drop(client);
+    world.stop();
+}
+
+/// It is told to go, and what was held is answered.
+fn goes_away(mute: bool, reason: &str) {
+    let (world, address, old) = world(|more| more.within = Duration::from_millis(100));
+    let mut client = Client::new(address, &[]);
+    client.send(get(1, "/slow/a"));
+    wait_until_seen(&world, "a");
+    client.mute = mute;
+    let mut new = 0;
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| world.reload_to(2).pid);
+        let frame = client.next();
+        assert_eq!(frame.kind, GOAWAY, "{frame:?}");
+        // hyper asks for an answer before the second GOAWAY: what comes before that is answered
+        let mut ping = client.next();
+        while ping.kind != PING {
+            ping = client.next();
+        }
+        client.send(get(3, "/n/3"));
+        client.expect(3, "3");
+        client.send(self::frame(PING, ACK, 0, &ping.payload));
+        fs::write(world.path("go.a"), "").unwrap();
+        while client.next().kind != DATA {}
+        new = reload.join().unwrap();
+    });
+    world.wait_for_log(&format!("1 stayed ({reason}: 1)"));
+    assert_eq!(world.end_of(old), End::Exited(0));
+    assert_ne!(new, old);
+    drop(client);
+    world.stop();
+}
+
+fn streams_that_take_too_long_get_a_goaway() {
+    goes_away(false, "streams");
+}
+
+fn a_client_that_acknowledges_nothing_gets_a_goaway() {
+    goes_away(true, "silent");
+}
+
+fn pings_of_both_ends_go_along() {
+    let (world, address, mut old) = world(|more| more.pings = Some(Duration::from_millis(50)));
+    let mut client = Client::new(address, &[]);
+    client.ask(1, "/n/1", "1");
+    for generation in 2..4 {
+        // the server's ping that is answered in the next generation
+        let ping = loop {
+            let frame = client.next();
+            if frame.kind == PING {
+                break frame;
+            }
+        };
+        client.moves(&world, generation, &mut old);
+        client.send(frame(PING, ACK, 0, &ping.payload));
+        client.send(frame(PING, 0, 0, b"12345678"));
+        let stream = u32::try_from(generation).unwrap() * 2 + 1;
+        client.send(get(stream, &format!("/n/{stream}")));
+        let (mut pong, mut answer) = (false, false);
+        while !(pong && answer) {
+            let frame = client.next();
+            pong |= frame.kind == PING && frame.flags & ACK != 0;
+            answer |= frame.kind == DATA;
+            assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+        }
+    }
+    drop(client);
+    world.stop();
+}
+
+/// The next generation takes one less.
+fn one_that_came_back_is_served_and_drains() {
+    let mut world = World::new().configured(|c| (c.linger, c.drain_timeout) = (LONG, LONG));
+    more(&mut world, |_| {});
+    let (way, program) = Way::tcp(&world);
+    let Way::Tcp(address) = way else { unreachable!() };
+    let old = world.started(program).pid;
+    let mut client = Client::new(address, &[]);
+    client.ask(1, "/n/1", "1");
+    let mut taken = Client::new(address, &[]);
+    taken.ask(1, "/n/1", "1");
+    more(&mut world, |more| more.most = Some(1));
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| world.reload_to(2).pid);
+        let ends: Vec<_> = [&mut client, &mut taken]
+            .map(|client| {
+                scope.spawn(|| {
+                    client.asked();
+                    // and again by the next generation, or it has come back
+                    while client.table == 0 {
+                        let frame = client.next_of_all();
+                        assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+                    }
+                    client.send(get(3, "/n/3"));
+                    let (mut gone, mut answered) = (false, false);
+                    while !answered {
+                        let frame = client.next();
+                        gone |= frame.kind == GOAWAY;
+                        answered = frame.kind == DATA;
+                        if frame.kind == PING {
+                            client.send(self::frame(PING, ACK, 0, &frame.payload));
+                        }
+                    }
+                    gone
+                })
+            })
+            .into_iter()
+            .map(|end| end.join().unwrap())
+            .collect();
+        assert_eq!(ends.iter().filter(|gone| **gone).count(), 1, "{ends:?}");
+        reload.join().unwrap();
+    });
+    world.wait_for_log("1 stayed (full: 1)");
+    assert_eq!(world.end_of(old), End::Exited(0));
+    drop((client, taken));
+    world.stop();
+}
+
+fn it_does_not_move_where_it_must_not() {
+    let (world, address, old) = world(|more| more.http2 = false);
+    let mut client = Client::new(address, &[]);
+    client.ask(1, "/n/1", "1");
+    world.reload_to(2);
+    let frame = client.next();
+    assert_eq!(frame.kind, GOAWAY, "{frame:?}");
+    assert_eq!(client.table, 4096, "it was asked for nothing");
+    drop(client);
+    world.wait_for_log("1 stayed (off: 1)");
+    assert_eq!(world.end_of(old), End::Exited(0));
+    world.stop();
+}
