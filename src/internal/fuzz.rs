@@ -34,6 +34,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("websocket", crate::http::fuzz_frames),
     ("http2", crate::http::fuzz_http2),
     ("parcel", parcel),
+    #[cfg(feature = "tls")]
+    ("tls-records", crate::tls::record::fuzz::records),
+    #[cfg(feature = "tls")]
+    ("tls-state", crate::tls::record::fuzz::state),
     ("signature", upgrade::signature),
     ("checksums", upgrade::checksums),
     ("elf", upgrade::elf),

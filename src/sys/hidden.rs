@@ -14,8 +14,8 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 
 use crate::sys::secret::wipe;
 
-/// The room for one value.
-const SLOT: usize = 896;
+/// The room for one value, which is small or large.
+const SLOTS: [usize; 2] = [128, 896];
 /// Slots are made so many at once; a multiple of every page size.
 const BLOCK: usize = 448 * 1024;
 /// What a value may need at most; pages and slots are aligned to more.
@@ -33,20 +33,20 @@ unsafe impl<T: Send> Send for Hidden<T> {}
 // SAFETY: it lends its value as a box does.
 unsafe impl<T: Sync> Sync for Hidden<T> {}
 
-/// Slots that are free. Blocks live as long as the process.
+/// Slots of one size that are free. Blocks live as long as the process.
 struct Free(Vec<NonNull<u8>>);
 
 // SAFETY: nobody else has a pointer to a free slot.
 unsafe impl Send for Free {}
 
-static FREE: Mutex<Free> = Mutex::new(Free(Vec::new()));
+static FREE: [Mutex<Free>; 2] = [const { Mutex::new(Free(Vec::new())) }; 2];
 
-fn free() -> MutexGuard<'static, Free> {
-    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+fn free(size: usize) -> MutexGuard<'static, Free> {
+    FREE[size].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn take() -> io::Result<NonNull<u8>> {
-    let mut free = free();
+fn take(size: usize) -> io::Result<NonNull<u8>> {
+    let (mut free, slot) = (free(size), SLOTS[size]);
     if let Some(slot) = free.0.pop() {
         return Ok(slot);
     }
@@ -57,14 +57,14 @@ fn take() -> io::Result<NonNull<u8>> {
     // SAFETY: this block is ours, and the advice changes nothing that it holds.
     unsafe { madvise(block, BLOCK, MmapAdvise::MADV_DONTDUMP)? };
     // SAFETY: each slot is within the block.
-    let slots = (0..BLOCK / SLOT).map(|n| unsafe { block.cast::<u8>().add(n * SLOT) });
+    let slots = (0..BLOCK / slot).map(|n| unsafe { block.cast::<u8>().add(n * slot) });
     free.0.extend(slots);
     free.0.pop().ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 impl<T> Hidden<T> {
-    const FITS: () =
-        assert!(size_of::<T>() <= SLOT && ALIGN.is_multiple_of(align_of::<T>()) && SLOT.is_multiple_of(ALIGN));
+    const SIZE: usize = if size_of::<T>() <= SLOTS[0] { 0 } else { 1 };
+    const FITS: () = assert!(size_of::<T>() <= SLOTS[1] && align_of::<T>() <= ALIGN && SLOTS[1].is_multiple_of(ALIGN));
 
     /// Puts the value there.
     ///
@@ -72,7 +72,7 @@ impl<T> Hidden<T> {
     /// There is no memory.
     pub(crate) fn new(value: T) -> io::Result<Self> {
         let () = Self::FITS;
-        let slot = take()?;
+        let slot = take(Self::SIZE)?;
         // SAFETY: the slot is ours alone from now on, large enough, and aligned.
         unsafe { slot.cast::<T>().write(value) };
         Ok(Self { slot, value: PhantomData })
@@ -101,7 +101,7 @@ impl<T> Drop for Hidden<T> {
         unsafe { self.slot.cast::<T>().drop_in_place() };
         // SAFETY: these bytes are ours; what they held is gone, and any bytes are valid ones.
         wipe(unsafe { std::slice::from_raw_parts_mut(self.slot.as_ptr(), size_of::<T>()) });
-        free().0.push(self.slot);
+        free(Self::SIZE).0.push(self.slot);
     }
 }
 

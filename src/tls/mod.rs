@@ -34,6 +34,12 @@
 //! one: in memory that only the service's processes and the service manager have. Sessions of
 //! clients whose certificates are [verified](TlsOptions::client_verifier) are an exception.
 //!
+//! # In a reload
+//!
+//! Connections that `Service::serve_https` serves move to the next generation, as those without TLS
+//! do, with their keys; clients that [were verified](TlsOptions::client_verifier) are [verified
+//! again](TlsOptions::moved_clients). Those of [`Tls::accept`] drain.
+//!
 //! # In a drain
 //!
 //! A connection counts from accept(2) on. A handshake that has begun is finished, within its
@@ -51,7 +57,7 @@ mod inner;
 mod options;
 mod pair;
 #[cfg(feature = "http")]
-mod record;
+pub(crate) mod record;
 mod records;
 mod stream;
 mod tickets;

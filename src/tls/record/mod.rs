@@ -9,6 +9,8 @@
 
 mod extract;
 mod fields;
+#[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
+pub(crate) mod fuzz;
 mod keys;
 mod layer;
 mod stream;

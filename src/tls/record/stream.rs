@@ -19,11 +19,14 @@ const READ: usize = 17 << 10;
 pub(crate) struct RecordStream {
     stream: Stream,
     layer: Layer,
+    /// Somebody has read from it. Before that it may still be another process's, whose records have
+    /// the same numbers and keys: nothing is sealed.
+    used: bool,
 }
 
 impl RecordStream {
     pub(crate) fn new(stream: Stream, layer: Layer) -> Self {
-        Self { stream, layer }
+        Self { stream, layer, used: false }
     }
 
     pub(crate) fn layer(&self) -> &Layer {
@@ -32,6 +35,9 @@ impl RecordStream {
 
     /// Sends the end, if the socket takes it now.
     pub(crate) fn last_word(&mut self) {
+        if !self.used {
+            return;
+        }
         self.layer.close();
         while !self.layer.to_send().is_empty() {
             match self.stream.try_write(self.layer.to_send()) {
@@ -62,6 +68,7 @@ impl AsFd for RecordStream {
 impl AsyncRead for RecordStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.used = true;
         let mut done = this.layer.read(&mut [], buf);
         while let Ok(false) = done {
             let mut space = [MaybeUninit::uninit(); READ];

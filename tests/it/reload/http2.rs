@@ -58,7 +58,10 @@ async fn ask(mut sender: Sender, name: String, stop: Arc<AtomicBool>, answered: 
         let id = format!("{name}.{number}");
         // large and small, with and without a body
         let (request, expected) = match number % 4 {
-            0 => (Request::post(format!("http://it/up/{id}")).body(Full::from(vec![b'x'; 20_000])), format!("{id} 20000")),
+            0 => (
+                Request::post(format!("http://it/up/{id}")).body(Full::from(vec![b'x'; 20_000])),
+                format!("{id} 20000"),
+            ),
             1 => (Request::get(format!("http://it/large/{id}")).body(Full::default()), "y".repeat(100_000)),
             _ => (Request::get(format!("http://it/n/{id}")).header("x-name", &name).body(Full::default()), id.clone()),
         };
@@ -79,7 +82,8 @@ fn no_stream_is_lost_over_tcp() {
     let requests = times("HANDOVER_HTTP2_REQUESTS", 0);
     let (world, address, mut old) = world(|more| more.notes = false);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (stop, answered, closed) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (stop, answered, closed) =
+        (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let mut tasks = JoinSet::new();
     for connection in 0..connections {
         let (sender, driver) = runtime.block_on(async {
@@ -103,7 +107,9 @@ fn no_stream_is_lost_over_tcp() {
     let mut done = 0;
     while done < reloads || answered.load(Ordering::Relaxed) < requests {
         let before = answered.load(Ordering::Relaxed);
-        handover_testing::processes::until("answers", || (answered.load(Ordering::Relaxed) > before + connections).then_some(()));
+        handover_testing::processes::until("answers", || {
+            (answered.load(Ordering::Relaxed) > before + connections).then_some(())
+        });
         let new = world.reload_to(done as u64 + 2).pid;
         assert_eq!(world.end_of(old), End::Exited(0));
         old = new;
@@ -219,7 +225,8 @@ impl Client {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let mut payload = vec![0; length];
         self.stream.read_exact(&mut payload).unwrap();
-        let frame = Frame { kind: head[3], flags: head[4], stream: u32::from_be_bytes(head[5..].try_into().unwrap()), payload };
+        let frame =
+            Frame { kind: head[3], flags: head[4], stream: u32::from_be_bytes(head[5..].try_into().unwrap()), payload };
         match frame.kind {
             SETTINGS if frame.flags & ACK == 0 => {
                 for setting in frame.payload.chunks(6).filter(|setting| setting[..2] == [0, 1]) {

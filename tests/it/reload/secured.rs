@@ -1,42 +1,37 @@
 //! TLS connections that go from one generation to the next, with clients that keep theirs.
 
+mod client;
+mod service;
+mod tools;
+mod verified;
+
 use std::collections::BTreeSet;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ws::{Message, WebSocketUpgrade};
-use axum::extract::{Extension as Given, Path as Part};
-use axum::response::Response;
-use axum::routing::{any, get, post};
 use futures_util::{SinkExt as _, StreamExt as _};
-use handover::Service;
-use handover::http::{ConnectionInfo, HttpOptions};
-use handover::tls::{MovedClients, Tls, TlsOptions};
-use handover_testing::certs::{self, Pair, SUITES, VERSIONS};
-use handover_testing::processes::{End, end_of, end_within, signal, until};
-use handover_testing::service::Extension;
+use handover_testing::certs::{self, SUITES, VERSIONS};
+use handover_testing::processes::{End, until};
 use handover_testing::waiting::within;
 use handover_testing::world::{Who, World};
-use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::tungstenite;
 
+use self::client::{Client, connect, next, pause, request};
+pub(crate) use self::service::EXTENSION;
+use self::service::{Secured, extra};
+use self::tools::{curl_keeps_its_connection, openssl_keeps_its_connection_over_key_updates};
+use self::verified::{
+    a_client_that_is_no_longer_trusted_is_not_taken, a_client_that_is_trusted_again_is_taken,
+    a_client_without_a_certificate_is_not_taken_where_one_must_be_shown,
+    by_setting_each_client_is_verified_by_a_handshake, by_setting_nobody_is_verified_again, verified,
+};
 use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![
@@ -59,125 +54,8 @@ pub(crate) const CASES: &[Case] = cases![
 /// How many there are, unless a variable says so: the normal run has few.
 const CONNECTIONS: u64 = 60;
 const RELOADS: u64 = 5;
-const PAUSE_MS: u64 = 40;
 const LARGE: usize = 300_000;
 const LONG: Duration = Duration::from_secs(60);
-
-/// What a generation does with the socket "tls".
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Secured {
-    chain: String,
-    key: String,
-    /// The certificates of clients that are trusted, in PEM; none are asked for if this is empty.
-    trusted: String,
-    /// Who shows none is let in, too.
-    optional: bool,
-    moved: Option<String>,
-    most: Option<usize>,
-    plain: bool,
-    /// A file for the names of secrets that a log of keys has heard of.
-    logs: Option<String>,
-}
-
-impl Secured {
-    fn new() -> Self {
-        let Pair { chain, key, .. } = certs::pair();
-        Self { chain, key, ..Self::default() }
-    }
-}
-
-pub(crate) const EXTENSION: Extension = Extension { builder, started };
-
-fn extra(secured: &Secured) -> serde_json::Value {
-    serde_json::json!({ "secured": secured })
-}
-
-fn secured(extra: &serde_json::Value) -> Option<Secured> {
-    extra.get("secured").map(|secured| serde_json::from_value(secured.clone()).unwrap())
-}
-
-fn builder(builder: handover::Builder, _: &Path, extra: &serde_json::Value) -> handover::Builder {
-    if secured(extra).is_some() { builder.socket("tls") } else { builder }
-}
-
-fn started(service: &Service, extra: &serde_json::Value) -> handover::Result<()> {
-    let Some(secured) = secured(extra) else { return Ok(()) };
-    let options = secured.most.into_iter().fold(HttpOptions::new(), HttpOptions::max_connections);
-    let router = Router::new()
-        .route("/n/{id}", get(async |Part(id): Part<String>| id))
-        .route("/large", get(async || vec![b'x'; LARGE]))
-        .route("/up", post(async |body: axum::body::Bytes| body.len().to_string()))
-        .route("/tls", get(info))
-        .route("/socket", any(socket))
-        .layer(Given(service.generation()))
-        .layer(axum::extract::DefaultBodyLimit::disable());
-    if secured.plain {
-        return service.serve_http_with("tls", options, router);
-    }
-    service.serve_https_with("tls", &tls(&secured), options, router)
-}
-
-fn tls(secured: &Secured) -> Tls {
-    let mut options = TlsOptions::new().alpn(["http/1.1"]);
-    if !secured.trusted.is_empty() {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(secured.trusted.as_bytes()) {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-        let verifier = if secured.optional { verifier.allow_unauthenticated() } else { verifier };
-        options = options.client_verifier(verifier.build().unwrap());
-    }
-    options = match secured.moved.as_deref() {
-        Some("take") => options.moved_clients(MovedClients::Take),
-        Some("leave") => options.moved_clients(MovedClients::Leave),
-        _ => options,
-    };
-    if let Some(path) = secured.logs.clone() {
-        options = options.configure(move |config| config.key_log = Arc::new(Log(path.clone())));
-    }
-    Tls::from_pem_with(&secured.chain, &secured.key, options).unwrap()
-}
-
-#[derive(Debug)]
-struct Log(String);
-
-impl tokio_rustls::rustls::KeyLog for Log {
-    fn log(&self, label: &str, _: &[u8], _: &[u8]) {
-        let mut file = std::fs::File::options().create(true).append(true).open(&self.0).unwrap();
-        file.write_all(format!("{label}\n").as_bytes()).unwrap();
-    }
-}
-
-async fn info(Given(info): Given<ConnectionInfo>) -> String {
-    let tls = info.tls().unwrap();
-    let certificates: Vec<_> = tls.client_certificates().iter().map(|certificate| certificate.len()).collect();
-    let protocol = tls.protocol().map(|protocol| protocol.escape_ascii().to_string());
-    format!("{:?} {protocol:?} {:?} {} {certificates:?}", tls.server_name(), tls.version(), tls.is_resumed())
-}
-
-/// Answers each message with its number and its length.
-async fn socket(upgrade: WebSocketUpgrade, Given(info): Given<ConnectionInfo>) -> Response {
-    upgrade.max_message_size(1 << 20).on_upgrade(async move |mut socket| {
-        let mut count: u64 = info.inherited().and_then(|state| state.state().ok()).unwrap_or(0);
-        loop {
-            let length = tokio::select! {
-                Some(pass) = info.ready_to_move() => return pass.give(&count).unwrap(),
-                message = socket.recv() => match message {
-                    Some(Ok(Message::Text(text))) => text.len(),
-                    Some(Ok(_)) => continue,
-                    _ => return,
-                },
-            };
-            count += 1;
-            if socket.send(Message::text(format!("{count} {length}"))).await.is_err() {
-                return;
-            }
-        }
-    })
-}
 
 fn start(secured: &Secured) -> (World, Who, SocketAddr) {
     let world = World::new().configured(|config| {
@@ -193,83 +71,6 @@ fn start(secured: &Secured) -> (World, Who, SocketAddr) {
 
 fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
-}
-
-fn next(random: &mut u64) -> u64 {
-    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    *random >> 33
-}
-
-async fn pause(random: &mut u64) {
-    tokio::time::sleep(Duration::from_millis(next(random) % PAUSE_MS)).await;
-}
-
-async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
-    let stream = within("connected", TcpStream::connect(address)).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let connector = TlsConnector::from(Arc::clone(config));
-    within("a handshake", connector.connect("localhost".try_into().unwrap(), stream)).await.unwrap()
-}
-
-struct Client {
-    stream: TlsStream<TcpStream>,
-    received: Vec<u8>,
-}
-
-impl Client {
-    async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
-        Self { stream: connect(address, config).await, received: Vec::new() }
-    }
-
-    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        within("sent", self.stream.write_all(bytes.as_ref())).await.unwrap();
-        within("sent", self.stream.flush()).await.unwrap();
-    }
-
-    /// The head of a reply, and its body.
-    async fn reply(&mut self) -> io::Result<(String, Vec<u8>)> {
-        loop {
-            if let Some(end) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
-                let head = String::from_utf8(self.received[..end].to_vec()).unwrap().to_ascii_lowercase();
-                let length = head.split("content-length: ").nth(1).unwrap();
-                let length: usize = length.lines().next().unwrap().parse().unwrap();
-                if self.received.len() >= end + 4 + length {
-                    let body = self.received[end + 4..end + 4 + length].to_vec();
-                    self.received.drain(..end + 4 + length);
-                    return Ok((head, body));
-                }
-            }
-            if within("a reply", self.stream.read_buf(&mut self.received)).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-
-    async fn expect(&mut self, expected: &str) {
-        let (head, body) = self.reply().await.unwrap();
-        assert_eq!(body.escape_ascii().to_string(), expected, "{head}");
-    }
-
-    async fn ask(&mut self, path: &str) -> String {
-        self.send(request(path)).await;
-        String::from_utf8(self.reply().await.unwrap().1).unwrap()
-    }
-
-    /// Whether the connection is still there after one more reply.
-    async fn stays_after_reply(&mut self) -> bool {
-        self.send(request("/n/last")).await;
-        let (head, body) = self.reply().await.unwrap();
-        assert_eq!(body, b"last");
-        let closes = head.contains("connection: close");
-        if closes {
-            assert_eq!(within("the end", self.stream.read(&mut [0])).await.unwrap(), 0, "by TLS's own");
-        }
-        !closes
-    }
-}
-
-fn request(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: it\r\n\r\n")
 }
 
 /// What a client does until it is told to stop: its connection is one and the same.
@@ -461,61 +262,6 @@ fn what_a_handler_knows_stays_the_same() {
     world.stop();
 }
 
-/// A client that was let in with a certificate, or none; whether it moves to a generation that is
-/// otherwise.
-fn verified(identity: Option<&Pair>, first: &Secured, then: &Secured, moves: Result<(), &str>) {
-    for version in VERSIONS {
-        let (mut world, _, address) = start(first);
-        run(async {
-            let config = certs::client_as(&[version], &SUITES, &["http/1.1"], identity);
-            let mut client = Client::connect(address, &config).await;
-            assert_eq!(client.ask("/n/1").await, "1");
-            world.configure(|config| config.extra = extra(then));
-            world.reload_to(2);
-            match moves {
-                Ok(()) => world.wait_for_log("moved 1 connections"),
-                Err(why) => world.wait_for_log(&format!("1 stayed ({why}: 1)")),
-            }
-            assert_eq!(client.stays_after_reply().await, moves.is_ok());
-        });
-        world.stop();
-    }
-}
-
-fn a_client_that_is_no_longer_trusted_is_not_taken() {
-    let (identity, other) = (certs::pair(), certs::pair());
-    let first = Secured { trusted: identity.chain.clone(), ..Secured::new() };
-    verified(Some(&identity), &first, &Secured { trusted: other.chain, ..first.clone() }, Err("client"));
-}
-
-fn a_client_that_is_trusted_again_is_taken() {
-    let (identity, other) = (certs::pair(), certs::pair());
-    let first = Secured { trusted: identity.chain.clone(), ..Secured::new() };
-    let both = [identity.chain.as_str(), &other.chain].concat();
-    verified(Some(&identity), &first, &Secured { trusted: both, ..first.clone() }, Ok(()));
-    verified(Some(&identity), &first, &Secured { trusted: String::new(), ..first.clone() }, Ok(()));
-}
-
-fn by_setting_nobody_is_verified_again() {
-    let (identity, other) = (certs::pair(), certs::pair());
-    let first = Secured { trusted: identity.chain.clone(), ..Secured::new() };
-    let then = Secured { trusted: other.chain, moved: Some("take".into()), ..first.clone() };
-    verified(Some(&identity), &first, &then, Ok(()));
-}
-
-fn by_setting_each_client_is_verified_by_a_handshake() {
-    let identity = certs::pair();
-    let first = Secured { trusted: identity.chain.clone(), moved: Some("leave".into()), ..Secured::new() };
-    verified(Some(&identity), &first, &first, Err("client"));
-}
-
-fn a_client_without_a_certificate_is_not_taken_where_one_must_be_shown() {
-    let first = Secured::new();
-    let optional = Secured { trusted: certs::pair().chain, optional: true, ..first.clone() };
-    verified(None, &first, &optional, Ok(()));
-    verified(None, &optional, &Secured { optional: false, ..optional.clone() }, Err("client"));
-}
-
 /// With the record layer that it has got on its way, where it was.
 fn what_comes_back_goes_on() {
     let first = Secured::new();
@@ -586,79 +332,6 @@ fn half_a_record_goes_along() {
             client.expect("2").await;
             assert_eq!(client.ask("/n/3").await, "3");
         });
-        world.stop();
-    }
-}
-
-/// `None`: this machine does not have it.
-fn spawn(command: &mut Command) -> Option<Child> {
-    match command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
-        Ok(child) => Some(child),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn curl_keeps_its_connection() {
-    const REQUESTS: usize = 25;
-    /// Several of its requests.
-    const BETWEEN: Duration = Duration::from_millis(300);
-    for version in ["1.2", "1.3"] {
-        let (world, _, address) = start(&Secured::new());
-        let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--insecure", "--http1.1", "--noproxy", "*", "--max-time", "60"]);
-        curl.args([format!("--tlsv{version}"), "--tls-max".into(), version.into(), "--rate".into(), "10/s".into()]);
-        curl.args(["--write-out", " %{num_connects} %{http_version}\n"]);
-        curl.arg(format!("https://{address}/n/[1-{REQUESTS}]"));
-        let Some(curl) = spawn(&mut curl) else { return };
-        let mut reloads = 0;
-        while end_within(curl.id(), BETWEEN).is_none() {
-            reloads += 1;
-            world.reload_to(reloads + 1);
-        }
-        let ended = end_of(curl.id());
-        let errors = io::read_to_string(curl.stderr.unwrap()).unwrap();
-        assert_eq!((ended, errors.as_str()), (End::Exited(0), ""));
-        let said = io::read_to_string(curl.stdout.unwrap()).unwrap();
-        let expected: String = (1..=REQUESTS).map(|id| format!("{id} {} 1.1\n", u8::from(id == 1))).collect();
-        assert_eq!(said, expected, "one connection");
-        println!("curl with TLS {version}: {REQUESTS} requests on 1 connection, {reloads} reloads");
-        assert!(reloads >= 3);
-        world.stop();
-    }
-}
-
-/// Its commands: `K` changes its key and wants ours changed, `k` changes its own.
-fn openssl_keeps_its_connection_over_key_updates() {
-    const COMMANDS: [&str; 6] = ["K", "k", "k", "K", "K", "k"];
-    for (version, commands) in [("-tls1_3", COMMANDS), ("-tls1_2", [""; 6])] {
-        let mut openssl = Command::new("openssl");
-        let (world, _, address) = start(&Secured::new());
-        openssl.args(["s_client", "-connect", &address.to_string(), version, "-crlf", "-servername", "localhost"]);
-        let Some(mut openssl) = spawn(&mut openssl) else { return };
-        let mut to = openssl.stdin.take().unwrap();
-        let mut out = BufReader::new(openssl.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let mut err = BufReader::new(openssl.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let mut ask = |command: &str, id: u64| {
-            if !command.is_empty() {
-                to.write_all(format!("{command}\n").as_bytes()).unwrap();
-                assert!(err.any(|line| line == "KEYUPDATE"), "closed before {command}");
-            }
-            // its reply has no end of line, and that of the next one tells where it is over
-            let both = [request(&format!("/n/{id}")), request("/n/-")].concat().replace('\r', "");
-            to.write_all(both.as_bytes()).unwrap();
-            let wanted = format!("{id}HTTP/1.1 200 OK");
-            assert!(out.any(|line| line.ends_with(&wanted)), "closed before {id}");
-        };
-        ask("", 1);
-        for (generation, command) in (2..).zip(commands) {
-            world.reload_to(generation);
-            ask(command, generation);
-            ask(command, generation + 100);
-        }
-        let updates = commands.concat().len() * 2;
-        println!("openssl s_client {version}: 1 connection, {} reloads, {updates} key updates", commands.len());
-        signal(openssl.id(), Signal::SIGKILL);
         world.stop();
     }
 }

@@ -24,6 +24,9 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
 
+/// What is refused with another alert than rustls', which looks into messages that nobody handles.
+const OTHER_WORDS: [&str; 3] = ["what no client sends", "a wrong alert", "what is no record of ours"];
+
 struct Random(u64);
 
 impl Random {
@@ -105,14 +108,7 @@ impl Conversation {
         let mut to = Vec::new();
         let (peer, version) = (&mut self.peer, self.version);
         let mut seal = |kind: u8, parts: &[&[u8]]| peer.seal(kind, parts, &mut to).unwrap();
-        let name = match random.below(64) {
-            0..=29 => {
-                for _ in 0..=random.below(4) {
-                    let length = random.length();
-                    seal(DATA, &[&random.bytes(length)]);
-                }
-                "data"
-            }
+        let name = match random.below(128) {
             30..=33 if version == Version::Tls13 => {
                 // its type, and zeros behind
                 let (length, zeros) = (usize::try_from(random.below(300)).unwrap(), vec![0; 100]);
@@ -132,6 +128,13 @@ impl Conversation {
                 }
                 peer.update().unwrap();
                 "key update"
+            }
+            0..=45 | 64.. => {
+                for _ in 0..=random.below(4) {
+                    let length = random.length();
+                    seal(DATA, &[&random.bytes(length)]);
+                }
+                "data"
             }
             46 => {
                 seal(HANDSHAKE, &[&[24, 0, 0, 1, 2]]);
@@ -216,7 +219,7 @@ impl Conversation {
     }
 
     /// Both get it, in the same pieces; whether they can go on.
-    fn hear(&mut self, bytes: &[u8], random: &mut Random) -> bool {
+    fn hear(&mut self, name: &str, bytes: &[u8], random: &mut Random) -> bool {
         let mut at = 0;
         while at < bytes.len() {
             let left = u64::try_from(bytes.len() - at).unwrap();
@@ -227,12 +230,13 @@ impl Conversation {
             at += piece;
             assert_eq!(theirs.plain.len(), ours.plain.len());
             assert!(theirs.plain == ours.plain, "the same bytes");
-            assert_eq!(theirs.ended, ours.ended, "{theirs:?} {ours:?}");
-            assert_eq!(theirs.failed.is_some(), ours.failed.is_some(), "{theirs:?} {ours:?}");
+            assert_eq!(theirs.ended, ours.ended, "{name}: {theirs:?} {ours:?}");
+            assert_eq!(theirs.failed.is_some(), ours.failed.is_some(), "{name}: {theirs:?} {ours:?}");
             if theirs.failed.is_some() {
                 let (theirs_sent, ours_sent) = (taken(&mut self.rustls), taken_of_ours(&mut self.ours));
-                // some failures rustls is silent about
-                assert!(theirs_sent.is_empty() || theirs_sent == ours_sent, "{theirs:?} {ours:?}");
+                // some failures rustls is silent about, and some it has another word for
+                let same = ours_sent.starts_with(&theirs_sent);
+                assert!(same || OTHER_WORDS.contains(&name), "{name}: {theirs:?} {ours:?}");
                 return false;
             }
             if theirs.ended {
@@ -383,7 +387,7 @@ fn both_hear_and_say_the_same() {
             match random.below(8) {
                 0..=4 => {
                     let (name, bytes) = conversation.say(&mut random);
-                    goes_on = conversation.hear(&bytes, &mut random);
+                    goes_on = conversation.hear(name, &bytes, &mut random);
                     said.entry(name).or_default()[usize::from(!goes_on)] += 1;
                 }
                 5 => conversation.moves(),
@@ -411,5 +415,5 @@ fn both_hear_and_say_the_same() {
     let text =
         format!("{conversations} conversations: {failed} failed, {ended} ended, {compared} were compared; {said:?}");
     tracing::info!(text);
-    assert!(failed < conversations * 3 / 4, "{text}");
+    assert!(ended > conversations / 10 && compared > conversations / 10, "{text}");
 }
