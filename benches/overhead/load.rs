@@ -27,7 +27,10 @@ const REQUEST: &[u8] =
 static BROWSER: LazyLock<bool> = LazyLock::new(|| std::env::var_os("HANDOVER_BROWSER").is_some());
 
 const HEADERS: [(&str, &str); 12] = [
-    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"),
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
+    ),
     (
         "accept",
         "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,\

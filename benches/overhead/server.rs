@@ -83,10 +83,7 @@ impl Kind {
     }
 
     pub(crate) fn is_http2(self) -> bool {
-        matches!(
-            self,
-            Self::OursHttp2 | Self::PlainHttp2 | Self::StayingHttp2 | Self::BareHttp2 | Self::KnowingHttp2
-        )
+        matches!(self, Self::OursHttp2 | Self::PlainHttp2 | Self::StayingHttp2 | Self::BareHttp2 | Self::KnowingHttp2)
     }
 }
 

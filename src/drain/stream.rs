@@ -35,6 +35,15 @@ impl Stream {
         Ok((Self::Tcp(stream), peer))
     }
 
+    /// Writes what the socket takes without waiting.
+    #[cfg(all(feature = "http", feature = "tls"))]
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
     /// Takes the socket out of the runtime.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
         match self {

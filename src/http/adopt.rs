@@ -11,6 +11,8 @@ use crate::drain::moving::{Adopter, Adoption, Arrived};
 use crate::drain::{Drain, Inherited, Limit, Stream};
 use crate::error::BoxError;
 use crate::sys::secret::Secret;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::wire::parcel::{HTTP1, HTTP2, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
@@ -26,6 +28,9 @@ pub(super) struct HttpAdopter<S> {
     pub(super) drain: Drain,
     pub(super) options: Arc<HttpOptions>,
     pub(super) limit: Option<Limit>,
+    /// What it speaks HTTP over, if not over the socket itself.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
     /// A service can be cloned, and need not be shared.
     pub(super) service: Mutex<S>,
 }
@@ -40,8 +45,18 @@ where
     B::Error: Into<BoxError>,
 {
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str> {
-        let (_, tls) = arrival.record.speaks();
-        if tls { Err("protocol") } else { self.prepare_over(arrival, |stream, _| Ok(stream)) }
+        let (_, over_tls) = arrival.record.speaks();
+        #[cfg(feature = "tls")]
+        match (&self.tls, over_tls) {
+            // whom it has let in it does not ask again
+            (Some(tls), true) if arrival.was.is_some() => {
+                return self.prepare_over(arrival, |stream, state| tls.take_back(stream, state));
+            }
+            (Some(tls), true) => return self.prepare_over(arrival, |stream, state| tls.adopt(stream, state)),
+            (Some(_), false) => return Err("protocol"),
+            (None, _) => {}
+        }
+        if over_tls { Err("protocol") } else { self.prepare_over(arrival, |stream, _| Ok(stream)) }
     }
 }
 

@@ -4,6 +4,8 @@
 //! by the connection's own task, one after the other; so plain atomics do. Only the hammer looks
 //! from outside.
 
+mod work;
+
 use super::active::Requests;
 use super::body::{RequestBody, Rest};
 use super::progress::{Progress, Stall};
@@ -11,12 +13,11 @@ use super::stage::{AtomicStage, Stage};
 use super::upgraded::Upgrade;
 use super::wakers::Wakers;
 use crate::drain::Peer;
-use crate::drain::{Drain, Phase, Work, since};
+use crate::drain::{Drain, Phase};
 use crate::metrics::{Counted, Protocol};
 use crate::transit::Permit;
 use http::Request;
 use http_body::Body;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -34,6 +35,8 @@ pub(super) struct Conn {
     keep_alive: bool,
     /// Whether it may go to the next generation; what it speaks and does may still forbid it.
     may_move: AtomicBool,
+    /// Why it may not, if it never might.
+    stays: &'static str,
     /// What it was elsewhere, if it came from there.
     before: Before,
     metrics: Counted,
@@ -68,10 +71,17 @@ pub(super) struct Before {
 }
 
 impl Conn {
-    /// Makes one that was just accepted; `may_move` says whether it may go elsewhere.
-    pub(super) fn new(drain: Drain, listener: Arc<str>, peer: Peer, keep_alive: bool, may_move: bool) -> Self {
+    /// Makes one that was just accepted; `may_move` says whether it may go elsewhere, or why not.
+    pub(super) fn new(
+        drain: Drain,
+        listener: Arc<str>,
+        peer: Peer,
+        keep_alive: bool,
+        may_move: Result<(), &'static str>,
+    ) -> Self {
         let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
-        Self::with(drain, listener, peer, keep_alive, may_move, metrics, Before::default())
+        let conn = Self::with(drain, listener, peer, keep_alive, may_move.is_ok(), metrics, Before::default());
+        Self { stays: may_move.err().unwrap_or("off"), ..conn }
     }
 
     /// Makes one that was served elsewhere before.
@@ -111,6 +121,7 @@ impl Conn {
             wakers: Wakers::default(),
             keep_alive,
             may_move: AtomicBool::new(may_move),
+            stays: "off",
             metrics,
             listener,
             opened: now.checked_sub(before.open).unwrap_or(now),
@@ -384,65 +395,5 @@ impl Conn {
     #[inline]
     fn active(&self) -> MutexGuard<'_, Requests> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Work for Conn {
-    fn wake(&self) {
-        self.wakers.wake_all();
-        if let Some(upgrade) = self.upgrade() {
-            upgrade.wake();
-        }
-    }
-
-    fn doing(&self) -> Option<String> {
-        let stage = self.stage();
-        if stage == Stage::Closing {
-            return None;
-        }
-        let protocol = match stage {
-            Stage::Http2 | Stage::Preface => "HTTP/2",
-            Stage::Upgraded => "upgraded",
-            _ => "HTTP/1",
-        };
-        let mut text = format!(
-            "{}: {} ({protocol}, open for {:?}), ",
-            self.listener.escape_debug(),
-            self.peer,
-            since(self.opened)
-        );
-        let active = self.active();
-        // of HTTP/1 the last one stays there when it is over; until its answer is out, it is not
-        let unsent = stage == Stage::Replied;
-        let some = self.http2.load(Relaxed) || self.answering.load(Relaxed) || unsent;
-        // writing to a String cannot fail
-        let _ = match (active.oldest().filter(|_| some), stage) {
-            (Some(oldest), _) if unsent => write!(text, "{oldest}, the answer is not sent yet"),
-            (Some(oldest), _) => write!(text, "{oldest}"),
-            (None, Stage::Half) => write!(text, "half a request head"),
-            (None, Stage::Head) => write!(text, "a request head"),
-            (None, Stage::Preface) => write!(text, "half a preface"),
-            (None, Stage::Http2) if self.progress.is_blocked() => write!(text, "an answer that is not sent yet"),
-            (None, _) if self.tunnels.load(Relaxed) => write!(text, "idle but for upgraded streams"),
-            (None, _) => write!(text, "idle"),
-        };
-        if let more @ 1.. = active.count().saturating_sub(1) {
-            let _ = write!(text, ", and {more} more");
-        }
-        Some(text)
-    }
-
-    fn connection(&self) -> Option<&Counted> {
-        Some(&self.metrics)
-    }
-
-    fn movable(&self) -> Result<(), &'static str> {
-        match self.stage() {
-            _ if !self.may_move.load(Relaxed) => Err("off"),
-            Stage::Upgraded => self.upgrade().map_or(Err("upgraded"), Upgrade::movable),
-            Stage::Unframed => Err("unframed"),
-            Stage::Closing => Err("closing"),
-            _ => Ok(()),
-        }
     }
 }

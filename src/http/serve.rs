@@ -84,11 +84,21 @@ pub fn serve(
     let (drain, options, service) = (drain.clone(), Arc::new(options), service.into_hyper());
     if options.migrate {
         let (drain, options, service) = (drain.clone(), Arc::clone(&options), Mutex::new(service.clone()));
-        let adopter = HttpAdopter { name: name.into(), runtime: runtime.clone(), drain, options, limit, service };
+        let adopter = HttpAdopter {
+            name: name.into(),
+            runtime: runtime.clone(),
+            drain,
+            options,
+            limit,
+            #[cfg(feature = "tls")]
+            tls: None,
+            service,
+        };
         adopter.drain.clone().adopt_with(name, Arc::new(adopter));
     }
     accept(&runtime, acceptors, move |Accepted { stream, peer, entering }, name| {
-        let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, options.migrate));
+        let may_move = if options.migrate { Ok(()) } else { Err("off") };
+        let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, may_move));
         let guard = entering.track(Arc::clone(&conn) as _);
         let framed = Framed::new(stream, Arc::clone(&conn), guard);
         task::connection(framed, conn, service.clone(), Arc::clone(&options))

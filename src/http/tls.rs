@@ -1,5 +1,6 @@
 //! HTTP over TLS: the handshake first, then the same as without.
 
+use super::adopt::HttpAdopter;
 use super::conn::Conn;
 use super::framed::Framed;
 use super::options::HttpOptions;
@@ -14,7 +15,8 @@ use crate::sys::look::Look;
 use crate::systemd::activation::Listener;
 use crate::tls::{Tls, TlsInfo, TlsStream};
 use std::io;
-use std::sync::Arc;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex};
 
 impl Service {
     /// Serves HTTPS on all listeners of that name with any tower service, an axum `Router`
@@ -79,18 +81,40 @@ pub fn serve_tls(
     options: HttpOptions,
     service: impl HttpService,
 ) -> Result<()> {
-    let Prepared { runtime, acceptors, .. } = prepare(drain, name, listeners, &options)?;
+    let Prepared { runtime, acceptors, limit } = prepare(drain, name, listeners, &options)?;
     tls.serves_for(drain);
     let (drain, tls, options, service) = (drain.clone(), tls.clone(), Arc::new(options), service.into_hyper());
+    if options.migrate {
+        let adopter = HttpAdopter {
+            name: name.into(),
+            runtime: runtime.clone(),
+            drain: drain.clone(),
+            options: Arc::clone(&options),
+            limit,
+            tls: Some(tls.clone()),
+            service: Mutex::new(service.clone()),
+        };
+        drain.adopt_with(name, Arc::new(adopter));
+    }
     accept(&runtime, acceptors, move |accepted, name| {
         let (drain, tls, options, service) = (drain.clone(), tls.clone(), Arc::clone(&options), service.clone());
         async move {
             let peer = accepted.peer();
             let what = format!("{name}: {peer}");
-            match tls.enter(accepted, &what, tls.http_config()).await {
+            let entered = if options.migrate {
+                tls.enter_to_move(accepted, &what, tls.http_config()).await
+            } else {
+                tls.enter(accepted, &what, tls.http_config()).await
+            };
+            match entered {
                 Ok((stream, handshake)) => {
+                    let may_move = match (options.migrate, stream.can_move()) {
+                        (false, _) => Err("off"),
+                        (true, false) => Err("tls"),
+                        (true, true) => Ok(()),
+                    };
                     // fresh from now on
-                    let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, false));
+                    let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, may_move));
                     let guard = handshake.continues_as(drain.track(Arc::clone(&conn) as _));
                     let framed = Framed::new(stream, Arc::clone(&conn), guard);
                     task::connection(framed, conn, service, options).await;
@@ -107,7 +131,8 @@ impl Transport for TlsStream {
     const ANSWERS_CLOSE: bool = true;
 
     fn detach(&mut self) -> io::Result<Detached> {
-        Err(io::ErrorKind::Unsupported.into())
+        let fd = self.as_fd().try_clone_to_owned()?;
+        Ok(Detached { fd, tls: self.leave()? })
     }
 
     fn look(&mut self) -> Look {

@@ -9,6 +9,8 @@ pub(crate) mod closer;
 pub(crate) mod diag;
 pub(crate) mod fdtable;
 pub(crate) mod folder;
+#[cfg(all(feature = "http", feature = "tls"))]
+pub(crate) mod hidden;
 #[cfg(feature = "upgrade")]
 pub(crate) mod lease;
 pub(crate) mod link;

@@ -15,7 +15,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::handle::Tls;
-use super::stream::{Records, TlsStream};
+use super::records::Records;
+use super::stream::TlsStream;
 use crate::drain::{Accepted, Drain, Guard, Peer, Phase, Stream, Work, later, since};
 use crate::error::{Error, Kind, Result};
 use crate::sys::look::{Look, look};
@@ -70,6 +71,19 @@ impl Tls {
         let drain = accepted.entering.drain().clone();
         let (stream, _guard) = self.enter(accepted, &what, self.config()).await?;
         Ok((stream, drain.register(what)))
+    }
+
+    /// Does the handshake of a connection that may go to another process later.
+    #[cfg(feature = "http")]
+    pub(crate) async fn enter_to_move(
+        &self,
+        accepted: Accepted,
+        what: &str,
+        config: Arc<ServerConfig>,
+    ) -> Result<(TlsStream, Guard)> {
+        let (capture, config) = super::record::KeyCapture::of(&config);
+        let (stream, guard) = self.enter(accepted, what, config).await?;
+        Ok((stream.with(&capture), guard))
     }
 
     /// Does the handshake. The guard that it returns is the handshake's, to be exchanged for one of

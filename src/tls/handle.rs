@@ -15,6 +15,8 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use zeroize::Zeroizing;
 
 use super::inner::{SeenFiles, Serving, TlsShared, lock, no_random};
+#[cfg(feature = "http")]
+use super::options::MovedClients;
 use super::options::TlsOptions;
 use super::pair::{self, Files, Judge, Pem, Stamp};
 use super::tickets::{TicketKeys, Tickets};
@@ -158,7 +160,17 @@ impl Tls {
 
     #[cfg(feature = "http")]
     pub(crate) fn may_share_tickets(&self) -> bool {
-        self.inner.tickets.is_some() && !self.inner.verifies_clients
+        self.inner.tickets.is_some() && self.inner.client_verifier.is_none()
+    }
+
+    #[cfg(feature = "http")]
+    pub(super) fn client_verifier(&self) -> Option<&dyn ClientCertVerifier> {
+        self.inner.client_verifier.as_deref()
+    }
+
+    #[cfg(feature = "http")]
+    pub(super) fn moved_clients(&self) -> MovedClients {
+        self.inner.moved_clients
     }
 
     /// Ends the care for files and keys once this drain has begun, and all others that were named
@@ -176,7 +188,7 @@ impl Tls {
         let judge = Judge { provider: Arc::clone(&provider), ignore_validity };
         let serving = Arc::new(Serving(RwLock::new(judge.judge(pem)?.key)));
         #[cfg(feature = "http")]
-        let verifies_clients = options.client_verifier.is_some();
+        let (client_verifier, moved_clients) = (options.client_verifier.clone(), options.moved_clients);
         let realm = realm(options.client_verifier.as_deref());
         let tickets = ticket_rotation.map(|rotation| Tickets::new(rotation, realm)).transpose();
         let tickets = tickets.map_err(|_| no_random())?.map(Arc::new);
@@ -215,7 +227,9 @@ impl Tls {
             handshake_timeout,
             tickets,
             #[cfg(feature = "http")]
-            verifies_clients,
+            client_verifier,
+            #[cfg(feature = "http")]
+            moved_clients,
             share: Mutex::default(),
             unshared: AtomicBool::new(false),
             seen: Mutex::new(SeenFiles { loaded, refused: None }),

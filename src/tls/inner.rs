@@ -7,9 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio_rustls::rustls;
+#[cfg(feature = "http")]
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
+#[cfg(feature = "http")]
+use super::options::MovedClients;
 use super::pair::{Files, Judge, Pair, Stamp};
 use super::tickets::{TicketKeys, Tickets};
 use crate::drain::Drain;
@@ -28,7 +32,9 @@ pub(super) struct TlsShared {
     pub(super) handshake_timeout: Duration,
     pub(super) tickets: Option<Arc<Tickets>>,
     #[cfg(feature = "http")]
-    pub(super) verifies_clients: bool,
+    pub(super) client_verifier: Option<Arc<dyn ClientCertVerifier>>,
+    #[cfg(feature = "http")]
+    pub(super) moved_clients: MovedClients,
     /// Where ticket keys outlive this process.
     pub(super) share: Mutex<Option<State<TicketKeys>>>,
     /// Whether it was logged already that the keys cannot be shared.

@@ -43,10 +43,16 @@
 //! is to be seen. There is more in the chapter [TLS](crate::docs::tls).
 
 mod accept;
+#[cfg(feature = "http")]
+mod adopt;
 mod handle;
+mod info;
 mod inner;
 mod options;
 mod pair;
+#[cfg(feature = "http")]
+mod record;
+mod records;
 mod stream;
 mod tickets;
 mod watch;
@@ -54,6 +60,7 @@ mod watch;
 pub use tokio_rustls::rustls;
 
 pub use self::handle::Tls;
-pub use self::options::TlsOptions;
-pub use self::stream::{TlsInfo, TlsStream};
+pub use self::info::TlsInfo;
+pub use self::options::{MovedClients, TlsOptions};
+pub use self::stream::TlsStream;
 pub use self::tickets::TicketKeys;

@@ -19,7 +19,25 @@ pub struct TlsOptions {
     pub(super) ticket_rotation: Option<Duration>,
     pub(super) ignore_validity: bool,
     pub(super) client_verifier: Option<Arc<dyn ClientCertVerifier>>,
+    pub(super) moved_clients: MovedClients,
     pub(super) configure: Option<Configure>,
+}
+
+/// Whose connections a generation takes from the one before it, if it [verifies
+/// clients](TlsOptions::client_verifier). One that is not taken drains where it is: it is answered
+/// once more, and told that it closes; its client connects anew, and is verified as any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum MovedClients {
+    /// Those of clients whose certificates the verifier accepts again, at the time of the move; of
+    /// clients that have shown none, if it does not insist on one.
+    #[default]
+    Verify,
+    /// All: who was let in by the generation before stays in.
+    Take,
+    /// None: each client is verified by a handshake of its own. For where one of them may be known
+    /// as revoked only in a handshake.
+    Leave,
 }
 
 pub(super) type Configure = Arc<dyn Fn(&mut ServerConfig) + Send + Sync>;
@@ -86,6 +104,14 @@ impl TlsOptions {
         self
     }
 
+    /// Sets which connections of another generation are taken where a
+    /// [`client_verifier`](Self::client_verifier) is asked. It has no effect without one. The
+    /// default is [`MovedClients::Verify`].
+    pub fn moved_clients(mut self, clients: MovedClients) -> Self {
+        self.moved_clients = clients;
+        self
+    }
+
     /// Changes what has no setting here. It is called once. With another `cert_resolver` than ours,
     /// reloading has no effect; with another `ticketer`, tickets are not shared.
     pub fn configure(mut self, configure: impl Fn(&mut ServerConfig) + Send + Sync + 'static) -> Self {
@@ -121,6 +147,7 @@ impl Default for TlsOptions {
             ticket_rotation: Some(Self::TICKET_ROTATION),
             ignore_validity: false,
             client_verifier: None,
+            moved_clients: MovedClients::Verify,
             configure: None,
         }
     }
@@ -134,6 +161,7 @@ impl fmt::Debug for TlsOptions {
             .field("poll", &self.poll)
             .field("ticket_rotation", &self.ticket_rotation)
             .field("ignore_validity", &self.ignore_validity)
+            .field("moved_clients", &self.moved_clients)
             .finish_non_exhaustive()
     }
 }

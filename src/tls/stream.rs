@@ -1,30 +1,73 @@
 //! A TLS stream that knows what it has received and not yet shown.
 
 use std::fmt;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
+#[cfg(feature = "http")]
+use std::mem;
+#[cfg(feature = "http")]
+use std::os::fd::OwnedFd;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use tokio_rustls::server;
 
+use super::info::TlsInfo;
+#[cfg(feature = "http")]
+use super::record::{Captured, Fields, Layer, RecordStream};
+use super::records::Records;
+#[cfg(feature = "http")]
 use crate::drain::Stream;
+#[cfg(feature = "http")]
+use crate::sys::look::{Look, look};
+#[cfg(feature = "http")]
+use crate::sys::secret::Secret;
 
 /// A connection after its handshake. Shutting it down sends TLS's own end (close_notify); dropping
 /// it does not.
 pub struct TlsStream {
-    inner: server::TlsStream<Records>,
+    inner: Inner,
     info: TlsInfo,
+    /// What it goes on with elsewhere, if it can.
+    #[cfg(feature = "http")]
+    captured: Option<Captured>,
+}
+
+#[cfg_attr(feature = "http", expect(clippy::large_enum_variant, reason = "most are the large one"))]
+enum Inner {
+    /// Its handshake was here.
+    Rustls(server::TlsStream<Records>),
+    /// Its handshake was in another process.
+    #[cfg(feature = "http")]
+    Moved(RecordStream),
+    /// It could not be taken out of rustls.
+    #[cfg(feature = "http")]
+    Lost(OwnedFd),
+}
+
+/// Calls the same of whatever it is.
+macro_rules! each {
+    ($self:ident, $stream:ident => $call:expr, $lost:expr) => {
+        match &mut $self.inner {
+            Inner::Rustls($stream) => $call,
+            #[cfg(feature = "http")]
+            Inner::Moved($stream) => $call,
+            #[cfg(feature = "http")]
+            Inner::Lost(_) => $lost,
+        }
+    };
 }
 
 impl TlsStream {
     pub(super) fn new(inner: server::TlsStream<Records>) -> Self {
         let info = TlsInfo::of(inner.get_ref().1);
-        Self { inner, info }
+        Self {
+            inner: Inner::Rustls(inner),
+            info,
+            #[cfg(feature = "http")]
+            captured: None,
+        }
     }
 
     /// Returns what was agreed on in the handshake.
@@ -32,107 +75,132 @@ impl TlsStream {
     pub fn info(&self) -> &TlsInfo {
         &self.info
     }
+}
+
+/// The way to another process, and what is needed until then.
+#[cfg(feature = "http")]
+impl TlsStream {
+    /// Notes what it can go on with elsewhere.
+    pub(super) fn with(mut self, capture: &super::record::KeyCapture) -> Self {
+        if let Inner::Rustls(stream) = &self.inner {
+            self.captured = capture.captured(stream.get_ref().1);
+        }
+        self
+    }
+
+    /// Returns whether it can go to another process.
+    pub(crate) fn can_move(&self) -> bool {
+        match &self.inner {
+            Inner::Rustls(_) => self.captured.is_some(),
+            Inner::Moved(_) => true,
+            Inner::Lost(_) => false,
+        }
+    }
+
+    /// Goes on with one that [left](Self::leave) another process.
+    ///
+    /// # Errors
+    /// Its state is damaged, or there is no memory for its keys.
+    pub(super) fn moved(stream: Stream, state: &[u8]) -> io::Result<Self> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the state of TLS is damaged");
+        let fields = Fields::read(state).ok_or_else(damaged)?;
+        let layer = Layer::unpack(&fields)?;
+        let info = TlsInfo::unpack(&fields, layer.version()).ok_or_else(damaged)?;
+        Ok(Self { inner: Inner::Moved(RecordStream::new(stream, layer)), info, captured: None })
+    }
+
+    /// Returns what another process goes on with. It need not: this one can go on as well, but not
+    /// both.
+    ///
+    /// # Errors
+    /// It cannot move, or was lost.
+    pub(crate) fn leave(&mut self) -> io::Result<Secret> {
+        self.leave_rustls()?;
+        let Inner::Moved(moved) = &self.inner else { return Err(io::ErrorKind::NotConnected.into()) };
+        let mut fields = Fields::default();
+        self.info.pack(&mut fields);
+        moved.layer().pack(&mut fields);
+        Ok(fields.into_bytes())
+    }
+
+    fn leave_rustls(&mut self) -> io::Result<()> {
+        let Inner::Rustls(stream) = &self.inner else { return Ok(()) };
+        let captured = self.captured.take().ok_or(io::ErrorKind::Unsupported)?;
+        let lost = Inner::Lost(stream.get_ref().0.as_fd().try_clone_to_owned()?);
+        let Inner::Rustls(stream) = mem::replace(&mut self.inner, lost) else { return Ok(()) };
+        let (records, session) = stream.into_inner();
+        let (stream, sealed) = records.into_parts();
+        let layer = Layer::of(session, &captured, sealed)?;
+        self.inner = Inner::Moved(RecordStream::new(stream, layer));
+        Ok(())
+    }
 
     /// Returns whether a part of a record has been received, and not all of it: the client is
     /// sending.
-    #[cfg(feature = "http")]
     pub(crate) fn is_partial(&self) -> bool {
-        self.inner.get_ref().0.is_partial()
+        match &self.inner {
+            Inner::Rustls(stream) => stream.get_ref().0.is_partial(),
+            Inner::Moved(stream) => stream.layer().is_partial(),
+            Inner::Lost(_) => false,
+        }
     }
 
     /// Returns what was received, by the kernel or by us, and not yet read from here.
-    #[cfg(feature = "http")]
-    pub(crate) fn look(&mut self) -> crate::sys::look::Look {
-        use crate::sys::look::{Look, look};
-        let (records, session) = self.inner.get_mut();
-        let unread = session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
-        if unread || records.is_partial() { Look::Bytes } else { look(records.as_fd()) }
+    pub(crate) fn look(&mut self) -> Look {
+        let received = match &mut self.inner {
+            Inner::Rustls(stream) => {
+                let (records, session) = stream.get_mut();
+                let state = session.process_new_packets();
+                records.is_partial() || state.is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
+            }
+            Inner::Moved(stream) => stream.layer().has_received(),
+            Inner::Lost(_) => return Look::End,
+        };
+        if received { Look::Bytes } else { look(self.as_fd()) }
     }
 
     /// Sends TLS's end, if the socket takes it now: for a connection that is dropped.
-    #[cfg(feature = "http")]
     pub(crate) fn last_word(&mut self) {
-        let (records, session) = self.inner.get_mut();
-        session.send_close_notify();
-        while session.wants_write() && session.write_tls(&mut Now(&records.stream)).is_ok_and(|written| written > 0) {}
-    }
-}
-
-/// What was agreed on in the handshake. HTTP handlers find it in the request's `ConnectionInfo`.
-/// Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct TlsInfo {
-    agreed: Arc<Agreed>,
-}
-
-#[derive(Debug)]
-struct Agreed {
-    server_name: Option<String>,
-    protocol: Option<Vec<u8>>,
-    version: Option<ProtocolVersion>,
-    resumed: bool,
-    certificates: Vec<CertificateDer<'static>>,
-}
-
-impl TlsInfo {
-    fn of(session: &ServerConnection) -> Self {
-        let agreed = Agreed {
-            server_name: session.server_name().map(str::to_owned),
-            protocol: session.alpn_protocol().map(<[u8]>::to_vec),
-            version: session.protocol_version(),
-            resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-            certificates: session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default(),
-        };
-        Self { agreed: Arc::new(agreed) }
-    }
-
-    /// Returns the name that the client asked for (SNI).
-    #[must_use]
-    pub fn server_name(&self) -> Option<&str> {
-        self.agreed.server_name.as_deref()
-    }
-
-    /// Returns the application protocol that was chosen (ALPN), for example `h2`.
-    #[must_use]
-    pub fn protocol(&self) -> Option<&[u8]> {
-        self.agreed.protocol.as_deref()
-    }
-
-    /// Returns whether it is TLS 1.2 or 1.3.
-    #[must_use]
-    pub fn version(&self) -> Option<ProtocolVersion> {
-        self.agreed.version
-    }
-
-    /// Returns whether the client came back with a session ticket.
-    #[must_use]
-    pub fn is_resumed(&self) -> bool {
-        self.agreed.resumed
-    }
-
-    /// Returns the client's certificate and its chain, if [one was asked
-    /// for](super::TlsOptions::client_verifier).
-    #[must_use]
-    pub fn client_certificates(&self) -> &[CertificateDer<'static>] {
-        &self.agreed.certificates
+        match &mut self.inner {
+            Inner::Rustls(stream) => {
+                let (records, session) = stream.get_mut();
+                session.send_close_notify();
+                let mut now = Now(records.stream());
+                while session.wants_write() && session.write_tls(&mut now).is_ok_and(|written| written > 0) {}
+            }
+            Inner::Moved(stream) => stream.last_word(),
+            Inner::Lost(_) => {}
+        }
     }
 }
 
 impl AsFd for TlsStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.get_ref().0.as_fd()
+        match &self.inner {
+            Inner::Rustls(stream) => stream.get_ref().0.as_fd(),
+            #[cfg(feature = "http")]
+            Inner::Moved(stream) => stream.as_fd(),
+            #[cfg(feature = "http")]
+            Inner::Lost(stream) => stream.as_fd(),
+        }
     }
+}
+
+/// Of one that was lost.
+#[cfg(feature = "http")]
+fn lost<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
 impl AsyncRead for TlsStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf), lost())
     }
 }
 
 impl AsyncWrite for TlsStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf), lost())
     }
 
     fn poll_write_vectored(
@@ -140,7 +208,7 @@ impl AsyncWrite for TlsStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs), lost())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -148,11 +216,11 @@ impl AsyncWrite for TlsStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        each!(self, stream => Pin::new(stream).poll_flush(cx), lost())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx), lost())
     }
 }
 
@@ -162,145 +230,17 @@ impl fmt::Debug for TlsStream {
     }
 }
 
-/// The socket below TLS. It follows the records, because rustls does not say whether it has part of
-/// one: that is a request on its way, as half a head is.
-#[derive(Debug)]
-pub(super) struct Records {
-    stream: Stream,
-    at: At,
-}
-
-#[derive(Debug, Default)]
-struct At {
-    /// Bytes of a record's header that are here; above 0 and below [`HEADER`]: in the middle of
-    /// one.
-    header: usize,
-    length: [u8; 2],
-    /// How much of its body is still to come.
-    body: usize,
-}
-
-/// The length of a record's header: type, version, length.
-const HEADER: usize = 5;
-
-impl Records {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, at: At::default() }
-    }
-
-    pub(super) fn into_stream(self) -> Stream {
-        self.stream
-    }
-
-    #[cfg(any(feature = "http", test))]
-    fn is_partial(&self) -> bool {
-        self.at.is_partial()
-    }
-}
-
-impl At {
-    #[cfg(any(feature = "http", test))]
-    fn is_partial(&self) -> bool {
-        self.header > 0 || self.body > 0
-    }
-
-    fn feed(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let skipped = self.body.min(bytes.len());
-            self.body -= skipped;
-            bytes = &bytes[skipped..];
-            while self.body == 0
-                && let Some((byte, rest)) = bytes.split_first()
-            {
-                if let Some(at) = self.header.checked_sub(3) {
-                    self.length[at] = *byte;
-                }
-                self.header += 1;
-                bytes = rest;
-                if self.header == HEADER {
-                    self.header = 0;
-                    self.body = usize::from(u16::from_be_bytes(self.length));
-                }
-            }
-        }
-    }
-}
-
-impl AsFd for Records {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
-}
-
-impl AsyncRead for Records {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.at.feed(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Records {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 /// Writes what the socket takes without waiting.
-#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP says a last word"))]
+#[cfg(feature = "http")]
 struct Now<'a>(&'a Stream);
 
-impl Write for Now<'_> {
+#[cfg(feature = "http")]
+impl io::Write for Now<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.0 {
-            Stream::Tcp(stream) => stream.try_write(bytes),
-            Stream::Unix(stream) => stream.try_write(bytes),
-        }
+        self.0.try_write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_are_followed_at_any_split() {
-        let records =
-            [&b"\x17\x03\x03\x00\x03abc"[..], b"\x17\x03\x03\x01\x02", &[7; 258], b"\x15\x03\x03\x00\x00"].concat();
-        let ends = [8, 8 + 5 + 258, 8 + 5 + 258 + 5];
-        for first in 0..=records.len() {
-            for second in [first, (first + 1).min(records.len()), (first + 7).min(records.len()), records.len()] {
-                let mut at = At::default();
-                at.feed(&records[..first]);
-                assert_eq!(at.is_partial(), first != 0 && !ends.contains(&first), "after {first}");
-                at.feed(&records[first..second]);
-                assert_eq!(at.is_partial(), second != 0 && !ends.contains(&second), "after {first} and {second}");
-            }
-        }
     }
 }

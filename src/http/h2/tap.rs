@@ -151,7 +151,8 @@ impl<T: Transport> Tapped<T> {
 
     /// Returns whether the server is done with all that it got, and the client has all that it said.
     pub(super) fn is_quiet(&self) -> bool {
-        let empty = [&self.ready, &self.cut, &self.parked, &self.ours, &self.out].into_iter().all(|part| part.is_empty());
+        let empty =
+            [&self.ready, &self.cut, &self.parked, &self.ours, &self.out].into_iter().all(|part| part.is_empty());
         empty && self.waits && self.flushed && self.can_leave() && self.follower.is_quiet()
     }
 

@@ -92,7 +92,11 @@ pub(crate) const EXTENSION: Extension = Extension {
         let directory = more.directory;
         let answer = service_fn(move |request| {
             let directory = directory.clone();
-            async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(answer(&directory, more.notes, request).await)))) }
+            async move {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(
+                    answer(&directory, more.notes, request).await,
+                ))))
+            }
         });
         service.serve_http_with("more", options, HyperService(answer))
     },

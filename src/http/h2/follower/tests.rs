@@ -109,7 +109,8 @@ fn new_streams_are_held_and_old_ones_and_the_connection_pass() {
         let mut follower = asked(cut);
         client(&mut follower, &frame(HEADERS, 4, 1, b"post"), cut);
         follower.hold();
-        let old = [frame(DATA, 0, 1, b"more"), frame(PING, 0, 0, b"12345678"), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 9])];
+        let old =
+            [frame(DATA, 0, 1, b"more"), frame(PING, 0, 0, b"12345678"), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 9])];
         let new = [
             frame(HEADERS, 1, 3, b"ge"),
             frame(CONTINUATION, 0, 3, b"t"),
@@ -199,8 +200,10 @@ fn a_fresh_server_is_told_and_tells() {
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
-    let kinds = prop::sample::select(vec![DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION, 2, 0x20]);
-    (kinds, 0..8_u8, 0..12_u32, 0..40_usize).prop_map(|(kind, flags, id, length)| frame(kind, flags, id, &vec![1; length]))
+    let kinds =
+        prop::sample::select(vec![DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION, 2, 0x20]);
+    (kinds, 0..8_u8, 0..12_u32, 0..40_usize)
+        .prop_map(|(kind, flags, id, length)| frame(kind, flags, id, &vec![1; length]))
 }
 
 proptest! {

@@ -118,7 +118,11 @@ impl<T: Transport> Tapped<T> {
         Poll::Ready(Ok(some))
     }
 
-    pub(super) fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if self.off {
             return Pin::new(self.stream()?).poll_write_vectored(cx, bufs);
         }
