@@ -186,6 +186,7 @@ impl<'a> Giving<'a> {
 
 /// A reason in our own words: it is a label of a metric.
 fn known(reason: &str) -> &'static str {
-    const REASONS: [&str; 8] = ["listener", "protocol", "full", "no_fds", "damaged", "socket", "draining", "refused"];
+    const REASONS: [&str; 9] =
+        ["listener", "protocol", "full", "client", "no_fds", "damaged", "socket", "draining", "refused"];
     REASONS.into_iter().find(|known| *known == reason).unwrap_or("refused")
 }

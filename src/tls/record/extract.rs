@@ -30,6 +30,9 @@ struct Secrets {
     server: Option<TrafficSecret>,
 }
 
+/// The number of the next record, and its key.
+pub(super) type Extracted = (u64, ConnectionTrafficSecrets);
+
 /// The secrets of a handshake. With TLS 1.2 there are none, and none are needed.
 pub(crate) struct Captured {
     secrets: Option<Hidden<Secrets>>,
@@ -56,6 +59,16 @@ impl KeyCapture {
         let version = version_of(suite)?;
         let complete = secrets.as_ref().is_some_and(|secrets| secrets.client.is_some() && secrets.server.is_some());
         (version == Version::Tls12 || complete).then_some(Captured { secrets, fragment: self.fragment })
+    }
+}
+
+impl Captured {
+    /// Returns what the keys of the client's records, and those of ours, are made from.
+    pub(super) fn material(&self, received: Extracted, sent: Extracted) -> io::Result<(Material, Material)> {
+        let secrets = self.secrets.as_deref();
+        let received = material(received, secrets.and_then(|secrets| secrets.client.as_ref()))?;
+        let sent = material(sent, secrets.and_then(|secrets| secrets.server.as_ref()))?;
+        Ok((received, sent))
     }
 }
 
@@ -134,9 +147,7 @@ impl Layer {
             _ => Version::Tls12,
         };
         let extracted = session.dangerous_extract_secrets().map_err(io::Error::other)?;
-        let secrets = captured.secrets.as_deref();
-        let read = material(extracted.rx, secrets.and_then(|secrets| secrets.client.as_ref()))?;
-        let write = material(extracted.tx, secrets.and_then(|secrets| secrets.server.as_ref()))?;
+        let (read, write) = captured.material(extracted.rx, extracted.tx)?;
         let mut layer = Self::new(version, read, write)?;
         if let Some(fragment) = captured.fragment {
             layer.set_fragment(fragment);
@@ -146,7 +157,7 @@ impl Layer {
     }
 }
 
-fn material(extracted: (u64, ConnectionTrafficSecrets), first: Option<&TrafficSecret>) -> io::Result<Material> {
+fn material(extracted: Extracted, first: Option<&TrafficSecret>) -> io::Result<Material> {
     let (sequence, secrets) = extracted;
     let (cipher, key, iv) = match secrets {
         ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Cipher::Aes128Gcm, key, iv),

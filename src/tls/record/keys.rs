@@ -239,26 +239,26 @@ impl Keys {
     ///
     /// # Errors
     /// The numbers of records are used up.
-    pub(super) fn seal(&mut self, kind: Kind, parts: &[&[u8]], to: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn seal(&mut self, kind: u8, parts: &[&[u8]], to: &mut Vec<u8>) -> io::Result<()> {
         let used_up = || io::Error::other("the numbers of TLS records are used up");
         let after = self.ready.material.sequence.checked_add(1).ok_or_else(used_up)?;
         let plain: usize = parts.iter().map(|part| part.len()).sum();
         let (nonce, explicit) = (self.nonce(), self.explicit());
         let inner = usize::from(self.version == Version::Tls13);
         let body = explicit + plain + inner + TAG;
-        let outer = if self.version == Version::Tls13 { Kind::Data } else { kind };
+        let outer = if self.version == Version::Tls13 { Kind::Data as u8 } else { kind };
         to.reserve(HEADER + body);
-        let header = [outer as u8, VERSION[0], VERSION[1], short(body)[0], short(body)[1]];
+        let header = [outer, VERSION[0], VERSION[1], short(body)[0], short(body)[1]];
         to.extend_from_slice(&header);
         to.extend_from_slice(&nonce[NONCE_LEN - explicit..]);
         let from = to.len();
         parts.iter().for_each(|part| to.extend_from_slice(part));
         let unique = Nonce::assume_unique_for_key(nonce);
         let tag = if self.version == Version::Tls13 {
-            to.push(kind as u8);
+            to.push(kind);
             self.ready.aead.seal_in_place_separate_tag(unique, Aad::from(header), &mut to[from..])
         } else {
-            let beside = self.beside(kind as u8, VERSION, plain);
+            let beside = self.beside(kind, VERSION, plain);
             self.ready.aead.seal_in_place_separate_tag(unique, Aad::from(beside), &mut to[from..])
         };
         to.extend_from_slice(tag.map_err(|_| io::Error::other("a TLS record cannot be encrypted"))?.as_ref());

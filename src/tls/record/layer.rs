@@ -1,6 +1,8 @@
 //! Records in, plain bytes out, and the other way round. The bytes come from, and go to, whoever
 //! calls.
 
+#[cfg(test)]
+mod limits;
 mod pack;
 
 use std::fmt;
@@ -382,7 +384,7 @@ impl Layer {
                 piece = if later.is_empty() { pieces.next().unwrap_or_default() } else { later };
             }
             self.renew_key()?;
-            self.write.seal(Kind::Data, &parts[..count], &mut self.out)?;
+            self.write.seal(Kind::Data as u8, &parts[..count], &mut self.out)?;
             taken += self.fragment - room;
         }
         Ok(taken)
@@ -412,32 +414,41 @@ impl Layer {
     }
 
     fn send(&mut self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
-        self.write.seal(kind, &[bytes], &mut self.out)
+        if self.update {
+            self.change_own_key()?;
+        }
+        self.write.seal(kind as u8, &[bytes], &mut self.out)
     }
 
     /// Changes the key for what is sent, if the client wants it, or it must not seal much more.
     fn renew_key(&mut self) -> io::Result<()> {
-        let used_up = self.write.is_used_up(1);
-        if !self.update && !used_up {
-            return Ok(());
-        }
-        if self.version == Version::Tls12 {
+        if self.write.is_used_up(1) && self.version == Version::Tls12 {
             self.close();
             return Err(io::Error::other("the key of this TLS 1.2 connection may encrypt no more"));
         }
-        self.send(Kind::Handshake, &[KEY_UPDATE, 0, 0, 1, 0])?;
+        if self.update || self.write.is_used_up(1) { self.change_own_key() } else { Ok(()) }
+    }
+
+    fn change_own_key(&mut self) -> io::Result<()> {
         self.update = false;
+        self.write.seal(Kind::Handshake as u8, &[&[KEY_UPDATE, 0, 0, 1, 0]], &mut self.out)?;
         self.write.update()
     }
 }
 
 /// Returns the length of the first record, if all of it is here.
 fn whole(bytes: &[u8]) -> Result<Option<usize>, Broken> {
-    let Some(&[kind, major, _, high, low]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
-    let body = usize::from(u16::from_be_bytes([high, low]));
-    if !(CHANGE_CIPHER_SPEC..=HEARTBEAT).contains(&kind) || major != 3 {
+    // what is no record is told from its beginning
+    let known = match *bytes {
+        [kind, ..] if !(CHANGE_CIPHER_SPEC..=HEARTBEAT).contains(&kind) => false,
+        [_, major, _, ..] => major == 3,
+        _ => true,
+    };
+    if !known {
         return Err(Broken::Refused(alert::DECODE_ERROR, "this is no record"));
     }
+    let Some(&[kind, _, _, high, low]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
+    let body = usize::from(u16::from_be_bytes([high, low]));
     if body >= MAX_BODY {
         return Err(Broken::Refused(alert::DECODE_ERROR, "a record is too long"));
     }

@@ -12,6 +12,8 @@ mod fields;
 mod keys;
 mod layer;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::extract::{Captured, KeyCapture};
 pub(crate) use self::fields::{Field, Fields};

@@ -19,6 +19,7 @@ mod placement;
 mod program;
 mod reloads;
 mod requests;
+mod secured;
 mod sessions;
 mod stops;
 mod watchdog;
@@ -47,10 +48,12 @@ pub(crate) use cases;
 const EXTENSION: Extension = Extension {
     builder: |builder, directory, extra| {
         let builder = (moved::EXTENSION.builder)(builder, directory, extra);
+        let builder = (secured::EXTENSION.builder)(builder, directory, extra);
         (sessions::EXTENSION.builder)(builder, directory, extra)
     },
     started: |service, extra| {
         (moved::EXTENSION.started)(service, extra)?;
+        (secured::EXTENSION.started)(service, extra)?;
         (sessions::EXTENSION.started)(service, extra)
     },
 };
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         moves::CASES,
         http2::CASES,
         sessions::CASES,
+        secured::CASES,
         watchdog::CASES,
     ];
     let cases = all.into_iter().flatten().chain(environment::CASES);

@@ -1,0 +1,4 @@
+//! The record layer beside rustls, and beside what the RFCs have.
+
+mod differential;
+mod known;
