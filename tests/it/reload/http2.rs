@@ -1,23 +1,17 @@
 //! HTTP/2 connections that go to the next generation, and clients that notice nothing.
 
+mod load;
 mod raw;
 mod violations;
 
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Duration;
 use std::{fs, thread};
 
 use handover_testing::processes::End;
 use handover_testing::world::World;
-use http_body_util::{BodyExt as _, Full};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::task::JoinSet;
 
+use self::load::{no_stream_is_lost_over_tcp, no_stream_is_lost_over_tls};
 use self::raw::{
     ACK, CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, POST, PREFACE, RST_STREAM,
     SETTINGS, block, frame, get, window_update,
@@ -28,6 +22,7 @@ use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![
     no_stream_is_lost_over_tcp,
+    no_stream_is_lost_over_tls,
     half_of_everything_moves,
     windows_go_along,
     a_window_that_is_closed_stays_so,
@@ -43,10 +38,6 @@ pub(crate) const CASES: &[Case] = cases![
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn times(variable: &str, few: usize) -> usize {
-    std::env::var(variable).map_or(few, |times| times.parse().unwrap())
-}
-
 fn world(change: impl FnOnce(&mut More)) -> (World, SocketAddr, u32) {
     let mut world = World::new().configured(|c| (c.linger, c.drain_timeout) = (LONG, LONG));
     more(&mut world, change);
@@ -54,87 +45,6 @@ fn world(change: impl FnOnce(&mut More)) -> (World, SocketAddr, u32) {
     let Way::Tcp(address) = way else { unreachable!() };
     let pid = world.started(program).pid;
     (world, address, pid)
-}
-
-type Sender = SendRequest<Full<Bytes>>;
-
-/// Asks again and again, until told to stop or it has asked so often.
-async fn ask(mut sender: Sender, name: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
-    let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let id = format!("{name}.{number}");
-        // large and small, with and without a body
-        let (request, expected) = match number % 4 {
-            0 => (
-                Request::post(format!("http://it/up/{id}")).body(Full::from(vec![b'x'; 20_000])),
-                format!("{id} 20000"),
-            ),
-            1 => (Request::get(format!("http://it/large/{id}")).body(Full::default()), "y".repeat(100_000)),
-            _ => (Request::get(format!("http://it/n/{id}")).header("x-name", &name).body(Full::default()), id.clone()),
-        };
-        let answer = sender.send_request(request.unwrap()).await.unwrap_or_else(|e| panic!("{id}: {e:?}"));
-        let body = answer.into_body().collect().await.unwrap_or_else(|e| panic!("{id}: {e:?}")).to_bytes();
-        assert!(body == expected.as_bytes(), "{id}: {} bytes", body.len());
-        number += 1;
-        answered.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// `HANDOVER_HTTP2_CONNECTIONS=200 HANDOVER_HTTP2_RELOADS=50`, so many; `HANDOVER_HTTP2_REQUESTS`:
-/// reloads until so many are answered.
-fn no_stream_is_lost_over_tcp() {
-    const STREAMS: usize = 10;
-    let connections = times("HANDOVER_HTTP2_CONNECTIONS", 8);
-    let reloads = times("HANDOVER_HTTP2_RELOADS", 4);
-    let requests = times("HANDOVER_HTTP2_REQUESTS", 0);
-    let (world, address, mut old) = world(|more| more.notes = false);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (stop, answered, closed) =
-        (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-    let mut tasks = JoinSet::new();
-    for connection in 0..connections {
-        let (sender, driver) = runtime.block_on(async {
-            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-            http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap()
-        });
-        let (stopped, closed) = (Arc::clone(&stop), Arc::clone(&closed));
-        runtime.spawn(async move {
-            let end = driver.await;
-            if !stopped.load(Ordering::Relaxed) {
-                println!("closed: {end:?}");
-                closed.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        for stream in 0..STREAMS {
-            let asks = ask(sender.clone(), format!("{connection}.{stream}"), Arc::clone(&stop), Arc::clone(&answered));
-            tasks.spawn_on(asks, runtime.handle());
-        }
-    }
-    let since = Instant::now();
-    let mut done = 0;
-    while done < reloads || answered.load(Ordering::Relaxed) < requests {
-        let before = answered.load(Ordering::Relaxed);
-        handover_testing::processes::until("answers", || {
-            (answered.load(Ordering::Relaxed) > before + connections).then_some(())
-        });
-        let new = world.reload_to(done as u64 + 2).pid;
-        assert_eq!(world.end_of(old), End::Exited(0));
-        old = new;
-        done += 1;
-    }
-    stop.store(true, Ordering::Relaxed);
-    while let Some(end) = runtime.block_on(tasks.join_next()) {
-        end.unwrap();
-    }
-    let (answered, closed) = (answered.load(Ordering::Relaxed), closed.load(Ordering::Relaxed));
-    println!(
-        "{connections} connections of {STREAMS} streams, {done} reloads in {:.1?}: {answered} answered, {closed} closed",
-        since.elapsed()
-    );
-    assert_eq!(closed, 0);
-    assert!(!world.log().contains(" stayed ("), "all moved");
-    drop(runtime);
-    world.stop();
 }
 
 /// Half a preface, half of a frame's head, of a block, and of a block that goes on. Whoever is in
@@ -352,7 +262,7 @@ fn goes_away(mute: bool, reason: &str) {
         }
         client.send(get(3, "/n/3"));
         client.expect(3, "3");
-        client.send(frame(PING, ACK, 0, &ping.payload));
+        client.send(raw::frame(PING, ACK, 0, &ping.payload));
         fs::write(world.path("go.a"), "").unwrap();
         while client.next().kind != DATA {}
         new = reload.join().unwrap();
@@ -431,7 +341,7 @@ fn one_that_came_back_is_served_and_drains() {
                         gone |= frame.kind == GOAWAY;
                         answered = frame.kind == DATA;
                         if frame.kind == PING {
-                            client.send(frame(PING, ACK, 0, &frame.payload));
+                            client.send(raw::frame(PING, ACK, 0, &frame.payload));
                         }
                     }
                     gone

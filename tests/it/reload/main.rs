@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 14] = [
+    let all: [&[Case]; 15] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
