@@ -1,27 +1,28 @@
 //! HTTP/2 connections that go to the next generation, and clients that notice nothing.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+mod load;
+mod raw;
+mod violations;
+
+use std::net::SocketAddr;
+use std::time::Duration;
 use std::{fs, thread};
 
-use handover_testing::patience;
 use handover_testing::processes::End;
 use handover_testing::world::World;
-use http_body_util::{BodyExt as _, Full};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::task::JoinSet;
 
+use self::load::{no_stream_is_lost_over_tcp, no_stream_is_lost_over_tls};
+use self::raw::{
+    ACK, CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, POST, PREFACE, RST_STREAM,
+    SETTINGS, block, frame, get, window_update,
+};
+use self::violations::what_must_not_be_is_answered_alike;
 use crate::moved::{More, Way, more, seen, wait_until_seen};
 use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![
     no_stream_is_lost_over_tcp,
+    no_stream_is_lost_over_tls,
     half_of_everything_moves,
     windows_go_along,
     a_window_that_is_closed_stays_so,
@@ -32,13 +33,10 @@ pub(crate) const CASES: &[Case] = cases![
     pings_of_both_ends_go_along,
     one_that_came_back_is_served_and_drains,
     it_does_not_move_where_it_must_not,
+    what_must_not_be_is_answered_alike,
 ];
 
 const LONG: Duration = Duration::from_secs(60);
-
-fn times(variable: &str, few: usize) -> usize {
-    std::env::var(variable).map_or(few, |times| times.parse().unwrap())
-}
 
 fn world(change: impl FnOnce(&mut More)) -> (World, SocketAddr, u32) {
     let mut world = World::new().configured(|c| (c.linger, c.drain_timeout) = (LONG, LONG));
@@ -49,236 +47,6 @@ fn world(change: impl FnOnce(&mut More)) -> (World, SocketAddr, u32) {
     (world, address, pid)
 }
 
-type Sender = SendRequest<Full<Bytes>>;
-
-/// Asks again and again, until told to stop or it has asked so often.
-async fn ask(mut sender: Sender, name: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
-    let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let id = format!("{name}.{number}");
-        // large and small, with and without a body
-        let (request, expected) = match number % 4 {
-            0 => (
-                Request::post(format!("http://it/up/{id}")).body(Full::from(vec![b'x'; 20_000])),
-                format!("{id} 20000"),
-            ),
-            1 => (Request::get(format!("http://it/large/{id}")).body(Full::default()), "y".repeat(100_000)),
-            _ => (Request::get(format!("http://it/n/{id}")).header("x-name", &name).body(Full::default()), id.clone()),
-        };
-        let answer = sender.send_request(request.unwrap()).await.unwrap_or_else(|e| panic!("{id}: {e:?}"));
-        let body = answer.into_body().collect().await.unwrap_or_else(|e| panic!("{id}: {e:?}")).to_bytes();
-        assert!(body == expected.as_bytes(), "{id}: {} bytes", body.len());
-        number += 1;
-        answered.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// `HANDOVER_HTTP2_CONNECTIONS=200 HANDOVER_HTTP2_RELOADS=50`, so many; `HANDOVER_HTTP2_REQUESTS`:
-/// reloads until so many are answered.
-fn no_stream_is_lost_over_tcp() {
-    const STREAMS: usize = 10;
-    let connections = times("HANDOVER_HTTP2_CONNECTIONS", 8);
-    let reloads = times("HANDOVER_HTTP2_RELOADS", 4);
-    let requests = times("HANDOVER_HTTP2_REQUESTS", 0);
-    let (world, address, mut old) = world(|more| more.notes = false);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (stop, answered, closed) =
-        (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-    let mut tasks = JoinSet::new();
-    for connection in 0..connections {
-        let (sender, driver) = runtime.block_on(async {
-            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-            http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap()
-        });
-        let (stopped, closed) = (Arc::clone(&stop), Arc::clone(&closed));
-        runtime.spawn(async move {
-            let end = driver.await;
-            if !stopped.load(Ordering::Relaxed) {
-                println!("closed: {end:?}");
-                closed.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        for stream in 0..STREAMS {
-            let asks = ask(sender.clone(), format!("{connection}.{stream}"), Arc::clone(&stop), Arc::clone(&answered));
-            tasks.spawn_on(asks, runtime.handle());
-        }
-    }
-    let since = Instant::now();
-    let mut done = 0;
-    while done < reloads || answered.load(Ordering::Relaxed) < requests {
-        let before = answered.load(Ordering::Relaxed);
-        handover_testing::processes::until("answers", || {
-            (answered.load(Ordering::Relaxed) > before + connections).then_some(())
-        });
-        let new = world.reload_to(done as u64 + 2).pid;
-        assert_eq!(world.end_of(old), End::Exited(0));
-        old = new;
-        done += 1;
-    }
-    stop.store(true, Ordering::Relaxed);
-    while let Some(end) = runtime.block_on(tasks.join_next()) {
-        end.unwrap();
-    }
-    let (answered, closed) = (answered.load(Ordering::Relaxed), closed.load(Ordering::Relaxed));
-    println!(
-        "{connections} connections of {STREAMS} streams, {done} reloads in {:.1?}: {answered} answered, {closed} closed",
-        since.elapsed()
-    );
-    assert_eq!(closed, 0);
-    assert!(!world.log().contains(" stayed ("), "all moved");
-    drop(runtime);
-    world.stop();
-}
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-fn window_update(stream: u32, by: u32) -> Vec<u8> {
-    frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
-}
-
-/// A block of headers without any table: a method, http, the authority "it", and that path.
-fn block(method: u8, path: &str) -> Vec<u8> {
-    [&[method, 0x86, 0x01, 2], &b"it"[..], &[0x04, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat()
-}
-
-const GET: u8 = 0x82;
-const POST: u8 = 0x83;
-
-fn get(stream: u32, path: &str) -> Vec<u8> {
-    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(GET, path))
-}
-
-#[derive(Debug)]
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
-}
-
-/// A connection that knows each of its bytes.
-struct Client {
-    stream: TcpStream,
-    /// What it does not acknowledge.
-    mute: bool,
-    /// The last value of the server's `HEADER_TABLE_SIZE`, and what it grants on the connection.
-    table: u32,
-    granted: i64,
-}
-
-impl Client {
-    fn new(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(patience())).unwrap();
-        let mut client = Self { stream, mute: false, table: 4096, granted: 65_535 };
-        let payload: Vec<u8> =
-            settings.iter().flat_map(|(key, value)| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
-        client.send([PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat());
-        client
-    }
-
-    fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
-    }
-
-    /// The next frame that is not of the connection's own business.
-    fn next(&mut self) -> Frame {
-        loop {
-            let frame = self.next_of_all();
-            if !matches!(frame.kind, SETTINGS | WINDOW_UPDATE) {
-                return frame;
-            }
-        }
-    }
-
-    /// Waits until it is told that there is no table, and acknowledges that.
-    fn asked(&mut self) {
-        loop {
-            let frame = self.next_of_all();
-            if frame.kind == SETTINGS && frame.payload.starts_with(&[0, 1, 0, 0, 0, 0]) {
-                return;
-            }
-            assert!(matches!(frame.kind, SETTINGS | WINDOW_UPDATE), "{frame:?}");
-        }
-    }
-
-    fn next_of_all(&mut self) -> Frame {
-        let mut head = [0; 9];
-        self.stream.read_exact(&mut head).unwrap_or_else(|e| panic!("no frame: {e}"));
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let mut payload = vec![0; length];
-        self.stream.read_exact(&mut payload).unwrap();
-        let frame =
-            Frame { kind: head[3], flags: head[4], stream: u32::from_be_bytes(head[5..].try_into().unwrap()), payload };
-        match frame.kind {
-            SETTINGS if frame.flags & ACK == 0 => {
-                for setting in frame.payload.chunks(6).filter(|setting| setting[..2] == [0, 1]) {
-                    self.table = u32::from_be_bytes(setting[2..].try_into().unwrap());
-                }
-                if !self.mute {
-                    self.send(self::frame(SETTINGS, ACK, 0, &[]));
-                }
-            }
-            WINDOW_UPDATE if frame.stream == 0 => {
-                self.granted += i64::from(u32::from_be_bytes(frame.payload[..].try_into().unwrap()));
-            }
-            _ => {}
-        }
-        frame
-    }
-
-    /// The answer on that stream has that body.
-    fn expect(&mut self, stream: u32, body: &str) {
-        let mut got = Vec::new();
-        loop {
-            let frame = self.next();
-            assert_eq!(frame.stream, stream, "{frame:?}");
-            match frame.kind {
-                HEADERS => assert_eq!(frame.payload.first(), Some(&0x88), "200: {frame:?}"),
-                DATA => got.extend(&frame.payload),
-                _ => panic!("{frame:?}"),
-            }
-            if frame.flags & END_STREAM != 0 {
-                break;
-            }
-        }
-        assert_eq!(String::from_utf8_lossy(&got), body);
-    }
-
-    fn ask(&mut self, stream: u32, path: &str, body: &str) {
-        self.send(get(stream, path));
-        self.expect(stream, body);
-    }
-
-    /// Goes to the next generation.
-    fn moves(&mut self, world: &World, generation: u64, old: &mut u32) {
-        thread::scope(|scope| {
-            let reload = scope.spawn(|| world.reload_to(generation).pid);
-            self.asked();
-            let new = reload.join().unwrap();
-            assert_eq!(world.end_of(*old), End::Exited(0));
-            *old = new;
-        });
-    }
-}
-
 /// Half a preface, half of a frame's head, of a block, and of a block that goes on. Whoever is in
 /// the middle of a frame cannot acknowledge anything, so that comes before.
 fn half_of_everything_moves() {
@@ -286,9 +54,7 @@ fn half_of_everything_moves() {
     let all = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     let mut clients = Vec::new();
     for said in [10, 23, PREFACE.len(), all.len() - 1] {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(patience())).unwrap();
-        let mut client = Client { stream, mute: false, table: 4096, granted: 65_535 };
+        let mut client = Client::mute(address);
         client.send(&all[..said]);
         clients.push((client, said));
     }
@@ -496,7 +262,7 @@ fn goes_away(mute: bool, reason: &str) {
         }
         client.send(get(3, "/n/3"));
         client.expect(3, "3");
-        client.send(self::frame(PING, ACK, 0, &ping.payload));
+        client.send(raw::frame(PING, ACK, 0, &ping.payload));
         fs::write(world.path("go.a"), "").unwrap();
         while client.next().kind != DATA {}
         new = reload.join().unwrap();
@@ -575,7 +341,7 @@ fn one_that_came_back_is_served_and_drains() {
                         gone |= frame.kind == GOAWAY;
                         answered = frame.kind == DATA;
                         if frame.kind == PING {
-                            client.send(self::frame(PING, ACK, 0, &frame.payload));
+                            client.send(raw::frame(PING, ACK, 0, &frame.payload));
                         }
                     }
                     gone

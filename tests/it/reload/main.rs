@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 16] = [
+    let all: &[&[Case]] = &[
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         secured::CASES,
         watchdog::CASES,
     ];
-    let cases = all.into_iter().flatten().chain(environment::CASES);
+    let cases = all.iter().copied().flatten().chain(environment::CASES);
     let trials = cases.map(|(name, case)| {
         let name = name.trim_start_matches("reload::");
         Trial::test(name, move || {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use handover::Program;
 use handover::http::{HttpOptions, HyperService};
+use handover::tls::Tls;
 use handover_testing::patience;
 use handover_testing::processes::until;
 use handover_testing::service::Extension;
@@ -41,6 +42,8 @@ pub(crate) struct More {
     pub(crate) http2: bool,
     pub(crate) within: Duration,
     pub(crate) pings: Option<Duration>,
+    /// A certificate and its key: it speaks TLS.
+    pub(crate) pair: Option<(String, String)>,
 }
 
 impl More {
@@ -59,6 +62,7 @@ impl More {
             http2: true,
             within: HttpOptions::HTTP2_MOVE_WITHIN,
             pings: None,
+            pair: None,
         }
     }
 }
@@ -98,7 +102,13 @@ pub(crate) const EXTENSION: Extension = Extension {
                 ))))
             }
         });
-        service.serve_http_with("more", options, HyperService(answer))
+        match more.pair {
+            Some((chain, key)) => {
+                let tls = Tls::from_pem(chain, key)?;
+                service.serve_https_with("more", &tls, options, HyperService(answer))
+            }
+            None => service.serve_http_with("more", options, HyperService(answer)),
+        }
     },
 };
 
