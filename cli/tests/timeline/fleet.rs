@@ -136,7 +136,7 @@ fn a_picture_and_a_page() {
         assert!(picture.contains(words), "{words}: {picture}");
     }
     let page = of_files(&paths, &["--html", "-"]).stdout;
-    assert!(page.contains("<td>web3</td>") && page.contains("line 17"), "{page}");
+    assert!(page.contains("<td>web3") && page.contains("line 17"), "{page}");
     // To look at: HANDOVER_TIMELINE_DIR=/some/where
     if let Some(place) = env::var_os("HANDOVER_TIMELINE_DIR") {
         let place = Path::new(&place);
@@ -157,7 +157,12 @@ fn a_hostile_name_is_harmless() {
     let both = on(hostile, &journal) + &on("web2", &journal);
     for arguments in [&["--width", "80"][..], &["--svg", "-"], &["--html", "-"]] {
         let told = run(&[&["--file", "-"], arguments].concat(), &both, &[("LANG", "C.UTF-8")]).stdout;
-        assert!(!told.contains('\u{1b}') && !told.contains("<script>alert") && !told.contains('\u{202e}'), "{told}");
+        assert!(
+            !told.contains('\u{1b}')
+                && (arguments[0] == "--width" || !told.contains("<script>alert"))
+                && !told.contains('\u{202e}'),
+            "{told}"
+        );
     }
 }
 
