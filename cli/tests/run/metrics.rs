@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -46,6 +47,7 @@ fn prometheus_is_told_over_reloads_and_renewals() {
         (value(&third, "handover_last_reload_success"), value(&third, "handover_generation")),
         (Some("1"), Some("2"))
     );
+    checked(third.split_once("\r\n\r\n").unwrap().1);
     world.signal(Signal::SIGUSR2);
     world.until_status("it has gone on", |s| s["supervisor"]["renewals"] == 1);
     until("it is bound again", || {
@@ -59,6 +61,16 @@ fn prometheus_is_told_over_reloads_and_renewals() {
     assert!(asked(address, "\u{1}\u{2}").unwrap_or_default().len() < 200);
     assert_eq!(value(&scrape(), "handover_up"), Some("1"));
     world.stop();
+}
+
+/// As promtool has it, where that is.
+fn checked(text: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else { return };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}\n{text}");
 }
 
 #[test]
@@ -82,7 +94,7 @@ fn the_text_for_a_collector_is_replaced_as_a_whole() {
     let socket = world.path("control");
     world.stop();
     let socket = socket.to_str().unwrap();
-    let output = std::process::Command::new(HANDOVER).args(["status", &into, "--socket", socket]).output().unwrap();
+    let output = Command::new(HANDOVER).args(["status", &into, "--socket", socket]).output().unwrap();
     assert!(!output.status.success());
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text.lines().last().and_then(|line| line.rsplit(' ').next()), Some("0"), "{text}");
