@@ -84,7 +84,8 @@ fn an_address_that_is_taken_is_named() {
 #[test]
 fn the_text_for_a_collector_is_replaced_as_a_whole() {
     let world = World::start(Setup::default());
-    let file = world.path("web.prom");
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("web.prom");
     let into = format!("--prometheus={}", file.display());
     assert!(world.handover(&["status", &into]).status.success());
     let text = std::fs::read_to_string(&file).unwrap();

@@ -15,8 +15,8 @@ const SERVICE: &str = include_str!("../../../packaging/systemd/web.service");
 const SOCKET: &str = include_str!("../../../packaging/systemd/web.socket");
 const RELEASE: &str = include_str!("../../../packaging/recipes/extension-release.web");
 
-/// The program and its units are in an extension image, and `systemd-sysext refresh` brings the next
-/// version under load: the shipped unit with its sandbox, and the lists of units of 262.
+/// The program and its units are in an extension image, and `systemd-sysext refresh` brings the
+/// next version under load: the shipped unit with its sandbox, and the lists of units of 262.
 fn sysext_refresh(lab: &Container) -> Outcome {
     let web = lab.install(&example("web")?, "web")?;
     let next = "/var/lib/extensions/.next";
@@ -43,7 +43,8 @@ fn sysext_refresh(lab: &Container) -> Outcome {
         bring("second")?;
         let second = lab.wait_until(DEADLINE, "the second version", || runs("second"))?;
         assert_ne!(first, second);
-        // One that does not come up: the version of before serves on, from an image that is merged no more.
+        // One that does not come up: the version of before serves on, from an image that is merged
+        // no more.
         lab.sh_ok("cd /var/lib/extensions && cp -a web .next && cp /bin/false .next/usr/bin/web && rm -rf .last && mv web .last && mv .next web")?;
         lab.sh("systemd-sysext refresh")?;
         lab.wait_until(DEADLINE, "a reload that failed", || {
