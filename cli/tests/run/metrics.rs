@@ -45,7 +45,7 @@ fn prometheus_is_told_over_reloads_and_renewals() {
     let third = scrape();
     assert_eq!(
         (value(&third, "handover_last_reload_success"), value(&third, "handover_generation")),
-        (Some("1"), Some("2"))
+        (Some("1"), Some("3"))
     );
     checked(third.split_once("\r\n\r\n").unwrap().1);
     world.signal(Signal::SIGUSR2);

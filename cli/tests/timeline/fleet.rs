@@ -1,7 +1,6 @@
 //! A roll-out over several machines: one chart, from whatever the journals were written to.
 
 use std::env;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use handover_testing::schema;
@@ -36,6 +35,11 @@ fn machines() -> Vec<(&'static str, String)> {
         all[later].1.wait_ms(120_000 + 400 * u64::try_from(later).unwrap()).reload(1, Times::USUAL);
     }
     all.into_iter().map(|(name, journal)| (name, on(name, &journal))).collect()
+}
+
+/// In one file.
+pub(crate) fn all() -> String {
+    machines().into_iter().map(|(_, json)| json).collect()
 }
 
 /// Of the same entries, in the Journal Export Format.
@@ -82,9 +86,7 @@ fn of_files(paths: &[PathBuf], arguments: &[&str]) -> Run {
 fn files_of_both_forms_and_one_file_of_all_are_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let told = of_files(&files(directory.path()), &["--json"]).stdout;
-    let mut all = String::new();
-    machines().iter().for_each(|(_, json)| _ = write!(all, "{json}"));
-    let one = run(&["--file", "-", "--json"], &all, &[]);
+    let one = run(&["--file", "-", "--json"], &all(), &[]);
     assert_eq!(told, one.stdout);
     let fleet: Value = serde_json::from_str(&told).unwrap();
     schema::holds("timeline", &fleet);

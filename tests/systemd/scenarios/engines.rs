@@ -13,7 +13,7 @@ const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 const DEADLINE: Duration = Duration::from_secs(20);
 const SERVICE: &str = include_str!("../../../packaging/systemd/web.service");
 const SOCKET: &str = include_str!("../../../packaging/systemd/web.socket");
-const RELEASE: &str = include_str!("../../../packaging/recipes/extension-release.web");
+const RELEASE: &str = include_str!("../../../packaging/sysext/extension-release.web");
 
 /// The program and its units are in an extension image, and `systemd-sysext refresh` brings the
 /// next version under load: the shipped unit with its sandbox, and the lists of units of 262.
