@@ -123,7 +123,7 @@ impl Picture<'_> {
         self.y += 27.0;
         let mut x = self.layout.margin;
         for (sign, word) in [(GOOD, "reload"), (Sign::Drain, "drain"), (Sign::Failed, "failed")] {
-            self.drawing.rect((x, self.y - 11.0), (BAR, BAR), &painted(sign), "");
+            self.drawing.rect((x, self.y - 11.0), (BAR, BAR), &format!("rx=\"2\" {}", painted(sign)), "");
             self.drawing.text((x + 19.0, self.y), "k", "start", word);
             x += 34.0 + width_of(word);
         }
@@ -264,5 +264,5 @@ fn width_of(words: &str) -> f64 {
 }
 
 fn painted(sign: Sign) -> String {
-    format!("rx=\"2\" fill=\"{}\"", fill(sign).unwrap_or_default())
+    format!("fill=\"{}\"", fill(sign).unwrap_or_default())
 }
