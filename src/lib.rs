@@ -100,7 +100,7 @@
 //!
 //! The chapters in [`docs`]: what happens in a reload and why, what survives which event, what each
 //! protocol does in a reload, the habits that people bring, the traps, what must be in the units,
-//! the state machine's table, and how this compares with others.
+//! the state machine's table, a fleet of machines, and how this compares with others.
 
 pub mod drain;
 mod error;
@@ -208,6 +208,15 @@ pub mod docs {
 
     #[doc = include_str!("docs/prove.md")]
     pub mod prove {}
+
+    #[doc = include_str!("docs/fleet.md")]
+    pub mod fleet {}
+
+    #[doc = include_str!("docs/engines.md")]
+    pub mod engines {}
+
+    #[doc = include_str!("docs/json.md")]
+    pub mod json {}
 
     #[doc = include_str!("docs/habits.md")]
     pub mod habits {}

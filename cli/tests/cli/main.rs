@@ -9,6 +9,7 @@ mod completions;
 mod exit_codes;
 mod fits;
 mod help;
+mod monitoring;
 mod package;
 mod pages;
 

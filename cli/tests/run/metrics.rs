@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -44,8 +45,9 @@ fn prometheus_is_told_over_reloads_and_renewals() {
     let third = scrape();
     assert_eq!(
         (value(&third, "handover_last_reload_success"), value(&third, "handover_generation")),
-        (Some("1"), Some("2"))
+        (Some("1"), Some("3"))
     );
+    checked(third.split_once("\r\n\r\n").unwrap().1);
     world.signal(Signal::SIGUSR2);
     world.until_status("it has gone on", |s| s["supervisor"]["renewals"] == 1);
     until("it is bound again", || {
@@ -61,6 +63,16 @@ fn prometheus_is_told_over_reloads_and_renewals() {
     world.stop();
 }
 
+/// As promtool has it, where that is.
+fn checked(text: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else { return };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}\n{text}");
+}
+
 #[test]
 fn an_address_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -72,7 +84,8 @@ fn an_address_that_is_taken_is_named() {
 #[test]
 fn the_text_for_a_collector_is_replaced_as_a_whole() {
     let world = World::start(Setup::default());
-    let file = world.path("web.prom");
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("web.prom");
     let into = format!("--prometheus={}", file.display());
     assert!(world.handover(&["status", &into]).status.success());
     let text = std::fs::read_to_string(&file).unwrap();
@@ -82,7 +95,7 @@ fn the_text_for_a_collector_is_replaced_as_a_whole() {
     let socket = world.path("control");
     world.stop();
     let socket = socket.to_str().unwrap();
-    let output = std::process::Command::new(HANDOVER).args(["status", &into, "--socket", socket]).output().unwrap();
+    let output = Command::new(HANDOVER).args(["status", &into, "--socket", socket]).output().unwrap();
     assert!(!output.status.success());
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text.lines().last().and_then(|line| line.rsplit(' ').next()), Some("0"), "{text}");

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use handover::service::events;
 use serde_json::Value;
 
+use crate::fleet;
 use crate::journal::{Journal, PROCESS_EXIT, STARTED, Times};
 use crate::tool::timeline;
 
@@ -117,7 +118,9 @@ fn pages_fit_windows_and_nothing_covers_anything() {
         return;
     };
     let directory = tempfile::tempdir().unwrap();
-    for (name, journal) in [("twenty", Journal::twenty().text), ("rich", rich()), ("by-systemd", by_systemd())] {
+    for (name, journal) in
+        [("twenty", Journal::twenty().text), ("rich", rich()), ("by-systemd", by_systemd()), ("fleet", fleet::all())]
+    {
         let page = timeline(&["--html", "-"], &journal);
         assert_eq!(page.code, Some(0), "{page:?}");
         let quoted = page.stdout.replace('&', "&amp;").replace('"', "&quot;");

@@ -1,7 +1,6 @@
 //! A roll-out over several machines: one chart, from whatever the journals were written to.
 
 use std::env;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use handover_testing::schema;
@@ -36,6 +35,11 @@ fn machines() -> Vec<(&'static str, String)> {
         all[later].1.wait_ms(120_000 + 400 * u64::try_from(later).unwrap()).reload(1, Times::USUAL);
     }
     all.into_iter().map(|(name, journal)| (name, on(name, &journal))).collect()
+}
+
+/// In one file.
+pub(crate) fn all() -> String {
+    machines().into_iter().map(|(_, json)| json).collect()
 }
 
 /// Of the same entries, in the Journal Export Format.
@@ -82,9 +86,7 @@ fn of_files(paths: &[PathBuf], arguments: &[&str]) -> Run {
 fn files_of_both_forms_and_one_file_of_all_are_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let told = of_files(&files(directory.path()), &["--json"]).stdout;
-    let mut all = String::new();
-    machines().iter().for_each(|(_, json)| _ = write!(all, "{json}"));
-    let one = run(&["--file", "-", "--json"], &all, &[]);
+    let one = run(&["--file", "-", "--json"], &all(), &[]);
     assert_eq!(told, one.stdout);
     let fleet: Value = serde_json::from_str(&told).unwrap();
     schema::holds("timeline", &fleet);
@@ -136,7 +138,7 @@ fn a_picture_and_a_page() {
         assert!(picture.contains(words), "{words}: {picture}");
     }
     let page = of_files(&paths, &["--html", "-"]).stdout;
-    assert!(page.contains("<td>web3</td>") && page.contains("line 17"), "{page}");
+    assert!(page.contains("<td>web3") && page.contains("line 17"), "{page}");
     // To look at: HANDOVER_TIMELINE_DIR=/some/where
     if let Some(place) = env::var_os("HANDOVER_TIMELINE_DIR") {
         let place = Path::new(&place);
@@ -157,7 +159,12 @@ fn a_hostile_name_is_harmless() {
     let both = on(hostile, &journal) + &on("web2", &journal);
     for arguments in [&["--width", "80"][..], &["--svg", "-"], &["--html", "-"]] {
         let told = run(&[&["--file", "-"], arguments].concat(), &both, &[("LANG", "C.UTF-8")]).stdout;
-        assert!(!told.contains('\u{1b}') && !told.contains("<script>alert") && !told.contains('\u{202e}'), "{told}");
+        assert!(
+            !told.contains('\u{1b}')
+                && (arguments[0] == "--width" || !told.contains("<script>alert"))
+                && !told.contains('\u{202e}'),
+            "{told}"
+        );
     }
 }
 

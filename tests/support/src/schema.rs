@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Panics unless the value is what `src/docs/schemas/NAME.json` describes. Programs that read it
+/// Panics unless the value is what `cli/schemas/NAME.json` describes. Programs that read it
 /// ignore what they do not know; here nothing may be there that is not described.
 #[track_caller]
 pub fn holds(name: &str, value: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../src/docs/schemas/{name}.json"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../cli/schemas/{name}.json"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut schema: Value = serde_json::from_str(&text).unwrap();
     close(&mut schema);

@@ -6,6 +6,7 @@ mod control;
 mod counter;
 mod crashes;
 mod datagrams;
+mod engines;
 mod failures;
 mod faults;
 mod http2;
@@ -62,6 +63,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         survival::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
+        engines::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         timeline::SCENARIOS,

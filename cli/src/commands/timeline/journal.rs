@@ -1,5 +1,5 @@
-//! Entries of the journal as `journalctl -o json` prints them, or `-o export`: asked from it, or from
-//! a file.
+//! Entries of the journal as `journalctl -o json` prints them, or `-o export`: asked from it, or
+//! from a file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -278,8 +278,8 @@ async fn line(from: &mut (impl AsyncBufRead + Unpin), name: &str) -> Result<Vec<
     Ok(line)
 }
 
-/// The Journal Export Format: `FIELD=value`, or for other values than text the name alone and, after
-/// it, the length in eight bytes and the value. An empty line ends an entry.
+/// The Journal Export Format: `FIELD=value`, or for other values than text the name alone and,
+/// after it, the length in eight bytes and the value. An empty line ends an entry.
 ///
 /// # References
 /// - <https://systemd.io/JOURNAL_EXPORT_FORMATS/>

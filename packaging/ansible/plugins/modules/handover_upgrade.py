@@ -103,7 +103,7 @@ EXAMPLES = r"""
     unit: web
     source: https://releases.example.com/1.4.2/web
     key:
-      - RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3
+      - /etc/web/web.pub
     check: "{} --version"
 
 - name: Take it back
@@ -111,7 +111,7 @@ EXAMPLES = r"""
     unit: web
     source: https://releases.example.com/1.4.2/web
     key:
-      - RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3
+      - /etc/web/web.pub
     state: absent
 """
 

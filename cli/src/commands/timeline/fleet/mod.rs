@@ -79,11 +79,14 @@ impl Fleet {
 
     /// `web.service on 5 machines: 6 reloads (5 handed over, 1 rolled back)`
     fn title(&self) -> String {
-        let machines = match self.machines.len() {
+        format!("{} on {}: {}", self.unit, self.machines_words(), self.counted())
+    }
+
+    fn machines_words(&self) -> String {
+        match self.machines.len() {
             1 => "1 machine".to_owned(),
             count => format!("{count} machines"),
-        };
-        format!("{} on {machines}: {}", self.unit, self.counted())
+        }
     }
 
     fn counted(&self) -> String {

@@ -5,7 +5,7 @@ use super::super::svg::{STYLE, fill};
 use super::super::view::{Sign, remarks};
 use super::super::when::{Moment, duration};
 use super::text::facts;
-use super::{Batch, Fleet, Lane, Span, drained, ended};
+use super::{Fleet, Lane, Span, drained, ended};
 use crate::safe::{short, wrap};
 use crate::svg::Drawing;
 
@@ -112,7 +112,7 @@ impl Picture<'_> {
         let (fleet, layout) = (self.fleet, self.layout);
         self.lines(&short(&fleet.unit, 2 * layout.title_characters), layout.title_characters, 24.0, "t");
         self.y += 6.0;
-        let machines = format!("{} machines: {}", fleet.machines.len(), fleet.counted());
+        let machines = format!("{}: {}", fleet.machines_words(), fleet.counted());
         let facts = [Some(machines), fleet.span().map(|span| fleet.span_words(span))];
         for fact in facts.into_iter().flatten() {
             self.lines(&fact, layout.characters, 18.0, "s");
@@ -123,9 +123,9 @@ impl Picture<'_> {
         self.y += 27.0;
         let mut x = self.layout.margin;
         for (sign, word) in [(GOOD, "reload"), (Sign::Drain, "drain"), (Sign::Failed, "failed")] {
-            self.drawing.rect((x, self.y - 11.0), (BAR, BAR), &painted(sign), "");
+            self.drawing.rect((x, self.y - 11.0), (BAR, BAR), &format!("rx=\"2\" {}", painted(sign)), "");
             self.drawing.text((x + 19.0, self.y), "k", "start", word);
-            x += 34.0 + LETTER * f64::from(u8::try_from(word.len()).unwrap_or(u8::MAX));
+            x += 34.0 + width_of(word);
         }
         self.y += 14.0;
     }
@@ -158,28 +158,29 @@ impl Picture<'_> {
         }
     }
 
-    /// Bands behind the lanes, each with its number where there is room.
+    /// Bands behind the lanes. Where there is no room for all their names, those that failed have
+    /// theirs, and others a number, or nothing.
     fn batches(&mut self, axis: Axis<'_>, (top, bottom): (f64, f64)) {
-        let mut used = f64::MIN;
-        for batch in &self.fleet.batches {
+        let (bad, good): (Vec<_>, Vec<_>) = self.fleet.batches.iter().partition(|batch| batch.bad > 0);
+        let mut used: Vec<(f64, f64)> = Vec::new();
+        for batch in bad.into_iter().chain(good) {
             let (from, to) = (axis.x(batch.began) - 3.0, axis.x(batch.ended) + 3.0);
             let size = ((to - from).max(NARROWEST + 6.0), bottom - top);
             let fill = if batch.bad > 0 { "#d55e00" } else { "#0072b2" };
             let attributes = format!("fill=\"{fill}\" fill-opacity=\".10\"");
             self.drawing.rect((from, top), size, &attributes, &Fleet::batch_words(batch));
-            let words = self.band_words(batch);
-            let wide = LETTER * f64::from(u8::try_from(words.chars().count()).unwrap_or(u8::MAX));
-            let x = from.min(self.layout.axis.1 - wide);
-            if x >= used {
-                let class = if batch.bad > 0 { "b" } else { "s" };
-                self.drawing.text((x, top - 24.0), class, "start", &words);
-                used = x + wide + 6.0;
+            let full = self.layout.beside.then(|| Fleet::batch_words(batch));
+            for words in full.into_iter().chain([batch.number.to_string()]) {
+                let x = from.min(self.layout.axis.1 - width_of(&words));
+                let place = (x, x + width_of(&words) + 6.0);
+                if used.iter().all(|other| place.1 <= other.0 || other.1 <= place.0) {
+                    let class = if batch.bad > 0 { "b" } else { "s" };
+                    self.drawing.text((x, top - 24.0), class, "start", &words);
+                    used.push(place);
+                    break;
+                }
             }
         }
-    }
-
-    fn band_words(&self, batch: &Batch) -> String {
-        if self.layout.beside { Fleet::batch_words(batch) } else { batch.number.to_string() }
     }
 
     fn lane(&mut self, axis: Axis<'_>, lane: &Lane) {
@@ -195,9 +196,10 @@ impl Picture<'_> {
         let line = self.y + 14.5;
         self.drawing.path(&format!("M{:.1} {line:.1}H{:.1}", layout.axis.0, layout.axis.1), "class=\"g\"", "");
         let reloads: Vec<_> = lane.view.each_reload().collect();
+        let mut used = layout.axis.0;
         for (number, reload) in reloads.iter().enumerate() {
             let next = reloads.get(number + 1).map(|next| axis.x(next.began));
-            self.reload(axis, reload, next);
+            used = self.reload(axis, reload, used, next);
         }
         for row in &lane.view.rows {
             if let Row::Event(mark) = row
@@ -212,11 +214,12 @@ impl Picture<'_> {
         self.y += ROW;
     }
 
-    fn reload(&mut self, axis: Axis<'_>, reload: &Reload, next: Option<f64>) {
+    /// `used`: so far the lane is; returns how far it is then.
+    fn reload(&mut self, axis: Axis<'_>, reload: &Reload, used: f64, next: Option<f64>) -> f64 {
         let y = self.y + 8.0;
         let (from, to) = (axis.x(reload.began), axis.x(ended(reload)));
         let gone = drained(reload).map_or(to, |at| axis.x(at));
-        if gone > from {
+        if gone > from && reload.drain.is_some() {
             let title = format!("drain {}", reload.drain_ms().map(duration).unwrap_or_default());
             self.drawing.rect((from, y + 3.0), (gone - from, BAR - 6.0), &painted(Sign::Drain), &title);
         }
@@ -229,15 +232,17 @@ impl Picture<'_> {
             Outcome::HandedOver | Outcome::Reloaded => facts(reload),
             outcome => format!("{} {}", facts(reload), outcome.words()),
         };
-        let wide = LETTER * f64::from(u8::try_from(words.chars().count()).unwrap_or(u8::MAX));
-        let reached = gone.max(from + width) + 6.0;
+        let (wide, reached) = (width_of(&words), gone.max(from + width) + 6.0);
         let class = if bad { "h b n" } else { "h s n" };
         // Beside it, where the next reload of this machine leaves room.
         if reached + wide <= next.unwrap_or(self.layout.axis.1) {
             self.drawing.text((reached, y + 11.0), class, "start", &words);
-        } else if next.is_none() && from - wide - 6.0 >= self.layout.axis.0 {
+            return reached + wide;
+        }
+        if from - wide - 6.0 >= used {
             self.drawing.text((from - 6.0, y + 11.0), class, "end", &words);
         }
+        reached
     }
 
     /// Why, in words, below the picture.
@@ -254,6 +259,10 @@ impl Picture<'_> {
     }
 }
 
+fn width_of(words: &str) -> f64 {
+    LETTER * f64::from(u8::try_from(words.chars().count()).unwrap_or(u8::MAX))
+}
+
 fn painted(sign: Sign) -> String {
-    format!("rx=\"2\" fill=\"{}\"", fill(sign).unwrap_or_default())
+    format!("fill=\"{}\"", fill(sign).unwrap_or_default())
 }

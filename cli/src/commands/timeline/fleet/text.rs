@@ -74,9 +74,13 @@ impl Page<'_> {
             ('✗', Ink::Bad, "failed"),
             ('!', Ink::Bad, "event"),
         ];
-        let legend =
-            legend.map(|(c, ink, word)| format!("{} {word}", self.style.paint(ink, &self.style.letter(c).to_string())));
-        self.line(&format!("{}{}", head(""), legend.join(GAP)));
+        let long = legend.iter().map(|(.., word)| "█ ".chars().count() + word.len() + GAP.len()).sum::<usize>();
+        let legend = legend
+            .map(|(c, ink, word)| format!("{} {word}", self.style.paint(ink, &self.style.letter(c).to_string())))
+            .join(GAP);
+        // Where it has no room below the chart, below the names, too.
+        let head = if long <= axis.width { head("") } else { String::new() };
+        self.line(&format!("{head}{legend}"));
     }
 
     fn batch(&mut self, batch: &Batch) {
