@@ -78,7 +78,7 @@ fn started(service: &Service, extra: &serde_json::Value) -> handover::Result<()>
 }
 
 fn tls(secured: &Secured) -> Tls {
-    let mut options = TlsOptions::new().alpn(["http/1.1"]);
+    let mut options = TlsOptions::new();
     if !secured.trusted.is_empty() {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(secured.trusted.as_bytes()) {
