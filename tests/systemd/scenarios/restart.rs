@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::counter::{self, Binds, Counter, Memory};
 use super::web::{DEADLINE, Setup, UNIT, Web, within};
 use crate::lab::{Container, Outcome, Scenario, example};
 
@@ -24,6 +25,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("kept_after_what_is_in_hand", finishes_what_is_in_hand).system_only(),
     Scenario::new("kept_not_over_a_stop", stop_keeps_nothing).system_only().since(254),
     Scenario::new("kept_over_soft_reboot", |lab| keeps_all(lab, 1, soft_reboot)).system_only().since(254),
+    Scenario::new("survives_soft_reboot", survives_soft_reboot).system_only().since(254),
     Scenario::new("kept_over_failed_starts", after_failures).system_only().since(254),
     Scenario::new("kept_not_for_too_long", waited_too_long).system_only().since(254),
     Scenario::new("kept_as_many_as_fit", few_files).system_only(),
@@ -351,19 +353,55 @@ fn restart_all(lab: &Container, three: &Three) -> Outcome {
 
 /// The load is outside of the container's processes, and in its network.
 fn soft_reboot(lab: &Container, three: &Three) -> Outcome {
-    // A unit that nothing wants is forgotten with its store; the lab's own target is such a one.
-    let wanted = "/run/systemd/system/multi-user.target.wants";
+    reboot_softly(lab, &three.units)
+}
+
+/// What is mounted is gone afterwards, `/lab` and the directory of units among it: they lie
+/// elsewhere then.
+fn reboot_softly(lab: &Container, services: &[&str]) -> Outcome {
+    let wanted = "/run/systemd/system/lab.target.wants";
     lab.sh_ok(&format!("mkdir -p {wanted} && cp -a /etc/systemd/system/. /run/systemd/system/"))?;
-    for unit in three.units {
+    for unit in services {
         let socket = unit.replace(".service", ".socket");
-        lab.sh_ok(&format!("ln -sf ../{unit} ../{socket} {wanted}/"))?;
+        lab.sh_ok(&format!(
+            "cd {wanted} && ln -sf ../{unit} . && {{ [ ! -e ../{socket} ] || ln -sf ../{socket} .; }}"
+        ))?;
     }
-    let target = "[Unit]\nRequires=multi-user.target\nAfter=multi-user.target\nAllowIsolate=yes\n";
-    lab.write_file("/run/systemd/system/lab.target", target)?;
     lab.sh_ok("ln -sfT /run/systemd/system/lab.target /run/systemd/system/default.target")?;
+    // systemd 257 forgets a stopped unit that nothing refers to, and its store with it. The lab's
+    // own target is stopped, too.
+    let named = format!("[Unit]\nAfter={}\n", services.join(" "));
+    lab.write_file("/run/systemd/system/soft-reboot.target.d/keeps.conf", &named)?;
     lab.daemon_reload()?;
-    lab.systemctl_ok(&["start", "multi-user.target"])?;
     lab.systemctl_ok(&["soft-reboot"]).map(drop)
+}
+
+/// A port that the service has bound, and its state: also with the settings as they are.
+fn survives_soft_reboot(lab: &Container) -> Outcome {
+    lab.install(&example("counter")?, "counter")?;
+    let lab_dir = lab.dir().display();
+    lab.sh_ok(&format!("cp {lab_dir}/counter /usr/local/bin/counter"))?;
+    let started = Counter::start(lab, Binds::Service, "", "")?;
+    for total in 1..=3 {
+        assert_eq!(started.count()?.total, total);
+    }
+    started.wait_stored(2)?;
+    let (old, memory) = (lab.main_pid(counter::UNIT)?, Memory::default());
+    let unit = format!("/etc/systemd/system/{}", counter::UNIT);
+    lab.sh_ok(&format!(
+        "sed -i 's,{lab_dir}/counter,/usr/local/bin/counter,' {unit} && rm /etc/systemd/system/{}",
+        counter::SOCKET
+    ))?;
+    started.under_clients(4, &memory, || {
+        reboot_softly(lab, &[counter::UNIT])?;
+        lab.wait_until(DEADLINE, "another main process", || {
+            Ok(lab.main_pid(counter::UNIT).ok().filter(|new| *new != old && *new != 0).map(drop))
+        })
+    })?;
+    let seen = memory.look();
+    assert!(seen.lost.is_empty() && seen.wrong.is_empty() && seen.answered > 0, "{seen:?}");
+    assert!(started.count()?.total > 3 + seen.answered, "the state goes on");
+    Ok(())
 }
 
 /// An idle client is served as long as a long request is in hand; then both go on.
