@@ -4,6 +4,8 @@
 //! by the connection's own task, one after the other; so plain atomics do. Only the hammer looks
 //! from outside.
 
+mod work;
+
 use super::active::Requests;
 use super::body::{RequestBody, Rest};
 use super::progress::{Progress, Stall};
@@ -11,12 +13,11 @@ use super::stage::{AtomicStage, Stage};
 use super::upgraded::Upgrade;
 use super::wakers::Wakers;
 use crate::drain::Peer;
-use crate::drain::{Drain, Phase, Work, since};
+use crate::drain::{Drain, Phase};
 use crate::metrics::{Counted, Protocol};
 use crate::transit::Permit;
 use http::Request;
 use http_body::Body;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -393,74 +394,5 @@ impl Conn {
     #[inline]
     fn active(&self) -> MutexGuard<'_, Requests> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Work for Conn {
-    fn wake(&self) {
-        self.wakers.wake_all();
-        if let Some(upgrade) = self.upgrade() {
-            upgrade.wake();
-        }
-    }
-
-    fn doing(&self) -> Option<String> {
-        let stage = self.stage();
-        if stage == Stage::Closing {
-            return None;
-        }
-        let protocol = match stage {
-            Stage::Http2 | Stage::Preface => "HTTP/2",
-            Stage::Upgraded => "upgraded",
-            _ => "HTTP/1",
-        };
-        let mut text = format!(
-            "{}: {} ({protocol}, open for {:?}), ",
-            self.listener.escape_debug(),
-            self.peer,
-            since(self.opened)
-        );
-        let active = self.active();
-        // of HTTP/1 the last one stays there when it is over; until its answer is out, it is not
-        let unsent = stage == Stage::Replied;
-        let some = self.http2.load(Relaxed) || self.answering.load(Relaxed) || unsent;
-        // writing to a String cannot fail
-        let _ = match (active.oldest().filter(|_| some), stage) {
-            (Some(oldest), _) if unsent => write!(text, "{oldest}, the answer is not sent yet"),
-            (Some(oldest), _) => write!(text, "{oldest}"),
-            (None, Stage::Half) => write!(text, "half a request head"),
-            (None, Stage::Head) => write!(text, "a request head"),
-            (None, Stage::Preface) => write!(text, "half a preface"),
-            (None, Stage::Http2) if self.progress.is_blocked() => write!(text, "an answer that is not sent yet"),
-            (None, _) if self.tunnels.load(Relaxed) => write!(text, "idle but for upgraded streams"),
-            (None, _) => write!(text, "idle"),
-        };
-        if let more @ 1.. = active.count().saturating_sub(1) {
-            let _ = write!(text, ", and {more} more");
-        }
-        Some(text)
-    }
-
-    fn connection(&self) -> Option<&Counted> {
-        Some(&self.metrics)
-    }
-
-    fn in_hand(&self) -> Option<u64> {
-        let busy = match self.stage() {
-            Stage::Head | Stage::Called | Stage::Replying | Stage::Replied => true,
-            Stage::Http2 => !self.is_quiet(),
-            _ => false,
-        };
-        (busy && self.may_move.load(Relaxed)).then(|| self.requests())
-    }
-
-    fn movable(&self) -> Result<(), &'static str> {
-        match self.stage() {
-            _ if !self.may_move.load(Relaxed) => Err(self.stays),
-            Stage::Upgraded => self.upgrade().map_or(Err("upgraded"), Upgrade::movable),
-            Stage::Unframed => Err("unframed"),
-            Stage::Closing => Err("closing"),
-            _ => Ok(()),
-        }
     }
 }
