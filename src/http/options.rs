@@ -270,6 +270,11 @@ impl HttpOptions {
         extensions
     }
 
+    /// Returns whether connections may go to the next generation, or why not.
+    pub(super) fn may_move(&self) -> Result<(), &'static str> {
+        if self.migrate { Ok(()) } else { Err("off") }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if self.header_read_timeout.is_zero() || self.keep_alive_timeout.is_zero() {
             let message = "header_read_timeout and keep_alive_timeout must be above 0: no client could send a request";

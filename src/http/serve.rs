@@ -97,8 +97,7 @@ pub fn serve(
         adopter.drain.clone().adopt_with(name, Arc::new(adopter));
     }
     accept(&runtime, acceptors, move |Accepted { stream, peer, entering }, name| {
-        let may_move = if options.migrate { Ok(()) } else { Err("off") };
-        let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, may_move));
+        let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, options.may_move()));
         let guard = entering.track(Arc::clone(&conn) as _);
         let framed = Framed::new(stream, Arc::clone(&conn), guard);
         task::connection(framed, conn, service.clone(), Arc::clone(&options))

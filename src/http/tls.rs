@@ -108,11 +108,8 @@ pub fn serve_tls(
             };
             match entered {
                 Ok((stream, handshake)) => {
-                    let may_move = match (options.migrate, stream.can_move()) {
-                        (false, _) => Err("off"),
-                        (true, false) => Err("tls"),
-                        (true, true) => Ok(()),
-                    };
+                    let may_move =
+                        options.may_move().and_then(|()| if stream.can_move() { Ok(()) } else { Err("tls") });
                     // fresh from now on
                     let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, may_move));
                     let guard = handshake.continues_as(drain.track(Arc::clone(&conn) as _));

@@ -5,7 +5,7 @@ use crate::drain::{Work, since};
 use crate::http::stage::Stage;
 use crate::http::upgraded::Upgrade;
 use crate::metrics::Counted;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Work for Conn {

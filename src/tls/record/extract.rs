@@ -9,8 +9,9 @@ use tokio_rustls::rustls::{
 };
 use zeroize::Zeroizing;
 
-use super::keys::{HEADER, TrafficSecret};
-use super::{Cipher, Layer, Material, Version};
+use super::keys::{Cipher, HEADER, Material, TrafficSecret};
+use super::layer::Layer;
+use super::version::Version;
 use crate::sys::hidden::Hidden;
 
 const CLIENT: &str = "CLIENT_TRAFFIC_SECRET_0";

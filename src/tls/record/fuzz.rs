@@ -1,7 +1,9 @@
 //! Any conversation with the record layer, and any state of one.
 
-use super::keys::Keys;
-use super::{Cipher, Fields, Layer, Material, Version};
+use super::fields::Fields;
+use super::keys::{Cipher, Keys, Material};
+use super::layer::Layer;
+use super::version::Version;
 use tokio::io::ReadBuf;
 
 const LENGTHS: [usize; 3] = [16, 32, 32];

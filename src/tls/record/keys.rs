@@ -8,7 +8,7 @@ use ring::aead::{self, AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSaf
 use ring::hkdf::{HKDF_SHA256, HKDF_SHA384, KeyType, Prk};
 use zeroize::Zeroize as _;
 
-use super::{Kind, Version};
+use super::version::{Kind, Version};
 use crate::sys::hidden::Hidden;
 
 /// The header of a record: type, version, length.

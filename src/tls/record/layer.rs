@@ -12,7 +12,7 @@ use std::mem;
 use tokio::io::ReadBuf;
 
 use super::keys::{HEADER, Keys, MAX_PLAIN, Material, OVERHEAD, Unopened};
-use super::{Kind, Version};
+use super::version::{Kind, Version};
 
 /// No record is longer than this and a header: what TLS 1.2 allows.
 const MAX_BODY: usize = MAX_PLAIN + 2048;

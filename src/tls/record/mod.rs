@@ -16,25 +16,11 @@ mod layer;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod version;
 
 pub(crate) use self::extract::{Captured, KeyCapture};
 pub(crate) use self::fields::{Field, Fields};
 pub(crate) use self::keys::{Cipher, Material};
 pub(crate) use self::layer::Layer;
 pub(crate) use self::stream::RecordStream;
-
-/// The versions that can move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
-    Tls12,
-    Tls13,
-}
-
-/// The types of records that are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    Alert = 21,
-    Handshake = 22,
-    Data = 23,
-}
+pub(crate) use self::version::Version;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Layer;
+use super::layer::Layer;
 use crate::drain::Stream;
 
 /// So much is read at once: a record of the largest size, and some.

@@ -13,7 +13,6 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
     (
         "it looks again for what has no event of its own, until a deadline",
         &[
-            ("benches/moved/main.rs", 2),
             ("cli/src/commands/prove/usage.rs", 1),
             ("cli/tests/prove/web.rs", 1),
             ("cli/tests/run/world.rs", 1),

@@ -1,8 +1,9 @@
 //! The layer as fields, and back.
 
 use super::{Layer, Seen};
+use crate::tls::record::fields::{Field, Fields};
 use crate::tls::record::keys::{Cipher, Keys, MAX_PLAIN, Material};
-use crate::tls::record::{Field, Fields, Version};
+use crate::tls::record::version::Version;
 use std::io;
 
 const VERSIONS: [Version; 2] = [Version::Tls12, Version::Tls13];

@@ -5,9 +5,9 @@
 //! cut anywhere, and now and then damaged. `HANDOVER_TLS_CONVERSATIONS` says how many conversations
 //! there are.
 
-use super::super::extract::{self, KeyCapture};
-use super::super::keys::Keys;
-use super::super::{Field, Fields, Layer, Material, Version};
+use crate::tls::record::extract::{self, KeyCapture};
+use crate::tls::record::keys::Keys;
+use crate::tls::record::{Field, Fields, Layer, Material, Version};
 use handover_testing::certs::{self, SUITES, VERSIONS};
 use std::collections::BTreeMap;
 use std::io::{IoSlice, Read as _, Write as _};

@@ -1,6 +1,6 @@
 //! The records of RFC 8448, 3: "Simple 1-RTT Handshake".
 
-use super::super::{Cipher, Layer, Material, Version};
+use crate::tls::record::{Cipher, Layer, Material, Version};
 use std::io::IoSlice;
 use tokio::io::ReadBuf;
 

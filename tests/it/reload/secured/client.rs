@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use handover_testing::waiting::within;
@@ -12,7 +12,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
 
-const PAUSE_MS: u64 = 40;
+use super::{CONNECTIONS, number};
+
+/// A client pauses for so long at most, where there are few. More of them ask as often in all.
+static PAUSE_MS: LazyLock<u64> =
+    LazyLock::new(|| 40 * number("HANDOVER_TLS_CONNECTIONS", CONNECTIONS).div_ceil(CONNECTIONS));
 
 pub(crate) fn next(random: &mut u64) -> u64 {
     *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -20,7 +24,7 @@ pub(crate) fn next(random: &mut u64) -> u64 {
 }
 
 pub(crate) async fn pause(random: &mut u64) {
-    tokio::time::sleep(Duration::from_millis(next(random) % PAUSE_MS)).await;
+    tokio::time::sleep(Duration::from_millis(next(random) % *PAUSE_MS)).await;
 }
 
 pub(crate) async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {

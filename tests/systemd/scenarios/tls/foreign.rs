@@ -21,9 +21,9 @@ const REQUESTS: u32 = 12;
 /// What openssl is told.
 const OPENSSLS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
-/// curl keeps its connections for ten requests a second. Over HTTP/1 each moves, and curl needs one
-/// for all its requests; over HTTP/2 it is sent away in the middle, by GOAWAY. openssl comes back with its ticket each time, and says
-/// whether that was taken, and whether the end was TLS's.
+/// curl keeps its connections for ten requests a second. They move: over HTTP/1, curl needs one for
+/// all its requests; over HTTP/2 it may be sent away, by GOAWAY. openssl comes back with its ticket
+/// each time, and says whether that was taken, and whether the end was TLS's.
 pub(super) fn through_reloads(lab: &Container) -> Outcome {
     let service = &Service::start(lab, &certs::pair(), "10s")?;
     let (long, dir) = (soak().unwrap_or(LONG), lab.host_dir());
