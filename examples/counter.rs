@@ -75,6 +75,7 @@ async fn main() -> Result<()> {
     let service = handover::Service::builder()
         .listen("http", &options.listen) // the name in counter.socket; the address only without systemd
         .drain_timeout(options.drain_timeout)
+        .settings(handover::Settings::from_env()?) // HANDOVER_LINGER=…, where the unit says so
         .start()?;
 
     let app = App { counter: service.state("counter"), generation: service.generation() };

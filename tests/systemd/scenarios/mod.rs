@@ -6,6 +6,7 @@ mod control;
 mod counter;
 mod crashes;
 mod datagrams;
+mod directives;
 mod failures;
 mod faults;
 mod http2;
@@ -21,6 +22,7 @@ mod prove;
 mod reload;
 mod requests;
 mod reread;
+mod restarts;
 mod run;
 mod runner;
 mod stops;
@@ -56,6 +58,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         storm::SCENARIOS,
         survival::SCENARIOS,
+        restarts::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
