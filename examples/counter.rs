@@ -76,6 +76,7 @@ async fn main() -> Result<()> {
         .settings(handover::Settings::from_env()?)
         .listen("http", &options.listen) // the name in counter.socket; the address only without systemd
         .drain_timeout(options.drain_timeout)
+        .settings(handover::Settings::from_env()?) // HANDOVER_LINGER=…, where the unit says so
         .start()?;
 
     let app = App { counter: service.state("counter"), generation: service.generation() };

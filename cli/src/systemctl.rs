@@ -49,6 +49,12 @@ pub(crate) async fn ask(user: bool, arguments: &[&str], limit: Duration) -> Resu
     Err(Problem(Why::Refused(output)))
 }
 
+/// The version of this machine's systemd, whoever is its PID 1.
+pub(crate) async fn version() -> Option<u32> {
+    let said = ask(false, &["--version"], TIMEOUT).await.ok()?;
+    said.split_whitespace().nth(1)?.parse().ok()
+}
+
 impl Problem {
     /// Whether there is no `systemctl` that could be run here.
     pub(crate) fn is_not_run(&self) -> bool {

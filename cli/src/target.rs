@@ -1,10 +1,12 @@
 //! Which service a command is about, and where its control interface is.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use clap::Args;
 use handover::control::{Client, socket_in};
+use handover::internal::pidfd;
 
 use crate::believed::{self, Expected, unit_of};
 use crate::failure::Failure;
@@ -77,6 +79,7 @@ impl Where {
             return Ok(Target { socket: Some(socket.clone()), only_socket: true, ..target });
         }
         if let Some(pid) = target.pid {
+            check_identity(pid, |name| std::env::var(name).ok())?;
             let (unit, user) = unit_of(&pid.to_string())
                 .map_err(|e| Failure::cannot_run(format!("there is no process {pid} that can be looked at: {e}")))?;
             (target.unit, target.user) = (unit, user || target.user);
@@ -96,6 +99,25 @@ impl Where {
             }
         }
         Ok(target)
+    }
+}
+
+/// Refuses a pid that was used again: beside `$MAINPID` systemd passes `$MAINPIDFDID` to the
+/// command of `ExecReload=` (258), a number that no other process ever has.
+fn check_identity(pid: u32, variable: impl Fn(&str) -> Option<String>) -> Result<(), Failure> {
+    let number = |name: &str| variable(name)?.trim().parse::<u64>().ok();
+    let (Some(main), Some(wanted)) = (number("MAINPID"), number("MAINPIDFDID")) else { return Ok(()) };
+    if main != u64::from(pid) {
+        return Ok(());
+    }
+    let pidfd = pidfd::open(pid)
+        .map_err(|e| Failure::cannot_run(format!("there is no process {pid} that can be looked at: {e}")))?;
+    match pidfd::id(pidfd.as_fd()) {
+        Some(found) if found != wanted => Err(Failure::cannot_run(format!(
+            "pid {pid} was the main process when the reload was asked for, and is another process by now \
+             ($MAINPIDFDID={wanted}, found {found})"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -276,6 +298,23 @@ fn socket_of(pid: u32) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pid_that_was_used_again_is_refused() {
+        let pid = std::process::id();
+        let own = pidfd::id(pidfd::open(pid).unwrap().as_fd());
+        let checked = |main: String, id: Option<u64>| {
+            check_identity(pid, |name| if name == "MAINPID" { Some(main.clone()) } else { id.map(|id| id.to_string()) })
+        };
+        checked(pid.to_string(), None).unwrap();
+        checked(pid.to_string(), own).unwrap();
+        checked((pid + 1).to_string(), Some(1)).unwrap();
+        // Before Linux 6.9 nobody can tell.
+        if let Some(own) = own {
+            let refused = checked(pid.to_string(), Some(own + 1)).unwrap_err().to_string();
+            assert!(refused.contains("is another process by now"), "{refused}");
+        }
+    }
 
     #[test]
     fn a_socket_names_its_service() {

@@ -51,7 +51,9 @@ fn every_datagram_of_a_reload_in_its_order() {
     let second: u32 = told.field("MAINPID").unwrap().parse().unwrap();
     assert_ne!(first, second);
     service.1 = Some(second);
-    let handover = vec![format!("MAINPID={second}"), "READY=1".into(), "STATUS=generation 2 takes over".into()];
+    let mut handover = vec![format!("MAINPID={second}"), "READY=1".into(), "STATUS=generation 2 takes over".into()];
+    // Linux numbers pidfds from 6.9 on.
+    handover.extend(told.field("MAINPIDFDID").map(|id| format!("MAINPIDFDID={id}")));
     assert_eq!((told.sender, sorted(&told.lines())), (first, sorted(&handover)));
     assert_eq!(parent(second), std::process::id(), "a child of the manager, like the first one");
 

@@ -246,6 +246,11 @@ impl Process {
         pidfd::send_signal(self.pidfd.as_fd(), signal)
     }
 
+    /// What tells it from any later process with its pid.
+    pub(crate) fn pidfd_id(&self) -> Option<u64> {
+        pidfd::id(self.pidfd.as_fd())
+    }
+
     pub(crate) fn try_clone_pidfd(&self) -> io::Result<OwnedFd> {
         self.pidfd.try_clone()
     }

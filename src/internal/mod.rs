@@ -5,3 +5,7 @@
 pub mod fuzz;
 
 pub use crate::sys::folder::write_file;
+/// Processes that are meant beyond doubt.
+pub mod pidfd {
+    pub use crate::sys::pidfd::{id, open, send_signal};
+}

@@ -13,7 +13,7 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// Meant for the service itself: a program that took them up would speak for it, or wait for
 /// sockets that it does not have.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -23,6 +23,7 @@ const OURS: [&str; 13] = [
     "LISTEN_PIDFDID",
     "FDSTORE",
     "MAINPID",
+    "MAINPIDFDID",
     "MANAGERPID",
     "SYSTEMD_EXEC_PID",
     "HANDOVER_FD",

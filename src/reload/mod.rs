@@ -24,6 +24,7 @@ pub(crate) mod inquiry;
 pub(crate) mod moment;
 pub(crate) mod narrator;
 pub(crate) mod outbox;
+pub(crate) mod recovery;
 pub(crate) mod requests;
 pub(crate) mod status;
 pub mod steps;

@@ -216,6 +216,11 @@ impl Successor {
         self.next().map(|next| next.process.pid())
     }
 
+    /// What tells the next generation from any later process with its pid.
+    pub(crate) fn pidfd_id(&self) -> Option<u64> {
+        self.next().and_then(|next| next.process.pidfd_id())
+    }
+
     /// The pid of the next generation, also when that has failed.
     pub(crate) fn last_pid(&self) -> Option<u32> {
         self.attempt.as_ref()?.pid

@@ -58,6 +58,11 @@ macro_rules! each_setting {
                 /// How long ago a connection may have been kept for it to be served at a start.
                 /// One that has waited for longer is closed.
                 resume_within: Duration = RESUME_WITHIN: Duration::from_secs(60), "60s";
+                /// How long a generation must be main until the service counts as healthy, and its
+                /// next restart waits no longer than the first one did (`RESTART_RESET=1`, systemd
+                /// 258).
+                healthy_after: Duration = HEALTHY_AFTER: Duration::from_secs(30), "30s",
+                    zero "would let a service that fails at once start again without a pause";
                 /// How long a hook may take that has no
                 /// [timeout of its own](crate::service::hooks::Hook::timeout).
                 hook_timeout: Duration = HOOK_TIMEOUT: Duration::from_secs(10), "10s",

@@ -7,15 +7,19 @@
 use std::ffi::c_int;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 /// The ioctl `_IOWR(0xFF, 11, struct pidfd_info)` in its first version, of 64 bytes.
 const PIDFD_GET_INFO: u64 = 0xC040_FF0B;
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `PID_FS_MAGIC` of linux/magic.h.
+const PIDFS_MAGIC: FsType = FsType(0x5049_4446);
 
 /// The kernel's `struct pidfd_info` in its first version.
 #[repr(C)]
@@ -50,7 +54,7 @@ impl fmt::Display for Ended {
 }
 
 /// Opens a pidfd of a process that is known to be alive.
-pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
+pub fn open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: a system call; what it returns is a new close-on-exec fd.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0_u32);
@@ -59,8 +63,25 @@ pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
     }
 }
 
+/// Returns the number that the kernel gave to this process, and gives to no other until the next
+/// boot (`pidfd_inode_id` in systemd's words). `None`: the kernel (before 6.9) gives none, or its
+/// numbers do not fit here.
+pub fn id(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    if !cfg!(target_pointer_width = "64") {
+        return None;
+    }
+    // Before, all pidfds were one anonymous inode.
+    let numbered = fstatfs(pidfd).ok()?.filesystem_type() == PIDFS_MAGIC;
+    numbered.then(|| fstat(pidfd).ok()).flatten().map(|stat| stat.st_ino)
+}
+
+/// Returns that number of this process.
+pub(crate) fn own_id() -> Option<u64> {
+    id(open(std::process::id()).ok()?.as_fd())
+}
+
 /// Sends a signal to exactly this process.
-pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
     // SAFETY: a system call on a borrowed fd; a null siginfo means "as kill(2) would".
     let result = unsafe {
         libc::syscall(

@@ -29,6 +29,7 @@
 //! [systemd.socket(5)](https://www.freedesktop.org/software/systemd/man/latest/systemd.socket.html)
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::pidfd;
 use crate::sys::socket as sys;
 use crate::systemd::environment::Environment;
 use crate::systemd::typed;
@@ -56,7 +57,8 @@ pub enum Source {
     Given,
     /// There is no `LISTEN_FDS`, or it is 0.
     Nothing,
-    /// There is a `LISTEN_FDS`, but `LISTEN_PID` names another process, or, if None, is not set.
+    /// There is a `LISTEN_FDS`, but `LISTEN_PID`, or `LISTEN_PIDFDID` beside it, names another
+    /// process, or, if None, is not set.
     /// Nothing was touched.
     NotForUs(Option<u32>),
 }
@@ -79,6 +81,7 @@ pub struct Activation {
 
 impl Activation {
     /// Takes the sockets that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` pass to this process.
+    /// `LISTEN_PIDFDID` (systemd 259) must name it as well, where it is set.
     ///
     /// They are made close-on-exec. A socket that arrives twice under one name, as one does that is
     /// both of a .socket unit and in the fd store, is kept once.
@@ -94,7 +97,8 @@ impl Activation {
     /// A variable is malformed, an fd that it names is not open or was opened by this process
     /// itself, or the sockets were taken before.
     pub fn from_env(environment: &Environment) -> Result<Self> {
-        let fds = match listen::parse(|name| environment.get(name), std::process::id(), sys::max_open_files())? {
+        let (get, limit) = (|name: &str| environment.get(name), sys::max_open_files());
+        let fds = match listen::parse(get, std::process::id(), pidfd::own_id, limit)? {
             Listen::Passed(fds) => fds,
             Listen::Nothing => return Ok(Self::without(Source::Nothing)),
             Listen::NotForUs(pid) => return Ok(Self::without(Source::NotForUs(pid))),
@@ -252,7 +256,15 @@ impl Activation {
                 }
                 (Source::NotForUs(Some(pid)), _) => {
                     let me = std::process::id();
-                    format!("no socket named {name:?}: LISTEN_PID={pid} is not this process, which is {me}")
+                    match pid == me {
+                        true => format!(
+                            "no socket named {name:?}: LISTEN_PID={pid} is this process, and LISTEN_PIDFDID is not its: \
+                             whoever sets the one must set or unset the other"
+                        ),
+                        false => {
+                            format!("no socket named {name:?}: LISTEN_PID={pid} is not this process, which is {me}")
+                        }
+                    }
                 }
                 (Source::NotForUs(None), _) => {
                     format!("no socket named {name:?}: LISTEN_FDS is set without LISTEN_PID")

@@ -22,9 +22,14 @@ pub(crate) enum Listen {
 
 /// Reads the three variables for the process `pid`, of which at most `limit` fds can be open.
 ///
-/// `LISTEN_PIDFDID` (systemd 259) is not looked at: it narrows down what `LISTEN_PID` says, and
-/// programs that pass sockets on by the older protocol leave a stale one behind.
-pub(crate) fn parse<'a>(get: impl Fn(&str) -> Option<&'a OsStr>, pid: u32, limit: usize) -> Result<Listen> {
+/// `LISTEN_PIDFDID` (systemd 259) must name the process too, where it is set and `id` tells the
+/// number of its pidfd: a pid may have been another's before.
+pub(crate) fn parse<'a>(
+    get: impl Fn(&str) -> Option<&'a OsStr>,
+    pid: u32,
+    id: impl FnOnce() -> Option<u64>,
+    limit: usize,
+) -> Result<Listen> {
     let Some(count) = text("LISTEN_FDS", get("LISTEN_FDS"))? else {
         return Ok(Listen::Nothing);
     };
@@ -40,6 +45,14 @@ pub(crate) fn parse<'a>(get: impl Fn(&str) -> Option<&'a OsStr>, pid: u32, limit
             })?;
             if owner != pid {
                 return Ok(Listen::NotForUs(Some(owner)));
+            }
+            if let Some(value) = text("LISTEN_PIDFDID", get("LISTEN_PIDFDID"))? {
+                let named: u64 = value.parse().map_err(|_| {
+                    invalid("LISTEN_PIDFDID", value, "is not the number of a pidfd; unset it with LISTEN_PID")
+                })?;
+                if id().is_some_and(|id| id != named) {
+                    return Ok(Listen::NotForUs(Some(owner)));
+                }
             }
         }
     }
@@ -104,7 +117,7 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Result<Listen> {
         let get = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| OsStr::new(*value));
-        parse(get, ME, 1024)
+        parse(get, ME, || Some(4711), 1024)
     }
 
     fn passed(fds: &[(i32, &str)]) -> Listen {
@@ -121,8 +134,7 @@ mod tests {
         assert_eq!(read(&empty).expect("valid"), passed(&[(3, ""), (4, "")]));
         let one = [two[0], ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "")];
         assert_eq!(read(&one).expect("valid"), passed(&[(3, "")]));
-        // systemd 259 sets it, an older manager's child may have inherited it.
-        let pidfd = [two[0], two[1], ("LISTEN_PIDFDID", "1")];
+        let pidfd = [two[0], two[1], ("LISTEN_PIDFDID", "4711")];
         assert_eq!(read(&pidfd).expect("valid"), passed(&[(3, "unknown"), (4, "unknown")]));
     }
 
@@ -135,6 +147,8 @@ mod tests {
         assert_eq!(read(&[("LISTEN_FDS", "1")]).expect("valid"), Listen::NotForUs(None));
         assert_eq!(read(&[("LISTEN_PID", ""), ("LISTEN_FDS", "1")]).expect("valid"), Listen::NotForUs(None));
         assert_eq!(read(&[("LISTEN_PID", "1"), ("LISTEN_FDS", "1")]).expect("valid"), Listen::NotForUs(Some(1)));
+        let reused = [("LISTEN_PID", "42"), ("LISTEN_PIDFDID", "4712"), ("LISTEN_FDS", "1")];
+        assert_eq!(read(&reused).expect("valid"), Listen::NotForUs(Some(42)));
         // What is malformed but somebody else's is not ours to judge.
         assert_eq!(read(&[("LISTEN_PID", "1"), ("LISTEN_FDS", "x")]).expect("valid"), Listen::NotForUs(Some(1)));
     }
@@ -160,6 +174,6 @@ mod tests {
         }
         assert!(read(&[ours, ("LISTEN_FDS", "1021")]).is_ok());
         let latin1 = |name: &str| (name == "LISTEN_FDS").then(|| OsStr::from_bytes(b"\xff"));
-        assert!(parse(latin1, ME, 1024).expect_err("malformed").to_string().ends_with("is not UTF-8"));
+        assert!(parse(latin1, ME, || None, 1024).expect_err("malformed").to_string().ends_with("is not UTF-8"));
     }
 }

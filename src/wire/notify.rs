@@ -36,8 +36,10 @@ pub(crate) fn store_remove(name: &str) -> String {
 #[must_use = "a message does nothing until it is sent"]
 pub struct Message {
     main_pid: Option<u32>,
+    main_pid_id: Option<u64>,
     state: Option<UnitState>,
     watchdog: bool,
+    restart_reset: bool,
     extend_timeout_usec: Option<u64>,
     errno: Option<u32>,
     status: Option<String>,
@@ -94,6 +96,15 @@ impl Message {
         self
     }
 
+    /// Adds `MAINPIDFDID=`: the inode of the pidfd of the process that
+    /// [`main_pid`](Self::main_pid) names, which tells it from any later one with the same pid.
+    /// systemd knows it from 257 on; an older one ignores it.
+    #[doc(alias = "MAINPIDFDID")]
+    pub fn main_pid_id(mut self, id: u64) -> Self {
+        self.main_pid_id = Some(id);
+        self
+    }
+
     /// Adds `STATUS=`, the line that `systemctl status` shows.
     ///
     /// Newlines, other control characters and what Unicode breaks lines at become spaces. What does
@@ -118,6 +129,14 @@ impl Message {
     #[doc(alias = "WATCHDOG")]
     pub fn watchdog(mut self) -> Self {
         self.watchdog = true;
+        self
+    }
+
+    /// Adds `RESTART_RESET=1`: the service is healthy, and its next restart waits no longer than
+    /// the first one did. systemd knows it from 258 on; an older one ignores it.
+    #[doc(alias = "RESTART_RESET")]
+    pub fn restart_reset(mut self) -> Self {
+        self.restart_reset = true;
         self
     }
 
@@ -147,6 +166,8 @@ impl Message {
     pub(crate) fn encode(&self) -> String {
         let mut lines: Vec<NotifyState<'_>> = Vec::new();
         lines.extend(self.main_pid.map(NotifyState::MainPid));
+        let id = self.main_pid_id.map(|id| format!("MAINPIDFDID={id}"));
+        lines.extend(id.as_deref().map(NotifyState::Custom));
         match self.state {
             None => {}
             Some(UnitState::Ready) => lines.push(NotifyState::Ready),
@@ -157,6 +178,9 @@ impl Message {
         }
         if self.watchdog {
             lines.push(NotifyState::Watchdog);
+        }
+        if self.restart_reset {
+            lines.push(NotifyState::Custom("RESTART_RESET=1"));
         }
         // NotifyState::ExtendTimeoutUsec is a u32, which ends at 71 minutes.
         let extend = self.extend_timeout_usec.map(|usec| format!("EXTEND_TIMEOUT_USEC={usec}"));
@@ -209,6 +233,7 @@ mod tests {
         assert_eq!(encode(Message::new().reloading(5)), "RELOADING=1\nMONOTONIC_USEC=5");
         assert_eq!(encode(Message::new().stopping().status("")), "STOPPING=1\nSTATUS=");
         assert_eq!(encode(Message::new().watchdog()), "WATCHDOG=1");
+        assert_eq!(encode(Message::new().restart_reset()), "RESTART_RESET=1");
         assert_eq!(encode(Message::new().errno(2)), "ERRNO=2");
         let hours = Duration::from_secs(7200);
         assert_eq!(encode(Message::new().extend_timeout(hours)), "EXTEND_TIMEOUT_USEC=7200000000");
@@ -226,6 +251,7 @@ mod tests {
     #[test]
     fn the_main_pid_goes_first() {
         assert_eq!(Message::new().ready().main_pid(7).encode(), "MAINPID=7\nREADY=1");
+        assert_eq!(Message::new().main_pid_id(9).ready().main_pid(7).encode(), "MAINPID=7\nMAINPIDFDID=9\nREADY=1");
     }
 
     #[test]
@@ -256,11 +282,13 @@ mod tests {
             any::<u64>().prop_map(|monotonic_usec| Some(UnitState::Reloading { monotonic_usec })),
         ];
         let numbers = (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u32>>());
-        (text, state, any::<bool>(), numbers).prop_map(|(text, state, watchdog, (main_pid, usec, errno))| {
-            let mut message = Message::new().status(text);
-            message.extend_timeout_usec = usec;
-            Message { main_pid, state, watchdog, errno, ..message }
-        })
+        (text, state, any::<[bool; 2]>(), numbers).prop_map(
+            |(text, state, [watchdog, restart_reset], (main_pid, usec, errno))| {
+                let mut message = Message::new().status(text);
+                message.extend_timeout_usec = usec;
+                Message { main_pid, main_pid_id: usec, state, watchdog, restart_reset, errno, ..message }
+            },
+        )
     }
 
     proptest! {

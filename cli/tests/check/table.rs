@@ -4,6 +4,7 @@
 const SERVICE: &str = "[Unit]
 Requires=web.socket
 After=web.socket
+StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
@@ -86,13 +87,23 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ("HO001", service("[Servce]\nType=notify\n"), service("[X-Anything]\nType=notify\n")),
     ("HO001", socket("[Service]\nType=notify\n"), socket("[Unit]\nDescription=\\\n# a comment\n continued\n")),
     ("HO002", service("[Unit]\nRestart=always\nRestartSec=1\n"), service("[Service]\nRestart=on-failure\n")),
-    ("HO002", service("StartLimitIntervalSec=0\n"), service("[Unit]\nStartLimitIntervalSec=0\n")),
+    (
+        "HO002",
+        without(&["StartLimitIntervalSec"], "StartLimitIntervalSec=0\n"),
+        service("[Unit]\nStartLimitIntervalSec=0\n"),
+    ),
     ("HO002", service("After=network.target\n"), service("[Unit]\nAfter=network.target\n")),
     ("HO003", service("TimeoutStopSec=1 eternity\n"), service("TimeoutStopSec=1min 30s\n")),
     ("HO003", service("KillSignal=sigterm\n"), service("KillSignal=15\n")),
     ("HO003", service("[X-Handover]\nIgnore=HO999\n"), service("[X-Handover]\nIgnore=HO104 delegate\n")),
     ("HO004", service("KilMode=mixed\n"), service("X-KilMode=mixed\n")),
     ("HO004", service("killmode=mixed\n"), socket("KillMode=mixed\n")),
+    (
+        "HO003",
+        given(&["--target-version", "257"], "FileDescriptorStorePreserve=on-success\n"),
+        given(&["--target-version", "261"], "FileDescriptorStorePreserve=on-success\n"),
+    ),
+    ("HO003", service("RestartMode=fast\n"), service("RestartMode=direct\n")),
     ("HO004", service("Capabilities=\n"), service("CapabilityBoundingSet=\n")),
     (
         "HO004",
@@ -151,6 +162,18 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
         "HO113",
         service("ExecStart=\nExecStart=/opt/app/1.2/web\nWorkingDirectory=/opt/app/current\n"),
         service("ExecStart=\nExecStart=/opt/app/current/web\nWorkingDirectory=/opt/app/current\n"),
+    ),
+    (
+        "HO114",
+        given(&["--target-version", "254"], "RestartSteps=8\n"),
+        given(&["--target-version", "254"], "RestartSteps=8\nRestartMaxDelaySec=10s\n"),
+    ),
+    ("HO114", given(&["--target-version", "254"], ""), given(&["--target-version", "253"], "")),
+    ("HO114", given(&["--target-version", "254"], ""), given(&["--target-version", "254"], "RestartSec=5s\n")),
+    (
+        "HO115",
+        service("RestartMode=direct\n[Unit]\nOnFailure=mail.service\n"),
+        service("RestartMode=normal\n[Unit]\nOnFailure=mail.service\n"),
     ),
     ("HO121", service("SendSIGHUP=yes\n"), service("SendSIGHUP=no\n")),
     ("HO121", service("KillSignal=SIGHUP\n"), service("KillSignal=SIGINT\n")),
@@ -247,6 +270,21 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
         service("ExecReload=/bin/sh -c 'systemctl try-restart %n'\n[X-Handover]\n"),
         service("ExecReload=/bin/systemctl kill -s HUP web.service\n"),
     ),
+    (
+        "HO139",
+        service("LoadCredential=key.pem:/etc/web/key.pem\n"),
+        service("LoadCredential=key.pem:/etc/web/key.pem\nRefreshOnReload=credentials\n"),
+    ),
+    (
+        "HO139",
+        service("ImportCredential=web.*\nRefreshOnReload=~credentials\n"),
+        service("ImportCredential=web.*\nRefreshOnReload=~extensions\n"),
+    ),
+    (
+        "HO139",
+        given(&["--target-version", "257"], "LoadCredential=key.pem\n"),
+        given(&["--target-version", "260"], "LoadCredential=key.pem\nRefreshOnReload=Yes\n"),
+    ),
     ("HO141", service("TimeoutStartSec=infinity\n"), service("TimeoutStartSec=\n")),
     ("HO141", service("TimeoutStartSec=0\n"), given(&["--warm-up", "50s"], "")),
     ("HO141", given(&["--warm-up", "2m"], "TimeoutStartSec=\n"), service("TimeoutSec=5\nTimeoutStartSec=40\n")),
@@ -316,7 +354,13 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ("HO209", socket("TriggerLimitBurst=2\n"), socket("TriggerLimitBurst=200\nTriggerLimitIntervalSec=2\n")),
     ("HO209", socket("TriggerLimitIntervalSec=1min\n"), socket("TriggerLimitIntervalSec=0\n")),
     ("HO210", service("[Unit]\nStartLimitBurst=3\n"), service("[Unit]\nStartLimitIntervalSec=0\nStartLimitBurst=3\n")),
-    ("HO210", service("StartLimitInterval=60\n"), service("[Unit]\nStartLimitIntervalSec=10\nStartLimitBurst=50\n")),
+    ("HO210", service("StartLimitInterval=60\n"), service("[Unit]\nStartLimitIntervalSec=10\nStartLimitBurst=200\n")),
+    ("HO210", service("[Unit]\nStartLimitIntervalSec=\n"), service("RestartSec=3\n")),
+    (
+        "HO210",
+        service("[Unit]\nStartLimitIntervalSec=10\n[Service]\nRestartSteps=3\n"),
+        service("[Unit]\nStartLimitIntervalSec=10\n[Service]\nRestartSteps=3\nRestartMaxDelaySec=10s\n"),
+    ),
     ("HO211", socket("MaxConnections=100\n"), socket("MaxConnections=\n")),
     (
         "HO221",
@@ -414,6 +458,8 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
         service("BindPaths=/etc/web:/etc/other:rbind /srv/example.com /usr/lib/python3.11\n"),
     ),
     ("HO308", service("PrivateUsers=self\n"), service("PrivateUsers=no\n")),
+    ("HO308", service("UserNamespacePath=/run/users\n"), service("NetworkNamespacePath=/run/net\n")),
+    ("HO308", service("PrivateUsers=managed\n"), service("PrivateUsers=perhaps\n")),
     ("HO309", service("DynamicUser=yes\n"), service("DynamicUser=no\nUser=web\n")),
     ("HO310", service("RuntimeDirectory=web\n"), service("RuntimeDirectory=web\nRuntimeDirectoryPreserve=restart\n")),
     ("HO311", service("Delegate=cpu memory\n"), service("Delegate=no\n")),

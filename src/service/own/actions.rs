@@ -14,9 +14,11 @@ use crate::reload::history::shared_usec;
 use crate::reload::hooks::{self, Launch, When};
 use crate::reload::input::Input;
 use crate::reload::moment::{Facts, Moment};
+use crate::reload::recovery;
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::{self, lock};
 use crate::settings::Migrate;
+use crate::sys::pidfd;
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
 use crate::wire::frame::{Frame, Hello, MAX_NAMES};
@@ -57,8 +59,9 @@ impl OwnGeneration {
             Action::TellHandover => self.tell_handover(),
             Action::TellReclaim => {
                 let status = self.narrator.tell(Moment::Reclaimed, &self.facts());
-                self.outbox.send(&Message::new().status(status).main_pid(self.pid).ready());
+                self.outbox.send(&names_main(self.pid, pidfd::own_id()).status(status).ready());
                 self.pinger.start();
+                self.recover();
                 self.custody.reclaim();
                 self.write_pidfile();
             }
@@ -136,6 +139,12 @@ impl OwnGeneration {
             lives.push(self.number, Event::NextFailed(error.to_string()));
         }
     }
+}
+
+/// Names a process as the main one, beyond doubt where kernel and service manager know how.
+fn names_main(pid: u32, id: Option<u64>) -> Message {
+    let message = Message::new().main_pid(pid);
+    id.into_iter().fold(message, Message::main_pid_id)
 }
 
 /// Whether the service manager is told now that no reload is under way any more.
@@ -226,6 +235,9 @@ impl OwnGeneration {
     }
 
     fn tell_handover(&mut self) {
+        if let Some(recovering) = self.recovering.take() {
+            recovering.abort();
+        }
         // From here on only the new main's pings count; it has what is left of the interval for its
         // first.
         if self.pinger.stop() {
@@ -233,7 +245,7 @@ impl OwnGeneration {
         }
         if let Some(pid) = self.successor.pid() {
             let status = Moment::TakesOver.status(&self.facts());
-            self.outbox.send(&Message::new().status(status).main_pid(pid).ready());
+            self.outbox.send(&names_main(pid, self.successor.pidfd_id()).status(status).ready());
         }
         self.outbox.barrier();
     }
@@ -318,6 +330,7 @@ impl OwnGeneration {
 
     fn become_main(&mut self) {
         self.pinger.start();
+        self.recover();
         let wanted = lock(&self.sockets).entries();
         self.custody.keep(self.number, self.came_with.clone(), move |store| sockets::remove_stale(store, &wanted));
         self.write_pidfile();
@@ -330,6 +343,14 @@ impl OwnGeneration {
         self.drainers.watch();
         self.measure_draining();
         self.drainers.keep_in_bounds(self.settings.max_draining);
+    }
+
+    /// From now on this generation is main, and counts as healthy in a while.
+    fn recover(&mut self) {
+        let recovering = recovery::forget_restarts(self.outbox.sender(), self.settings.healthy_after);
+        if let Some(before) = self.recovering.replace(self.tasks.spawn(recovering)) {
+            before.abort();
+        }
     }
 
     fn write_pidfile(&mut self) {

@@ -98,6 +98,8 @@ pub(crate) struct OwnGeneration {
     tasks: JoinSet<()>,
     /// Asks the service manager for time, while a reload is under way.
     extending: Option<AbortHandle>,
+    /// Has the service manager forget restarts, while this generation is main.
+    recovering: Option<AbortHandle>,
     /// The previous generation was asked for one more reload in its last moment.
     passed_on: bool,
     /// Signals that were responded to, whose hooks are to be called.
@@ -200,6 +202,7 @@ impl OwnGeneration {
             asked: assembly.asked,
             tasks,
             extending: None,
+            recovering: None,
             passed_on: false,
             responded: Vec::new(),
             began: now(),

@@ -11,6 +11,7 @@ use crate::reload::drainers::{Bound, bound};
 use crate::reload::driver::Lifecycles;
 use crate::reload::extend;
 use crate::reload::moment::{Facts, Moment};
+use crate::reload::recovery;
 use crate::settings::END_TIMEOUT;
 use crate::supervise::crash::{CRASH_LOOP, Restart};
 use crate::supervise::generation::ProgramGeneration;
@@ -172,6 +173,7 @@ impl Supervision {
         if !self.served && !self.stopping && self.workers.all_serve() {
             self.served = true;
             self.outbox.send(&Message::new().status(self.serves()).ready());
+            self.watches.run(recovery::forget_restarts(self.outbox.sender(), self.terms.good_after));
         } else if self.served && !self.reloads.is_running() {
             self.outbox.send(&Message::new().status(self.serves()));
         }

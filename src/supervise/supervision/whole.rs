@@ -15,6 +15,7 @@ use crate::reload::clock::millis;
 use crate::reload::driver::Lifecycles;
 use crate::reload::extend;
 use crate::reload::moment::{Facts, Moment};
+use crate::reload::recovery;
 use crate::reload::status::{Moves, Older, Status, Supervising};
 use crate::settings::duration;
 use crate::supervise::generation::ProgramGeneration;
@@ -278,6 +279,7 @@ impl Supervision {
     /// Goes on where an older version was.
     pub(super) fn resume(&mut self, lives: &mut Lifecycles, resumed: Resumed) {
         self.served = true;
+        self.watches.run(recovery::forget_restarts(self.outbox.sender(), self.terms.good_after));
         self.inbox.expect(true);
         for (of, process) in resumed.generations {
             let state = if of.draining_ms.is_some() { LifeState::Draining } else { LifeState::Serving };

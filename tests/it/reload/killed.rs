@@ -133,7 +133,8 @@ fn probation(world: World) -> (World, u32) {
 fn in_probation() {
     let (world, second) = probation(World::new());
     let said = world.manager().wait("MAINPID", |d| d.pid == second && d.field("MAINPID").is_some());
-    assert_eq!(said.text, format!("MAINPID={second}\nREADY=1\nSTATUS=generation 2 serves"));
+    let id = said.field("MAINPIDFDID").map_or(String::new(), |id| format!("MAINPIDFDID={id}\n"));
+    assert_eq!(said.text, format!("MAINPID={second}\n{id}READY=1\nSTATUS=generation 2 serves"));
     signal(second, Signal::SIGTERM);
     assert_eq!(world.end_of(second), End::Exited(0));
     world.wait_for_nobody();

@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = cases![
 ];
 
 const KEYS: &str = "there are ready_timeout, switch_timeout, probation, handover_timeout, standby_timeout, drain_timeout, \
-                    hurry_timeout, linger, stop_linger, migrate, move_within, keep_on_stop, resume_within, hook_timeout, max_draining, draining_wait, signals, \
+                    hurry_timeout, linger, stop_linger, migrate, move_within, keep_on_stop, resume_within, healthy_after, hook_timeout, max_draining, draining_wait, signals, \
                     pidfile";
 const PRESETS: &str = "default, endless, grace, overseer, goframe, nginx, php-fpm";
 
@@ -57,6 +57,7 @@ fn in_a_file() {
         ("switch_timeout = \"0s\"", "line 1: switch_timeout = \"0s\" is 0, which would fail every reload; write a time such as \"5s\"".into()),
         ("handover_timeout = \"0s\"", "line 1: handover_timeout = \"0s\" is 0, which would not wait for systemd at all; write a time such as \"10s\"".into()),
         ("standby_timeout = \"0s\"", "line 1: standby_timeout = \"0s\" is 0, which would end every next generation; write a time such as \"60s\"".into()),
+        ("healthy_after = \"0s\"", "line 1: healthy_after = \"0s\" is 0, which would let a service that fails at once start again without a pause; write a time such as \"30s\"".into()),
         ("hook_timeout = \"0s\"", "line 1: hook_timeout = \"0s\" is 0, which would fail every hook; write a time such as \"10s\"".into()),
         // Limits.
         ("migrate = \"always\"", "line 1: migrate = \"always\" is none; write one of \"never\", \"reload\", \"restart\"".into()),

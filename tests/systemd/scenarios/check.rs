@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::directives;
 use super::web::{Setup, UNIT, Web};
 use crate::TOP;
 use crate::lab::{Container, Outcome, Scenario, handover};
@@ -16,6 +17,7 @@ use crate::lab::{Container, Outcome, Scenario, handover};
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("check_knows_what_is_not_loaded", faults).system_only(),
     Scenario::new("check_knows_every_setting", settings).system_only(),
+    Scenario::new("check_knows_every_value", values).system_only(),
     Scenario::new("check_agrees_on_a_corpus", corpus).system_only(),
     Scenario::new("check_finds_templates_by_name", templates).system_only(),
     Scenario::new("check_asks_the_service_that_runs", |lab| running(lab, "RuntimeDirectory=web\n")).system_only(),
@@ -105,20 +107,13 @@ fn faults(lab: &Container) -> Outcome {
 
 /// A service and a socket with every setting of the table, and some that nobody knows.
 fn settings(lab: &Container) -> Outcome {
-    let table = fs::read_to_string(Path::new(TOP).join("cli/src/commands/check/directives.txt"))?;
-    let mut sections: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut section = "";
-    for line in table.lines().filter(|line| !line.starts_with('#')) {
-        match line.strip_prefix('[') {
-            Some(name) => section = name.trim_end_matches(']'),
-            None => sections.entry(section).or_default().extend(line.split(' ').next()),
-        }
-    }
+    directives::compare(lab)?;
+    let sections = directives::table()?;
     let directory = lab.host_dir().join("settings");
     fs::create_dir_all(&directory)?;
     // All keys in all sections: where they do not belong, systemd does not know them. Of one kind
     // of finding the tool names a hundred in a unit.
-    let mut keys: Vec<_> = sections.values().flatten().copied().collect();
+    let mut keys: Vec<_> = sections.values().flat_map(BTreeMap::keys).collect();
     keys.sort_unstable();
     keys.dedup();
     for (number, some) in keys.chunks(30).enumerate() {
@@ -135,21 +130,47 @@ fn settings(lab: &Container) -> Outcome {
         }
     }
     compared(lab, &directory)?;
-    // And the other way round: what this systemd has, the table has.
-    let dump = lab.sh_ok("$(ls /usr/lib/systemd/systemd /lib/systemd/systemd 2>/dev/null | head -n 1) --dump-configuration-items 2>/dev/null")?;
-    let mut missing = Vec::new();
-    for line in dump.lines().map(str::trim) {
-        match (line.strip_prefix('['), line.split_once('=')) {
-            (Some(name), _) => section = name.trim_end_matches(']'),
-            (None, Some((key, _)))
-                if ["Unit", "Service", "Socket", "Install"].contains(&section) && !sections[section].contains(&key) =>
-            {
-                missing.push(format!("[{section}] {key}"));
-            }
-            _ => {}
+    Ok(())
+}
+
+/// Each value that the table has of a setting of a service, and one that nobody has: what systemd
+/// cannot read, the tool says, and nothing else.
+fn values(lab: &Container) -> Outcome {
+    let directory = lab.host_dir().join("values");
+    fs::create_dir_all(&directory)?;
+    for (key, said) in directives::table()?.remove("Service").unwrap_or_default() {
+        let Some(all) = said.split(' ').find(|word| word.contains('|')) else { continue };
+        // It knows no such setting at all: another scenario has that.
+        if directives::since(&said) > lab.version() {
+            continue;
+        }
+        let values = all.split('|').filter_map(|value| value.split('@').next());
+        let values = values.map(|value| if value == "boolean" { "Yes" } else { value });
+        for (number, value) in values.chain(["nonsense"]).enumerate() {
+            let text = format!("[Service]\nExecStart=/bin/true\n{key}={value}\n");
+            fs::write(directory.join(format!("{}-{number}.service", key.to_lowercase())), text)?;
         }
     }
-    assert!(dump.lines().count() > 1000 && missing.is_empty(), "not in directives.txt: {missing:?}");
+    let (_, text) = tool(&directory, &["--format", "json", "--level", "info", "."], lab.version())?;
+    let report: Value = serde_json::from_str(&text)?;
+    let unread = report["findings"].as_array().into_iter().flatten().filter(|finding| {
+        // Of notify-reload HO102 has more to say.
+        finding["id"] == "HO003" || finding["id"] == "HO102"
+    });
+    let ours: BTreeSet<_> = unread.filter_map(|finding| finding["unit"].as_str()).map(str::to_owned).collect();
+    lab.sh_ok(&format!(
+        "cp -r {}/. /etc/systemd/system/; systemctl daemon-reload",
+        lab.dir().join("values").display()
+    ))?;
+    lab.sh_within(PATIENCE, "cd /etc/systemd/system && systemctl show -p LoadState -- *-[0-9]*.service")?;
+    lab.sh_ok("journalctl --sync")?;
+    let journal = lab.sh_within(PATIENCE, "journalctl -q -b -o cat _PID=1")?.stdout;
+    let refused = journal.lines().filter(|line| line.contains("ailed to parse") || line.contains("nvalid "));
+    let theirs: BTreeSet<_> = refused
+        .filter_map(|line| Some(line.strip_prefix("/etc/systemd/system/")?.split_once(':')?.0.to_owned()))
+        .collect();
+    let differ: Vec<_> = ours.symmetric_difference(&theirs).collect();
+    assert!(differ.is_empty() && theirs.len() > 5, "one of the two reads {differ:?}; systemd does not read {theirs:?}");
     Ok(())
 }
 

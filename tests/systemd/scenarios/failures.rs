@@ -2,13 +2,15 @@
 //! told why.
 
 use super::web::{Setup, Type, UNIT, Web};
-use crate::lab::{Container, Outcome, Scenario};
+use crate::lab::{Container, Outcome, Scenario, handover};
 use crate::load;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("next_exits", next_exits),
     Scenario::new("next_exits_notify_reload", next_exits_notify_reload).since(253),
     Scenario::new("next_hangs", next_hangs),
+    Scenario::new("reload_signal_must_be_caught", reload_signal_must_be_caught).since(253),
+    Scenario::new("post_after_a_reload", post_after_a_reload).system_only().since(259),
     Scenario::new("next_is_missing", next_is_missing),
     Scenario::new("next_is_not_executable", next_is_not_executable),
     Scenario::new("next_is_half_written", next_is_half_written),
@@ -28,6 +30,52 @@ fn exits(lab: &Container, kind: Type) -> Outcome {
     fails(lab, kind, "exited", |web| script(web, "echo 'no such setting: colour' >&2; exit 7"))?;
     let journal = lab.journal_json(UNIT)?;
     assert!(journal.iter().any(|e| e.message() == "no such setting: colour"), "its own words");
+    Ok(())
+}
+
+/// A service that is ready before it has a handler for its reload signal dies of the first reload;
+/// from 262 on systemd does not take it for started. Ours has one by then.
+fn reload_signal_must_be_caught(lab: &Container) -> Outcome {
+    let serve = "/bin/sh -c 'systemd-notify --ready; sleep infinity; true'";
+    lab.write_unit("bare.service", &format!("[Service]\nType=notify-reload\nNotifyAccess=all\nExecStart={serve}\n"))?;
+    lab.daemon_reload()?;
+    let started = lab.systemctl(&["start", "bare.service"])?.success();
+    let result = lab.show("bare.service", "Result")?;
+    match lab.version() {
+        262.. => assert_eq!((started, result.as_str()), (false, "protocol")),
+        _ => assert_eq!((started, result.as_str()), (true, "success")),
+    }
+    lab.systemctl(&["stop", "bare.service"])?;
+    lab.systemctl(&["reset-failed", "bare.service"])?;
+    Web::start(lab, Setup { kind: Type::NotifyReload, ..Setup::default() })?.reload()?;
+    Ok(())
+}
+
+/// `ExecReloadPost=` is for after a reload that went well. Whether it did, systemd only knows where
+/// a command waits for the outcome.
+fn post_after_a_reload(lab: &Container) -> Outcome {
+    let tool = lab.install(handover(), "handover")?;
+    let post = "RuntimeDirectory=web\nRuntimeDirectoryPreserve=restart\nExecReloadPost=/bin/sh -c 'echo $MAINPID >>/run/web/post'";
+    let waits = format!("{post}\nExecReload=\nExecReload={tool} reload $MAINPID");
+    for (kind, lines) in [(Type::Notify, waits.as_str()), (Type::NotifyReload, post)] {
+        let web = Web::start(lab, Setup { kind, lines, ..Setup::default() })?;
+        let called = || -> Outcome<Vec<u32>> {
+            let text = lab.sh_ok("cat /run/web/post 2>/dev/null || true")?;
+            Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+        };
+        let main = web.reload()?;
+        assert_eq!(called()?, [main], "{kind:?}: the new main process is known by then");
+        script(&web, "exit 7")?;
+        let reloaded = lab.systemctl(&["reload", UNIT])?.success();
+        web.until("running again", super::web::State::is_running)?;
+        match kind {
+            Type::Notify => assert_eq!((reloaded, called()?), (false, vec![main])),
+            // READY=1 ends the reload, and it cannot say that it failed.
+            Type::NotifyReload => assert_eq!((reloaded, called()?), (true, vec![main, main])),
+        }
+        lab.systemctl_ok(&["stop", "web.socket", UNIT])?;
+        lab.sh_ok("rm -rf /run/web")?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use crate::load;
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("new_main_is_the_managers_child", new_main_is_the_managers_child),
     Scenario::new("environment_of_the_next", environment_of_the_next),
+    Scenario::new("a_pid_used_again_is_not_main", a_pid_used_again_is_not_main),
     Scenario::new("fds_of_the_next", fds_of_the_next),
     Scenario::new("hundred_reloads", hundred_reloads),
 ];
@@ -40,6 +41,36 @@ fn new_main_is_the_managers_child(lab: &Container) -> Outcome {
             assert!(!message.contains(complaint), "{message}");
         }
     }
+    Ok(())
+}
+
+/// What `MAINPIDFDID=` is for: the pid that is told as the main one is that of another process by
+/// now. systemd minds it from 257 on.
+fn a_pid_used_again_is_not_main(lab: &Container) -> Outcome {
+    let dir = lab.dir().display().to_string();
+    let told = format!("systemd-notify \"MAINPID=$(cat {dir}/other)\" \"MAINPIDFDID=$(cat {dir}/id)\"");
+    lab.write_file(&format!("{dir}/tell"), &format!("#!/bin/sh\n{told}\n"))?;
+    lab.write_file(
+        &format!("{dir}/serve"),
+        &format!("#!/bin/sh\nsleep infinity &\necho $! >{dir}/other\nsystemd-notify --ready\nwait\n"),
+    )?;
+    lab.sh_ok(&format!("chmod 755 {dir}/tell {dir}/serve"))?;
+    lab.write_unit(
+        "pid.service",
+        &format!("[Service]\nType=notify\nNotifyAccess=all\nExecStart={dir}/serve\nExecReload={dir}/tell\n"),
+    )?;
+    lab.daemon_reload()?;
+    lab.systemctl_ok(&["start", "pid.service"])?;
+    let first = lab.main_pid("pid.service")?;
+    let other: u32 = lab.sh_ok(&format!("cat {dir}/other"))?.trim().parse()?;
+    let tell = |id: u64| -> Outcome<u32> {
+        lab.write_file(&format!("{dir}/id"), &id.to_string())?;
+        lab.systemctl_ok(&["reload", "pid.service"])?;
+        lab.main_pid("pid.service")
+    };
+    // No process has the number 1: they count from the boot on, beyond it.
+    assert_eq!(tell(1)?, if lab.version() >= 257 { first } else { other });
+    lab.systemctl_ok(&["stop", "pid.service"])?;
     Ok(())
 }
 

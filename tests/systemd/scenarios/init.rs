@@ -45,8 +45,9 @@ fn written_units_boot(lab: &Container, choice: &[&str], instance: &str, address:
     let checker = checker.display();
     let directory = lab.host_dir().join("units");
     let user: &[&str] = if is_system(lab) { &[] } else { &["--user"] };
-    tool(&directory, &[&["init", "hello", "--force", "--dir", "."], choice, user].concat())?;
-    tool(&directory, &["check", "--strict", "--target-version", &lab.version().to_string(), "."])?;
+    let (key, version) = ("--target-version", lab.version().to_string());
+    tool(&directory, &[&["init", "hello", "--force", "--dir", ".", key, &version], choice, user].concat())?;
+    tool(&directory, &["check", "--strict", key, &version, "."])?;
     for entry in fs::read_dir(&directory)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -7,6 +7,7 @@ mod counter;
 mod crashes;
 mod datagrams;
 mod engines;
+mod directives;
 mod failures;
 mod faults;
 mod http2;
@@ -24,6 +25,7 @@ mod reload;
 mod requests;
 mod reread;
 mod restart;
+mod restarts;
 mod run;
 mod runner;
 mod skew;
@@ -61,6 +63,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         storm::SCENARIOS,
         survival::SCENARIOS,
+        restarts::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
         engines::SCENARIOS,

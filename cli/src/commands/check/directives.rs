@@ -35,7 +35,8 @@ pub(super) enum Kind {
     Span,
     Count,
     Signal,
-    OneOf(Vec<&'static str>),
+    /// Each with the version that brought it, where that is a later one than the setting's.
+    OneOf(Vec<(&'static str, u32)>),
 }
 
 impl Kind {
@@ -45,7 +46,15 @@ impl Kind {
             "span" => Self::Span,
             "count" => Self::Count,
             "signal" => Self::Signal,
-            values => Self::OneOf(values.split('|').collect()),
+            values => Self::OneOf(
+                values
+                    .split('|')
+                    .map(|value| match value.split_once('@') {
+                        Some((value, since)) => (value, since.parse().unwrap_or_default()),
+                        None => (value, 0),
+                    })
+                    .collect(),
+            ),
         }
     }
 
@@ -56,7 +65,18 @@ impl Kind {
             Self::Span => value::span(text).is_some(),
             Self::Count => value::count(text).is_some(),
             Self::Signal => signal_name(text).is_some(),
-            Self::OneOf(all) => all.contains(&text),
+            Self::OneOf(all) => {
+                let is = |value: &str| value == text || value == "boolean" && value::boolean(text).is_some();
+                all.iter().any(|(value, _)| is(value))
+            }
+        }
+    }
+
+    /// The version that brought this value, where it came later than the setting.
+    pub(super) fn since(&self, text: &str) -> u32 {
+        match self {
+            Self::OneOf(all) => all.iter().find(|(value, _)| *value == text).map_or(0, |(_, since)| *since),
+            _ => 0,
         }
     }
 
@@ -67,7 +87,10 @@ impl Kind {
             Self::Span => "a time as `1min 30s` or `infinity`".to_owned(),
             Self::Count => "a number".to_owned(),
             Self::Signal => "a signal as `SIGTERM`, in capitals".to_owned(),
-            Self::OneOf(all) => format!("one of {}", all.join(", ")),
+            Self::OneOf(all) => {
+                let named = all.iter().map(|(value, _)| if *value == "boolean" { "yes, no" } else { value });
+                format!("one of {}", named.collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }

@@ -57,7 +57,8 @@ pub(super) enum Fix {
     Lines { section: String, lines: Vec<String> },
     /// What only somebody can decide who knows the service.
     Advice(String),
-    /// What was meant is said elsewhere: a line could go, and nothing would change.
+    /// A line could go, and nothing would change: what was meant is said elsewhere, or the target
+    /// ignores it and does well without.
     Tidy(String),
 }
 

@@ -234,7 +234,7 @@ impl Sources {
 
     /// The version of the manager of this machine.
     pub(super) async fn version(&self) -> Option<u32> {
-        self.systemctl(&["--version"]).await.ok()?.split_whitespace().nth(1)?.parse().ok()
+        systemctl::version().await
     }
 }
 

@@ -13,6 +13,7 @@ mod pair;
 mod parse;
 mod program;
 mod report;
+mod restarts;
 mod rule;
 mod rules;
 mod running;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 
 use crate::failure::{Failure, Outcome};
-use crate::out;
+use crate::{out, systemctl};
 use library::Library;
 use plan::{Listen, Plan};
 
@@ -42,6 +42,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "/usr/bin/handover", require_equals = true,
           conflicts_with = "notify_reload")]
     wait: Option<String>,
+    /// Systemd's version on the machine that the units are for [default: this machine's, else the
+    /// newest]
+    #[arg(long = "target-version", value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..=9999))]
+    target: Option<u32>,
     /// NAME@.socket and NAME@.service, of which every instance is a service: `%i` stands for what
     /// comes after the @
     #[arg(long)]
@@ -91,10 +95,12 @@ pub(crate) struct Options {
     force: bool,
 }
 
-// Async as the other commands are; there is nothing to wait for.
-#[expect(clippy::unused_async, reason = "all commands are called alike")]
 pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
-    let plan = options.plan().map_err(Failure::usage)?;
+    let target = match options.target {
+        Some(version) => Some(version),
+        None => systemctl::version().await,
+    };
+    let plan = options.plan(target).map_err(Failure::usage)?;
     let mut files = units::files(&plan);
     if options.rust {
         files.extend(options.program(&plan).map_err(Failure::usage)?);
@@ -116,7 +122,7 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
 }
 
 impl Options {
-    fn plan(&self) -> Result<Plan, String> {
+    fn plan(&self, target: Option<u32>) -> Result<Plan, String> {
         let prefix = self.name.clone();
         let listen = match (&self.tcp, &self.unix, &self.udp) {
             (Some(address), ..) => Listen::Tcp(address.clone()),
@@ -131,6 +137,7 @@ impl Options {
             prefix,
             user: self.user,
             notify_reload: self.notify_reload,
+            target,
             wait: self.wait.clone(),
             template: self.template,
             listen,

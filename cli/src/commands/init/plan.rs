@@ -16,6 +16,8 @@ pub(super) struct Plan {
     pub(super) prefix: String,
     pub(super) user: bool,
     pub(super) notify_reload: bool,
+    /// The version of systemd that the units are for; the newest where nobody knows.
+    pub(super) target: Option<u32>,
     /// The tool, if ExecReload= is to wait for the outcome.
     pub(super) wait: Option<String>,
     pub(super) template: bool,
@@ -157,6 +159,7 @@ mod tests {
             prefix: "web".into(),
             user: false,
             notify_reload: false,
+            target: None,
             wait: None,
             template: false,
             listen,

@@ -8,6 +8,9 @@ use super::plan::{Listen, Plan};
 /// On top of the times that the program needs.
 const MARGIN: Duration = Duration::from_secs(15);
 
+/// The first version that waits longer from attempt to attempt.
+const BACKS_OFF: u32 = 254;
+
 /// File names and texts: the .socket, then the .service.
 pub(super) fn files(plan: &Plan) -> Vec<(String, String)> {
     vec![(plan.unit("socket"), socket(plan)), (plan.unit("service"), service(plan))]
@@ -51,8 +54,22 @@ fn service(plan: &Plan) -> String {
         true => "",
         false => "\n# The signal is sent and not waited for: see ExecReload= above.\nIgnore=HO132",
     };
+    // Before, systemd starts it again ten times a second, and says with each load that it knows
+    // none of these lines.
+    let back_off = match plan.target.is_none_or(|version| version >= BACKS_OFF) {
+        true => {
+            "# Wait longer after each failed attempt.\nRestartSteps=8\nRestartMaxDelaySec=10s\n\
+                 # What depends on this service is not stopped with each attempt, and OnFailure= is not called.\n\
+                 RestartMode=direct\n"
+        }
+        false => {
+            "# From systemd 254 on, let it wait longer after each failed attempt:\n\
+                  #RestartSteps=8\n#RestartMaxDelaySec=10s\n#RestartMode=direct\n"
+        }
+    };
     format!(
         include_str!("templates/service.txt"),
+        back_off = back_off,
         reload = reload,
         ignored = ignored,
         title = title(plan),

@@ -1,11 +1,14 @@
 //! Reloads of services without a control interface.
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use std::io;
+use std::os::fd::AsFd as _;
+
+use handover::internal::pidfd;
+use nix::sys::signal::Signal;
 
 use super::report::{Generation, Report};
 use super::status::POLL;
+use crate::believed::unit_of;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::safe;
@@ -39,10 +42,7 @@ pub(super) async fn by_signal(
              (RELOAD_SIGNAL= of its start in the journal says which), or the main process is not the service"
         )));
     }
-    kill(Pid::from_raw(pid), Signal::SIGHUP).map_err(|e| match e {
-        Errno::EPERM => Failure::cannot_run(format!("pid {pid} may not be signalled: be the service's user or root")),
-        e => Failure::cannot_run(format!("pid {pid} cannot be signalled: {e}")),
-    })?;
+    signal(before.main, unit)?;
     let mut moved = false;
     loop {
         tokio::time::sleep(POLL).await;
@@ -61,6 +61,23 @@ pub(super) async fn by_signal(
             Verdict::Gone(state) => return Err(Failure::failed(safe::terminal(&state))),
         }
     }
+}
+
+/// Sends SIGHUP to that main process, and to none that got its pid meanwhile: what the pidfd names
+/// is looked at when the pidfd is there.
+fn signal(pid: u32, unit: &str) -> Result<(), Failure> {
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Failure::cannot_run(format!("pid {pid} may not be signalled: be the service's user or root"))
+        }
+        _ => Failure::cannot_run(format!("pid {pid} cannot be signalled: {e}")),
+    };
+    let pidfd = pidfd::open(pid).map_err(failed)?;
+    let (of, _) = unit_of(&pid.to_string()).map_err(failed)?;
+    if of.as_deref() != Some(unit) {
+        return Err(Failure::cannot_run(format!("not sent: pid {pid} is none of {unit} any more")));
+    }
+    pidfd::send_signal(pidfd.as_fd(), Signal::SIGHUP).map_err(failed)
 }
 
 /// What a change of the unit says of the reload, and in which words.

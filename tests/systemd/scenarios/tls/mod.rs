@@ -2,6 +2,7 @@
 //!
 //! `HANDOVER_SOAK=60` makes each of these take that many seconds.
 
+mod credentials;
 mod foreign;
 mod load;
 
@@ -25,6 +26,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("tls_idle", idle_through_reloads),
     Scenario::new("tls_certificate", certificate_under_load),
     Scenario::new("tls_in_place", in_place_by_a_reload),
+    // Credentials of a unit are for the system's manager alone.
+    Scenario::new("tls_credentials", credentials::renewed_by_a_reload).system_only(),
     Scenario::new("tls_foreign", foreign::through_reloads),
 ];
 
@@ -182,14 +185,25 @@ struct Service<'a> {
 
 impl<'a> Service<'a> {
     fn start(lab: &'a Container, pair: &certs::Pair, poll: &str) -> Outcome<Self> {
+        let dir = lab.dir().join("files").display().to_string();
+        Self::reading(lab, pair, &dir, poll, "")
+    }
+
+    /// It has the two as credentials of its unit, which has these lines more.
+    fn with_credentials(lab: &'a Container, pair: &certs::Pair, poll: &str, lines: &str) -> Outcome<Self> {
+        let dir = lab.dir().join("files").display().to_string();
+        let load = |name: &str| format!("LoadCredential={name}:{dir}/{name}\n");
+        Self::reading(lab, pair, "%d", poll, &format!("{}{}{lines}", load("cert.pem"), load("key.pem")))
+    }
+
+    fn reading(lab: &'a Container, pair: &certs::Pair, dir: &str, poll: &str, lines: &str) -> Outcome<Self> {
         let program = lab.install(&example("tls")?, "tls")?;
         let address = SocketAddr::from(([127, 0, 0, 1], lab.port(8443)?));
         let service = Self { lab, address };
         service.version("v", pair)?;
-        for name in ["cert.pem", "key.pem"] {
+        for name in ["cert.pem", "key.pem"].iter().filter(|name| !service.files().join(name).is_symlink()) {
             symlink(format!("..data/{name}"), service.files().join(name))?;
         }
-        let dir = lab.dir().join("files").display().to_string();
         let linger = format!("{}ms", LINGER.as_millis());
         lab.write_unit(
             "tls.socket",
@@ -203,7 +217,7 @@ impl<'a> Service<'a> {
                 "[Unit]\nRequires=tls.socket\nAfter=tls.socket\n[Service]\nType=notify\nNotifyAccess=main\n\
                  ExecReload=/bin/kill -HUP $MAINPID\nFileDescriptorStoreMax=64\nLimitNOFILE=65536\nRestart=on-failure\n\
                  RestartSec=100ms\nWatchdogSec=20\nExecStart={program} --cert {dir}/cert.pem --key {dir}/key.pem \
-                 --poll {poll} --linger {linger}\n"
+                 --poll {poll} --linger {linger}\n{lines}"
             ),
         )?;
         lab.daemon_reload()?;

@@ -15,6 +15,9 @@ pub(super) const RULES: &[Row] = &[
     ("HO005", Each(super::loads::refused)),
 ];
 
+/// Settings that a unit for all versions has: where they are ignored, nothing else is missing.
+const PORTABLE: [&str; 3] = ["RestartSteps", "RestartMaxDelaySec", "RestartMode"];
+
 /// Of one rule in one file; the rest is counted. Junk can have millions of such lines.
 const MOST_FINDINGS: usize = 100;
 
@@ -94,7 +97,11 @@ fn unknown_settings(unit: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
         Some((setting, not_in_target(&setting, pair.limits.target).filter(|_| !said)?))
     });
     findings.extend(bounded(of_others, |(setting, (more, advice))| {
-        Finding::at(&setting, format!("{}= {more}", setting.key())).advice(advice)
+        let finding = Finding::at(&setting, format!("{}= {more}", setting.key()));
+        match PORTABLE.contains(&setting.key()) {
+            true => finding.tidy("Nothing: it is ignored there, and pauses stay as short as RestartSec=."),
+            false => finding.advice(advice),
+        }
     }));
     findings
 }
@@ -123,6 +130,18 @@ fn unreadable_values(unit: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
     });
     let mut findings =
         bounded(unreadable, |(setting, kind)| Finding::of(&setting).advice(format!("Write {}.", kind.wanted())));
+    let too_new = unit.all().filter_map(|setting| {
+        let directive = directives::find(setting.at.section, setting.at.number)?;
+        let since = directive.kind.as_ref()?.since(&setting.expanded());
+        // Of a setting that is not there at all HO004 speaks.
+        let target = pair.limits.target_below(since).filter(|target| *target >= directive.since)?;
+        Some((setting, since, target))
+    });
+    findings.extend(bounded(too_new, |(setting, since, target)| {
+        Finding::of(&setting)
+            .but(format!(", a value that came with systemd {since}, but the target is {target}"))
+            .advice("Another value: the target ignores the line, and does as by default.")
+    }));
     let rules = unit.list(OURS, "Ignore").into_iter().filter_map(|setting| {
         let unknown: Vec<_> = setting.words().into_iter().filter(|word| !(pair.is_rule)(word)).collect();
         (!unknown.is_empty()).then(|| (setting, unknown.join(" ")))

@@ -6,6 +6,7 @@ mod loads;
 mod process;
 mod reload;
 mod resources;
+mod restarts;
 mod sandbox;
 mod signals;
 mod socket;
@@ -18,10 +19,11 @@ use std::sync::LazyLock;
 use super::rule::{Row, Rule};
 
 /// By id.
-const ROWS: [&[Row]; 10] = [
+const ROWS: [&[Row]; 11] = [
     file::RULES,
     lifecycle::RULES,
     process::RULES,
+    restarts::RULES,
     signals::RULES,
     reload::RULES,
     timeouts::RULES,

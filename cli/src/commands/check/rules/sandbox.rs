@@ -13,7 +13,7 @@ pub(super) const RULES: &[Row] = &[
     ("HO305", Service(syscalls)),
     ("HO306", ServiceAll(no_exec)),
     ("HO307", ServiceAll(bound_files)),
-    ("HO308", When(SERVICE, "PrivateUsers", |users| !is_off(users), Remedy)),
+    ("HO308", Service(private_users)),
     ("HO309", When(SERVICE, "DynamicUser", is_on, Remedy)),
     ("HO310", Service(runtime_directory)),
     ("HO311", Service(delegate)),
@@ -157,4 +157,9 @@ fn delegate(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 fn fine(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     let keys = ["MemoryDenyWriteExecute", "ProtectSystem", "PrivateNetwork"].into_iter();
     keys.filter_map(|key| service.not_off(key)).map(|setting| Finding::of(&setting).but(" is fine")).collect()
+}
+
+fn private_users(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
+    let users = service.not_off("PrivateUsers").or_else(|| service.text(SERVICE, "UserNamespacePath"))?;
+    Some(Finding::of(&users))
 }

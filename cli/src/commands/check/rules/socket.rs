@@ -93,7 +93,32 @@ fn start_limit(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     let intervals = [(UNIT, "StartLimitIntervalSec"), (UNIT, "StartLimitInterval"), (SERVICE, "StartLimitInterval")];
     let interval = intervals.iter().find_map(|(section, key)| service.read(section, key, span));
     let burst = [UNIT, SERVICE].iter().find_map(|section| service.read(section, "StartLimitBurst", count));
-    Some(tight((interval, 10), (burst, 5))?.lines(UNIT, ["StartLimitIntervalSec=10", "StartLimitBurst=5"]))
+    let finding = match tight((interval, 10), (burst, 5)) {
+        Some(finding) => finding,
+        None => reached(service, interval, burst)?,
+    };
+    Some(finding.lines(UNIT, ["StartLimitIntervalSec=0"]))
+}
+
+/// Finds a limit that a service which cannot start comes to by its own restarts.
+fn reached(
+    service: &Unit,
+    interval: Option<(Duration, Setting<'_>)>,
+    burst: Option<(u64, Setting<'_>)>,
+) -> Option<Finding> {
+    let restarts = service.restarts();
+    let within = interval.map_or(Duration::from_secs(10), |(time, _)| time);
+    let starts = burst.map_or(5, |(starts, _)| starts);
+    // 0 turns the limit off.
+    if within.is_zero() || starts == 0 {
+        return None;
+    }
+    let taken = restarts.take(starts, within)?;
+    let message = format!("{starts} failed starts within {taken:?} are the last ones, and the port is closed");
+    Some(match burst.map(|(_, setting)| setting).or(interval.map(|(_, setting)| setting)) {
+        Some(setting) => Finding::of(&setting).but(format!(": {message}")),
+        None => Finding::missing(service, UNIT, format!("the default start limit: {message}")),
+    })
 }
 
 fn max_connections(socket: &Unit, _: &Pair<'_>) -> Option<Finding> {

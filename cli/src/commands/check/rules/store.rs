@@ -28,7 +28,7 @@ fn off(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
         return None;
     }
     let preserve = service.text(SERVICE, "FileDescriptorStorePreserve");
-    let preserve = preserve.filter(|setting| matches!(setting.value(), "yes" | "restart"));
+    let preserve = preserve.filter(|setting| matches!(setting.value(), "yes" | "restart" | "on-success"));
     let finding = match (preserve, pair.limits.stored) {
         (Some(setting), _) => Finding::of(&setting).but(", but the store has no room"),
         (None, Some(stored @ 1..)) => {

@@ -1,0 +1,32 @@
+//! HO1xx, third part: how systemd starts a service again.
+
+use std::time::Duration;
+
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, UNIT, Unit};
+
+pub(super) const RULES: &[Row] = &[("HO114", Service(no_back_off)), ("HO115", Service(failure_untold))];
+
+/// Pauses of that length need not grow: they cost nobody anything.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+
+fn no_back_off(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
+    // Where it is not known that the target knows the lines, it may be that it does not.
+    pair.limits.target.filter(|target| *target >= 254)?;
+    let restarts = service.restarts();
+    if restarts.grows() || restarts.first >= LONG_PAUSE {
+        return None;
+    }
+    let message = "no RestartSteps= with RestartMaxDelaySec=, so a service that cannot start is started again at once";
+    let finding = match service.text(SERVICE, "RestartSec") {
+        Some(setting) => Finding::of(&setting).but(format!(", {message}")),
+        None => Finding::missing(service, SERVICE, message),
+    };
+    Some(finding.lines(SERVICE, ["RestartSteps=8", "RestartMaxDelaySec=10s"]))
+}
+
+fn failure_untold(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
+    let told = service.list(UNIT, "OnFailure").into_iter().next()?;
+    let restarts = service.text(SERVICE, "Restart").is_some_and(|restart| restart.value() != "no");
+    let direct = restarts && service.is(SERVICE, "RestartMode", "direct");
+    direct.then(|| Finding::of(&told).but(", and RestartMode=direct"))
+}
