@@ -13,6 +13,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ where
             half: record.half,
             moves: record.moves,
         };
+        let between = contents.unread.is_empty();
+        let policy = if upgraded { None } else { self.drain.insure(stream.as_fd(), &self.name, before.open, between) };
         let (drain, name) = (self.drain.clone(), Arc::clone(&self.name));
         let conn = Arc::new(Conn::adopted(drain, name, peer, self.options.keep_alive, (may_move, is_new), before));
         let guard = self.drain.track(Arc::clone(&conn) as _);
@@ -81,6 +84,8 @@ where
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (options, runtime) = (Arc::clone(&self.options), self.runtime.clone());
         Ok(Box::new(move || {
+            // Not before: what is not served here after all must not be ended.
+            let framed = framed.insured(policy, record.copied);
             runtime.spawn(task::connection(framed, conn, service, options));
         }))
     }

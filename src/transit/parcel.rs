@@ -77,6 +77,10 @@ impl Parcel {
         &self.record
     }
 
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     pub(crate) fn number(&mut self, id: u64) {
         self.record.id = id;
     }

@@ -13,6 +13,8 @@ mod summary;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
+#[cfg(feature = "http")]
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,12 +26,12 @@ use tokio::time::Instant;
 use super::core::{Phase, Work};
 use super::guard::Guard;
 use super::handle::Drain;
-use crate::transit::{Channel, Contents, Parcel, Permit, Permits};
+use crate::transit::{Channel, Contents, Insurance, Parcel, Permit, Permits, Policy};
 use crate::wire::parcel::Record;
 
 pub(crate) use self::keep::Keep;
 pub(crate) use self::keep::PARK_TIMEOUT;
-pub(crate) use self::resume::Resuming;
+pub(crate) use self::resume::{Left, Resuming, owners_ended};
 pub(crate) use self::summary::Moved;
 use self::summary::Summary;
 
@@ -63,6 +65,8 @@ pub(crate) struct Leaving {
     pub(crate) parcel: Parcel,
     pub(crate) guard: Guard,
     pub(crate) permit: Permit,
+    /// It is insured until somebody else may have it.
+    pub(crate) policy: Option<Policy>,
 }
 
 /// What a drain knows of moving.
@@ -74,6 +78,8 @@ pub(super) struct Moving {
     summary: Summary,
     /// How many were taken from another generation.
     adopted: AtomicUsize,
+    /// Against a crash, if there is one.
+    insurance: OnceLock<Arc<Insurance>>,
 }
 
 pub(super) struct Route {
@@ -145,7 +151,7 @@ impl Drain {
     /// Packs a connection, and sends it on its way. One that cannot be packed is served here again.
     pub(crate) fn send_off(&self, record: Record, fd: OwnedFd, contents: Contents, guard: Guard, permit: Permit) {
         match Parcel::new(record.clone(), fd, contents) {
-            Ok(parcel) => self.give(Leaving { parcel, guard, permit }),
+            Ok(parcel) => self.give(Leaving { parcel, guard, permit, policy: None }),
             Err((error, fd, contents)) => {
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
@@ -190,7 +196,8 @@ impl Drain {
     }
 
     fn come_back(&self, leaving: Leaving) {
-        let Leaving { parcel, guard, permit } = leaving;
+        let Leaving { parcel, guard, permit, policy } = leaving;
+        drop(policy); // it gets another one
         self.goes_on(parcel, guard, false);
         drop(permit);
     }
@@ -237,6 +244,25 @@ impl Drain {
     pub(crate) fn all_moved(&self) -> impl Future<Output = ()> + Send + 'static {
         let drain = self.clone();
         async move { drain.core.moving.summary.ended().await }
+    }
+}
+
+/// Crash insurance.
+impl Drain {
+    /// Has connections insured from now on.
+    pub(crate) fn insure_with(&self, insurance: Arc<Insurance>) {
+        let _ = self.core.moving.insurance.set(insurance);
+    }
+
+    pub(crate) fn insurance(&self) -> Option<&Arc<Insurance>> {
+        self.core.moving.insurance.get()
+    }
+
+    /// Insures a connection of HTTP/1 of this listener that has been open for so long; `between`:
+    /// nothing was read of it that is not answered.
+    #[cfg(feature = "http")]
+    pub(crate) fn insure(&self, fd: BorrowedFd<'_>, listener: &str, open: Duration, between: bool) -> Option<Policy> {
+        self.core.moving.insurance.get()?.insure(fd, listener, open, between)
     }
 }
 

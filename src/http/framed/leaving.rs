@@ -34,6 +34,7 @@ impl<T: Transport> Framed<T> {
             open_ms: millis(conn.opened().elapsed()),
             quiet_ms: millis(quiet),
             half: conn.stage() == Stage::Half,
+            copied: self.copied,
             moves: conn.before().moves + 1,
             ..Record::default()
         };
@@ -44,10 +45,10 @@ impl<T: Transport> Framed<T> {
         };
         // From here on nobody reads from it, until it is taken.
         self.moved = true;
-        let guard = self.guard.take();
+        let (guard, policy) = (self.guard.take(), self.policy.take());
         drop(self);
         if let Some(guard) = guard {
-            conn.drain.give(Leaving { parcel, guard, permit });
+            conn.drain.give(Leaving { parcel, guard, permit, policy });
         }
         Ok(())
     }

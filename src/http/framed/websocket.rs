@@ -117,13 +117,17 @@ impl<T: Transport> Framed<T> {
             protocol: UPGRADED.into(),
             known: true,
             requests: conn.requests(),
+            copied: self.copied,
             open_ms: millis(conn.opened().elapsed()),
             moves: conn.before().moves + 1,
             ..Record::default()
         };
         let contents = Contents { head: upgrade.head().to_vec(), state, unread: self.held.to_vec() };
         match (self.stream.detach(), self.guard.take()) {
-            (Ok(fd), Some(guard)) => conn.drain.send_off(record, fd, contents, guard, permit),
+            (Ok(fd), Some(guard)) => {
+                self.moved = true;
+                conn.drain.send_off(record, fd, contents, guard, permit);
+            }
             (Err(error), _) => tracing::warn!(peer = %conn.peer, %error, "a WebSocket that cannot move is closed"),
             (Ok(_), None) => {}
         }
