@@ -315,13 +315,7 @@ pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: value and length are ours, length is that of value, and the fd is open while it is
     // borrowed.
     let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_COOKIE,
-            (&raw mut value).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut value).cast(), &raw mut length)
     };
     Errno::result(result)?;
     Ok(value)

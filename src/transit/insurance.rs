@@ -81,7 +81,7 @@ struct Books {
 /// A mailbox, and what is in it.
 struct Book {
     mailbox: Arc<Mailbox>,
-    /// What it is called in the store, once it is there.
+    /// What it is called in the store, once it is there, or is just being put there.
     name: Option<String>,
     since: Instant,
     messages: usize,

@@ -67,7 +67,8 @@ fn place(id: u64) -> usize {
 impl Marks {
     /// Makes room for so many connections.
     pub(super) fn new(connections: usize) -> io::Result<Self> {
-        let count = NonZeroUsize::MIN.saturating_add(connections).min(NonZeroUsize::new(MOST).unwrap_or(NonZeroUsize::MIN));
+        let count =
+            NonZeroUsize::MIN.saturating_add(connections).min(NonZeroUsize::new(MOST).unwrap_or(NonZeroUsize::MIN));
         let words = Words::new(c"handover-marks", count)?;
         let places = Mutex::new(Places { free: Vec::new(), fresh: BEAT + 1, given: 0 });
         Ok(Self { words, places })

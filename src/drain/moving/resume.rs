@@ -54,6 +54,8 @@ pub(crate) struct Resuming {
     readers: Vec<OwnedFd>,
     /// Entries of the store that are of no use from then on.
     spent: Vec<String>,
+    /// Entries of processes that live.
+    living: Vec<String>,
     adoptions: Vec<Adoption>,
     resumed: Resumed,
 }
@@ -74,7 +76,12 @@ impl Drain {
     /// Looks at all that has waited in these mailboxes, which stays there, and gets ready to serve
     /// what has not waited for longer than this. `None`: nothing is to be served. What is the
     /// `left` of a process that lives is left alone.
-    pub(crate) fn look_at_kept(&self, mut readers: Vec<OwnedFd>, left: Vec<Left>, within: Option<Duration>) -> Resuming {
+    pub(crate) fn look_at_kept(
+        &self,
+        mut readers: Vec<OwnedFd>,
+        left: Vec<Left>,
+        within: Option<Duration>,
+    ) -> Resuming {
         let mut looking = Looking {
             drain: self,
             within,
@@ -89,11 +96,15 @@ impl Drain {
                 looking.close(None, "damaged", 1);
             }
         }
-        let mut spent = Vec::with_capacity(left.len());
+        let (mut spent, mut living) = (Vec::with_capacity(left.len()), Vec::new());
         for Left { name, reader } in left {
             match looking.look_at_left(&reader) {
                 Ok(true) => readers.push(reader),
-                Ok(false) => tracing::debug!(name, "a process that lives serves the connections in this mailbox"),
+                Ok(false) => {
+                    tracing::debug!(name, "a process that lives serves the connections in this mailbox");
+                    living.push(name);
+                    continue;
+                }
                 Err(error) => {
                     tracing::warn!(%error, name, "a mailbox of insured connections is damaged, and they are closed");
                     looking.close(None, "damaged", 1);
@@ -103,7 +114,7 @@ impl Drain {
             spent.push(name);
         }
         let Looking { adoptions, resumed, .. } = looking;
-        Resuming { readers, spent, adoptions, resumed }
+        Resuming { readers, spent, living, adoptions, resumed }
     }
 }
 
@@ -309,9 +320,14 @@ impl Looking<'_> {
 }
 
 impl Resuming {
-    /// Takes the names of entries of the store that are of no use once it has begun.
-    pub(crate) fn take_spent(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.spent)
+    /// Takes the names of entries of the store that are of no use once it has begun; also of those
+    /// whose process lives, if that is nobody whom we know.
+    pub(crate) fn take_spent(&mut self, also_living: bool) -> Vec<String> {
+        let mut names = std::mem::take(&mut self.spent);
+        if also_living {
+            names.append(&mut self.living);
+        }
+        names
     }
 
     /// Serves them. From here on the mailboxes are empty.

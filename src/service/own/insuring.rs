@@ -8,7 +8,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
 
 use crate::drain::moving::{Left, Resuming, owners_ended};
-use crate::error::Error;
 use crate::lifecycle::LifeState;
 use crate::reload::input::Input;
 use crate::service::own::OwnGeneration;
@@ -67,7 +66,7 @@ impl OwnGeneration {
             let renewing = tokio::task::spawn_blocking(move || may_wait(|| insurance.renew(&store)));
             match timeout(STORE_TIMEOUT, renewing).await {
                 Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(error))) => tell(&error),
+                Ok(Ok(Err(error))) => warn!(%error, "not all connections are insured against a crash"),
                 Ok(Err(_)) | Err(_) => warn!("the fd store did not answer within {STORE_TIMEOUT:?}; going on"),
             }
             let _ = inputs.send(Input::Secured(resuming));
@@ -141,26 +140,23 @@ impl OwnGeneration {
 async fn keep(insurance: Arc<Insurance>, store: FdStore) {
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = false;
     while insurance.beat() {
         let (ours, theirs) = (Arc::clone(&insurance), store.clone());
         match tokio::task::spawn_blocking(move || may_wait(|| ours.renew(&theirs))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tell(&error),
+            Ok(Ok(())) => told = false,
+            // While a reload is under way the store is nobody's to change.
+            Ok(Err(error)) if error.is_state() => debug!(%error, "insured connections wait for the fd store"),
+            // It is tried again with the next change.
+            Ok(Err(error)) if !std::mem::replace(&mut told, true) => {
+                warn!(%error, "not all connections are insured against a crash");
+            }
+            Ok(Err(_)) => {}
             Err(error) => return warn!(%error, "connections are not insured any more"),
         }
         tokio::select! {
             () = insurance.changed() => {}
             _ = beat.tick() => {}
         }
-    }
-}
-
-/// Says why what is insured is not in the store. It is tried again with the next change.
-fn tell(error: &Error) {
-    // While a reload is under way the store is nobody's to change.
-    if error.is_state() {
-        debug!(%error, "insured connections are not all in the fd store now");
-    } else {
-        warn!(%error, "not all connections are insured against a crash");
     }
 }

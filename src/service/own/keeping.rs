@@ -100,7 +100,7 @@ impl OwnGeneration {
 
     /// Serves it: what it has waited in is empty from then on.
     pub(super) fn serve_kept(&mut self, mut resuming: Resuming) {
-        self.remove_spent(resuming.take_spent());
+        self.remove_spent(resuming.take_spent(self.drainers.is_empty()));
         let resumed = resuming.begin(&self.drain);
         let closed = match resumed.closed() {
             0 => String::new(),

@@ -127,12 +127,11 @@ impl Insurance {
         let mut free = (0_u64..).map(|number| format!("{INSURED}{number}")).filter(|name| !taken.contains(name));
         for (at, mailbox) in new {
             let Some(name) = free.next() else { return Ok(()) };
-            match store.put_unpolled(&name, &[mailbox.reader()])? {
-                Kept::Stored => {
-                    if let Some(book) = self.lock().all.get_mut(&at) {
-                        book.name = Some(name);
-                    }
-                }
+            // First the name: whoever looks at the store shall know whose it is.
+            self.call(at, Some(name.clone()));
+            let kept = store.put_unpolled(&name, &[mailbox.reader()]).inspect_err(|_| self.call(at, None))?;
+            match kept {
+                Kept::Stored => {}
                 Kept::HeldOnly => {
                     let _ = store.remove(&name);
                     self.end();
@@ -143,6 +142,12 @@ impl Insurance {
             }
         }
         Ok(())
+    }
+
+    fn call(&self, at: u64, name: Option<String>) {
+        if let Some(book) = self.lock().all.get_mut(&at) {
+            book.name = name;
+        }
     }
 
     /// What lives is in the store elsewhere: a mailbox that was renewed is used again, or removed.

@@ -6,6 +6,7 @@
 //! behaviour that directory says; otherwise it runs the tests, as the parent of all generations.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panics, and print figures")]
 
+mod crashes;
 mod drains;
 mod environment;
 mod failures;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     processes::adopt_orphans();
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(PARALLEL_CASES);
-    let all: [&[Case]; 13] = [
+    let all: [&[Case]; 14] = [
         program::CASES,
         placement::CASES,
         reloads::CASES,
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         stops::CASES,
         keeps::CASES,
         killed::CASES,
+        crashes::CASES,
         moves::CASES,
         sessions::CASES,
         watchdog::CASES,

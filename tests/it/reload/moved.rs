@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use handover::Program;
 use handover::http::{HttpOptions, HyperService};
+use handover::service::settings::Migrate;
 use handover_testing::patience;
 use handover_testing::processes::until;
 use handover_testing::service::Extension;
@@ -34,13 +35,15 @@ pub(crate) struct More {
     pub(crate) most: Option<usize>,
     /// The soft limit of open files.
     pub(crate) files: Option<u64>,
+    /// Connections survive its crash.
+    pub(crate) insured: bool,
 }
 
 impl More {
     pub(crate) fn of(world: &World) -> Self {
         let (keep_alive, header) = (HttpOptions::KEEP_ALIVE_TIMEOUT, HttpOptions::HEADER_READ_TIMEOUT);
         let directory = world.path("");
-        Self { directory, serves: true, migrate: true, keep_alive, header, most: None, files: None }
+        Self { directory, serves: true, migrate: true, keep_alive, header, most: None, files: None, insured: false }
     }
 }
 
@@ -59,6 +62,7 @@ pub(crate) const EXTENSION: Extension = Extension {
         if let Some(files) = more.files {
             setrlimit(Resource::RLIMIT_NOFILE, files, files).unwrap();
         }
+        let builder = if more.insured { builder.migrate(Migrate::Crash) } else { builder };
         builder.socket("more")
     },
     started: |service, extra| {
