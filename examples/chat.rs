@@ -31,6 +31,7 @@ async fn main() -> handover::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
     let seconds = std::env::var("HANDOVER_CHAT_DRAIN_SECONDS").ok().and_then(|s| s.parse().ok());
     let service = handover::Service::builder()
+        .settings(handover::Settings::from_env()?)
         .listen("http", address)
         .drain_timeout(Duration::from_secs(seconds.unwrap_or(30))) // for clients that do not answer a goodbye
         .start()?;

@@ -73,6 +73,7 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     handover::logging::init()?;
     let service = handover::Service::builder()
+        .settings(handover::Settings::from_env()?)
         .listen("http", &options.listen) // the name in counter.socket; the address only without systemd
         .drain_timeout(options.drain_timeout)
         .start()?;

@@ -27,6 +27,7 @@ async fn main() -> Result<()> {
     // The names in the .socket units; the addresses are for without one.
     let address = |variable: &str, default: &str| std::env::var(variable).unwrap_or_else(|_| default.to_owned());
     let service = Service::builder()
+        .settings(handover::Settings::from_env()?)
         .listen("echo", address("ECHO", "127.0.0.1:7007"))
         .listen_seqpacket("echo-packets", address("ECHO_PACKETS", "@handover-echo-packets"))
         .listen_datagram("echo-datagrams", address("ECHO_DATAGRAMS", "127.0.0.1:7007"))

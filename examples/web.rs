@@ -43,8 +43,8 @@ struct Options {
     #[arg(long, default_value_t = handover::service::settings::MAX_DRAINING, value_name = "GENERATIONS")]
     max_draining: usize,
     /// Which connections go to another process: `never`, those of a `reload`, or of a `restart` too
-    #[arg(long, default_value_t, value_name = "WHEN")]
-    migrate: handover::service::settings::Migrate,
+    #[arg(long, value_name = "WHEN")]
+    migrate: Option<handover::service::settings::Migrate>,
     /// How long a new generation may take to be ready
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
     ready_timeout: Duration,
@@ -65,12 +65,15 @@ async fn main() -> Result<()> {
 pub(crate) async fn main_with(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let options = Options::parse_from(args);
     handover::logging::init()?;
+    let settings = handover::Settings::from_env()?;
+    let migrate = options.migrate.or(settings.migrate).unwrap_or_default();
     let service = handover::Service::builder()
+        .settings(settings)
         .listen("http", &options.listen) // the name in web.socket; the address only without systemd
         .drain_timeout(options.drain_timeout)
         .linger(options.linger)
         .max_draining(options.max_draining)
-        .migrate(options.migrate)
+        .migrate(migrate)
         .ready_timeout(options.ready_timeout)
         .probation(options.probation)
         .control() // for `handover reload` and `handover status`; needs RuntimeDirectory= in the unit

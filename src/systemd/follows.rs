@@ -10,6 +10,7 @@
 //! else, to the system's manager and to a user's. It may be missing (`RootDirectory=`), or not be
 //! answered (no bus): then nobody knows.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use tokio::time::timeout;
 /// How long the service manager may take to tell what follows a stop. The service serves on
 /// meanwhile.
 pub(crate) const FOLLOWS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often it is asked at most, where what asks is killed.
+const TRIES: usize = 5;
 
 const SOFT_REBOOT: &str = "soft-reboot.target";
 
@@ -57,7 +61,9 @@ impl Unit {
     /// Finds it in the text of `/proc/PID/cgroup`. A unit may have cgroups below its own.
     fn of(groups: &str) -> Option<Self> {
         let path = |prefix| groups.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix));
-        let path = path("name=systemd:").or_else(|| path(":"))?;
+        // The second is that of the old hierarchy, where systemd uses that.
+        let paths = [path(":"), path("name=systemd:")];
+        let path = paths.into_iter().flatten().find(|path| path.contains(".service"))?;
         let mut parts = path.rsplit('/').filter(|part| part.ends_with(".service"));
         let name = parts.next()?;
         let of_user = parts.any(|part| part.starts_with("user@"));
@@ -77,20 +83,47 @@ impl Unit {
         })
     }
 
+    /// A stop signals all processes of the unit until it finds no new one, and so this, too.
     async fn systemctl(&self, arguments: &[&str]) -> Result<String, String> {
+        for _ in 1..TRIES {
+            match self.try_systemctl(arguments).await {
+                Err(Failure::Signalled(_)) => {}
+                Ok(output) => return Ok(output),
+                Err(Failure::Refused(why)) => return Err(why),
+            }
+        }
+        self.try_systemctl(arguments).await.map_err(|failure| match failure {
+            Failure::Signalled(why) | Failure::Refused(why) => why,
+        })
+    }
+
+    async fn try_systemctl(&self, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = Command::new("systemctl");
         if self.of_user {
             command.arg("--user");
         }
         command.args(["--no-legend", "--plain", "--full", "--no-pager", "--no-ask-password"]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let output = command.output().await.map_err(|e| format!("systemctl cannot be started: {e}"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("systemctl {}: {}", arguments[0], said.trim().escape_debug()));
+        let output =
+            command.output().await.map_err(|e| Failure::Refused(format!("systemctl cannot be started: {e}")))?;
+        let (status, said) = (output.status, String::from_utf8_lossy(&output.stderr));
+        let why = || format!("systemctl {}: {status}: {}", arguments.join(" "), said.trim().escape_debug());
+        if status.signal().is_some() {
+            return Err(Failure::Signalled(why()));
+        }
+        if !status.success() {
+            return Err(Failure::Refused(why()));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// Why systemctl has no answer.
+#[derive(Debug)]
+enum Failure {
+    /// It was killed.
+    Signalled(String),
+    Refused(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +163,7 @@ mod tests {
             ("0::/system.slice/system-web.slice/web@1.service/sub\n", unit("web@1.service", false)),
             ("0::/user.slice/user-7.slice/user@7.service/app.slice/web.service\n", unit("web.service", true)),
             ("4:memory:/x\n1:name=systemd:/system.slice/web.service\n0::/\n", unit("web.service", false)),
+            ("4:name=systemd:/\n0::/payload/system.slice/web.service\n", unit("web.service", false)),
             ("0::/system.slice/__web.service\n", unit("_web.service", false)),
             ("0::/user.slice/user-7.slice/session-2.scope\n", None),
             ("", None),

@@ -43,6 +43,9 @@ impl OwnGeneration {
     pub(super) fn tell_moved(&mut self) {
         let Some(moved) = self.drain.moved().filter(|_| !self.told_moved) else { return };
         self.told_moved = true;
+        if self.keeping.is_some() && moved.moved + moved.stayed() == 0 {
+            return;
+        }
         let stayed = match moved.stayed() {
             0 => String::new(),
             count => {

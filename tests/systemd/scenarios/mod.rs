@@ -21,6 +21,7 @@ mod prove;
 mod reload;
 mod requests;
 mod reread;
+mod restart;
 mod run;
 mod runner;
 mod stops;
@@ -45,6 +46,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         user_manager::SCENARIOS,
         reload::SCENARIOS,
         reread::SCENARIOS,
+        restart::SCENARIOS,
         identity::SCENARIOS,
         requests::SCENARIOS,
         failures::SCENARIOS,

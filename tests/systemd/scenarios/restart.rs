@@ -1,0 +1,461 @@
+//! Restarts, and what else ends a process and starts another: connections wait for it.
+//!
+//! `HANDOVER_RESTART_CLIENTS` and `HANDOVER_RESTARTS` say how many of each there are.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::web::{DEADLINE, Setup, UNIT, Web, within};
+use crate::lab::{Container, Outcome, Scenario, example};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("restart_keeps_connections", |lab| keeps_connections(lab, "")).system_only(),
+    Scenario::new("restart_keeps_connections_of_a_user", |lab| keeps_connections(lab, "User=www-data\n")).system_only(),
+    Scenario::new("restart_keeps_websockets_and_streams", |lab| keeps_all(lab, 3, restart_all)).system_only(),
+    Scenario::new("restart_finishes_what_is_in_hand", finishes_what_is_in_hand).system_only(),
+    Scenario::new("stop_keeps_nothing", stop_keeps_nothing).system_only().since(254),
+    Scenario::new("soft_reboot_keeps_connections", |lab| keeps_all(lab, 1, soft_reboot)).system_only().since(254),
+    Scenario::new("start_after_failures_serves_who_waits", after_failures).system_only().since(254),
+    Scenario::new("start_closes_who_has_waited_too_long", waited_too_long).system_only().since(254),
+    Scenario::new("start_with_few_files_serves_the_rest", few_files).system_only(),
+];
+
+/// They ask as fast as they are answered.
+const BUSY: usize = 8;
+const CLIENTS: usize = 400;
+const RESTARTS: usize = 5;
+/// An idle client asks so often, on average.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A connection may cost its client so much of a restart.
+const OF_EACH: Duration = Duration::from_micros(20);
+
+const KEEPS: &str = "Environment=HANDOVER_MIGRATE=restart\n";
+const PRESERVED: &str = "FileDescriptorStorePreserve=yes\n";
+
+fn number(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).ok().and_then(|number| number.parse().ok()).unwrap_or(usual)
+}
+
+/// What the clients have seen.
+#[derive(Debug, Default)]
+struct Seen {
+    open: AtomicU64,
+    answered: AtomicU64,
+    /// Connections that ended, or answers that did not come.
+    lost: AtomicU64,
+    /// In µs.
+    longest: AtomicU64,
+}
+
+impl Seen {
+    fn answered(&self) -> u64 {
+        self.answered.load(Relaxed)
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest.load(Relaxed))
+    }
+
+    fn note(&self, since: Instant) {
+        self.answered.fetch_add(1, Relaxed);
+        self.longest.fetch_max(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+/// How clients ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// On one connection for ever, with such a pause.
+    Kept(Duration),
+    /// On a new connection each time, without a pause.
+    Anew,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Speaks {
+    Http,
+    Chat,
+    Echo,
+}
+
+/// Clients of one kind.
+#[derive(Debug, Clone, Copy)]
+struct Clients {
+    speaks: Speaks,
+    address: SocketAddr,
+    asks: Asks,
+    count: usize,
+}
+
+/// The connection of a client.
+enum Talk {
+    Http(TcpStream),
+    /// A WebSocket with one message said: the count of them is its state.
+    Chat(Box<WebSocketStream<TcpStream>>),
+    Echo(TcpStream),
+}
+
+fn odd(what: impl std::fmt::Display) -> std::io::Error {
+    std::io::Error::other(what.to_string())
+}
+
+impl Talk {
+    async fn begin(speaks: Speaks, address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(match speaks {
+            Speaks::Http => Self::Http(stream),
+            Speaks::Echo => Self::Echo(stream),
+            Speaks::Chat => {
+                let (mut socket, _) =
+                    tokio_tungstenite::client_async(format!("ws://{address}/ws"), stream).await.map_err(odd)?;
+                socket.send(Message::text("hello")).await.map_err(odd)?;
+                Self::Chat(Box::new(socket))
+            }
+        })
+    }
+
+    async fn ask(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+        buffer.clear();
+        match self {
+            Self::Http(stream) => {
+                stream.write_all(b"GET /pid HTTP/1.1\r\nHost: lab\r\n\r\n").await?;
+                // A head with a length, and a body that ends with the only plain newline.
+                until(stream, buffer, |all| all.ends_with(b"\n") && !all.ends_with(b"\r\n")).await?;
+                if buffer.starts_with(b"HTTP/1.1 200 ") { Ok(()) } else { Err(odd("not answered")) }
+            }
+            Self::Echo(stream) => {
+                stream.write_all(b"a line\n").await?;
+                until(stream, buffer, |all| all.ends_with(b"\n")).await?;
+                if buffer == b"a line\n" { Ok(()) } else { Err(odd("another line")) }
+            }
+            Self::Chat(socket) => {
+                socket.send(Message::text("/count")).await.map_err(odd)?;
+                loop {
+                    match socket.next().await.ok_or_else(|| odd("closed"))?.map_err(odd)? {
+                        Message::Text(text) if text == "1" => return Ok(()),
+                        Message::Text(text) if text == "hello" => {} // of another one
+                        other => return Err(odd(format!("{other:?}"))),
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn until(stream: &mut TcpStream, all: &mut Vec<u8>, enough: impl Fn(&[u8]) -> bool) -> std::io::Result<()> {
+    while !enough(all) {
+        if stream.read_buf(all).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+async fn client(of: Clients, number: usize, seen: Arc<Seen>, stop: Arc<AtomicBool>) -> std::io::Result<()> {
+    let Clients { speaks, address, asks, .. } = of;
+    let mut buffer = Vec::new();
+    let mut kept = match asks {
+        Asks::Kept(_) => Some(Talk::begin(speaks, address).await?),
+        Asks::Anew => None,
+    };
+    seen.open.fetch_add(1, Relaxed);
+    if let Asks::Kept(pause) = asks {
+        // They do not all ask at the same time.
+        tokio::time::sleep(pause.mul_f64((number % 97) as f64 / 97.0)).await;
+    }
+    while !stop.load(Relaxed) {
+        let began = Instant::now();
+        match &mut kept {
+            Some(talk) => talk.ask(&mut buffer).await?,
+            None => Talk::begin(speaks, address).await?.ask(&mut buffer).await?,
+        }
+        seen.note(began);
+        if let Asks::Kept(pause) = asks {
+            tokio::time::sleep(pause).await;
+        }
+    }
+    Ok(())
+}
+
+/// Has these clients ask while `f` runs, which begins when all are connected.
+fn under(lab: &Container, clients: &[Clients], f: impl FnOnce(&Seen) -> Outcome) -> Outcome<Arc<Seen>> {
+    let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| lab.in_netns(|| run(clients, &seen, &stop)));
+        let all: usize = clients.iter().map(|clients| clients.count).sum();
+        let ready = || Ok((seen.open.load(Relaxed) == all as u64 && seen.answered() > 0).then_some(()));
+        let outcome = lab.wait_until(DEADLINE, "all clients are connected", ready).and_then(|()| {
+            seen.longest.store(0, Relaxed);
+            f(&seen)
+        });
+        stop.store(true, Relaxed);
+        running.join().map_err(|_| "a client panicked")??;
+        outcome
+    })?;
+    Ok(seen)
+}
+
+fn run(clients: &[Clients], seen: &Arc<Seen>, stop: &Arc<AtomicBool>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        for of in clients {
+            for number in 0..of.count {
+                let (of, seen, stop) = (*of, Arc::clone(seen), Arc::clone(stop));
+                tasks.spawn(async move {
+                    if let Err(error) = client(of, number, Arc::clone(&seen), stop).await {
+                        println!("client {number}, {of:?}: {error}");
+                        seen.lost.fetch_add(1, Relaxed);
+                    }
+                });
+                if number % 100 == 99 {
+                    tokio::task::yield_now().await; // the listener's queue is not endless
+                }
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    });
+}
+
+impl Web<'_> {
+    fn clients(&self, asks: Asks, count: usize) -> Clients {
+        Clients { speaks: Speaks::Http, address: self.address, asks, count }
+    }
+
+    fn restart(&self) -> Outcome {
+        let old = self.lab.main_pid(UNIT)?;
+        self.lab.systemctl_ok(&["restart", UNIT])?;
+        self.until("another main process", |state| state.is_running() && state.main != old).map(drop)
+    }
+}
+
+fn keeps_connections(lab: &Container, lines: &str) -> Outcome {
+    let (clients, restarts) = (number("HANDOVER_RESTART_CLIENTS", CLIENTS), number("HANDOVER_RESTARTS", RESTARTS));
+    let web = Web::start(lab, Setup { lines: &format!("{KEEPS}{lines}"), ..Setup::default() })?;
+    let restart = |_: &Seen| (0..restarts).try_for_each(|_| web.restart());
+    let bare = under(lab, &[web.clients(Asks::Anew, BUSY)], restart)?;
+    let kept = [web.clients(Asks::Kept(PAUSE), clients), web.clients(Asks::Kept(Duration::ZERO), BUSY)];
+    let seen = under(lab, &kept, restart)?;
+    let (base, longest, all) = (bare.longest(), seen.longest(), clients + BUSY);
+    println!(
+        "{restarts} restarts, {all} connections: {} answered, {} lost; longest wait {longest:?}, with nothing in hand \
+         {base:?}",
+        seen.answered(),
+        seen.lost()
+    );
+    assert_eq!((bare.lost(), seen.lost()), (0, 0));
+    // Few restarts on a busy machine say little of what one takes: that is asked of many.
+    let times = if restarts > RESTARTS { 1.5 } else { 5.0 };
+    let limit = base.mul_f64(times) + OF_EACH * u32::try_from(all)?;
+    assert!(longest <= limit, "{longest:?} is longer than {limit:?}");
+    let served = web.count_logged(&format!("serves {all} connections that have waited for"))?;
+    assert_eq!(served, restarts, "each start has served all");
+    let stored = lab.show(UNIT, "NFileDescriptorStore")?;
+    assert_eq!(stored, "0", "the mailbox is removed");
+    Ok(())
+}
+
+/// The services of the three protocols, with what they have in common.
+struct Three {
+    units: [&'static str; 3],
+    clients: Vec<Clients>,
+}
+
+fn three(lab: &Container, count: usize) -> Outcome<Three> {
+    let mut clients = Vec::new();
+    let services = [("web", Speaks::Http, 8080), ("chat", Speaks::Chat, 8090), ("echo", Speaks::Echo, 7007)];
+    for (name, speaks, port) in services {
+        lab.install(&example(name)?, name)?;
+        let lab_dir = lab.dir().display();
+        // What is mounted goes with a soft reboot: the program, and the units, lie elsewhere.
+        lab.sh_ok(&format!("cp {lab_dir}/{name} /usr/local/bin/{name}"))?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let socket = if name == "echo" { "echo" } else { "http" };
+        lab.write_unit(
+            &format!("{name}.service"),
+            &format!(
+                "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=notify\nNotifyAccess=main\nRestart=on-failure\n\
+                 RestartSec=100ms\nExecStart=/usr/local/bin/{name}\nFileDescriptorStoreMax=64\n{KEEPS}{}\
+                 LimitNOFILE=16384\n[Install]\nWantedBy=lab.target\n",
+                if lab.version() >= 254 { PRESERVED } else { "" }
+            ),
+        )?;
+        lab.write_unit(
+            &format!("{name}.socket"),
+            &format!("[Socket]\nListenStream={address}\nFileDescriptorName={socket}\n[Install]\nWantedBy=lab.target\n"),
+        )?;
+        let kept = |asks, count| Clients { speaks, address, asks, count };
+        clients.extend([kept(Asks::Kept(PAUSE), count), kept(Asks::Kept(Duration::from_millis(1)), 2)]);
+    }
+    lab.daemon_reload()?;
+    let units = ["web.service", "chat.service", "echo.service"];
+    lab.systemctl_ok(&["start", "web.socket", "chat.socket", "echo.socket"])?;
+    lab.systemctl_ok(&[&["start"], &units[..]].concat())?;
+    Ok(Three { units, clients })
+}
+
+impl Three {
+    fn mains(&self, lab: &Container) -> Outcome<Vec<u32>> {
+        self.units.iter().map(|unit| lab.main_pid(unit)).collect()
+    }
+
+    fn until_others(&self, lab: &Container, old: &[u32]) -> Outcome {
+        lab.wait_until(DEADLINE, "other main processes", || {
+            let new = self.mains(lab).ok().filter(|new| new.iter().zip(old).all(|(new, old)| new != old && *new != 0));
+            Ok(new.map(drop))
+        })
+    }
+}
+
+/// HTTP, WebSockets and plain streams, all of which go on as if nothing had been.
+fn keeps_all(lab: &Container, times: usize, event: fn(&Container, &Three) -> Outcome) -> Outcome {
+    let three = three(lab, number("HANDOVER_RESTART_CLIENTS", CLIENTS) / 20)?;
+    let seen = under(lab, &three.clients, |seen| {
+        for _ in 0..times {
+            let old = three.mains(lab)?;
+            event(lab, &three)?;
+            three.until_others(lab, &old)?;
+            let answered = seen.answered();
+            lab.wait_until(DEADLINE, "clients are answered", || Ok((seen.answered() > answered + 100).then_some(())))?;
+        }
+        Ok(())
+    })?;
+    let all: usize = three.clients.iter().map(|clients| clients.count).sum();
+    println!(
+        "{times} times, {all} connections: {} answered, {} lost, longest wait {:?}",
+        seen.answered(),
+        seen.lost(),
+        seen.longest()
+    );
+    assert_eq!(seen.lost(), 0);
+    Ok(())
+}
+
+fn restart_all(lab: &Container, three: &Three) -> Outcome {
+    lab.systemctl_ok(&[&["restart"], &three.units[..]].concat()).map(drop)
+}
+
+/// The load is outside of the container's processes, and in its network.
+fn soft_reboot(lab: &Container, _: &Three) -> Outcome {
+    lab.sh_ok(
+        "mkdir -p /run/systemd/system/lab.target.wants && cp -a /etc/systemd/system/. /run/systemd/system/ && \
+         ln -sf ../lab.target /run/systemd/system/default.target && cd /run/systemd/system/lab.target.wants && \
+         for unit in web chat echo; do ln -sf ../$unit.service ../$unit.socket .; done",
+    )?;
+    lab.sh_ok("ln -sfT /run/systemd/system/lab.target /run/systemd/system/default.target")?;
+    lab.systemctl_ok(&["soft-reboot"]).map(drop)
+}
+
+/// An idle client is served as long as a long request is in hand; then both go on.
+fn finishes_what_is_in_hand(lab: &Container) -> Outcome {
+    let web = Web::start(lab, Setup { lines: KEEPS, ..Setup::default() })?;
+    let (mut idle, mut slow) = (web.connect()?, web.connect()?);
+    let old = idle.pid()?;
+    slow.send("/sleep?duration=3s")?;
+    lab.systemctl_ok(&["--no-block", "restart", UNIT])?;
+    web.logged("SIGTERM; connections open")?;
+    let mut answered = 0;
+    let pid = loop {
+        let began = Instant::now();
+        let pid = idle.pid()?;
+        within(Duration::from_secs(2), began, "an idle client's request")?;
+        if pid != old {
+            break pid;
+        }
+        answered += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(answered > 20, "{answered} answered by the old process while it finished the other request");
+    assert_eq!(slow.answered_pid()?, old, "it was finished");
+    assert_eq!(slow.pid()?, pid, "and its connection goes on");
+    Ok(())
+}
+
+/// A stop that is none says goodbye, also where the store stays.
+fn stop_keeps_nothing(lab: &Container) -> Outcome {
+    let web = Web::start(lab, Setup { lines: &format!("{KEEPS}{PRESERVED}"), ..Setup::default() })?;
+    let mut idle = web.connect()?;
+    idle.pid()?;
+    lab.systemctl_ok(&["stop", "web.socket", UNIT])?;
+    idle.closed()?;
+    Ok(())
+}
+
+/// A version that fails each time loses nobody who waits for a good one.
+fn after_failures(lab: &Container) -> Outcome {
+    let lines = format!("{KEEPS}{PRESERVED}RestartSec=20ms\n");
+    let web = Web::start(lab, Setup { lines: &lines, ..Setup::default() })?;
+    let mut idle = web.connect()?;
+    let old = idle.pid()?;
+    // Five starts fail: the version before it is ready.
+    lab.write_file(
+        "/run/fails",
+        "#!/bin/sh\nread n </run/count || n=0\necho $((n+1)) >/run/count\n[ $n -ge 5 ] || exit 1\nexec /lab/web\n",
+    )?;
+    lab.sh_ok("chmod +x /run/fails; echo 0 >/run/count")?;
+    lab.write_file(
+        &format!("/run/systemd/system/{UNIT}.d/fails.conf"),
+        "[Service]\nExecStart=\nExecStart=/run/fails\nReadWritePaths=/run\n",
+    )?;
+    lab.daemon_reload()?;
+    let _fails = lab.systemctl(&["restart", UNIT])?;
+    let new = idle.pid()?;
+    assert_ne!(new, old);
+    assert_eq!(lab.show(UNIT, "NRestarts")?, "5");
+    let entry = web.logged("serves 1 connections that have waited for")?;
+    println!("{}", entry.message());
+    Ok(())
+}
+
+/// Who has waited for longer than `resume_within` is told to go, and the journal says how many.
+fn waited_too_long(lab: &Container) -> Outcome {
+    let lines = format!("{KEEPS}{PRESERVED}Environment=HANDOVER_RESUME_WITHIN=0s\n");
+    let web = Web::start(lab, Setup { lines: &lines, ..Setup::default() })?;
+    let mut idle = web.connect()?;
+    idle.pid()?;
+    web.restart()?;
+    idle.closed()?;
+    let entry = web.logged("serves 0 connections that have waited for")?;
+    assert!(entry.message().ends_with("1 are closed (late: 1)"), "{}", entry.message());
+    web.pid()?;
+    Ok(())
+}
+
+/// The table of files of the next process is too small for all.
+fn few_files(lab: &Container) -> Outcome {
+    const FILES: usize = 512;
+    let web = Web::start(lab, Setup { lines: KEEPS, ..Setup::default() })?;
+    let mut clients: Vec<_> = (0..FILES + 100).map(|_| web.connect()).collect::<Outcome<_>>()?;
+    clients.iter_mut().try_for_each(|client| client.pid().map(drop))?;
+    lab.write_file(&format!("/run/systemd/system/{UNIT}.d/few.conf"), &format!("[Service]\nLimitNOFILE={FILES}\n"))?;
+    lab.daemon_reload()?;
+    web.restart()?;
+    let entry = web.logged("connections that have waited for")?;
+    println!("{}", entry.message());
+    let (mut served, mut closed) = (0, 0);
+    for mut client in clients {
+        match client.pid() {
+            Ok(_) => served += 1,
+            Err(_) => closed += 1,
+        }
+    }
+    assert!(served > FILES / 2 && closed > 100, "{served} served, {closed} closed");
+    assert!(entry.message().contains(&format!("serves {served} ")), "{}", entry.message());
+    assert!(entry.message().ends_with(&format!("{closed} are closed (no_fds: {closed})")), "{}", entry.message());
+    web.pid()?;
+    Ok(())
+}
