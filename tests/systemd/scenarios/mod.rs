@@ -11,6 +11,7 @@ mod faults;
 mod http2;
 mod identity;
 mod init;
+mod insured;
 mod journal;
 mod metrics;
 mod package;
@@ -54,6 +55,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         probation::SCENARIOS,
         upgrade::SCENARIOS,
         crashes::SCENARIOS,
+        insured::SCENARIOS,
         stops::SCENARIOS,
         store::SCENARIOS,
         storm::SCENARIOS,
