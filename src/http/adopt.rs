@@ -8,6 +8,7 @@ use super::upgraded::Upgrade;
 use crate::drain::moving::{Adopter, Adoption, Arrived};
 use crate::drain::{Drain, Inherited, Limit, Stream};
 use crate::error::BoxError;
+use crate::transit::marks::State;
 use crate::wire::parcel::{HTTP1, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
@@ -38,7 +39,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str> {
-        let Arrived { record, fd, contents, was, again } = arrival;
+        let Arrived { record, fd, contents, was, again, waited } = arrival;
         let upgraded = record.protocol == UPGRADED;
         if record.protocol != HTTP1 && !upgraded {
             return Err("protocol");
@@ -66,8 +67,12 @@ where
             half: record.half,
             moves: record.moves,
         };
-        let between = contents.unread.is_empty();
-        let policy = if upgraded { None } else { self.drain.insure(stream.as_fd(), &self.name, before.open, between) };
+        let state = match contents.unread.is_empty() {
+            _ if !waited => State::Withheld,
+            true => State::Between,
+            false => State::Middle,
+        };
+        let policy = if upgraded { None } else { self.drain.insure(stream.as_fd(), &self.name, before.open, state) };
         let (drain, name) = (self.drain.clone(), Arc::clone(&self.name));
         let conn = Arc::new(Conn::adopted(drain, name, peer, self.options.keep_alive, (may_move, is_new), before));
         let guard = self.drain.track(Arc::clone(&conn) as _);

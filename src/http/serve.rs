@@ -10,6 +10,7 @@ use crate::drain::{Accepted, Acceptor, Drain, Limit};
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 use crate::systemd::activation::Listener;
+use crate::transit::marks::State;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -90,7 +91,8 @@ pub fn serve(
         adopter.drain.clone().adopt_with(name, Arc::new(adopter));
     }
     accept(&runtime, acceptors, move |Accepted { stream, peer, entering }, name| {
-        let policy = if options.migrate { drain.insure(stream.as_fd(), &name, Duration::ZERO, true) } else { None };
+        let policy =
+            if options.migrate { drain.insure(stream.as_fd(), &name, Duration::ZERO, State::Between) } else { None };
         let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, options.migrate));
         let guard = entering.track(Arc::clone(&conn) as _);
         let framed = Framed::new(stream, Arc::clone(&conn), guard).insured(policy, false);

@@ -27,6 +27,11 @@ use crate::metrics::{INSURED, Metrics};
 use crate::sys::{pidfd, socket};
 use crate::wire::parcel::{HTTP1, Record, millis};
 
+/// A mailbox of more than so many is renewed as soon as half of it has ended.
+const SOME: usize = 128;
+/// No more are put into one, one by one: what is renewed is in flight twice meanwhile.
+const MOST: usize = 512;
+
 /// The insurance of one process.
 pub(crate) struct Insurance {
     generation: u64,
@@ -113,20 +118,20 @@ impl Insurance {
         }))
     }
 
-    /// Insures a connection of HTTP/1 that was accepted, or has come from elsewhere; `between`:
-    /// nothing of it was read that is not answered. `None`: it cannot be, which is counted.
+    /// Insures a connection of HTTP/1 that was accepted, or has come from elsewhere, and says where
+    /// it is. `None`: it cannot be, which is counted.
     pub(crate) fn insure(
         self: &Arc<Self>,
         fd: BorrowedFd<'_>,
         listener: &str,
         open: Duration,
-        between: bool,
+        state: State,
     ) -> Option<Policy> {
         let mut books = self.lock();
         if books.phase == Phase::Over {
             return None;
         }
-        let Some(id) = self.marks.take(if between { State::Between } else { State::Middle }) else {
+        let Some(id) = self.marks.take(state) else {
             books.cannot(self, "there are more than LimitNOFILE= was when the process began");
             return None;
         };
@@ -139,8 +144,8 @@ impl Insurance {
             copied: true,
             ..Record::default()
         };
-        match books.add(self, record, fd) {
-            Ok(()) => Some(Policy { insurance: Arc::clone(self), id, between }),
+        match books.add(self, &record, fd) {
+            Ok(()) => Some(Policy { insurance: Arc::clone(self), id, between: state == State::Between }),
             Err(why) => {
                 self.marks.end(id);
                 books.cannot(self, &why);
@@ -204,12 +209,11 @@ impl Insurance {
         let mut books = self.lock();
         self.marks.end(id);
         let Some(home) = books.homes.remove(&id) else { return };
-        let current = books.single == Some(home) || books.packed == Some(home);
-        if let Some(book) = books.all.get_mut(&home) {
-            book.dead += 1;
-            if !current && book.is_worn() {
-                self.changed.notify_one();
-            }
+        let Some(book) = books.all.get_mut(&home) else { return };
+        book.dead += 1;
+        if book.is_half_dead() && book.entries >= SOME {
+            books.seal(home);
+            self.changed.notify_one();
         }
     }
 
@@ -229,7 +233,7 @@ impl Insurance {
 
 impl Books {
     /// Puts a connection where those are that have just come.
-    fn add(&mut self, insurance: &Insurance, record: Record, fd: BorrowedFd<'_>) -> Result<(), String> {
+    fn add(&mut self, insurance: &Insurance, record: &Record, fd: BorrowedFd<'_>) -> Result<(), String> {
         let id = record.id;
         loop {
             let at = match self.single {
@@ -243,22 +247,37 @@ impl Books {
                     book.messages += 1;
                     book.entries += 1;
                     self.homes.insert(id, at);
-                    if book.name.is_none() {
+                    let full = book.entries >= MOST;
+                    if full || book.name.is_none() {
                         insurance.changed.notify_one();
+                    }
+                    if full {
+                        self.seal(at);
                     }
                     return Ok(());
                 }
                 Ok(Put::Full) if book.entries > 0 => {
-                    self.single = None;
+                    self.seal(at);
                     insurance.changed.notify_one();
                 }
                 Ok(Put::Full) => return Err("a mailbox for connections takes none".into()),
                 Ok(Put::TooMany) => {
+                    if book.dead > 0 {
+                        // What has ended makes room.
+                        self.seal(at);
+                        insurance.changed.notify_one();
+                    }
                     return Err("as many fds of this user wait in queues as LimitNOFILE= lets it have open".into());
                 }
                 Err(error) => return Err(error.to_string()),
             }
         }
+    }
+
+    /// Nothing more is put into it.
+    fn seal(&mut self, at: u64) {
+        self.single = self.single.filter(|single| *single != at);
+        self.packed = self.packed.filter(|packed| *packed != at);
     }
 
     /// Begins a mailbox; one that is in the store already, if there is one.
@@ -292,11 +311,21 @@ impl Book {
     /// Returns whether it is to be renewed, if nothing is put into it any more: half of it is dead,
     /// or each of few has a message of its own.
     fn is_worn(&self) -> bool {
-        !self.moved && (self.dead * 2 >= self.entries || self.entries < self.messages * 8)
+        !self.moved && (self.is_half_dead() || self.entries < self.messages * 8)
+    }
+
+    fn is_half_dead(&self) -> bool {
+        self.dead > 0 && self.dead * 2 >= self.entries
     }
 }
 
 impl Policy {
+    /// Says where it is, from the moment on in which it is this process's.
+    pub(crate) fn cover(&mut self, between: bool) {
+        self.between = between;
+        self.insurance.marks.set(self.id, if between { State::Between } else { State::Middle });
+    }
+
     /// Notes that bytes may be taken from the socket from now on; returns whether nothing was in
     /// progress.
     #[inline]

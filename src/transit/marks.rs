@@ -32,6 +32,8 @@ pub(crate) enum State {
     Between = 1,
     /// In the middle of a request, or of its reply.
     Middle = 2,
+    /// It is still another process's: no copy of ours is of use so far.
+    Withheld = 3,
 }
 
 /// The marks of one process.
@@ -137,7 +139,8 @@ impl LeftMarks {
         words::read(memfd, MOST).map(Self)
     }
 
-    /// Returns where a connection was; `None`: it had ended, or was somebody else's.
+    /// Returns where a connection was; `None`: it had ended, or was somebody else's. It is between
+    /// or in the middle.
     pub(crate) fn of(&self, id: u64) -> Option<State> {
         let found = *self.0.get(place(id)).filter(|_| place(id) != BEAT)?;
         [State::Between, State::Middle].into_iter().find(|state| word(id, *state) == found)
@@ -171,6 +174,8 @@ mod tests {
         marks.set(three, State::Middle);
         assert_eq!((left(&marks).of(three), found.beat()), (Some(State::Middle), Duration::from_millis(77)));
         assert!(marks.has(three) && !marks.has(one));
+        marks.set(three, State::Withheld);
+        assert!(marks.has(three) && left(&marks).of(three).is_none());
         for odd in [0, u64::MAX, 1 << PLACE_BITS, two + (1 << PLACE_BITS)] {
             assert_eq!(found.of(odd), None, "{odd}");
         }

@@ -26,6 +26,8 @@ use tokio::time::Instant;
 use super::core::{Phase, Work};
 use super::guard::Guard;
 use super::handle::Drain;
+#[cfg(feature = "http")]
+use crate::transit::marks::State;
 use crate::transit::{Channel, Contents, Insurance, Parcel, Permit, Permits, Policy};
 use crate::wire::parcel::Record;
 
@@ -57,6 +59,8 @@ pub(crate) struct Arrived {
     pub(crate) was: Option<Guard>,
     /// It was ours before, and shall try to go once more.
     pub(crate) again: bool,
+    /// It has waited for a process, and is nobody else's.
+    pub(crate) waited: bool,
 }
 
 /// A connection that goes. It counts here until it is taken.
@@ -155,7 +159,7 @@ impl Drain {
             Err((error, fd, contents)) => {
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
-                self.serve_again(Arrived { record, fd, contents, was: Some(guard), again: false });
+                self.serve_again(Arrived { record, fd, contents, was: Some(guard), again: false, waited: false });
             }
         }
     }
@@ -205,7 +209,7 @@ impl Drain {
     /// Serves it here again, and lets it go once more, or never.
     fn goes_on(&self, parcel: Parcel, guard: Guard, again: bool) {
         let (record, fd, contents) = parcel.into_parts();
-        self.serve_again(Arrived { record, fd, contents, was: Some(guard), again });
+        self.serve_again(Arrived { record, fd, contents, was: Some(guard), again, waited: false });
     }
 
     fn serve_again(&self, arrival: Arrived) {
@@ -258,11 +262,11 @@ impl Drain {
         self.core.moving.insurance.get()
     }
 
-    /// Insures a connection of HTTP/1 of this listener that has been open for so long; `between`:
-    /// nothing was read of it that is not answered.
+    /// Insures a connection of HTTP/1 of this listener that has been open for so long, and says
+    /// where it is.
     #[cfg(feature = "http")]
-    pub(crate) fn insure(&self, fd: BorrowedFd<'_>, listener: &str, open: Duration, between: bool) -> Option<Policy> {
-        self.core.moving.insurance.get()?.insure(fd, listener, open, between)
+    pub(crate) fn insure(&self, fd: BorrowedFd<'_>, listener: &str, open: Duration, state: State) -> Option<Policy> {
+        self.core.moving.insurance.get()?.insure(fd, listener, open, state)
     }
 }
 

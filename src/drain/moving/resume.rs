@@ -228,7 +228,7 @@ impl Looking<'_> {
                 self.admit_new(parcel, waited);
                 self.resumed.rescued += self.adoptions.len() - before;
             }
-            State::Middle => {
+            State::Middle | State::Withheld => {
                 let (_, fd, _) = parcel.into_parts();
                 *self.resumed.closed.entry(MIDDLE).or_default() += 1;
                 let _ = shutdown(fd.as_raw_fd(), Shutdown::Both);
@@ -297,7 +297,7 @@ impl Looking<'_> {
         let protocol = record.protocol.clone();
         // Only its client has to be told something.
         let copy = if protocol == UPGRADED { fd.try_clone().ok() } else { None };
-        match adopter.prepare(Arrived { record, fd, contents, was: None, again: false }) {
+        match adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: true }) {
             Ok(adoption) => {
                 self.adoptions.push(adoption);
                 Ok(())

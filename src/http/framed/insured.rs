@@ -11,9 +11,12 @@ use std::task::{Context, Poll};
 use tokio::io::ReadBuf;
 
 impl<T: Transport> Framed<T> {
-    /// Has it insured; `copied`: there is a copy of it already.
-    pub(in crate::http) fn insured(mut self, policy: Option<Policy>, copied: bool) -> Self {
+    /// Has it insured, from now on; `copied`: there is a copy of it already.
+    pub(in crate::http) fn insured(mut self, mut policy: Option<Policy>, copied: bool) -> Self {
         self.copied = copied || policy.is_some();
+        if let Some(policy) = &mut policy {
+            policy.cover(self.held.is_empty());
+        }
         self.policy = policy;
         self
     }

@@ -15,11 +15,9 @@ use crate::wire::parcel::{MAX_PARCELS, Record};
 /// Empty mailboxes that stay in the store, to be used again: one is filled while another is
 /// renewed.
 const SPARE: usize = 2;
-/// A mailbox that connections are put into is renewed as soon as it is full, or half dead for so
-/// long: a copy keeps what has ended in the kernel's memory.
+/// A mailbox of few that connections are put into is renewed if half of it has ended, and it is so
+/// old: a copy keeps what has ended in the kernel's memory.
 const RENEW_AFTER: Duration = Duration::from_secs(10);
-/// With fewer dead ones a mailbox of such as have lived for long is not renewed while it is filled.
-const FEW: usize = 64;
 
 impl Insurance {
     /// Stores what is new, and renews what is worn. It blocks for as long as the manager needs.
@@ -28,15 +26,26 @@ impl Insurance {
     /// The store does not take it; it is tried again the next time.
     pub(crate) fn renew(&self, store: &FdStore) -> Result<()> {
         let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.lock().phase != Phase::Active || store.is_standby() {
-            return Ok(());
+        let phase = self.lock().phase;
+        match phase {
+            Phase::Active if store.is_standby() => return Ok(()),
+            Phase::Active => {
+                self.store_new(store)?;
+                self.retire(store)?;
+            }
+            Phase::Waiting => {}
+            Phase::Frozen | Phase::Over => return Ok(()),
         }
         let worn = self.lock().worn();
+        // One after the other: what is in two counts twice among the fds in flight.
         for at in worn {
             self.repack(at)?;
+            if phase == Phase::Active {
+                self.store_new(store)?;
+            }
+            self.retire(store)?;
         }
-        self.store_new(store)?;
-        self.retire(store)
+        Ok(())
     }
 
     /// Puts what lives of a mailbox into another one.
@@ -105,7 +114,7 @@ impl Insurance {
                     some.clear();
                     return Ok(());
                 }
-                Put::Full if book.entries > 0 => books.packed = None,
+                Put::Full if book.entries > 0 => books.seal(at),
                 Put::Full | Put::TooMany => {
                     let why = "no mailbox takes the connections of another one (LimitNOFILE=)";
                     return Err(Error::new(Kind::Store, why));
@@ -183,11 +192,9 @@ impl Insurance {
 impl Books {
     /// Returns those that are to be renewed; nothing more is put into them.
     fn worn(&mut self) -> Vec<u64> {
-        let is_half_dead = |book: &Book| book.dead > 0 && book.dead * 2 >= book.entries;
-        let old = |book: &Book| is_half_dead(book) && book.since.elapsed() >= RENEW_AFTER;
+        let old = |book: &Book| book.is_half_dead() && book.since.elapsed() >= RENEW_AFTER;
         self.single = self.single.filter(|at| !self.all.get(at).is_some_and(old));
-        let many = |book: &Book| is_half_dead(book) && (book.dead >= FEW || book.since.elapsed() >= RENEW_AFTER);
-        self.packed = self.packed.filter(|at| !self.all.get(at).is_some_and(many));
+        self.packed = self.packed.filter(|at| !self.all.get(at).is_some_and(old));
         let filled = |at: &u64| Some(*at) == self.single || Some(*at) == self.packed || self.spare.contains(at);
         self.all.iter().filter(|(at, book)| !filled(at) && book.is_worn()).map(|(at, _)| *at).collect()
     }

@@ -9,6 +9,7 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("drain::moving", "a drain has the way out of its connections, and what is on it holds that drain open"),
     ("http::framed", "one type in several files, whose fields are private to them"),
     ("service::own", "one type in three files, whose fields are private to them"),
+    ("transit::insurance", "one type in two files, whose fields are private to them"),
     ("supervise::supervision", "one type in several files, whose fields are private to them"),
 ];
 
