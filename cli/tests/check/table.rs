@@ -336,6 +336,33 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
         given(&["--target-version", "254"], "FileDescriptorStorePreserve=yes\n"),
     ),
     (
+        "HO221",
+        without(&["FileDescriptorStoreMax"], "[X-Handover]\nStored=2\n"),
+        without(&["FileDescriptorStoreMax"], ""),
+    ),
+    ("HO222", service("FileDescriptorStoreMax=1\n"), service("FileDescriptorStoreMax=2\n")),
+    ("HO222", given(&["--stored", "64"], ""), given(&["--stored", "62"], "")),
+    (
+        "HO223",
+        given(&["--target-version", "252"], "FileDescriptorStorePreserve=yes\n"),
+        given(&["--target-version", "254"], "FileDescriptorStorePreserve=yes\n"),
+    ),
+    (
+        "HO225",
+        without(&["WantedBy"], "FileDescriptorStorePreserve=yes\n"),
+        service("FileDescriptorStorePreserve=yes\n"),
+    ),
+    (
+        "HO226",
+        service("FileDescriptorStorePreserve=yes\nExecStart=\nExecStart=/mnt/web\n"),
+        service("FileDescriptorStorePreserve=yes\nExecStart=\nExecStart=/opt/web\n"),
+    ),
+    (
+        "HO221",
+        without(&["FileDescriptorStoreMax"], "Environment=HANDOVER_MIGRATE=restart\n"),
+        service("Environment=HANDOVER_MIGRATE=restart\n"),
+    ),
+    (
         "HO224",
         Units { alone: true, ..without(&["Requires", "After", "FileDescriptorStoreMax"], "") },
         Units { alone: true, ..without(&["Requires", "After"], "") },

@@ -23,7 +23,7 @@ fn init(directory: &Path, arguments: &[&str]) {
 }
 
 /// Every choice once, most of them together with others.
-const CHOICES: [&[&str]; 14] = [
+const CHOICES: [&[&str]; 15] = [
     &["web"],
     &["web", "--notify-reload"],
     &["web", "--user"],
@@ -32,6 +32,7 @@ const CHOICES: [&[&str]; 14] = [
     &["web", "--template", "--unix", "/run/web/%i.sock", "--notify-reload"],
     &["web", "--tcp", "[::]:80", "--no-hardening"],
     &["web", "--unix", "@web", "--hardened"],
+    &["web", "--preserve"],
     &["web", "--udp", "127.0.0.1:5353", "--socket-name", "dns"],
     &["web", "--drain-timeout", "10m", "--warm-up", "2500ms"],
     &["web", "--template", "--user", "--rust"],

@@ -31,8 +31,7 @@ use crate::transit::Parcel;
 use crate::transit::channel::Arrival;
 use crate::transit::mailbox::{self, Found, Opened};
 use crate::transit::marks::{LeftMarks, State};
-use crate::wire::frame::MAX_FDS;
-use crate::wire::parcel::{UPGRADED, millis};
+use crate::wire::parcel::{MAX_PARCELS, UPGRADED, millis};
 
 /// The last word to a WebSocket: a close frame with code 1012, "service restart".
 const COME_AGAIN: [u8; 4] = [0x88, 2, 0x03, 0xf4];
@@ -279,7 +278,7 @@ impl Looking<'_> {
     ) -> std::result::Result<(), (&'static str, Option<OwnedFd>, String)> {
         let (mut record, fd, contents) = parcel.into_parts();
         // The next message needs room, too, for as long as it is looked at.
-        if let Some(reason) = refusal.or(is_last(&fd, MAX_FDS).then_some("no_fds")) {
+        if let Some(reason) = refusal.or(is_last(&fd, 2 * MAX_PARCELS).then_some("no_fds")) {
             return Err((reason, Some(fd), record.protocol));
         }
         let Some(adopter) = self.drain.core.moving.adopter(&record.listener) else {
@@ -364,5 +363,128 @@ impl Resumed {
 impl fmt::Debug for Resuming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resuming").field("found", &self.adoptions.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{link, scm};
+    use crate::transit::Contents;
+    use crate::wire::parcel::{Note, Postmark, Record, STREAM};
+    use std::collections::VecDeque;
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+    use std::sync::{Arc, Mutex};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// What is served, and for how long it was idle before.
+    type Served = Arc<Mutex<Vec<(u64, OwnedFd)>>>;
+
+    /// Takes all, and has them once they are served.
+    #[derive(Default)]
+    struct Taking(Served);
+
+    impl crate::drain::moving::Adopter for Taking {
+        fn prepare(&self, arrival: Arrived) -> std::result::Result<Adoption, &'static str> {
+            let served = Arc::clone(&self.0);
+            Ok(Box::new(move || served.lock().unwrap().push((arrival.record.quiet_ms, arrival.fd))))
+        }
+    }
+
+    fn drain() -> (Drain, Served) {
+        let (drain, taking) = (Drain::new(), Taking::default());
+        let served = Arc::clone(&taking.0);
+        drain.adopt_with("http", Arc::new(taking));
+        (drain, served)
+    }
+
+    fn kept(of: &[(&str, &str)]) -> (Vec<OwnedFd>, Vec<UnixStream>) {
+        let mut clients = Vec::new();
+        let mut parcels: VecDeque<_> = of
+            .iter()
+            .map(|(listener, protocol)| {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                theirs.set_read_timeout(Some(MINUTE)).unwrap();
+                clients.push(theirs);
+                let record = Record { listener: (*listener).into(), protocol: (*protocol).into(), ..Record::default() };
+                Parcel::new(record, ours.into(), Contents::default()).unwrap()
+            })
+            .collect();
+        let (readers, filled) = mailbox::fill(1, &mut parcels, drop);
+        filled.unwrap();
+        (readers, clients)
+    }
+
+    fn copies(readers: &[OwnedFd]) -> Vec<OwnedFd> {
+        readers.iter().map(|reader| reader.try_clone().unwrap()).collect()
+    }
+
+    fn rest(client: &mut UnixStream) -> Vec<u8> {
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        rest
+    }
+
+    #[test]
+    fn a_start_that_dies_before_it_serves_leaves_all_to_the_next_one() {
+        let (readers, clients) = kept(&[("http", "http1"), ("http", STREAM)]);
+        let (drain, served) = drain();
+        drop(drain.look_at_kept(copies(&readers), Some(MINUTE)));
+        let resumed = drain.look_at_kept(copies(&readers), Some(MINUTE)).begin(&drain);
+        assert_eq!((resumed.resumed, resumed.closed()), (2, 0));
+        assert_eq!((served.lock().unwrap().len(), drain.adopted()), (2, 2));
+        let again = drain.look_at_kept(readers, Some(MINUTE)).begin(&drain);
+        assert_eq!((again.resumed, again.closed()), (0, 0), "none is served a second time");
+        drop(clients);
+    }
+
+    #[test]
+    fn who_is_not_served_is_told_as_its_protocol_does() {
+        for (within, listener, reason) in
+            [(Some(MINUTE), "other", "listener"), (None, "http", "off"), (Some(Duration::ZERO), "http", "late")]
+        {
+            let (readers, mut clients) = kept(&[(listener, "http1"), (listener, UPGRADED)]);
+            let begun = mailbox::now();
+            while mailbox::now() < begun + Duration::from_millis(2) {
+                std::hint::spin_loop(); // to wait for any time at all is too long for the last of them
+            }
+            let (drain, served) = drain();
+            let resumed = drain.look_at_kept(readers, within).begin(&drain);
+            assert_eq!((resumed.resumed, resumed.closed[reason]), (0, 2), "{reason}");
+            assert!(served.lock().unwrap().is_empty());
+            assert_eq!(rest(&mut clients[0]), b"");
+            assert_eq!(rest(&mut clients[1]), COME_AGAIN);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_counted_and_the_rest_is_served() {
+        let (drain, served) = drain();
+        let (writer, reader) = link::pair().unwrap();
+        let filled_ms = millis(mailbox::now()).saturating_sub(5_000);
+        let postmark = Note::Mailbox(Postmark { filled_ms, ..Postmark::default() }).encode().unwrap();
+        scm::send(writer.as_fd(), &postmark, &[]).unwrap();
+        let (ours, mut odd) = UnixStream::pair().unwrap();
+        scm::send(writer.as_fd(), b"parcels/2 of a newer format", &[ours.as_fd()]).unwrap();
+        let (good, _good) = UnixStream::pair().unwrap();
+        let record = || Record { listener: "http".into(), protocol: "http1".into(), ..Record::default() };
+        let two = Note::Parcels { records: vec![record(), record()] }.encode().unwrap();
+        scm::send(writer.as_fd(), &two, &[good.as_fd()]).unwrap();
+        drop((writer, ours, good));
+        let resumed = drain.look_at_kept(vec![reader], Some(MINUTE)).begin(&drain);
+        assert_eq!((resumed.resumed, resumed.closed["damaged"], resumed.closed["no_fds"]), (1, 1, 1));
+        assert_eq!(rest(&mut odd), b"", "it is closed");
+        let quiet = served.lock().unwrap()[0].0;
+        assert!((5_000..60_000).contains(&quiet), "it was idle meanwhile: {quiet}");
+    }
+
+    #[test]
+    fn what_is_no_mailbox_is_no_reason_to_fail() {
+        let (drain, _) = drain();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let resumed = drain.look_at_kept(vec![file.into()], Some(MINUTE)).begin(&drain);
+        assert_eq!((resumed.resumed, resumed.closed["damaged"]), (0, 1));
     }
 }

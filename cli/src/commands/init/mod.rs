@@ -67,6 +67,9 @@ pub(crate) struct Options {
     /// How long a generation may take to be ready
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     warm_up: Duration,
+    /// Keep connections over a restart, and ports, state and connections over a soft reboot
+    #[arg(long)]
+    preserve: bool,
     /// A sandbox that leaves reloads alone; this is the default
     #[arg(long, conflicts_with = "no_hardening")]
     hardened: bool,
@@ -135,6 +138,7 @@ impl Options {
             socket_name: self.socket_name.clone().unwrap_or_else(|| socket_name.to_owned()),
             drain_timeout: self.drain_timeout,
             warm_up: self.warm_up,
+            preserve: self.preserve,
             hardened: self.hardened || !self.no_hardening,
         };
         plan.checked()

@@ -24,6 +24,7 @@ pub(super) struct Plan {
     pub(super) socket_name: String,
     pub(super) drain_timeout: Duration,
     pub(super) warm_up: Duration,
+    pub(super) preserve: bool,
     pub(super) hardened: bool,
 }
 
@@ -163,6 +164,7 @@ mod tests {
             socket_name: "http".into(),
             drain_timeout: Duration::from_secs(30),
             warm_up: Duration::from_secs(30),
+            preserve: false,
             hardened: true,
         }
     }

@@ -29,6 +29,12 @@ fn socket(plan: &Plan) -> String {
     )
 }
 
+/// A program reads its settings from the environment by `Settings::from_env`.
+const PRESERVE: &str = "# Also over systemctl stop and soft-reboot (systemd 254 and later).\n\
+                        FileDescriptorStorePreserve=yes\n\
+                        # Connections wait for the next start, of a program that reads Settings::from_env().\n\
+                        Environment=HANDOVER_MIGRATE=restart\n";
+
 fn service(plan: &Plan) -> String {
     let reload = match (&plan.wait, plan.notify_reload) {
         (Some(tool), _) => format!(
@@ -54,6 +60,7 @@ fn service(plan: &Plan) -> String {
         exec = plan.exec,
         start = plan.warm_up.saturating_add(MARGIN).as_secs(),
         stop = plan.drain_timeout.saturating_add(MARGIN).as_secs(),
+        preserve = if plan.preserve { PRESERVE } else { "" },
         hardening = hardening(plan),
         target = if plan.user { "default.target" } else { "multi-user.target" },
         drain = seconds(plan.drain_timeout),

@@ -1,12 +1,22 @@
 //! HO22x: the fd store, and what must survive a crash.
 
-use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, Unit};
+use crate::commands::check::directives::INSTALL;
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, Setting, Unit};
 
 /// Entries beyond what is kept: while one is replaced, the old and the new one are in the store.
 const SPARE: u64 = 1;
 
-pub(super) const RULES: &[Row] =
-    &[("HO221", Service(off)), ("HO222", Service(small)), ("HO223", Service(preserve)), ("HO224", Service(unkept))];
+/// Where other file systems are mounted, and memory that a soft reboot clears away.
+const MOUNTED: [&str; 5] = ["/mnt/", "/media/", "/run/media/", "/tmp/", "/var/tmp/"];
+
+pub(super) const RULES: &[Row] = &[
+    ("HO221", Service(off)),
+    ("HO222", Service(small)),
+    ("HO223", Service(preserve)),
+    ("HO224", Service(unkept)),
+    ("HO225", Service(unwanted)),
+    ("HO226", Service(unmounted)),
+];
 
 fn room(pair: &Pair<'_>) -> u64 {
     let listeners = pair.listeners().map(|socket| socket.listens() as u64).sum::<u64>();
@@ -23,6 +33,10 @@ fn off(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
         (Some(setting), _) => Finding::of(&setting).but(", but the store has no room"),
         (None, Some(stored @ 1..)) => {
             let message = format!("{stored} entries are to be stored, but there is no FileDescriptorStoreMax=");
+            Finding::missing(service, SERVICE, message)
+        }
+        _ if service.environment("HANDOVER_MIGRATE").as_deref() == Some("restart") => {
+            let message = "connections are to wait for the next start, but there is no FileDescriptorStoreMax=";
             Finding::missing(service, SERVICE, message)
         }
         _ => return None,
@@ -47,4 +61,28 @@ fn unkept(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
     let kept = service.stores().is_some() || pair.listeners().next().is_some() || service.required_socket().is_some();
     let finding = || Finding::missing(service, SERVICE, "no .socket unit, and no FileDescriptorStoreMax=");
     (!kept).then(|| finding().set(SERVICE, "FileDescriptorStoreMax", room(pair).max(64)))
+}
+
+/// What is kept over a soft reboot, too.
+fn preserved(service: &Unit) -> Option<Setting<'_>> {
+    service.stores()?;
+    service.text(SERVICE, "FileDescriptorStorePreserve").filter(|setting| setting.value() == "yes")
+}
+
+fn unwanted(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
+    let setting = preserved(service)?;
+    let wants =
+        |unit: &Unit| ["WantedBy", "RequiredBy", "UpheldBy"].iter().any(|key| !unit.list(INSTALL, key).is_empty());
+    // Its socket may be another file's, which is not known here.
+    let elsewhere = service.required_socket().is_some() && pair.listeners().next().is_none();
+    let wanted = wants(service) || elsewhere || pair.listeners().any(wants);
+    (!wanted).then(|| Finding::of(&setting).but(", but after a soft reboot nothing wants the unit"))
+}
+
+fn unmounted(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
+    preserved(service)?;
+    let commands = service.commands("ExecStart");
+    let (exec, setting) = commands.iter().find(|(exec, _)| MOUNTED.iter().any(|at| exec.path.starts_with(at)))?;
+    let message = format!("{} may not be there after a soft reboot", exec.path);
+    Some(Finding::at(setting, message))
 }
