@@ -431,11 +431,11 @@ mod tests {
     fn a_start_that_dies_before_it_serves_leaves_all_to_the_next_one() {
         let (readers, clients) = kept(&[("http", "http1"), ("http", STREAM)]);
         let (drain, served) = drain();
-        drop(drain.look_at_kept(copies(&readers), Some(MINUTE)));
-        let resumed = drain.look_at_kept(copies(&readers), Some(MINUTE)).begin(&drain);
+        drop(drain.look_at_kept(copies(&readers), Vec::new(), Some(MINUTE)));
+        let resumed = drain.look_at_kept(copies(&readers), Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((resumed.resumed, resumed.closed()), (2, 0));
         assert_eq!((served.lock().unwrap().len(), drain.adopted()), (2, 2));
-        let again = drain.look_at_kept(readers, Some(MINUTE)).begin(&drain);
+        let again = drain.look_at_kept(readers, Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((again.resumed, again.closed()), (0, 0), "none is served a second time");
         drop(clients);
     }
@@ -451,7 +451,7 @@ mod tests {
                 std::hint::spin_loop(); // to wait for any time at all is too long for the last of them
             }
             let (drain, served) = drain();
-            let resumed = drain.look_at_kept(readers, within).begin(&drain);
+            let resumed = drain.look_at_kept(readers, Vec::new(), within).begin(&drain);
             assert_eq!((resumed.resumed, resumed.closed[reason]), (0, 2), "{reason}");
             assert!(served.lock().unwrap().is_empty());
             assert_eq!(rest(&mut clients[0]), b"");
@@ -473,7 +473,7 @@ mod tests {
         let two = Note::Parcels { records: vec![record(), record()] }.encode().unwrap();
         scm::send(writer.as_fd(), &two, &[good.as_fd()]).unwrap();
         drop((writer, ours, good));
-        let resumed = drain.look_at_kept(vec![reader], Some(MINUTE)).begin(&drain);
+        let resumed = drain.look_at_kept(vec![reader], Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((resumed.resumed, resumed.closed["damaged"], resumed.closed["no_fds"]), (1, 1, 1));
         assert_eq!(rest(&mut odd), b"", "it is closed");
         let quiet = served.lock().unwrap()[0].0;
@@ -484,7 +484,7 @@ mod tests {
     fn what_is_no_mailbox_is_no_reason_to_fail() {
         let (drain, _) = drain();
         let file = std::fs::File::open("/dev/null").unwrap();
-        let resumed = drain.look_at_kept(vec![file.into()], Some(MINUTE)).begin(&drain);
+        let resumed = drain.look_at_kept(vec![file.into()], Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((resumed.resumed, resumed.closed["damaged"]), (0, 1));
     }
 }
