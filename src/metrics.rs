@@ -26,6 +26,12 @@ pub const MOVED: &str = "handover_connections_moved_total";
 pub const KEPT: &str = "handover_connections_kept_total";
 /// Connections that waited for this start and were closed, by reason.
 pub const NOT_RESUMED: &str = "handover_connections_not_resumed_total";
+/// Connections insured against a crash.
+pub const INSURED: &str = "handover_connections_insured";
+/// Connections that could not be insured.
+pub const UNINSURED: &str = "handover_connections_uninsured_total";
+/// Connections that a process left that ended without a word, and that are served on.
+pub const RESCUED: &str = "handover_connections_rescued_total";
 /// Connections that came from the previous generation, or had waited for this start.
 pub const ADOPTED: &str = "handover_connections_adopted_total";
 /// Connections that drained where others moved, by reason.
@@ -56,6 +62,9 @@ pub fn describe() {
     describe_counter!(MOVED, Unit::Count, "connections that went to the next generation");
     describe_counter!(KEPT, Unit::Count, "connections that wait for the next start of the service");
     describe_counter!(NOT_RESUMED, Unit::Count, "connections that waited for this start and were closed, by reason");
+    describe_gauge!(INSURED, Unit::Count, "connections insured against a crash");
+    describe_counter!(UNINSURED, Unit::Count, "connections that could not be insured");
+    describe_counter!(RESCUED, Unit::Count, "connections that a crash left, and that are served on");
     describe_counter!(
         ADOPTED,
         Unit::Count,
@@ -153,6 +162,16 @@ impl Metrics {
     pub(crate) fn not_resumed(&self, reason: &'static str, count: usize) {
         let by = u64::try_from(count).unwrap_or(u64::MAX);
         self.count(NOT_RESUMED, &[("reason", reason.to_owned())], by);
+    }
+
+    /// A connection cannot be insured.
+    pub(crate) fn uninsured(&self) {
+        self.count(UNINSURED, &[], 1);
+    }
+
+    /// So many connections that a crash left are served on.
+    pub(crate) fn rescued(&self, count: usize) {
+        self.count(RESCUED, &[], u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn reload(&self, outcome: &str) {

@@ -176,3 +176,15 @@ pub(crate) async fn idle(
     }
     (plain, senders)
 }
+
+/// Opens so many connections, one after the other, each with one request.
+pub(crate) fn connections(address: SocketAddr, count: usize) {
+    use std::io::{Read as _, Write as _};
+    for _ in 0..count {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert!(all.starts_with(b"HTTP/1.1 200 "), "{}", all.escape_ascii());
+    }
+}

@@ -29,6 +29,9 @@ const ROUNDS: usize = 50;
 const STARTS: usize = 10;
 /// Idle connections whose memory is measured.
 const IDLE: usize = 2000;
+const SLICES: usize = 15;
+/// Connections with one request each, in each of the slices whose median counts.
+const CONNECTIONS: usize = 1000;
 
 fn main() {
     if let Ok(kind) = std::env::var(server::KIND) {
@@ -43,6 +46,7 @@ fn main() {
     runtime.block_on(async {
         let servers_on = pin_to_first();
         speed(starts, rounds, slice, servers_on).await;
+        connections(if measured { CONNECTIONS } else { 10 }, servers_on);
         memory(idle).await;
     });
 }
@@ -120,6 +124,25 @@ async fn speed(starts: usize, rounds: usize, slice: Duration, servers_on: Option
         let range = format!("({low:.3}–{high:.3})");
         let title = format!("{} / {}", ours.title(), theirs.title());
         println!("{title:66} {:>12.3} {range:>18} {cost:>12.3}", speed(&pairs));
+    }
+}
+
+/// What a connection costs that has one request.
+fn connections(count: usize, servers_on: Option<usize>) {
+    println!("\n{:34} {:>12}", format!("{SLICES} times {count} connections"), "µs each");
+    for kind in [Kind::ServiceHttp1, Kind::InsuredHttp1] {
+        let child = Child::start(kind);
+        if let Some(processor) = servers_on {
+            pin(child.pid(), processor);
+        }
+        load::connections(child.address, count);
+        let slice = |_| {
+            let before = child.processor_time();
+            load::connections(child.address, count);
+            (child.processor_time() - before).as_secs_f64() * 1e6 / count as f64
+        };
+        let each: Vec<f64> = (0..SLICES).map(slice).collect();
+        println!("{:34} {:>12.1}", kind.title(), median(&each, |each| *each));
     }
 }
 

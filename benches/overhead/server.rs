@@ -1,9 +1,12 @@
 //! The servers, each in a process of its own: this program again, told by a variable which one it
 //! is.
 
+use handover::Service;
 use handover::drain::Drain;
 use handover::http::{HttpOptions, HyperService};
+use handover::service::settings::Migrate;
 use handover::systemd::activation::Listener;
+use handover_testing::manager::Manager;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -13,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -36,6 +40,10 @@ pub(crate) enum Kind {
     BareHttp1,
     /// Without the header timeout, which hyper sets a timer for at each request.
     UntimedHttp1,
+    /// A whole service, with a stand-in for the manager that keeps its fds.
+    ServiceHttp1,
+    /// The same, whose connections are insured against a crash.
+    InsuredHttp1,
     OursHttp2,
     PlainHttp2,
     /// Its connections do not move: nothing is followed.
@@ -46,11 +54,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::OursHttp1,
         Self::PlainHttp1,
         Self::BareHttp1,
         Self::UntimedHttp1,
+        Self::ServiceHttp1,
+        Self::InsuredHttp1,
         Self::OursHttp2,
         Self::PlainHttp2,
         Self::StayingHttp2,
@@ -58,10 +68,11 @@ impl Kind {
         Self::KnowingHttp2,
     ];
     /// Whose figures are divided by whose.
-    pub(crate) const RATIOS: [(Self, Self); 7] = [
+    pub(crate) const RATIOS: [(Self, Self); 8] = [
         (Self::OursHttp1, Self::BareHttp1),
         (Self::PlainHttp1, Self::BareHttp1),
         (Self::OursHttp1, Self::UntimedHttp1),
+        (Self::InsuredHttp1, Self::ServiceHttp1),
         (Self::OursHttp2, Self::BareHttp2),
         (Self::OursHttp2, Self::StayingHttp2),
         (Self::PlainHttp2, Self::BareHttp2),
@@ -74,6 +85,8 @@ impl Kind {
             Self::PlainHttp1 => "HTTP/1, handover, no ConnectionInfo",
             Self::BareHttp1 => "HTTP/1, hyper",
             Self::UntimedHttp1 => "HTTP/1, hyper, no header timeout",
+            Self::ServiceHttp1 => "HTTP/1, a service",
+            Self::InsuredHttp1 => "HTTP/1, a service, insured",
             Self::OursHttp2 => "HTTP/2, handover",
             Self::PlainHttp2 => "HTTP/2, handover, no ConnectionInfo",
             Self::StayingHttp2 => "HTTP/2, handover, does not move",
@@ -96,6 +109,8 @@ impl Child {
     pub(crate) fn start(kind: Kind) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .env(KIND, format!("{kind:?}"))
+            .env("NOTIFY_SOCKET", std::env::temp_dir().join(format!("handover-bench.{}.{kind:?}", std::process::id())))
+            .env("FDSTORE", "64")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -151,8 +166,13 @@ struct Client(SocketAddr);
 
 pub(crate) fn main(kind: &str) {
     let kind = Kind::ALL.into_iter().find(|k| format!("{k:?}") == kind).unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    println!("{}", listener.local_addr().unwrap());
+    let migrate = match kind {
+        Kind::ServiceHttp1 => Some(Migrate::Reload),
+        Kind::InsuredHttp1 => Some(Migrate::Crash),
+        _ => None,
+    };
+    // Before its environment is read.
+    let manager = migrate.map(|_| manager());
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
@@ -163,6 +183,11 @@ pub(crate) fn main(kind: &str) {
     };
     let runtime = runtime.worker_threads(threads()).enable_all().build().unwrap();
     runtime.block_on(async {
+        if let Some(migrate) = migrate {
+            return service(migrate, manager).await;
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        println!("{}", listener.local_addr().unwrap());
         let plain = matches!(kind, Kind::PlainHttp1 | Kind::PlainHttp2);
         if plain || matches!(kind, Kind::OursHttp1 | Kind::OursHttp2 | Kind::StayingHttp2) {
             let drain = Drain::new();
@@ -174,6 +199,22 @@ pub(crate) fn main(kind: &str) {
         }
         bare(kind, listener).await;
     });
+}
+
+fn manager() -> Manager {
+    let path = PathBuf::from(std::env::var_os("NOTIFY_SOCKET").unwrap());
+    let _ = std::fs::remove_file(&path);
+    let manager = Manager::listen(&path);
+    manager.keep_fds();
+    manager
+}
+
+async fn service(migrate: Migrate, _manager: Option<Manager>) {
+    let service = Service::builder().migrate(migrate).listen("http", "127.0.0.1:0").start().unwrap();
+    service.serve_http("http", HyperService(service_fn(answer))).unwrap();
+    let Listener::Tcp(listener) = &service.listeners("http").unwrap()[0] else { unreachable!() };
+    println!("{}", listener.local_addr().unwrap());
+    service.run().await.unwrap();
 }
 
 /// hyper as its documentation shows it, with handover's settings, and nothing that tells the

@@ -247,7 +247,7 @@ where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
     fn prepare(&self, arrival: Arrived) -> std::result::Result<Adoption, &'static str> {
-        let Arrived { record, fd, contents, was, again } = arrival;
+        let Arrived { record, fd, contents, was, again, .. } = arrival;
         if record.protocol != STREAM {
             return Err("protocol");
         }

@@ -13,11 +13,13 @@ use crate::error::BoxError;
 use crate::sys::secret::Secret;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
+use crate::transit::marks::State;
 use crate::wire::parcel::{HTTP1, HTTP2, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +60,11 @@ where
         }
         if over_tls { Err("protocol") } else { self.prepare_over(arrival, |stream, _| Ok(stream)) }
     }
+
+    #[cfg(feature = "tls")]
+    fn has_keys(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
 impl<S, B> HttpAdopter<S>
@@ -75,7 +82,7 @@ where
         arrival: Arrived,
         carry: impl FnOnce(Stream, &Secret) -> Result<T, &'static str>,
     ) -> Result<Adoption, &'static str> {
-        let Arrived { record, fd, contents, was, again } = arrival;
+        let Arrived { record, fd, contents, was, again, waited } = arrival;
         let (protocol, _) = record.speaks();
         let (upgraded, http2) = (protocol == UPGRADED, protocol == HTTP2);
         if protocol != HTTP1 && !upgraded && !http2 {
@@ -92,6 +99,16 @@ where
         // Whoever asks may be in another runtime.
         let in_runtime = self.runtime.enter();
         let (stream, peer) = Stream::adopted(fd).map_err(|_| "socket")?;
+        let mark = match contents.unread.is_empty() {
+            _ if !waited => State::Withheld,
+            true => State::Between,
+            false => State::Middle,
+        };
+        let open = Duration::from_millis(record.open_ms);
+        let policy = match protocol == HTTP1 && !T::TLS {
+            true => self.drain.insure(stream.as_fd(), &self.name, open, mark),
+            false => None,
+        };
         let stream = carry(stream, &contents.tls)?;
         drop(in_runtime);
         // One that nobody took does not try again.
@@ -100,7 +117,7 @@ where
         let before = Before {
             // the one that upgraded it comes once more
             requests: record.requests.saturating_sub(u64::from(upgraded)),
-            open: Duration::from_millis(record.open_ms),
+            open,
             // One that comes back lingers from now on; its client has had no chance yet.
             quiet: if may_move || record.half { Duration::from_millis(record.quiet_ms) } else { Duration::ZERO },
             half: record.half,
@@ -125,6 +142,8 @@ where
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (options, runtime) = (Arc::clone(&self.options), self.runtime.clone());
         Ok(Box::new(move || {
+            // Not before: what is not served here after all must not be ended.
+            let framed = framed.insured(policy, record.copied);
             runtime.spawn(task::connection(framed, conn, service, options));
         }))
     }

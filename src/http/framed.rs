@@ -9,6 +9,7 @@
 //! `into_parts` (it has no answer while a request is in progress).
 
 mod closing;
+mod insured;
 mod leaving;
 mod websocket;
 
@@ -22,6 +23,7 @@ use super::transport::{FIRST_READ, GATHERED, HttpVersion, PREFACE, PREFACE_ALONE
 use super::wakers::Half;
 use crate::drain::Guard;
 use crate::sys::look::Look;
+use crate::transit::Policy;
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -55,6 +57,10 @@ pub(super) struct Framed<T: Transport> {
     goodbye: usize,
     /// It came as HTTP/2, and is not served yet.
     http2: Option<Box<(Http2State, Vec<u8>)>>,
+    /// Against a crash of this process.
+    policy: Option<Policy>,
+    /// There is a copy of its socket, which keeps the connection open when it is closed here.
+    copied: bool,
 }
 
 impl<T: Transport> Framed<T> {
@@ -74,6 +80,8 @@ impl<T: Transport> Framed<T> {
             swallowed: None,
             goodbye: 0,
             http2: None,
+            policy: None,
+            copied: false,
         }
     }
 
@@ -148,6 +156,7 @@ impl<T: Transport> Framed<T> {
                 self.conn.set_stage(if known >= PREFACE_ALONE { Stage::Preface } else { Stage::Half });
             }
             if known == PREFACE.len() {
+                self.lapse();
                 self.framing = Framing::Raw;
                 self.conn.set_stage(Stage::Http2);
                 return Poll::Ready(Ok(Some(HttpVersion::Http2)));
@@ -155,7 +164,7 @@ impl<T: Transport> Framed<T> {
             // as much as hyper reads: the rest of a body that comes with its head shall not be late
             let mut space = [MaybeUninit::uninit(); FIRST_READ];
             let mut buf = ReadBuf::uninit(&mut space);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+            match self.poll_take(cx, &mut buf) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
                     self.note_partial();
@@ -175,7 +184,7 @@ impl<T: Transport> Framed<T> {
     fn poll_behind(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.held.is_empty() {
             let before = buf.filled().len();
-            match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            match self.poll_take(cx, buf) {
                 Poll::Ready(result) => {
                     let behind = &buf.filled()[before..];
                     if result.is_err() || behind.is_empty() {
@@ -229,7 +238,7 @@ impl<T: Transport> Framed<T> {
     fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let body = matches!(self.framing, Framing::Body(_) | Framing::Chunked(_));
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = self.poll_take(cx, buf);
         if body {
             self.conn.progress.set_starved(read.is_pending());
         }
@@ -263,6 +272,7 @@ impl<T: Transport> Framed<T> {
     /// Follows hyper from one message to the next.
     fn settle(&mut self) {
         self.framing.settle(&self.conn, self.flushed);
+        self.note_between();
     }
 
     /// Takes the last look: returns whether the connection is idle, was asked to close, and has
@@ -308,8 +318,9 @@ impl<T: Transport> Framed<T> {
     }
 
     /// Lets the hammer reach an upgraded stream, in whoever's task it is.
-    fn check_upgraded(&self, cx: &mut Context<'_>, half: Half) -> io::Result<()> {
+    fn check_upgraded(&mut self, cx: &mut Context<'_>, half: Half) -> io::Result<()> {
         if self.conn.stage() == Stage::Upgraded {
+            self.lapse();
             // first the waker, then the look: the hammer does it the other way round
             self.conn.wakers.set_waiting(half, cx.waker());
             if self.conn.is_hammered() {

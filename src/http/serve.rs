@@ -10,8 +10,11 @@ use crate::drain::{Accepted, Acceptor, Drain, Limit};
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 use crate::systemd::activation::Listener;
+use crate::transit::marks::State;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 impl Service {
     /// Serves HTTP on all listeners of that name with any tower service, an axum `Router` included.
@@ -97,9 +100,11 @@ pub fn serve(
         adopter.drain.clone().adopt_with(name, Arc::new(adopter));
     }
     accept(&runtime, acceptors, move |Accepted { stream, peer, entering }, name| {
+        let policy =
+            if options.migrate { drain.insure(stream.as_fd(), &name, Duration::ZERO, State::Between) } else { None };
         let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, options.may_move()));
         let guard = entering.track(Arc::clone(&conn) as _);
-        let framed = Framed::new(stream, Arc::clone(&conn), guard);
+        let framed = Framed::new(stream, Arc::clone(&conn), guard).insured(policy, false);
         task::connection(framed, conn, service.clone(), Arc::clone(&options))
     });
     Ok(())

@@ -3,8 +3,9 @@
 use crate::drain::Stream;
 use crate::sys::look::{Look, look};
 use crate::sys::secret::Secret;
+use nix::sys::socket::{Shutdown, shutdown};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What a client that knows HTTP/2 sends first.
@@ -69,6 +70,9 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Says that this end is meant to be one, if that can be said at once.
     fn last_word(&mut self) {}
 
+    /// Ends the connection, also where there is a copy of its socket.
+    fn end(&self) {}
+
     #[cfg(feature = "tls")]
     fn tls(&self) -> Option<crate::tls::TlsInfo> {
         None
@@ -82,6 +86,11 @@ impl Transport for Stream {
 
     fn look(&mut self) -> Look {
         look(self.as_fd())
+    }
+
+    fn end(&self) {
+        // If it is not connected any more, it has ended.
+        let _ = shutdown(self.as_fd().as_raw_fd(), Shutdown::Both);
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use tokio::sync::mpsc;
 
+use crate::drain::moving::Resuming;
 use crate::error::Result;
 use crate::generation::{FailedFile, Next};
 use crate::lifecycle::Event;
@@ -46,6 +47,10 @@ pub(crate) enum Input {
     Follows(Follows),
     /// What was in hand when the stop began is finished.
     Settled,
+    /// A generation that drained has ended, and what it has left can be looked at.
+    Left,
+    /// What was found to be served on is insured here, too.
+    Secured(Resuming),
     /// None of our own connections is left that can move.
     AllMoved,
     /// Counts of an older generation.

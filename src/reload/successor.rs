@@ -25,6 +25,7 @@ use crate::sys::random;
 use crate::systemd::fdstore::Changes;
 use crate::transit::Channel;
 use crate::wire::frame::{Frame, MAX_NAMES};
+use crate::wire::parcel::KNOWS_COPIES;
 
 /// A process that was started, the link to it, and the task that watches both until it is main.
 #[derive(Debug)]
@@ -120,6 +121,8 @@ struct Attempt {
     stage: NextStage,
     /// The listeners whose connections it takes.
     takes: BTreeSet<String>,
+    /// The version of records that it knows.
+    records: u32,
     /// The pid of the next generation, also when it has ended.
     pid: Option<u32>,
     /// Rolled back or stopped: what still comes of it is too late.
@@ -183,6 +186,7 @@ impl Successor {
             ready: None,
             stage: NextStage::Absent,
             takes: BTreeSet::new(),
+            records: 0,
             pid: None,
             ended: false,
         });
@@ -330,11 +334,17 @@ impl Successor {
         told
     }
 
-    /// It takes the connections of these listeners, too.
-    pub(crate) fn takes(&mut self, names: Vec<String>) {
+    /// It takes the connections of these listeners, too, with records of that version.
+    pub(crate) fn takes(&mut self, records: u32, names: Vec<String>) {
         if let Some(attempt) = &mut self.attempt {
+            attempt.records = records;
             attempt.takes.extend(names);
         }
+    }
+
+    /// Whether it shuts down what it takes, as there are copies.
+    pub(crate) fn knows_copies(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.records >= KNOWS_COPIES)
     }
 
     /// Opens a channel for connections to it, if it takes some; returns our end, and the listeners.

@@ -295,13 +295,15 @@ fn bound(store: &FdStore, name: &str, form: Form, address: &str) -> Result<(Vec<
     })
 }
 
-/// Closes what was bound for another address, or for a name that is not asked for any more, and the
-/// mailbox that this process was started with.
-pub(crate) fn remove_stale(store: &FdStore, wanted: &[String]) {
-    // What was in it is served or closed by now.
+/// Removes the mailbox that this process was started with: what was in it is served or closed.
+pub(crate) fn remove_mailbox(store: &FdStore) {
     if let Err(error) = store.remove_inherited(MAILBOX) {
         warn!(%error, "an empty mailbox stays in the fd store");
     }
+}
+
+/// Closes what was bound for another address, or for a name that is not asked for any more.
+pub(crate) fn remove_stale(store: &FdStore, wanted: &[String]) {
     for entry in store.list() {
         if entry.name.starts_with(BOUND) && !wanted.contains(&entry.name) {
             match store.remove(&entry.name) {

@@ -22,6 +22,10 @@ pub enum Migrate {
     /// In a restart of the service, too: they wait in systemd's fd store for the next start. See
     /// [`docs::migration`](crate::docs::migration).
     Restart,
+    /// After a crash, too: a copy of each connection of HTTP/1 without TLS is in the fd store
+    /// always, and those that were between two requests are served on by the next start. See
+    /// [`docs::migration`](crate::docs::migration).
+    Crash,
 }
 
 /// How it is found out whether a stop is the first half of a restart.
@@ -82,5 +86,5 @@ macro_rules! named {
     };
 }
 
-named!(Migrate { "never" = Never, "reload" = Reload, "restart" = Restart });
+named!(Migrate { "never" = Never, "reload" = Reload, "restart" = Restart, "crash" = Crash });
 named!(KeepOnStop { "ask" = Ask, "always" = Always });

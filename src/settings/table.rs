@@ -47,7 +47,7 @@ macro_rules! each_setting {
                 /// which a restart waits for. It is never kept longer than `linger`.
                 stop_linger: Duration = STOP_LINGER: Duration::from_secs(1), "1s";
                 /// Which connections go to another process, rather than be finished by this one:
-                /// those of a reload, or of a restart, too.
+                /// those of a reload, of a restart, too, or even of a crash.
                 migrate: Migrate = MIGRATE: Migrate::Reload, "reload";
                 /// Within which time after a handover all connections that can move do, unless
                 /// there is a hurry. In a shorter one their clients feel it.

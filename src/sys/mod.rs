@@ -14,7 +14,6 @@ pub(crate) mod hidden;
 #[cfg(feature = "upgrade")]
 pub(crate) mod lease;
 pub(crate) mod link;
-#[cfg(any(feature = "http", feature = "tls"))]
 pub(crate) mod look;
 pub(crate) mod low;
 #[cfg(feature = "supervise")]
@@ -34,3 +33,4 @@ pub(crate) mod spawn;
 pub(crate) mod stat;
 pub(crate) mod status;
 pub(crate) mod unix_path;
+pub(crate) mod words;

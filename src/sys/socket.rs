@@ -303,6 +303,24 @@ pub(crate) fn register_shared(fd: Arc<OwnedFd>, interest: Interest) -> io::Resul
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
+/// Returns the number that the kernel gives a socket for its life, whoever has it open.
+///
+/// # References
+/// - socket(7), `SO_COOKIE`
+pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut value: u64 = 0;
+    const LENGTH: libc::socklen_t = 8;
+    const { assert!(size_of::<u64>() == LENGTH as usize) };
+    let mut length = LENGTH;
+    // SAFETY: value and length are ours, length is that of value, and the fd is open while it is
+    // borrowed.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut value).cast(), &raw mut length)
+    };
+    Errno::result(result)?;
+    Ok(value)
+}
+
 fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     const LENGTH: libc::socklen_t = 4;

@@ -30,7 +30,7 @@ use super::parcel::Parcel;
 use crate::error::{Error, Kind, Result};
 use crate::sys::{link, scm};
 use crate::wire::frame::MAX_FDS;
-use crate::wire::parcel::{MAX_MESSAGE, Note, Postmark, millis};
+use crate::wire::parcel::{MAX_MESSAGE, Note, Postmark, Record, millis};
 
 /// What a queue may hold, where the kernel lets it (`net.core.wmem_max`).
 const QUEUE: usize = 8 << 20;
@@ -63,8 +63,8 @@ pub(crate) struct Opened<'a> {
 /// One message of it.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// Who has filled it; the first.
-    Postmark(Postmark),
+    /// Who has filled it, and what came with that; the first.
+    Postmark(Postmark, Vec<OwnedFd>),
     Parcels(Vec<Arrival>),
     /// A message of another format, or a damaged one, and what came with it.
     Odd(Error, Vec<OwnedFd>),
@@ -80,14 +80,54 @@ impl Mailbox {
     }
 
     fn with_queue(generation: u64, queue: usize) -> Result<Self> {
+        let mailbox = Self::unmarked(queue)?;
+        mailbox.mark(generation, &[])?;
+        Ok(mailbox)
+    }
+
+    /// Makes one for copies of connections, with what tells of each whether it can be used.
+    ///
+    /// # Errors
+    /// There are no fds for it.
+    pub(crate) fn with(generation: u64, fds: &[BorrowedFd<'_>]) -> Result<Self> {
+        let mailbox = Self::unmarked(QUEUE)?;
+        mailbox.mark(generation, fds)?;
+        Ok(mailbox)
+    }
+
+    fn unmarked(queue: usize) -> Result<Self> {
         let (writer, reader) = link::pair().map_err(|e| Error::os("no socket pair for connections to wait in", e))?;
         // As much as the kernel allows, which is never less than before.
         let _ = setsockopt(&writer, sockopt::SndBuf, &queue);
+        Ok(Self { writer, reader })
+    }
+
+    /// Says whose it is. It is the first that is said, also of one that was emptied.
+    fn mark(&self, generation: u64, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let version = env!("CARGO_PKG_VERSION").into();
         let postmark = Postmark { version, generation, filled_ms: millis(now()) };
-        scm::send(writer.as_fd(), &Note::Mailbox(postmark).encode()?, &[])
-            .map_err(|e| Error::os("a mailbox for connections cannot be written to", e))?;
-        Ok(Self { writer, reader })
+        scm::send(self.writer.as_fd(), &Note::Mailbox(postmark).encode()?, fds)
+            .map(drop)
+            .map_err(|e| Error::os("a mailbox for connections cannot be written to", e))
+    }
+
+    /// Empties it, to be filled again.
+    ///
+    /// # Errors
+    /// It cannot be read, or not be written to.
+    pub(crate) fn begin_anew(&self, generation: u64, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        empty(self.reader.as_fd())?;
+        self.mark(generation, fds)
+    }
+
+    /// Puts copies of these connections in, which have no more to take along than their records. It
+    /// never waits.
+    ///
+    /// # Errors
+    /// They are those of [`put`](Self::put).
+    pub(crate) fn put_copies(&self, records: Vec<Record>, fds: &[BorrowedFd<'_>]) -> Result<Put> {
+        let count = records.len();
+        self.send(&Note::Parcels { records }.encode()?, fds, count)
     }
 
     /// Puts the first parcels in, as many as go into one message. It never waits.
@@ -97,12 +137,21 @@ impl Mailbox {
     pub(crate) fn put(&self, parcels: &VecDeque<Parcel>) -> Result<Put> {
         let (count, bytes) = message(parcels)?;
         let fds: Vec<BorrowedFd<'_>> = parcels.iter().take(count).flat_map(Parcel::fds).collect();
-        match scm::send(self.writer.as_fd(), &bytes, &fds) {
+        self.send(&bytes, &fds, count)
+    }
+
+    fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], count: usize) -> Result<Put> {
+        match scm::send(self.writer.as_fd(), bytes, fds) {
             Ok(_) => Ok(Put::In(count)),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS)) => Ok(Put::Full),
             Err(e) if e.raw_os_error() == Some(libc::ETOOMANYREFS) => Ok(Put::TooMany),
             Err(e) => Err(Error::os("connections cannot be put into a mailbox", e)),
         }
+    }
+
+    /// Returns what somebody else keeps.
+    pub(crate) fn reader(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
     }
 
     /// Returns what is to be kept by somebody else: for the fd store, unpolled, as its other end
@@ -202,7 +251,7 @@ impl<'a> Opened<'a> {
             return Ok(Some(Found::Odd(Error::new(Kind::Protocol, why), fds)));
         }
         Ok(Some(match Note::decode(&self.buffer[..length]) {
-            Ok((Note::Mailbox(postmark), _)) => Found::Postmark(postmark),
+            Ok((Note::Mailbox(postmark), _)) => Found::Postmark(postmark, fds),
             Ok((Note::Parcels { records }, contents)) => Found::Parcels(unpack(records, fds, contents)),
             Ok((Note::Answer { .. } | Note::Unknown, _)) => {
                 let why = "a mailbox has a note of a kind that this version of handover does not know";
@@ -240,7 +289,6 @@ pub(crate) fn now() -> Duration {
 mod tests {
     use super::*;
     use crate::transit::Contents;
-    use crate::wire::parcel::Record;
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
 
@@ -260,7 +308,7 @@ mod tests {
         let mut opened = Opened::look(reader.as_fd()).unwrap();
         while let Some(found) = opened.next().unwrap() {
             match found {
-                Found::Postmark(mark) => marks.push(mark),
+                Found::Postmark(mark, _) => marks.push(mark),
                 Found::Parcels(some) => arrivals.extend(some),
                 Found::Odd(error, _) => odd.push(error),
             }

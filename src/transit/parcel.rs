@@ -94,10 +94,8 @@ impl Parcel {
         &self.record
     }
 
-    /// Returns whether keys are among it: then it goes to a process, and is kept nowhere.
-    #[expect(dead_code, reason = "what is kept over a restart asks for it")]
-    pub(crate) fn has_keys(&self) -> bool {
-        !self.contents.tls.is_empty()
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     pub(crate) fn number(&mut self, id: u64) {

@@ -15,7 +15,10 @@ const PREFIX: &[u8] = b"parcels/1 ";
 
 /// The version of the records, as a taker tells it. One that a giver does not know is no reason not
 /// to give: what is unknown of a record is skipped.
-pub(crate) const RECORDS: u32 = 1;
+pub(crate) const RECORDS: u32 = 2;
+
+/// From this version on a taker shuts a connection down of which there is a [copy](Record::copied).
+pub(crate) const KNOWS_COPIES: u32 = 2;
 
 /// The longest message. Below the kernel's default socket buffer, so that it is sent whole.
 pub(crate) const MAX_MESSAGE: usize = 128 * 1024;
@@ -67,6 +70,12 @@ pub(crate) struct Record {
     /// It has sent half a head.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) half: bool,
+    /// When this was written, by `CLOCK_BOOTTIME`, in milliseconds; 0 of one that does not wait.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) written_ms: u64,
+    /// There is a copy of it elsewhere, so that it has to be shut down before it is closed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) copied: bool,
     /// How often it has moved before.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) moves: u64,

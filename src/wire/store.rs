@@ -20,6 +20,9 @@ pub(crate) const RESERVED: &str = "handover.";
 /// The entry with the connections that wait for the next start.
 pub(crate) const MAILBOX: &str = "handover.mailbox";
 
+/// Names of entries with copies of the connections that are served, for the start after a crash.
+pub(crate) const INSURED: &str = "handover.insured.";
+
 /// What an entry is called in the store: `name`, after replacements `name~1`, `name~2`…
 ///
 /// A trailing `~` says, between generations only, that the store does not have it.

@@ -133,7 +133,9 @@ impl<'a> Giving<'a> {
         if !self.is_waiting() {
             self.last = Instant::now();
         }
-        for Leaving { mut parcel, guard, permit } in leaving.drain(..) {
+        for Leaving { mut parcel, guard, permit, policy } in leaving.drain(..) {
+            // Once it is sent it may be the other's, whose insurance it has then.
+            drop(policy);
             parcel.number(self.next);
             self.next += 1;
             self.waiting.push_back(parcel);
@@ -144,7 +146,7 @@ impl<'a> Giving<'a> {
     fn sent(&mut self, count: usize) {
         self.last = Instant::now();
         for (parcel, (guard, permit)) in self.waiting.drain(..count).zip(self.kept.drain(..count)) {
-            self.out.push_back(Leaving { parcel, guard, permit });
+            self.out.push_back(Leaving { parcel, guard, permit, policy: None });
         }
     }
 
@@ -191,7 +193,7 @@ impl<'a> Giving<'a> {
     fn take_waiting(&mut self) -> Option<Leaving> {
         let parcel = self.waiting.pop_front()?;
         let (guard, permit) = self.kept.pop_front()?;
-        Some(Leaving { parcel, guard, permit })
+        Some(Leaving { parcel, guard, permit, policy: None })
     }
 
     fn take_back(&mut self) -> Option<Leaving> {

@@ -21,7 +21,7 @@ use crate::drain::guard::Guard;
 use crate::drain::handle::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::systemd::fdstore::{FdStore, Kept, MAILBOX, STORE_TIMEOUT};
-use crate::transit::{Parcel, mailbox};
+use crate::transit::{Parcel, Policy, mailbox};
 
 /// How long connections wait for one that has begun a request meanwhile, before they come back and
 /// are served on.
@@ -45,7 +45,12 @@ pub(crate) struct Keep {
 struct Parked {
     parcel: Parcel,
     guard: Guard,
+    /// It is insured until then, too.
+    policy: Option<Policy>,
 }
+
+/// What counts a connection, and what it is insured by.
+type Insured = (Guard, Option<Policy>);
 
 pub(super) async fn keep_all(
     drain: Drain,
@@ -72,7 +77,8 @@ pub(super) async fn keep_all(
         }
         tracing::debug!(parked = parked.len(), in_hand = in_hand.len(), "a request is finished first");
         route.permits.refill(0);
-        for Parked { parcel, guard } in parked {
+        for Parked { parcel, guard, policy } in parked {
+            drop(policy); // it gets another one
             drain.goes_on(parcel, guard, true);
         }
     };
@@ -99,8 +105,8 @@ async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<
         tokio::select! {
             biased;
             _ = queue.recv_many(&mut some, usize::from(u16::MAX)) => {
-                let own = some.drain(..).map(|Leaving { parcel, guard, .. }| Parked { parcel, guard });
-                parked.extend(own);
+                let own = |Leaving { parcel, guard, policy, .. }| Parked { parcel, guard, policy };
+                parked.extend(some.drain(..).map(own));
             }
             () = sleep_until(again.min(until)) => {
                 if Instant::now() >= until {
@@ -117,18 +123,19 @@ async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<
 /// Puts all into mailboxes and those into the store. What finds no place is served here again, and
 /// comes to its end.
 async fn store(drain: &Drain, keep: Keep, parked: Vec<Parked>, began: Instant) {
-    let (mut parcels, mut guards): (VecDeque<Parcel>, VecDeque<Guard>) =
-        parked.into_iter().map(|Parked { parcel, guard }| (parcel, guard)).unzip();
+    let (mut parcels, mut guards): (VecDeque<Parcel>, VecDeque<Insured>) =
+        parked.into_iter().map(|Parked { parcel, guard, policy }| (parcel, (guard, policy))).unzip();
     for (id, parcel) in (0..).zip(&mut parcels) {
         parcel.number(id);
     }
     let mut kept = Vec::with_capacity(parcels.len());
     let (readers, filled) = mailbox::fill(keep.generation, &mut parcels, |parcel| kept.push(parcel));
-    let of_kept: Vec<Guard> = guards.drain(..kept.len()).collect();
+    let of_kept: Vec<Insured> = guards.drain(..kept.len()).collect();
     if let Err(error) = filled {
         tracing::warn!(%error, left = parcels.len(), "not all connections can be kept for the next start");
     }
-    for (parcel, guard) in parcels.into_iter().zip(guards) {
+    for (parcel, (guard, policy)) in parcels.into_iter().zip(guards) {
+        drop(policy);
         drain.note_stay(&guard, "no_fds");
         drain.goes_on(parcel, guard, false);
     }
@@ -141,7 +148,8 @@ async fn store(drain: &Drain, keep: Keep, parked: Vec<Parked>, began: Instant) {
     let error = match timeout(STORE_TIMEOUT, putting).await {
         Ok(Ok(Ok(()))) => {
             drop(kept);
-            for guard in of_kept {
+            for (guard, policy) in of_kept {
+                drop(policy);
                 drain.core.moving.summary.moved(began);
                 guard.kept();
             }
@@ -158,7 +166,8 @@ async fn store(drain: &Drain, keep: Keep, parked: Vec<Parked>, began: Instant) {
             tracing::warn!(%error, "what is closed here may still be open");
         }
     }
-    for (parcel, guard) in kept.into_iter().zip(of_kept) {
+    for (parcel, (guard, policy)) in kept.into_iter().zip(of_kept) {
+        drop(policy);
         drain.note_stay(&guard, "store");
         drain.goes_on(parcel, guard, false);
     }

@@ -14,6 +14,8 @@ mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+#[cfg(feature = "http")]
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -25,12 +27,14 @@ use tokio::time::Instant;
 use super::core::{Phase, Work};
 use super::guard::Guard;
 use super::handle::Drain;
-use crate::transit::{Channel, Contents, Parcel, Permit, Permits};
+#[cfg(feature = "http")]
+use crate::transit::marks::State;
+use crate::transit::{Channel, Contents, Insurance, Parcel, Permit, Permits, Policy};
 use crate::wire::parcel::Record;
 
 pub(crate) use self::keep::Keep;
 pub(crate) use self::keep::PARK_TIMEOUT;
-pub(crate) use self::resume::Resuming;
+pub(crate) use self::resume::{Left, Resuming, owners_ended};
 pub(crate) use self::summary::Moved;
 use self::summary::Summary;
 
@@ -41,6 +45,12 @@ pub(crate) trait Adopter: Send + Sync {
     /// # Errors
     /// With the reason why it cannot be, in one word. Its fd was a copy, and is closed.
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str>;
+
+    /// Returns whether its connections take keys along. Those go from process to process, and are
+    /// kept nowhere.
+    fn has_keys(&self) -> bool {
+        false
+    }
 }
 
 /// Serves it, from now on.
@@ -56,6 +66,8 @@ pub(crate) struct Arrived {
     pub(crate) was: Option<Guard>,
     /// It was ours before, and shall try to go once more.
     pub(crate) again: bool,
+    /// It has waited for a process, and is nobody else's.
+    pub(crate) waited: bool,
 }
 
 /// A connection that goes. It counts here until it is taken.
@@ -64,6 +76,8 @@ pub(crate) struct Leaving {
     pub(crate) parcel: Parcel,
     pub(crate) guard: Guard,
     pub(crate) permit: Permit,
+    /// It is insured until somebody else may have it.
+    pub(crate) policy: Option<Policy>,
 }
 
 /// What a drain knows of moving.
@@ -76,12 +90,16 @@ pub(super) struct Moving {
     summary: Summary,
     /// How many were taken from another generation.
     adopted: AtomicUsize,
+    /// Against a crash, if there is one.
+    insurance: OnceLock<Arc<Insurance>>,
 }
 
 pub(super) struct Route {
     queue: mpsc::UnboundedSender<Leaving>,
     /// Names of listeners whose connections the next generation takes.
     takes: BTreeSet<String>,
+    /// Why those of the others stay.
+    others: &'static str,
     permits: Arc<Permits>,
     within: Duration,
     /// Nobody leaves any more.
@@ -95,6 +113,10 @@ pub(super) struct Route {
 impl Moving {
     fn adopter(&self, listener: &str) -> Option<Arc<dyn Adopter>> {
         self.adopters.lock().unwrap_or_else(PoisonError::into_inner).get(listener).cloned()
+    }
+
+    fn has_keys(&self, listener: &str) -> bool {
+        self.adopter(listener).is_some_and(|adopter| adopter.has_keys())
     }
 
     fn route(&self) -> Option<Arc<Route>> {
@@ -169,12 +191,12 @@ impl Drain {
     /// Packs a connection, and sends it on its way. One that cannot be packed is served here again.
     pub(crate) fn send_off(&self, record: Record, fd: OwnedFd, contents: Contents, guard: Guard, permit: Permit) {
         match Parcel::new(record.clone(), fd, contents) {
-            Ok(parcel) => self.give(Leaving { parcel, guard, permit }),
+            Ok(parcel) => self.give(Leaving { parcel, guard, permit, policy: None }),
             Err(returned) => {
                 let (error, fd, contents) = *returned;
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
-                self.serve_again(Arrived { record, fd, contents, was: Some(guard), again: false });
+                self.serve_again(Arrived { record, fd, contents, was: Some(guard), again: false, waited: false });
             }
         }
     }
@@ -182,7 +204,7 @@ impl Drain {
     /// From now on, and once the drain begins, connections of these listeners go by this channel,
     /// all within about that time. Before the drain has begun it takes the place of another one.
     pub(crate) fn move_to(&self, channel: Channel, takes: BTreeSet<String>, within: Duration) {
-        if let Some((leaving, replaced)) = self.set_route(takes, Permits::default(), within) {
+        if let Some((leaving, replaced)) = self.set_route(takes, "listener", Permits::default(), within) {
             tokio::spawn(give::give_all(self.clone(), channel, leaving, replaced));
         }
     }
@@ -190,8 +212,8 @@ impl Drain {
     /// From now on, and once the drain begins, connections are kept for the next start of the
     /// service. Before the drain has begun this takes the place of a way to another generation.
     pub(crate) fn keep_in(&self, keep: Keep) {
-        let takes = self.takes().into_iter().collect();
-        if let Some((leaving, replaced)) = self.set_route(takes, Permits::of_any_number(), Duration::ZERO) {
+        let takes = self.takes().into_iter().filter(|name| !self.core.moving.has_keys(name)).collect();
+        if let Some((leaving, replaced)) = self.set_route(takes, "tls", Permits::of_any_number(), Duration::ZERO) {
             tokio::spawn(keep::keep_all(self.clone(), keep, leaving, replaced));
         }
     }
@@ -201,13 +223,14 @@ impl Drain {
     fn set_route(
         &self,
         takes: BTreeSet<String>,
+        others: &'static str,
         permits: Permits,
         within: Duration,
     ) -> Option<(mpsc::UnboundedReceiver<Leaving>, oneshot::Receiver<Infallible>)> {
         let (queue, leaving) = mpsc::unbounded_channel();
         let (permits, shut) = (Arc::new(permits), AtomicBool::new(false));
         let (_in_use, replaced) = oneshot::channel();
-        let route = Route { queue, takes, permits, within, shut, shut_at: OnceLock::new(), _in_use };
+        let route = Route { queue, takes, others, permits, within, shut, shut_at: OnceLock::new(), _in_use };
         let mut current = self.core.moving.route.write().unwrap_or_else(PoisonError::into_inner);
         let free = current.is_none() || self.phase() == Phase::Open;
         free.then(|| {
@@ -229,7 +252,8 @@ impl Drain {
     }
 
     fn come_back(&self, leaving: Leaving) {
-        let Leaving { parcel, guard, permit } = leaving;
+        let Leaving { parcel, guard, permit, policy } = leaving;
+        drop(policy); // it gets another one
         self.goes_on(parcel, guard, false);
         drop(permit);
     }
@@ -237,7 +261,7 @@ impl Drain {
     /// Serves it here again, and lets it go once more, or never.
     fn goes_on(&self, parcel: Parcel, guard: Guard, again: bool) {
         let (record, fd, contents) = parcel.into_parts();
-        self.serve_again(Arrived { record, fd, contents, was: Some(guard), again });
+        self.serve_again(Arrived { record, fd, contents, was: Some(guard), again, waited: false });
     }
 
     fn serve_again(&self, arrival: Arrived) {
@@ -257,7 +281,7 @@ impl Drain {
             let Some(connection) = work.connection() else { continue };
             let reason = match work.movable() {
                 Ok(()) if route.takes.contains(connection.listener()) => continue,
-                Ok(()) => "listener",
+                Ok(()) => route.others,
                 Err(reason) => reason,
             };
             self.core.moving.summary.stayed(reason);
@@ -285,6 +309,25 @@ impl Drain {
     pub(crate) fn all_moved(&self) -> impl Future<Output = ()> + Send + 'static {
         let drain = self.clone();
         async move { drain.core.moving.summary.ended().await }
+    }
+}
+
+/// Crash insurance.
+impl Drain {
+    /// Has connections insured from now on.
+    pub(crate) fn insure_with(&self, insurance: Arc<Insurance>) {
+        let _ = self.core.moving.insurance.set(insurance);
+    }
+
+    pub(crate) fn insurance(&self) -> Option<&Arc<Insurance>> {
+        self.core.moving.insurance.get()
+    }
+
+    /// Insures a connection of HTTP/1 of this listener that has been open for so long, and says
+    /// where it is.
+    #[cfg(feature = "http")]
+    pub(crate) fn insure(&self, fd: BorrowedFd<'_>, listener: &str, open: Duration, state: State) -> Option<Policy> {
+        self.core.moving.insurance.get()?.insure(fd, listener, open, state)
     }
 }
 

@@ -2,30 +2,59 @@
 //!
 //! All is looked at before the service is ready, and taken just before it serves: a process that
 //! dies meanwhile, as a bad version does, leaves everything to the next one.
+//!
+//! There are those that were [kept](super::keep) by the process before, and those that were
+//! [insured](crate::transit::insurance) and that a process has left which ended without a word. Of
+//! these only such are served as were between two requests: of the others a part of a request is
+//! lost, and what comes next must not be taken for the beginning of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
+use nix::sys::stat::fstat;
+use tokio::io::Interest;
+use tokio::time::{Instant, timeout_at};
 
 use super::take::is_last;
 use super::{Adoption, Arrived};
 use crate::drain::handle::Drain;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::sys::look::{Look, look};
+use crate::sys::socket;
 use crate::transit::Parcel;
 use crate::transit::channel::Arrival;
 use crate::transit::mailbox::{self, Found, Opened};
+use crate::transit::marks::{LeftMarks, State};
 use crate::wire::parcel::{MAX_PARCELS, UPGRADED, millis};
 
 /// The last word to a WebSocket: a close frame with code 1012, "service restart".
 const COME_AGAIN: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
+/// Why those are closed that were in the middle of a request when their process ended.
+const MIDDLE: &str = "middle";
+/// How long a process may take to end whose link is closed.
+pub(crate) const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A mailbox of insured connections, and its name in the store.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) name: String,
+    pub(crate) reader: OwnedFd,
+}
+
 /// What has been found, ready to be served.
 pub(crate) struct Resuming {
     readers: Vec<OwnedFd>,
+    /// Entries of the store that are of no use from then on.
+    spent: Vec<String>,
+    /// Entries of processes that live.
+    living: Vec<String>,
     adoptions: Vec<Adoption>,
     resumed: Resumed,
 }
@@ -34,6 +63,8 @@ pub(crate) struct Resuming {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Resumed {
     pub(crate) resumed: usize,
+    /// How many of them a crash has left.
+    pub(crate) rescued: usize,
     /// How many were closed, by the reason in one word.
     pub(crate) closed: BTreeMap<&'static str, usize>,
     /// For how long the oldest of them had waited.
@@ -42,17 +73,62 @@ pub(crate) struct Resumed {
 
 impl Drain {
     /// Looks at all that has waited in these mailboxes, which stays there, and gets ready to serve
-    /// what has not waited for longer than this. `None`: nothing is to be served.
-    pub(crate) fn look_at_kept(&self, readers: Vec<OwnedFd>, within: Option<Duration>) -> Resuming {
-        let mut looking = Looking { drain: self, within, adoptions: Vec::new(), resumed: Resumed::default() };
+    /// what has not waited for longer than this. `None`: nothing is to be served. What is the
+    /// `left` of a process that lives is left alone.
+    pub(crate) fn look_at_kept(
+        &self,
+        mut readers: Vec<OwnedFd>,
+        left: Vec<Left>,
+        within: Option<Duration>,
+    ) -> Resuming {
+        let mut looking = Looking {
+            drain: self,
+            within,
+            adoptions: Vec::new(),
+            resumed: Resumed::default(),
+            seen: HashSet::new(),
+            marks: HashMap::new(),
+        };
         for reader in &readers {
             if let Err(error) = looking.look(reader) {
                 tracing::warn!(%error, "a mailbox of connections that have waited for this start is damaged");
                 looking.close(None, "damaged", 1);
             }
         }
+        let (mut spent, mut living) = (Vec::with_capacity(left.len()), Vec::new());
+        for Left { name, reader } in left {
+            match looking.look_at_left(&reader) {
+                Ok(true) => readers.push(reader),
+                Ok(false) => {
+                    tracing::debug!(name, "a process that lives serves the connections in this mailbox");
+                    living.push(name);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, name, "a mailbox of insured connections is damaged, and they are closed");
+                    looking.close(None, "damaged", 1);
+                    readers.push(reader);
+                }
+            }
+            spent.push(name);
+        }
         let Looking { adoptions, resumed, .. } = looking;
-        Resuming { readers, adoptions, resumed }
+        Resuming { readers, spent, living, adoptions, resumed }
+    }
+}
+
+/// Resolves when the processes have ended that these mailboxes are of, or at the latest after some
+/// time.
+pub(crate) async fn owners_ended(left: &[Left]) {
+    let until = Instant::now() + OWNER_TIMEOUT;
+    for Left { reader, .. } in left {
+        let owner = Opened::look(reader.as_fd()).and_then(|mut opened| opened.next());
+        let Ok(Some(Found::Postmark(_, fds))) = owner else { continue };
+        let Some(Ok(owner)) = fds.into_iter().nth(1).map(|owner| socket::register(owner, Interest::READABLE)) else {
+            continue;
+        };
+        // who lives on is seen later
+        let _ = timeout_at(until, owner.readable()).await;
     }
 }
 
@@ -61,6 +137,11 @@ struct Looking<'a> {
     within: Option<Duration>,
     adoptions: Vec<Adoption>,
     resumed: Resumed,
+    /// The cookies of all that was seen: a process that has just renewed a mailbox, or kept what it
+    /// had, leaves the same connection twice.
+    seen: HashSet<u64>,
+    /// The marks of each process, which are beside each of its mailboxes, by their inode.
+    marks: HashMap<u64, Rc<LeftMarks>>,
 }
 
 impl Looking<'_> {
@@ -70,22 +151,101 @@ impl Looking<'_> {
         let mut waited = Duration::MAX;
         while let Some(found) = opened.next()? {
             match found {
-                Found::Postmark(postmark) => {
+                Found::Postmark(postmark, _) => {
                     waited = mailbox::now().saturating_sub(Duration::from_millis(postmark.filled_ms));
                     self.resumed.waited = self.resumed.waited.max(waited);
                     tracing::debug!(?postmark, ?waited, "connections have waited for this start");
                 }
                 Found::Parcels(arrivals) => arrivals.into_iter().for_each(|arrival| self.admit(arrival, waited)),
-                Found::Odd(error, fds) => {
-                    let count = fds.len();
-                    tracing::warn!(%error, count, "connections that have waited for this start cannot be read, and are closed");
-                    for fd in fds {
-                        self.close(Some((&fd, "")), "damaged", 1);
-                    }
-                }
+                Found::Odd(error, fds) => self.close_odd(&error, &fds),
             }
         }
         Ok(())
+    }
+
+    /// Looks at what a process has left; false: it lives.
+    fn look_at_left(&mut self, reader: &OwnedFd) -> Result<bool> {
+        let mut opened = Opened::look(reader.as_fd())?;
+        let first = match opened.next()? {
+            Some(Found::Postmark(postmark, fds)) => {
+                tracing::debug!(?postmark, "connections that were insured");
+                fds
+            }
+            // it was just being emptied
+            None => return Ok(true),
+            Some(_) => Vec::new(),
+        };
+        let Ok([marks, owner]) = <[OwnedFd; 2]>::try_from(first) else {
+            return Err(Error::new(Kind::Protocol, "it does not begin with the marks of its connections"));
+        };
+        let ended = socket::wait(owner.as_fd(), PollFlags::POLLIN, std::time::Instant::now())
+            .map_err(|e| Error::os("it cannot be told whether its process lives", e))?;
+        if !ended {
+            return Ok(false);
+        }
+        let marks = self.marks_of(marks)?;
+        let waited = mailbox::now().saturating_sub(marks.beat());
+        while let Some(found) = opened.next()? {
+            match found {
+                Found::Postmark(..) => {}
+                Found::Parcels(arrivals) => {
+                    arrivals.into_iter().for_each(|arrival| self.admit_left(arrival, &marks, waited));
+                }
+                Found::Odd(error, fds) => self.close_odd(&error, &fds),
+            }
+        }
+        Ok(true)
+    }
+
+    fn marks_of(&mut self, memfd: OwnedFd) -> Result<Rc<LeftMarks>> {
+        let os = |e| Error::os("the marks of insured connections cannot be read", e);
+        let inode = fstat(memfd.as_fd()).map_err(|e| os(e.into()))?.st_ino;
+        if let Some(known) = self.marks.get(&inode) {
+            return Ok(Rc::clone(known));
+        }
+        let marks = Rc::new(LeftMarks::read(memfd).map_err(os)?);
+        self.marks.insert(inode, Rc::clone(&marks));
+        Ok(marks)
+    }
+
+    fn admit_left(&mut self, arrival: Arrival, marks: &LeftMarks, waited: Duration) {
+        let parcel = match arrival {
+            Arrival::Whole(parcel) => parcel,
+            Arrival::Broken(record, reason) if marks.of(record.id).is_some() => return self.close(None, reason, 1),
+            Arrival::Broken(..) => return,
+        };
+        let Some(state) = marks.of(parcel.record().id) else { return };
+        let fd = parcel.fd();
+        // Its client has gone, or its end was said before the mark was ended.
+        if look(fd) == Look::End || !self.is_new(fd) {
+            return;
+        }
+        match state {
+            State::Between => {
+                let before = self.adoptions.len();
+                self.resumed.waited = self.resumed.waited.max(waited);
+                self.admit_new(parcel, waited);
+                self.resumed.rescued += self.adoptions.len() - before;
+            }
+            State::Middle | State::Withheld => {
+                let (_, fd, _) = parcel.into_parts();
+                *self.resumed.closed.entry(MIDDLE).or_default() += 1;
+                let _ = shutdown(fd.as_raw_fd(), Shutdown::Both);
+            }
+        }
+    }
+
+    /// Returns whether this connection was not seen before.
+    fn is_new(&mut self, fd: BorrowedFd<'_>) -> bool {
+        socket::cookie(fd).is_ok_and(|cookie| self.seen.insert(cookie))
+    }
+
+    fn close_odd(&mut self, error: &Error, fds: &[OwnedFd]) {
+        let count = fds.len();
+        tracing::warn!(%error, count, "connections that have waited for this start cannot be read, and are closed");
+        for fd in fds {
+            self.close(Some((fd, "")), "damaged", 1);
+        }
     }
 
     fn admit(&mut self, arrival: Arrival, waited: Duration) {
@@ -93,6 +253,12 @@ impl Looking<'_> {
             Arrival::Whole(parcel) => parcel,
             Arrival::Broken(_, reason) => return self.close(None, reason, 1),
         };
+        if self.is_new(parcel.fd()) {
+            self.admit_new(parcel, waited);
+        }
+    }
+
+    fn admit_new(&mut self, parcel: Parcel, waited: Duration) {
         let refusal = match self.within {
             None => Some("off"),
             Some(within) if waited > within => Some("late"),
@@ -118,12 +284,19 @@ impl Looking<'_> {
         let Some(adopter) = self.drain.core.moving.adopter(&record.listener) else {
             return Err(("listener", Some(fd), record.protocol));
         };
-        record.open_ms = record.open_ms.saturating_add(millis(waited));
+        let now = millis(mailbox::now());
+        if record.written_ms > 0 {
+            // Written when it came, and since then it was served. It is not fresh, as a rule.
+            record.open_ms = record.open_ms.saturating_add(now.saturating_sub(record.written_ms));
+            record.requests = record.requests.max(1);
+        } else {
+            record.open_ms = record.open_ms.saturating_add(millis(waited));
+        }
         record.quiet_ms = record.quiet_ms.saturating_add(millis(waited));
         let protocol = record.protocol.clone();
         // Only its client has to be told something.
         let copy = if protocol == UPGRADED { fd.try_clone().ok() } else { None };
-        match adopter.prepare(Arrived { record, fd, contents, was: None, again: false }) {
+        match adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: true }) {
             Ok(adoption) => {
                 self.adoptions.push(adoption);
                 Ok(())
@@ -146,9 +319,19 @@ impl Looking<'_> {
 }
 
 impl Resuming {
+    /// Takes the names of entries of the store that are of no use once it has begun; also of those
+    /// whose process lives, if that is nobody whom we know.
+    pub(crate) fn take_spent(&mut self, also_living: bool) -> Vec<String> {
+        let mut names = std::mem::take(&mut self.spent);
+        if also_living {
+            names.append(&mut self.living);
+        }
+        names
+    }
+
     /// Serves them. From here on the mailboxes are empty.
     pub(crate) fn begin(self, drain: &Drain) -> Resumed {
-        let Self { readers, adoptions, mut resumed } = self;
+        let Self { readers, adoptions, mut resumed, .. } = self;
         for reader in &readers {
             // What is not emptied would be served a second time after a crash.
             if let Err(error) = mailbox::empty(reader.as_fd()) {
@@ -158,6 +341,7 @@ impl Resuming {
         resumed.resumed = adoptions.len();
         drain.core.moving.adopted.fetch_add(resumed.resumed, Ordering::Relaxed);
         adoptions.into_iter().for_each(|adoption| adoption());
+        drain.metrics().rescued(resumed.rescued);
         for (reason, count) in &resumed.closed {
             drain.metrics().not_resumed(reason, *count);
         }
@@ -166,6 +350,11 @@ impl Resuming {
 }
 
 impl Resumed {
+    /// Returns whether a process left some that ended without a word.
+    pub(crate) fn is_after_crash(&self) -> bool {
+        self.rescued > 0 || self.closed.contains_key(MIDDLE)
+    }
+
     pub(crate) fn closed(&self) -> usize {
         self.closed.values().sum()
     }
@@ -242,11 +431,11 @@ mod tests {
     fn a_start_that_dies_before_it_serves_leaves_all_to_the_next_one() {
         let (readers, clients) = kept(&[("http", "http1"), ("http", STREAM)]);
         let (drain, served) = drain();
-        drop(drain.look_at_kept(copies(&readers), Some(MINUTE)));
-        let resumed = drain.look_at_kept(copies(&readers), Some(MINUTE)).begin(&drain);
+        drop(drain.look_at_kept(copies(&readers), Vec::new(), Some(MINUTE)));
+        let resumed = drain.look_at_kept(copies(&readers), Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((resumed.resumed, resumed.closed()), (2, 0));
         assert_eq!((served.lock().unwrap().len(), drain.adopted()), (2, 2));
-        let again = drain.look_at_kept(readers, Some(MINUTE)).begin(&drain);
+        let again = drain.look_at_kept(readers, Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((again.resumed, again.closed()), (0, 0), "none is served a second time");
         drop(clients);
     }
@@ -262,7 +451,7 @@ mod tests {
                 std::hint::spin_loop(); // to wait for any time at all is too long for the last of them
             }
             let (drain, served) = drain();
-            let resumed = drain.look_at_kept(readers, within).begin(&drain);
+            let resumed = drain.look_at_kept(readers, Vec::new(), within).begin(&drain);
             assert_eq!((resumed.resumed, resumed.closed[reason]), (0, 2), "{reason}");
             assert!(served.lock().unwrap().is_empty());
             assert_eq!(rest(&mut clients[0]), b"");
@@ -284,7 +473,7 @@ mod tests {
         let two = Note::Parcels { records: vec![record(), record()] }.encode().unwrap();
         scm::send(writer.as_fd(), &two, &[good.as_fd()]).unwrap();
         drop((writer, ours, good));
-        let resumed = drain.look_at_kept(vec![reader], Some(MINUTE)).begin(&drain);
+        let resumed = drain.look_at_kept(vec![reader], Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((resumed.resumed, resumed.closed["damaged"], resumed.closed["no_fds"]), (1, 1, 1));
         assert_eq!(rest(&mut odd), b"", "it is closed");
         let quiet = served.lock().unwrap()[0].0;
@@ -295,7 +484,7 @@ mod tests {
     fn what_is_no_mailbox_is_no_reason_to_fail() {
         let (drain, _) = drain();
         let file = std::fs::File::open("/dev/null").unwrap();
-        let resumed = drain.look_at_kept(vec![file.into()], Some(MINUTE)).begin(&drain);
+        let resumed = drain.look_at_kept(vec![file.into()], Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((resumed.resumed, resumed.closed["damaged"]), (0, 1));
     }
 }

@@ -101,7 +101,7 @@ fn prepare(drain: &Drain, parcel: Parcel) -> Result<Adoption, &'static str> {
         return Err("draining");
     }
     let adopter = drain.core.moving.adopter(&record.listener).ok_or("listener")?;
-    adopter.prepare(Arrived { record, fd, contents, was: None, again: false })
+    adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: false })
 }
 
 /// Returns whether there are only so many fds left as everything else needs, and `more`. A new fd

@@ -24,6 +24,8 @@ impl<T: Transport> Framed<T> {
         }
         if !self.shut {
             self.settle();
+            // what it says from here on is the end
+            self.lapse();
             ready!(self.poll_goodbye(cx))?;
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.shut = true;
@@ -61,6 +63,10 @@ impl<T: Transport> Drop for Framed<T> {
             && matches!(self.conn.stage(), Stage::Idle | Stage::Half | Stage::Preface)
         {
             self.stream.last_word();
+        }
+        if self.copied && !self.moved {
+            self.lapse();
+            self.stream.end();
         }
     }
 }

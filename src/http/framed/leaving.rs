@@ -63,6 +63,7 @@ impl<T: Transport> Framed<T> {
             requests: conn.requests(),
             open_ms: millis(conn.opened().elapsed()),
             quiet_ms: millis(quiet),
+            copied: self.copied,
             moves: conn.before().moves + 1,
             ..record
         };
@@ -81,10 +82,10 @@ impl<T: Transport> Framed<T> {
         };
         // From here on nobody reads from it, until it is taken.
         self.moved = true;
-        let guard = self.guard.take();
+        let (guard, policy) = (self.guard.take(), self.policy.take());
         drop(self);
         if let Some(guard) = guard {
-            conn.drain.give(Leaving { parcel, guard, permit });
+            conn.drain.give(Leaving { parcel, guard, permit, policy });
         }
         Ok(())
     }

@@ -117,12 +117,14 @@ impl<T: Transport> Framed<T> {
             protocol: Record::protocol_over(UPGRADED, T::TLS),
             known: true,
             requests: conn.requests(),
+            copied: self.copied,
             open_ms: millis(conn.opened().elapsed()),
             moves: conn.before().moves + 1,
             ..Record::default()
         };
         match (self.stream.detach(), self.guard.take()) {
             (Ok(Detached { fd, tls }), Some(guard)) => {
+                self.moved = true;
                 let contents = Contents { head: upgrade.head().to_vec(), state, unread: self.held.to_vec(), tls };
                 conn.drain.send_off(record, fd, contents, guard, permit);
             }

@@ -332,7 +332,16 @@ impl OwnGeneration {
         self.pinger.start();
         self.recover();
         let wanted = lock(&self.sockets).entries();
-        self.custody.keep(self.number, self.came_with.clone(), move |store| sockets::remove_stale(store, &wanted));
+        // Until what is in the mailbox is insured here, it stays there.
+        let spent = self.securing.is_none();
+        let insurance = self.drain.insurance().cloned();
+        self.custody.keep(self.number, self.came_with.clone(), move |store| {
+            if spent {
+                sockets::remove_mailbox(store);
+            }
+            sockets::remove_stale(store, &wanted);
+            insurance.iter().for_each(|insurance| insurance.activate());
+        });
         self.write_pidfile();
         self.narrator.tell(Moment::IsMain, &self.facts());
         if let Some(previous) = self.predecessor.take() {
@@ -371,6 +380,7 @@ impl OwnGeneration {
             let store = lock(&self.sockets).store().clone();
             self.drain.keep_in(Keep { store, generation: self.number, until });
         }
+        self.leave_insurance(state);
         self.drain.begin(linger);
         let (limit, open) = (self.settings.drain_timeout, self.drain.active());
         let detail = &format!("drains within {limit:?}, connections open: {open}");
@@ -440,6 +450,7 @@ impl OwnGeneration {
         if self.stopping {
             lock(&self.sockets).remove_paths();
         }
+        self.end_insurance();
         self.tell_moved();
         match &end {
             LifeEnd::Done => {

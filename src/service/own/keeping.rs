@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use crate::drain::moving::PARK_TIMEOUT;
+use crate::drain::moving::{PARK_TIMEOUT, Resuming};
 use crate::lifecycle::{Event, LifeState};
 use crate::reload::driver::Lifecycles;
 use crate::reload::input::Input;
@@ -77,19 +77,30 @@ impl OwnGeneration {
         if self.predecessor.is_some() {
             return;
         }
-        let found = lock(&self.sockets).store().get(MAILBOX);
-        let readers = match found {
-            Ok(readers) if readers.is_empty() => return,
-            Ok(readers) => readers,
-            Err(error) => return warn!(%error, "the connections that have waited for this start are closed"),
-        };
-        let within = Some(self.settings.resume_within).filter(|_| self.settings.migrate != Migrate::Never);
-        self.resuming = Some(self.drain.look_at_kept(readers, within));
+        let readers = lock(&self.sockets).store().get(MAILBOX).unwrap_or_else(|error| {
+            warn!(%error, "the connections that have waited for this start are closed");
+            Vec::new()
+        });
+        let left = self.left();
+        if !readers.is_empty() || !left.is_empty() {
+            self.resuming = Some(self.drain.look_at_kept(readers, left, self.resumes_within()));
+        }
+    }
+
+    pub(super) fn resumes_within(&self) -> Option<Duration> {
+        Some(self.settings.resume_within).filter(|_| self.settings.migrate != Migrate::Never)
     }
 
     /// Serves what has waited.
     pub(super) fn resume(&mut self) {
-        let Some(resuming) = self.resuming.take() else { return };
+        if let Some(resuming) = self.resuming.take() {
+            self.secure(resuming);
+        }
+    }
+
+    /// Serves it: what it has waited in is empty from then on.
+    pub(super) fn serve_kept(&mut self, mut resuming: Resuming) {
+        self.remove_spent(resuming.take_spent(self.drainers.is_empty()));
         let resumed = resuming.begin(&self.drain);
         let closed = match resumed.closed() {
             0 => String::new(),
@@ -104,7 +115,9 @@ impl OwnGeneration {
             return;
         }
         let waited = Duration::from_millis(u64::try_from(resumed.waited.as_millis()).unwrap_or(u64::MAX));
-        let detail = &format!("serves {} connections that have waited for {waited:?}{closed}", resumed.resumed);
+        let whose = if resumed.is_after_crash() { "a process left that ended" } else { "have waited for" };
+        let ago = if resumed.is_after_crash() { " ago" } else { "" };
+        let detail = &format!("serves {} connections that {whose} {waited:?}{ago}{closed}", resumed.resumed);
         let move_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
         let facts = Facts { detail, moved: resumed.resumed, stayed: resumed.closed(), move_ms, ..self.facts() };
         self.narrator.tell(Moment::Resumed, &facts);

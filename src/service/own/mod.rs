@@ -2,11 +2,12 @@
 //!
 //! Here inputs become events; in `actions` what the lifecycle asks for is handed to the parts;
 //! `asked` has what others ask for, `refusal` what cannot be, `moving` the connections that go and
-//! come, `keeping` those that wait for a start; in `end` the process comes to its end.
+//! come, `keeping` those that wait for a start, `insuring` those that survive a crash; in `end` the process comes to its end.
 
 mod actions;
 mod asked;
 mod end;
+mod insuring;
 mod keeping;
 mod moving;
 mod refusal;
@@ -118,6 +119,8 @@ pub(crate) struct OwnGeneration {
     settled: bool,
     /// What has waited for this start.
     resuming: Option<Resuming>,
+    /// What has waited is being insured, and then served.
+    securing: Option<AbortHandle>,
     /// The service stops, and no generation comes after this one.
     stopping: bool,
     end: Option<LifeEnd>,
@@ -135,6 +138,7 @@ impl OwnGeneration {
             own.tasks.spawn(reap::reap(REAP_AFTER));
         }
         own.custody.make_ready(own.predecessor.is_none()).await;
+        own.insure();
         own.look_at_kept();
         own.narrator.metrics().set_gauge(GENERATION, own.number as f64);
         let mut lives = Lifecycles::default();
@@ -213,6 +217,7 @@ impl OwnGeneration {
             keeping: None,
             settled: false,
             resuming: None,
+            securing: None,
             stopping: false,
             end: None,
         })
@@ -302,6 +307,8 @@ impl Parts for OwnGeneration {
                 self.settled = true;
                 self.leave_if_settled(lives);
             }
+            Input::Left => self.look_at_left(),
+            Input::Secured(resuming) => self.serve_kept(resuming),
             Input::AllMoved => {
                 self.tell_moved();
                 if self.keeping.is_some() {
@@ -319,6 +326,7 @@ impl Parts for OwnGeneration {
             Input::AskedLongEnough => self.answer_status(lives),
             Input::DrainerGone(generation) => {
                 self.drainers.remove(generation);
+                self.expect_left();
                 if self.drainers.len() < self.settings.max_draining {
                     self.release_reloads(lives);
                 }
@@ -409,7 +417,7 @@ impl OwnGeneration {
                     self.next_failed(lives, format!("cannot be understood: {error}"));
                 }
             }
-            Frame::Takes { names, .. } => self.successor.takes(names),
+            Frame::Takes { names, records } => self.successor.takes(records, names),
             Frame::Ready => {
                 if let Some(transfer) = self.custody.prepare(attempt) {
                     self.on_prepared(lives, attempt, transfer);

@@ -62,7 +62,7 @@ mod shared;
 mod store;
 mod table;
 
-pub(crate) use crate::wire::store::MAILBOX;
+pub(crate) use crate::wire::store::{INSURED, MAILBOX};
 pub use entry::{Entry, Kept, Rejected, Synced};
 pub use names::Names;
 pub(crate) use passing::{Changes, Snapshot, Transfer, zip};

@@ -1,7 +1,7 @@
 //! Which of the passed fds are the store's, by their names.
 
 use crate::systemd::fdstore::entry::Polling;
-use crate::wire::store::{MAILBOX, RESERVED};
+use crate::wire::store::{INSURED, MAILBOX, RESERVED};
 
 /// Which of the passed names are entries of the fd store.
 ///
@@ -71,6 +71,8 @@ impl Names {
         rule.or_else(|| match name {
             // Its other end is gone, as nobody puts anything in any more.
             MAILBOX => Some(Polling::Off),
+            // So is theirs after a crash.
+            name if name.starts_with(INSURED) => Some(Polling::Off),
             _ => name.starts_with(RESERVED).then_some(Polling::On),
         })
     }

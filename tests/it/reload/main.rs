@@ -11,6 +11,7 @@
     reason = "tests fail by panics, and print figures"
 )]
 
+mod crashes;
 mod drains;
 mod environment;
 mod failures;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         stops::CASES,
         keeps::CASES,
         killed::CASES,
+        crashes::CASES,
         moves::CASES,
         http2::CASES,
         sessions::CASES,

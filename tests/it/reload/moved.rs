@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use handover::Program;
 use handover::http::{HttpOptions, HyperService};
+use handover::service::settings::Migrate;
 use handover::tls::Tls;
 use handover_testing::patience;
 use handover_testing::processes::until;
@@ -44,6 +45,8 @@ pub(crate) struct More {
     pub(crate) pings: Option<Duration>,
     /// A certificate and its key: it speaks TLS.
     pub(crate) pair: Option<(String, String)>,
+    /// Connections survive its crash.
+    pub(crate) insured: bool,
 }
 
 impl More {
@@ -63,6 +66,7 @@ impl More {
             within: HttpOptions::HTTP2_MOVE_WITHIN,
             pings: None,
             pair: None,
+            insured: false,
         }
     }
 }
@@ -82,6 +86,7 @@ pub(crate) const EXTENSION: Extension = Extension {
         if let Some(files) = more.files {
             setrlimit(Resource::RLIMIT_NOFILE, files, files).unwrap();
         }
+        let builder = if more.insured { builder.migrate(Migrate::Crash) } else { builder };
         builder.socket("more")
     },
     started: |service, extra| {

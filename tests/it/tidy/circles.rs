@@ -10,6 +10,7 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("http::framed", "one type in several files, whose fields are private to them"),
     ("service::own", "one type in three files, whose fields are private to them"),
     ("tls::record::layer", "one type in several files, whose fields are private to them"),
+    ("transit::insurance", "one type in two files, whose fields are private to them"),
     ("supervise::supervision", "one type in several files, whose fields are private to them"),
 ];
 

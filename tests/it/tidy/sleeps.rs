@@ -37,6 +37,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "it is the pace of a load, or of a client that is slow",
         &[
             ("cli/tests/prove/bad.rs", 1),
+            ("tests/it/reload/crashes.rs", 1),
             ("tests/it/reload/secured/client.rs", 1),
             ("tests/it/reload/talks.rs", 1),
             ("tests/it/tls/handshake.rs", 1),
@@ -55,6 +56,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "it is a moment at random, at which something is killed",
         &[
             ("cli/tests/upgrade/crash.rs", 1),
+            ("tests/it/reload/crashes.rs", 1),
             ("tests/systemd/scenarios/store.rs", 1),
             ("tests/systemd/scenarios/storm.rs", 1),
         ],

@@ -1,6 +1,7 @@
-//! A service manager as far as sd_notify(3) goes: it reads what it is told.
+//! A service manager as far as sd_notify(3) goes: it reads what it is told, and keeps fds if it
+//! shall.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,8 @@ struct Told {
     /// Barriers are not answered now; these wait.
     holding: bool,
     held: Vec<OwnedFd>,
+    /// The fd store, if there is one. All is kept as with `FDPOLL=0`.
+    store: Option<Vec<(String, OwnedFd)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +61,9 @@ impl Manager {
                 let Some((datagram, fds)) = received else { continue };
                 let mut told_now = told.0.lock().unwrap();
                 told_now.holding |= told_now.hold_at_handover && datagram.field("MAINPID").is_some();
-                if told_now.holding {
+                if let Some(store) = &mut told_now.store {
+                    change(store, &datagram, fds);
+                } else if told_now.holding {
                     told_now.held.extend(fds);
                 }
                 told_now.datagrams.push(datagram);
@@ -99,6 +104,17 @@ impl Manager {
 
     pub fn wait(&self, what: &str, wanted: impl Fn(&Datagram) -> bool) -> Datagram {
         self.wait_from(0, what, wanted)
+    }
+
+    /// Keeps fds from now on.
+    pub fn keep_fds(&self) {
+        self.lock().store = Some(Vec::new());
+    }
+
+    /// What it keeps, as the next start gets it.
+    pub fn kept(&self) -> Vec<(String, OwnedFd)> {
+        let told = self.lock();
+        told.store.iter().flatten().map(|(name, fd)| (name.clone(), fd.try_clone().unwrap())).collect()
     }
 
     /// Leaves all barriers unanswered until [`Manager::release_barriers`].
@@ -143,6 +159,26 @@ impl Manager {
         }
         assert!(!reloading, "RELOADING without READY");
     }
+}
+
+/// What systemd does with a message to its fd store.
+fn change(store: &mut Vec<(String, OwnedFd)>, datagram: &Datagram, fds: Vec<OwnedFd>) {
+    let name = datagram.field("FDNAME").unwrap_or("stored");
+    if datagram.has("FDSTOREREMOVE=1") {
+        store.retain(|(known, _)| known != name);
+    } else if datagram.has("FDSTORE=1") {
+        for fd in fds {
+            if !store.iter().any(|(_, known)| inode(known) == inode(&fd)) {
+                store.push((name.to_owned(), fd));
+            }
+        }
+    }
+}
+
+/// Tells sockets and memory files apart, which is all that is stored here.
+fn inode(fd: &OwnedFd) -> (u64, u64) {
+    let of = nix::sys::stat::fstat(fd.as_fd()).unwrap();
+    (of.st_dev, of.st_ino)
 }
 
 fn receive(socket: &UnixDatagram) -> Option<(Datagram, Vec<OwnedFd>)> {

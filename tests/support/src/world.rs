@@ -78,6 +78,12 @@ impl World {
         self
     }
 
+    /// The manager has an fd store, and gives what is there to each start.
+    pub fn with_kept_store(self) -> Self {
+        self.manager().keep_fds();
+        self.with_store()
+    }
+
     pub fn configured(mut self, change: impl FnOnce(&mut Config)) -> Self {
         self.configure(change);
         self
@@ -108,8 +114,9 @@ impl World {
     }
 
     pub fn program_at(&self, path: impl Into<PathBuf>) -> Program {
-        let program = self.bare(path);
-        program.socket("http", OwnedFd::from(self.listener.try_clone().unwrap()))
+        let program = self.bare(path).socket("http", OwnedFd::from(self.listener.try_clone().unwrap()));
+        let kept = self.manager.as_ref().map(Manager::kept).unwrap_or_default();
+        kept.into_iter().fold(program, |program, (name, fd)| program.socket(name, fd))
     }
 
     /// The same without its socket.

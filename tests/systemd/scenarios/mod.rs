@@ -6,13 +6,14 @@ mod control;
 mod counter;
 mod crashes;
 mod datagrams;
-mod engines;
 mod directives;
+mod engines;
 mod failures;
 mod faults;
 mod http2;
 mod identity;
 mod init;
+mod insured;
 mod journal;
 mod metrics;
 mod package;
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         probation::SCENARIOS,
         upgrade::SCENARIOS,
         crashes::SCENARIOS,
+        insured::SCENARIOS,
         stops::SCENARIOS,
         store::SCENARIOS,
         storm::SCENARIOS,

@@ -43,13 +43,13 @@ const OF_EACH: Duration = Duration::from_micros(20);
 const KEEPS: &str = "Environment=HANDOVER_MIGRATE=restart\n";
 const PRESERVED: &str = "FileDescriptorStorePreserve=yes\n";
 
-fn number(variable: &str, usual: usize) -> usize {
+pub(super) fn number(variable: &str, usual: usize) -> usize {
     std::env::var(variable).ok().and_then(|number| number.parse().ok()).unwrap_or(usual)
 }
 
 /// What the clients have seen.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     open: AtomicU64,
     answered: AtomicU64,
     /// Connections that ended, or answers that did not come.
@@ -59,11 +59,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn answered(&self) -> u64 {
+    pub(super) fn answered(&self) -> u64 {
         self.answered.load(Relaxed)
     }
 
-    fn lost(&self) -> u64 {
+    pub(super) fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
     }
 
@@ -79,7 +79,7 @@ impl Seen {
 
 /// How clients ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asks {
+pub(super) enum Asks {
     /// On one connection for ever, with such a pause.
     Kept(Duration),
     /// On a new connection each time, without a pause.
@@ -95,7 +95,7 @@ enum Speaks {
 
 /// Clients of one kind.
 #[derive(Debug, Clone, Copy)]
-struct Clients {
+pub(super) struct Clients {
     speaks: Speaks,
     address: SocketAddr,
     asks: Asks,
@@ -194,7 +194,7 @@ async fn client(of: Clients, number: usize, seen: Arc<Seen>, stop: Arc<AtomicBoo
 }
 
 /// Has these clients ask while `f` runs, which begins when all are connected.
-fn under(lab: &Container, clients: &[Clients], f: impl FnOnce(&Seen) -> Outcome) -> Outcome<Arc<Seen>> {
+pub(super) fn under(lab: &Container, clients: &[Clients], f: impl FnOnce(&Seen) -> Outcome) -> Outcome<Arc<Seen>> {
     let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
         let running = scope.spawn(|| lab.in_netns(|| run(clients, &seen, &stop)));
@@ -234,7 +234,7 @@ fn run(clients: &[Clients], seen: &Arc<Seen>, stop: &Arc<AtomicBool>) {
 }
 
 impl Web<'_> {
-    fn clients(&self, asks: Asks, count: usize) -> Clients {
+    pub(super) fn clients(&self, asks: Asks, count: usize) -> Clients {
         Clients { speaks: Speaks::Http, address: self.address, asks, count }
     }
 
