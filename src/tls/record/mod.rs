@@ -20,7 +20,6 @@ mod version;
 
 pub(crate) use self::extract::{Captured, KeyCapture};
 pub(crate) use self::fields::{Field, Fields};
-pub(crate) use self::keys::{Cipher, Material};
 pub(crate) use self::layer::Layer;
 pub(crate) use self::stream::RecordStream;
 pub(crate) use self::version::Version;

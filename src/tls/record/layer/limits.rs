@@ -1,7 +1,8 @@
 //! Keys are changed before they have sealed too much.
 
 use super::Layer;
-use crate::tls::record::{Cipher, Material, Version};
+use crate::tls::record::Version;
+use crate::tls::record::keys::{Cipher, Material};
 use std::io::IoSlice;
 use tokio::io::ReadBuf;
 

@@ -6,8 +6,8 @@
 //! there are.
 
 use crate::tls::record::extract::{self, KeyCapture};
-use crate::tls::record::keys::Keys;
-use crate::tls::record::{Field, Fields, Layer, Material, Version};
+use crate::tls::record::keys::{Keys, Material};
+use crate::tls::record::{Field, Fields, Layer, Version};
 use handover_testing::certs::{self, SUITES, VERSIONS};
 use std::collections::BTreeMap;
 use std::io::{IoSlice, Read as _, Write as _};

@@ -1,6 +1,7 @@
 //! The records of RFC 8448, 3: "Simple 1-RTT Handshake".
 
-use crate::tls::record::{Cipher, Layer, Material, Version};
+use crate::tls::record::keys::{Cipher, Material};
+use crate::tls::record::{Layer, Version};
 use std::io::IoSlice;
 use tokio::io::ReadBuf;
 
