@@ -49,7 +49,7 @@ impl Permits {
         self.turn().then_some(permit)
     }
 
-    /// Takes a turn: one of those that may leave in this while gets ready to, and goes when it finds
+    /// Takes a turn: one of those that may leave in this while gets ready to, and goes when it has
     /// a [`place`](Self::place).
     pub(crate) fn turn(&self) -> bool {
         let less = |count: usize| count.checked_sub(1);

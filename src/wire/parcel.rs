@@ -53,7 +53,8 @@ pub(crate) struct Record {
     pub(crate) id: u64,
     /// The name of the listener that it came by.
     pub(crate) listener: String,
-    /// What it speaks: [`HTTP1`], [`HTTP2`], [`UPGRADED`] or [`STREAM`], or what a newer version knows.
+    /// What it speaks: [`HTTP1`], [`HTTP2`], [`UPGRADED`] or [`STREAM`], or what a newer version
+    /// knows.
     pub(crate) protocol: String,
     /// Its protocol was known before: no other one is looked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -24,9 +24,9 @@ impl<T: Transport> Framed<T> {
         quiet: Duration,
         permit: Permit,
     ) -> Result<(), Box<Self>> {
-        let record = Record { known: known || self.known, half: self.conn.stage() == Stage::Half, ..Record::default() };
+        let before = known || self.known;
         let contents = Contents { unread: [hyper, &self.held].concat(), ..Contents::default() };
-        self.depart(HTTP1, record, contents, quiet, permit).map_err(|mut framed| {
+        self.depart(HTTP1, before, contents, quiet, permit).map_err(|mut framed| {
             framed.goes_on(hyper, known);
             framed
         })
@@ -45,13 +45,13 @@ impl<T: Transport> Framed<T> {
         permit: Permit,
     ) -> Result<(), Box<Self>> {
         let contents = Contents { state, unread, ..Contents::default() };
-        self.depart(HTTP2, Record { known: true, ..Record::default() }, contents, quiet, permit)
+        self.depart(HTTP2, true, contents, quiet, permit)
     }
 
     fn depart(
         mut self,
         protocol: &str,
-        record: Record,
+        known: bool,
         contents: Contents,
         quiet: Duration,
         permit: Permit,
@@ -60,12 +60,14 @@ impl<T: Transport> Framed<T> {
         let record = Record {
             listener: conn.listener().to_string(),
             protocol: Record::protocol_over(protocol, T::TLS),
+            known,
+            half: conn.stage() == Stage::Half,
             requests: conn.requests(),
             open_ms: millis(conn.opened().elapsed()),
             quiet_ms: millis(quiet),
             copied: self.copied,
             moves: conn.before().moves + 1,
-            ..record
+            ..Record::default()
         };
         let detached = self.stream.detach().map_err(|e| Error::os("its socket cannot be duplicated", e));
         let parcel = detached.and_then(|Detached { fd, tls }| {

@@ -47,12 +47,12 @@ pub(super) enum Fate {
 /// Whose settings the client acknowledges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
-    ByServer,
+    Server,
     /// By the fresh server, which has been told that they were: the client knows them by and by,
     /// and until then it goes by those of the former one, which allow no more.
-    BySuccessor,
+    Successor,
     /// By us, that there is no table.
-    ByUs,
+    Ourselves,
 }
 
 /// How far the client has been asked to make it possible to leave.
@@ -208,7 +208,7 @@ impl Follower {
 
     /// Notes that the client is told that there is no table.
     pub(super) fn ask(&mut self) {
-        self.told.push_back(Told::ByUs);
+        self.told.push_back(Told::Ourselves);
         self.leaving = Leaving::Asked;
     }
 

@@ -19,6 +19,6 @@ pub(super) use self::serve::http2;
 pub(super) use self::state::Http2State;
 
 /// What a client may send on a stream, and on the connection, before it is granted more; and the
-/// largest frame. They are hyper's own defaults, which a connection that has come must not be below.
+/// largest frame. They are hyper's own defaults, which one that has come must not be below.
 const WINDOW: u32 = 1 << 20;
 const FRAME_SIZE: u32 = 16 << 10;

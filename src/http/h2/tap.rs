@@ -149,7 +149,7 @@ impl<T: Transport> Tapped<T> {
         }
     }
 
-    /// Returns whether the server is done with all that it got, and the client has all that it said.
+    /// Returns whether the server is done with what it got, and the client has all that it said.
     pub(super) fn is_quiet(&self) -> bool {
         let empty =
             [&self.ready, &self.cut, &self.parked, &self.ours, &self.out].into_iter().all(|part| part.is_empty());
@@ -169,7 +169,7 @@ impl<T: Transport> Tapped<T> {
     /// Moves what was received on to the server, as much as there is room for.
     fn admit(&mut self, buf: &mut ReadBuf<'_>) {
         while !self.raw.is_empty() && self.ready.is_empty() && buf.remaining() > 0 {
-            match self.follower.from_client(&self.raw, buf.remaining()) {
+            match self.follower.of_client(&self.raw, buf.remaining()) {
                 Fate::Unknown | Fate::Wait => break,
                 Fate::Pass(some) => {
                     buf.put_slice(&self.raw[..some]);
@@ -208,7 +208,7 @@ impl<T: Transport> Tapped<T> {
         // what passes goes from `at` to `to`: as a rule they are the same
         let (mut at, mut to) = (0, 0);
         while at < read.len() {
-            match follower.from_client(&read[at..], usize::MAX) {
+            match follower.of_client(&read[at..], usize::MAX) {
                 Fate::Unknown | Fate::Wait => {
                     raw.extend_from_slice(&read[at..]);
                     break;

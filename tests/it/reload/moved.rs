@@ -79,7 +79,8 @@ pub(crate) fn more(world: &mut World, change: impl FnOnce(&mut More)) {
 }
 
 /// `/n/ID` answers the ID, `/slow/ID` when there is a file named "go.ID", `/up/ID` when it has the
-/// body, and with its length, `/large/ID` with 100,000 bytes, `/bytes/NUMBER` with so many. Each ID is noted in the file "seen" when its request has come.
+/// body, and with its length, `/large/ID` with 100,000 bytes, `/bytes/NUMBER` with so many.
+/// Each ID is noted in the file "seen" when its request has come.
 pub(crate) const EXTENSION: Extension = Extension {
     builder: |builder, _, extra| {
         let Ok(more) = serde_json::from_value::<More>(extra.clone()) else { return builder };

@@ -7,7 +7,9 @@ use crate::{read_all, report, tokens};
 /// Circles that are known, by a module that they go through, and the reason why each stays.
 const EXPLAINED: &[(&str, &str)] = &[
     ("drain::moving", "a drain has the way out of its connections, and what is on it holds that drain open"),
+    ("http::conn", "one type in two files, whose fields are private to them"),
     ("http::framed", "one type in several files, whose fields are private to them"),
+    ("http::h2", "two types in several files, whose fields are private to them; its constants are of all"),
     ("service::own", "one type in three files, whose fields are private to them"),
     ("tls::record::layer", "one type in several files, whose fields are private to them"),
     ("transit::insurance", "one type in two files, whose fields are private to them"),

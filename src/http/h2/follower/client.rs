@@ -8,7 +8,7 @@ use crate::http::h2::frame::{
 impl Follower {
     /// Says what becomes of the client's next bytes, of which no more than `room` pass at a time.
     #[inline]
-    pub(in crate::http::h2) fn from_client(&mut self, bytes: &[u8], room: usize) -> Fate {
+    pub(in crate::http::h2) fn of_client(&mut self, bytes: &[u8], room: usize) -> Fate {
         let there = bytes.len().min(room);
         for left in [&mut self.preface_left, &mut self.client_left] {
             if *left > 0 {
@@ -74,13 +74,13 @@ impl Follower {
             }
             RST_STREAM | WINDOW_UPDATE if late => Fate::Drop(total),
             SETTINGS if head.is_ack() => match self.told.front() {
-                Some(Told::ByServer) | None => Fate::Pass(0),
-                Some(Told::BySuccessor) => {
+                Some(Told::Server) | None => Fate::Pass(0),
+                Some(Told::Successor) => {
                     self.told.pop_front();
                     self.has_table = true;
                     Fate::Drop(total)
                 }
-                Some(Told::ByUs) => {
+                Some(Told::Ourselves) => {
                     self.told.pop_front();
                     self.leaving = Leaving::May;
                     Fate::Drop(total)

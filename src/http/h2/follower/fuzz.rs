@@ -34,7 +34,7 @@ fn follow(bytes: &[u8], cut: usize, kind: u8) -> (Http2State, [usize; 4]) {
     for piece in from_client.chunks(cut) {
         raw.extend_from_slice(piece);
         while !raw.is_empty() {
-            let fate = follower.from_client(&raw, usize::MAX);
+            let fate = follower.of_client(&raw, usize::MAX);
             let (some, which) = match fate {
                 Fate::Unknown | Fate::Wait => break,
                 Fate::Pass(some) => (some, 0),

@@ -15,7 +15,7 @@ impl Follower {
     }
 
     /// Says what becomes of the server's next bytes, which begin a frame.
-    pub(in crate::http::h2) fn from_server(&mut self, bytes: &[u8]) -> Fate {
+    pub(in crate::http::h2) fn of_server(&mut self, bytes: &[u8]) -> Fate {
         let Some(head) = Head::of(bytes) else { return Fate::Unknown };
         let total = head.total();
         let Some(payload) = bytes.get(HEAD..total) else { return Fate::Unknown };
@@ -94,7 +94,7 @@ impl Follower {
             RST_STREAM => self.streams.reset(head.id),
             SETTINGS if head.is_ack() => self.acks_due = self.acks_due.saturating_sub(1),
             SETTINGS => {
-                let by = if self.successor { Told::BySuccessor } else { Told::ByServer };
+                let by = if self.successor { Told::Successor } else { Told::Server };
                 (self.successor, self.has_told) = (false, true);
                 self.told.push_back(by);
             }

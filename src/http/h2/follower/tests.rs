@@ -18,7 +18,7 @@ fn client(follower: &mut Follower, bytes: &[u8], cut: usize) -> (Vec<u8>, Vec<u8
     for piece in bytes.chunks(cut) {
         raw.extend_from_slice(piece);
         loop {
-            let some = match follower.from_client(&raw, usize::MAX) {
+            let some = match follower.of_client(&raw, usize::MAX) {
                 Fate::Unknown | Fate::Wait => break,
                 Fate::Pass(some) => {
                     passed.extend_from_slice(&raw[..some]);
@@ -179,23 +179,23 @@ fn a_fresh_server_is_told_and_tells() {
     let mut follower = Follower::resumed(&state);
     assert!(follower.is_ahead() && follower.edits());
     let settings = settings_frame(&[(1, 4096)]);
-    assert_eq!(follower.from_server(&settings), Fate::Pass(settings.len()));
-    assert_eq!(follower.from_server(&SETTINGS_ACK), Fate::Drop(9), "the client has not asked");
+    assert_eq!(follower.of_server(&settings), Fate::Pass(settings.len()));
+    assert_eq!(follower.of_server(&SETTINGS_ACK), Fate::Drop(9), "the client has not asked");
     let grant = window_update((1 << 20) - 65_535);
-    assert_eq!(follower.from_server(&grant), Fate::Replace(13, window_update((1 << 20) - 900_000)));
+    assert_eq!(follower.of_server(&grant), Fate::Replace(13, window_update((1 << 20) - 900_000)));
     assert!(!follower.is_ahead());
     assert_eq!(follower.state().receive, 1 << 20);
     // 535 less than it believes
     let data = frame(DATA, 0, 1, &[0; 10_000]);
     for _ in 0..6 {
-        assert_eq!(follower.from_server(&data), Fate::Pass(data.len()));
+        assert_eq!(follower.of_server(&data), Fate::Pass(data.len()));
     }
-    assert_eq!(follower.from_server(&data), Fate::Wait);
-    assert_eq!(follower.from_client(&window_update(500), usize::MAX), Fate::Drop(13));
-    assert_eq!(follower.from_client(&window_update(5000), usize::MAX), Fate::Replace(13, window_update(4965)));
-    assert_eq!(follower.from_server(&data), Fate::Pass(data.len()));
+    assert_eq!(follower.of_server(&data), Fate::Wait);
+    assert_eq!(follower.of_client(&window_update(500), usize::MAX), Fate::Drop(13));
+    assert_eq!(follower.of_client(&window_update(5000), usize::MAX), Fate::Replace(13, window_update(4965)));
+    assert_eq!(follower.of_server(&data), Fate::Pass(data.len()));
     assert!(!follower.edits());
-    assert_eq!(follower.from_client(&SETTINGS_ACK, usize::MAX), Fate::Drop(9), "that was made up before");
+    assert_eq!(follower.of_client(&SETTINGS_ACK, usize::MAX), Fate::Drop(9), "that was made up before");
     assert!(follower.can_be_asked());
 }
 

@@ -56,7 +56,7 @@ impl<T: Transport> Tapped<T> {
 
     /// Sends a frame of the server's on, unless it has to wait.
     fn forward(&mut self, frame: &[u8]) -> bool {
-        match self.follower.from_server(frame) {
+        match self.follower.of_server(frame) {
             Fate::Pass(_) => self.out.extend_from_slice(frame),
             Fate::Replace(_, other) => self.out.extend_from_slice(&other),
             Fate::Wait | Fate::Unknown => {
