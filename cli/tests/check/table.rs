@@ -353,8 +353,16 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ),
     ("HO209", socket("TriggerLimitBurst=2\n"), socket("TriggerLimitBurst=200\nTriggerLimitIntervalSec=2\n")),
     ("HO209", socket("TriggerLimitIntervalSec=1min\n"), socket("TriggerLimitIntervalSec=0\n")),
-    ("HO210", service("[Unit]\nStartLimitBurst=3\n"), service("[Unit]\nStartLimitIntervalSec=0\nStartLimitBurst=3\n")),
-    ("HO210", service("StartLimitInterval=60\n"), service("[Unit]\nStartLimitIntervalSec=10\nStartLimitBurst=200\n")),
+    (
+        "HO210",
+        without(&["StartLimitIntervalSec"], "[Unit]\nStartLimitBurst=3\n"),
+        service("[Unit]\nStartLimitBurst=3\n"),
+    ),
+    (
+        "HO210",
+        without(&["StartLimitIntervalSec"], "StartLimitInterval=60\n"),
+        service("[Unit]\nStartLimitIntervalSec=10\nStartLimitBurst=200\n"),
+    ),
     ("HO210", service("[Unit]\nStartLimitIntervalSec=\n"), service("RestartSec=3\n")),
     (
         "HO210",
