@@ -171,6 +171,11 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ("HO114", given(&["--target-version", "254"], ""), given(&["--target-version", "253"], "")),
     ("HO114", given(&["--target-version", "254"], ""), given(&["--target-version", "254"], "RestartSec=5s\n")),
     (
+        "HO114",
+        given(&["--target-version", "254"], "RestartSec=0\nRestartSteps=8\nRestartMaxDelaySec=10s\n"),
+        given(&["--target-version", "254"], "RestartSec=100ms\nRestartSteps=8\nRestartMaxDelaySec=10s\n"),
+    ),
+    (
         "HO115",
         service("RestartMode=direct\n[Unit]\nOnFailure=mail.service\n"),
         service("RestartMode=normal\n[Unit]\nOnFailure=mail.service\n"),
