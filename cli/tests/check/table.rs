@@ -171,6 +171,11 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ("HO114", given(&["--target-version", "254"], ""), given(&["--target-version", "253"], "")),
     ("HO114", given(&["--target-version", "254"], ""), given(&["--target-version", "254"], "RestartSec=5s\n")),
     (
+        "HO114",
+        given(&["--target-version", "254"], "RestartSec=0\nRestartSteps=8\nRestartMaxDelaySec=10s\n"),
+        given(&["--target-version", "254"], "RestartSec=100ms\nRestartSteps=8\nRestartMaxDelaySec=10s\n"),
+    ),
+    (
         "HO115",
         service("RestartMode=direct\n[Unit]\nOnFailure=mail.service\n"),
         service("RestartMode=normal\n[Unit]\nOnFailure=mail.service\n"),
@@ -353,8 +358,16 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ),
     ("HO209", socket("TriggerLimitBurst=2\n"), socket("TriggerLimitBurst=200\nTriggerLimitIntervalSec=2\n")),
     ("HO209", socket("TriggerLimitIntervalSec=1min\n"), socket("TriggerLimitIntervalSec=0\n")),
-    ("HO210", service("[Unit]\nStartLimitBurst=3\n"), service("[Unit]\nStartLimitIntervalSec=0\nStartLimitBurst=3\n")),
-    ("HO210", service("StartLimitInterval=60\n"), service("[Unit]\nStartLimitIntervalSec=10\nStartLimitBurst=200\n")),
+    (
+        "HO210",
+        without(&["StartLimitIntervalSec"], "[Unit]\nStartLimitBurst=3\n"),
+        service("[Unit]\nStartLimitBurst=3\n"),
+    ),
+    (
+        "HO210",
+        without(&["StartLimitIntervalSec"], "StartLimitInterval=60\n"),
+        service("[Unit]\nStartLimitIntervalSec=10\nStartLimitBurst=200\n"),
+    ),
     ("HO210", service("[Unit]\nStartLimitIntervalSec=\n"), service("RestartSec=3\n")),
     (
         "HO210",

@@ -21,7 +21,9 @@ fn no_back_off(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
         Some(setting) => Finding::of(&setting).but(format!(", {message}")),
         None => Finding::missing(service, SERVICE, message),
     };
-    Some(finding.lines(SERVICE, ["RestartSteps=8", "RestartMaxDelaySec=10s"]))
+    // From no pause at all none grows.
+    let first = restarts.first.is_zero().then_some("RestartSec=100ms");
+    Some(finding.lines(SERVICE, first.into_iter().chain(["RestartSteps=8", "RestartMaxDelaySec=10s"])))
 }
 
 fn failure_untold(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
