@@ -198,7 +198,7 @@ fn run(address: SocketAddr, clients: u64, crowd: &Arc<Seen>) {
 }
 
 async fn client(address: SocketAddr, number: u64, crowd: &Seen) {
-    let mut rng = Rng(SEED ^ (number + 1) << 8);
+    let mut rng = Rng(SEED ^ ((number + 1) << 8));
     let mut request = 0;
     // Some are idle for long.
     let most = if number.is_multiple_of(4) { 1000 } else { 60 };

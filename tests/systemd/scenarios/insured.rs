@@ -10,9 +10,9 @@ use super::web::{DEADLINE, Setup, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("crash_keeps_connections", |lab| keeps_connections(lab, "")),
+    Scenario::new("crash_keeps_connections", |lab| keeps_connections(lab, "")).system_only(),
     Scenario::new("crash_keeps_connections_of_a_user", |lab| keeps_connections(lab, "User=www-data\n")).system_only(),
-    Scenario::new("crash_after_a_reload_keeps_connections", crash_after_reload),
+    Scenario::new("crash_after_a_reload_keeps_connections", crash_after_reload).system_only(),
 ];
 
 const INSURED: &str = "Environment=HANDOVER_MIGRATE=crash\nRestart=always\nRestartSec=20ms\n";
