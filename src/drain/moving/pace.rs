@@ -41,9 +41,9 @@ impl Pace {
     /// Never more than may be out at a time: the others would find no place, and have to be asked
     /// once more.
     fn step(&mut self) -> (usize, Duration) {
-        let part = (self.began.elapsed() + self.pause).div_duration_f64(self.within);
-        let due = (self.open as f64 * part.min(1.0)) as usize;
-        let some = due.saturating_sub(self.asked).clamp(AT_LEAST, WINDOW);
+        let passed = (self.began.elapsed() + self.pause).min(self.within).as_nanos();
+        let due = passed.saturating_mul(self.open as u128) / self.within.as_nanos().max(1);
+        let some = usize::try_from(due).unwrap_or(usize::MAX).saturating_sub(self.asked).clamp(AT_LEAST, WINDOW);
         self.asked = self.asked.saturating_add(some);
         (some, self.pause)
     }
