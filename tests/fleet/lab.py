@@ -154,8 +154,8 @@ class Machine:
         wait_for(f"{self.name} boots", BOOT, lambda: self.command("systemctl", "is-active", "lab.target").returncode == 0)
         self.ok("ip", "address", "add", f"{self.address}/24", "dev", "host0")
         self.ok("ip", "link", "set", "host0", "up")
-        self.ok("install", "-d", "-m", "700", "/root/.ssh")
-        self.put("/root/.ssh/authorized_keys", self.key)
+        self.put("/etc/ssh/lab_keys", self.key)
+        self.put("/etc/ssh/sshd_config.d/lab.conf", "AuthorizedKeysFile /etc/ssh/lab_keys\n")
         self.command("systemctl", "start", "systemd-user-sessions.service")
         self.ok("systemctl", "start", "ssh.service")
 

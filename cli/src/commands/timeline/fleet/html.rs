@@ -2,7 +2,8 @@
 
 use super::super::view::{generations, moved, remarks};
 use super::super::when::duration;
-use super::{Fleet, svg};
+use super::model::Fleet;
+use super::svg;
 use crate::page::{page, table};
 use crate::terminal::Table;
 

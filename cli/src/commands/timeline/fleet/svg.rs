@@ -4,8 +4,8 @@ use super::super::model::{Outcome, Reload, Row};
 use super::super::svg::{STYLE, fill};
 use super::super::view::{Sign, remarks};
 use super::super::when::{Moment, duration};
+use super::model::{Fleet, Lane, Span, drained, ended};
 use super::text::facts;
-use super::{Fleet, Lane, Span, drained, ended};
 use crate::safe::{short, wrap};
 use crate::svg::Drawing;
 

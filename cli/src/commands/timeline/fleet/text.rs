@@ -6,7 +6,7 @@ use super::super::model::{Outcome, Reload, Row};
 use super::super::text::Style;
 use super::super::view::{generations, moved, remarks};
 use super::super::when::{Moment, duration};
-use super::{Batch, Fleet, Lane, Span, drained, ended};
+use super::model::{Batch, Fleet, Lane, Span, drained, ended};
 use crate::safe::{short, terminal, wrap};
 use crate::terminal::Ink;
 
