@@ -4,12 +4,7 @@
 //!
 //! Started with [`service::DIRECTORY`] in its environment it is one generation of a service, whose
 //! behaviour that directory says; otherwise it runs the tests, as the parent of all generations.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "tests fail by panics, and print figures"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panics, and print figures")]
 
 mod crashes;
 mod drains;

@@ -238,7 +238,7 @@ async fn multiplex(
     let driver = tokio::spawn(connection);
     let mut count = 0;
     while !stop.load(Relaxed) {
-        let paths = if next(&mut random) % 8 == 0 { ["/large", "/n/a"] } else { ["/n/b", "/n/c"] };
+        let paths = if next(&mut random).is_multiple_of(8) { ["/large", "/n/a"] } else { ["/n/b", "/n/c"] };
         let mut replies = Vec::new();
         for path in paths {
             let request = http::Request::get(format!("https://localhost{path}")).body(()).unwrap();

@@ -144,6 +144,45 @@ fn propagation(service: &Unit, pair: &Pair<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Where credentials of a service come from that may change while it runs.
+const CREDENTIALS: [&str; 3] = ["LoadCredential", "LoadCredentialEncrypted", "ImportCredential"];
+/// The first version that renews them at a reload.
+const REFRESHES: u32 = 260;
+
+fn stale_credentials(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
+    let credential = CREDENTIALS.iter().find_map(|key| service.list(SERVICE, key).into_iter().next())?;
+    match pair.limits.target {
+        Some(target) if target < REFRESHES => {
+            Some(Finding::of(&credential).but(format!(", and systemd {target} renews it at a restart alone")).advice(
+                "A file of the program's own for what shall change without a restart, such as a certificate; \
+                 else Ignore=HO139 under [X-Handover].",
+            ))
+        }
+        _ if refreshes(service) => None,
+        _ => Some(Finding::of(&credential).but(", and no RefreshOnReload=credentials").set(
+            SERVICE,
+            "RefreshOnReload",
+            "yes",
+        )),
+    }
+}
+
+/// Whether a reload renews the credentials, by the last words of `RefreshOnReload=`.
+fn refreshes(service: &Unit) -> bool {
+    let mut credentials = false;
+    for setting in service.list(SERVICE, "RefreshOnReload") {
+        let text = setting.expanded();
+        if let Some(all) = boolean(&text) {
+            credentials = all;
+            continue;
+        }
+        let (inverted, rest) = text.strip_prefix('~').map_or((false, text.as_str()), |rest| (true, rest));
+        let named = words(rest).iter().any(|word| word == "credentials");
+        credentials = if inverted { !named } else { credentials || named };
+    }
+    credentials
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -196,43 +235,4 @@ mod tests {
         let renews = format!("ExecStart=/usr/bin/handover run -- /usr/bin/web\n{}", kill("USR2"));
         assert_eq!(found(&renews, &["HUP"]), [""; 0]);
     }
-}
-
-/// Where credentials of a service come from that may change while it runs.
-const CREDENTIALS: [&str; 3] = ["LoadCredential", "LoadCredentialEncrypted", "ImportCredential"];
-/// The first version that renews them at a reload.
-const REFRESHES: u32 = 260;
-
-fn stale_credentials(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
-    let credential = CREDENTIALS.iter().find_map(|key| service.list(SERVICE, key).into_iter().next())?;
-    match pair.limits.target {
-        Some(target) if target < REFRESHES => {
-            Some(Finding::of(&credential).but(format!(", and systemd {target} renews it at a restart alone")).advice(
-                "A file of the program's own for what shall change without a restart, such as a certificate; \
-                 else Ignore=HO139 under [X-Handover].",
-            ))
-        }
-        _ if refreshes(service) => None,
-        _ => Some(Finding::of(&credential).but(", and no RefreshOnReload=credentials").set(
-            SERVICE,
-            "RefreshOnReload",
-            "yes",
-        )),
-    }
-}
-
-/// Whether a reload renews the credentials, by the last words of `RefreshOnReload=`.
-fn refreshes(service: &Unit) -> bool {
-    let mut credentials = false;
-    for setting in service.list(SERVICE, "RefreshOnReload") {
-        let text = setting.expanded();
-        if let Some(all) = boolean(&text) {
-            credentials = all;
-            continue;
-        }
-        let (inverted, rest) = text.strip_prefix('~').map_or((false, text.as_str()), |rest| (true, rest));
-        let named = words(rest).iter().any(|word| word == "credentials");
-        credentials = if inverted { !named } else { credentials || named };
-    }
-    credentials
 }
