@@ -43,8 +43,8 @@ pub(crate) trait Work: Send + Sync {
     fn movable(&self) -> Result<(), &'static str> {
         Err("handler")
     }
-    /// Returns the number of the request that it is in the middle of, if it is a connection that can
-    /// go elsewhere afterwards.
+    /// Returns the number of the request that it is in the middle of, if it is a connection that
+    /// can go elsewhere afterwards.
     fn in_hand(&self) -> Option<u64> {
         None
     }

@@ -337,8 +337,8 @@ impl Machine {
         }
     }
 
-    /// The service stops, and its clients shall not notice: one that is idle waits only once nothing
-    /// else has to be waited for.
+    /// The service stops, and its clients shall not notice: one that is idle waits only once
+    /// nothing else has to be waited for.
     fn restart(&mut self, now: Instant, out: &mut Vec<Action>) {
         if matches!(self.state, LifeState::Reloading(ReloadPhase::Switched | ReloadPhase::Probation)) {
             out.push(Action::OpenGate);

@@ -305,8 +305,8 @@ impl Looking<'_> {
         }
     }
 
-    /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to be
-    /// said; what is only closed ends with the queue.
+    /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to
+    /// be said; what is only closed ends with the queue.
     fn close(&mut self, fd: Option<(&OwnedFd, &str)>, reason: &'static str, count: usize) {
         *self.resumed.closed.entry(reason).or_default() += count;
         let Some((fd, protocol)) = fd else { return };

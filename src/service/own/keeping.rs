@@ -1,4 +1,5 @@
-//! Connections that wait for the next start of the service, and those that have waited for this one.
+//! Connections that wait for the next start of the service, and those that have waited for this
+//! one.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::systemd::follows::Follows;
 
 /// The end.
 impl OwnGeneration {
-    /// Returns how it is found out whether connections are kept for the next start; `None`: they are
-    /// not.
+    /// Returns how it is found out whether connections are kept for the next start; `None`: they
+    /// are not.
     pub(super) fn keeps_connections(&self, state: LifeState) -> Option<KeepOnStop> {
         let serves = matches!(state, LifeState::Serving | LifeState::Reloading(_));
         let keeps = self.settings.migrate >= Migrate::Restart && lock(&self.sockets).store().is_there();
@@ -45,8 +46,8 @@ impl OwnGeneration {
         self.release_reloads(lives);
     }
 
-    /// Serves on until what is in hand is finished, and the older generations are gone: from then on
-    /// clients wait for the next start.
+    /// Serves on until what is in hand is finished, and the older generations are gone: from then
+    /// on clients wait for the next start.
     pub(super) fn settle(&mut self) {
         self.ask_for_time();
         let (limit, hurry) = (self.settings.drain_timeout, self.settings.hurry_timeout);
