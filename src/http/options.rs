@@ -178,10 +178,6 @@ impl HttpOptions {
 
     /// Sets whether those of HTTP/2 are among the connections that go to the next generation. With
     /// `false` they drain: they get a GOAWAY, and finish their streams. The default is `true`.
-    ///
-    /// A client whose turn it is has to empty the table that its request headers are compressed
-    /// with; all that are in use do so when they are told. For those that do not, as Go's before
-    /// version 1.20, this is to be off.
     #[must_use]
     pub fn migrate_http2(mut self, migrate: bool) -> Self {
         self.migrate_http2 = migrate;

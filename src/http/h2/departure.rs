@@ -39,7 +39,8 @@ impl Departure {
             return None;
         }
         if !tapped.can_leave() {
-            self.stay(&mut tapped, "closing");
+            let reason = if tapped.follower().keeps_table() { "table" } else { "closing" };
+            self.stay(&mut tapped, reason);
             return None;
         }
         if tapped.follower().can_be_asked() {

@@ -3,7 +3,9 @@
 //! It knows of them what a fresh HTTP/2 connection in another process has to know. There is nothing
 //! of HPACK in that. Before it leaves, the client is told that our decoder has no table any more
 //! (`SETTINGS_HEADER_TABLE_SIZE` of 0), and by its acknowledgement it has emptied its encoder's: no
-//! block that comes after refers to one before. Our encoder begins anew while the client's decoder
+//! block that comes after refers to one before. The next block shows whether it has: one that has
+//! not stays, or, if nothing came until it left, is told to go before anything of that block is
+//! used. Our encoder begins anew while the client's decoder
 //! still has the old one's entries. Indices count from the newest entry, and the client drops the
 //! oldest first: all that the fresh encoder refers to, which is its own, is where it should be.
 
@@ -98,6 +100,14 @@ pub(super) struct Follower {
     /// The client was told that there is a table again, and knows it.
     has_table: bool,
     leaving: Leaving,
+    /// It has shown that its table is empty since it was asked last.
+    proven: bool,
+    /// It is still to show that.
+    owes: bool,
+    /// And what it may refer to is not here.
+    lost: bool,
+    /// It refers to its table all the same.
+    keeps_table: bool,
     /// Whatever comes is for the server here: one of them says goodbye, or is not understood.
     ends: bool,
     preface_left: usize,
@@ -150,6 +160,10 @@ impl Follower {
             was_told: true,
             has_table: false,
             leaving: Leaving::No,
+            proven: false,
+            owes: state.unproven,
+            lost: state.unproven,
+            keeps_table: false,
             ends: false,
             preface_left: 0,
             client_left: 0,
@@ -170,6 +184,7 @@ impl Follower {
             stream_window: self.stream_window,
             frame_size: self.frame_size,
             pings: self.pings + self.former_pings,
+            unproven: self.owes,
         }
     }
 
@@ -210,6 +225,18 @@ impl Follower {
     pub(super) fn ask(&mut self) {
         self.told.push_back(Told::Ourselves);
         self.leaving = Leaving::Asked;
+        self.proven = false;
+    }
+
+    /// Returns whether the client refers to its table although it has said that it is empty.
+    pub(super) fn keeps_table(&self) -> bool {
+        self.keeps_table
+    }
+
+    /// Returns whether new streams are dropped, as nobody here can read their headers: the client
+    /// is to be told to go.
+    pub(super) fn refuses(&self) -> bool {
+        self.keeps_table && self.lost
     }
 
     /// Returns whether the client was asked, and has not answered.

@@ -13,6 +13,8 @@ pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -59,6 +61,16 @@ impl Head {
     #[inline]
     pub(super) fn ends_headers(self) -> bool {
         self.flags & END_HEADERS != 0
+    }
+
+    /// Returns the block of headers in a payload of HEADERS.
+    pub(super) fn block(self, payload: &[u8]) -> &[u8] {
+        let mut block = payload;
+        if self.flags & PADDED != 0 {
+            let Some((padding, rest)) = block.split_first() else { return &[] };
+            block = rest.len().checked_sub(usize::from(*padding)).and_then(|end| rest.get(..end)).unwrap_or_default();
+        }
+        if self.flags & PRIORITY != 0 { block.get(5..).unwrap_or_default() } else { block }
     }
 
     #[inline]

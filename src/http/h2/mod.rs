@@ -11,6 +11,7 @@ mod frame;
 mod serve;
 mod state;
 mod streams;
+mod table;
 mod tap;
 
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]

@@ -55,6 +55,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut carried = framed.take_http2();
+    let came = carried.is_some();
     let service = Arc::new(Mutex::new(service));
     loop {
         let streams = Streams::default();
@@ -96,6 +97,9 @@ where
                     leaves = departure.poll(conn, &tap, cx);
                     if leaves.is_some() {
                         return Poll::Ready(Ok(()));
+                    }
+                    if came && tap.lock().follower().refuses() {
+                        conn.close_idle(true);
                     }
                     // a fresh one lingers, too: told before its first request it could not send it
                     let due = conn.closes_idle() || (conn.drains() && conn.requests() > 0);

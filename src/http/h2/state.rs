@@ -27,6 +27,8 @@ pub(in crate::http) struct Http2State {
     pub(super) frame_size: u32,
     /// Pings that it has not answered.
     pub(super) pings: u64,
+    /// It has acknowledged that its table has to be empty, and sent no headers since that show it.
+    pub(super) unproven: bool,
 }
 
 impl Default for Http2State {
@@ -39,6 +41,7 @@ impl Default for Http2State {
             stream_window: super::WINDOW,
             frame_size: super::FRAME_SIZE,
             pings: 0,
+            unproven: false,
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) const CASES: &[Case] = cases![
     new_streams_are_held_while_old_ones_end,
     streams_that_take_too_long_get_a_goaway,
     a_client_that_acknowledges_nothing_gets_a_goaway,
+    a_client_that_keeps_its_table_asks_elsewhere,
     pings_of_both_ends_go_along,
     one_that_came_back_is_served_and_drains,
     it_does_not_move_where_it_must_not,
@@ -280,6 +281,51 @@ fn streams_that_take_too_long_get_a_goaway() {
 
 fn a_client_that_acknowledges_nothing_gets_a_goaway() {
     goes_away(true, "silent");
+}
+
+/// It acknowledges that there is no table, and refers to it: after the move, where its entry is not
+/// known, and before.
+fn a_client_that_keeps_its_table_asks_elsewhere() {
+    // adds the authority to the table, or refers to it
+    let ask = |stream, authority: &[u8], path: &str| {
+        let block = [&[GET, 0x86][..], authority, &[0x04, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat();
+        frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+    };
+    let (adds, refers) = (&[0x41, 2, b'i', b't'][..], &[0xbe][..]);
+    let (world, address, mut old) = world(|more| more.within = LONG);
+    let mut client = Client::new(address, &[]);
+    client.send(ask(1, adds, "/n/1"));
+    client.expect(1, "1");
+    client.moves(&world, 2, &mut old);
+    client.send(ask(3, refers, "/n/3"));
+    assert_eq!(client.next().kind, GOAWAY, "not an error");
+    let ping = client.next();
+    client.send(frame(PING, ACK, 0, &ping.payload));
+    let last = client.next();
+    assert_eq!((last.kind, &last.payload[..]), (GOAWAY, &[0; 8][..]), "none was answered");
+
+    let mut client = Client::new(address, &[]);
+    client.send([ask(1, adds, "/n/1"), get(3, "/slow/3")].concat());
+    client.expect(1, "1");
+    wait_until_seen(&world, "3");
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| world.reload_to(3));
+        client.asked();
+        client.send(ask(5, refers, "/n/5"));
+        reload.join().unwrap();
+        let (mut told, mut answered) = (false, false);
+        while !(told && answered) {
+            let next = client.next();
+            told |= next.kind == GOAWAY;
+            answered |= (next.kind, next.stream) == (DATA, 5);
+        }
+        fs::write(world.path("go.3"), "").unwrap();
+        while client.next().kind != DATA {}
+    });
+    world.wait_for_log("1 stayed (table: 1)");
+    assert_eq!(world.end_of(old), End::Exited(0));
+    drop(client);
+    world.stop();
 }
 
 fn pings_of_both_ends_go_along() {

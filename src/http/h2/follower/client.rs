@@ -4,6 +4,7 @@ use super::{Block, Fate, Follower, Leaving, MOST_SETTINGS, Told, replaced};
 use crate::http::h2::frame::{
     CONTINUATION, DATA, GOAWAY, HEAD, HEADERS, Head, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, increment, settings,
 };
+use crate::http::h2::table::TableUse;
 
 impl Follower {
     /// Says what becomes of the client's next bytes, of which no more than `room` pass at a time.
@@ -38,7 +39,8 @@ impl Follower {
 
     /// Its beginning passes as soon as it is there.
     fn data_passes(&self, head: Head) -> bool {
-        self.block.is_none() && head.id > self.former && (head.id <= self.last || !self.holds())
+        let stopped = self.holds() || self.refuses();
+        self.block.is_none() && head.id > self.former && (head.id <= self.last || !stopped)
     }
 
     /// Says what becomes of a frame that is all there, and changes nothing if it passes.
@@ -54,16 +56,20 @@ impl Follower {
                 Block::Drop => Fate::Drop(total),
             };
         }
+        if head.kind == HEADERS && head.id > self.former {
+            self.note_table(head, payload);
+        }
         let new = head.id > self.last;
         let held = new && self.holds();
-        // Its stream was over in the process before, where the client did not know that yet.
-        let late = head.id != 0 && head.id <= self.former;
+        // Its stream was over in the process before, where the client did not know that yet; or it
+        // is not to be.
+        let late = (head.id != 0 && head.id <= self.former) || (new && self.refuses());
         match head.kind {
             HEADERS if held || late => {
                 let block = if held { Block::Hold } else { Block::Drop };
                 self.block = (!head.ends_headers()).then_some(block);
                 // It could have put something into the table that the server would miss.
-                self.ends |= late && self.has_table;
+                self.ends |= late && self.has_table && !self.refuses();
                 if held { Fate::Hold(total) } else { Fate::Drop(total) }
             }
             DATA | RST_STREAM | WINDOW_UPDATE if held => Fate::Hold(total),
@@ -83,6 +89,7 @@ impl Follower {
                 Some(Told::Ourselves) => {
                     self.told.pop_front();
                     self.leaving = Leaving::May;
+                    self.owes |= !self.proven;
                     Fate::Drop(total)
                 }
             },
@@ -107,6 +114,19 @@ impl Follower {
                 replaced(total, rest)
             }
             _ => Fate::Pass(0),
+        }
+    }
+
+    /// Notes whether the client has emptied its table, if that is to be seen.
+    fn note_table(&mut self, head: Head, payload: &[u8]) {
+        if !self.owes && self.leaving == Leaving::No {
+            return;
+        }
+        match TableUse::of(head.block(payload), head.ends_headers()) {
+            TableUse::Emptied => (self.proven, self.owes, self.lost) = (true, false, false),
+            TableUse::None => {}
+            TableUse::Some if self.owes => (self.keeps_table, self.ends) = (true, true),
+            TableUse::Some => {}
         }
     }
 

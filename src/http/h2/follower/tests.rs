@@ -80,7 +80,7 @@ const CUTS: [usize; 6] = [1, 2, 7, 9, 10, 1000];
 fn a_stream_is_open_until_both_have_ended_it() {
     for cut in CUTS {
         let mut follower = asked(cut);
-        client(&mut follower, &frame(HEADERS, 4, 1, b"post"), cut);
+        client(&mut follower, &frame(HEADERS, 4, 1, &[0x83, 0x84]), cut);
         client(&mut follower, &frame(DATA, 0, 1, b"some"), cut);
         server(&mut follower, &[frame(HEADERS, 4, 1, b"200"), frame(DATA, 1, 1, b"all")].concat(), cut);
         assert!(!follower.is_quiet() && !follower.is_idle());
@@ -90,7 +90,7 @@ fn a_stream_is_open_until_both_have_ended_it() {
         assert_eq!((state.last, state.send, state.receive), (1, FIRST_WINDOW - 3, FIRST_WINDOW - 8));
         assert_eq!(state.settings, [(4, 100_000)]);
         for reset in [0, 1] {
-            client(&mut follower, &frame(HEADERS, 4, 3 + 2 * reset, b"post"), cut);
+            client(&mut follower, &frame(HEADERS, 4, 3 + 2 * reset, &[0x83, 0x84]), cut);
             assert!(!follower.is_quiet());
             let reset_frame = frame(RST_STREAM, 0, 3 + 2 * reset, &[0; 4]);
             if reset == 0 {
@@ -107,15 +107,15 @@ fn a_stream_is_open_until_both_have_ended_it() {
 fn new_streams_are_held_and_old_ones_and_the_connection_pass() {
     for cut in CUTS {
         let mut follower = asked(cut);
-        client(&mut follower, &frame(HEADERS, 4, 1, b"post"), cut);
+        client(&mut follower, &frame(HEADERS, 4, 1, &[0x83, 0x84]), cut);
         follower.hold();
         let old =
             [frame(DATA, 0, 1, b"more"), frame(PING, 0, 0, b"12345678"), frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 9])];
         let new = [
-            frame(HEADERS, 1, 3, b"ge"),
+            frame(HEADERS, 1, 3, &[0x82]),
             frame(CONTINUATION, 0, 3, b"t"),
             frame(CONTINUATION, 4, 3, b"."),
-            frame(HEADERS, 4, 5, b"post"),
+            frame(HEADERS, 4, 5, &[0x83, 0x84]),
             frame(DATA, 0, 5, b"body"),
             frame(WINDOW_UPDATE, 0, 5, &[0, 0, 0, 9]),
             frame(RST_STREAM, 0, 5, &[0; 4]),
@@ -135,6 +135,49 @@ fn new_streams_are_held_and_old_ones_and_the_connection_pass() {
         let new = new.concat();
         assert_eq!(client(&mut follower, &new, cut).0, new);
         assert_eq!(follower.state().last, 5);
+    }
+}
+
+/// It refers to entry 62, or empties the table first.
+const REFERS: &[u8] = &[0x82, 0xbe];
+const EMPTIES: &[u8] = &[0x20, 0x82, 0x3f, 0xe1, 0x1f];
+
+#[test]
+fn whoever_keeps_its_table_stays() {
+    for cut in CUTS {
+        let mut follower = asked(cut);
+        client(&mut follower, &frame(HEADERS, 5, 1, REFERS), cut);
+        assert!(follower.keeps_table() && !follower.can_leave() && !follower.refuses());
+        let mut follower = asked(cut);
+        client(&mut follower, &[frame(HEADERS, 5, 1, EMPTIES), frame(HEADERS, 5, 3, REFERS)].concat(), cut);
+        assert!(follower.can_leave() && !follower.state().unproven);
+        // before it has said so
+        let mut follower = fresh(cut);
+        follower.ask();
+        let said = [frame(HEADERS, 5, 1, REFERS), frame(HEADERS, 5, 3, EMPTIES), SETTINGS_ACK.to_vec()].concat();
+        client(&mut follower, &said, cut);
+        assert!(follower.can_leave() && !follower.state().unproven);
+    }
+}
+
+#[test]
+fn what_nobody_can_read_is_refused_where_it_came_to() {
+    for cut in CUTS {
+        assert!(asked(cut).state().unproven, "no headers came");
+        let state = Http2State { last: 5, unproven: true, ..Http2State::default() };
+        let mut follower = Follower::resumed(&state);
+        let plain = frame(HEADERS, 4, 7, &[0x83, 0x84]);
+        assert_eq!(client(&mut follower, &plain, cut).0, plain, "it uses no table");
+        let refused =
+            [frame(HEADERS, 0, 9, REFERS), frame(CONTINUATION, 4, 9, b""), frame(DATA, 1, 9, b"body")].concat();
+        let more = frame(DATA, 1, 7, b"body");
+        let (passed, held, back) = client(&mut follower, &[refused, more.clone()].concat(), cut);
+        assert_eq!((passed, held, back), (more, Vec::new(), window_update(4).to_vec()));
+        assert!(follower.refuses() && !follower.can_leave());
+        let mut follower = Follower::resumed(&state);
+        let proof = [frame(HEADERS, 5, 7, EMPTIES), frame(HEADERS, 5, 9, REFERS)].concat();
+        assert_eq!(client(&mut follower, &proof, cut).0, proof);
+        assert!(!follower.refuses());
     }
 }
 
@@ -166,7 +209,7 @@ fn what_is_late_is_dropped_and_granted_again() {
             frame(CONTINUATION, 4, 3, b"ers"),
             frame(PING, 1, 0, b"12345678"),
         ];
-        let fresh = [frame(HEADERS, 5, 9, b"get"), frame(PING, 1, 0, b"12345678")];
+        let fresh = [frame(HEADERS, 5, 9, &[0x82]), frame(PING, 1, 0, b"12345678")];
         let (passed, held, back) = client(&mut follower, &[late.concat(), fresh.concat()].concat(), cut);
         assert_eq!((passed, held, back), (fresh.concat(), Vec::new(), window_update(4).to_vec()));
         assert_eq!((follower.state().receive, follower.can_leave()), (FIRST_WINDOW, true));
