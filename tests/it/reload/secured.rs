@@ -150,11 +150,11 @@ fn sessions_go_through_reloads() {
 
 /// What a client does at an address, with a number of its own, until it is told to stop; it counts
 /// in the last one, and returns how often it was answered.
-type Client<F> = fn(SocketAddr, Arc<ClientConfig>, u64, Arc<AtomicBool>, Arc<AtomicU64>) -> F;
+type Runs<F> = fn(SocketAddr, Arc<ClientConfig>, u64, Arc<AtomicBool>, Arc<AtomicU64>) -> F;
 
 /// So many clients with all suites, through reloads after which nothing is left to the generation
 /// before.
-fn through<F: Future<Output = u64> + Send + 'static>(secured: &Secured, count: u64, client: Client<F>) {
+fn through<F: Future<Output = u64> + Send + 'static>(secured: &Secured, count: u64, client: Runs<F>) {
     let reloads = number("HANDOVER_TLS_RELOADS", RELOADS);
     let (world, mut main, address) = start(secured);
     let (stop, total) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
