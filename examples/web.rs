@@ -42,7 +42,8 @@ struct Options {
     /// How many old generations may drain at once before the oldest is ended
     #[arg(long, default_value_t = handover::service::settings::MAX_DRAINING, value_name = "GENERATIONS")]
     max_draining: usize,
-    /// Which connections go to another process: `never`, those of a `reload`, of a `restart` too, or of a `crash`
+    /// Which connections go to another process: `never`, those of a `reload`, of a `restart` too,
+    /// or of a `crash`
     #[arg(long, value_name = "WHEN")]
     migrate: Option<handover::service::settings::Migrate>,
     /// How long a new generation may take to be ready

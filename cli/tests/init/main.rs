@@ -69,7 +69,12 @@ fn systemd_finds_no_fault_in_what_is_written() {
         return eprintln!("not run: there is no systemd-analyze");
     };
     let version: u32 = String::from_utf8_lossy(&version.stdout).split_whitespace().nth(1).unwrap().parse().unwrap();
-    for choice in CHOICES.into_iter().filter(|c| version >= 253 || !c.contains(&"--notify-reload")) {
+    let since = |choice: &[&str]| match choice {
+        _ if choice.contains(&"--preserve") => 254,
+        _ if choice.contains(&"--notify-reload") => 253,
+        _ => 0,
+    };
+    for choice in CHOICES.into_iter().filter(|choice| version >= since(choice)) {
         let dir = tempfile::tempdir().unwrap();
         // Of ours there is none at its place.
         let choice: Vec<_> = choice.iter().map(|a| if *a == "--wait" { "--wait=/bin/true" } else { a }).collect();

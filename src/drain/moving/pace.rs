@@ -10,8 +10,8 @@ use super::Route;
 use crate::drain::core::{DrainCore, Phase};
 use crate::transit::permits::WINDOW;
 
-/// Some may leave, and then there is a pause of so long, at most: each wakes both processes, so that
-/// few long ones cost less.
+/// Some may leave, and then there is a pause of so long, at most: each wakes both processes, so
+/// that few long ones cost less.
 const TICK: Duration = Duration::from_millis(8);
 /// In a hurry, or if they are very many.
 const SHORT_TICK: Duration = Duration::from_millis(1);

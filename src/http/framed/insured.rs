@@ -37,7 +37,8 @@ impl<T: Transport> Framed<T> {
         read
     }
 
-    /// Notes when nothing is in progress any more: the reply is written, and nothing was read ahead.
+    /// Notes when nothing is in progress any more: the reply is written, and nothing was read
+    /// ahead.
     #[inline]
     pub(super) fn note_between(&mut self) {
         if let Some(policy) = &mut self.policy

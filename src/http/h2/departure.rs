@@ -39,8 +39,8 @@ impl Departure {
             return None;
         }
         if !tapped.can_leave() {
-            let reason = if tapped.follower().keeps_table() { "table" } else { "closing" };
-            self.stay(&mut tapped, reason);
+            let keeps_table = tapped.follower().keeps_table();
+            self.stay(&mut tapped, if keeps_table { "table" } else { "closing" });
             return None;
         }
         if tapped.follower().can_be_asked() {
@@ -66,8 +66,8 @@ impl Departure {
         let waits = tapped.follower().is_asked() || tapped.follower().holds();
         let late = waits && self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
         if late {
-            let reason = if tapped.follower().holds() { "streams" } else { "silent" };
-            self.stay(&mut tapped, reason);
+            let holds = tapped.follower().holds();
+            self.stay(&mut tapped, if holds { "streams" } else { "silent" });
         }
         None
     }

@@ -1,13 +1,9 @@
 //! What the lifecycle asks for, handed to the part whose job it is.
 
-use std::time::Duration;
-
-use crate::drain::moving::Keep;
 use crate::error::{Error, Kind, Result};
 use crate::generation::{Estate, FailedFile, Origin};
-use crate::lifecycle::{Action, Event, LifeEnd, LifeState};
-use crate::metrics::{DRAIN_SECONDS, DRAINING, READY_SECONDS, SWITCH_SECONDS};
-use crate::reload::clock::now;
+use crate::lifecycle::{Action, Event, LifeState};
+use crate::metrics::{DRAINING, READY_SECONDS, SWITCH_SECONDS};
 use crate::reload::driver::Lifecycles;
 use crate::reload::extend;
 use crate::reload::history::shared_usec;
@@ -23,9 +19,6 @@ use crate::sys::spawn::Parent;
 use crate::systemd::notify::{Message, monotonic_usec};
 use crate::wire::frame::{Frame, Hello, MAX_NAMES};
 use crate::wire::parcel::RECORDS;
-
-/// Most connections that the hammer names, one a line; of more it gives the number.
-const MAX_CUT_LINES: usize = 100;
 
 impl OwnGeneration {
     pub(super) fn carry_out(&mut self, lives: &mut Lifecycles, action: Action) {
@@ -289,7 +282,7 @@ impl OwnGeneration {
     }
 
     /// What this generation has counted since it told them last.
-    fn send_counts(&self) {
+    pub(super) fn send_counts(&self) {
         for carried in self.narrator.metrics().take(MAX_NAMES) {
             if let Err(error) = self.successor.send(&Frame::Counted(carried)) {
                 tracing::debug!(%error, "counts that end with this generation");
@@ -370,100 +363,5 @@ impl OwnGeneration {
 
     pub(super) fn measure_draining(&self) {
         self.narrator.metrics().set_gauge(DRAINING, self.drainers.len() as f64);
-    }
-}
-
-/// The drain, and its end.
-impl OwnGeneration {
-    fn begin_drain(&mut self, state: LifeState, linger: Duration) {
-        if let (LifeState::Stopping, Some(until)) = (state, self.keeping) {
-            let store = lock(&self.sockets).store().clone();
-            self.drain.keep_in(Keep { store, generation: self.number, until });
-        }
-        self.leave_insurance(state);
-        self.drain.begin(linger);
-        let (limit, open) = (self.settings.drain_timeout, self.drain.active());
-        let detail = &format!("drains within {limit:?}, connections open: {open}");
-        self.narrator.tell(Moment::DrainStarted, &Facts { detail, ..self.facts() });
-        self.began = now();
-        if state == LifeState::Draining {
-            if self.successor.pid().is_some() {
-                lock(&self.sockets).leave();
-            }
-            self.narrator.tell(Moment::Draining, &self.facts());
-            self.drainers.leave();
-        } else {
-            self.ask_for_time();
-        }
-        let (moved, inputs) = (self.drain.all_moved(), self.inputs.clone());
-        self.tasks.spawn(async move {
-            moved.await;
-            let _ = inputs.send(Input::AllMoved);
-        });
-        let (drained, inputs) = (self.drain.drained(), self.inputs.clone());
-        self.tasks.spawn(async move {
-            drained.await;
-            let _ = inputs.send(Input::OwnDrainDone);
-        });
-    }
-
-    /// Until the end of the drain, once.
-    pub(super) fn ask_for_time(&mut self) {
-        if !std::mem::replace(&mut self.asks_for_time, true) {
-            self.tasks.spawn(extend::while_stopping(self.outbox.sender(), self.settings.drain_timeout));
-        }
-    }
-
-    /// A stop is over only when the older generations are gone too: our exit makes systemd hurry
-    /// them.
-    pub(super) fn all_drained(&self, lives: &mut Lifecycles) {
-        let waits_for_drainers = lives.state(self.number) == LifeState::Stopping && !self.drainers.is_empty();
-        if self.drained && !waits_for_drainers {
-            lives.push(self.number, Event::Drained);
-        }
-    }
-
-    fn hammer(&mut self) {
-        let cut: Vec<String> = self.drain.hammer().iter().map(ToString::to_string).collect();
-        for what in cut.iter().take(MAX_CUT_LINES) {
-            Moment::Cut.log(&Facts { detail: what, ..self.facts() });
-        }
-        if let Some(more @ 1..) = cut.len().checked_sub(MAX_CUT_LINES) {
-            tracing::warn!(generation = self.number, "cut {more} more like these");
-        }
-        let detail = &format!("connections cut: {}", cut.len());
-        let facts = Facts { since: Some(self.began), cut: &cut, detail, ..self.facts() };
-        self.narrator.tell(Moment::Hammered, &facts);
-        self.drainers.tell(&Frame::Hammer);
-        // Programs of jobs get SIGTERM, and time for it.
-        let grace = self.jobs.programs_end_within();
-        if !self.successor.is_running() && !grace.is_zero() {
-            self.outbox.send(&Message::new().extend_timeout(grace + Duration::from_secs(1)));
-        }
-    }
-
-    fn exit(&mut self, end: LifeEnd) {
-        if self.successor.pid().is_some() {
-            self.narrator.metrics().pass_time(DRAIN_SECONDS, now().saturating_duration_since(self.began));
-            self.send_counts();
-        }
-        if self.stopping {
-            lock(&self.sockets).remove_paths();
-        }
-        self.end_insurance();
-        self.tell_moved();
-        match &end {
-            LifeEnd::Done => {
-                let facts = Facts { since: Some(self.began), ..self.facts() };
-                self.narrator.tell(Moment::Drained, &facts);
-            }
-            LifeEnd::Hammered => {}
-            LifeEnd::Failed(why) => {
-                let detail = &format!("exits: {why}");
-                self.narrator.tell(Moment::Failed, &Facts { detail, ..self.facts() });
-            }
-        }
-        self.narrator.tell(Moment::Exits, &self.facts());
-        self.end = Some(end);
     }
 }

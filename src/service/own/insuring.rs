@@ -37,9 +37,9 @@ impl OwnGeneration {
         }
     }
 
-    /// The drain begins. What goes to the next generation is insured there, and what stays, here, as
-    /// long as a mailbox has room. A next generation that does not know that there are copies could
-    /// not close what it takes.
+    /// The drain begins. What goes to the next generation is insured there, and what stays, here,
+    /// as long as a mailbox has room. A next generation that does not know that there are copies
+    /// could not close what it takes.
     pub(super) fn leave_insurance(&self, state: LifeState) {
         let Some(insurance) = self.drain.insurance() else { return };
         match state {

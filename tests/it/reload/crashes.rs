@@ -181,8 +181,8 @@ fn whoever_is_between_two_requests_goes_on() {
     service.world.stop();
 }
 
-/// Clients that ask again and again, each on its connection as long as that is open: whole requests,
-/// heads in two parts, and bodies that contain what looks like a request.
+/// Clients that ask again and again, each on its connection as long as that is open: whole
+/// requests, heads in two parts, and bodies that contain what looks like a request.
 fn run(address: SocketAddr, clients: u64, crowd: &Arc<Seen>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

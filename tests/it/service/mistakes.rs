@@ -60,7 +60,7 @@ fn in_a_file() {
         ("healthy_after = \"0s\"", "line 1: healthy_after = \"0s\" is 0, which would let a service that fails at once start again without a pause; write a time such as \"30s\"".into()),
         ("hook_timeout = \"0s\"", "line 1: hook_timeout = \"0s\" is 0, which would fail every hook; write a time such as \"10s\"".into()),
         // Limits.
-        ("migrate = \"always\"", "line 1: migrate = \"always\" is none; write one of \"never\", \"reload\", \"restart\"".into()),
+        ("migrate = \"always\"", "line 1: migrate = \"always\" is none; write one of \"never\", \"reload\", \"restart\", \"crash\"".into()),
         ("max_draining = 0", "line 1: max_draining = 0 is 0, and the generation that hands over could not finish its requests; write 1 or more".into()),
         ("max_draining = -1", "line 1: max_draining = -1 is negative; write 1 or more".into()),
         ("max_draining = 1000", "line 1: max_draining = 1000 is more than 128, and each is a whole process".into()),

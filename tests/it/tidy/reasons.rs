@@ -13,7 +13,7 @@ const ROOMS: &[&str] = &["src/drain", "src/http", "src/transit"];
 /// What stands before a reason.
 const BEFORE: &[&str] = &["Err(", "ok_or(", "map_err(|_| ", ".shut("];
 /// All words of such a line are reasons, which the old generation finds by itself.
-const OWN: &[&str] = &["stayed(", "note_stay("];
+const OWN: &[&str] = &["stayed(", "note_stay(", ".stay("];
 /// And of such a line, which the next one gives.
 const TAKEN: &[&str] = &["Arrival::Broken("];
 

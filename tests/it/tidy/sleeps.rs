@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
             ("tests/systemd/lab/machine.rs", 1),
             ("tests/systemd/lab/mod.rs", 1),
             ("tests/systemd/lab/nspawn.rs", 1),
+            ("tests/systemd/scenarios/restart.rs", 1),
             ("tests/systemd/scenarios/protocols.rs", 3),
             ("tests/systemd/scenarios/websocket.rs", 1),
         ],
@@ -37,7 +38,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "it is the pace of a load, or of a client that is slow",
         &[
             ("cli/tests/prove/bad.rs", 1),
-            ("tests/it/reload/crashes.rs", 1),
+            ("tests/systemd/scenarios/restart.rs", 2),
             ("tests/it/reload/secured/client.rs", 1),
             ("tests/it/reload/talks.rs", 1),
             ("tests/it/tls/handshake.rs", 1),
@@ -56,7 +57,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "it is a moment at random, at which something is killed",
         &[
             ("cli/tests/upgrade/crash.rs", 1),
-            ("tests/it/reload/crashes.rs", 1),
+            ("tests/it/reload/crashes.rs", 2),
             ("tests/systemd/scenarios/store.rs", 1),
             ("tests/systemd/scenarios/storm.rs", 1),
         ],
@@ -65,6 +66,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "time is simulated",
         &[
             ("src/drain/gate.rs", 3),
+            ("src/drain/moving/pace.rs", 1),
             ("src/drain/waking.rs", 1),
             ("tests/it/jobs/workers.rs", 3),
             ("tests/it/streams/idle.rs", 4),

@@ -79,7 +79,8 @@ fn behind(lab: &Container, proxy: &Proxy) -> Outcome {
         after.difference(&before).count(),
         after.len()
     );
-    // In a long run one that the proxy has not needed for the keep-alive timeout is closed, as ever.
+    // In a long run one that the proxy has not needed for the keep-alive timeout is closed, as
+    // ever.
     assert!(after.is_subset(&before), "opened anew: {:?}", after.difference(&before));
     assert_eq!(web.count_logged(" stayed (")?, 0);
     // HAProxy names the backend and its server, and nginx the level.

@@ -236,7 +236,7 @@ mod tests {
             "generation": 3, "pid": 42, "state": "serving", "main_ms": 61_500, "connections": 2,
             "open": [{"listener": "http", "protocol": "HTTP/1", "count": 2}],
             "moves": {"adopted": 97, "moved": 0, "stayed": {}},
-            "draining": [{"generation": 2, "pid": 40, "draining_ms": 1500, "connections": 1, "moved": 97, "stayed": {"streams": 2, "off": 1}, "work": ["http: GET /\u{1b}[31m"]}],
+            "draining": [{"generation": 2, "pid": 40, "draining_ms": 1500, "connections": 1, "moved": 97, "stayed": {"off": 1, "streams": 2}, "work": ["http: GET /\u{1b}[31m"]}],
             "sockets": [{"name": "http", "address": "127.0.0.1:80", "kind": "a listening TCP socket", "waiting": 1, "backlog": 4096}],
             "store": [{"name": "queue", "fds": 1, "stored": true}],
             "past": [{"generation": 2, "outcome": "handed_over", "took_ms": 12, "ended_unix_ms": 0}],
@@ -246,7 +246,7 @@ mod tests {
         let text = text("web.service", &status, Look::plain(usize::MAX));
         for part in [
             "web.service  serving, generation 3, pid 42, main for 1m 1s, open: 2",
-            "generation 2 (pid 40) for 1s 500ms, open: 1, moved: 97, stayed: 3 (streams: 2, off: 1)",
+            "generation 2 (pid 40) for 1s 500ms, open: 1, moved: 97, stayed: 3 (off: 1, streams: 2)",
             "Moved\n  from the previous generation: 97\n",
             "GET /\\u{1b}[31m",
             "1 of 4096",
