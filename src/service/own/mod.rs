@@ -2,8 +2,8 @@
 //!
 //! Here inputs become events; in `actions` what the lifecycle asks for is handed to the parts;
 //! `asked` has what others ask for, `refusal` what cannot be, `moving` the connections that go and
-//! come, `keeping` those that wait for a start, `insuring` those that survive a crash; in `draining`
-//! and `end` the process comes to its end.
+//! come, `keeping` those that wait for a start, `insuring` those that survive a crash; in
+//! `draining` and `end` the process comes to its end.
 
 mod actions;
 mod asked;

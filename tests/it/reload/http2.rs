@@ -324,8 +324,9 @@ fn a_client_that_keeps_its_table_asks_elsewhere() {
         while client.next().kind != DATA {}
     });
     world.wait_for_log("table: 1)");
-    assert_eq!(world.end_of(old), End::Exited(0));
+    // It does not answer the ping before the last GOAWAY.
     drop(client);
+    assert_eq!(world.end_of(old), End::Exited(0));
     world.stop();
 }
 
@@ -333,14 +334,17 @@ fn pings_of_both_ends_go_along() {
     let (world, address, mut old) = world(|more| more.pings = Some(Duration::from_millis(50)));
     let mut client = Client::new(address, &[]);
     client.ask(1, "/n/1", "1");
+    let mut asked = None;
     for generation in 2..4 {
-        // the server's ping that is answered in the next generation
-        let ping = loop {
-            let frame = client.next();
-            if frame.kind == PING {
-                break frame;
+        // the server's ping that is answered in the next generation; it has one at a time
+        let ping = asked.take().unwrap_or_else(|| {
+            loop {
+                let frame = client.next();
+                if frame.kind == PING {
+                    break frame;
+                }
             }
-        };
+        });
         client.moves(&world, generation, &mut old);
         client.send(frame(PING, ACK, 0, &ping.payload));
         client.send(frame(PING, 0, 0, b"12345678"));
@@ -352,6 +356,9 @@ fn pings_of_both_ends_go_along() {
             pong |= frame.kind == PING && frame.flags & ACK != 0;
             answer |= frame.kind == DATA;
             assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+            if frame.kind == PING && frame.flags & ACK == 0 {
+                asked = Some(frame);
+            }
         }
     }
     drop(client);

@@ -29,7 +29,6 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
             ("tests/systemd/lab/machine.rs", 1),
             ("tests/systemd/lab/mod.rs", 1),
             ("tests/systemd/lab/nspawn.rs", 1),
-            ("tests/systemd/scenarios/restart.rs", 1),
             ("tests/systemd/scenarios/protocols.rs", 3),
             ("tests/systemd/scenarios/websocket.rs", 1),
         ],
@@ -38,7 +37,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "it is the pace of a load, or of a client that is slow",
         &[
             ("cli/tests/prove/bad.rs", 1),
-            ("tests/systemd/scenarios/restart.rs", 2),
+            ("tests/systemd/scenarios/restart.rs", 3),
             ("tests/it/reload/secured/client.rs", 1),
             ("tests/it/reload/talks.rs", 1),
             ("tests/it/tls/handshake.rs", 1),
