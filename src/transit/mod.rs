@@ -6,8 +6,10 @@
 //! the fd, and nobody reads from it.
 
 pub(crate) mod channel;
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "connections of HTTP are those that are insured"))]
 pub(crate) mod insurance;
 pub(crate) mod mailbox;
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "connections of HTTP are those that are insured"))]
 pub(crate) mod marks;
 pub(crate) mod parcel;
 pub(crate) mod permits;

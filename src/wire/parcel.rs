@@ -34,7 +34,6 @@ pub(crate) const MAX_CONTENTS: usize = 64 * 1024 * 1024;
 pub(crate) const MAX_PARCELS: usize = 64;
 
 /// The protocols of records.
-#[cfg(feature = "http")]
 pub(crate) const HTTP1: &str = "http1";
 #[cfg(feature = "http")]
 pub(crate) const HTTP2: &str = "http2";

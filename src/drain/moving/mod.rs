@@ -67,6 +67,7 @@ pub(crate) struct Arrived {
     /// It was ours before, and shall try to go once more.
     pub(crate) again: bool,
     /// It has waited for a process, and is nobody else's.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "connections of HTTP are those that are insured"))]
     pub(crate) waited: bool,
 }
 

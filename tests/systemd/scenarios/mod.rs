@@ -7,7 +7,6 @@ mod counter;
 mod crashes;
 mod datagrams;
 mod directives;
-mod engines;
 mod failures;
 mod faults;
 mod http2;
@@ -68,7 +67,6 @@ pub(crate) fn all() -> Vec<Scenario> {
         restarts::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
-        engines::SCENARIOS,
         watchdog::SCENARIOS,
         journal::SCENARIOS,
         timeline::SCENARIOS,

@@ -284,14 +284,20 @@ fn three(lab: &Container, count: usize) -> Outcome<Three> {
         lab.install(&example(name)?, name)?;
         let lab_dir = lab.dir().display();
         // What is mounted goes with a soft reboot: the program, and the units, lie elsewhere.
-        lab.sh_ok(&format!("cp {lab_dir}/{name} /usr/local/bin/{name}"))?;
+        // Without soft reboots there is no other place that can be written to.
+        let program = if lab.version() >= 254 {
+            lab.sh_ok(&format!("cp {lab_dir}/{name} /usr/local/bin/{name}"))?;
+            format!("/usr/local/bin/{name}")
+        } else {
+            format!("{lab_dir}/{name}")
+        };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let socket = if name == "echo" { "echo" } else { "http" };
         lab.write_unit(
             &format!("{name}.service"),
             &format!(
                 "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=notify\nNotifyAccess=main\nRestart=on-failure\n\
-                 RestartSec=100ms\nExecStart=/usr/local/bin/{name}\nFileDescriptorStoreMax=64\n{KEEPS}{}\
+                 RestartSec=100ms\nExecStart={program}\nFileDescriptorStoreMax=64\n{KEEPS}{}\
                  LimitNOFILE=16384\n[Install]\nWantedBy=lab.target\n",
                 if lab.version() >= 254 { PRESERVED } else { "" }
             ),
