@@ -46,12 +46,7 @@ pub(super) async fn give_all(
     mut queue: mpsc::UnboundedReceiver<Leaving>,
     replaced: oneshot::Receiver<Infallible>,
 ) {
-    tokio::select! {
-        biased;
-        _ = replaced => return,
-        () = drain.signal() => {}
-    }
-    let Some(route) = drain.core.moving.route() else { return };
+    let Some(route) = drain.route_in_use(replaced).await else { return };
     let mut giving = Giving { began: Instant::now(), ..Giving::new(&drain) };
     drain.note_stays();
     let gone = tokio::select! {

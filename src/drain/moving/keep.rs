@@ -58,12 +58,7 @@ pub(super) async fn keep_all(
     mut queue: mpsc::UnboundedReceiver<Leaving>,
     replaced: oneshot::Receiver<Infallible>,
 ) {
-    tokio::select! {
-        biased;
-        _ = replaced => return,
-        () = drain.signal() => {}
-    }
-    let Some(route) = drain.core.moving.route() else { return };
+    let Some(route) = drain.route_in_use(replaced).await else { return };
     drain.note_stays();
     let mut parked;
     let began = loop {

@@ -240,6 +240,16 @@ impl Drain {
         })
     }
 
+    /// Resolves when the drain begins, with the route that connections go by then; `None`: another
+    /// one has taken the place of this one before.
+    async fn route_in_use(&self, replaced: oneshot::Receiver<Infallible>) -> Option<Arc<Route>> {
+        tokio::select! {
+            biased;
+            _ = replaced => None,
+            () = self.signal() => self.core.moving.route(),
+        }
+    }
+
     /// Serves it again, as it was not taken.
     fn stayed(&self, leaving: Leaving, reason: &'static str) {
         self.note_stay(&leaving.guard, reason);
