@@ -50,15 +50,20 @@ impl Custody {
     }
 
     /// Before the generation is ready, all of its states exist. Before a first one accepts, they
-    /// and what it has bound are in the store too, so that a crash cannot lose a client that waits.
-    pub(crate) async fn make_ready(&self, first: bool) {
+    /// and what it has bound are in the store too, with what `provide` adds, so that a crash cannot
+    /// lose a client that waits.
+    pub(crate) async fn make_ready(&self, first: bool, provide: impl FnOnce(&FdStore) + Send + 'static) {
         if !first && self.states.is_empty() {
             return;
         }
         let (store, states) = (self.store.clone(), self.states.clone());
         let offered = tokio::task::spawn_blocking(move || {
             may_wait(|| states.prepare())?;
-            if first { store.offer() } else { Ok(()) }
+            if !first {
+                return Ok(());
+            }
+            provide(&store);
+            store.offer()
         });
         match tokio::time::timeout(STORE_TIMEOUT, offered).await {
             Ok(Ok(Ok(()))) => {}
@@ -170,15 +175,18 @@ impl Custody {
     }
 
     /// This generation is main: the store gets what is not in it, and loses what nobody asks for
-    /// any more, which `stale` finds.
+    /// any more, which `stale` finds, if that can be said. `provide` adds what must not wait until
+    /// the store was asked whether it has room.
     pub(crate) fn keep(
         &self,
         generation: u64,
         handover_id: Option<Arc<str>>,
+        provide: impl FnOnce(&FdStore) + Send + 'static,
         stale: impl FnOnce(&FdStore) + Send + 'static,
     ) {
         let states = self.states.clone();
         self.keeper.run(move |store| {
+            provide(store);
             if let Err(error) = states.settle() {
                 warn!(%error, "a value of an older version stays in memory until the next reload");
             }

@@ -11,11 +11,12 @@ use crate::reload::hooks::{self, Launch, When};
 use crate::reload::input::Input;
 use crate::reload::moment::{Facts, Moment};
 use crate::reload::recovery;
-use crate::service::own::OwnGeneration;
+use crate::service::own::{OwnGeneration, insuring};
 use crate::service::sockets::{self, lock};
 use crate::settings::Migrate;
 use crate::sys::pidfd;
 use crate::sys::spawn::Parent;
+use crate::systemd::fdstore::FdStore;
 use crate::systemd::notify::{Message, monotonic_usec};
 use crate::wire::frame::{Frame, Hello, MAX_NAMES};
 use crate::wire::parcel::RECORDS;
@@ -328,12 +329,14 @@ impl OwnGeneration {
         // Until what is in the mailbox is insured here, it stays there.
         let spent = self.securing.is_none();
         let insurance = self.drain.insurance().cloned();
-        self.custody.keep(self.number, self.came_with.clone(), move |store| {
+        let provided = insurance.clone();
+        let provide = move |store: &FdStore| insuring::provide_at_once(provided.as_ref(), store);
+        self.custody.keep(self.number, self.came_with.clone(), provide, move |store| {
             if spent {
                 sockets::remove_mailbox(store);
             }
             sockets::remove_stale(store, &wanted);
-            insurance.iter().for_each(|insurance| insurance.activate());
+            insuring::confirm(insurance.as_ref(), store);
         });
         self.write_pidfile();
         self.narrator.tell(Moment::IsMain, &self.facts());

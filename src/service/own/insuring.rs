@@ -136,6 +136,35 @@ impl OwnGeneration {
     }
 }
 
+/// Adds a first mailbox to what goes to the store before any connection comes.
+pub(super) fn provide(insurance: Option<&Arc<Insurance>>, store: &FdStore) {
+    provided(insurance, store);
+}
+
+fn provided(insurance: Option<&Arc<Insurance>>, store: &FdStore) -> bool {
+    let Some(insurance) = insurance else { return false };
+    insurance.provide(store).unwrap_or_else(|error| {
+        warn!(%error, "not all connections are insured against a crash");
+        false
+    })
+}
+
+/// Does the same for a generation that has become main, and offers it.
+pub(super) fn provide_at_once(insurance: Option<&Arc<Insurance>>, store: &FdStore) {
+    if provided(insurance, store)
+        && let Err(error) = store.offer()
+    {
+        warn!(%error, "connections are not insured against a crash yet");
+    }
+}
+
+/// The store was asked meanwhile.
+pub(super) fn confirm(insurance: Option<&Arc<Insurance>>, store: &FdStore) {
+    if let Some(Err(error)) = insurance.map(|insurance| insurance.confirm(store)) {
+        warn!(%error, "a crash loses all connections");
+    }
+}
+
 /// Keeps the mailboxes of this generation in the store, and renews them.
 async fn keep(insurance: Arc<Insurance>, store: FdStore) {
     let mut beat = interval(BEAT);

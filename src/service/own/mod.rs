@@ -139,8 +139,11 @@ impl OwnGeneration {
         if reaps && reap::adopts() {
             own.tasks.spawn(reap::reap(REAP_AFTER));
         }
-        own.custody.make_ready(own.predecessor.is_none()).await;
         own.insure();
+        let insurance = own.drain.insurance().cloned();
+        own.custody
+            .make_ready(own.predecessor.is_none(), move |store| insuring::provide(insurance.as_ref(), store))
+            .await;
         own.look_at_kept();
         own.narrator.metrics().set_gauge(GENERATION, own.number as f64);
         let mut lives = Lifecycles::default();

@@ -3,12 +3,12 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::systemd::fdstore::entry::{Polling, copies};
-use crate::systemd::fdstore::group::{Group, Mode};
+use crate::systemd::fdstore::group::{Group, Held, Mode};
 use crate::systemd::fdstore::store::FdStore;
 use crate::systemd::fdstore::table::{Table, slot};
 use crate::wire::store::Slot;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// What there was at some time, by name, to be compared with.
 #[derive(Debug, Clone, Default)]
@@ -89,6 +89,19 @@ impl FdStore {
         for name in added {
             self.remove(name)?;
         }
+        Ok(())
+    }
+
+    /// Holds an fd under a new name, so that the next offer or sync puts it, which systemd shall
+    /// keep also when it hangs up. Nobody is asked.
+    ///
+    /// # Errors
+    ///
+    /// There is no fd left.
+    pub(crate) fn hold_unpolled(&self, name: &str, fd: BorrowedFd<'_>) -> Result<()> {
+        let fds = copies(name, &[fd])?.into_iter().map(|fd| Held { fd, kind: None, stored: false }).collect();
+        let group = Group { number: 0, polling: Polling::Off, inherited: false, fds };
+        self.lock().groups.insert(name.to_owned(), group);
         Ok(())
     }
 

@@ -123,6 +123,53 @@ impl Insurance {
         }
     }
 
+    /// Has an empty mailbox in the store's books, for the first connections: it goes there with the
+    /// next offer, which does not ask first whether there is room, as that takes a while under a
+    /// systemd before 254. False: it was there already.
+    ///
+    /// # Errors
+    /// There are no fds for it.
+    pub(crate) fn provide(&self, store: &FdStore) -> Result<bool> {
+        let mut books = self.lock();
+        if books.phase == Phase::Over || books.all.values().any(|book| book.name.is_some()) {
+            return Ok(false);
+        }
+        let Some(name) = free_names(store).next() else { return Ok(false) };
+        // What has come already is put where it is.
+        let at = match books.single {
+            Some(at) => at,
+            None => {
+                let at = books.begin(self, false)?;
+                books.spare.push(at);
+                at
+            }
+        };
+        if let Some(book) = books.all.get_mut(&at) {
+            store.hold_unpolled(&name, book.mailbox.reader())?;
+            book.name = Some(name);
+        }
+        Ok(true)
+    }
+
+    /// Begins in earnest: what the store took unasked is there, or else nothing is insured.
+    ///
+    /// # Errors
+    /// There is no store.
+    pub(crate) fn confirm(&self, store: &FdStore) -> Result<()> {
+        if store.list().into_iter().any(|entry| entry.kept == Kept::HeldOnly && self.has(&entry.name)) {
+            return Err(self.give_up());
+        }
+        self.activate();
+        Ok(())
+    }
+
+    fn give_up(&self) -> Error {
+        self.end();
+        let why = "no connection is insured against a crash: the service has no fd store; set \
+                   FileDescriptorStoreMax= in the [Service] section, for example to 64";
+        Error::new(Kind::Store, why)
+    }
+
     fn store_new(&self, store: &FdStore) -> Result<()> {
         let new: Vec<_> = {
             let books = self.lock();
@@ -132,8 +179,7 @@ impl Insurance {
         if new.is_empty() {
             return Ok(());
         }
-        let taken: BTreeSet<String> = store.list().into_iter().map(|entry| entry.name).collect();
-        let mut free = (0_u64..).map(|number| format!("{INSURED}{number}")).filter(|name| !taken.contains(name));
+        let mut free = free_names(store);
         for (at, mailbox) in new {
             let Some(name) = free.next() else { return Ok(()) };
             // First the name: whoever looks at the store shall know whose it is.
@@ -143,10 +189,7 @@ impl Insurance {
                 Kept::Stored => {}
                 Kept::HeldOnly => {
                     let _ = store.remove(&name);
-                    self.end();
-                    let why = "no connection is insured against a crash: the service has no fd store; set \
-                               FileDescriptorStoreMax= in the [Service] section, for example to 64";
-                    return Err(Error::new(Kind::Store, why));
+                    return Err(self.give_up());
                 }
             }
         }
@@ -187,6 +230,12 @@ impl Insurance {
         }
         Ok(())
     }
+}
+
+/// Returns the names for mailboxes that the store has nothing under.
+fn free_names(store: &FdStore) -> impl Iterator<Item = String> {
+    let taken: BTreeSet<String> = store.list().into_iter().map(|entry| entry.name).collect();
+    (0_u64..).map(|number| format!("{INSURED}{number}")).filter(move |name| !taken.contains(name))
 }
 
 impl Books {

@@ -11,10 +11,7 @@ use crate::lab::{Container, Outcome, Scenario};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("crash_keeps_connections", |lab| keeps_connections(lab, "")).system_only(),
-    // Under 252 the next start of another user than root finds nothing: the chapter says so.
-    Scenario::new("crash_keeps_connections_of_a_user", |lab| keeps_connections(lab, "User=www-data\n"))
-        .system_only()
-        .since(254),
+    Scenario::new("crash_keeps_connections_of_a_user", |lab| keeps_connections(lab, "User=www-data\n")).system_only(),
     Scenario::new("crash_after_a_reload_keeps_connections", crash_after_reload).system_only(),
 ];
 
