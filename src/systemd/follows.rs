@@ -15,14 +15,23 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 /// How long the service manager may take to tell what follows a stop. The service serves on
 /// meanwhile.
-pub(crate) const FOLLOWS_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const FOLLOWS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it is asked at most, where what asks is killed.
-const TRIES: usize = 5;
+/// How often it is asked at most, where what asks is killed, or has no answer.
+const TRIES: u32 = 8;
+
+/// It is asked once more after so long, and the first answer counts: who asks while a soft reboot
+/// stops the message bus may wait for ever.
+const ASK_AGAIN: Duration = Duration::from_millis(700);
+
+/// The pause after the first that is killed, which doubles: each new process keeps the manager's
+/// search for new ones going, and is found by it.
+const PAUSE: Duration = Duration::from_millis(10);
 
 const SOFT_REBOOT: &str = "soft-reboot.target";
 
@@ -85,37 +94,47 @@ impl Unit {
 
     /// A stop signals all processes of the unit until it finds no new one, and so this, too.
     async fn systemctl(&self, arguments: &[&str]) -> Result<String, String> {
-        for _ in 1..TRIES {
-            match self.try_systemctl(arguments).await {
-                Err(Failure::Signalled(_)) => {}
+        let (mut asking, mut tries) = (JoinSet::new(), 0);
+        loop {
+            if tries < TRIES {
+                tries += 1;
+                asking.spawn(try_systemctl(self.command(arguments)));
+            }
+            let answer = tokio::select! {
+                Some(answer) = asking.join_next() => answer.map_err(|e| format!("systemctl was not waited for: {e}"))?,
+                () = sleep(ASK_AGAIN), if tries < TRIES => continue,
+            };
+            match answer {
+                Err(Failure::Signalled(why)) if tries == TRIES && asking.is_empty() => return Err(why),
+                Err(Failure::Signalled(_)) => sleep(PAUSE * 2_u32.pow(tries - 1)).await,
                 Ok(output) => return Ok(output),
                 Err(Failure::Refused(why)) => return Err(why),
             }
         }
-        self.try_systemctl(arguments).await.map_err(|failure| match failure {
-            Failure::Signalled(why) | Failure::Refused(why) => why,
-        })
     }
 
-    async fn try_systemctl(&self, arguments: &[&str]) -> Result<String, Failure> {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("systemctl");
         if self.of_user {
             command.arg("--user");
         }
         command.args(["--no-legend", "--plain", "--full", "--no-pager", "--no-ask-password"]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let output =
-            command.output().await.map_err(|e| Failure::Refused(format!("systemctl cannot be started: {e}")))?;
-        let (status, said) = (output.status, String::from_utf8_lossy(&output.stderr));
-        let why = || format!("systemctl {}: {status}: {}", arguments.join(" "), said.trim().escape_debug());
-        if status.signal().is_some() {
-            return Err(Failure::Signalled(why()));
-        }
-        if !status.success() {
-            return Err(Failure::Refused(why()));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        command
     }
+}
+
+async fn try_systemctl(mut command: Command) -> Result<String, Failure> {
+    let output = command.output().await.map_err(|e| Failure::Refused(format!("systemctl cannot be started: {e}")))?;
+    let (status, said) = (output.status, String::from_utf8_lossy(&output.stderr));
+    let why = || format!("systemctl: {status}: {}", said.trim().escape_debug());
+    if status.signal().is_some() {
+        return Err(Failure::Signalled(why()));
+    }
+    if !status.success() {
+        return Err(Failure::Refused(why()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Why systemctl has no answer.

@@ -77,6 +77,14 @@ impl Container {
         self.systemctl_ok(&["show", "--value", "-p", property, "--", unit])
     }
 
+    /// The unit's main process while the manager may be restarting: who asks just then may never be
+    /// answered.
+    pub(crate) fn main_pid_if_told(&self, unit: &str) -> Option<u32> {
+        let show = ["systemctl", "--no-pager", "show", "--value", "-p", "MainPID", "--", unit];
+        let output = self.exec(&show, b"", std::time::Duration::from_secs(2)).ok()?;
+        output.stdout.trim().parse().ok().filter(|pid| output.success() && *pid != 0)
+    }
+
     /// The unit's main process; an error while it has none.
     pub(crate) fn main_pid(&self, unit: &str) -> Outcome<u32> {
         match self.show(unit, "MainPID")?.parse() {
