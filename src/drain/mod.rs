@@ -49,6 +49,7 @@ mod listening;
 mod mover;
 pub(crate) mod moving;
 mod open_flows;
+mod pause;
 mod peer;
 mod relay;
 mod router;

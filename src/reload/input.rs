@@ -62,6 +62,12 @@ pub(crate) enum Input {
     /// Who has not told by now does not count.
     AskedLongEnough,
     DrainerGone(u64),
+    /// Nothing is in hand any more in that pause.
+    AtRest(u64),
+    /// That pause has lasted for as long as it may.
+    PausedLongEnough(u64),
+    /// Another generation has told that the pause is over.
+    Resumed,
     /// A reload was held back for as long as it may be.
     HeldLongEnough,
     OwnDrainDone,

@@ -27,6 +27,8 @@ use value::SettingValue;
 pub const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a pidfile may take to be written or removed, before the service goes on without it.
 pub const PIDFILE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest time that a pause may be asked for. In a longer one most clients have gone.
+pub const MAX_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a child that ended may be left unwaited for, where this process is the one that adopts
 /// orphans. After that it is taken for nobody's.
 pub const REAP_AFTER: Duration = Duration::from_secs(10);

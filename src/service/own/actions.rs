@@ -86,6 +86,7 @@ impl OwnGeneration {
             Action::SayReady => {
                 self.say_additions();
                 self.say_takes();
+                self.say_paused();
                 self.say(&Frame::Ready);
                 self.narrator.tell(Moment::Standby, &self.facts());
             }
@@ -103,7 +104,12 @@ impl OwnGeneration {
             }
             Action::BecomeMain => self.become_main(),
             Action::Settle => self.settle(),
-            Action::BeginDrain { linger } => self.begin_drain(lives.state(self.number), linger),
+            Action::BeginDrain { linger } => {
+                let state = lives.state(self.number);
+                self.begin_drain(state, linger);
+                // What waits for the end of the pause is not cut before.
+                lives.postpone(self.number, self.pausing.left());
+            }
             Action::Hurry => self.drain.hurry(),
             Action::Hammer => self.hammer(),
             Action::Answer(ids, outcome) => {
@@ -204,6 +210,7 @@ impl OwnGeneration {
     fn estate(&self, handover_id: &str, program: String, directory: Option<String>) -> Result<Estate> {
         self.check_handover()?;
         let around = self.settings.drain_timeout.saturating_add(self.narrator.hooks().exit_allowance());
+        let around = around.saturating_add(self.pausing.left());
         Ok(Estate {
             sockets: lock(&self.sockets).estate()?,
             links: self.drainers.links()?,
@@ -223,6 +230,7 @@ impl OwnGeneration {
                 told: false,
                 asked_usec: shared_usec(self.successor.began()),
                 past: self.narrator.history().past().iter().cloned().map(Into::into).collect(),
+                pause: self.pausing.to_wire(),
             },
         })
     }
@@ -294,7 +302,7 @@ impl OwnGeneration {
 /// The previous generation, and the main role.
 impl OwnGeneration {
     /// To the previous generation. If it is gone, that is an event of its own.
-    fn say(&self, frame: &Frame) {
+    pub(super) fn say(&self, frame: &Frame) {
         if let Some(previous) = &self.predecessor
             && let Err(error) = previous.link().send(frame)
         {

@@ -12,6 +12,7 @@ mod end;
 mod insuring;
 mod keeping;
 mod moving;
+mod pausing;
 mod refusal;
 
 use std::os::fd::OwnedFd;
@@ -48,6 +49,7 @@ use crate::reload::watch;
 use crate::reload::watchdog::{Pinger, Pings};
 use crate::service::assembly::{Assembly, StateFn};
 use crate::service::handlers::Signals;
+use crate::service::own::pausing::Pausing;
 use crate::service::pidfile::Pidfile;
 use crate::service::reap;
 use crate::service::sockets::{Sockets, lock};
@@ -123,6 +125,8 @@ pub(crate) struct OwnGeneration {
     resuming: Option<Resuming>,
     /// What has waited is being insured, and then served.
     securing: Option<AbortHandle>,
+    /// Nothing new is taken.
+    pausing: Pausing,
     /// The service stops, and no generation comes after this one.
     stopping: bool,
     end: Option<LifeEnd>,
@@ -153,7 +157,7 @@ impl OwnGeneration {
         let Assembly { settings, inputs, number, notifier, sockets, drain, .. } = assembly;
         let mut tasks = JoinSet::new();
         let mut older = Vec::new();
-        let mut predecessor = None;
+        let (mut predecessor, mut pause) = (None, None);
         if let Some(inherited) = assembly.inherited {
             for drainer in inherited.drainers {
                 let limit = drainer.drain_timeout.unwrap_or(settings.drain_timeout);
@@ -165,6 +169,7 @@ impl OwnGeneration {
             let previous = OlderGeneration::new(before, pid, Duration::ZERO, limit, inherited.link)?;
             tasks.spawn(watch::predecessor(Arc::clone(previous.link()), inputs.clone()));
             predecessor = Some(previous);
+            pause = inherited.hello.pause;
         }
         let hooks = HookRunner::open(assembly.hooks, settings.hook_timeout);
         let metrics = drain.metrics().clone();
@@ -177,7 +182,7 @@ impl OwnGeneration {
             driver: assembly.requests,
         });
         let (confirmed, store) = (inputs.clone(), lock(&sockets).store().clone());
-        Ok(Self {
+        let mut own = Self {
             number,
             pid: std::process::id(),
             came_with: assembly.handover_id,
@@ -220,9 +225,12 @@ impl OwnGeneration {
             settled: false,
             resuming: None,
             securing: None,
+            pausing: Pausing::default(),
             stopping: false,
             end: None,
-        })
+        };
+        own.keep_pause(pause);
+        Ok(own)
     }
 
     fn close_unclaimed(&self) -> Result<()> {
@@ -245,7 +253,7 @@ impl OwnGeneration {
             handover_id: self.successor.handover_id().or_else(|| self.came_with.clone()),
             asked: self.successor.began(),
             connections: self.drain.active(),
-            serves: format!("generation {} serves", self.number),
+            serves: self.serves(),
             ..Facts::default()
         }
     }
@@ -282,6 +290,10 @@ impl Parts for OwnGeneration {
                 lives.push(self.number, Event::Main { reload: false, stop: false });
                 self.passed_on = true;
             }
+            Input::Event(Event::SuccessorGone) => {
+                self.end_pause("the next generation is gone");
+                lives.push(self.number, Event::SuccessorGone);
+            }
             Input::Event(event) => lives.push(self.number, event),
             Input::ServiceRequest(request) => self.on_request(lives, request),
             Input::Signal(signal, response) => self.on_signal(lives, signal, response),
@@ -313,6 +325,10 @@ impl Parts for OwnGeneration {
             Input::Secured(resuming) => self.serve_kept(resuming),
             Input::AllMoved => {
                 self.tell_moved();
+                // What waits and can go nowhere is finished here.
+                if self.stopping {
+                    self.end_pause("it stops");
+                }
                 if self.keeping.is_some() {
                     lives.push(self.number, Event::Kept);
                 }
@@ -326,8 +342,12 @@ impl Parts for OwnGeneration {
                 }
             }
             Input::AskedLongEnough => self.answer_status(lives),
+            Input::AtRest(pause) => self.on_at_rest(pause),
+            Input::PausedLongEnough(pause) => self.on_paused_long_enough(pause),
+            Input::Resumed => self.end_pause("so another generation has told"),
             Input::DrainerGone(generation) => {
                 self.drainers.remove(generation);
+                self.tell_at_rest();
                 self.expect_left();
                 if self.drainers.len() < self.settings.max_draining {
                     self.release_reloads(lives);
@@ -419,7 +439,13 @@ impl OwnGeneration {
                     self.next_failed(lives, format!("cannot be understood: {error}"));
                 }
             }
+            Frame::Paused => self.pausing.is_kept(attempt),
             Frame::Takes { names, records } => self.successor.takes(records, names),
+            Frame::Ready if !self.pausing.may_go_on(attempt) => {
+                let why =
+                    "has a version of handover that knows nothing of a pause, and would serve: end the pause first";
+                self.next_failed(lives, why);
+            }
             Frame::Ready => {
                 if let Some(transfer) = self.custody.prepare(attempt) {
                     self.on_prepared(lives, attempt, transfer);

@@ -19,19 +19,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const DIRECTORY: &str = "RuntimeDirectory=handover-web\n";
 const WHY: &str = "reload failed: generation 3 exited with status 7";
 
-fn start<'a>(lab: &'a Container, kind: Type, lines: &str) -> Outcome<Web<'a>> {
+pub(super) fn start<'a>(lab: &'a Container, kind: Type, lines: &str) -> Outcome<Web<'a>> {
     let tool = lab.install(handover(), "handover")?;
     Web::start(lab, Setup { kind, lines: &lines.replace("{handover}", &tool), ..Setup::default() })
 }
 
 /// `handover` with these arguments.
-fn tool(lab: &Container, arguments: &str) -> Outcome<Output> {
+pub(super) fn tool(lab: &Container, arguments: &str) -> Outcome<Output> {
     let user = if lab.manager_pid() == 1 { "" } else { "--user" };
     let (command, rest) = arguments.split_once(' ').unwrap_or((arguments, ""));
     lab.sh(&format!("{}/handover {command} {user} {rest}", lab.dir().display()))
 }
 
-fn tool_ok(lab: &Container, arguments: &str) -> Outcome<String> {
+pub(super) fn tool_ok(lab: &Container, arguments: &str) -> Outcome<String> {
     let output = tool(lab, arguments)?;
     match output.success() {
         true => Ok(output.stdout),

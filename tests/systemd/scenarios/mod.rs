@@ -17,6 +17,7 @@ mod journal;
 mod metrics;
 mod package;
 mod path_unit;
+mod pause;
 mod probation;
 mod protocols;
 mod prove;
@@ -82,6 +83,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         tls::SCENARIOS,
         init::SCENARIOS,
         control::SCENARIOS,
+        pause::SCENARIOS,
         prove::SCENARIOS,
         proxies::SCENARIOS,
         package::SCENARIOS,
