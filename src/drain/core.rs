@@ -3,7 +3,7 @@
 use super::moving::Moving;
 use super::pause::Pausing;
 use crate::metrics::{Counted, Metrics};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -77,6 +77,8 @@ pub(crate) struct DrainCore {
     /// Whether it is, and there is no pause.
     pub(super) taking: watch::Sender<bool>,
     pub(super) pausing: Pausing,
+    /// The listeners for who asks about the service.
+    pub(super) aside: Mutex<BTreeSet<String>>,
     /// It is notified when the drain begins, in a hurry, and when the hammer falls.
     pub(super) stepped: Arc<Notify>,
     /// It is notified when the last guard goes.
@@ -121,6 +123,7 @@ impl DrainCore {
             gate: watch::Sender::new(false),
             taking: watch::Sender::new(false),
             pausing: Pausing::default(),
+            aside: Mutex::default(),
             stepped: Arc::new(Notify::new()),
             emptied: Notify::new(),
             state: Mutex::default(),

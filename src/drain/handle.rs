@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -161,6 +161,16 @@ impl Drain {
     pub(crate) fn track_before(&self, phase: Phase, work: Arc<dyn Work>) -> Option<Guard> {
         let mut state = self.core.lock();
         (self.core.phase() < phase).then(|| self.core.count(&mut state, work))
+    }
+
+    /// Notes that a listener is for who asks about the service.
+    #[cfg(any(feature = "control", feature = "admin"))]
+    pub(super) fn note_aside(&self, listener: &str) {
+        self.core.aside.lock().unwrap_or_else(PoisonError::into_inner).insert(listener.to_owned());
+    }
+
+    pub(crate) fn is_aside(&self, listener: &str) -> bool {
+        self.core.aside.lock().unwrap_or_else(PoisonError::into_inner).contains(listener)
     }
 
     /// Returns a receiver that tells whether the gate is open and there is no pause, and when that

@@ -43,6 +43,7 @@ mod gate;
 mod guard;
 mod handle;
 mod idle;
+mod idleness;
 mod incoming;
 mod limit;
 mod listening;
@@ -83,6 +84,7 @@ pub use self::stream::Stream;
 pub(crate) use self::core::later;
 pub(crate) use self::core::{FAR, Phase, Work};
 pub(crate) use self::guard::since;
+pub(crate) use self::idleness::Idle;
 #[cfg(feature = "http")]
 pub(crate) use self::mover::state_of;
 #[cfg(feature = "control")]

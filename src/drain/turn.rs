@@ -56,8 +56,10 @@ impl<R> Turn<R> {
     }
 
     /// Takes for who asks about the service, in a pause, too.
+    #[cfg(any(feature = "control", feature = "admin"))]
     pub(crate) fn aside(&mut self) {
         self.aside = true;
+        self.drain.note_aside(&self.name);
         self.gate = self.drain.core.gate.subscribe();
     }
 

@@ -117,8 +117,8 @@ impl Handle {
     /// stop, a restart and a crash end it.
     ///
     /// # Errors
-    /// With [`Error::is_invalid`]: the time is 0, or longer than that. With [`Error::is_state`]: the
-    /// service does not serve yet, reloads, stops, or this generation is not main any more.
+    /// With [`Error::is_invalid`]: the time is 0, or longer than that. With [`Error::is_state`]:
+    /// the service does not serve yet, reloads, stops, or this generation is not main any more.
     pub async fn pause(&self, at_most: Duration) -> Result<()> {
         let (answer, outcome) = oneshot::channel();
         self.ask(ServiceRequest::Pause(at_most, answer))?;

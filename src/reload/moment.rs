@@ -266,6 +266,8 @@ moments! {
     /// The pause is over: who has waited is served.
     PauseOver [PAUSE_OVER = "6f6f38bbd53541ed99b16304f299caa2"] INFO, fields Reason, step PauseOver,
         says "generation {generation} serves again: {reason}", status "{serves}";
+    /// The service has had nothing to do for as long as is set, and exits until a client comes.
+    Idle [IDLE = "e764923c246445cb8014a52e0b531378"] INFO, says "generation {generation} {detail}";
     /// The service was told to stop.
     Stop [STOP = "8b2b91128d8b4f39aa3f958040bb5f26"] INFO, says "{detail}";
     /// The application's own check failed, or hung: the watchdog is not fed.

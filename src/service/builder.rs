@@ -24,7 +24,7 @@ use crate::service::handlers::Signals;
 use crate::service::pidfile::Pidfile;
 use crate::service::sockets::Sockets;
 use crate::settings::signals::SignalMap;
-use crate::settings::{Effective, KeepOnStop, Migrate, Settings, each_setting};
+use crate::settings::{Effective, ExitOnIdle, KeepOnStop, Migrate, Settings, each_setting};
 use crate::state::States;
 use crate::sys::fdtable;
 use crate::sys::spawn::Parent;

@@ -4,6 +4,7 @@
 //! All that is public of it is found in [`service::settings`](crate::service::settings).
 
 pub(crate) mod duration;
+mod idle;
 mod migrate;
 mod read;
 pub(crate) mod signals;
@@ -15,6 +16,7 @@ mod value;
 use std::fmt;
 use std::time::Duration;
 
+pub use idle::ExitOnIdle;
 pub use migrate::{KeepOnStop, Migrate};
 pub use table::*;
 
@@ -36,6 +38,8 @@ pub const REAP_AFTER: Duration = Duration::from_secs(10);
 /// The shortest watchdog interval that is not odd. The first ping of a new main generation has what
 /// is left of the interval, and a busy machine misses a shorter one.
 const SHORT_WATCHDOG: Duration = Duration::from_secs(1);
+/// Below this, starts by clients can reach the start limit that systemd has by default.
+const SHORT_IDLE: Duration = Duration::from_secs(3);
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Effective {
@@ -70,6 +74,15 @@ impl Effective {
             {
                 odd.push(format!("{} is {}, longer than a day", row.key, show(time)));
             }
+        }
+        if let ExitOnIdle::After(time) = self.exit_on_idle
+            && time < SHORT_IDLE
+        {
+            odd.push(format!(
+                "exit_on_idle is {}: clients with pauses of that length start the service as often, and systemd's start \
+                 limit (5 in 10 s, if the unit has no StartLimitIntervalSec=0) closes the .socket unit",
+                show(time)
+            ));
         }
         if let Some(interval) = watchdog.filter(|interval| *interval < SHORT_WATCHDOG) {
             odd.push(format!(

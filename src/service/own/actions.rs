@@ -350,6 +350,7 @@ impl OwnGeneration {
             self.outbox.send(&Message::new().status(status));
             self.drainers.push(previous);
         }
+        self.watch_idleness();
         self.drainers.watch();
         self.measure_draining();
         self.drainers.keep_in_bounds(self.settings.max_draining);

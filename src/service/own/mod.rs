@@ -9,25 +9,26 @@ mod actions;
 mod asked;
 mod draining;
 mod end;
+mod idling;
 mod insuring;
 mod keeping;
 mod moving;
+mod next;
 mod pausing;
 mod refusal;
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::drain::Drain;
 use crate::drain::moving::Resuming;
 use crate::error::Result;
-use crate::generation::{FailedFile, Next, Origin};
+use crate::generation::{FailedFile, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{Event, LifeEnd, LifeState, Machine, ReloadPhase};
 use crate::metrics::GENERATION;
@@ -44,7 +45,7 @@ use crate::reload::moment::{Facts, Moment};
 use crate::reload::narrator::Narrator;
 use crate::reload::outbox::Outbox;
 use crate::reload::requests::ReloadRequests;
-use crate::reload::successor::{Start, Successor};
+use crate::reload::successor::Successor;
 use crate::reload::watch;
 use crate::reload::watchdog::{Pinger, Pings};
 use crate::service::assembly::{Assembly, StateFn};
@@ -56,8 +57,6 @@ use crate::service::sockets::{Sockets, lock};
 use crate::settings::signals::Signal;
 use crate::settings::{Effective, REAP_AFTER};
 use crate::sys::spawn::Parent;
-use crate::systemd::fdstore::{Snapshot, Transfer};
-use crate::wire::frame::Frame;
 
 /// One generation of a service, as it sees itself.
 #[derive(Debug)]
@@ -82,6 +81,8 @@ pub(crate) struct OwnGeneration {
     /// A service manager takes the end of this process for that of the service, and cannot be told
     /// otherwise.
     untold: bool,
+    /// A service manager starts the service.
+    managed: bool,
     /// PID 1 of the container, which ends with this process.
     ending_init: Option<String>,
 
@@ -205,6 +206,7 @@ impl OwnGeneration {
             suspect: None,
             failed: None,
             untold: assembly.untold,
+            managed: assembly.managed,
             ending_init: assembly.ending_init,
             state: assembly.state,
             signals: assembly.signals,
@@ -342,6 +344,7 @@ impl Parts for OwnGeneration {
                 }
             }
             Input::AskedLongEnough => self.answer_status(lives),
+            Input::Idle(idle) => self.on_idle(lives, idle),
             Input::AtRest(pause) => self.on_at_rest(pause),
             Input::PausedLongEnough(pause) => self.on_paused_long_enough(pause),
             Input::Resumed => self.end_pause("so another generation has told"),
@@ -403,69 +406,5 @@ impl Parts for OwnGeneration {
 
     fn is_over(&self, _: &Lifecycles) -> bool {
         self.end.is_some()
-    }
-}
-
-/// The next generation, and what it says.
-impl OwnGeneration {
-    fn next_failed(&self, lives: &mut Lifecycles, reason: impl Into<String>) {
-        lives.push(self.number, Event::NextFailed(reason.into()));
-    }
-
-    fn on_spawned(&mut self, lives: &mut Lifecycles, attempt: u64, started: Result<(Next, Snapshot)>) {
-        let (next, snapshot) = match started {
-            Ok((next, snapshot)) => (Ok(next), snapshot),
-            Err(error) => (Err(error), Snapshot::default()),
-        };
-        match self.successor.started(attempt, next) {
-            Start::Running => {
-                self.custody.spawned(snapshot);
-                let facts = Facts { since: self.successor.began(), ..self.facts() };
-                self.narrator.tell(Moment::Spawned, &facts);
-            }
-            Start::Failed(reason) => self.next_failed(lives, reason),
-            Start::TooLate => {}
-        }
-    }
-
-    fn on_frame(&mut self, lives: &mut Lifecycles, attempt: u64, frame: Frame, fds: Vec<OwnedFd>) {
-        match frame {
-            Frame::Started { version } => {
-                debug!(version, "the next generation has started");
-                self.successor.has_started();
-            }
-            Frame::Entries { names } => {
-                if let Err(error) = self.custody.add(names, fds) {
-                    self.next_failed(lives, format!("cannot be understood: {error}"));
-                }
-            }
-            Frame::Paused => self.pausing.is_kept(attempt),
-            Frame::Takes { names, records } => self.successor.takes(records, names),
-            Frame::Ready if !self.pausing.may_go_on(attempt) => {
-                let why =
-                    "has a version of handover that knows nothing of a pause, and would serve: end the pause first";
-                self.next_failed(lives, why);
-            }
-            Frame::Ready => {
-                if let Some(transfer) = self.custody.prepare(attempt) {
-                    self.on_prepared(lives, attempt, transfer);
-                }
-            }
-            Frame::Switched => lives.push(self.number, Event::NextSwitched),
-            other => debug!(?other, "a frame that means nothing here"),
-        }
-    }
-
-    fn on_prepared(&mut self, lives: &mut Lifecycles, attempt: u64, transfer: Result<Transfer>) {
-        if !self.successor.is_current(attempt) {
-            return self.custody.lend_too_late(transfer, self.successor.is_running());
-        }
-        match self.custody.lend(transfer) {
-            Ok(changes) => {
-                self.successor.prepare(changes);
-                lives.push(self.number, Event::NextReady);
-            }
-            Err(error) => self.next_failed(lives, format!("could not be given the fd store: {error}")),
-        }
     }
 }

@@ -11,6 +11,7 @@ mod failures;
 mod faults;
 mod http2;
 mod identity;
+mod idle;
 mod init;
 mod insured;
 mod journal;
@@ -84,6 +85,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         init::SCENARIOS,
         control::SCENARIOS,
         pause::SCENARIOS,
+        idle::SCENARIOS,
         prove::SCENARIOS,
         proxies::SCENARIOS,
         package::SCENARIOS,

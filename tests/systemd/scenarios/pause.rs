@@ -1,7 +1,6 @@
 //! `handover pause` and `handover resume`: clients wait, and nobody is lost.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -33,7 +32,6 @@ fn loses_nobody(lab: &Container) -> Outcome {
         assert!(said.contains("web.service is paused, for 1m at most, and has nothing in hand"), "{said}");
         let answered = settled(lab, stats)?;
         let waits = web.connect()?;
-        let since = Instant::now();
         lab.systemctl_ok(&["reload", UNIT])?;
         let second = lab.main_pid(UNIT)?;
         assert_ne!(first, second);
@@ -42,8 +40,9 @@ fn loses_nobody(lab: &Container) -> Outcome {
         let paused = status(lab)?;
         assert_eq!((&paused["pid"], &paused["paused"]["in_hand"]), (&second.into(), &0.into()), "{paused}");
         assert!(paused["paused"]["left_ms"].as_u64().is_some_and(|left| (30_000..60_000).contains(&left)), "{paused}");
-        // That nothing happens takes its time to show.
-        sleep(Duration::from_secs(2).saturating_sub(since.elapsed()));
+        lab.wait_until(DEADLINE, "two seconds of the pause", || {
+            Ok(status(lab)?["paused"]["since_ms"].as_u64().filter(|since| *since >= 2000))
+        })?;
         assert_eq!(stats.summary().total.answered, answered, "a request was handled in the pause");
         let text = tool_ok(lab, &format!("status {UNIT}"))?;
         assert!(text.contains("\nPaused\n  for "), "{text}");
