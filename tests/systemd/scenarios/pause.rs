@@ -69,7 +69,7 @@ fn loses_nobody(lab: &Container) -> Outcome {
 
 fn ends_with_a_crash(web: &Web<'_>) -> Outcome {
     let lab = web.lab;
-    tool_ok(lab, &format!("pause {UNIT}"))?;
+    tool_ok(lab, &format!("pause {UNIT} --no-wait"))?;
     let main = lab.main_pid(UNIT)?;
     let mut waits = web.connect()?;
     waits.send("/pid")?;
