@@ -276,6 +276,16 @@ impl<'a> Clock<'a> {
         }
     }
 
+    /// In a pause nobody could say anything: whoever was idle is idle from its end on.
+    fn unless_paused(&self, at: Instant, due: &Due) -> Instant {
+        match (due, self.conn.drain.resumed_at()) {
+            (Due::CloseIdle, Some(resumed)) if !self.conn.is_draining() => {
+                at.max(later(resumed, self.options.keep_alive_timeout))
+            }
+            _ => at,
+        }
+    }
+
     /// Nothing was read in a pause: what had begun before it begins anew.
     fn after_pause(&self, since: Instant) -> Instant {
         self.conn.drain.resumed_at().map_or(since, |resumed| resumed.max(since))
@@ -303,6 +313,7 @@ impl<'a> Clock<'a> {
             return Due::Later;
         }
         let now = Instant::now();
+        let at = if at <= now { self.unless_paused(at, &due) } else { at };
         if at <= now {
             self.arm(now + LOOK_AGAIN, cx);
             return due;

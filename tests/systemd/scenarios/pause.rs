@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::control::{start, tool, tool_ok};
-use super::web::{DEADLINE, Type, UNIT, Web};
+use super::web::{Connection, DEADLINE, Type, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario};
 use crate::load::{self, Kind, Stats};
 
@@ -76,6 +76,18 @@ fn ends_with_a_crash(web: &Web<'_>) -> Outcome {
     lab.signal(main, "KILL")?;
     assert_ne!(waits.answered_pid()?, main);
     assert_eq!(status(lab)?["paused"], Value::Null);
+    ends_with_a_stop(web, waits)
+}
+
+/// Who waits is answered before the service goes.
+fn ends_with_a_stop(web: &Web<'_>, mut kept: Connection) -> Outcome {
+    let lab = web.lab;
+    tool_ok(lab, &format!("pause {UNIT}"))?;
+    let main = lab.main_pid(UNIT)?;
+    kept.send("/pid")?;
+    lab.systemctl_ok(&["stop", UNIT])?;
+    assert_eq!(kept.answered_pid()?, main);
+    assert_eq!(web.state()?.result, "success");
     Ok(())
 }
 
