@@ -12,15 +12,7 @@ use crate::load::{self, Kind, Stats};
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new("pause_loses_nobody", loses_nobody)];
 
 const LINES: &str = "RuntimeDirectory=handover-web\nExecReload=\nExecReload={handover} reload $MAINPID\n";
-const CLIENTS: &load::Clients = &[
-    (Kind::KeepAlive, 16),
-    (Kind::Fresh, 4),
-    (Kind::Upload, 2),
-    (Kind::Slow, 2),
-    (Kind::Pipelined, 2),
-    (Kind::HalfHead, 2),
-    (Kind::Late, 2),
-];
+const CLIENTS: &load::Clients = &[(Kind::KeepAlive, 16), (Kind::Fresh, 4), (Kind::Upload, 2), (Kind::Pipelined, 2)];
 
 /// Under load: a pause in which the service is reloaded, one that ends by itself, one that is given
 /// up as somebody has a request in hand, and one that a crash ends.
