@@ -31,7 +31,7 @@ use crate::error::Result;
 use crate::generation::{FailedFile, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{Event, LifeEnd, LifeState, Machine, ReloadPhase};
-use crate::metrics::GENERATION;
+use crate::metrics::{GENERATION, PAUSED};
 use crate::reload::clock::now;
 use crate::reload::custody::Custody;
 use crate::reload::drainers::{Drainers, OlderGeneration};
@@ -148,6 +148,7 @@ impl OwnGeneration {
         own.insure();
         own.look_at_kept();
         own.narrator.metrics().set_gauge(GENERATION, own.number as f64);
+        own.narrator.metrics().set_gauge(PAUSED, f64::from(u8::from(own.pausing.is_on())));
         let mut lives = Lifecycles::default();
         lives.insert(own.number, Machine::new(config));
         lives.push(own.number, Event::Started);
