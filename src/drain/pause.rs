@@ -68,6 +68,7 @@ impl Drain {
         self.core.wake_all();
     }
 
+    #[cfg(any(feature = "http", test))]
     #[inline]
     pub(crate) fn is_paused(&self) -> bool {
         self.core.pausing.on.load(Ordering::Relaxed)
