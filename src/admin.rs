@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `GET /status` | 200 and [`Status`](crate::service::Status) as JSON |
 //! | `POST /reload` | when it is over: 200 and how it ended; 409 and the reason, if the next generation failed; 500 otherwise |
+//! | `POST /pause` | 200: nothing new is taken, for [10 minutes](crate::control::PAUSE_FOR) at most; `paused` of the status tells when nothing is in hand any more |
+//! | `POST /resume` | 200: the pause is over |
 //! | `POST /stop`, `POST /drain` | 202; the service finishes what it has accepted, and ends |
 //!
 //! Its socket is one of the service's own, declared with
@@ -197,7 +199,7 @@ impl Service {
             let shared = Arc::clone(&shared);
             async move { Ok::<_, Infallible>(answer(&request, &shared.0, &shared.1).await) }
         });
-        serve(self.drain(), name, listeners, HttpOptions::default(), HyperService(answer))
+        serve(self.drain(), name, listeners, HttpOptions::default().aside(), HyperService(answer))
     }
 }
 
@@ -214,8 +216,15 @@ async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions
     let (wish, method) = match request.uri().path() {
         "/status" => (Wish::Status { here: false }, Method::GET),
         "/reload" => (Wish::Reload, Method::POST),
+        "/pause" => (Wish::Pause(control::PAUSE_FOR), Method::POST),
+        "/resume" => (Wish::Resume, Method::POST),
         "/stop" | "/drain" => (Wish::Drain, Method::POST),
-        _ => return reply(StatusCode::NOT_FOUND, &json!({ "error": "there are /status, /reload, /stop and /drain" })),
+        _ => {
+            return reply(
+                StatusCode::NOT_FOUND,
+                &json!({ "error": "there are /status, /reload, /pause, /resume, /stop and /drain" }),
+            );
+        }
     };
     if *request.method() != method && (method, request.method()) != (Method::GET, &Method::HEAD) {
         let allowed = if matches!(wish, Wish::Status { .. }) { "GET" } else { "POST" };
@@ -228,6 +237,8 @@ async fn answer(request: &Request<hyper::body::Incoming>, options: &AdminOptions
     match (error.as_deref(), wish) {
         (None, Wish::Status { .. }) => reply(StatusCode::OK, &parameters["status"]),
         (None, Wish::Reload) => reply(StatusCode::OK, &parameters),
+        (None, Wish::Pause(_)) => reply(StatusCode::OK, &json!({ "outcome": "paused" })),
+        (None, Wish::Resume) => reply(StatusCode::OK, &json!({ "outcome": "resumed" })),
         (None, Wish::Drain) => reply(StatusCode::ACCEPTED, &json!({ "outcome": "stopping" })),
         (Some(RELOAD_FAILED), _) => reply(StatusCode::CONFLICT, &json!({ "outcome": "rolled_back", "error": reason })),
         (Some(_), _) => reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": reason })),

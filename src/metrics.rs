@@ -48,6 +48,8 @@ pub const DRAIN_SECONDS: &str = "handover_drain_seconds";
 pub const GENERATION: &str = "handover_generation";
 /// Older generations that drain.
 pub const DRAINING: &str = "handover_generations_draining";
+/// Whether the service is paused.
+pub const PAUSED: &str = "handover_paused";
 /// Watchdog pings, by result.
 pub const PINGS: &str = "handover_watchdog_pings_total";
 
@@ -80,6 +82,7 @@ pub fn describe() {
     describe_histogram!(SWITCH_SECONDS, Unit::Seconds, "from ready until the next generation was main");
     describe_histogram!(DRAIN_SECONDS, Unit::Seconds, "from the handover until the old generation had drained");
     describe_gauge!(GENERATION, Unit::Count, "the number of this generation");
+    describe_gauge!(PAUSED, Unit::Count, "1 while the service is paused");
     describe_gauge!(DRAINING, Unit::Count, "older generations that still drain");
     describe_counter!(PINGS, Unit::Count, "watchdog pings by their result");
 }

@@ -21,7 +21,7 @@ mod target;
 mod terminal;
 
 use commands::{
-    check, completions, demo, init, manual, prove, reload, run as run_command, status, timeline, upgrade, web,
+    check, completions, demo, init, manual, pause, prove, reload, run as run_command, status, timeline, upgrade, web,
 };
 use failure::{Failure, Outcome};
 
@@ -40,6 +40,8 @@ struct Cli {
 enum Command {
     Reload(reload::Options),
     Status(status::Options),
+    Pause(pause::Options),
+    Resume(pause::ResumeOptions),
     Run(Box<run_command::Options>),
     Upgrade(Box<upgrade::Options>),
     Check(check::Options),
@@ -81,6 +83,8 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Reload(options) => reload::run(options).await,
         Command::Run(options) => run_command::run(*options).await,
         Command::Status(options) => status::run(options).await,
+        Command::Pause(options) => pause::run(options).await,
+        Command::Resume(options) => pause::resume(options).await,
         Command::Upgrade(options) => upgrade::run(*options).await,
         Command::Check(options) => check::run(options).await,
         Command::Init(options) => init::run(options).await,

@@ -55,6 +55,8 @@ impl Text {
             "the number of the main generation",
             [(vec![], number(&status["generation"]))],
         );
+        let paused = if status["paused"].is_object() { 1.0 } else { 0.0 };
+        self.gauge("handover_paused", "1: the service is paused, and its clients wait", [(vec![], Some(paused))]);
         self.gauge("handover_main_seconds", "for how long it is main", [(vec![], seconds(&status["main_ms"]))]);
         let open = list(&status["open"]).map(|open| {
             let label = |name: &'static str| (name, open[name].as_str().unwrap_or_default().to_owned());
@@ -192,6 +194,7 @@ mod tests {
         for line in [
             "handover_up{unit=\"web.service\"} 1",
             "handover_generation{unit=\"web.service\"} 3",
+            "handover_paused{unit=\"web.service\"} 0",
             "handover_main_seconds{unit=\"web.service\"} 1.5",
             r#"handover_connections_active{unit="web.service",listener="a \"b\"\\ ",protocol="http1"} 2"#,
             "handover_last_reload_success{unit=\"web.service\"} 0",

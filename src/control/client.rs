@@ -92,8 +92,19 @@ impl Client {
     /// # Cancel safety
     /// It is not cancel-safe: drop the client with the future.
     pub async fn call(&mut self, method: &str, more: bool) -> Result<Answer> {
+        self.call_with(method, Map::new(), more).await
+    }
+
+    /// Calls a method as [`call`](Self::call) does, with parameters.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn call_with(&mut self, method: &str, parameters: Map<String, Value>, more: bool) -> Result<Answer> {
         let method = format!("{INTERFACE}.{method}");
-        let call = Call { method, parameters: Some(Map::new()), more, oneway: false, upgrade: false };
+        let call = Call { method, parameters: Some(parameters), more, oneway: false, upgrade: false };
         // Who is refused is told so, and not listened to.
         let _ = self.wire.send(&call).await;
         self.next().await

@@ -34,6 +34,7 @@ mod wire;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -66,6 +67,9 @@ pub const SOCKET_FILE: &str = "handover.sock";
 
 /// How many clients there may be at a time; more of them wait.
 pub const MAX_CLIENTS: usize = 64;
+
+/// How long a pause lasts at most, unless it is said otherwise.
+pub const PAUSE_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// A variable of programs that `handover run` has started.
 pub(crate) const SUPERVISED: &str = "HANDOVER_RUN_TAG";
@@ -127,7 +131,7 @@ impl Builder {
 
 /// Serves the interface for whatever has a handle, also if it is no [`Service`].
 pub(crate) fn serve(drain: &Drain, listeners: Vec<Listener>, handle: Handle) -> Result<()> {
-    let options = StreamOptions::new().max_connections(MAX_CLIENTS);
+    let options = StreamOptions::new().max_connections(MAX_CLIENTS).aside();
     let door = Door::default();
     let admit = move |stream: &Stream, peer: &Peer| door.admits(stream, peer);
     serve_admitted(drain, SOCKET_NAME, listeners, options, admit, move |connection| {
@@ -188,11 +192,24 @@ async fn answer(wire: &mut Wire<Stream>, call: &Call, handle: &Handle, drain: &m
         (INTERFACE, "Status") => perform(handle, Wish::Status { here: true }).await,
         (INTERFACE, "Reload") => reload(wire, handle, more).await?,
         (INTERFACE, "Drain") => perform(handle, Wish::Drain).await,
+        (INTERFACE, "Pause") => match pause_for(parameters) {
+            Some(at_most) => perform(handle, Wish::Pause(at_most)).await,
+            None => refusal("org.varlink.service.InvalidParameter", &json!({ "parameter": "for_ms" })),
+        },
+        (INTERFACE, "Resume") => perform(handle, Wish::Resume).await,
         (INTERFACE, "Subscribe") if !more => refusal("org.varlink.service.ExpectedMore", &json!({})),
         (INTERFACE, "Subscribe") => subscribe(wire, handle, drain).await?,
         (VARLINK | INTERFACE, _) => refusal("org.varlink.service.MethodNotFound", &json!({ "method": call.method })),
         _ => refusal("org.varlink.service.InterfaceNotFound", &json!({ "interface": interface })),
     })
+}
+
+/// Returns how long a pause shall last at most; `None`: that is no such time.
+fn pause_for(parameters: &Map<String, Value>) -> Option<Duration> {
+    match parameters.get("for_ms") {
+        None | Some(Value::Null) => Some(PAUSE_FOR),
+        Some(ms) => ms.as_u64().map(Duration::from_millis),
+    }
 }
 
 async fn reload(wire: &mut Wire<Stream>, handle: &Handle, more: bool) -> io::Result<Reply> {
@@ -258,6 +275,8 @@ pub(crate) enum Wish {
     #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "here, a reload is told step by step"))]
     Reload,
     Drain,
+    Pause(Duration),
+    Resume,
 }
 
 /// Does it, and says how that ended.
@@ -271,10 +290,9 @@ pub(crate) async fn perform(handle: &Handle, wish: Wish) -> Reply {
             let outcome = handle.reload().await;
             ended(handle, outcome).await
         }
-        Wish::Drain => match handle.stop() {
-            Ok(()) => done(&json!({})),
-            Err(error) => not_possible(&error),
-        },
+        Wish::Drain => done_or_not(handle.stop()),
+        Wish::Pause(at_most) => done_or_not(handle.pause(at_most).await),
+        Wish::Resume => done_or_not(handle.resume().await),
     }
 }
 
@@ -313,6 +331,10 @@ fn without_asker(mut status: Status) -> Status {
 
 fn done(parameters: &impl Serialize) -> Reply {
     Reply { parameters: without_nulls(serde_json::to_value(parameters).unwrap_or_default()), ..Reply::default() }
+}
+
+fn done_or_not(outcome: Result<()>) -> Reply {
+    outcome.map_or_else(|error| not_possible(&error), |()| done(&json!({})))
 }
 
 fn step(parameters: &impl Serialize) -> Reply {
@@ -358,7 +380,7 @@ mod tests {
     /// shows it.
     #[test]
     fn the_description_names_every_method_that_there_is() {
-        for method in ["Status", "Reload", "Drain", "Subscribe"] {
+        for method in ["Status", "Reload", "Drain", "Pause", "Resume", "Subscribe"] {
             assert!(DESCRIPTION.contains(&format!("method {method}(")), "{method}");
         }
     }

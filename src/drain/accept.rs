@@ -101,6 +101,13 @@ impl<L: Listening> Acceptor<L> {
         self
     }
 
+    /// Accepts those who ask about the service, in a pause, too.
+    #[cfg(any(feature = "control", feature = "admin"))]
+    pub(crate) fn aside(mut self) -> Self {
+        self.turn.aside();
+        self
+    }
+
     /// Sets whether TCP connections get `TCP_NODELAY`. With false they keep what the listener has
     /// (`NoDelay=` in the .socket unit). The default is true.
     #[must_use]

@@ -1,8 +1,9 @@
 //! What a drain counts, and how far it has got: all that the handle and the guards share.
 
 use super::moving::Moving;
+use super::pause::Pausing;
 use crate::metrics::{Counted, Metrics};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -52,6 +53,15 @@ pub(crate) trait Work: Send + Sync {
     fn held(&self) -> Option<String> {
         self.doing()
     }
+    /// Returns whether it is in the middle of something that a pause waits for. Of what is not
+    /// known better, that is so.
+    fn is_busy(&self) -> bool {
+        true
+    }
+    /// Returns whether it is of somebody who asks about the service, and none of its work.
+    fn is_aside(&self) -> bool {
+        false
+    }
     /// Returns the listener that it came from, and the protocol that it speaks.
     fn kind(&self) -> (String, &'static str) {
         self.connection().map_or((String::new(), "job"), Counted::kind)
@@ -62,7 +72,13 @@ pub(crate) struct DrainCore {
     pub(super) phase: AtomicU8,
     pub(super) hurried: AtomicBool,
     pub(super) begun: OnceLock<Begun>,
+    /// Whether it is this generation's turn.
     pub(super) gate: watch::Sender<bool>,
+    /// Whether it is, and there is no pause.
+    pub(super) taking: watch::Sender<bool>,
+    pub(super) pausing: Pausing,
+    /// The listeners for who asks about the service.
+    pub(super) aside: Mutex<BTreeSet<String>>,
     /// It is notified when the drain begins, in a hurry, and when the hammer falls.
     pub(super) stepped: Arc<Notify>,
     /// It is notified when the last guard goes.
@@ -81,8 +97,13 @@ pub(super) struct Begun {
 #[derive(Default)]
 pub(super) struct Register {
     pub(super) gate: bool,
+    pub(super) paused: bool,
     /// Accept loops inside accept(2): what they return is not in `open` yet, but counts.
     pub(super) accepting: usize,
+    /// Those of them that are for who asks about the service.
+    pub(super) accepting_aside: usize,
+    /// So much of the work of the service was counted so far.
+    pub(super) taken: u64,
     pub(super) next: u64,
     /// What is open, by age.
     pub(super) open: BTreeMap<u64, OpenWork>,
@@ -100,6 +121,9 @@ impl DrainCore {
             hurried: AtomicBool::new(false),
             begun: OnceLock::new(),
             gate: watch::Sender::new(false),
+            taking: watch::Sender::new(false),
+            pausing: Pausing::default(),
+            aside: Mutex::default(),
             stepped: Arc::new(Notify::new()),
             emptied: Notify::new(),
             state: Mutex::default(),
@@ -120,6 +144,12 @@ impl DrainCore {
     pub(super) fn lock(&self) -> MutexGuard<'_, Register> {
         // nothing in a critical section can panic half-way
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells who waits whether the gate is open.
+    pub(super) fn tell_gate(&self, state: &Register) {
+        self.gate.send_replace(state.gate);
+        self.taking.send_replace(state.takes(false));
     }
 
     /// Notes that the work ends by itself, unless it was cut. From here on the hammer does not name
@@ -156,6 +186,16 @@ impl DrainCore {
 }
 
 impl Register {
+    /// Whether something may be taken; `aside`: by who asks about the service.
+    pub(super) fn takes(&self, aside: bool) -> bool {
+        self.gate && (aside || !self.paused)
+    }
+
+    /// Accept loops that are just taking some work of the service.
+    pub(super) fn entering(&self) -> usize {
+        self.accepting - self.accepting_aside
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.accepting == 0
     }

@@ -11,18 +11,22 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Entering {
     drain: Drain,
+    /// For who asks about the service.
+    aside: bool,
     pub(super) slot: Option<LimitSlot>,
     /// The listener, for the metrics of a connection that is not HTTP.
     pub(super) listener: Option<Arc<str>>,
 }
 
 impl Drain {
-    /// Enters accept(2), unless the gate is shut.
-    pub(crate) fn enter(&self) -> Option<Entering> {
+    /// Enters accept(2), unless the gate is shut, or there is a pause and this is not `aside` of
+    /// the service's work.
+    pub(crate) fn enter(&self, aside: bool) -> Option<Entering> {
         let mut state = self.core.lock();
-        state.gate.then(|| {
+        state.takes(aside).then(|| {
             state.accepting += 1;
-            Entering { drain: self.clone(), slot: None, listener: None }
+            state.accepting_aside += usize::from(aside);
+            Entering { drain: self.clone(), aside, slot: None, listener: None }
         })
     }
 }
@@ -47,6 +51,9 @@ impl Entering {
 
 impl Drop for Entering {
     fn drop(&mut self) {
-        self.drain.core.release(|state| state.accepting -= 1);
+        self.drain.core.release(|state| {
+            state.accepting -= 1;
+            state.accepting_aside -= usize::from(self.aside);
+        });
     }
 }

@@ -91,6 +91,7 @@ impl DrainCore {
     pub(super) fn count(self: &Arc<Self>, state: &mut Register, work: Arc<dyn Work>) -> Guard {
         let id = state.next;
         state.next += 1;
+        state.taken += u64::from(!work.is_aside());
         state.open.insert(id, OpenWork { work, cut: false });
         Guard::new(Arc::clone(self), id)
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ impl Drain {
     pub fn accept(&self, on: bool) {
         let mut state = self.core.lock();
         state.gate = on && self.phase() == Phase::Open;
-        self.core.gate.send_replace(state.gate);
+        self.core.tell_gate(&state);
     }
 
     /// Begins the drain: the gate is shut for good, and for `linger` an idle or fresh connection is
@@ -163,9 +163,20 @@ impl Drain {
         (self.core.phase() < phase).then(|| self.core.count(&mut state, work))
     }
 
-    /// Returns a receiver that tells whether the gate is open, and when that changes.
+    /// Notes that a listener is for who asks about the service.
+    #[cfg(any(feature = "control", feature = "admin"))]
+    pub(super) fn note_aside(&self, listener: &str) {
+        self.core.aside.lock().unwrap_or_else(PoisonError::into_inner).insert(listener.to_owned());
+    }
+
+    pub(crate) fn is_aside(&self, listener: &str) -> bool {
+        self.core.aside.lock().unwrap_or_else(PoisonError::into_inner).contains(listener)
+    }
+
+    /// Returns a receiver that tells whether the gate is open and there is no pause, and when that
+    /// changes.
     pub(crate) fn gate(&self) -> watch::Receiver<bool> {
-        self.core.gate.subscribe()
+        self.core.taking.subscribe()
     }
 
     #[inline]
@@ -203,6 +214,7 @@ impl Drain {
 
     fn tell_step(&self) {
         self.core.gate.send_replace(false);
+        self.core.taking.send_replace(false);
         self.core.stepped.notify_waiters();
         self.core.emptied.notify_waiters();
     }
@@ -249,11 +261,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn drained_waits_for_what_an_accept_loop_is_just_taking() {
         let drain = Drain::new();
-        assert!(drain.enter().is_none(), "the gate is shut");
+        assert!(drain.enter(false).is_none(), "the gate is shut");
         drain.accept(true);
-        let entering = drain.enter().unwrap();
+        let entering = drain.enter(false).unwrap();
         drain.begin(LINGER);
-        assert!(drain.enter().is_none());
+        assert!(drain.enter(false).is_none());
         let mut drained = Box::pin(drain.drained());
         assert!(pending(&mut drained).await);
         drop(entering);

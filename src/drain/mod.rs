@@ -43,12 +43,14 @@ mod gate;
 mod guard;
 mod handle;
 mod idle;
+mod idleness;
 mod incoming;
 mod limit;
 mod listening;
 mod mover;
 pub(crate) mod moving;
 mod open_flows;
+mod pause;
 mod peer;
 mod relay;
 mod router;
@@ -82,6 +84,7 @@ pub use self::stream::Stream;
 pub(crate) use self::core::later;
 pub(crate) use self::core::{FAR, Phase, Work};
 pub(crate) use self::guard::since;
+pub(crate) use self::idleness::Idle;
 #[cfg(feature = "http")]
 pub(crate) use self::mover::state_of;
 #[cfg(feature = "control")]

@@ -56,6 +56,7 @@ pub struct StreamOptions {
     nodelay: bool,
     keepalive: Option<Duration>,
     migrate: bool,
+    aside: bool,
 }
 
 impl StreamOptions {
@@ -108,11 +109,18 @@ impl StreamOptions {
         self.migrate = migrate;
         self
     }
+
+    /// Serves who asks about the service: in a pause, too, and as none of its work.
+    #[cfg(feature = "control")]
+    pub(crate) fn aside(mut self) -> Self {
+        self.aside = true;
+        self
+    }
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self { max_connections: None, limit: None, nodelay: true, keepalive: None, migrate: false }
+        Self { max_connections: None, limit: None, nodelay: true, keepalive: None, migrate: false, aside: false }
     }
 }
 
@@ -191,6 +199,8 @@ where
     let limit = options.limit.or_else(|| options.max_connections.map(Limit::new));
     let acceptor = |listener| {
         let acceptor = Acceptor::new(drain, name, listener).nodelay(options.nodelay).keepalive(options.keepalive);
+        #[cfg(any(feature = "control", feature = "admin"))]
+        let acceptor = if options.aside { acceptor.aside() } else { acceptor };
         match &limit {
             Some(limit) => acceptor.limit(limit),
             None => acceptor,
@@ -204,6 +214,7 @@ where
         adopter.drain.clone().adopt_with(&adopter.name.clone(), Arc::new(adopter));
     }
     let stays = if options.migrate { None } else { Some("handler") };
+    let aside = options.aside;
     for mut acceptor in acceptors {
         let (drain, admit, handler) = (drain.clone(), Arc::clone(&admit), Arc::clone(&handler));
         runtime.spawn(async move {
@@ -213,8 +224,13 @@ where
                 }
                 let turns = Arc::new(Turns::new(&drain, Arc::clone(acceptor.name()), stays));
                 let counted = drain.metrics().connection(Arc::clone(acceptor.name()), Protocol::Stream);
-                let work =
-                    StreamWork { listener: Arc::clone(acceptor.name()), peer, counted, turns: Arc::clone(&turns) };
+                let work = StreamWork {
+                    listener: Arc::clone(acceptor.name()),
+                    peer,
+                    counted,
+                    turns: Arc::clone(&turns),
+                    aside,
+                };
                 let guard = entering.track(Arc::new(work));
                 tokio::spawn(handled(
                     &drain,
@@ -261,7 +277,8 @@ where
         let turns = Turns::new(&self.drain, Arc::clone(&self.name), stays);
         let turns = Arc::new(turns.after(Duration::from_millis(record.open_ms), record.moves));
         let counted = self.drain.metrics().adopted(Arc::clone(&self.name), Protocol::Stream, was.is_none());
-        let work = StreamWork { listener: Arc::clone(&self.name), peer, counted, turns: Arc::clone(&turns) };
+        let work =
+            StreamWork { listener: Arc::clone(&self.name), peer, counted, turns: Arc::clone(&turns), aside: false };
         let guard = self.drain.track(Arc::new(work));
         let guard = match was {
             Some(was) => was.continues_as(guard),
@@ -337,7 +354,7 @@ where
     let name: Arc<str> = name.into();
     let turns = Arc::new(Turns::new(drain, Arc::clone(&name), Some("handler")));
     let counted = drain.metrics().connection(Arc::clone(&name), Protocol::Stream);
-    let work = StreamWork { listener: Arc::clone(&name), peer, counted, turns: Arc::clone(&turns) };
+    let work = StreamWork { listener: Arc::clone(&name), peer, counted, turns: Arc::clone(&turns), aside: false };
     let (mover, counting) = mover(turns, drain.track(Arc::new(work)));
     let connection = Connection { stream, peer, drain: drain.signal(), mover, inherited: None };
     Ok(runtime.spawn(async move { until_cut(&name, peer, counting, async move { handler(connection).await }).await }))
@@ -349,9 +366,14 @@ struct StreamWork {
     peer: Peer,
     counted: Counted,
     turns: Arc<Turns>,
+    aside: bool,
 }
 
 impl Work for StreamWork {
+    fn is_aside(&self) -> bool {
+        self.aside
+    }
+
     fn wake(&self) {
         self.turns.wake();
     }

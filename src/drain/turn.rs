@@ -31,6 +31,8 @@ pub(crate) struct Turn<R> {
     /// then, and whatever comes for it would wake us.
     registered: Option<R>,
     limit: Option<Limit>,
+    /// It is for who asks about the service, in a pause, too.
+    aside: bool,
     /// The pause after the next failure; above the least one: an episode is going on.
     pause: Duration,
 }
@@ -41,15 +43,24 @@ impl<R> Turn<R> {
             name: name.into(),
             words,
             drain: drain.clone(),
-            gate: drain.core.gate.subscribe(),
+            gate: drain.gate(),
             registered: None,
             limit: None,
+            aside: false,
             pause: PAUSE_MIN,
         }
     }
 
     pub(crate) fn limit(&mut self, limit: &Limit) {
         self.limit = Some(limit.clone());
+    }
+
+    /// Takes for who asks about the service, in a pause, too.
+    #[cfg(any(feature = "control", feature = "admin"))]
+    pub(crate) fn aside(&mut self) {
+        self.aside = true;
+        self.drain.note_aside(&self.name);
+        self.gate = self.drain.core.gate.subscribe();
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -81,11 +92,11 @@ impl<R> Turn<R> {
             }
             let taken = match self.registered(&register) {
                 Ok(()) => {
-                    let Self { drain, gate, registered, limit, .. } = self;
+                    let Self { drain, gate, registered, limit, aside, .. } = self;
                     tokio::select! {
                         biased;
                         _ = gate.changed() => continue,
-                        taken = poll_fn(|cx| poll_take(drain, registered.as_ref(), limit.as_ref(), &mut poll, cx)) => taken,
+                        taken = poll_fn(|cx| poll_take((drain, *aside), registered.as_ref(), limit.as_ref(), &mut poll, cx)) => taken,
                     }
                 }
                 Err(error) => Err(error),
@@ -143,13 +154,13 @@ impl<R> Turn<R> {
 /// Polls within the gate and the limit. It returns `None` when there is as much in hand as there
 /// may be.
 fn poll_take<R, T>(
-    drain: &Drain,
+    (drain, aside): (&Drain, bool),
     registered: Option<&R>,
     limit: Option<&Limit>,
     poll: &mut impl FnMut(&R, &mut Context<'_>) -> Poll<io::Result<T>>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Option<(T, Entering)>>> {
-    let Some(mut entering) = drain.enter() else {
+    let Some(mut entering) = drain.enter(aside) else {
         return Poll::Pending; // shut just now: the gate's change wakes us
     };
     let Some(registered) = registered else { return Poll::Pending };

@@ -18,7 +18,7 @@ use crate::metrics::{Counted, Protocol};
 use crate::transit::Permit;
 use http::Request;
 use http_body::Body;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -56,6 +56,10 @@ pub(super) struct Conn {
     active: Mutex<Requests>,
     /// A WebSocket, or what may become one. Most connections never have one.
     upgrade: OnceLock<Box<Upgrade>>,
+    /// Requests that were read in a pause, and wait for its end.
+    waiting: AtomicUsize,
+    /// It is of somebody who asks about the service.
+    aside: bool,
 }
 
 /// What is known of a connection from where it was served before.
@@ -82,6 +86,11 @@ impl Conn {
         let metrics = drain.metrics().connection(Arc::clone(&listener), Protocol::Unknown);
         let conn = Self::with(drain, listener, peer, keep_alive, may_move.is_ok(), metrics, Before::default());
         Self { stays: may_move.err().unwrap_or("off"), ..conn }
+    }
+
+    /// Sets whether it is of somebody who asks about the service, in a pause, too.
+    pub(super) fn aside(self, aside: bool) -> Self {
+        Self { aside, ..self }
     }
 
     /// Makes one that was served elsewhere before, or has come back, which is not new.
@@ -135,6 +144,8 @@ impl Conn {
             answering: AtomicBool::new(false),
             active: Mutex::default(),
             upgrade: OnceLock::new(),
+            waiting: AtomicUsize::new(0),
+            aside: false,
             before,
         }
     }
@@ -161,6 +172,21 @@ impl Conn {
     /// Returns whether nothing forbids that it goes to the next generation.
     pub(super) fn may_move(&self) -> bool {
         self.may_move.load(Relaxed)
+    }
+
+    /// Returns whether it begins no request, as there is a pause.
+    #[inline]
+    pub(super) fn is_paused(&self) -> bool {
+        self.drain.is_paused() && !self.aside
+    }
+
+    /// Counts a request that was read in a pause, until it does not wait any more.
+    pub(super) fn count_waiting(&self, waits: bool) {
+        if waits {
+            self.waiting.fetch_add(1, Relaxed)
+        } else {
+            self.waiting.fetch_sub(1, Relaxed)
+        };
     }
 
     /// Returns whether it has to come to its end here.

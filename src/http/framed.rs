@@ -137,6 +137,9 @@ impl<T: Transport> Framed<T> {
         if self.http2.is_some() {
             return Poll::Ready(Ok(Some(HttpVersion::Http2)));
         }
+        if self.conn.is_paused() {
+            return Poll::Pending;
+        }
         loop {
             if self.known && !self.held.is_empty() {
                 self.note_held();
@@ -209,6 +212,10 @@ impl<T: Transport> Framed<T> {
     }
 
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.framing, Framing::Head(_)) && self.conn.is_paused() {
+            // The next request waits where it is; the end of the pause wakes us.
+            return Poll::Pending;
+        }
         let Self { framing, conn, flushed, .. } = self;
         if !self.held.is_empty() {
             let there = self.held.len().min(buf.remaining());

@@ -25,6 +25,8 @@ mod h2;
 mod info;
 mod observe;
 mod options;
+#[cfg(test)]
+mod pause_tests;
 mod progress;
 mod scan;
 mod serve;

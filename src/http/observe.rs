@@ -54,6 +54,7 @@ where
         }
         Replying {
             future: self.service.call(request),
+            waits: self.conn.is_paused().then(|| Waiting::new(&self.conn)),
             end: Some(ReplyEnd { conn: Arc::clone(&self.conn), slot, sending: false }),
             connect,
             version,
@@ -61,10 +62,31 @@ where
     }
 }
 
+/// A request that was read in a pause: over HTTP/2, where frames of others may have to be read, or
+/// just when the pause began. Its handler has it when the pause is over.
+struct Waiting {
+    conn: Arc<Conn>,
+    resumed: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Waiting {
+    fn new(conn: &Arc<Conn>) -> Self {
+        conn.count_waiting(true);
+        Self { conn: Arc::clone(conn), resumed: Box::pin(conn.drain.resumed()) }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.conn.count_waiting(false);
+    }
+}
+
 pin_project! {
     pub(super) struct Replying<F> {
         #[pin]
         future: F,
+        waits: Option<Waiting>,
         end: Option<ReplyEnd>,
         connect: bool,
         version: Version,
@@ -79,6 +101,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if let Some(waits) = this.waits {
+            ready!(waits.resumed.as_mut().poll(cx));
+            *this.waits = None;
+        }
         let mut response = ready!(this.future.poll(cx))?;
         if let Some(end) = &this.end {
             let status = response.status();

@@ -33,6 +33,8 @@ pub struct HttpOptions {
     pub(super) migrate: bool,
     pub(super) migrate_http2: bool,
     pub(super) http2_move_within: Duration,
+    /// It is for who asks about the service: served in a pause, too, and none of its work.
+    pub(super) aside: bool,
     on_connect: Vec<OnConnect>,
 }
 
@@ -69,6 +71,13 @@ impl HttpOptions {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Serves who asks about the service: in a pause, too, and as none of its work.
+    #[cfg(feature = "admin")]
+    pub(crate) fn aside(mut self) -> Self {
+        self.aside = true;
+        self
     }
 
     /// Sets how long a client may take for a request head, from its first byte, and from connecting
@@ -309,6 +318,7 @@ impl Default for HttpOptions {
             migrate: true,
             migrate_http2: true,
             http2_move_within: Self::HTTP2_MOVE_WITHIN,
+            aside: false,
             on_connect: Vec::new(),
         }
     }

@@ -102,7 +102,8 @@ pub fn serve(
     accept(&runtime, acceptors, move |Accepted { stream, peer, entering }, name| {
         let policy =
             if options.migrate { drain.insure(stream.as_fd(), &name, Duration::ZERO, State::Between) } else { None };
-        let conn = Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, options.may_move()));
+        let conn =
+            Arc::new(Conn::new(drain.clone(), name, peer, options.keep_alive, options.may_move()).aside(options.aside));
         let guard = entering.track(Arc::clone(&conn) as _);
         let framed = Framed::new(stream, Arc::clone(&conn), guard).insured(policy, false);
         task::connection(framed, conn, service.clone(), Arc::clone(&options))
@@ -143,6 +144,8 @@ pub(super) fn prepare(drain: &Drain, name: &str, listeners: Vec<Listener>, optio
     let limit = options.max_connections.map(Limit::new);
     let acceptor = |listener| {
         let acceptor = Acceptor::new(drain, name, listener).nodelay(options.tcp_nodelay);
+        #[cfg(feature = "admin")]
+        let acceptor = if options.aside { acceptor.aside() } else { acceptor };
         if let Some(limit) = &limit { acceptor.limit(limit) } else { acceptor }
     };
     let acceptors = listeners.into_iter().map(acceptor).collect();

@@ -177,7 +177,7 @@ pub(super) fn drive(
         if let Some(permit) = conn.leave() {
             return Poll::Ready(Ok(Ended::Leaves(permit)));
         }
-        if conn.stage() == Stage::Idle && conn.has_held() {
+        if conn.stage() == Stage::Idle && conn.has_held() && !conn.is_paused() {
             continue; // the next pipelined request; hyper was told that there is nothing to read
         }
         match clock.poll(cx) {
@@ -276,6 +276,21 @@ impl<'a> Clock<'a> {
         }
     }
 
+    /// In a pause nobody could say anything: whoever was idle is idle from its end on.
+    fn unless_paused(&self, at: Instant, due: &Due) -> Instant {
+        match (due, self.conn.drain.resumed_at()) {
+            (Due::CloseIdle, Some(resumed)) if !self.conn.is_draining() => {
+                at.max(later(resumed, self.options.keep_alive_timeout))
+            }
+            _ => at,
+        }
+    }
+
+    /// Nothing was read in a pause: what had begun before it begins anew.
+    fn after_pause(&self, since: Instant) -> Instant {
+        self.conn.drain.resumed_at().map_or(since, |resumed| resumed.max(since))
+    }
+
     /// Lets the drain and the timer wake this task.
     #[inline]
     fn register(&mut self, cx: &mut Context<'_>) {
@@ -298,6 +313,7 @@ impl<'a> Clock<'a> {
             return Due::Later;
         }
         let now = Instant::now();
+        let at = if at <= now { self.unless_paused(at, &due) } else { at };
         if at <= now {
             self.arm(now + LOOK_AGAIN, cx);
             return due;
@@ -317,6 +333,10 @@ impl<'a> Clock<'a> {
     fn deadline(&mut self, fired: bool) -> Option<(Instant, Due)> {
         let requests = self.conn.requests();
         match self.conn.stage() {
+            // Who waits for the end of a pause may have sent all that there is to send.
+            Stage::Idle | Stage::Half | Stage::Preface if self.conn.is_paused() => {
+                Some((later(Instant::now(), self.options.keep_alive_timeout), Due::Later))
+            }
             Stage::Idle => {
                 let draining = self.conn.is_draining() && !self.conn.moves();
                 // The end of its last reply, which goes along to the next generation. To look at
@@ -338,11 +358,11 @@ impl<'a> Clock<'a> {
             Stage::Half => {
                 let since = self.half_since();
                 self.half = Some((requests, since));
-                Some((later(since, self.options.header_read_timeout), Due::Close))
+                Some((later(self.after_pause(since), self.options.header_read_timeout), Due::Close))
             }
             // half of it is no request that anybody waits for
             Stage::Preface => {
-                let end = later(self.conn.opened(), self.options.header_read_timeout);
+                let end = later(self.after_pause(self.conn.opened()), self.options.header_read_timeout);
                 let linger = self.conn.drains().then(|| self.conn.drain.linger_end(self.conn.opened()));
                 Some((linger.map_or(end, |linger| end.min(linger)), Due::Close))
             }

@@ -192,7 +192,7 @@ impl<I: Send + 'static> Worker<I> {
         let mut gate = drain.gate();
         loop {
             // counted before the gate is let go of: a drain that begins now waits for the guard
-            if let Some(_entering) = drain.enter() {
+            if let Some(_entering) = drain.enter(false) {
                 return Some((permit, drain.register(format!("worker {}, fetching", self.name))));
             }
             if drain.phase() != Phase::Open {
@@ -232,7 +232,7 @@ impl<I: Send + 'static> Worker<I> {
         let named = self.name_of.as_ref().and_then(|name| catch_unwind(AssertUnwindSafe(|| name(&item))).ok());
         let name = named.unwrap_or_else(|| format!("{} #{}", self.name, self.number));
         let drain = self.core.drain.clone();
-        let entering = drain.enter();
+        let entering = drain.enter(false);
         if let (None, Some(_)) = (&entering, &self.give_back) {
             return self.return_item(item, &name, guard).await;
         }

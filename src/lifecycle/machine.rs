@@ -66,6 +66,13 @@ impl Machine {
         }
     }
 
+    /// What is left in a drain waits so much longer until it is cut.
+    pub(crate) fn postpone(&mut self, by: Duration) {
+        if self.state == LifeState::Draining {
+            self.deadline = self.deadline.map(|at| at + by);
+        }
+    }
+
     #[must_use]
     pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let mut out = Vec::new();

@@ -9,7 +9,7 @@
 //! The way is one way: a part never calls the driver, it leaves an event in [`Lifecycles`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
@@ -94,6 +94,13 @@ impl Lifecycles {
     pub(crate) fn extend(&mut self, number: u64, until: Instant) {
         if let Some(machine) = self.machines.get_mut(&number) {
             machine.extend(until);
+        }
+    }
+
+    /// Gives a generation that drains so much more time.
+    pub(crate) fn postpone(&mut self, number: u64, by: Duration) {
+        if let Some(machine) = self.machines.get_mut(&number) {
+            machine.postpone(by);
         }
     }
 

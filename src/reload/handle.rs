@@ -1,5 +1,7 @@
 //! Asking a running service for things.
 
+use std::time::Duration;
+
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::error::{Error, Kind, Result};
@@ -9,12 +11,18 @@ use crate::reload::steps::{Listeners, Step};
 /// Who waits for the outcome of a reload.
 pub(crate) type Asker = oneshot::Sender<Result<Reloaded>>;
 
+/// Who waits for what comes of a pause, or of its end.
+pub(crate) type Answer = oneshot::Sender<Result<()>>;
+
 /// What a driver is asked for from elsewhere in the program.
 #[derive(Debug)]
 pub(crate) enum ServiceRequest {
     Reload(Asker),
     Stop,
     Status(oneshot::Sender<Status>),
+    /// For so long at most.
+    Pause(Duration, Answer),
+    Resume(Answer),
     /// Whether the driver is alive, as the watchdog wants to know.
     Alive(oneshot::Sender<()>),
 }
@@ -96,6 +104,35 @@ impl Handle {
     #[must_use]
     pub fn steps(&self) -> broadcast::Receiver<Step> {
         self.steps.subscribe()
+    }
+
+    /// Pauses the service, for a migration of its data in place: no connection is accepted, no
+    /// datagram is received, no work is fetched, and none of the connections of HTTP begins a
+    /// request. Clients wait. What is in hand is finished; when that is so, [`Status::paused`] says
+    /// it. Streams and WebSockets that are open are in hand until they end.
+    ///
+    /// The pause ends with [`resume`](Self::resume), and by itself after this time, at most
+    /// [`MAX_PAUSE`](crate::service::settings::MAX_PAUSE). Another call in a pause says anew how
+    /// long it lasts from then on. A reload keeps the pause: the next generation is in it, too. A
+    /// stop, a restart and a crash end it.
+    ///
+    /// # Errors
+    /// With [`Error::is_invalid`]: the time is 0, or longer than that. With [`Error::is_state`]:
+    /// the service does not serve yet, reloads, stops, or this generation is not main any more.
+    pub async fn pause(&self, at_most: Duration) -> Result<()> {
+        let (answer, outcome) = oneshot::channel();
+        self.ask(ServiceRequest::Pause(at_most, answer))?;
+        outcome.await.map_err(|_| over())?
+    }
+
+    /// Ends a pause: who has waited is served. Where there is none, nothing happens.
+    ///
+    /// # Errors
+    /// With [`Error::is_state`]: this generation is not main any more, or the service is over.
+    pub async fn resume(&self) -> Result<()> {
+        let (answer, outcome) = oneshot::channel();
+        self.ask(ServiceRequest::Resume(answer))?;
+        outcome.await.map_err(|_| over())?
     }
 
     /// Stops the service, as SIGTERM does; a second call cuts what is left.

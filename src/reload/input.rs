@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use tokio::sync::mpsc;
 
+use crate::drain::Idle;
 use crate::drain::moving::Resuming;
 use crate::error::Result;
 use crate::generation::{FailedFile, Next};
@@ -62,6 +63,14 @@ pub(crate) enum Input {
     /// Who has not told by now does not count.
     AskedLongEnough,
     DrainerGone(u64),
+    /// Nothing is in hand any more in that pause.
+    AtRest(u64),
+    /// That pause has lasted for as long as it may.
+    PausedLongEnough(u64),
+    /// There has been nothing to do for as long as it is set.
+    Idle(Idle),
+    /// Another generation has told that the pause is over.
+    Resumed,
     /// A reload was held back for as long as it may be.
     HeldLongEnough,
     OwnDrainDone,

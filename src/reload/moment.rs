@@ -257,6 +257,17 @@ moments! {
     /// A draining generation hung, and was killed.
     DrainerKilled [DRAINER_KILLED = "9bcacfbf1c844a95b06fe76e0fcf043b"] WARN, fields OldPid,
         says "generation {generation} hangs beyond its drain timeout: killing it";
+    /// Nothing new is taken, for some time: clients wait.
+    Paused [PAUSED = "be41fa919c244c709c7d621d33b4a772"] INFO, fields Connections, step Paused,
+        says "generation {generation} {detail}", status "{serves}";
+    /// In a pause nothing is in hand any more.
+    AtRest [AT_REST = "6321b58b23764bfe9326575e72d4d4d9"] INFO, step AtRest,
+        says "generation {generation} {detail}", status "{serves}";
+    /// The pause is over: who has waited is served.
+    PauseOver [PAUSE_OVER = "6f6f38bbd53541ed99b16304f299caa2"] INFO, fields Reason, step PauseOver,
+        says "generation {generation} serves again: {reason}", status "{serves}";
+    /// The service has had nothing to do for as long as is set, and exits until a client comes.
+    Idle [IDLE = "e764923c246445cb8014a52e0b531378"] INFO, says "generation {generation} {detail}";
     /// The service was told to stop.
     Stop [STOP = "8b2b91128d8b4f39aa3f958040bb5f26"] INFO, says "{detail}";
     /// The application's own check failed, or hung: the watchdog is not fed.

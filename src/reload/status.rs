@@ -56,6 +56,9 @@ pub struct Status {
     pub reload_signals: Vec<String>,
     /// The settings that hold.
     pub settings: BTreeMap<String, String>,
+    /// What is known of a pause, while there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
     /// The last reloads, the oldest first; those of earlier generations too.
     pub past: Vec<Past>,
     /// The file at the program's path, if the last reload failed with it and it is still there: a
@@ -67,6 +70,22 @@ pub struct Status {
     /// Of a program that does not know handover, and is run by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<Supervising>,
+}
+
+/// A pause of the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Paused {
+    /// For how long it is there, in milliseconds.
+    pub since_ms: u64,
+    /// After how long it ends by itself, in milliseconds.
+    pub left_ms: u64,
+    /// Whether nothing is in hand any more, in older generations either.
+    pub at_rest: bool,
+    /// How much this generation has in hand.
+    pub in_hand: usize,
+    /// What that is, the oldest first, at most [`MAX_WORK`] of it.
+    pub work: Vec<String>,
 }
 
 /// A file that a reload failed with.

@@ -42,6 +42,12 @@ pub enum What {
     Kept,
     /// Connections that have waited for this start are served: [`Step::moved`].
     Resumed,
+    /// Nothing new is taken, for some time: clients wait.
+    Paused,
+    /// In that pause nothing is in hand any more.
+    AtRest,
+    /// The pause is over: who has waited is served.
+    PauseOver,
     /// This generation finishes what it has accepted: the service stops.
     Stopping,
     /// What was left has been cut.

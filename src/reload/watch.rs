@@ -56,6 +56,7 @@ pub(crate) async fn successors(link: Arc<Link>, inputs: InputSender) {
             Frame::Hurry => Input::Event(Event::Hurry),
             Frame::Hammer => Input::Event(Event::Quit),
             Frame::Ask => Input::Asked,
+            Frame::Resume => Input::Resumed,
             _ => continue,
         });
     }
@@ -69,6 +70,7 @@ pub(crate) async fn predecessor(link: Arc<Link>, inputs: InputSender) {
             Ok(Some((Frame::Entries { names }, fds))) => _ = inputs.send(Input::Entries(names, fds)),
             Ok(Some((Frame::Gone { names }, _))) => _ = inputs.send(Input::Gone(names)),
             Ok(Some((Frame::Counted(carried), _))) => _ = inputs.send(Input::Counted(carried)),
+            Ok(Some((Frame::Resume, _))) => _ = inputs.send(Input::Resumed),
             Ok(Some((Frame::Moving, fds))) => _ = inputs.send(Input::Moving(fds)),
             Ok(Some((Frame::Switch, _))) => _ = inputs.send(Input::Event(Event::Switch)),
             Ok(Some((Frame::Main { reload, stop }, _))) => break Event::Main { reload, stop },

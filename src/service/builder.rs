@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,14 +25,14 @@ use crate::service::handlers::Signals;
 use crate::service::pidfile::Pidfile;
 use crate::service::sockets::Sockets;
 use crate::settings::signals::SignalMap;
-use crate::settings::{Effective, KeepOnStop, Migrate, Settings, each_setting};
+use crate::settings::{Effective, ExitOnIdle, KeepOnStop, Migrate, Settings, each_setting};
 use crate::state::States;
 use crate::sys::fdtable;
 use crate::sys::spawn::Parent;
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::{Names, STORE_TIMEOUT};
-use crate::systemd::notify::Notifier;
+use crate::systemd::notify::{Message, Notifier};
 use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
@@ -66,6 +67,9 @@ pub struct Builder {
 pub(crate) struct Extra(pub(crate) Box<ExtraFn>);
 
 type ExtraFn = dyn FnOnce(&Service) -> Result<()> + Send + Sync;
+
+/// The Varlink error of a first start that failed.
+const START_FAILED: &str = "io.handover.Service.StartFailed";
 
 impl fmt::Debug for Extra {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -245,8 +249,9 @@ impl Builder {
         match assembled {
             Ok(service) => Ok(service.inheriting(inherited)),
             Err(error) => {
-                if let Some(inherited) = inherited {
-                    let _ = inherited.link.send(&Frame::failed(&error.to_string()), &[]);
+                match inherited {
+                    Some(inherited) => _ = inherited.link.send(&Frame::failed(&error.to_string()), &[]),
+                    None => tell_failed(&environment, &error),
                 }
                 Err(error)
             }
@@ -332,6 +337,18 @@ impl Builder {
             inputs,
             heard,
         })
+    }
+}
+
+/// What `systemctl status` says of a first start that failed, beside the exit status. A next
+/// generation tells the previous one, which serves on.
+fn tell_failed(environment: &Environment, error: &Error) {
+    let errno = error.io().and_then(io::Error::raw_os_error).and_then(|errno| u32::try_from(errno).ok());
+    let message = Message::new().status(format!("start failed: {error}")).varlink_error(START_FAILED);
+    let message = errno.into_iter().fold(message, Message::errno);
+    let told = Notifier::from_env(environment).and_then(|notifier| notifier.send(&message));
+    if let Err(error) = told {
+        tracing::debug!(%error, "the service manager is not told why");
     }
 }
 

@@ -35,7 +35,7 @@ pub mod signals {
 pub use crate::reload::handle::{Handle, Reloaded};
 pub use crate::reload::moment::events;
 pub use crate::reload::status::{
-    ASK_TIMEOUT, MAX_WORK, Moves, Older, Open, SocketStatus, Status, StoreEntry, Supervising,
+    ASK_TIMEOUT, MAX_WORK, Moves, Older, Open, Paused, SocketStatus, Status, StoreEntry, Supervising,
 };
 pub use crate::reload::{hooks, steps};
 pub use api::Service;

@@ -165,6 +165,15 @@ impl Sockets {
         kept.map(|(kept, socket)| SocketStatus::of(&kept.name, socket)).collect()
     }
 
+    /// Returns the names of those that a service manager has passed, and of those that the service
+    /// has bound itself, without those that do not count.
+    pub(crate) fn by_whom(&self, skipped: impl Fn(&str) -> bool) -> (Vec<String>, Vec<String>) {
+        let counts = self.kept.iter().filter(|kept| !kept.sockets.is_empty() && !skipped(&kept.name));
+        let (own, passed): (Vec<_>, Vec<_>) = counts.partition(|kept| kept.entry.is_some());
+        let names = |kept: Vec<&KeptSocket>| kept.into_iter().map(|kept| kept.name.clone()).collect();
+        (names(passed), names(own))
+    }
+
     /// Copies for the next generation, of what the store does not have.
     pub(crate) fn estate(&self) -> Result<Vec<(String, OwnedFd)>> {
         self.check_reload()?;

@@ -4,6 +4,7 @@
 //! All that is public of it is found in [`service::settings`](crate::service::settings).
 
 pub(crate) mod duration;
+mod idle;
 mod migrate;
 mod read;
 pub(crate) mod signals;
@@ -15,6 +16,7 @@ mod value;
 use std::fmt;
 use std::time::Duration;
 
+pub use idle::ExitOnIdle;
 pub use migrate::{KeepOnStop, Migrate};
 pub use table::*;
 
@@ -27,6 +29,8 @@ use value::SettingValue;
 pub const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a pidfile may take to be written or removed, before the service goes on without it.
 pub const PIDFILE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest time that a pause may be asked for. In a longer one most clients have gone.
+pub const MAX_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a child that ended may be left unwaited for, where this process is the one that adopts
 /// orphans. After that it is taken for nobody's.
 pub const REAP_AFTER: Duration = Duration::from_secs(10);
@@ -34,6 +38,8 @@ pub const REAP_AFTER: Duration = Duration::from_secs(10);
 /// The shortest watchdog interval that is not odd. The first ping of a new main generation has what
 /// is left of the interval, and a busy machine misses a shorter one.
 const SHORT_WATCHDOG: Duration = Duration::from_secs(1);
+/// Below this, starts by clients can reach the start limit that systemd has by default.
+const SHORT_IDLE: Duration = Duration::from_secs(3);
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Effective {
@@ -68,6 +74,15 @@ impl Effective {
             {
                 odd.push(format!("{} is {}, longer than a day", row.key, show(time)));
             }
+        }
+        if let ExitOnIdle::After(time) = self.exit_on_idle
+            && time < SHORT_IDLE
+        {
+            odd.push(format!(
+                "exit_on_idle is {}: clients with pauses of that length start the service as often, and systemd's start \
+                 limit (5 in 10 s, if the unit has no StartLimitIntervalSec=0) closes the .socket unit",
+                show(time)
+            ));
         }
         if let Some(interval) = watchdog.filter(|interval| *interval < SHORT_WATCHDOG) {
             odd.push(format!(

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::idle::ExitOnIdle;
 use super::migrate::{KeepOnStop, Migrate};
 use super::value::{Setting, SettingRow, SettingValue};
 use crate::error::{Error, Kind, Result};
@@ -63,6 +64,11 @@ macro_rules! each_setting {
                 /// 258).
                 healthy_after: Duration = HEALTHY_AFTER: Duration::from_secs(30), "30s",
                     zero "would let a service that fails at once start again without a pause";
+                /// After how long without a connection or other work the service exits, until a
+                /// client comes. All its sockets must come from .socket units: systemd starts the
+                /// service again. What is in the fd store stays only with
+                /// `FileDescriptorStorePreserve=yes`.
+                exit_on_idle: ExitOnIdle = EXIT_ON_IDLE: ExitOnIdle::Never, "never";
                 /// How long a hook may take that has no
                 /// [timeout of its own](crate::service::hooks::Hook::timeout).
                 hook_timeout: Duration = HOOK_TIMEOUT: Duration::from_secs(10), "10s",

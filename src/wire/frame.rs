@@ -77,6 +77,10 @@ pub(crate) enum Frame {
     },
     /// Main to a drainer: it shall end its linger.
     Hurry,
+    /// New to old, before `Ready`: it was told of a pause, and keeps it.
+    Paused,
+    /// Old to new, and main to a drainer: the pause is over.
+    Resume,
     /// Main to a drainer: too many drain at once, cut what is left.
     Hammer,
     /// Old to new, before `Main`: the new one counts on from here. A drainer to the main one, as
@@ -125,6 +129,18 @@ pub(crate) struct Hello {
     /// The reloads before this one, the oldest first.
     #[serde(default)]
     pub(crate) past: Vec<PastReload>,
+    /// There is a pause, which the new generation keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pause: Option<PauseLeft>,
+}
+
+/// A pause that goes on in the next generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PauseLeft {
+    /// For how long it is there.
+    pub(crate) since_ms: u64,
+    /// After how long it ends by itself.
+    pub(crate) left_ms: u64,
 }
 
 /// A reload that is over, as the next generation is told of it.
@@ -210,6 +226,7 @@ mod tests {
             settings: None,
             asked_usec: 1,
             past: Vec::new(),
+            pause: Some(PauseLeft { since_ms: 1, left_ms: 2 }),
         })
     }
 
@@ -218,6 +235,8 @@ mod tests {
         let frames = [
             hello(),
             Frame::Ready,
+            Frame::Paused,
+            Frame::Resume,
             Frame::failed("port\nin use"),
             Frame::Entries { names: vec!["handover.state.sessions~3".into(), "queue~".into()] },
             Frame::Gone { names: vec!["queue".into()] },

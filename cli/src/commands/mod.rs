@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod init;
 pub(crate) mod manual;
+pub(crate) mod pause;
 pub(crate) mod prove;
 pub(crate) mod reload;
 pub(crate) mod run;

@@ -180,6 +180,11 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
         service("RestartMode=direct\n[Unit]\nOnFailure=mail.service\n"),
         service("RestartMode=normal\n[Unit]\nOnFailure=mail.service\n"),
     ),
+    (
+        "HO117",
+        service("Environment=HANDOVER_EXIT_ON_IDLE=10m\nRestart=always\n"),
+        service("Environment=HANDOVER_EXIT_ON_IDLE=10m\nRestart=on-failure\n"),
+    ),
     ("HO121", service("SendSIGHUP=yes\n"), service("SendSIGHUP=no\n")),
     ("HO121", service("KillSignal=SIGHUP\n"), service("KillSignal=SIGINT\n")),
     ("HO122", service("WatchdogSignal=HUP\n"), service("WatchdogSignal=SIGABRT\n")),

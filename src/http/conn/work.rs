@@ -66,6 +66,20 @@ impl Work for Conn {
         (busy && self.may_move.load(Relaxed)).then(|| self.requests())
     }
 
+    fn is_busy(&self) -> bool {
+        let waiting = self.waiting.load(Relaxed);
+        match self.stage() {
+            Stage::Idle | Stage::Half | Stage::Preface | Stage::Closing => false,
+            Stage::Http2 => self.tunnels.load(Relaxed) || self.progress.is_blocked() || self.active().count() > waiting,
+            Stage::Upgraded => true,
+            _ => waiting == 0,
+        }
+    }
+
+    fn is_aside(&self) -> bool {
+        self.aside
+    }
+
     fn movable(&self) -> Result<(), &'static str> {
         match self.stage() {
             _ if !self.may_move.load(Relaxed) => Err(self.stays),

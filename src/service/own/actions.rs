@@ -87,6 +87,7 @@ impl OwnGeneration {
             Action::SayReady => {
                 self.say_additions();
                 self.say_takes();
+                self.say_paused();
                 self.say(&Frame::Ready);
                 self.narrator.tell(Moment::Standby, &self.facts());
             }
@@ -104,7 +105,12 @@ impl OwnGeneration {
             }
             Action::BecomeMain => self.become_main(),
             Action::Settle => self.settle(),
-            Action::BeginDrain { linger } => self.begin_drain(lives.state(self.number), linger),
+            Action::BeginDrain { linger } => {
+                let state = lives.state(self.number);
+                self.begin_drain(state, linger);
+                // What waits for the end of the pause is not cut before.
+                lives.postpone(self.number, self.pausing.left());
+            }
             Action::Hurry => self.drain.hurry(),
             Action::Hammer => self.hammer(),
             Action::Answer(ids, outcome) => {
@@ -205,6 +211,7 @@ impl OwnGeneration {
     fn estate(&self, handover_id: &str, program: String, directory: Option<String>) -> Result<Estate> {
         self.check_handover()?;
         let around = self.settings.drain_timeout.saturating_add(self.narrator.hooks().exit_allowance());
+        let around = around.saturating_add(self.pausing.left());
         Ok(Estate {
             sockets: lock(&self.sockets).estate()?,
             links: self.drainers.links()?,
@@ -224,6 +231,7 @@ impl OwnGeneration {
                 told: false,
                 asked_usec: shared_usec(self.successor.began()),
                 past: self.narrator.history().past().iter().cloned().map(Into::into).collect(),
+                pause: self.pausing.to_wire(),
             },
         })
     }
@@ -295,7 +303,7 @@ impl OwnGeneration {
 /// The previous generation, and the main role.
 impl OwnGeneration {
     /// To the previous generation. If it is gone, that is an event of its own.
-    fn say(&self, frame: &Frame) {
+    pub(super) fn say(&self, frame: &Frame) {
         if let Some(previous) = &self.predecessor
             && let Err(error) = previous.link().send(frame)
         {
@@ -345,6 +353,7 @@ impl OwnGeneration {
             self.outbox.send(&Message::new().status(status));
             self.drainers.push(previous);
         }
+        self.watch_idleness();
         self.drainers.watch();
         self.measure_draining();
         self.drainers.keep_in_bounds(self.settings.max_draining);

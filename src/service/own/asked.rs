@@ -29,6 +29,8 @@ impl OwnGeneration {
             }
             ServiceRequest::Stop => self.on_stop(lives, "stop"),
             ServiceRequest::Status(answer) => self.asked_for_status(lives, answer),
+            ServiceRequest::Pause(at_most, answer) => _ = answer.send(self.pause(lives.state(self.number), at_most)),
+            ServiceRequest::Resume(answer) => _ = answer.send(self.asked_to_resume(lives.state(self.number))),
             ServiceRequest::Alive(answer) => _ = answer.send(()),
         }
     }
@@ -190,6 +192,7 @@ impl OwnGeneration {
             store: StoreEntry::all(sockets.store()),
             reload_signals: self.signals.map.reloads(),
             settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            paused: self.paused(),
             past: history.past().to_vec(),
             failed_program: self.failed.as_ref().filter(|file| file.is_still_there()).map(Into::into),
             version: env!("CARGO_PKG_VERSION"),

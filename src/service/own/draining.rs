@@ -39,6 +39,10 @@ impl OwnGeneration {
             self.drainers.leave();
         } else {
             self.ask_for_time();
+            // Who is kept for the next start waits until it is there; the others are answered.
+            if self.keeping.is_none() {
+                self.end_pause("it stops");
+            }
         }
         let (moved, inputs) = (self.drain.all_moved(), self.inputs.clone());
         self.tasks.spawn(async move {

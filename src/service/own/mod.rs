@@ -9,27 +9,29 @@ mod actions;
 mod asked;
 mod draining;
 mod end;
+mod idling;
 mod insuring;
 mod keeping;
 mod moving;
+mod next;
+mod pausing;
 mod refusal;
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::drain::Drain;
 use crate::drain::moving::Resuming;
 use crate::error::Result;
-use crate::generation::{FailedFile, Next, Origin};
+use crate::generation::{FailedFile, Origin};
 use crate::jobs::Jobs;
 use crate::lifecycle::{Event, LifeEnd, LifeState, Machine, ReloadPhase};
-use crate::metrics::GENERATION;
+use crate::metrics::{GENERATION, PAUSED};
 use crate::reload::clock::now;
 use crate::reload::custody::Custody;
 use crate::reload::drainers::{Drainers, OlderGeneration};
@@ -43,19 +45,18 @@ use crate::reload::moment::{Facts, Moment};
 use crate::reload::narrator::Narrator;
 use crate::reload::outbox::Outbox;
 use crate::reload::requests::ReloadRequests;
-use crate::reload::successor::{Start, Successor};
+use crate::reload::successor::Successor;
 use crate::reload::watch;
 use crate::reload::watchdog::{Pinger, Pings};
 use crate::service::assembly::{Assembly, StateFn};
 use crate::service::handlers::Signals;
+use crate::service::own::pausing::Pausing;
 use crate::service::pidfile::Pidfile;
 use crate::service::reap;
 use crate::service::sockets::{Sockets, lock};
 use crate::settings::signals::Signal;
 use crate::settings::{Effective, REAP_AFTER};
 use crate::sys::spawn::Parent;
-use crate::systemd::fdstore::{Snapshot, Transfer};
-use crate::wire::frame::Frame;
 
 /// One generation of a service, as it sees itself.
 #[derive(Debug)]
@@ -80,6 +81,8 @@ pub(crate) struct OwnGeneration {
     /// A service manager takes the end of this process for that of the service, and cannot be told
     /// otherwise.
     untold: bool,
+    /// A service manager starts the service.
+    managed: bool,
     /// PID 1 of the container, which ends with this process.
     ending_init: Option<String>,
 
@@ -123,6 +126,8 @@ pub(crate) struct OwnGeneration {
     resuming: Option<Resuming>,
     /// What has waited is being insured, and then served.
     securing: Option<AbortHandle>,
+    /// Nothing new is taken.
+    pausing: Pausing,
     /// The service stops, and no generation comes after this one.
     stopping: bool,
     end: Option<LifeEnd>,
@@ -146,6 +151,7 @@ impl OwnGeneration {
             .await;
         own.look_at_kept();
         own.narrator.metrics().set_gauge(GENERATION, own.number as f64);
+        own.narrator.metrics().set_gauge(PAUSED, f64::from(u8::from(own.pausing.is_on())));
         let mut lives = Lifecycles::default();
         lives.insert(own.number, Machine::new(config));
         lives.push(own.number, Event::Started);
@@ -156,7 +162,7 @@ impl OwnGeneration {
         let Assembly { settings, inputs, number, notifier, sockets, drain, .. } = assembly;
         let mut tasks = JoinSet::new();
         let mut older = Vec::new();
-        let mut predecessor = None;
+        let (mut predecessor, mut pause) = (None, None);
         if let Some(inherited) = assembly.inherited {
             for drainer in inherited.drainers {
                 let limit = drainer.drain_timeout.unwrap_or(settings.drain_timeout);
@@ -168,6 +174,7 @@ impl OwnGeneration {
             let previous = OlderGeneration::new(before, pid, Duration::ZERO, limit, inherited.link)?;
             tasks.spawn(watch::predecessor(Arc::clone(previous.link()), inputs.clone()));
             predecessor = Some(previous);
+            pause = inherited.hello.pause;
         }
         let hooks = HookRunner::open(assembly.hooks, settings.hook_timeout);
         let metrics = drain.metrics().clone();
@@ -180,7 +187,7 @@ impl OwnGeneration {
             driver: assembly.requests,
         });
         let (confirmed, store) = (inputs.clone(), lock(&sockets).store().clone());
-        Ok(Self {
+        let mut own = Self {
             number,
             pid: std::process::id(),
             came_with: assembly.handover_id,
@@ -203,6 +210,7 @@ impl OwnGeneration {
             suspect: None,
             failed: None,
             untold: assembly.untold,
+            managed: assembly.managed,
             ending_init: assembly.ending_init,
             state: assembly.state,
             signals: assembly.signals,
@@ -223,9 +231,12 @@ impl OwnGeneration {
             settled: false,
             resuming: None,
             securing: None,
+            pausing: Pausing::default(),
             stopping: false,
             end: None,
-        })
+        };
+        own.keep_pause(pause);
+        Ok(own)
     }
 
     fn close_unclaimed(&self) -> Result<()> {
@@ -248,7 +259,7 @@ impl OwnGeneration {
             handover_id: self.successor.handover_id().or_else(|| self.came_with.clone()),
             asked: self.successor.began(),
             connections: self.drain.active(),
-            serves: format!("generation {} serves", self.number),
+            serves: self.serves(),
             ..Facts::default()
         }
     }
@@ -285,6 +296,10 @@ impl Parts for OwnGeneration {
                 lives.push(self.number, Event::Main { reload: false, stop: false });
                 self.passed_on = true;
             }
+            Input::Event(Event::SuccessorGone) => {
+                self.end_pause("the next generation is gone");
+                lives.push(self.number, Event::SuccessorGone);
+            }
             Input::Event(event) => lives.push(self.number, event),
             Input::ServiceRequest(request) => self.on_request(lives, request),
             Input::Signal(signal, response) => self.on_signal(lives, signal, response),
@@ -316,6 +331,10 @@ impl Parts for OwnGeneration {
             Input::Secured(resuming) => self.serve_kept(resuming),
             Input::AllMoved => {
                 self.tell_moved();
+                // What waits and can go nowhere is finished here.
+                if self.stopping {
+                    self.end_pause("it stops");
+                }
                 if self.keeping.is_some() {
                     lives.push(self.number, Event::Kept);
                 }
@@ -329,8 +348,13 @@ impl Parts for OwnGeneration {
                 }
             }
             Input::AskedLongEnough => self.answer_status(lives),
+            Input::Idle(idle) => self.on_idle(lives, idle),
+            Input::AtRest(pause) => self.on_at_rest(pause),
+            Input::PausedLongEnough(pause) => self.on_paused_long_enough(pause),
+            Input::Resumed => self.end_pause("so another generation has told"),
             Input::DrainerGone(generation) => {
                 self.drainers.remove(generation);
+                self.tell_at_rest();
                 self.expect_left();
                 if self.drainers.len() < self.settings.max_draining {
                     self.release_reloads(lives);
@@ -386,63 +410,5 @@ impl Parts for OwnGeneration {
 
     fn is_over(&self, _: &Lifecycles) -> bool {
         self.end.is_some()
-    }
-}
-
-/// The next generation, and what it says.
-impl OwnGeneration {
-    fn next_failed(&self, lives: &mut Lifecycles, reason: impl Into<String>) {
-        lives.push(self.number, Event::NextFailed(reason.into()));
-    }
-
-    fn on_spawned(&mut self, lives: &mut Lifecycles, attempt: u64, started: Result<(Next, Snapshot)>) {
-        let (next, snapshot) = match started {
-            Ok((next, snapshot)) => (Ok(next), snapshot),
-            Err(error) => (Err(error), Snapshot::default()),
-        };
-        match self.successor.started(attempt, next) {
-            Start::Running => {
-                self.custody.spawned(snapshot);
-                let facts = Facts { since: self.successor.began(), ..self.facts() };
-                self.narrator.tell(Moment::Spawned, &facts);
-            }
-            Start::Failed(reason) => self.next_failed(lives, reason),
-            Start::TooLate => {}
-        }
-    }
-
-    fn on_frame(&mut self, lives: &mut Lifecycles, attempt: u64, frame: Frame, fds: Vec<OwnedFd>) {
-        match frame {
-            Frame::Started { version } => {
-                debug!(version, "the next generation has started");
-                self.successor.has_started();
-            }
-            Frame::Entries { names } => {
-                if let Err(error) = self.custody.add(names, fds) {
-                    self.next_failed(lives, format!("cannot be understood: {error}"));
-                }
-            }
-            Frame::Takes { names, records } => self.successor.takes(records, names),
-            Frame::Ready => {
-                if let Some(transfer) = self.custody.prepare(attempt) {
-                    self.on_prepared(lives, attempt, transfer);
-                }
-            }
-            Frame::Switched => lives.push(self.number, Event::NextSwitched),
-            other => debug!(?other, "a frame that means nothing here"),
-        }
-    }
-
-    fn on_prepared(&mut self, lives: &mut Lifecycles, attempt: u64, transfer: Result<Transfer>) {
-        if !self.successor.is_current(attempt) {
-            return self.custody.lend_too_late(transfer, self.successor.is_running());
-        }
-        match self.custody.lend(transfer) {
-            Ok(changes) => {
-                self.successor.prepare(changes);
-                lives.push(self.number, Event::NextReady);
-            }
-            Err(error) => self.next_failed(lives, format!("could not be given the fd store: {error}")),
-        }
     }
 }

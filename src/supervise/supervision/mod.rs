@@ -198,6 +198,10 @@ impl Parts for Supervision {
             Happening::Asked(ServiceRequest::Stop) => self.on_stop(lives, &Event::Stop, "stop"),
             Happening::Asked(ServiceRequest::Status(answer)) => _ = answer.send(self.status(lives)),
             Happening::Asked(ServiceRequest::Alive(answer)) => _ = answer.send(()),
+            Happening::Asked(ServiceRequest::Pause(_, answer) | ServiceRequest::Resume(answer)) => {
+                let why = "a program under `handover run` accepts by itself: it cannot be paused from outside";
+                _ = answer.send(Err(crate::error::Error::new(crate::error::Kind::State, why)));
+            }
             Happening::Notified(Ok(letter)) => self.on_letter(lives, letter),
             Happening::Notified(Err(error)) => debug!(%error, "a notification cannot be read"),
             Happening::Ready(number) => {

@@ -201,6 +201,7 @@ impl Supervision {
             store: self.inheritance.stored(),
             reload_signals: vec!["SIGHUP".to_owned()],
             settings: self.named(),
+            paused: None,
             past: history.past().to_vec(),
             failed_program: None,
             version: env!("CARGO_PKG_VERSION"),

@@ -46,6 +46,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
             ("tests/systemd/scenarios/counter.rs", 1),
             ("tests/systemd/scenarios/http2.rs", 2),
             ("tests/systemd/scenarios/identity.rs", 1),
+            ("tests/systemd/scenarios/idle.rs", 1),
             ("tests/systemd/scenarios/streams.rs", 3),
             ("tests/systemd/scenarios/tls/foreign.rs", 1),
             ("tests/systemd/scenarios/tls/load.rs", 4),
@@ -65,7 +66,9 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         "time is simulated",
         &[
             ("src/drain/gate.rs", 3),
+            ("src/drain/idleness.rs", 1),
             ("src/drain/moving/pace.rs", 1),
+            ("src/drain/pause.rs", 1),
             ("src/drain/waking.rs", 1),
             ("tests/it/jobs/workers.rs", 3),
             ("tests/it/streams/idle.rs", 4),

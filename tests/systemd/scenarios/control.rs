@@ -19,19 +19,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const DIRECTORY: &str = "RuntimeDirectory=handover-web\n";
 const WHY: &str = "reload failed: generation 3 exited with status 7";
 
-fn start<'a>(lab: &'a Container, kind: Type, lines: &str) -> Outcome<Web<'a>> {
+pub(super) fn start<'a>(lab: &'a Container, kind: Type, lines: &str) -> Outcome<Web<'a>> {
     let tool = lab.install(handover(), "handover")?;
     Web::start(lab, Setup { kind, lines: &lines.replace("{handover}", &tool), ..Setup::default() })
 }
 
 /// `handover` with these arguments.
-fn tool(lab: &Container, arguments: &str) -> Outcome<Output> {
+pub(super) fn tool(lab: &Container, arguments: &str) -> Outcome<Output> {
     let user = if lab.manager_pid() == 1 { "" } else { "--user" };
     let (command, rest) = arguments.split_once(' ').unwrap_or((arguments, ""));
     lab.sh(&format!("{}/handover {command} {user} {rest}", lab.dir().display()))
 }
 
-fn tool_ok(lab: &Container, arguments: &str) -> Outcome<String> {
+pub(super) fn tool_ok(lab: &Container, arguments: &str) -> Outcome<String> {
     let output = tool(lab, arguments)?;
     match output.success() {
         true => Ok(output.stdout),
@@ -195,6 +195,9 @@ fn varlinkctl(lab: &Container) -> Outcome {
     let status: Value = serde_json::from_str(&status.stdout)?;
     let first = lab.main_pid(UNIT)?;
     assert_eq!(status["status"]["pid"], first, "{status}");
+    if lab.version() >= 260 && lab.manager_pid() == 1 {
+        in_the_registry(lab, &socket)?;
+    }
     let reloaded = call("--more", "Reload")?;
     assert!(reloaded.success() && reloaded.stdout.contains("handed_over"), "{reloaded:?}");
     assert_ne!(lab.main_pid(UNIT)?, first);
@@ -206,6 +209,20 @@ fn varlinkctl(lab: &Container) -> Outcome {
     assert!(!unknown.success() && unknown.stderr.contains("Sing() failed"), "{unknown:?}");
     assert!(call("", "Drain")?.success());
     web.until("stopped", |state| state.active == "inactive")?;
+    Ok(())
+}
+
+/// A link names it to whoever lists the services of the machine.
+fn in_the_registry(lab: &Container, socket: &str) -> Outcome {
+    let line = format!("L /run/varlink/registry/io.handover.Service - - - - {socket}");
+    lab.sh_ok(&format!(
+        "mkdir -p /run/tmpfiles.d && echo '{line}' >/run/tmpfiles.d/web.conf && systemd-tmpfiles --create web.conf"
+    ))?;
+    let listed = lab.sh_ok("varlinkctl list-registry")?;
+    assert!(listed.contains("io.handover.Service"), "{listed}");
+    let status =
+        lab.sh_ok("varlinkctl call -j /run/varlink/registry/io.handover.Service io.handover.Service.Status '{}'")?;
+    assert!(status.contains("\"generation\":1"), "{status}");
     Ok(())
 }
 

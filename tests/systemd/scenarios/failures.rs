@@ -16,7 +16,27 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("next_is_half_written", next_is_half_written),
     Scenario::new("next_is_no_program", next_is_no_program),
     Scenario::new("next_refuses_its_options", next_refuses_its_options),
+    Scenario::new("first_start_says_why", first_start_says_why),
 ];
+
+/// systemd is told why a first start fails, in each form that it knows.
+fn first_start_says_why(lab: &Container) -> Outcome {
+    let setup =
+        Setup { command: "{dir}/web --listen {address}", lines: "Restart=no\n", binds: true, ..Setup::default() };
+    let web = Web::install(lab, setup)?;
+    let taken = lab.in_netns(|| std::net::TcpListener::bind(web.address))??;
+    assert!(!lab.systemctl(&["start", UNIT])?.success());
+    let state = web.state()?;
+    assert!(state.status.starts_with("start failed: ") && state.status.contains("in use"), "{state:?}");
+    assert_eq!(lab.show(UNIT, "StatusErrno")?, (nix::errno::Errno::EADDRINUSE as i32).to_string());
+    if lab.version() >= 257 {
+        assert_eq!(lab.show(UNIT, "StatusVarlinkError")?, "io.handover.Service.StartFailed");
+    }
+    drop(taken);
+    lab.systemctl_ok(&["start", UNIT])?;
+    assert!(web.state()?.status.starts_with("generation 1 serves"), "{:?}", web.state()?);
+    Ok(())
+}
 
 fn next_exits(lab: &Container) -> Outcome {
     exits(lab, Type::Notify)

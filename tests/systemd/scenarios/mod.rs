@@ -11,12 +11,14 @@ mod failures;
 mod faults;
 mod http2;
 mod identity;
+mod idle;
 mod init;
 mod insured;
 mod journal;
 mod metrics;
 mod package;
 mod path_unit;
+mod pause;
 mod probation;
 mod protocols;
 mod prove;
@@ -82,6 +84,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         tls::SCENARIOS,
         init::SCENARIOS,
         control::SCENARIOS,
+        pause::SCENARIOS,
+        idle::SCENARIOS,
         prove::SCENARIOS,
         proxies::SCENARIOS,
         package::SCENARIOS,

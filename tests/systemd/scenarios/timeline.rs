@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::web::{Setup, UNIT, Web};
+use super::web::{DEADLINE, Setup, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario, handover};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("timeline_of_20", timeline_of_20).system_only(),
     Scenario::new("timeline_of_others", timeline_of_others).system_only(),
+    Scenario::new("timeline_follows", timeline_follows).system_only(),
     Scenario::new("catalog_explains", catalog_explains).system_only(),
 ];
 
@@ -15,6 +16,37 @@ const RELOADS: usize = 20;
 /// Of these, the one that fails.
 const BROKEN: usize = 8;
 const CATALOG: &str = include_str!("../../../packaging/handover.catalog");
+
+/// Each step comes as it is taken, over a rotation of the journal, until somebody interrupts.
+fn timeline_follows(lab: &Container) -> Outcome {
+    let web = Web::start(lab, Setup::default())?;
+    let tool = lab.install(handover(), "handover")?;
+    let output = format!("{}/followed", lab.dir().display());
+    lab.sh_ok(&format!(
+        "touch {output} && systemd-run --quiet --unit=follow --property=StandardOutput=file:{output} \
+         --property=StandardError=journal {tool} timeline --follow --since 1h web"
+    ))?;
+    let seen = |text: &str| {
+        lab.wait_until(DEADLINE, &format!("{text:?} to be printed"), || {
+            Ok(lab.sh_ok(&format!("cat {output}"))?.contains(text).then_some(()))
+        })
+    };
+    seen("generation 1 serves")?;
+    web.reload()?;
+    seen("generation 2 is main")?;
+    lab.sh_ok("journalctl --rotate && journalctl --vacuum-time=1s")?;
+    web.reload()?;
+    seen("generation 3 is main")?;
+    broken(&web)?;
+    seen("reload failed: generation 4 exited with status 7")?;
+    lab.systemctl_ok(&["kill", "--signal=INT", "follow"])?;
+    lab.wait_until(DEADLINE, "its end", || Ok((lab.show("follow", "ExecMainStatus")? == "130").then_some(())))?;
+    let text = lab.sh_ok(&format!("cat {output}"))?;
+    let is_time = |word: &str| word.len() == 12 && word.chars().all(|c| c.is_ascii_digit() || ":.".contains(c));
+    assert!(text.lines().all(|line| line.split(' ').next().is_some_and(is_time)), "one line a step:\n{text}");
+    assert_eq!(text.matches("generation 2 is main").count(), 1, "{text}");
+    Ok(())
+}
 
 fn timeline_of_20(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup::default())?;
@@ -117,7 +149,7 @@ fn timeline_of_others(lab: &Container) -> Outcome {
     lab.sh_ok(&format!("touch {dir}/broken"))?;
     assert!(!lab.sh("systemctl reload other.service")?.success());
     lab.sh_ok("systemctl kill -s KILL other.service")?;
-    lab.wait_until(super::web::DEADLINE, "the unit has failed", || {
+    lab.wait_until(DEADLINE, "the unit has failed", || {
         Ok((lab.show("other.service", "ActiveState")? == "failed").then_some(()))
     })?;
     lab.journal_json("other.service")?;

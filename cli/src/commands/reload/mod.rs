@@ -17,8 +17,7 @@ use crate::safe;
 use crate::target::{Target, Where, is_within};
 use report::Generation;
 pub(crate) use report::Report;
-use status::POLL;
-pub(crate) use status::{status, status_if_told};
+pub(crate) use status::{POLL, status, status_if_told};
 
 /// Reloads a service and waits until the next generation is main, or has failed.
 ///

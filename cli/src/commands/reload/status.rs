@@ -11,7 +11,7 @@ use crate::safe;
 use crate::target::Target;
 
 /// Between two questions.
-pub(super) const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// From whichever generation accepts now.
 pub(crate) async fn status(target: &Target) -> Result<Value, Failure> {

@@ -41,6 +41,7 @@ pub(super) fn text(name: &str, status: &Value, look: Look) -> String {
             let _ = write!(text, "\n{}\n{lines}", look.paint(Ink::Bold, title));
         }
     };
+    section("Paused", paused(status, look));
     section("Supervisor", supervisor(status, look));
     section("Open", open(status, look));
     section("Moved", moves(status, look));
@@ -69,6 +70,21 @@ fn first(name: &str, state: &str, facts: &str, look: Look) -> String {
         text += &if number == 0 { format!("  {}\n", painted(line.trim_start())) } else { format!("{line}\n") };
     }
     text
+}
+
+fn paused(status: &Value, look: Look) -> Option<String> {
+    let of = status["paused"].as_object()?;
+    let number = |key: &str| of.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let rest = match of.get("at_rest") {
+        Some(Value::Bool(true)) => "nothing is in hand".to_owned(),
+        _ => format!("in hand: {}", number("in_hand")),
+    };
+    let (since, left) = (time(number("since_ms")), time(number("left_ms")));
+    let mut text = look.fit(2, &format!("for {since}, serves again by itself in {left}, {rest}"));
+    for work in of.get("work").and_then(Value::as_array).into_iter().flatten() {
+        text += &look.fit(4, &shown(work));
+    }
+    Some(text)
 }
 
 fn supervisor(status: &Value, look: Look) -> Option<String> {
@@ -241,12 +257,14 @@ mod tests {
             "store": [{"name": "queue", "fds": 1, "stored": true}],
             "past": [{"generation": 2, "outcome": "handed_over", "took_ms": 12, "ended_unix_ms": 0}],
             "settings": {"drain_timeout": "30s"},
+            "paused": {"since_ms": 2000, "left_ms": 598_400, "at_rest": false, "in_hand": 1, "work": ["http: GET /slow"]},
             "failed_program": {"program": "/opt/web", "generation": 4, "sha256": "ab12", "failed_unix_ms": 1000},
         });
         let text = text("web.service", &status, Look::plain(usize::MAX));
         for part in [
             "web.service  serving, generation 3, pid 42, main for 1m 1s, open: 2",
             "generation 2 (pid 40) for 1s 500ms, open: 1, moved: 97, stayed: 3 (off: 1, streams: 2)",
+            "Paused\n  for 2s, serves again by itself in 9m 58s, in hand: 1\n    http: GET /slow\n",
             "Moved\n  from the previous generation: 97\n",
             "GET /\\u{1b}[31m",
             "1 of 4096",

@@ -2,6 +2,7 @@
 
 mod brief;
 mod fleet;
+mod follow;
 mod history;
 mod html;
 mod jobs;
@@ -58,6 +59,10 @@ pub(crate) struct Options {
     /// Of several machines: a batch is over when for so long no other reload has begun
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     gap: Duration,
+    /// Print each step as the journal gets it, until it is interrupted; with --since, those from
+    /// then on, too
+    #[arg(long, conflicts_with_all = ["file", "directory", "host", "svg", "html", "json", "last", "gap", "ascii"])]
+    follow: bool,
     /// Write a picture; `-` for stdout
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -82,6 +87,10 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let zone = if options.utc { TimeZone::UTC } else { TimeZone::system() };
     let now = Zoned::now().with_time_zone(zone.clone());
     let since = options.since.as_deref().map(|text| when::since(text, &now)).transpose().map_err(Failure::usage)?;
+    if options.follow {
+        let (unit, user) = options.sources.one_of_here().await?;
+        return follow::run(&unit, user, since, zone).await;
+    }
     if [&options.svg, &options.html].into_iter().flatten().filter(|path| is_stdout(path)).count()
         + usize::from(options.json)
         > 1

@@ -73,6 +73,17 @@ impl Sources {
         }
     }
 
+    /// The unit of this machine that is meant, and whether it is one of the user's own systemd.
+    pub(super) async fn one_of_here(&self) -> Result<(String, bool), Failure> {
+        let said = self.unit.as_deref().unwrap_or_default();
+        unit_name(said).map_err(Failure::usage)?;
+        let unit = target::service(said, self.user).await?;
+        if !self.user && !may_read_the_journal() {
+            return Err(not_for_this_user(&unit));
+        }
+        Ok((unit, self.user))
+    }
+
     async fn of_hosts(&self, unit: String, since: Option<Moment>) -> Result<Gathered, Failure> {
         let hosts: BTreeSet<&String> = self.host.iter().collect();
         let asked = stream::iter(hosts.into_iter().map(|host| {
@@ -147,10 +158,7 @@ async fn from_journal(unit: &str, user: bool, since: Option<Moment>) -> Result<H
     let history = machines.into_values().next().unwrap_or_default();
     if history.is_empty() {
         if !user && !may_read_the_journal() && (words.contains("not seeing messages") || words.contains("permission")) {
-            return Err(Failure::cannot_run(format!(
-                "the journal of {unit} is not for this user. Run it as root (`sudo handover timeline {unit}`), or join a group \
-                 that may read it: `sudo usermod -aG systemd-journal $USER`, and log in anew"
-            )));
+            return Err(not_for_this_user(unit));
         }
         let within = if since.is_some() { " in that time: leave out --since, or" } else { ":" };
         let (flag, other) = if user { (" --user", "without --user") } else { ("", "with --user") };
@@ -160,6 +168,13 @@ async fn from_journal(unit: &str, user: bool, since: Option<Moment>) -> Result<H
         )));
     }
     Ok(history)
+}
+
+fn not_for_this_user(unit: &str) -> Failure {
+    Failure::cannot_run(format!(
+        "the journal of {unit} is not for this user. Run it as root (`sudo handover timeline {unit}`), or join a group \
+         that may read it: `sudo usermod -aG systemd-journal $USER`, and log in anew"
+    ))
 }
 
 fn machine_of(entry: &Entry) -> String {

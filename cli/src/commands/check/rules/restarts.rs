@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, UNIT, Unit};
 
-pub(super) const RULES: &[Row] = &[("HO114", Service(no_back_off)), ("HO115", Service(failure_untold))];
+pub(super) const RULES: &[Row] =
+    &[("HO114", Service(no_back_off)), ("HO115", Service(failure_untold)), ("HO117", Service(idle_restarted))];
 
 /// Pauses of that length need not grow: they cost nobody anything.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
@@ -31,4 +32,10 @@ fn failure_untold(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let restarts = service.text(SERVICE, "Restart").is_some_and(|restart| restart.value() != "no");
     let direct = restarts && service.is(SERVICE, "RestartMode", "direct");
     direct.then(|| Finding::of(&told).but(", and RestartMode=direct"))
+}
+
+fn idle_restarted(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
+    service.environment("HANDOVER_EXIT_ON_IDLE").filter(|time| time != "never")?;
+    let restart = service.text(SERVICE, "Restart").filter(|s| matches!(s.value(), "always" | "on-success"))?;
+    Some(Finding::of(&restart).but(", and HANDOVER_EXIT_ON_IDLE= ends the service with success").instead("on-failure"))
 }
