@@ -4,6 +4,7 @@ pub(crate) mod failed;
 pub(crate) mod inherited;
 pub(crate) mod link;
 pub(crate) mod next;
+pub(crate) mod place;
 pub(crate) mod program;
 
 pub(crate) use failed::FailedFile;

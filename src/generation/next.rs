@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::link::Idle;
+use crate::generation::place::Place;
 use crate::generation::program::{Process, Program, own_path};
 use crate::sys::low::LowFds;
 use crate::sys::memfd;
@@ -31,6 +32,8 @@ pub(crate) struct Origin {
     /// Signals that the next one is started with ignored.
     pub(crate) ignored: Vec<Signal>,
     low: Option<Arc<LowFds>>,
+    /// The mounts that the program lay on then.
+    place: Place,
 }
 
 /// What an earlier generation, or the application, has settled on.
@@ -88,7 +91,8 @@ impl Origin {
         // takes longer
         let passed = environment.get("LISTEN_FDS").and_then(|count| count.to_str()?.parse().ok()).unwrap_or(0_usize);
         let low = LowFds::hold(passed.min(MAX_FDS) + SPARE_FDS).map(Arc::new).ok();
-        Ok(Self { program, argv, env, directory, ignored: vec![Signal::SIGHUP], low })
+        let place = Place::of(&program);
+        Ok(Self { program, argv, env, directory, ignored: vec![Signal::SIGHUP], low, place })
     }
 
     /// Returns where the next one is to work, as it is told.
@@ -98,6 +102,9 @@ impl Origin {
 
     /// Blocks for about a millisecond.
     pub(crate) fn start(self, estate: Estate, parent: Parent) -> Result<Next> {
+        if parent == Parent::Manager {
+            self.place.check(&Place::of(&self.program), &self.program)?;
+        }
         let (link, theirs) = Idle::pair()?;
         let state = match &estate.state {
             Some(bytes) => Some(

@@ -482,4 +482,6 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ("HO310", service("RuntimeDirectory=web\n"), service("RuntimeDirectory=web\nRuntimeDirectoryPreserve=restart\n")),
     ("HO311", service("Delegate=cpu memory\n"), service("Delegate=no\n")),
     ("HO312", service("ProtectSystem=strict\n"), service("ProtectSystem=no\n")),
+    ("HO313", service("RootDirectory=/srv/web\n"), service("RootDirectory=/\n")),
+    ("HO313", service("ExtensionImages=/srv/web.raw\n"), service("ExtensionImages=/srv/web.raw\nExtensionImages=\n")),
 ];

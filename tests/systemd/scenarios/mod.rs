@@ -28,6 +28,7 @@ mod requests;
 mod reread;
 mod restart;
 mod restarts;
+mod roots;
 mod run;
 mod runner;
 mod skew;
@@ -67,6 +68,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         storm::SCENARIOS,
         survival::SCENARIOS,
         restarts::SCENARIOS,
+        roots::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,

@@ -18,6 +18,7 @@ pub(super) const RULES: &[Row] = &[
     ("HO310", Service(runtime_directory)),
     ("HO311", Service(delegate)),
     ("HO312", ServiceAll(fine)),
+    ("HO313", ServiceAll(roots)),
 ];
 
 /// One setting of the kind `A B`, `~C`: what the first line says is the mode, further lines add or
@@ -157,6 +158,12 @@ fn delegate(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
 fn fine(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
     let keys = ["MemoryDenyWriteExecute", "ProtectSystem", "PrivateNetwork"].into_iter();
     keys.filter_map(|key| service.not_off(key)).map(|setting| Finding::of(&setting).but(" is fine")).collect()
+}
+
+fn roots(service: &Unit, _: &Pair<'_>) -> Vec<Finding> {
+    let keys = ["RootDirectory", "RootImage", "ExtensionImages", "ExtensionDirectories"].into_iter();
+    let set = keys.filter_map(|key| service.list(SERVICE, key).pop()).filter(|setting| setting.value() != "/");
+    set.map(|setting| Finding::of(&setting).but(", which a reload keeps as it is")).collect()
 }
 
 fn private_users(service: &Unit, _: &Pair<'_>) -> Option<Finding> {

@@ -1,0 +1,187 @@
+//! On which mount the program lies, and whether the service manager would still start that one.
+//!
+//! The next generation inherits our mounts and our root. A service with mounts of its own keeps
+//! them over a soft reboot that it survives, and when the directory that is its root is renamed:
+//! a reload would then start the old program again, and say that it went well.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+
+/// How the kernel marks a directory that was removed.
+const DELETED: &[u8] = b"//deleted";
+const RESTART: &str = "use `systemctl restart`, over which `migrate = \"restart\"` keeps the connections";
+
+/// The mount that a file lies on, as proc_pid_mountinfo(5) shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    device: String,
+    /// The directory of its file system that is seen.
+    root: Vec<u8>,
+    /// Where that is.
+    point: PathBuf,
+    /// The file, from there.
+    below: PathBuf,
+}
+
+impl Mount {
+    /// Tells whether both lead to the same file, by whatever mounts: one that is only made
+    /// read-only (`ProtectSystem=`) has another root.
+    fn leads_where(&self, other: &Self) -> bool {
+        let within = |mount: &Self| Path::new(OsStr::from_bytes(&mount.root)).join(&mount.below);
+        self.device == other.device && within(self) == within(other)
+    }
+}
+
+/// The mounts that a program lies on, as they were at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    ours: Option<Mount>,
+    /// At the same path in the mounts of PID 1; unknown where /proc hides it (`ProtectProc=`).
+    manager: Option<Mount>,
+}
+
+impl Place {
+    /// Finds where the program at this path lies. What cannot be read is unknown, and of that
+    /// nothing is judged.
+    pub(crate) fn of(program: &Path) -> Self {
+        let read = |pid: &str| fs::read(format!("/proc/{pid}/mountinfo")).ok();
+        let path = program.canonicalize().ok();
+        let on = |pid| path.as_deref().zip(read(pid)).and_then(|(path, table)| find(&table, path));
+        Self { ours: on("self"), manager: on("1") }
+    }
+
+    /// Fails if a start by the service manager would run a program of another root than ours.
+    pub(crate) fn check(&self, now: &Self, program: &Path) -> Result<()> {
+        match self.differs(now) {
+            None => Ok(()),
+            Some(why) => {
+                let shown = program.display();
+                let message = format!("{shown} would be the old program again: {why}; {RESTART}");
+                Err(Error::new(Kind::Generation, message))
+            }
+        }
+    }
+
+    fn differs(&self, now: &Self) -> Option<String> {
+        let (then, ours) = (self.ours.as_ref()?, now.ours.as_ref()?);
+        // Where we see what PID 1 sees, a restart leads nowhere else.
+        let shared =
+            |place: &Self| place.ours.as_ref().zip(place.manager.as_ref()).is_some_and(|(a, b)| a.leads_where(b));
+        if shared(now) || (&then.device, &then.point) != (&ours.device, &ours.point) {
+            return None;
+        }
+        let shown = |root: &[u8]| String::from_utf8_lossy(root).into_owned();
+        if let Some(gone) = ours.root.strip_suffix(DELETED) {
+            return Some(format!("the directory {} that it lies in (RootDirectory=) was removed", shown(gone)));
+        }
+        if then.root != ours.root {
+            // Without PID 1's mounts it may be that all of the system lies there.
+            let (was, is) = (shown(&then.root), shown(&ours.root));
+            return now
+                .manager
+                .is_some()
+                .then(|| format!("the directory {was} that it lies in (RootDirectory=) was renamed to {is}"));
+        }
+        (shared(self) && now.manager.is_some()).then(|| {
+            "this process has kept the mounts from before a soft reboot, or before something was mounted over it, and \
+             systemd has others"
+                .to_owned()
+        })
+    }
+}
+
+/// Finds the mount that has this path: the longest, and of those the one on top.
+fn find(table: &[u8], path: &Path) -> Option<Mount> {
+    let mut found: Option<Mount> = None;
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ').skip(2);
+        let (Some(device), Some(root), Some(point)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let point = PathBuf::from(OsString::from_vec(unescaped(point)));
+        let Ok(below) = path.strip_prefix(&point) else { continue };
+        if found.as_ref().is_none_or(|other| point.as_os_str().len() >= other.point.as_os_str().len()) {
+            let device = String::from_utf8_lossy(device).into_owned();
+            found = Some(Mount { device, root: unescaped(root), below: below.to_owned(), point });
+        }
+    }
+    found
+}
+
+/// Takes back the kernel's `\040` for what would end a field.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(ours: &str, manager: &str) -> Place {
+        let on = |table: &str| find(table.as_bytes(), Path::new("/opt/my web/web"));
+        Place { ours: on(ours), manager: on(manager) }
+    }
+
+    const HOST: &str = "1 0 8:1 / / rw - ext4\n2 1 0:5 / /run rw - tmpfs\n";
+
+    const READ_ONLY: &str = "1 0 8:1 / / rw\n2 1 8:1 /opt /opt ro\n";
+
+    #[test]
+    fn the_mount_on_top_of_the_longest_path_has_it() {
+        let table = "1 0 8:1 / / rw\n3 1 8:2 /a\\040b /opt/my\\040web rw\n4 1 8:3 / /opt/my rw\n\nodd\n";
+        let found = find(table.as_bytes(), Path::new("/opt/my web/web")).unwrap();
+        assert_eq!((found.device.as_str(), &*found.root), ("8:2", &b"/a b"[..]));
+        let over = find(b"1 0 8:1 / / rw\n2 1 8:4 / / rw\n", Path::new("/web")).unwrap();
+        assert_eq!(over.device, "8:4");
+        assert_eq!(find(b"", Path::new("/web")), None);
+        assert_eq!(unescaped(b"a\\\\134\\04"), b"a\\\\\\04", "no code of three digits stays as it is");
+    }
+
+    #[test]
+    fn what_a_restart_would_start_is_told_from_what_a_reload_would() {
+        let rooted = "1 0 8:1 /srv/web / rw\n";
+        let cases = [
+            ("nothing has changed", place(HOST, HOST), place(HOST, HOST), None),
+            ("a root of its own", place(rooted, HOST), place(rooted, HOST), None),
+            ("renamed", place(rooted, HOST), place("1 0 8:1 /srv/old / rw\n", HOST), Some("renamed to /srv/old")),
+            ("removed", place(rooted, HOST), place("1 0 8:1 /srv/web//deleted / rw\n", ""), Some("was removed")),
+            ("a subvolume of all", place(HOST, HOST), place("1 0 8:1 /@old / rw\n", "1 0 8:1 /@old / rw\n"), None),
+            ("PID 1 is hidden", place(HOST, ""), place("1 0 8:1 /@old / rw\n", ""), None),
+            ("left behind", place(HOST, HOST), place(HOST, "1 0 8:9 / / rw\n"), Some("soft reboot")),
+            (
+                "left behind, read-only",
+                place(READ_ONLY, HOST),
+                place(READ_ONLY, "1 0 8:9 / / rw\n"),
+                Some("soft reboot"),
+            ),
+            ("read-only", place(READ_ONLY, HOST), place(READ_ONLY, HOST), None),
+            ("on another mount", place(rooted, HOST), place("1 0 8:1 /b /opt rw\n", HOST), None),
+            ("taken along", place(HOST, HOST), place("1 0 8:9 / / rw\n", "1 0 8:9 / / rw\n"), None),
+            ("an image", place("1 0 7:0 / / rw\n", HOST), place("1 0 7:0 / / rw\n", "1 0 8:9 / / rw\n"), None),
+        ];
+        for (name, then, now, expected) in cases {
+            let error = then.check(&now, Path::new("/opt/web")).err().map(|e| e.to_string());
+            match expected {
+                None => assert_eq!(error, None, "{name}"),
+                Some(part) => assert!(error.is_some_and(|e| e.contains(part) && e.contains("restart")), "{name}"),
+            }
+        }
+    }
+}
