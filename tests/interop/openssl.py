@@ -12,11 +12,13 @@ for tls in ["1_2", "1_3"]:
     seen = Seen(f"openssl s_client {version}, TLS {tls.replace('_', '.')}")
     command = ["openssl", "s_client", "-connect", sys.argv[1], f"-tls{tls}", "-crlf", "-servername", "localhost"]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     while time.monotonic() < end:
         if tls == "1_3" and seen.answered % 10 == 5:
             process.stdin.write("K\n")  # both keys change
             process.stdin.flush()
+            while process.stderr.readline().strip() != "KEYUPDATE":
+                pass  # what comes at the same time as the command it would drop
         process.stdin.write("GET /who HTTP/1.1\nHost: localhost\n\n")
         process.stdin.flush()
         # after the empty line behind the head; the body ends with one of its own

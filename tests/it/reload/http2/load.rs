@@ -117,7 +117,8 @@ fn no_stream_is_lost(versions: &[&'static SupportedProtocolVersion], within: Dur
             drive(stream, stopped, closed).await
         });
         for stream in 0..STREAMS {
-            let asks = ask(sender.clone(), format!("{connection}.{stream}"), pause, Arc::clone(&stop), Arc::clone(&answered));
+            let asks =
+                ask(sender.clone(), format!("{connection}.{stream}"), pause, Arc::clone(&stop), Arc::clone(&answered));
             tasks.spawn_on(asks, runtime.handle());
         }
     }
