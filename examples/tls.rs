@@ -15,6 +15,7 @@ use axum::Router;
 use axum::extract::Extension;
 use axum::routing::get;
 use clap::Parser;
+use handover::drain::Peer;
 use handover::http::ConnectionInfo;
 use handover::service::hooks::{Hook, InPlace};
 use handover::tls::{Tls, TlsOptions};
@@ -70,10 +71,17 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let router = Router::new()
         .route("/", get(async move || format!("pid {}, generation {generation}\n", std::process::id())))
         .route("/pid", get(async || format!("{}\n", std::process::id())))
+        .route("/who", get(who))
         .route("/tls", get(info));
     service.serve_https("https", &tls, router)?;
     service.run().await?; // ready, watchdog, SIGHUP → reload, SIGTERM → stop
     Ok(())
+}
+
+/// Which process answers on which connection: the pid, and the port of its client.
+async fn who(Extension(info): Extension<ConnectionInfo>) -> String {
+    let Peer::Tcp(client) = info.peer() else { return "no port\n".into() };
+    format!("{} {}\n", std::process::id(), client.port())
 }
 
 async fn info(Extension(info): Extension<ConnectionInfo>) -> String {

@@ -194,10 +194,11 @@ impl HttpOptions {
     }
 
     /// Limits how long new streams of an HTTP/2 connection are held back in a reload while those in
-    /// flight come to their end; then it goes, and the next generation answers what was held. One
-    /// whose streams take longer gets all of it answered here, and a GOAWAY. With zero only those
-    /// go that have no stream in flight when it is their turn. The default is [500
-    /// ms](Self::HTTP2_MOVE_WITHIN).
+    /// flight come to their end, counted anew whenever one of those ends, and four times as long in
+    /// all; then it goes, and the next generation answers what was held. If they take longer, what
+    /// was held is answered here. Where they end within four times as long, there is another turn,
+    /// up to three of them; else the client gets a GOAWAY. With zero only those go that have no
+    /// stream in flight when it is their turn. The default is [500 ms](Self::HTTP2_MOVE_WITHIN).
     #[must_use]
     pub fn http2_move_within(mut self, time: Duration) -> Self {
         self.http2_move_within = time;

@@ -261,8 +261,16 @@ impl Follower {
 
     /// It stays: what was held comes once more, and passes.
     pub(super) fn stay(&mut self) {
+        self.release();
         self.leaving = Leaving::No;
         self.ends = true;
+    }
+
+    /// Holds nothing any more: what was held comes once more, and passes.
+    pub(super) fn release(&mut self) {
+        if self.leaving == Leaving::Holds {
+            self.leaving = Leaving::May;
+        }
         if self.block == Some(Block::Hold) {
             self.block = None;
         }
@@ -271,6 +279,21 @@ impl Follower {
     /// Returns whether no stream is open.
     pub(super) fn is_idle(&self) -> bool {
         self.streams.is_empty()
+    }
+
+    /// Returns whether one that is not above this one is open.
+    pub(super) fn has_open_up_to(&self, id: u32) -> bool {
+        self.streams.first().is_some_and(|first| first <= id)
+    }
+
+    /// Returns the highest stream that is open.
+    pub(super) fn latest_open(&self) -> Option<u32> {
+        self.streams.latest()
+    }
+
+    /// Returns how many streams are open.
+    pub(super) fn open(&self) -> usize {
+        self.streams.len()
     }
 
     /// Returns whether it can leave at this moment.

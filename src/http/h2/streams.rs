@@ -14,6 +14,18 @@ impl OpenStreams {
         self.0.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn first(&self) -> Option<u32> {
+        self.0.first().map(|(id, _)| *id)
+    }
+
+    pub(super) fn latest(&self) -> Option<u32> {
+        self.0.last().map(|(id, _)| *id)
+    }
+
     /// Notes a new one, whose id is above all before.
     #[inline]
     pub(super) fn open(&mut self, id: u32, client_done: bool) {

@@ -138,9 +138,15 @@ impl<T: Transport> Tapped<T> {
         self.follower.hold();
     }
 
-    /// Has the server get all that was held.
+    /// Has the server get all that was held, and all that comes.
     pub(super) fn stay(&mut self) {
         self.follower.stay();
+        self.release();
+    }
+
+    /// Has the server get all that was held.
+    pub(super) fn release(&mut self) {
+        self.follower.release();
         let mut held = take(&mut self.held);
         held.extend_from_slice(&self.raw);
         self.raw = held;

@@ -11,7 +11,7 @@ use std::{fs, thread};
 use handover_testing::processes::End;
 use handover_testing::world::World;
 
-use self::load::{no_stream_is_lost_over_tcp, no_stream_is_lost_over_tls};
+use self::load::{no_stream_is_lost_by_default, no_stream_is_lost_over_tcp, no_stream_is_lost_over_tls};
 use self::raw::{
     ACK, CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, POST, PREFACE, RST_STREAM,
     SETTINGS, block, frame, get, window_update,
@@ -23,11 +23,13 @@ use crate::{Case, cases};
 pub(crate) const CASES: &[Case] = cases![
     no_stream_is_lost_over_tcp,
     no_stream_is_lost_over_tls,
+    no_stream_is_lost_by_default,
     half_of_everything_moves,
     windows_go_along,
     a_window_that_is_closed_stays_so,
     what_is_late_for_old_streams_is_nothing,
     new_streams_are_held_while_old_ones_end,
+    streams_that_end_a_little_late_do_not_keep_it,
     streams_that_take_too_long_get_a_goaway,
     a_client_that_acknowledges_nothing_gets_a_goaway,
     a_client_that_keeps_its_table_asks_elsewhere,
@@ -271,6 +273,28 @@ fn goes_away(mute: bool, reason: &str) {
     world.wait_for_log(&format!("1 stayed ({reason}: 1)"));
     assert_eq!(world.end_of(old), End::Exited(0));
     assert_ne!(new, old);
+    drop(client);
+    world.stop();
+}
+
+/// New streams are answered where they came to, and it moves once those in flight have ended.
+fn streams_that_end_a_little_late_do_not_keep_it() {
+    let (world, address, old) = world(|more| more.within = Duration::from_secs(1));
+    let mut client = Client::new(address, &[]);
+    client.send(get(1, "/slow/a"));
+    wait_until_seen(&world, "a");
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| world.reload_to(2).pid);
+        client.asked();
+        client.send(get(3, "/n/3"));
+        client.expect(3, "3");
+        fs::write(world.path("go.a"), "").unwrap();
+        client.expect(1, "a");
+        assert_eq!(world.end_of(old), End::Exited(0));
+        reload.join().unwrap();
+    });
+    client.ask(5, "/n/5", "5");
+    assert!(!world.log().contains(" stayed ("), "it moved");
     drop(client);
     world.stop();
 }

@@ -23,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::tungstenite;
 
-use self::client::{Client, connect, next, pause, request};
+pub(crate) use self::client::next;
+use self::client::{Client, connect, pause, request};
 pub(crate) use self::service::EXTENSION;
 use self::service::{Secured, extra};
 use self::tools::{curl_keeps_its_connection, openssl_keeps_its_connection_over_key_updates};

@@ -38,6 +38,7 @@ const ALLOWED: &[(&str, &[(&str, usize)])] = &[
         &[
             ("cli/tests/prove/bad.rs", 1),
             ("tests/systemd/scenarios/restart.rs", 3),
+            ("tests/it/reload/http2/load.rs", 1),
             ("tests/it/reload/secured/client.rs", 1),
             ("tests/it/reload/talks.rs", 1),
             ("tests/it/tls/handshake.rs", 1),
