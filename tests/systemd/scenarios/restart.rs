@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A connection may cost its client so much of a restart.
 const OF_EACH: Duration = Duration::from_micros(20);
 
-const KEEPS: &str = "Environment=HANDOVER_MIGRATE=restart\n";
+const KEEPS: &str = "Environment=HANDOVER_MIGRATE=restart\nLimitNOFILE=16384\n";
 const PRESERVED: &str = "FileDescriptorStorePreserve=yes\n";
 
 pub(super) fn number(variable: &str, usual: usize) -> usize {
