@@ -24,8 +24,10 @@ use crate::systemd::fdstore::{FdStore, Kept, MAILBOX, STORE_TIMEOUT};
 use crate::transit::{Parcel, Policy, mailbox};
 
 /// How long connections wait for one that has begun a request meanwhile, before they come back and
-/// are served on.
+/// are served on. It counts from the last one that has left: thousands take their time.
 pub(crate) const PARK_TIMEOUT: Duration = Duration::from_millis(250);
+/// No longer in all.
+const PARK_AT_MOST: Duration = Duration::from_secs(2);
 /// Whoever could not leave is asked again after so long.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// Whether something is left that cannot be kept is looked at so often.
@@ -90,7 +92,8 @@ pub(super) async fn keep_all(
 
 /// Has all leave that can, for some time.
 async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<Leaving>) -> Vec<Parked> {
-    let until = Instant::now() + PARK_TIMEOUT;
+    let at_most = Instant::now() + PARK_AT_MOST;
+    let mut until = Instant::now() + PARK_TIMEOUT;
     let mut parked: Vec<Parked> = Vec::with_capacity(drain.active());
     route.permits.refill(usize::MAX);
     drain.core.wake_movable(route, 0, usize::MAX);
@@ -102,6 +105,9 @@ async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<
             _ = queue.recv_many(&mut some, usize::from(u16::MAX)) => {
                 let own = |Leaving { parcel, guard, policy, .. }| Parked { parcel, guard, policy };
                 parked.extend(some.drain(..).map(own));
+                let now = Instant::now();
+                until = (now + PARK_TIMEOUT).min(at_most);
+                again = now + ASK_AGAIN;
             }
             () = sleep_until(again.min(until)) => {
                 if Instant::now() >= until {
