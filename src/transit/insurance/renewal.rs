@@ -130,11 +130,12 @@ impl Insurance {
     /// # Errors
     /// There are no fds for it.
     pub(crate) fn provide(&self, store: &FdStore) -> Result<bool> {
+        // Before the lock: a change of the store takes as long as the manager takes.
+        let Some(name) = free_names(store).next() else { return Ok(false) };
         let mut books = self.lock();
         if books.phase == Phase::Over || books.all.values().any(|book| book.name.is_some()) {
             return Ok(false);
         }
-        let Some(name) = free_names(store).next() else { return Ok(false) };
         // What has come already is put where it is.
         let at = match books.single {
             Some(at) => at,
@@ -144,10 +145,11 @@ impl Insurance {
                 at
             }
         };
-        if let Some(book) = books.all.get_mut(&at) {
-            store.hold_unpolled(&name, book.mailbox.reader())?;
-            book.name = Some(name);
-        }
+        let Some(book) = books.all.get_mut(&at) else { return Ok(false) };
+        book.name = Some(name.clone());
+        let mailbox = book.mailbox.clone();
+        drop(books);
+        store.hold_unpolled(&name, mailbox.reader()).inspect_err(|_| self.call(at, None))?;
         Ok(true)
     }
 
@@ -156,11 +158,16 @@ impl Insurance {
     /// # Errors
     /// There is no store.
     pub(crate) fn confirm(&self, store: &FdStore) -> Result<()> {
-        if store.list().into_iter().any(|entry| entry.kept == Kept::HeldOnly && self.has(&entry.name)) {
-            return Err(self.give_up());
+        let entries = store.list().into_iter();
+        let held: Vec<_> = entries.filter(|entry| entry.kept == Kept::HeldOnly && self.has(&entry.name)).collect();
+        if held.is_empty() {
+            self.activate();
+            return Ok(());
         }
-        self.activate();
-        Ok(())
+        for entry in held {
+            let _ = store.remove(&entry.name);
+        }
+        Err(self.give_up())
     }
 
     fn give_up(&self) -> Error {
