@@ -179,18 +179,21 @@ async fn client(of: Clients, number: usize, seen: Arc<Seen>, stop: Arc<AtomicBoo
         // They do not all ask at the same time.
         tokio::time::sleep(pause.mul_f64((number % 97) as f64 / 97.0)).await;
     }
-    while !stop.load(Relaxed) {
+    loop {
         let began = Instant::now();
         match &mut kept {
             Some(talk) => talk.ask(&mut buffer).await?,
             None => Talk::begin(speaks, address).await?.ask(&mut buffer).await?,
         }
         seen.note(began);
+        // Who pauses at the end asks once more: it may have been closed meanwhile.
+        if stop.load(Relaxed) {
+            return Ok(());
+        }
         if let Asks::Kept(pause) = asks {
             tokio::time::sleep(pause).await;
         }
     }
-    Ok(())
 }
 
 /// Has these clients ask while `f` runs, which begins when all are connected.
