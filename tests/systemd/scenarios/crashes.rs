@@ -14,8 +14,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("main_is_killed_that_bound_its_port", main_is_killed_that_bound_its_port),
 ];
 
-/// The promise: so long after its death the service is back.
-const BACK_WITHIN: Duration = Duration::from_secs(1);
+/// A restart that waits for the drain takes 10 s or more. This is no measure of speed: three
+/// containers share two processors here, and `prove` says how long a quiet machine takes.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
 const CLIENTS: &Clients = &[(Kind::KeepAlive, 8), (Kind::Fresh, 8)];
 
 fn main_is_killed(lab: &Container) -> Outcome {

@@ -419,14 +419,14 @@ fn finishes_what_is_in_hand(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup { lines: KEEPS, ..Setup::default() })?;
     let (mut idle, mut slow) = (web.connect()?, web.connect()?);
     let old = idle.pid()?;
-    slow.send("/sleep?duration=3s")?;
+    slow.send("/sleep?duration=6s")?;
     lab.systemctl_ok(&["--no-block", "restart", UNIT])?;
     web.logged("SIGTERM; connections open")?;
     let mut answered = 0;
     let pid = loop {
         let began = Instant::now();
         let pid = idle.pid()?;
-        within(Duration::from_secs(2), began, "an idle client's request")?;
+        within(Duration::from_secs(5), began, "an idle client's request")?;
         if pid != old {
             break pid;
         }

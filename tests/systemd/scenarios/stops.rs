@@ -14,8 +14,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("stop_during_a_drain_hammers", stop_during_a_drain_hammers),
 ];
 
-/// What a stop may take beyond what it waits for.
-const SLACK: Duration = Duration::from_secs(2);
+/// What a stop may take beyond what it waits for, on a machine with other work. One that waits for
+/// what it must not takes 30 s.
+const SLACK: Duration = Duration::from_secs(5);
 
 fn stop_with_idle_connections(lab: &Container) -> Outcome {
     let web = Web::start(lab, Setup::default())?;
