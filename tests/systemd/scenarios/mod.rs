@@ -24,6 +24,7 @@ mod protocols;
 mod prove;
 mod proxies;
 mod reload;
+mod reload_jobs;
 mod requests;
 mod reread;
 mod restart;
@@ -53,6 +54,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         basics::SCENARIOS,
         user_manager::SCENARIOS,
         reload::SCENARIOS,
+        reload_jobs::SCENARIOS,
         reread::SCENARIOS,
         restart::SCENARIOS,
         identity::SCENARIOS,
