@@ -19,6 +19,7 @@ mod metrics;
 mod package;
 mod path_unit;
 mod pause;
+mod pressure;
 mod probation;
 mod protocols;
 mod prove;
@@ -89,6 +90,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         init::SCENARIOS,
         control::SCENARIOS,
         pause::SCENARIOS,
+        pressure::SCENARIOS,
         idle::SCENARIOS,
         prove::SCENARIOS,
         proxies::SCENARIOS,
