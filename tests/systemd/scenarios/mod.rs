@@ -16,6 +16,7 @@ mod init;
 mod insured;
 mod journal;
 mod metrics;
+mod mptcp;
 mod package;
 mod path_unit;
 mod pause;
@@ -91,6 +92,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         control::SCENARIOS,
         pause::SCENARIOS,
         pressure::SCENARIOS,
+        mptcp::SCENARIOS,
         idle::SCENARIOS,
         prove::SCENARIOS,
         proxies::SCENARIOS,
