@@ -420,6 +420,11 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
         service("FileDescriptorStorePreserve=yes\nExecStart=\nExecStart=/opt/web\n"),
     ),
     (
+        "HO227",
+        socket("[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\n"),
+        socket("[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\n[Socket]\nDeferTrigger=patient\n"),
+    ),
+    (
         "HO221",
         without(&["FileDescriptorStoreMax"], "Environment=HANDOVER_MIGRATE=restart\n"),
         service("Environment=HANDOVER_MIGRATE=restart\n"),

@@ -6,6 +6,7 @@ mod control;
 mod counter;
 mod crashes;
 mod datagrams;
+mod deferred;
 mod directives;
 mod failures;
 mod faults;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         survival::SCENARIOS,
         restarts::SCENARIOS,
         roots::SCENARIOS,
+        deferred::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
