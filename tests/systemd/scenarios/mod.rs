@@ -13,6 +13,7 @@ mod faults;
 mod http2;
 mod identity;
 mod idle;
+mod images;
 mod init;
 mod insured;
 mod journal;
@@ -74,6 +75,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         survival::SCENARIOS,
         restarts::SCENARIOS,
         roots::SCENARIOS,
+        images::SCENARIOS,
         deferred::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
