@@ -411,7 +411,7 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ),
     (
         "HO225",
-        without(&["WantedBy"], "FileDescriptorStorePreserve=yes\n"),
+        without(&["WantedBy"], "FileDescriptorStorePreserve=on-success\n"),
         service("FileDescriptorStorePreserve=yes\n"),
     ),
     (

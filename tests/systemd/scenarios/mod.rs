@@ -22,6 +22,7 @@ mod mptcp;
 mod package;
 mod path_unit;
 mod pause;
+mod preserved;
 mod pressure;
 mod probation;
 mod protocols;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     [
         basics::SCENARIOS,
         user_manager::SCENARIOS,
+        preserved::SCENARIOS,
         reload::SCENARIOS,
         reload_jobs::SCENARIOS,
         reread::SCENARIOS,

@@ -68,7 +68,9 @@ fn unkept(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
 /// What is kept over a soft reboot, too.
 fn preserved(service: &Unit) -> Option<Setting<'_>> {
     service.stores()?;
-    service.text(SERVICE, "FileDescriptorStorePreserve").filter(|setting| setting.value() == "yes")
+    service
+        .text(SERVICE, "FileDescriptorStorePreserve")
+        .filter(|setting| matches!(setting.value(), "yes" | "on-success"))
 }
 
 fn unwanted(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
