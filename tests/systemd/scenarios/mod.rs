@@ -22,6 +22,7 @@ mod mptcp;
 mod package;
 mod path_unit;
 mod pause;
+mod pauses;
 mod preserved;
 mod pressure;
 mod probation;
@@ -97,6 +98,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         init::SCENARIOS,
         control::SCENARIOS,
         pause::SCENARIOS,
+        pauses::SCENARIOS,
         pressure::SCENARIOS,
         mptcp::SCENARIOS,
         idle::SCENARIOS,
