@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::error::{Error, Kind, Result};
 use crate::generation::link::Idle;
-use crate::generation::place::Place;
+use crate::generation::place::{Place, RESTART};
 use crate::generation::program::{Process, Program, own_path};
 use crate::sys::low::LowFds;
 use crate::sys::memfd;
@@ -103,7 +103,8 @@ impl Origin {
     /// Blocks for about a millisecond.
     pub(crate) fn start(self, estate: Estate, parent: Parent) -> Result<Next> {
         if parent == Parent::Manager {
-            self.place.check(&Place::of(&self.program), &self.program)?;
+            self.place.check(&Place::of(&self.program), &self.program, RESTART)?;
+            self.place.warn_of_extensions(&self.program);
         }
         let (link, theirs) = Idle::pair()?;
         let state = match &estate.state {

@@ -9,11 +9,16 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
 use crate::error::{Error, Kind, Result};
 
 /// How the kernel marks a directory that was removed.
 const DELETED: &[u8] = b"//deleted";
-const RESTART: &str = "use `systemctl restart`, over which `migrate = \"restart\"` keeps the connections";
+/// Where systemd mounts the extensions of a unit, as an overlay of theirs names it.
+const EXTENSIONS: &[u8] = b"lowerdir=/run/systemd/unit-extensions/";
+/// What starts the new program instead, for a service of ours.
+pub(crate) const RESTART: &str = "use `systemctl restart`, over which `migrate = \"restart\"` keeps the connections";
 
 /// The mount that a file lies on, as proc_pid_mountinfo(5) shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +30,8 @@ struct Mount {
     point: PathBuf,
     /// The file, from there.
     below: PathBuf,
+    /// It is an overlay of extensions, which shows nobody what lies below it.
+    of_extensions: bool,
 }
 
 impl Mount {
@@ -37,7 +44,7 @@ impl Mount {
 }
 
 /// The mounts that a program lies on, as they were at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     ours: Option<Mount>,
     /// At the same path in the mounts of PID 1; unknown where /proc hides it (`ProtectProc=`).
@@ -54,13 +61,25 @@ impl Place {
         Self { ours: on("self"), manager: on("1") }
     }
 
-    /// Fails if a start by the service manager would run a program of another root than ours.
-    pub(crate) fn check(&self, now: &Self, program: &Path) -> Result<()> {
+    /// Warns of what cannot be seen: that there is another extension by now.
+    pub(crate) fn warn_of_extensions(&self, program: &Path) {
+        if self.ours.as_ref().is_some_and(|mount| mount.of_extensions) {
+            warn!(
+                "{} lies in an extension (ExtensionDirectories=, ExtensionImages=): a reload starts what was there when \
+                 systemd started the service, and only `systemctl restart` takes another one",
+                program.display()
+            );
+        }
+    }
+
+    /// Fails if a start by the service manager would run a program of another root than ours, and
+    /// says what to do instead.
+    pub(crate) fn check(&self, now: &Self, program: &Path, instead: &str) -> Result<()> {
         match self.differs(now) {
             None => Ok(()),
             Some(why) => {
                 let shown = program.display();
-                let message = format!("{shown} would be the old program again: {why}; {RESTART}");
+                let message = format!("{shown} would be the old program again: {why}; {instead}");
                 Err(Error::new(Kind::Generation, message))
             }
         }
@@ -104,7 +123,8 @@ fn find(table: &[u8], path: &Path) -> Option<Mount> {
         let Ok(below) = path.strip_prefix(&point) else { continue };
         if found.as_ref().is_none_or(|other| point.as_os_str().len() >= other.point.as_os_str().len()) {
             let device = String::from_utf8_lossy(device).into_owned();
-            found = Some(Mount { device, root: unescaped(root), below: below.to_owned(), point });
+            let of_extensions = line.windows(EXTENSIONS.len()).any(|part| part == EXTENSIONS);
+            found = Some(Mount { device, root: unescaped(root), below: below.to_owned(), point, of_extensions });
         }
     }
     found
@@ -151,6 +171,10 @@ mod tests {
         let over = find(b"1 0 8:1 / / rw\n2 1 8:4 / / rw\n", Path::new("/web")).unwrap();
         assert_eq!(over.device, "8:4");
         assert_eq!(find(b"", Path::new("/web")), None);
+        assert!(!found.of_extensions && !over.of_extensions);
+        let table = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:88 / /usr ro - overlay systemd-extensions ro,\
+            lowerdir=/run/systemd/unit-extensions/0/usr:/run/systemd/mount-rootfs/usr\n";
+        assert!(find(table, Path::new("/usr/bin/web")).unwrap().of_extensions);
         assert_eq!(unescaped(b"a\\\\134\\04"), b"a\\\\\\04", "no code of three digits stays as it is");
     }
 
@@ -177,7 +201,7 @@ mod tests {
             ("an image", place("1 0 7:0 / / rw\n", HOST), place("1 0 7:0 / / rw\n", "1 0 8:9 / / rw\n"), None),
         ];
         for (name, then, now, expected) in cases {
-            let error = then.check(&now, Path::new("/opt/web")).err().map(|e| e.to_string());
+            let error = then.check(&now, Path::new("/opt/web"), RESTART).err().map(|e| e.to_string());
             match expected {
                 None => assert_eq!(error, None, "{name}"),
                 Some(part) => assert!(error.is_some_and(|e| e.contains(part) && e.contains("restart")), "{name}"),

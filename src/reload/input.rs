@@ -16,6 +16,7 @@ use crate::reload::inquiry::Holding;
 use crate::settings::signals::{Response, Signal};
 use crate::systemd::fdstore::{Snapshot, Transfer};
 use crate::systemd::follows::Follows;
+use crate::systemd::pressure::Resource;
 use crate::wire::frame::Frame;
 
 /// Where tasks leave what they have found out.
@@ -69,6 +70,8 @@ pub(crate) enum Input {
     PausedLongEnough(u64),
     /// There has been nothing to do for as long as it is set.
     Idle(Idle),
+    /// The service manager has told of pressure on this.
+    Pressure(Resource),
     /// Another generation has told that the pause is over.
     Resumed,
     /// A reload was held back for as long as it may be.

@@ -21,6 +21,7 @@ use crate::settings::Effective;
 use crate::state::States;
 use crate::sys::spawn::Parent;
 use crate::systemd::notify::Notifier;
+use crate::systemd::pressure::PressureSource;
 use crate::systemd::watchdog::Watchdog;
 
 /// The application's bytes for the next generation.
@@ -51,6 +52,8 @@ pub(crate) struct Assembly {
     pub(crate) jobs: Jobs,
     pub(crate) notifier: Notifier,
     pub(crate) watchdog: Option<Watchdog>,
+    /// Where pressure is told under which a drain hurries.
+    pub(crate) pressure: Vec<PressureSource>,
     pub(crate) check: Option<Check>,
     pub(crate) state: Option<StateFn>,
     pub(crate) listeners: Listeners,

@@ -25,7 +25,7 @@ use crate::service::handlers::Signals;
 use crate::service::pidfile::Pidfile;
 use crate::service::sockets::Sockets;
 use crate::settings::signals::SignalMap;
-use crate::settings::{Effective, ExitOnIdle, KeepOnStop, Migrate, Settings, each_setting};
+use crate::settings::{Effective, ExitOnIdle, HurryUnderPressure, KeepOnStop, Migrate, Settings, each_setting};
 use crate::state::States;
 use crate::sys::fdtable;
 use crate::sys::spawn::Parent;
@@ -33,6 +33,7 @@ use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
 use crate::systemd::fdstore::{Names, STORE_TIMEOUT};
 use crate::systemd::notify::{Message, Notifier};
+use crate::systemd::pressure::PressureSource;
 use crate::systemd::wanted::{Wanted, listen_methods};
 use crate::systemd::watchdog::Watchdog;
 use crate::wire::frame::Frame;
@@ -270,6 +271,7 @@ impl Builder {
         let hooks = hooks.checked()?;
         let notifier = Notifier::from_env(environment)?;
         let watchdog = Watchdog::from_env(environment)?;
+        let (pressure, unheard) = pressure(environment, settings.hurry_under_pressure);
         // SYSTEMD_EXEC_PID names the process that the manager executed; behind a wrapper we are
         // only its child.
         let ours =
@@ -295,7 +297,7 @@ impl Builder {
         said.warnings.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
         let shown = settings.to_string();
         if inherited.is_none_or(|i| i.hello.settings.as_deref() != Some(&*shown)) {
-            let odd = settings.oddities(said, watchdog.map(|w| w.timeout()));
+            let odd = [settings.oddities(said, watchdog.map(|w| w.timeout())), unheard].concat();
             odd.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
             tracing::info!(generation = inherited.map_or(1, |i| i.hello.generation), "settings: {shown}");
         }
@@ -320,6 +322,7 @@ impl Builder {
             drain,
             notifier,
             watchdog,
+            pressure,
             check,
             state,
             listeners: Listeners::default(),
@@ -338,6 +341,23 @@ impl Builder {
             heard,
         })
     }
+}
+
+/// Finds where pressure is told, and says why it is not: that is no reason not to serve.
+fn pressure(environment: &Environment, under: HurryUnderPressure) -> (Vec<PressureSource>, Vec<String>) {
+    let (mut sources, mut unheard) = (Vec::new(), Vec::new());
+    for resource in under.resources() {
+        let why = match PressureSource::from_env(environment, *resource) {
+            Ok(Some(source)) => {
+                sources.push(source);
+                continue;
+            }
+            Ok(None) => format!("nobody tells of it: write {}on in the [Service] section", resource.setting()),
+            Err(error) => error.to_string(),
+        };
+        unheard.push(format!("hurry_under_pressure = \"{under}\" has no effect for {resource}: {why}"));
+    }
+    (sources, unheard)
 }
 
 /// What `systemctl status` says of a first start that failed, beside the exit status. A next

@@ -86,5 +86,7 @@ macro_rules! named {
     };
 }
 
+pub(super) use named;
+
 named!(Migrate { "never" = Never, "reload" = Reload, "restart" = Restart, "crash" = Crash });
 named!(KeepOnStop { "ask" = Ask, "always" = Always });

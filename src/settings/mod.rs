@@ -6,6 +6,7 @@
 pub(crate) mod duration;
 mod idle;
 mod migrate;
+mod pressure;
 mod read;
 pub(crate) mod signals;
 pub(crate) mod table;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use idle::ExitOnIdle;
 pub use migrate::{KeepOnStop, Migrate};
+pub use pressure::HurryUnderPressure;
 pub use table::*;
 
 use crate::drain::FAR;

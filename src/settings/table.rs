@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::idle::ExitOnIdle;
 use super::migrate::{KeepOnStop, Migrate};
+use super::pressure::HurryUnderPressure;
 use super::value::{Setting, SettingRow, SettingValue};
 use crate::error::{Error, Kind, Result};
 
@@ -40,6 +41,11 @@ macro_rules! each_setting {
                 /// How long accepted work may take if a new main generation has died: the manager's
                 /// restart of the service waits for it.
                 hurry_timeout: Duration = HURRY_TIMEOUT: Duration::from_millis(500), "500ms";
+                /// Under which pressure on the machine a generation that has handed over hurries:
+                /// connections that are idle are closed after a tenth of a second, and what is in
+                /// hand is finished. The unit must have it told (`MemoryPressureWatch=on`).
+                hurry_under_pressure: HurryUnderPressure =
+                    HURRY_UNDER_PRESSURE: HurryUnderPressure::Never, "never";
                 /// How long an idle connection is kept for one more request after a handover. If
                 /// this is shorter than the pauses of most clients, some of their requests are
                 /// lost.

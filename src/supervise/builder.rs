@@ -238,9 +238,11 @@ impl Supervisor {
             Error::os(format!("no socket for the notifications of the program ({where_to})"), e)
         })?;
         let watchdog = Watchdog::from_env(environment)?;
+        let env: Vec<_> = environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let recipe = Recipe {
+            place: self.command.place(&env),
             command: self.command,
-            env: environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            env,
             notify: place.path().to_owned(),
             watchdog: watchdog.map(|watchdog| watchdog.timeout()),
             managed: notifier.has_manager(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::error::{Error, Kind, Result};
+use crate::generation::place::Place;
 use crate::generation::program::{OWN_VARIABLES, c_string, explain};
 use crate::supervise::image::Image;
 use crate::supervise::inheritance::Item;
@@ -33,6 +34,8 @@ const NOT_PASSED: [&str; 10] = [
     "EINHORN_FDS",
     "NGINX",
 ];
+/// What starts the program of another root: no reload of ours does.
+const RESTART: &str = "use `systemctl restart`, over which the sockets are kept";
 /// The distance from the targets of the fds to the fd that names the program.
 const APART: RawFd = 16;
 
@@ -56,6 +59,8 @@ pub(crate) struct Recipe {
     pub(crate) managed: bool,
     /// The name of this run of the service, in the tags of its processes.
     pub(crate) run: String,
+    /// The mounts that the program lay on when its supervisor started.
+    pub(crate) place: Place,
 }
 
 /// A process that was started, and will have to be waited for.
@@ -68,6 +73,26 @@ pub(crate) struct ProgramProcess {
     pub(crate) image: Option<Image>,
 }
 
+impl ProgramCommand {
+    /// Finds the mounts that the program lies on now.
+    pub(crate) fn place(&self, env: &[(OsString, OsString)]) -> Place {
+        self.find(env).map_or_else(|_| Place::default(), |path| Place::of(&path))
+    }
+
+    /// Looks for the program, at each start, as execvp(3) does.
+    fn find(&self, env: &[(OsString, OsString)]) -> Result<PathBuf> {
+        if self.program.as_os_str().as_bytes().contains(&b'/') {
+            return Ok(self.program.clone());
+        }
+        let search = env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+        let search = search.unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
+        let found = std::env::split_paths(search).map(|dir| dir.join(&self.program)).find(|path| is_program(path));
+        found.ok_or_else(|| {
+            Error::new(Kind::Generation, format!("{} is in no directory of PATH", self.program.display()))
+        })
+    }
+}
+
 impl Recipe {
     /// Starts the program; this blocks for about a millisecond. `image` is the version to start,
     /// instead of what is at the path now, and `before` the process that it is to follow.
@@ -78,7 +103,12 @@ impl Recipe {
         image: Option<&Image>,
         before: Option<u32>,
     ) -> Result<ProgramProcess> {
-        let path = self.find()?;
+        let path = self.command.find(&self.env)?;
+        // Who has nothing that runs is started with whatever there is.
+        if self.managed && image.is_none() && before.is_some() {
+            self.place.check(&Place::of(&path), &path, RESTART)?;
+            self.place.warn_of_extensions(&path);
+        }
         let told =
             passing::tell(&self.command.ways, self.command.first_fd, items, &self.command.arguments, generation)?;
         let tag = format!("{TAG}={}-{generation}", self.run);
@@ -115,20 +145,6 @@ impl Recipe {
         let running = File::open(format!("/proc/{pid}/exe")).ok().and_then(Image::of);
         let image = now.filter(|image| running.is_some_and(|running| running.is(image)));
         Ok(ProgramProcess { pid, pidfd, family: ProcessFamily { leader: pid, tag }, image })
-    }
-
-    /// Looks for the program, at each start, as execvp(3) does.
-    fn find(&self) -> Result<PathBuf> {
-        if self.command.program.as_os_str().as_bytes().contains(&b'/') {
-            return Ok(self.command.program.clone());
-        }
-        let search = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
-        let search = search.unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
-        let found =
-            std::env::split_paths(search).map(|dir| dir.join(&self.command.program)).find(|path| is_program(path));
-        found.ok_or_else(|| {
-            Error::new(Kind::Generation, format!("{} is in no directory of PATH", self.command.program.display()))
-        })
     }
 
     fn environment(&self, told: Vec<(String, String)>, tag: &str) -> Result<Vec<CString>> {

@@ -99,12 +99,16 @@ fn control_space(max_fds: usize) -> Vec<u64> {
 pub(super) const UCRED: libc::c_uint = 12;
 const _: () = assert!(size_of::<libc::ucred>() == UCRED as usize);
 
-/// Takes what the kernel has written to the control buffer, which is still alive.
+/// The pidfd of the sender, as asked for by `SO_PASSPIDFD` (`PassPIDFD=` of a .socket unit).
+const SCM_PIDFD: libc::c_int = 4;
+
+/// Takes what the kernel has written to the control buffer, which is still alive. Fds of other
+/// kinds, which nobody here asks for, are closed.
 pub(super) fn controls(message: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
     let (mut fds, mut credentials) = (Vec::new(), None);
     // SAFETY: the kernel has set msg_controllen to what it wrote to our aligned buffer, and the
     // macros stay within it. Each cmsg_len is of what is really there, also where it had no room
-    // for all. Fds of SCM_RIGHTS were installed for us, and nobody else knows them.
+    // for all. Fds were installed for us, and nobody else knows them.
     unsafe {
         let mut next = libc::CMSG_FIRSTHDR(message);
         while let Some(control) = next.as_ref() {
@@ -114,6 +118,13 @@ pub(super) fn controls(message: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credenti
                     let numbers = libc::CMSG_DATA(control).cast::<RawFd>();
                     let count = length / size_of::<RawFd>();
                     fds.extend((0..count).map(|at| OwnedFd::from_raw_fd(numbers.add(at).read_unaligned())));
+                }
+                (libc::SOL_SOCKET, SCM_PIDFD) if length >= size_of::<RawFd>() => {
+                    let number = libc::CMSG_DATA(control).cast::<RawFd>().read_unaligned();
+                    // Of a sender that is gone it may be an error.
+                    if number >= 0 {
+                        drop(OwnedFd::from_raw_fd(number));
+                    }
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= UCRED as usize => {
                     let of = libc::CMSG_DATA(control).cast::<libc::ucred>().read_unaligned();
@@ -161,5 +172,34 @@ mod tests {
         assert!(received.truncated && received.fds.len() == 1);
         drop(received);
         assert_eq!(open_of(&path), 1);
+    }
+
+    /// A pidfd comes with each message to a socket that has `SO_PASSPIDFD`.
+    #[test]
+    fn the_pidfd_of_a_sender_is_not_kept() {
+        const SO_PASSPIDFD: libc::c_int = 76;
+        const MESSAGES: usize = 200;
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let (on, length) = (1_i32, 4);
+        // SAFETY: the value outlives the call, and is as long as is said.
+        let set = unsafe {
+            let value = (&raw const on).cast();
+            libc::setsockopt(ours.as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, value, length)
+        };
+        if set != 0 {
+            return; // The kernel is older than 6.5.
+        }
+        let pidfds = || {
+            let all = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            all.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains("pidfd")))
+                .count()
+        };
+        let before = pidfds();
+        for _ in 0..MESSAGES {
+            send(theirs.as_fd(), b"one", &[]).unwrap();
+            assert!(receive(ours.as_fd(), &mut [0; 10], 1).unwrap().fds.is_empty());
+        }
+        // Other tests have some of their own.
+        assert!(pidfds() < before + MESSAGES / 2);
     }
 }

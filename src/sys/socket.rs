@@ -287,6 +287,13 @@ pub(crate) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> 
     }
 }
 
+/// Tells whether waiting for the fd is of no use.
+pub(crate) fn is_in_error(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    Ok(fds.iter().filter_map(PollFd::revents).any(|told| told.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL)))
+}
+
 /// Has the tokio runtime that we are in watch the fd, which is nonblocking, or a pidfd.
 pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd keeps one and the same fd open for as long as it lives.

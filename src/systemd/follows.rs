@@ -3,7 +3,7 @@
 //! | the list has | what follows |
 //! |---|---|
 //! | a job `restart` of the unit | a start, as with `systemctl restart`, of the unit or of one that it is `PartOf=` |
-//! | a job of `soft-reboot.target` | a start, if the unit has `FileDescriptorStorePreserve=yes` |
+//! | a job of `soft-reboot.target` | a start, if the unit has `FileDescriptorStorePreserve=yes` or `on-success` |
 //! | none of these | none that is known of |
 //!
 //! `systemctl` is asked: it finds its way without a message bus as root, and with one as anybody
@@ -86,7 +86,7 @@ impl Unit {
             Planned::Restart => Follows::Start,
             Planned::SoftReboot => {
                 let kept = self.systemctl(&["show", "--property=FileDescriptorStorePreserve", &self.name]).await?;
-                if kept.trim_end().ends_with("=yes") { Follows::Start } else { Follows::Nothing }
+                if is_preserved(&kept) { Follows::Start } else { Follows::Nothing }
             }
             Planned::Nothing => Follows::Nothing,
         })
@@ -152,6 +152,11 @@ enum Planned {
     Nothing,
 }
 
+/// Tells whether a stop that goes well keeps the fd store.
+fn is_preserved(shown: &str) -> bool {
+    matches!(shown.trim_end().rsplit_once('='), Some((_, "yes" | "on-success")))
+}
+
 /// Reads lines of a number, a unit, the type of the job, and its state.
 fn what_follows(jobs: &str, unit: &str) -> Planned {
     let mut planned = Planned::Nothing;
@@ -189,6 +194,14 @@ mod tests {
         ] {
             assert_eq!(Unit::of(groups), found, "{groups}");
         }
+    }
+
+    #[test]
+    fn what_a_stop_keeps_is_told() {
+        for (value, kept) in [("yes", true), ("on-success", true), ("restart", false), ("no", false), ("", false)] {
+            assert_eq!(is_preserved(&format!("FileDescriptorStorePreserve={value}\n")), kept, "{value}");
+        }
+        assert!(!is_preserved(""));
     }
 
     #[test]

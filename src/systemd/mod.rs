@@ -8,6 +8,7 @@ pub mod environment;
 pub mod fdstore;
 pub(crate) mod follows;
 pub mod notify;
+pub(crate) mod pressure;
 #[cfg(feature = "scope")]
 pub mod scope;
 pub mod watchdog;

@@ -411,13 +411,18 @@ pub(crate) const CASES: &[(&str, Units, Units)] = &[
     ),
     (
         "HO225",
-        without(&["WantedBy"], "FileDescriptorStorePreserve=yes\n"),
+        without(&["WantedBy"], "FileDescriptorStorePreserve=on-success\n"),
         service("FileDescriptorStorePreserve=yes\n"),
     ),
     (
         "HO226",
         service("FileDescriptorStorePreserve=yes\nExecStart=\nExecStart=/mnt/web\n"),
         service("FileDescriptorStorePreserve=yes\nExecStart=\nExecStart=/opt/web\n"),
+    ),
+    (
+        "HO227",
+        socket("[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\n"),
+        socket("[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\n[Socket]\nDeferTrigger=patient\n"),
     ),
     (
         "HO221",

@@ -62,6 +62,20 @@ fn what_is_written_passes_our_check() {
 }
 
 #[test]
+fn a_socket_stays_over_a_soft_reboot_where_systemd_can() {
+    for (target, stays) in [("257", false), ("258", true), ("262", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &["web", "--preserve", "--target-version", target]);
+        let socket = fs::read_to_string(dir.path().join("web.socket")).unwrap();
+        for line in ["DefaultDependencies=no\n", "IgnoreOnIsolate=yes\n", "DeferTrigger=patient\n"] {
+            assert_eq!(socket.contains(line), stays, "{target}: {socket}");
+        }
+        let (code, said) = handover(dir.path(), &["check", "--strict", "--target-version", target, "."]);
+        assert!(code == Some(0) && said.contains("0 errors, 0 warnings in 2 units"), "{target}: {said}");
+    }
+}
+
+#[test]
 fn systemd_finds_no_fault_in_what_is_written() {
     let version = Command::new("systemd-analyze").arg("--version").output();
     let Some(version) = version.ok().filter(|o| o.status.success()) else {

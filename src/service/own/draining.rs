@@ -37,6 +37,7 @@ impl OwnGeneration {
             }
             self.narrator.tell(Moment::Draining, &self.facts());
             self.drainers.leave();
+            self.watch_pressure();
         } else {
             self.ask_for_time();
             // Who is kept for the next start waits until it is there; the others are answered.

@@ -3,7 +3,7 @@
 //! Here inputs become events; in `actions` what the lifecycle asks for is handed to the parts;
 //! `asked` has what others ask for, `refusal` what cannot be, `moving` the connections that go and
 //! come, `keeping` those that wait for a start, `insuring` those that survive a crash; in
-//! `draining` and `end` the process comes to its end.
+//! `draining` and `end` the process comes to its end, which `pressure` may hasten.
 
 mod actions;
 mod asked;
@@ -15,6 +15,7 @@ mod keeping;
 mod moving;
 mod next;
 mod pausing;
+mod pressure;
 mod refusal;
 
 use std::path::PathBuf;
@@ -57,6 +58,7 @@ use crate::service::sockets::{Sockets, lock};
 use crate::settings::signals::Signal;
 use crate::settings::{Effective, REAP_AFTER};
 use crate::sys::spawn::Parent;
+use crate::systemd::pressure::PressureSource;
 
 /// One generation of a service, as it sees itself.
 #[derive(Debug)]
@@ -95,6 +97,8 @@ pub(crate) struct OwnGeneration {
     narrator: Narrator,
     outbox: Outbox,
     pinger: Pinger,
+    /// Where pressure is told under which the drain of this generation hurries.
+    pressure: Vec<PressureSource>,
     pidfile: Option<Pidfile>,
 
     signals: Signals,
@@ -200,6 +204,7 @@ impl OwnGeneration {
             narrator: Narrator::new(assembly.listeners, hooks, metrics, assembly.history),
             outbox: Outbox::open(notifier, move || _ = confirmed.send(Input::Event(Event::Barrier))),
             pinger: Pinger::new(pings),
+            pressure: assembly.pressure,
             pidfile: assembly.pidfile,
             settings,
             sockets,
@@ -349,6 +354,7 @@ impl Parts for OwnGeneration {
             }
             Input::AskedLongEnough => self.answer_status(lives),
             Input::Idle(idle) => self.on_idle(lives, idle),
+            Input::Pressure(resource) => self.on_pressure(lives, resource),
             Input::AtRest(pause) => self.on_at_rest(pause),
             Input::PausedLongEnough(pause) => self.on_paused_long_enough(pause),
             Input::Resumed => self.end_pause("so another generation has told"),

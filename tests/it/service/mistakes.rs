@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = cases![
 ];
 
 const KEYS: &str = "there are ready_timeout, switch_timeout, probation, handover_timeout, standby_timeout, drain_timeout, \
-                    hurry_timeout, linger, stop_linger, migrate, move_within, keep_on_stop, resume_within, healthy_after, exit_on_idle, hook_timeout, max_draining, draining_wait, signals, \
+                    hurry_timeout, hurry_under_pressure, linger, stop_linger, migrate, move_within, keep_on_stop, resume_within, healthy_after, exit_on_idle, hook_timeout, max_draining, draining_wait, signals, \
                     pidfile";
 const PRESETS: &str = "default, endless, grace, overseer, goframe, nginx, php-fpm";
 

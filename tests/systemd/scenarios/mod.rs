@@ -6,24 +6,31 @@ mod control;
 mod counter;
 mod crashes;
 mod datagrams;
+mod deferred;
 mod directives;
 mod failures;
 mod faults;
 mod http2;
 mod identity;
 mod idle;
+mod images;
 mod init;
 mod insured;
 mod journal;
 mod metrics;
+mod mptcp;
 mod package;
 mod path_unit;
 mod pause;
+mod pauses;
+mod preserved;
+mod pressure;
 mod probation;
 mod protocols;
 mod prove;
 mod proxies;
 mod reload;
+mod reload_jobs;
 mod requests;
 mod reread;
 mod restart;
@@ -52,7 +59,9 @@ pub(crate) fn all() -> Vec<Scenario> {
     [
         basics::SCENARIOS,
         user_manager::SCENARIOS,
+        preserved::SCENARIOS,
         reload::SCENARIOS,
+        reload_jobs::SCENARIOS,
         reread::SCENARIOS,
         restart::SCENARIOS,
         identity::SCENARIOS,
@@ -69,6 +78,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         survival::SCENARIOS,
         restarts::SCENARIOS,
         roots::SCENARIOS,
+        images::SCENARIOS,
+        deferred::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,
         watchdog::SCENARIOS,
@@ -87,6 +98,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         init::SCENARIOS,
         control::SCENARIOS,
         pause::SCENARIOS,
+        pauses::SCENARIOS,
+        pressure::SCENARIOS,
+        mptcp::SCENARIOS,
         idle::SCENARIOS,
         prove::SCENARIOS,
         proxies::SCENARIOS,

@@ -368,7 +368,7 @@ fn soft_reboot(lab: &Container, three: &Three) -> Outcome {
 
 /// What is mounted is gone afterwards, `/lab` and the directory of units among it: they lie
 /// elsewhere then.
-fn reboot_softly(lab: &Container, services: &[&str]) -> Outcome {
+pub(super) fn reboot_softly(lab: &Container, services: &[&str]) -> Outcome {
     let wanted = "/run/systemd/system/lab.target.wants";
     lab.sh_ok(&format!("mkdir -p {wanted} && cp -a /etc/systemd/system/. /run/systemd/system/"))?;
     for unit in services {

@@ -1,14 +1,16 @@
 //! Services with a root or mounts of their own: which program a reload starts.
 
 use super::web::DEADLINE;
-use crate::lab::{Container, Outcome, Scenario, example};
+use crate::lab::{Container, Outcome, Scenario, example, handover};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("a_renamed_root_is_not_reloaded", renamed_root).system_only(),
+    Scenario::new("a_renamed_root_of_any_program", renamed_root_of_any_program).system_only(),
     Scenario::new("a_reload_after_soft_reboot", after_soft_reboot).system_only().since(255),
 ];
 
 const SERVICE: &str = "[Service]\nType=notify\nNotifyAccess=main\nExecReload=/bin/kill -HUP $MAINPID\n";
+const IN_ROOT: &str = "RootDirectory=/srv/root\nMountAPIVFS=yes\nBindReadOnlyPaths=/usr /run/systemd\n";
 const REFUSED: &str = "would be the old program again";
 
 /// A service, and the file that it runs.
@@ -36,6 +38,16 @@ impl<'a> Rooted<'a> {
         self.lab.sh_ok(&format!("stat -L -c %i /proc/{}/exe", self.main()?))
     }
 
+    /// The inode of the program that the main process has started, when there is one of it.
+    fn program(&self) -> Outcome<String> {
+        let main = self.main()?;
+        let pids = self.lab.pids(&format!("{}.service", self.unit))?;
+        match pids.iter().filter(|pid| **pid != main).collect::<Vec<_>>()[..] {
+            [pid] => self.lab.sh_ok(&format!("stat -L -c %i /proc/{pid}/exe")),
+            ref others => Err(format!("not one program: {others:?}").into()),
+        }
+    }
+
     fn reload(&self) -> Outcome {
         self.lab.systemctl_ok(&["reload", &format!("{}.service", self.unit)]).map(drop)
     }
@@ -57,15 +69,20 @@ impl<'a> Rooted<'a> {
     }
 }
 
+/// A root with a program in it, and the machine's own libraries.
+fn make_root(lab: &Container, program: &str) -> Outcome {
+    lab.sh_ok(&format!(
+        "mkdir -p /srv/root && cd /srv/root && mkdir -p opt usr run/systemd proc sys dev tmp etc && ln -s usr/lib lib && \
+         ln -s usr/lib64 lib64 && ln -s usr/bin bin && cp {program} opt/web"
+    ))
+    .map(drop)
+}
+
 /// The directory of a root is replaced by another of its name: only a restart takes that one.
 fn renamed_root(lab: &Container) -> Outcome {
     let web = lab.install(&example("web")?, "web")?;
-    lab.sh_ok(&format!(
-        "mkdir -p /srv/root && cd /srv/root && mkdir -p opt usr run/systemd proc sys dev tmp etc && ln -s usr/lib lib && \
-         ln -s usr/lib64 lib64 && ln -s usr/bin bin && cp {web} opt/web"
-    ))?;
-    let lines = "ExecStart=/opt/web\nRootDirectory=/srv/root\nMountAPIVFS=yes\nBindReadOnlyPaths=/usr /run/systemd\n";
-    let rooted = Rooted::write(lab, "rooted", 8080, "", lines)?;
+    make_root(lab, &web)?;
+    let rooted = Rooted::write(lab, "rooted", 8080, "", &format!("ExecStart=/opt/web\n{IN_ROOT}"))?;
     lab.daemon_reload()?;
     lab.systemctl_ok(&["start", "rooted.socket", "rooted.service"])?;
     let first = rooted.runs()?;
@@ -87,6 +104,33 @@ fn renamed_root(lab: &Container) -> Outcome {
     let old = rooted.main()?;
     rooted.reload()?;
     rooted.becomes_another(old)
+}
+
+/// The same for a program that knows nothing of us, under `handover run`: its supervisor lies in
+/// that root, too.
+fn renamed_root_of_any_program(lab: &Container) -> Outcome {
+    let web = lab.install(&example("web")?, "web")?;
+    let tool = lab.install(handover(), "handover")?;
+    make_root(lab, &web)?;
+    lab.sh_ok(&format!("cp {tool} /srv/root/opt/handover"))?;
+    let command = "ExecStart=/opt/handover run --ready accept -- /opt/web\n";
+    let rooted = Rooted::write(lab, "run", 8083, "", &format!("{command}{IN_ROOT}"))?;
+    lab.daemon_reload()?;
+    lab.systemctl_ok(&["start", "run.socket", "run.service"])?;
+    let first = rooted.program()?;
+
+    lab.sh_ok(&format!("cd /srv/root/opt && cp {web} new && mv new web"))?;
+    rooted.reload()?;
+    let second =
+        lab.wait_until(DEADLINE, "the new file runs", || Ok(rooted.program().ok().filter(|now| *now != first)))?;
+
+    lab.sh_ok("cp -a /srv/root /srv/new && mv /srv/root /srv/old && mv /srv/new /srv/root")?;
+    let status = rooted.refuses()?;
+    assert!(status.contains("renamed to /srv/old"), "{status}");
+    assert_eq!(rooted.program()?, second);
+    lab.systemctl_ok(&["restart", "run.service"])?;
+    assert_eq!(rooted.program()?, lab.sh_ok("stat -c %i /srv/root/opt/web")?);
+    Ok(())
 }
 
 /// Two services survive it: one goes along into the new root, one stays behind in its own mounts.

@@ -9,6 +9,7 @@ use crate::lab::{Container, Entry, Outcome, example};
 /// Everything that is waited for comes sooner than this, also on a slow machine.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 pub(super) const UNIT: &str = "web.service";
+pub(super) const SOCKET: &str = "web.socket";
 const SOCKET_UNIT: &str = include_str!("../../../packaging/systemd/web.socket");
 const PACKAGED_PORT: u16 = 8080;
 

@@ -8,6 +8,8 @@ use super::plan::{Listen, Plan};
 /// On top of the times that the program needs.
 const MARGIN: Duration = Duration::from_secs(15);
 
+/// The first version with a socket that may stay over a soft reboot. To others these lines do harm.
+const DEFERS_TRIGGERS: u32 = 258;
 /// The first version that waits longer from attempt to attempt.
 const BACKS_OFF: u32 = 254;
 
@@ -23,14 +25,24 @@ fn socket(plan: &Plan) -> String {
         }
         _ => "",
     };
+    // A user's manager ends with the userspace.
+    let stays = plan.preserve && !plan.user && plan.target.is_some_and(|version| version >= DEFERS_TRIGGERS);
     format!(
         include_str!("templates/socket.txt"),
         mode = mode,
         title = title(plan),
         listen = plan.listen.line(),
         name = plan.socket_name,
+        stays = if stays { STAYS } else { "" },
+        defers = if stays { DEFERS } else { "" },
     )
 }
+
+/// Beside `[Unit]` and `[Socket]` of a socket that stays over a soft reboot.
+const STAYS: &str = "# Stays over systemctl soft-reboot: nobody is refused, and clients wait.\n\
+                     DefaultDependencies=no\nIgnoreOnIsolate=yes\nAfter=sysinit.target\nBefore=sockets.target\n";
+const DEFERS: &str = "# What a client wants meanwhile waits until the next boot has begun (systemd 258).\n\
+                      DeferTrigger=patient\nDeferTriggerMaxSec=90s\n";
 
 /// A program reads its settings from the environment by `Settings::from_env`.
 const PRESERVE: &str = "# Also over systemctl stop and soft-reboot (systemd 254 and later).\n\

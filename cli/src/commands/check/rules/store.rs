@@ -1,7 +1,8 @@
 //! HO22x: the fd store, and what must survive a crash.
 
 use crate::commands::check::directives::INSTALL;
-use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, Service, Setting, Unit};
+use crate::commands::check::rule::{Finding, Pair, Row, SERVICE, SOCKET, Service, Setting, Socket, UNIT, Unit};
+use crate::commands::check::value::is_off;
 
 /// Entries beyond what is kept: while one is replaced, the old and the new one are in the store.
 const SPARE: u64 = 1;
@@ -16,6 +17,7 @@ pub(super) const RULES: &[Row] = &[
     ("HO224", Service(unkept)),
     ("HO225", Service(unwanted)),
     ("HO226", Service(unmounted)),
+    ("HO227", Socket(undeferred)),
 ];
 
 fn room(pair: &Pair<'_>) -> u64 {
@@ -66,7 +68,9 @@ fn unkept(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
 /// What is kept over a soft reboot, too.
 fn preserved(service: &Unit) -> Option<Setting<'_>> {
     service.stores()?;
-    service.text(SERVICE, "FileDescriptorStorePreserve").filter(|setting| setting.value() == "yes")
+    service
+        .text(SERVICE, "FileDescriptorStorePreserve")
+        .filter(|setting| matches!(setting.value(), "yes" | "on-success"))
 }
 
 fn unwanted(service: &Unit, pair: &Pair<'_>) -> Option<Finding> {
@@ -85,4 +89,16 @@ fn unmounted(service: &Unit, _: &Pair<'_>) -> Option<Finding> {
     let (exec, setting) = commands.iter().find(|(exec, _)| MOUNTED.iter().any(|at| exec.path.starts_with(at)))?;
     let message = format!("{} may not be there after a soft reboot", exec.path);
     Some(Finding::at(setting, message))
+}
+
+fn undeferred(socket: &Unit, pair: &Pair<'_>) -> Option<Finding> {
+    socket.text(UNIT, "DefaultDependencies").filter(|setting| is_off(setting.value()))?;
+    let stays = socket.on(UNIT, "IgnoreOnIsolate")?;
+    if let Some(target) = pair.limits.target_below(258) {
+        let advice = "Leave IgnoreOnIsolate= away: systemd binds the socket anew after a soft reboot.";
+        let message = format!(", but systemd {target} has no DeferTrigger=");
+        return Some(Finding::of(&stays).but(message).advice(advice));
+    }
+    let defers = socket.text(SOCKET, "DeferTrigger").is_some_and(|setting| !is_off(setting.value()));
+    (!defers).then(|| Finding::of(&stays).but(", but no DeferTrigger=").set(SOCKET, "DeferTrigger", "patient"))
 }
