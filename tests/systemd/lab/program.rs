@@ -41,7 +41,7 @@ pub(crate) fn example(name: &'static str) -> Outcome<PathBuf> {
     Ok(path)
 }
 
-/// A former version, as its examples are.
+/// A former version, as its programs are.
 #[derive(Debug, Clone)]
 pub(crate) struct Former {
     pub(crate) name: String,
@@ -49,6 +49,11 @@ pub(crate) struct Former {
 }
 
 impl Former {
+    /// The command-line tool.
+    pub(crate) fn handover(&self) -> PathBuf {
+        self.directory.join("handover")
+    }
+
     pub(crate) fn example(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }

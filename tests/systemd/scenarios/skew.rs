@@ -1,7 +1,12 @@
 //! Today's version and each former one whose source is kept hand over to each other, back and
 //! forth.
 
+use std::path::PathBuf;
+
+use serde_json::Value;
+
 use super::counter::{self, Binds, Counter, Memory};
+use super::run::Instance;
 use super::web::{DEADLINE, Setup, UNIT, Web};
 use crate::lab::{Container, Former, Outcome, Scenario, example, former, handover};
 use crate::load;
@@ -9,37 +14,42 @@ use crate::load;
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("skew_under_load", under_load),
     Scenario::new("skew_of_states", of_states),
+    Scenario::new("skew_of_run", of_run),
     Scenario::new("skew_of_the_tool", of_the_tool),
 ];
 
+const TOOL: &str = "handover";
 const RELOADS: usize = 20;
 /// No more processes than this drain at a time: the cap would hammer the oldest, which is another
 /// scenario.
 const DRAINING: usize = 6;
 
-/// Two builds are told apart by the length of their programs.
-fn size_of_main(lab: &Container, unit: &str) -> Outcome<u64> {
-    Ok(lab.sh_ok(&format!("stat -Lc %s /proc/{}/exe", lab.main_pid(unit)?))?.parse()?)
-}
-
 /// Puts the program of one of them in the place of the other one, and notes which.
 struct Programs<'a> {
     lab: &'a Container,
+    /// An example, or [`TOOL`].
     name: &'static str,
-    unit: &'static str,
     former: &'a Former,
 }
 
 impl Programs<'_> {
-    fn install(&self, former: bool) -> Outcome {
-        let program = if former { self.former.example(self.name) } else { example(self.name)? };
-        self.lab.install(&program, self.name).map(drop)
+    fn path(&self, former: bool) -> Outcome<PathBuf> {
+        Ok(match (self.name, former) {
+            (TOOL, true) => self.former.handover(),
+            (TOOL, false) => handover().to_owned(),
+            (name, true) => self.former.example(name),
+            (name, false) => example(name)?,
+        })
     }
 
-    /// The main process is of that version.
-    fn check(&self, former: bool) -> Outcome {
-        let program = if former { self.former.example(self.name) } else { example(self.name)? };
-        assert_eq!(size_of_main(self.lab, self.unit)?, program.metadata()?.len(), "former: {former}");
+    fn install(&self, former: bool) -> Outcome<String> {
+        self.lab.install(&self.path(former)?, self.name)
+    }
+
+    /// The process is of that version: two builds are told apart by the length of their programs.
+    fn check(&self, former: bool, pid: u32) -> Outcome {
+        let size: u64 = self.lab.sh_ok(&format!("stat -Lc %s /proc/{pid}/exe"))?.parse()?;
+        assert_eq!(size, self.path(former)?.metadata()?.len(), "{}, former: {former}", self.name);
         Ok(())
     }
 }
@@ -49,13 +59,13 @@ impl Programs<'_> {
 fn under_load(lab: &Container) -> Outcome {
     for former in &former()? {
         let web = Web::start(lab, Setup::default())?;
-        let programs = Programs { lab, name: "web", unit: UNIT, former };
+        let programs = Programs { lab, name: "web", former };
         let ((), stats) = load::under(lab, web.address, load::ALL, |_| {
             for reload in 1..=RELOADS {
                 let back = reload % 2 == 1;
                 programs.install(back)?;
                 let new = web.reload()?;
-                programs.check(back)?;
+                programs.check(back, new)?;
                 assert_eq!(web.pid()?, new, "who answers a new connection after the reload");
                 lab.wait_until(DEADLINE, "few drain", || Ok((lab.pids(UNIT)?.len() <= DRAINING).then_some(())))?;
             }
@@ -82,12 +92,13 @@ fn under_load(lab: &Container) -> Outcome {
 
 /// What one of them has kept the other one goes on with, over reloads and crashes.
 fn of_states(lab: &Container) -> Outcome {
-    const RELOADS: usize = 6;
+    /// Reloads and crashes.
+    const CRASHES: usize = 6;
     for former in &former()? {
         let counter = Counter::start(lab, Binds::Systemd, "", "")?;
-        let programs = Programs { lab, name: "counter", unit: counter::UNIT, former };
+        let programs = Programs { lab, name: "counter", former };
         let mut total = counter.count()?.total;
-        for reload in 1..=RELOADS {
+        for reload in 1..=CRASHES {
             let (old, back) = (lab.main_pid(counter::UNIT)?, reload % 2 == 1);
             programs.install(back)?;
             // Each third comes back after a crash, with what the other version has stored.
@@ -100,7 +111,7 @@ fn of_states(lab: &Container) -> Outcome {
             })?;
             let counts = counter.count()?;
             assert_eq!(counts.total, total + 1, "{reload}: {counts:?}");
-            programs.check(back)?;
+            programs.check(back, lab.main_pid(counter::UNIT)?)?;
             total = counts.total;
         }
         // The same with clients that remember what they were told.
@@ -123,7 +134,7 @@ fn of_states(lab: &Container) -> Outcome {
             lab.version(),
             former.name,
             seen.answered + total,
-            2 * RELOADS
+            CRASHES + RELOADS
         );
         drop(seen);
         lab.systemctl_ok(&["stop", counter::SOCKET, counter::UNIT])?;
@@ -131,29 +142,110 @@ fn of_states(lab: &Container) -> Outcome {
     Ok(())
 }
 
-/// Today's tool asks a service of a former version: for a reload, to itself and to today's, and for
-/// its status.
-fn of_the_tool(lab: &Container) -> Outcome {
-    let tool = lab.install(handover(), "handover")?;
-    let user = if lab.manager_pid() == 1 { "" } else { "--user" };
+/// `handover run` goes on as the other version of itself, 20 times, and each swaps programs of
+/// either. Whoever asks it, by `systemctl reload` and for its status, is of the other version.
+fn of_run(lab: &Container) -> Outcome {
     for former in &former()? {
-        let web = Web::install(lab, Setup { lines: "RuntimeDirectory=handover-web\n", ..Setup::default() })?;
-        let programs = Programs { lab, name: "web", unit: UNIT, former };
-        programs.install(true)?;
-        lab.systemctl_ok(&["start", "web.socket", UNIT])?;
-        for (generation, back) in (2..).zip([true, false, true, false]) {
-            programs.install(back)?;
-            let said = lab.sh_ok(&format!("{tool} reload {user} {UNIT}"))?;
-            let main = lab.main_pid(UNIT)?;
-            assert!(said.contains(&format!("generation {generation} (pid {main}) is main")), "{said}");
-            programs.check(back)?;
-            assert_eq!(web.pid()?, main, "who answers");
-            let status = lab.sh_ok(&format!("{tool} status {user} --json {UNIT}"))?;
-            let status: serde_json::Value = serde_json::from_str(&status)?;
-            assert_eq!((&status["generation"], &status["pid"]), (&generation.into(), &main.into()), "{status}");
-            lab.sh_ok(&format!("{tool} status {user} {UNIT}"))?;
+        let [tool, web] = [TOOL, "web"].map(|name| Programs { lab, name, former });
+        web.install(false)?;
+        let served = Instance::alone(lab, "-- {dir}/web")?;
+        let main = lab.main_pid(&served.unit)?;
+        let ((), stats) = load::under(lab, served.address, load::ALL, |_| {
+            for reload in 1..=RELOADS {
+                let (back, program_back) = (reload % 2 == 1, reload / 2 % 2 == 1);
+                web.install(program_back)?;
+                let tool_path = tool.install(back)?;
+                let new = served.reload()?;
+                web.check(program_back, new)?;
+                let said = lab.sh_ok(&format!("{tool_path} reload --self {main}"))?;
+                assert!(said.contains("goes on"), "{said}");
+                tool.check(back, main)?;
+                let status = served.status()?;
+                assert_eq!(status["supervisor"]["renewals"], reload, "{status}");
+                assert_eq!((&status["generation"], &status["pid"]), (&(reload + 1).into(), &new.into()), "{status}");
+                lab.wait_until(DEADLINE, "few drain", || {
+                    Ok((lab.pids(&served.unit)?.len() <= DRAINING + 1).then_some(()))
+                })?;
+            }
+            Ok(())
+        })?;
+        let summary = load::lost_nothing(&stats)?;
+        assert_eq!(lab.main_pid(&served.unit)?, main, "the main pid stays");
+        assert_eq!(lab.show(&served.unit, "NRestarts")?, "0");
+        served.until_alone()?;
+        println!(
+            "systemd {}, handover run, {} ↔ today's: {RELOADS} times on as the other, {RELOADS} reloads, {} answered, 0 lost",
+            lab.version(),
+            former.name,
+            summary.total.answered
+        );
+        lab.systemctl_ok(&["stop", "handover-run@web.socket", &served.unit])?;
+    }
+    Ok(())
+}
+
+/// The tool of either version asks services of both, 10 times each: for reloads, to the same and to
+/// the other version, by hand and by `ExecReload=`, and for the status.
+fn of_the_tool(lab: &Container) -> Outcome {
+    let user = if lab.manager_pid() == 1 { "" } else { "--user" };
+    let (mut handed_over, mut rolled_back) = (0, 0);
+    for former in &former()? {
+        for tool_back in [false, true] {
+            let tool = Programs { lab, name: TOOL, former }.install(tool_back)?;
+            let lines = format!("RuntimeDirectory=handover-web\nExecReload=\nExecReload={tool} reload $MAINPID\n");
+            let web = Web::install(lab, Setup { lines: &lines, ..Setup::default() })?;
+            let programs = Programs { lab, name: "web", former };
+            programs.install(true)?;
+            lab.systemctl_ok(&["start", "web.socket", UNIT])?;
+            let ((), stats) = load::under(lab, web.address, load::ALL, |_| {
+                // The former is reloaded to itself, to today's, that to itself, and back.
+                for (generation, back) in (2..2 + RELOADS / 2).zip([true, false, false, true].into_iter().cycle()) {
+                    programs.install(back)?;
+                    if generation % 3 == 0 {
+                        web.reload()?;
+                    } else {
+                        let said = lab.sh_ok(&format!("{tool} reload {user} {UNIT}"))?;
+                        assert!(said.contains(&format!("generation {generation} (pid ")), "{said}");
+                    }
+                    handed_over += 1;
+                    let main = lab.main_pid(UNIT)?;
+                    programs.check(back, main)?;
+                    assert_eq!(web.pid()?, main, "who answers");
+                    let status = lab.sh_ok(&format!("{tool} status {user} --json {UNIT}"))?;
+                    let status: Value = serde_json::from_str(&status)?;
+                    assert_eq!((&status["generation"], &status["pid"]), (&generation.into(), &main.into()), "{status}");
+                    lab.sh_ok(&format!("{tool} status {user} {UNIT}"))?;
+                    lab.wait_until(DEADLINE, "few drain", || Ok((lab.pids(UNIT)?.len() <= DRAINING).then_some(())))?;
+                }
+                // Why a version does not start is told across versions, too.
+                lab.sh_ok(&format!("cp /bin/false {0}/new && mv {0}/new {0}/web", lab.dir().display()))?;
+                let said = lab.sh(&format!("{tool} reload {user} {UNIT}"))?;
+                assert!(!said.success() && said.stderr.contains("exited with status 1"), "{said:?}");
+                rolled_back += 1;
+                Ok(())
+            })?;
+            let told = lab.sh_ok(&format!("{tool} timeline {user} {UNIT}"))?;
+            let counted = format!("({handed_over} handed over, {rolled_back} rolled back)");
+            assert!(told.contains(&counted), "{counted}: {told}");
+            if !tool_back {
+                // What a service is too old for is an answer, not a silence.
+                programs.install(true)?;
+                programs.check(true, web.reload()?)?;
+                handed_over += 1;
+                let said = lab.sh(&format!("{tool} pause {user} {UNIT}"))?;
+                assert!(!said.success() && said.stderr.contains("knows nothing of pauses"), "{said:?}");
+            }
+            let summary = load::lost_nothing(&stats)?;
+            let whose = if tool_back { &former.name } else { "today's" };
+            println!(
+                "systemd {}, {} ↔ today's: {} reloads asked for by the tool of {whose}, {} answered, 0 lost",
+                lab.version(),
+                former.name,
+                RELOADS / 2,
+                summary.total.answered
+            );
+            lab.systemctl_ok(&["stop", "web.socket", UNIT])?;
         }
-        lab.systemctl_ok(&["stop", "web.socket", UNIT])?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod promises;
 mod served;
 
 use crate::lab::Scenario;
+pub(super) use served::Instance;
 
 pub(super) const SCENARIOS: &[Scenario] = promises::SCENARIOS;
 pub(super) const LANGUAGES: &[Scenario] = languages::SCENARIOS;

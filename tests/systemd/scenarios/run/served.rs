@@ -13,27 +13,33 @@ const PORT: u16 = 8080;
 
 /// An instance of the template unit.
 #[derive(Debug, Clone)]
-pub(super) struct Instance<'a> {
-    pub(super) lab: &'a Container,
-    pub(super) unit: String,
-    pub(super) address: SocketAddr,
+pub(in crate::scenarios) struct Instance<'a> {
+    pub(in crate::scenarios) lab: &'a Container,
+    pub(in crate::scenarios) unit: String,
+    pub(in crate::scenarios) address: SocketAddr,
 }
 
 impl<'a> Instance<'a> {
     /// The only one of its case; `{dir}` in the arguments is the directory of the case.
-    pub(super) fn alone(lab: &'a Container, arguments: &str) -> Outcome<Self> {
+    pub(in crate::scenarios) fn alone(lab: &'a Container, arguments: &str) -> Outcome<Self> {
         Self::start(lab, "web", lab.port(PORT)?, arguments, "")
     }
 
     /// Without a .socket unit; `{address}` is where it shall listen.
-    pub(super) fn bound(lab: &'a Container, arguments: &str) -> Outcome<Self> {
+    pub(in crate::scenarios) fn bound(lab: &'a Container, arguments: &str) -> Outcome<Self> {
         let port = lab.port(PORT)?;
         let arguments = arguments.replace("{address}", &format!("127.0.0.1:{port}"));
         Self::make(lab, "web", port, &arguments, "", true)
     }
 
     /// `arguments`: of `handover run`. `lines`: more for `[Service]`.
-    pub(super) fn start(lab: &'a Container, name: &str, port: u16, arguments: &str, lines: &str) -> Outcome<Self> {
+    pub(in crate::scenarios) fn start(
+        lab: &'a Container,
+        name: &str,
+        port: u16,
+        arguments: &str,
+        lines: &str,
+    ) -> Outcome<Self> {
         Self::make(lab, name, port, arguments, lines, false)
     }
 
@@ -67,7 +73,7 @@ impl<'a> Instance<'a> {
         Ok(Self { lab, unit, address: SocketAddr::from(([127, 0, 0, 1], port)) })
     }
 
-    pub(super) fn reload(&self) -> Outcome<u32> {
+    pub(in crate::scenarios) fn reload(&self) -> Outcome<u32> {
         let old = self.pid()?;
         self.lab.systemctl_ok(&["reload", &self.unit])?;
         let new = self.pid()?;
@@ -76,7 +82,7 @@ impl<'a> Instance<'a> {
     }
 
     /// By the control interface.
-    pub(super) fn status(&self) -> Outcome<Value> {
+    pub(in crate::scenarios) fn status(&self) -> Outcome<Value> {
         let main = self.lab.main_pid(&self.unit)?;
         // It exits with 1 while no generation serves.
         let output = self.lab.sh(&format!("{}/handover status --json {main}", self.lab.dir().display()))?;
@@ -84,13 +90,13 @@ impl<'a> Instance<'a> {
     }
 
     /// Of the program.
-    pub(super) fn pid(&self) -> Outcome<u32> {
+    pub(in crate::scenarios) fn pid(&self) -> Outcome<u32> {
         let status = self.status()?;
         Ok(status["pid"].as_u64().ok_or("no pid")?.try_into()?)
     }
 
     /// Waits until no process is left but the supervisor and the newest generation.
-    pub(super) fn until_alone(&self) -> Outcome {
+    pub(in crate::scenarios) fn until_alone(&self) -> Outcome {
         let mut wanted = vec![self.lab.main_pid(&self.unit)?, self.pid()?];
         wanted.sort_unstable();
         self.lab.wait_until(DEADLINE, "only the supervisor and one generation", || {
