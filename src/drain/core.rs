@@ -44,6 +44,10 @@ pub(crate) trait Work: Send + Sync {
     fn movable(&self) -> Result<(), &'static str> {
         Err("handler")
     }
+    /// Returns whether it is about to be a connection that may go to the next generation.
+    fn is_coming(&self) -> bool {
+        false
+    }
     /// Returns the number of the request that it is in the middle of, if it is a connection that
     /// can go elsewhere afterwards.
     fn in_hand(&self) -> Option<u64> {

@@ -32,7 +32,8 @@ impl DrainCore {
     /// Returns whether something can move, or is just coming that may.
     pub(super) fn has_movable(&self, route: &Route) -> bool {
         let state = self.lock();
-        state.accepting > 0 || state.open.values().any(|entry| route.is_for(&*entry.work))
+        let can = |work: &dyn Work| route.is_for(work) || work.is_coming();
+        state.accepting > 0 || state.open.values().any(|entry| can(&*entry.work))
     }
 
     /// Tells what is open of the drain, one slice after the other. No connection has to know at

@@ -82,7 +82,7 @@ impl Tls {
         config: Arc<ServerConfig>,
     ) -> Result<(TlsStream, Guard)> {
         let (capture, config) = super::record::KeyCapture::of(&config);
-        let (stream, guard) = self.enter(accepted, what, config).await?;
+        let (stream, guard) = self.handshake(accepted, what, config, true).await?;
         Ok((stream.with(&capture), guard))
     }
 
@@ -94,9 +94,19 @@ impl Tls {
         what: &str,
         config: Arc<ServerConfig>,
     ) -> Result<(TlsStream, Guard)> {
+        self.handshake(accepted, what, config, false).await
+    }
+
+    async fn handshake(
+        &self,
+        accepted: Accepted,
+        what: &str,
+        config: Arc<ServerConfig>,
+        may_move: bool,
+    ) -> Result<(TlsStream, Guard)> {
         let Accepted { stream, peer, entering } = accepted;
         let drain = entering.drain().clone();
-        let work = Arc::new(Handshake { what: what.to_owned(), opened: Instant::now(), look: Notify::new() });
+        let work = Arc::new(Handshake { what: what.to_owned(), opened: Instant::now(), look: Notify::new(), may_move });
         let guard = entering.track(Arc::clone(&work) as _);
         let end = later(work.opened, self.handshake_timeout());
         match work.run(stream, &drain, end, config).await {
@@ -111,6 +121,7 @@ struct Handshake {
     what: String,
     opened: Instant,
     look: Notify,
+    may_move: bool,
 }
 
 impl Work for Handshake {
@@ -120,6 +131,11 @@ impl Work for Handshake {
 
     fn doing(&self) -> Option<String> {
         Some(format!("{}: TLS handshake, open for {:?}", self.what.escape_debug(), since(self.opened)))
+    }
+
+    /// One that says nothing is waited for, too, no longer than it lingers.
+    fn is_coming(&self) -> bool {
+        self.may_move
     }
 }
 

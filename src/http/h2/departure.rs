@@ -9,10 +9,6 @@ use std::task::Context;
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long a client may take to acknowledge that its table has to be empty. It is served meanwhile
-/// as ever.
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// So many times as long as its bound streams are held in all, while others end one by one. Where
 /// the processors have too much to do, each reply takes long; one long stream among them does not
 /// make new ones wait for longer.
@@ -24,8 +20,7 @@ const MOST_TURNS: u32 = 3;
 /// What can be added to any time.
 const LONGEST: Duration = Duration::from_secs(1 << 31);
 
-/// First the client is asked to empty its table. In its turn its new streams are held, and it goes
-/// when none is open.
+/// In its turn its new streams are held, and it goes when none is open.
 pub(super) struct Departure {
     within: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -62,16 +57,16 @@ impl Departure {
             return None;
         }
         if !tapped.can_leave() {
-            let keeps_table = tapped.follower().keeps_table();
-            self.stay(&mut tapped, if keeps_table { "table" } else { "closing" });
+            let lost = tapped.follower().has_lost_table();
+            self.stay(&mut tapped, if lost { "table" } else { "closing" });
             return None;
         }
-        if tapped.follower().can_be_asked() {
-            if tapped.ask(cx).is_err() {
-                return None; // the server is told so by its next read
+        if tapped.follower().holds() {
+            if tapped.is_quiet() {
+                return conn.drain.place();
             }
-            self.arm(ASK_TIMEOUT);
-        } else if tapped.follower().may_hold() {
+            self.go_on(tapped.follower().open());
+        } else if tapped.follower().is_settled() {
             if tapped.is_quiet() {
                 return conn.drain.permit();
             }
@@ -86,13 +81,8 @@ impl Departure {
                 self.held = Some(Held { until: Instant::now() + self.longest(), open: tapped.follower().open() });
                 self.arm(self.within);
             }
-        } else if tapped.follower().holds() {
-            if tapped.is_quiet() {
-                return conn.drain.place();
-            }
-            self.go_on(tapped.follower().open());
         }
-        let waits = tapped.follower().is_asked() || tapped.follower().holds() || self.waits_for.is_some();
+        let waits = tapped.follower().holds() || self.waits_for.is_some();
         let late = waits && self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
         if late {
             self.late(&mut tapped, cx);
@@ -108,7 +98,8 @@ impl Departure {
             self.arm(self.longest());
             cx.waker().wake_by_ref(); // so that the timer is asked
         } else {
-            self.stay(tapped, if tapped.follower().is_asked() { "silent" } else { "streams" });
+            let silent = tapped.follower().is_idle() && tapped.follower().awaits_acknowledgement();
+            self.stay(tapped, if silent { "silent" } else { "streams" });
         }
     }
 

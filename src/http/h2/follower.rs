@@ -1,17 +1,17 @@
 //! Follows the frames of a connection in both directions, and says what becomes of each.
 //!
-//! It knows of them what a fresh HTTP/2 connection in another process has to know. There is nothing
-//! of HPACK in that. Before it leaves, the client is told that our decoder has no table any more
-//! (`SETTINGS_HEADER_TABLE_SIZE` of 0), and by its acknowledgement it has emptied its encoder's: no
-//! block that comes after refers to one before. The next block shows whether it has: one that has
-//! not stays, or, if nothing came until it left, is told to go before anything of that block is
-//! used. Our encoder begins anew while the client's decoder
-//! still has the old one's entries. Indices count from the newest entry, and the client drops the
-//! oldest first: all that the fresh encoder refers to, which is its own, is where it should be.
+//! It knows of them what a fresh HTTP/2 connection in another process has to know. The table that
+//! the client's headers refer to is a part of that: a fresh decoder gets its entries by a stream
+//! that no server can take for a request, and that the client hears nothing of. To have the client
+//! empty it instead, by `SETTINGS_HEADER_TABLE_SIZE`, does not do: there are clients that
+//! acknowledge that and go on as before. Our encoder begins anew while the client's decoder still
+//! has the old one's entries. Indices count from the newest entry, and the client drops the oldest
+//! first: all that the fresh encoder refers to, which is its own, is where it should be.
 
 mod client;
 #[cfg(all(feature = "settings", feature = "supervise", feature = "upgrade"))]
 pub(super) mod fuzz;
+mod headers;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -19,7 +19,9 @@ mod tests;
 use super::frame::{FIRST_WINDOW, HEAD, window_update};
 use super::state::Http2State;
 use super::streams::OpenStreams;
+use super::table::HeaderTable;
 use std::collections::VecDeque;
+use std::mem::take;
 
 /// A WINDOW_UPDATE.
 pub(super) type Update = [u8; HEAD + 4];
@@ -40,6 +42,8 @@ pub(super) enum Fate {
     Drop(usize),
     /// And this goes to the other side instead.
     Replace(usize, Update),
+    /// And what was made of them goes on instead.
+    Remake(usize),
     /// And this goes back.
     Answer(usize, Update),
     /// They wait until the client's window is large enough.
@@ -53,19 +57,6 @@ enum Told {
     /// By the fresh server, which has been told that they were: the client knows them by and by,
     /// and until then it goes by those of the former one, which allow no more.
     Successor,
-    /// By us, that there is no table.
-    Ourselves,
-}
-
-/// How far the client has been asked to make it possible to leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    No,
-    Asked,
-    /// It has emptied its table.
-    May,
-    /// And its new streams are held.
-    Holds,
 }
 
 #[derive(Debug)]
@@ -97,17 +88,20 @@ pub(super) struct Follower {
     successor: bool,
     has_told: bool,
     was_told: bool,
-    /// The client was told that there is a table again, and knows it.
-    has_table: bool,
-    leaving: Leaving,
-    /// It has shown that its table is empty since it was asked last.
-    proven: bool,
-    /// It is still to show that.
-    owes: bool,
-    /// And what it may refer to is not here.
+    /// The client's new streams are held.
+    holds: bool,
+    /// What its headers refer to.
+    table: HeaderTable,
+    /// The beginning of a block of headers that goes on.
+    begun: Vec<u8>,
+    /// What its headers refer to is not known.
     lost: bool,
-    /// It refers to its table all the same.
-    keeps_table: bool,
+    /// Streams that are for the table alone: the next one, and those that the server has still to
+    /// refuse.
+    made_up: u32,
+    refusals: u32,
+    /// What goes on in place of what came.
+    remade: Vec<u8>,
     /// Whatever comes is for the server here: one of them says goodbye, or is not understood.
     ends: bool,
     preface_left: usize,
@@ -125,7 +119,8 @@ pub(super) struct Follower {
 enum Block {
     Pass,
     Hold,
-    Drop,
+    /// Of a stream that was over.
+    Late,
 }
 
 impl Follower {
@@ -138,7 +133,8 @@ impl Follower {
 
     /// Follows one that was served elsewhere before.
     pub(super) fn resumed(state: &Http2State) -> Self {
-        Self {
+        let table = HeaderTable::of(&state.table);
+        let mut follower = Self {
             streams: OpenStreams::default(),
             last: state.last,
             former: state.last,
@@ -158,20 +154,31 @@ impl Follower {
             successor: true,
             has_told: false,
             was_told: true,
-            has_table: false,
-            leaving: Leaving::No,
-            proven: false,
-            owes: state.unproven,
-            lost: state.unproven,
-            keeps_table: false,
-            ends: false,
+            holds: false,
+            lost: table.is_none(),
+            ends: table.is_none(),
+            table: table.unwrap_or_default(),
+            begun: Vec::new(),
+            made_up: 1,
+            refusals: 0,
+            remade: Vec::new(),
             preface_left: 0,
             client_left: 0,
             block: None,
             server_head: [0; HEAD + 4],
             server_has: 0,
             server_left: 0,
+        };
+        if !state.table.is_empty() {
+            follower.remade = follower.for_the_table(&state.table);
         }
+        follower
+    }
+
+    /// Takes what is to go on in place of what came; of one that was served elsewhere that is at
+    /// first what makes the table.
+    pub(super) fn take_remade(&mut self) -> Vec<u8> {
+        take(&mut self.remade)
     }
 
     /// Returns what the next process has to know.
@@ -184,7 +191,7 @@ impl Follower {
             stream_window: self.stream_window,
             frame_size: self.frame_size,
             pings: self.pings + self.former_pings,
-            unproven: self.owes,
+            table: self.table.block(),
         }
     }
 
@@ -208,69 +215,48 @@ impl Follower {
     /// Returns whether what the server sends may have to be changed, or to wait.
     #[inline]
     pub(super) fn edits(&self) -> bool {
-        self.debt > 0 || self.excess > 0 || self.acks_made_up > 0 || self.successor
+        self.debt > 0 || self.excess > 0 || self.acks_made_up > 0 || self.refusals > 0 || self.successor
     }
 
-    /// Returns whether one can still be asked to leave, now or when its settings are known.
+    /// Returns whether it can still leave, now or later.
     pub(super) fn can_leave(&self) -> bool {
         !self.ends
     }
 
-    /// Returns whether it may be asked: both ends know the other's settings.
-    pub(super) fn can_be_asked(&self) -> bool {
-        self.leaving == Leaving::No && self.has_told && self.was_told && !self.ends
+    /// Returns whether it stays as what the client's headers refer to is not known.
+    pub(super) fn has_lost_table(&self) -> bool {
+        self.lost
     }
 
-    /// Notes that the client is told that there is no table.
-    pub(super) fn ask(&mut self) {
-        self.told.push_back(Told::Ourselves);
-        self.leaving = Leaving::Asked;
-        self.proven = false;
+    /// Returns whether the client has still to acknowledge settings.
+    pub(super) fn awaits_acknowledgement(&self) -> bool {
+        !self.told.is_empty()
     }
 
-    /// Returns whether the client refers to its table although it has said that it is empty.
-    pub(super) fn keeps_table(&self) -> bool {
-        self.keeps_table
-    }
-
-    /// Returns whether new streams are dropped, as nobody here can read their headers: the client
-    /// is to be told to go.
-    pub(super) fn refuses(&self) -> bool {
-        self.keeps_table && self.lost
-    }
-
-    /// Returns whether the client was asked, and has not answered.
-    pub(super) fn is_asked(&self) -> bool {
-        self.leaving == Leaving::Asked
+    /// Returns whether both ends have told their settings: before that nobody leaves.
+    pub(super) fn is_settled(&self) -> bool {
+        self.has_told && self.was_told
     }
 
     /// From now on its new streams are held.
     pub(super) fn hold(&mut self) {
-        if self.leaving == Leaving::May {
-            self.leaving = Leaving::Holds;
-        }
+        self.holds = self.is_settled() && !self.ends;
     }
 
-    pub(super) fn may_hold(&self) -> bool {
-        self.leaving == Leaving::May
-    }
-
+    #[inline]
     pub(super) fn holds(&self) -> bool {
-        self.leaving == Leaving::Holds
+        self.holds
     }
 
     /// It stays: what was held comes once more, and passes.
     pub(super) fn stay(&mut self) {
         self.release();
-        self.leaving = Leaving::No;
         self.ends = true;
     }
 
     /// Holds nothing any more: what was held comes once more, and passes.
     pub(super) fn release(&mut self) {
-        if self.leaving == Leaving::Holds {
-            self.leaving = Leaving::May;
-        }
+        self.holds = false;
         if self.block == Some(Block::Hold) {
             self.block = None;
         }
@@ -298,13 +284,13 @@ impl Follower {
 
     /// Returns whether it can leave at this moment.
     pub(super) fn is_quiet(&self) -> bool {
-        matches!(self.leaving, Leaving::May | Leaving::Holds)
+        self.is_settled()
             && !self.ends
             && self.streams.is_empty()
             && self.told.is_empty()
-            && !matches!(self.block, Some(Block::Pass | Block::Drop))
+            && !matches!(self.block, Some(Block::Pass | Block::Late))
             && self.client_left == 0
-            && (self.pings_due, self.acks_due, self.acks_made_up) == (0, 0, 0)
+            && (self.pings_due, self.acks_due, self.acks_made_up, self.refusals) == (0, 0, 0, 0)
             && self.is_between()
             && !self.is_ahead()
     }

@@ -18,8 +18,6 @@ const PRIORITY: u8 = 0x20;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-pub(super) const HEADER_TABLE_SIZE: u16 = 1;
-
 /// What each window is before anything is said of it.
 pub(super) const FIRST_WINDOW: i64 = 65_535;
 
@@ -73,6 +71,14 @@ impl Head {
         if self.flags & PRIORITY != 0 { block.get(5..).unwrap_or_default() } else { block }
     }
 
+    /// Returns whether its payload, of HEADERS, says that its stream comes after itself.
+    #[inline]
+    pub(super) fn depends_on_itself(self, payload: &[u8]) -> bool {
+        let at = usize::from(self.flags & PADDED != 0);
+        let on = payload.get(at..).and_then(|rest| increment(rest.get(..4)?));
+        self.flags & PRIORITY != 0 && on == Some(self.id)
+    }
+
     #[inline]
     pub(super) fn is_ack(self) -> bool {
         self.flags & ACK != 0
@@ -108,8 +114,17 @@ pub(super) fn settings_frame(settings: &[(u16, u32)]) -> Vec<u8> {
             [k0, k1, v0, v1, v2, v3]
         })
         .collect();
+    frame(SETTINGS, 0, 0, &payload)
+}
+
+/// Makes a frame of HEADERS that ends its stream.
+pub(super) fn headers_frame(id: u32, block: &[u8]) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, id, block)
+}
+
+fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
     let [_, l0, l1, l2] = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
-    [&[l0, l1, l2, SETTINGS, 0, 0, 0, 0, 0][..], &payload].concat()
+    [&[l0, l1, l2, kind, flags][..], &id.to_be_bytes(), payload].concat()
 }
 
 /// The frame that says that SETTINGS were applied.

@@ -21,10 +21,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-/// What a table has that nothing is said of. It is said where the client was told that there is
-/// none.
-const HEADER_TABLE: u32 = 4096;
-
 /// A service that hyper has, which does not return it, and that is still there when hyper is done.
 struct Lent<S>(Arc<Mutex<S>>);
 
@@ -55,7 +51,6 @@ where
     B::Error: Into<BoxError>,
 {
     let mut carried = framed.take_http2();
-    let came = carried.is_some();
     let service = Arc::new(Mutex::new(service));
     loop {
         let streams = Streams::default();
@@ -75,7 +70,6 @@ where
                 let (state, unread) = *from;
                 let (window, stream_window, frame_size) = state.least();
                 builder
-                    .header_table_size(HEADER_TABLE)
                     .initial_stream_window_size(stream_window)
                     .initial_connection_window_size(window)
                     .max_frame_size(frame_size);
@@ -97,9 +91,6 @@ where
                     leaves = departure.poll(conn, &tap, cx);
                     if leaves.is_some() {
                         return Poll::Ready(Ok(()));
-                    }
-                    if came && tap.lock().follower().refuses() {
-                        conn.close_idle(true);
                     }
                     // a fresh one lingers, too: told before its first request it could not send it
                     let due = conn.closes_idle() || (conn.drains() && conn.requests() > 0);

@@ -1,12 +1,15 @@
 //! What an HTTP/2 connection takes along to another process.
 
 use super::frame::FIRST_WINDOW;
+use super::table::HeaderTable;
 use serde::{Deserialize, Serialize};
 
 /// The largest window that there is, and the largest id of a stream.
 const MOST: u32 = (1 << 31) - 1;
 /// What no setting of a client that is known is beyond; more are no client's.
 const MOST_SETTINGS: usize = 64;
+/// What fills the largest table: 4096 symbols of 30 bits.
+const MOST_TABLE: usize = 15 << 10;
 
 /// What the fresh connection has to know of the one before. A version that does not know a field
 /// skips it; one that misses a field has its default.
@@ -27,8 +30,9 @@ pub(in crate::http) struct Http2State {
     pub(super) frame_size: u32,
     /// Pings that it has not answered.
     pub(super) pings: u64,
-    /// It has acknowledged that its table has to be empty, and sent no headers since that show it.
-    pub(super) unproven: bool,
+    /// A block of headers that fills the table that its headers refer to.
+    #[serde(skip)]
+    pub(super) table: Vec<u8>,
 }
 
 impl Default for Http2State {
@@ -41,14 +45,17 @@ impl Default for Http2State {
             stream_window: super::WINDOW,
             frame_size: super::FRAME_SIZE,
             pings: 0,
-            unproven: false,
+            table: Vec::new(),
         }
     }
 }
 
 impl Http2State {
+    /// Writes it: as JSON, and the table as it is behind that.
     pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(self)
+        let mut bytes = serde_json::to_vec(self)?;
+        bytes.extend_from_slice(&self.table);
+        Ok(bytes)
     }
 
     /// Returns the least that a fresh server has to grant: what the client may send on the
@@ -60,14 +67,19 @@ impl Http2State {
 
     /// Reads one, unless it says what cannot be.
     pub(in crate::http) fn decode(bytes: &[u8]) -> Option<Self> {
-        let state: Self = serde_json::from_slice(bytes).ok()?;
+        let mut fields = serde_json::Deserializer::from_slice(bytes).into_iter::<Self>();
+        let mut state = fields.next()?.ok()?;
+        state.table = bytes.get(fields.byte_offset()..)?.to_vec();
         let most = i64::from(MOST);
         let possible = state.last <= MOST
             && state.settings.len() <= MOST_SETTINGS
             && (-most..=most).contains(&state.send)
             && (-most..=most).contains(&state.receive)
             && state.stream_window <= MOST
-            && (super::FRAME_SIZE..1 << 24).contains(&state.frame_size);
+            && (super::FRAME_SIZE..1 << 24).contains(&state.frame_size)
+            && state.table.len() <= MOST_TABLE
+            && (state.table.is_empty() || state.last > 0)
+            && HeaderTable::of(&state.table).is_some();
         possible.then_some(state)
     }
 }
@@ -78,7 +90,8 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_skipped_and_what_is_missing_has_its_default() {
-        let state = Http2State { last: 7, settings: vec![(4, 0), (3, 100)], send: -5, ..Http2State::default() };
+        let table = b"\x40\x01a\x01b\x40\x02{}\x01}".to_vec();
+        let state = Http2State { last: 7, settings: vec![(4, 0), (3, 100)], send: -5, table, ..Http2State::default() };
         let bytes = state.encode().unwrap();
         assert_eq!(Http2State::decode(&bytes), Some(state));
         assert_eq!(Http2State::decode(br#"{"newer":[1]}"#), Some(Http2State::default()));
@@ -95,6 +108,8 @@ mod tests {
             r#"{"frame_size":16777216}"#,
             "",
             "[",
+            "{\"last\":1}\x40",
+            "{\"last\":0}\x40\x01a\x01b",
         ];
         assert!(wrong.iter().all(|json| Http2State::decode(json.as_bytes()).is_none()));
         let many: Vec<_> = (0..65_u16).map(|key| (key, 1)).collect();

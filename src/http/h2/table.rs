@@ -1,57 +1,163 @@
-//! Whether a client has emptied the table that its headers are compressed with (RFC 7541).
+//! The table that a client's headers refer to (RFC 7541), as the decoder here has it.
+//!
+//! What is in it is kept as it came: nothing has to be decoded but lengths, by which old entries
+//! make room for new ones.
+
+mod huffman;
+#[cfg(test)]
+mod tests;
+
+use self::huffman::decoded_length;
+use std::collections::VecDeque;
 
 /// The entries that all tables begin with, and that nobody changes.
 const STATIC: usize = 61;
-/// At the beginning of a block: from now on the table has a size of 0.
-const EMPTIED: u8 = 0x20;
+/// How long their names are, in their order.
+const STATIC_NAMES: [u8; STATIC] = [
+    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14, 16, 13, 12, 6, 4,
+    4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10, 25, 17, 10, 4, 3, 16,
+];
+/// What each entry counts for beside its name and its value.
+const OVERHEAD: usize = 32;
+/// How large it is as long as the client says nothing of it, and at most: it is told nothing else.
+const MOST: usize = 4096;
+/// At the beginning of a field: it comes into the table.
+const ADDED: u8 = 0x40;
+/// Or it is no field, but a new size.
+const RESIZED: u8 = 0x20;
+/// In the length of a string: it is compressed.
+const COMPRESSED: u8 = 0x80;
 
-/// What a block of headers says of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TableUse {
-    /// It is emptied first.
-    Emptied,
-    /// It is neither referred to nor added to.
-    None,
-    /// It is, or that cannot be told.
-    Some,
+/// It can have the same entries as a decoder that has got the same blocks.
+#[derive(Debug)]
+pub(super) struct HeaderTable {
+    /// The newest first.
+    entries: VecDeque<Entry>,
+    size: usize,
+    most: usize,
 }
 
-impl TableUse {
-    /// Looks at a block that ends there, or goes on.
-    pub(super) fn of(block: &[u8], ends: bool) -> Self {
-        if block.first() == Some(&EMPTIED) {
-            return Self::Emptied;
-        }
-        if is_without(block).unwrap_or(!ends) { Self::None } else { Self::Some }
+#[derive(Debug)]
+struct Entry {
+    /// How another table is told of it: a field that is added, and refers to no other one.
+    field: Box<[u8]>,
+    /// Where its name ends there, and how long that is when it is decoded.
+    name_end: usize,
+    name_length: usize,
+    size: usize,
+}
+
+impl Default for HeaderTable {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), size: 0, most: MOST }
     }
 }
 
-/// `None` if it is damaged, or goes on.
-fn is_without(mut block: &[u8]) -> Option<bool> {
-    while let Some(first) = block.first() {
-        let index;
-        match first {
-            0x80.. => (index, block) = integer(block, 7)?,
-            0x20.. => return Some(false), // added, or a size
-            _ => {
-                (index, block) = integer(block, 4)?;
-                for _ in 0..=usize::from(index == 0) {
-                    block = behind_string(block)?;
+impl HeaderTable {
+    /// Makes the table that these blocks have made elsewhere; `None` if they are damaged.
+    pub(super) fn of(block: &[u8]) -> Option<Self> {
+        let mut table = Self::default();
+        table.note(block)?;
+        Some(table)
+    }
+
+    /// Returns a block that makes an empty table equal to this one; nothing, if that is what it is.
+    pub(super) fn block(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        if self.most != MOST {
+            push_integer(&mut block, RESIZED, 5, self.most);
+        }
+        self.entries.iter().rev().for_each(|entry| block.extend_from_slice(&entry.field));
+        block
+    }
+
+    /// Notes a block of headers; `None` if a decoder would not know what to make of it, either.
+    #[inline]
+    pub(super) fn note(&mut self, mut block: &[u8]) -> Option<()> {
+        while let Some(&first) = block.first() {
+            match first {
+                0x80.. => {
+                    let index;
+                    (index, block) = integer(block, 7)?;
+                    if index == 0 || index > STATIC + self.entries.len() {
+                        return None;
+                    }
+                }
+                ADDED.. => block = self.add(block)?,
+                RESIZED.. => {
+                    (self.most, block) = integer(block, 5)?;
+                    if self.most > MOST {
+                        return None;
+                    }
+                    self.shrink(self.most);
+                }
+                _ => {
+                    let index;
+                    (index, block) = integer(block, 4)?;
+                    if index > STATIC + self.entries.len() {
+                        return None;
+                    }
+                    if index == 0 {
+                        block = string(block)?.1;
+                    }
+                    block = string(block)?.1;
                 }
             }
         }
-        if index > STATIC {
-            return Some(false);
+        Some(())
+    }
+
+    /// Adds the first field, and returns what comes behind it.
+    fn add<'a>(&mut self, block: &'a [u8]) -> Option<&'a [u8]> {
+        let (index, rest) = integer(block, 6)?;
+        let (name_length, name, behind) = match index {
+            0 => {
+                let (length, behind) = string(rest)?;
+                (length, [&[ADDED], between(rest, behind)].concat(), behind)
+            }
+            1..=STATIC => (usize::from(STATIC_NAMES[index - 1]), vec![ADDED | u8::try_from(index).ok()?], rest),
+            _ => {
+                let named = self.entries.get(index - STATIC - 1)?;
+                (named.name_length, named.field.get(..named.name_end)?.to_vec(), rest)
+            }
+        };
+        let (value_length, rest) = string(behind)?;
+        let size = name_length + value_length + OVERHEAD;
+        self.shrink(self.most.saturating_sub(size));
+        if size <= self.most {
+            let field = [&name[..], between(behind, rest)].concat().into_boxed_slice();
+            self.entries.push_front(Entry { field, name_end: name.len(), name_length, size });
+            self.size += size;
+        }
+        Some(rest)
+    }
+
+    /// Drops the oldest until it is no larger than that.
+    fn shrink(&mut self, most: usize) {
+        while self.size > most
+            && let Some(oldest) = self.entries.pop_back()
+        {
+            self.size -= oldest.size;
         }
     }
-    Some(true)
 }
 
-fn behind_string(block: &[u8]) -> Option<&[u8]> {
+/// Returns what is in the first and not in the second, which is its end.
+fn between<'a>(all: &'a [u8], end: &[u8]) -> &'a [u8] {
+    &all[..all.len() - end.len()]
+}
+
+/// Returns how long the string is that is first, when it is decoded, and what comes behind it.
+#[inline]
+fn string(block: &[u8]) -> Option<(usize, &[u8])> {
+    let compressed = block.first()? & COMPRESSED != 0;
     let (length, rest) = integer(block, 7)?;
-    rest.get(length..)
+    let (bytes, rest) = rest.split_at_checked(length)?;
+    Some((if compressed { decoded_length(bytes)? } else { length }, rest))
 }
 
+/// Reads a number whose first byte has so many bits for it.
+#[inline]
 fn integer(block: &[u8], bits: u8) -> Option<(usize, &[u8])> {
     let (first, mut rest) = block.split_first()?;
     let most = (1_u8 << bits) - 1;
@@ -70,29 +176,18 @@ fn integer(block: &[u8], bits: u8) -> Option<(usize, &[u8])> {
     None
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_block_says_of_the_table() {
-        let of = |block: &[u8]| TableUse::of(block, true);
-        assert_eq!(of(&[0x20, 0x82]), TableUse::Emptied);
-        assert_eq!(of(&[0x20, 0x3f, 0xe1, 0x1f, 0xbe]), TableUse::Emptied, "and is larger again");
-        assert_eq!(of(&[0x3f, 0xe1, 0x1f, 0x82]), TableUse::Some, "another size, and the old entries");
-        let plain =
-            [&[0x82, 0x86, 0x01, 2][..], b"it", &[0x04, 4], b"/n/x", &[0, 1], b"a", &[1], b"b", &[0x10, 1], b"c", &[0]];
-        assert_eq!(of(&plain.concat()), TableUse::None);
-        assert_eq!(TableUse::of(&plain.concat()[..7], false), TableUse::None, "as far as it is there");
-        assert_eq!(TableUse::of(&[0x82, 0x41, 2, b'i'], false), TableUse::Some);
-        assert_eq!(of(&[0x82, 0xbe]), TableUse::Some, "refers to 62");
-        assert_eq!(of(&[0xbd]), TableUse::None, "61 is the last that all have");
-        assert_eq!(of(&[0x41, 2, b'i', b't']), TableUse::Some, "adds");
-        assert_eq!(of(&[0x0f, 0x2f, 0]), TableUse::Some, "a name of 62");
-        for damaged in [&[0x00][..], &[0x00, 5, b'a'], &[0x04, 4, b'/'], &[0xff], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]]
-        {
-            assert_eq!(of(damaged), TableUse::Some);
-        }
-        assert_eq!(of(&[]), TableUse::None);
+/// Writes a number behind a pattern whose byte has so many bits for it.
+fn push_integer(to: &mut Vec<u8>, pattern: u8, bits: u8, value: usize) {
+    let most = (1_u8 << bits) - 1;
+    if let Some(small) = u8::try_from(value).ok().filter(|small| *small < most) {
+        to.push(pattern | small);
+        return;
     }
+    to.push(pattern | most);
+    let mut rest = value - usize::from(most);
+    while rest > 0x7f {
+        to.push(0x80 | (rest & 0x7f) as u8);
+        rest >>= 7;
+    }
+    to.push(rest as u8);
 }

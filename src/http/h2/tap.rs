@@ -8,7 +8,7 @@
 mod writing;
 
 use super::follower::{Fate, Follower};
-use super::frame::{FIRST_WINDOW, HEADER_TABLE_SIZE, SETTINGS_ACK, settings_frame, window_update};
+use super::frame::{FIRST_WINDOW, SETTINGS_ACK, settings_frame, window_update};
 use super::state::Http2State;
 use crate::http::framed::Framed;
 use crate::http::transport::{FIRST_READ, PREFACE, Transport};
@@ -81,6 +81,7 @@ impl<T: Transport> Tap<T> {
                 ready.extend_from_slice(&SETTINGS_ACK);
                 raw.extend_from_slice(unread);
                 let mut follower = Follower::resumed(&state);
+                ready.extend_from_slice(&follower.take_remade());
                 if let lacks @ 1.. = follower.lacks() {
                     ours.extend_from_slice(&follower.grant(lacks));
                 }
@@ -122,15 +123,6 @@ impl<T: Transport> Tapped<T> {
     /// Returns whether it can leave, now or when nothing of it is in progress.
     pub(super) fn can_leave(&self) -> bool {
         self.follower.can_leave() && !self.ended && self.held.len() <= MOST_HELD
-    }
-
-    /// Tells the client that our decoder has no table any more: from its answer on, nothing of that
-    /// has to be known elsewhere.
-    pub(super) fn ask(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        self.ours.extend_from_slice(&settings_frame(&[(HEADER_TABLE_SIZE, 0)]));
-        self.follower.ask();
-        let _ = self.poll_flush(cx)?;
-        Ok(())
     }
 
     /// From now on new streams are held.
@@ -187,6 +179,10 @@ impl<T: Transport> Tapped<T> {
                     self.raw.advance(some);
                     self.ready.extend_from_slice(&frame);
                 }
+                Fate::Remake(some) => {
+                    self.raw.advance(some);
+                    self.ready.extend_from_slice(&self.follower.take_remade());
+                }
                 Fate::Answer(some, frame) => {
                     self.raw.advance(some);
                     self.ours.extend_from_slice(&frame);
@@ -209,7 +205,7 @@ impl<T: Transport> Tapped<T> {
     /// Looks at what was just read into the server's own buffer, and takes out what does not pass.
     #[inline]
     fn sift(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
-        let Self { follower, raw, held, ours, .. } = self;
+        let Self { follower, ready, raw, held, ours, .. } = self;
         let read = &mut buf.filled_mut()[before..];
         // what passes goes from `at` to `to`: as a rule they are the same
         let (mut at, mut to) = (0, 0);
@@ -234,6 +230,12 @@ impl<T: Transport> Tapped<T> {
                     // as long as the one that it replaces
                     read[to..to + frame.len()].copy_from_slice(&frame);
                     (at, to) = (at + some, to + frame.len());
+                }
+                Fate::Remake(some) => {
+                    // it may be longer than what came, and comes before the rest
+                    ready.extend_from_slice(&follower.take_remade());
+                    raw.extend_from_slice(&read[at + some..]);
+                    break;
                 }
                 Fate::Answer(some, frame) => {
                     ours.extend_from_slice(&frame);

@@ -14,10 +14,11 @@ use handover_testing::world::World;
 use self::load::{no_stream_is_lost_by_default, no_stream_is_lost_over_tcp, no_stream_is_lost_over_tls};
 use self::raw::{
     ACK, CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, POST, PREFACE, RST_STREAM,
-    SETTINGS, block, frame, get, window_update,
+    SETTINGS, block, frame, get, number, window_update,
 };
 use self::violations::what_must_not_be_is_answered_alike;
 use crate::moved::{More, Way, more, seen, wait_until_seen};
+use crate::secured::next;
 use crate::{Case, cases};
 
 pub(crate) const CASES: &[Case] = cases![
@@ -32,7 +33,7 @@ pub(crate) const CASES: &[Case] = cases![
     streams_that_end_a_little_late_do_not_keep_it,
     streams_that_take_too_long_get_a_goaway,
     a_client_that_acknowledges_nothing_gets_a_goaway,
-    a_client_that_keeps_its_table_asks_elsewhere,
+    what_headers_refer_to_goes_along,
     pings_of_both_ends_go_along,
     one_that_came_back_is_served_and_drains,
     it_does_not_move_where_it_must_not,
@@ -50,8 +51,7 @@ fn world(change: impl FnOnce(&mut More)) -> (World, SocketAddr, u32) {
     (world, address, pid)
 }
 
-/// Half a preface, half of a frame's head, of a block, and of a block that goes on. Whoever is in
-/// the middle of a frame cannot acknowledge anything, so that comes before.
+/// Half a preface, half of a frame's head, of a block, and of a block that goes on.
 fn half_of_everything_moves() {
     let (world, address, old) = world(|_| {});
     let all = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
@@ -70,16 +70,13 @@ fn half_of_everything_moves() {
     for said in [0, 4, 9, 12, 14, 20] {
         let mut client = Client::new(address, &[]);
         client.ask(1, "/n/first", "first");
-        client.mute = true;
+        // the two are read at once
+        client.send([&frame(PING, 0, 0, b"12345678"), &whole[..said]].concat());
+        assert_eq!(client.next().kind, PING);
         halves.push((client, said));
     }
     thread::scope(|scope| {
         let new = scope.spawn(|| world.reload_to(2).pid);
-        for (client, said) in &mut halves {
-            client.asked();
-            client.mute = false;
-            client.send([&frame(SETTINGS, ACK, 0, &[]), &whole[..*said]].concat());
-        }
         for (client, said) in &mut clients {
             client.send(&all[*said..]);
             client.ask(1, "/n/late", "late");
@@ -188,12 +185,14 @@ fn what_is_late_for_old_streams_is_nothing() {
     client.send(window_update(1, 10));
     client.send(window_update(3, 10));
     client.send(frame(DATA, 0, 1, &[b'x'; 5000]));
-    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &[0x00, 1, b'a', 1, b'b']));
+    // which adds to the table, all the same
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &[0x40, 1, b'a', 1, b'b']));
     client.send(frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()));
     client.send(frame(2, 0, 3, &[0, 0, 0, 0, 9]));
     client.ask(5, "/n/5", "5");
     assert!(client.granted >= before, "what was dropped is granted again");
-    client.ask(7, "/n/7", "7");
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 7, &[&block(GET, "/n/7")[..], &[0xbe]].concat()));
+    client.expect(7, "7");
     drop(client);
     world.stop();
 }
@@ -206,10 +205,8 @@ fn new_streams_are_held_while_old_ones_end() {
     let mut client = Client::new(address, &[]);
     client.send(get(1, "/slow/a"));
     wait_until_seen(&world, "a");
-    thread::scope(|scope| {
-        let new = scope.spawn(|| world.reload_to(2).pid);
-        client.asked();
-        let new = new.join().unwrap();
+    {
+        let new = world.reload_to(2).pid;
         // It holds from some moment on: then pings are answered, and a request before them is not.
         // One ping alone may overtake the reply of a request that is not held.
         let mut stream = 3;
@@ -250,7 +247,7 @@ fn new_streams_are_held_while_old_ones_end() {
         assert_eq!(bodies, expected);
         assert_eq!(world.end_of(old), End::Exited(0));
         assert_eq!(world.who().pid, new);
-    });
+    }
     assert!(!world.log().contains(" stayed ("), "it moved");
     drop(client);
     world.stop();
@@ -260,9 +257,13 @@ fn new_streams_are_held_while_old_ones_end() {
 fn goes_away(mute: bool, reason: &str) {
     let (world, address, old) = world(|more| more.within = Duration::from_millis(100));
     let mut client = Client::new(address, &[]);
-    client.send(get(1, "/slow/a"));
-    wait_until_seen(&world, "a");
     client.mute = mute;
+    if mute {
+        client.ask(1, "/n/1", "1");
+    } else {
+        client.send(get(1, "/slow/a"));
+        wait_until_seen(&world, "a");
+    }
     let mut new = 0;
     thread::scope(|scope| {
         let reload = scope.spawn(|| world.reload_to(2).pid);
@@ -276,8 +277,10 @@ fn goes_away(mute: bool, reason: &str) {
         client.send(get(3, "/n/3"));
         client.expect(3, "3");
         client.send(raw::frame(PING, ACK, 0, &ping.payload));
-        fs::write(world.path("go.a"), "").unwrap();
-        while client.next().kind != DATA {}
+        if !mute {
+            fs::write(world.path("go.a"), "").unwrap();
+            while client.next().kind != DATA {}
+        }
         new = reload.join().unwrap();
     });
     world.wait_for_log(&format!("1 stayed ({reason}: 1)"));
@@ -293,16 +296,12 @@ fn streams_that_end_a_little_late_do_not_keep_it() {
     let mut client = Client::new(address, &[]);
     client.send(get(1, "/slow/a"));
     wait_until_seen(&world, "a");
-    thread::scope(|scope| {
-        let reload = scope.spawn(|| world.reload_to(2).pid);
-        client.asked();
-        client.send(get(3, "/n/3"));
-        client.expect(3, "3");
-        fs::write(world.path("go.a"), "").unwrap();
-        client.expect(1, "a");
-        assert_eq!(world.end_of(old), End::Exited(0));
-        reload.join().unwrap();
-    });
+    world.reload_to(2);
+    client.send(get(3, "/n/3"));
+    client.expect(3, "3");
+    fs::write(world.path("go.a"), "").unwrap();
+    client.expect(1, "a");
+    assert_eq!(world.end_of(old), End::Exited(0));
     client.ask(5, "/n/5", "5");
     assert!(!world.log().contains(" stayed ("), "it moved");
     drop(client);
@@ -317,50 +316,65 @@ fn a_client_that_acknowledges_nothing_gets_a_goaway() {
     goes_away(true, "silent");
 }
 
-/// It acknowledges that there is no table, and refers to it: after the move, where its entry is not
-/// known, and before.
-fn a_client_that_keeps_its_table_asks_elsewhere() {
-    // adds the authority to the table, or refers to it
-    let ask = |stream, authority: &[u8], path: &str| {
-        let block = [&[GET, 0x86][..], authority, &[0x04, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat();
-        frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
-    };
-    let (adds, refers) = (&[0x41, 2, b'i', b't'][..], &[0xbe][..]);
-    let (world, address, mut old) = world(|more| more.within = LONG);
+/// Headers of each kind that refer to entries of before a move, or add some; what is old makes room.
+fn what_headers_refer_to_goes_along() {
+    const TURNS: usize = 400;
+    const MOVES: usize = 8;
+    let (world, address, mut old) = world(|_| {});
     let mut client = Client::new(address, &[]);
-    client.send(ask(1, adds, "/n/1"));
-    client.expect(1, "1");
-    client.moves(&world, 2, &mut old);
-    client.send(ask(3, refers, "/n/3"));
-    assert_eq!(client.next().kind, GOAWAY, "not an error");
-    let ping = client.next();
-    client.send(frame(PING, ACK, 0, &ping.payload));
-    let last = client.next();
-    assert_eq!((last.kind, &last.payload[..]), (GOAWAY, &[0; 8][..]), "none was answered");
-    drop(client);
-
-    let mut client = Client::new(address, &[]);
-    client.send([ask(1, adds, "/n/1"), get(3, "/slow/3")].concat());
-    client.expect(1, "1");
-    wait_until_seen(&world, "3");
-    thread::scope(|scope| {
-        let reload = scope.spawn(|| world.reload_to(3));
-        client.asked();
-        client.send(ask(5, refers, "/n/5"));
-        reload.join().unwrap();
-        let (mut told, mut answered) = (false, false);
-        while !(told && answered) {
-            let next = client.next();
-            told |= next.kind == GOAWAY;
-            answered |= (next.kind, next.stream) == (DATA, 5);
+    let mut seed = 7541;
+    let mut below = |most: usize| next(&mut seed) as usize % most;
+    // what the client has in its table, the newest first, and how large that may be
+    let (mut table, mut most) = (Vec::<String>::new(), 4096_usize);
+    let (mut referred, mut moved) = (0, Vec::new());
+    for turn in 0..TURNS {
+        if turn % (TURNS / MOVES) == TURNS / MOVES / 2 {
+            client.moves(&world, 2 + (turn / (TURNS / MOVES)) as u64, &mut old);
+            moved.clone_from(&table);
         }
-        fs::write(world.path("go.3"), "").unwrap();
-        while client.next().kind != DATA {}
-    });
-    world.wait_for_log("table: 1)");
-    // It does not answer the ping before the last GOAWAY.
+        let mut fields = Vec::new();
+        if below(32) == 0 {
+            most = below(2000);
+            fields.extend(number(0x20, 5, most));
+        } else if below(32) == 0 {
+            most = 4096;
+            fields.extend(number(0x20, 5, most));
+        }
+        let fit = |table: &mut Vec<String>, most: usize| {
+            while table.iter().map(|path| path.len() + 37).sum::<usize>() > most {
+                table.pop();
+            }
+        };
+        fit(&mut table, most);
+        fields.extend([GET, 0x86, 0x01, 2, b'i', b't']);
+        let path = if !table.is_empty() && below(2) == 0 {
+            let index = below(table.len());
+            fields.extend(number(0x80, 7, 62 + index));
+            referred += usize::from(moved.contains(&table[index]));
+            table[index].clone()
+        } else {
+            let path = format!("/n/{turn}{}", "x".repeat(below(200)));
+            // its name is that of the static table, or of an entry
+            let name = if !table.is_empty() && below(2) == 0 { 62 + below(table.len()) } else { 4 };
+            let added = below(4) > 0;
+            fields.extend(if added { number(0x40, 6, name) } else { number(0, 4, name) });
+            fields.extend(number(0, 7, path.len()));
+            fields.extend(path.bytes());
+            if added {
+                table.insert(0, path.clone());
+                fit(&mut table, most);
+            }
+            path
+        };
+        let stream = 2 * u32::try_from(turn).unwrap() + 1;
+        let cut = below(fields.len());
+        client.send(frame(HEADERS, END_STREAM, stream, &fields[..cut]));
+        client.send(frame(CONTINUATION, END_HEADERS, stream, &fields[cut..]));
+        client.expect(stream, &path[3..]);
+    }
+    assert!(referred > 20, "to {referred} of before a move");
+    assert!(!world.log().contains(" stayed ("), "all moved");
     drop(client);
-    assert_eq!(world.end_of(old), End::Exited(0));
     world.stop();
 }
 
@@ -416,12 +430,7 @@ fn one_that_came_back_is_served_and_drains() {
         let ends: Vec<_> = [&mut client, &mut taken]
             .map(|client| {
                 scope.spawn(|| {
-                    client.asked();
-                    // and again by the next generation, or it has come back
-                    while client.table == 0 {
-                        let frame = client.next_of_all();
-                        assert_ne!(frame.kind, GOAWAY, "{frame:?}");
-                    }
+                    client.arrives(); // or it has come back
                     client.send(get(3, "/n/3"));
                     let (mut gone, mut answered) = (false, false);
                     while !answered {
@@ -454,7 +463,6 @@ fn it_does_not_move_where_it_must_not() {
     world.reload_to(2);
     let frame = client.next();
     assert_eq!(frame.kind, GOAWAY, "{frame:?}");
-    assert_eq!(client.table, 4096, "it was asked for nothing");
     drop(client);
     world.wait_for_log("1 stayed (off: 1)");
     assert_eq!(world.end_of(old), End::Exited(0));

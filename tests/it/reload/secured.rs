@@ -6,7 +6,7 @@ mod tools;
 mod verified;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use handover_testing::certs::{self, SUITES, VERSIONS};
+use handover_testing::patience;
 use handover_testing::processes::{End, until};
 use handover_testing::waiting::within;
 use handover_testing::world::{Who, World};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
-use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::{self, ClientConfig, ClientConnection};
 use tokio_tungstenite::tungstenite;
 
 pub(crate) use self::client::next;
@@ -49,6 +50,7 @@ pub(crate) const CASES: &[Case] = cases![
     plaintext_takes_no_tls,
     a_log_of_keys_hears_all_and_moves,
     half_a_record_goes_along,
+    who_is_in_its_handshake_moves_after_it,
     curl_keeps_its_connection,
     openssl_keeps_its_connection_over_key_updates,
 ];
@@ -336,6 +338,47 @@ fn a_log_of_keys_hears_all_and_moves() {
         "SERVER_TRAFFIC_SECRET_0",
     ];
     assert_eq!(heard.into_iter().collect::<Vec<_>>(), labels);
+}
+
+/// One has said nothing before the reload, and the others a part of their first record.
+fn who_is_in_its_handshake_moves_after_it() {
+    let (world, _, address) = start(&Secured::new());
+    let config = certs::client_as(&VERSIONS, &[SUITES[0]], &["http/1.1"], None);
+    let mut clients = Vec::new();
+    for said in [0, 3, 40] {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        let mut session = ClientConnection::new(Arc::clone(&config), "localhost".try_into().unwrap()).unwrap();
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).unwrap();
+        stream.write_all(&hello[..said]).unwrap();
+        clients.push((stream, session, hello.split_off(said)));
+    }
+    run(async {
+        // accepted after them, and by the same
+        let mut last = Client::connect(address, &config).await;
+        assert_eq!(last.ask("/n/1").await, "1");
+        world.reload_to(2);
+        assert_eq!(last.ask("/n/2").await, "2");
+    });
+    for (stream, session, rest) in &mut clients {
+        stream.write_all(rest).unwrap();
+        let mut stream = rustls::Stream::new(session, stream);
+        for id in ["a", "b"] {
+            stream.write_all(request(&format!("/n/{id}")).as_bytes()).unwrap();
+            let mut reply = Vec::new();
+            while !reply.ends_with(format!("\r\n\r\n{id}").as_bytes()) {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                reply.extend(byte);
+            }
+            assert!(!String::from_utf8(reply).unwrap().to_ascii_lowercase().contains("connection: close"));
+        }
+    }
+    drop(clients);
+    world.wait_for_log("moved 4 connections");
+    assert!(!world.log().contains(" stayed ("), "all moved");
+    world.stop();
 }
 
 /// The rest of it comes to each generation a little, and to the last one all.

@@ -1,10 +1,9 @@
 //! What the client sends.
 
-use super::{Block, Fate, Follower, Leaving, MOST_SETTINGS, Told, replaced};
+use super::{Block, Fate, Follower, MOST_SETTINGS, Told, replaced};
 use crate::http::h2::frame::{
     CONTINUATION, DATA, GOAWAY, HEAD, HEADERS, Head, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, increment, settings,
 };
-use crate::http::h2::table::TableUse;
 
 impl Follower {
     /// Says what becomes of the client's next bytes, of which no more than `room` pass at a time.
@@ -39,38 +38,35 @@ impl Follower {
 
     /// Its beginning passes as soon as it is there.
     fn data_passes(&self, head: Head) -> bool {
-        let stopped = self.holds() || self.refuses();
-        self.block.is_none() && head.id > self.former && (head.id <= self.last || !stopped)
+        self.block.is_none() && head.id > self.former && (head.id <= self.last || !self.holds())
     }
 
     /// Says what becomes of a frame that is all there, and changes nothing if it passes.
     fn fate(&mut self, head: Head, payload: &[u8]) -> Fate {
         let total = head.total();
         if let Some(block) = self.block {
-            if head.kind == CONTINUATION && head.ends_headers() && block != Block::Pass {
+            let ends = head.kind == CONTINUATION && head.ends_headers();
+            if ends && block != Block::Pass {
                 self.block = None;
             }
             return match block {
                 Block::Pass => Fate::Pass(0),
                 Block::Hold => Fate::Hold(total),
-                Block::Drop => Fate::Drop(total),
+                Block::Late => self.late_block(total, payload, ends),
             };
-        }
-        if head.kind == HEADERS && head.id > self.former {
-            self.note_table(head, payload);
         }
         let new = head.id > self.last;
         let held = new && self.holds();
-        // Its stream was over in the process before, where the client did not know that yet; or it
-        // is not to be.
-        let late = (head.id != 0 && head.id <= self.former) || (new && self.refuses());
+        // Its stream was over in the process before, where the client did not know that yet.
+        let late = head.id != 0 && head.id <= self.former;
         match head.kind {
-            HEADERS if held || late => {
-                let block = if held { Block::Hold } else { Block::Drop };
-                self.block = (!head.ends_headers()).then_some(block);
-                // It could have put something into the table that the server would miss.
-                self.ends |= late && self.has_table && !self.refuses();
-                if held { Fate::Hold(total) } else { Fate::Drop(total) }
+            HEADERS if held => {
+                self.block = (!head.ends_headers()).then_some(Block::Hold);
+                Fate::Hold(total)
+            }
+            HEADERS if late => {
+                self.block = (!head.ends_headers()).then_some(Block::Late);
+                self.late_block(total, head.block(payload), head.ends_headers())
             }
             DATA | RST_STREAM | WINDOW_UPDATE if held => Fate::Hold(total),
             DATA if late => {
@@ -83,13 +79,6 @@ impl Follower {
                 Some(Told::Server) | None => Fate::Pass(0),
                 Some(Told::Successor) => {
                     self.told.pop_front();
-                    self.has_table = true;
-                    Fate::Drop(total)
-                }
-                Some(Told::Ourselves) => {
-                    self.told.pop_front();
-                    self.leaving = Leaving::May;
-                    self.owes |= !self.proven;
                     Fate::Drop(total)
                 }
             },
@@ -117,19 +106,6 @@ impl Follower {
         }
     }
 
-    /// Notes whether the client has emptied its table, if that is to be seen.
-    fn note_table(&mut self, head: Head, payload: &[u8]) {
-        if !self.owes && self.leaving == Leaving::No {
-            return;
-        }
-        match TableUse::of(head.block(payload), head.ends_headers()) {
-            TableUse::Emptied => (self.proven, self.owes, self.lost) = (true, false, false),
-            TableUse::None => {}
-            TableUse::Some if self.owes => (self.keeps_table, self.ends) = (true, true),
-            TableUse::Some => {}
-        }
-    }
-
     /// Notes a frame that the server gets. Of DATA and of what is too large there may be no more
     /// than the head.
     #[inline]
@@ -142,6 +118,7 @@ impl Follower {
                 }
             }
             HEADERS => {
+                self.note_headers(head, payload);
                 if head.id > self.last {
                     self.last = head.id;
                     self.streams.open(head.id, head.ends_stream());
@@ -150,7 +127,12 @@ impl Follower {
                 }
                 self.block = (!head.ends_headers()).then_some(Block::Pass);
             }
-            CONTINUATION if head.ends_headers() => self.block = None,
+            CONTINUATION => {
+                self.note_block(payload, head.ends_headers());
+                if head.ends_headers() {
+                    self.block = None;
+                }
+            }
             WINDOW_UPDATE if head.id == 0 => self.send += i64::from(increment(payload).unwrap_or(0)),
             RST_STREAM => self.streams.reset(head.id),
             SETTINGS if head.is_ack() => _ = self.told.pop_front(),

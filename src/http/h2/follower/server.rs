@@ -25,6 +25,11 @@ impl Follower {
                 self.acks_made_up -= 1;
                 return Fate::Drop(total);
             }
+            // of a stream that the client knows nothing of
+            RST_STREAM if head.id <= self.former && self.refusals > 0 => {
+                self.refusals -= 1;
+                return Fate::Drop(total);
+            }
             WINDOW_UPDATE if head.id == 0 && self.excess > 0 => {
                 let by = increment(payload).unwrap_or(0);
                 let known = self.excess.min(i64::from(by));

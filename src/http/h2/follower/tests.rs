@@ -29,6 +29,10 @@ fn client(follower: &mut Follower, bytes: &[u8], cut: usize) -> (Vec<u8>, Vec<u8
                     some
                 }
                 Fate::Drop(some) => some,
+                Fate::Remake(some) => {
+                    passed.extend(follower.take_remade());
+                    some
+                }
                 Fate::Replace(some, other) => {
                     passed.extend_from_slice(&other);
                     some
@@ -58,19 +62,9 @@ fn fresh(cut: usize) -> Follower {
     server(&mut follower, &settings_frame(&[(3, 200)]), cut);
     let said = [&[b'P'; 24][..], &settings_frame(&[(4, 100_000)]), &SETTINGS_ACK].concat();
     assert_eq!(client(&mut follower, &said, cut), (said, Vec::new(), Vec::new()));
+    assert!(!follower.is_quiet(), "the client's are not acknowledged");
     server(&mut follower, &SETTINGS_ACK, cut);
-    follower
-}
-
-/// And that may leave.
-fn asked(cut: usize) -> Follower {
-    let mut follower = fresh(cut);
-    assert!(follower.can_be_asked() && !follower.is_quiet());
-    follower.ask();
-    assert!(follower.is_asked() && !follower.is_quiet());
-    let (passed, ..) = client(&mut follower, &SETTINGS_ACK, cut);
-    assert_eq!(passed, b"", "the server has not asked");
-    assert!(follower.may_hold() && follower.is_quiet());
+    assert!(follower.is_quiet());
     follower
 }
 
@@ -79,7 +73,7 @@ const CUTS: [usize; 6] = [1, 2, 7, 9, 10, 1000];
 #[test]
 fn a_stream_is_open_until_both_have_ended_it() {
     for cut in CUTS {
-        let mut follower = asked(cut);
+        let mut follower = fresh(cut);
         client(&mut follower, &frame(HEADERS, 4, 1, &[0x83, 0x84]), cut);
         client(&mut follower, &frame(DATA, 0, 1, b"some"), cut);
         server(&mut follower, &[frame(HEADERS, 4, 1, b"200"), frame(DATA, 1, 1, b"all")].concat(), cut);
@@ -106,7 +100,7 @@ fn a_stream_is_open_until_both_have_ended_it() {
 #[test]
 fn new_streams_are_held_and_old_ones_and_the_connection_pass() {
     for cut in CUTS {
-        let mut follower = asked(cut);
+        let mut follower = fresh(cut);
         client(&mut follower, &frame(HEADERS, 4, 1, &[0x83, 0x84]), cut);
         follower.hold();
         let old =
@@ -138,60 +132,85 @@ fn new_streams_are_held_and_old_ones_and_the_connection_pass() {
     }
 }
 
-/// It refers to entry 62, or empties the table first.
+/// Adds the authority "it" to the table, and refers to it.
+const ADDS: &[u8] = &[0x82, 0x41, 2, b'i', b't'];
 const REFERS: &[u8] = &[0x82, 0xbe];
-const EMPTIES: &[u8] = &[0x20, 0x82, 0x3f, 0xe1, 0x1f];
+/// The first of them once more, that are no request.
+const TABLE: &[u8] = &[0x41, 2, b'i', b't'];
+
+/// What a fresh server has to read and to refuse.
+fn refused(id: u32, block: &[u8]) -> Vec<u8> {
+    frame(HEADERS, 5, id, &[block, b"\x00\x0aconnection\x01x"].concat())
+}
 
 #[test]
-fn whoever_keeps_its_table_stays() {
+fn the_table_goes_along() {
     for cut in CUTS {
-        let mut follower = asked(cut);
-        client(&mut follower, &frame(HEADERS, 5, 1, REFERS), cut);
-        assert!(follower.keeps_table() && !follower.can_leave() && !follower.refuses());
-        let mut follower = asked(cut);
-        client(&mut follower, &[frame(HEADERS, 5, 1, EMPTIES), frame(HEADERS, 5, 3, REFERS)].concat(), cut);
-        assert!(follower.can_leave() && !follower.state().unproven);
-        // before it has said so
         let mut follower = fresh(cut);
-        follower.ask();
-        let said = [frame(HEADERS, 5, 1, REFERS), frame(HEADERS, 5, 3, EMPTIES), SETTINGS_ACK.to_vec()].concat();
-        client(&mut follower, &said, cut);
-        assert!(follower.can_leave() && !follower.state().unproven);
+        client(&mut follower, &[frame(HEADERS, 5, 1, ADDS), frame(HEADERS, 5, 3, REFERS)].concat(), cut);
+        assert_eq!(follower.state().table, TABLE);
+        // of what is held the server here knows nothing
+        follower.hold();
+        client(&mut follower, &frame(HEADERS, 5, 5, &[0x82, 0x44, 1, b'/']), cut);
+        assert_eq!(follower.state().table, TABLE);
+        // padded, with a priority, and in pieces
+        let mut follower = fresh(cut);
+        let parts = [
+            frame(HEADERS, 0x28, 1, &[&[2, 0, 0, 0, 0, 1][..], &ADDS[..3], &[0, 0]].concat()),
+            frame(CONTINUATION, 0, 1, &ADDS[3..4]),
+            frame(CONTINUATION, 4, 1, &ADDS[4..]),
+        ];
+        client(&mut follower, &parts.concat(), cut);
+        assert_eq!(follower.state().table, TABLE);
+        assert!(follower.can_leave());
     }
 }
 
 #[test]
-fn what_nobody_can_read_is_refused_where_it_came_to() {
-    for cut in CUTS {
-        assert!(asked(cut).state().unproven, "no headers came");
-        let state = Http2State { last: 5, unproven: true, ..Http2State::default() };
-        let mut follower = Follower::resumed(&state);
-        let plain = frame(HEADERS, 4, 7, &[0x83, 0x84]);
-        assert_eq!(client(&mut follower, &plain, cut).0, plain, "it uses no table");
-        let refused =
-            [frame(HEADERS, 0, 9, REFERS), frame(CONTINUATION, 4, 9, b""), frame(DATA, 1, 9, b"body")].concat();
-        let more = frame(DATA, 1, 7, b"body");
-        let (passed, held, back) = client(&mut follower, &[refused, more.clone()].concat(), cut);
-        assert_eq!((passed, held, back), (more, Vec::new(), window_update(4).to_vec()));
-        assert!(follower.refuses() && !follower.can_leave());
-        let mut follower = Follower::resumed(&state);
-        let proof = [frame(HEADERS, 5, 7, EMPTIES), frame(HEADERS, 5, 9, REFERS)].concat();
-        assert_eq!(client(&mut follower, &proof, cut).0, proof);
-        assert!(!follower.refuses());
+fn a_fresh_server_is_told_the_table_and_the_client_hears_nothing_of_it() {
+    let state = Http2State { last: 5, table: TABLE.to_vec(), ..Http2State::default() };
+    let mut follower = Follower::resumed(&state);
+    assert_eq!(follower.take_remade(), refused(1, TABLE));
+    assert_eq!(follower.state().table, TABLE);
+    let reset = |id| frame(RST_STREAM, 0, id, &[0, 0, 0, 1]);
+    assert_eq!(follower.of_server(&reset(1)), Fate::Drop(13));
+    // what is late may add to it
+    let late = [frame(HEADERS, 1, 3, &[0x82, 0x44]), frame(CONTINUATION, 4, 3, &[1, b'/'])].concat();
+    let (passed, held, back) = client(&mut follower, &late, 1);
+    assert_eq!((passed, held, back), (refused(3, &[0x82, 0x44, 1, b'/']), Vec::new(), Vec::new()));
+    assert!(follower.edits() && follower.can_leave());
+    assert_eq!(follower.of_server(&reset(3)), Fate::Drop(13));
+    assert_eq!(follower.of_server(&reset(7)), Fate::Pass(13), "that is the client's");
+    assert_eq!(follower.state().table, [TABLE, &[0x44, 1, b'/']].concat());
+    // there are no more streams for that
+    let late = frame(HEADERS, 5, 1, REFERS);
+    assert_eq!(client(&mut follower, &late, 9).0, refused(5, REFERS));
+    assert_eq!(client(&mut follower, &late, 9).0, late, "that is an error");
+    assert!(!follower.can_leave());
+}
+
+#[test]
+fn who_refers_to_what_is_not_known_stays() {
+    let itself = [&1_u32.to_be_bytes()[..], &[7], ADDS].concat();
+    let wrong = [frame(HEADERS, 5, 1, REFERS), frame(HEADERS, 0x25, 1, &itself), frame(HEADERS, 5, 1, &[0x41, 2])];
+    for said in wrong {
+        let mut follower = fresh(1);
+        client(&mut follower, &said, 1);
+        assert!(follower.has_lost_table() && !follower.can_leave());
     }
 }
 
 #[test]
 fn whoever_says_goodbye_stays() {
-    let mut follower = asked(1);
+    let mut follower = fresh(1);
     follower.hold();
     let goaway = frame(GOAWAY, 0, 0, &[0; 8]);
     assert_eq!(client(&mut follower, &goaway, 1).1, goaway, "it comes behind what is held");
     assert!(!follower.can_leave());
-    let mut follower = asked(1);
+    let mut follower = fresh(1);
     server(&mut follower, &goaway, 1);
     assert!(!follower.can_leave() && !follower.is_quiet());
-    let mut follower = asked(1);
+    let mut follower = fresh(1);
     client(&mut follower, &frame(HEADERS, 5, 1, &vec![0; FRAME_SIZE as usize + 1]), 4096);
     assert!(!follower.can_leave(), "what is too large is not for another process");
 }
@@ -205,13 +224,14 @@ fn what_is_late_is_dropped_and_granted_again() {
             frame(DATA, 0, 5, b"late"),
             frame(RST_STREAM, 0, 5, &[0; 4]),
             frame(WINDOW_UPDATE, 0, 7, &[0, 0, 0, 9]),
-            frame(HEADERS, 1, 3, b"trail"),
-            frame(CONTINUATION, 4, 3, b"ers"),
+            frame(HEADERS, 1, 3, b"\x00\x01t"),
+            frame(CONTINUATION, 4, 3, b"\x01u"),
             frame(PING, 1, 0, b"12345678"),
         ];
-        let fresh = [frame(HEADERS, 5, 9, &[0x82]), frame(PING, 1, 0, b"12345678")];
-        let (passed, held, back) = client(&mut follower, &[late.concat(), fresh.concat()].concat(), cut);
-        assert_eq!((passed, held, back), (fresh.concat(), Vec::new(), window_update(4).to_vec()));
+        let fresh = [frame(HEADERS, 5, 9, &[0x82]), frame(PING, 1, 0, b"12345678")].concat();
+        let (passed, held, back) = client(&mut follower, &[late.concat(), fresh.clone()].concat(), cut);
+        let expected = [refused(1, b"\x00\x01t\x01u"), fresh].concat();
+        assert_eq!((passed, held, back), (expected, Vec::new(), window_update(4).to_vec()));
         assert_eq!((follower.state().receive, follower.can_leave()), (FIRST_WINDOW, true));
     }
 }
@@ -239,7 +259,7 @@ fn a_fresh_server_is_told_and_tells() {
     assert_eq!(follower.of_server(&data), Fate::Pass(data.len()));
     assert!(!follower.edits());
     assert_eq!(follower.of_client(&SETTINGS_ACK, usize::MAX), Fate::Drop(9), "that was made up before");
-    assert!(follower.can_be_asked());
+    assert!(follower.is_settled());
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
@@ -260,7 +280,7 @@ proptest! {
         last in 0..6_u32,
     ) {
         let run = |cut: usize| {
-            let mut follower = if last == 0 { asked(cut) } else {
+            let mut follower = if last == 0 { fresh(cut) } else {
                 Follower::resumed(&Http2State { last, send: 60_000, ..Http2State::default() })
             };
             if holds {

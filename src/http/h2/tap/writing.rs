@@ -63,7 +63,7 @@ impl<T: Transport> Tapped<T> {
                 self.parked.extend_from_slice(frame);
                 return false;
             }
-            Fate::Drop(_) | Fate::Answer(..) | Fate::Hold(_) => {}
+            Fate::Drop(_) | Fate::Answer(..) | Fate::Hold(_) | Fate::Remake(_) => {}
         }
         true
     }

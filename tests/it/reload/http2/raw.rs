@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::thread;
 
 use handover_testing::patience;
 use handover_testing::processes::End;
@@ -35,6 +34,22 @@ pub(super) fn block(method: u8, path: &str) -> Vec<u8> {
     [&[method, 0x86, 0x01, 2], &b"it"[..], &[0x04, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat()
 }
 
+/// A number behind a pattern whose byte has so many bits for it (RFC 7541, 5.1).
+pub(super) fn number(pattern: u8, bits: u8, value: usize) -> Vec<u8> {
+    let most = (1_usize << bits) - 1;
+    if value < most {
+        return vec![pattern | u8::try_from(value).unwrap()];
+    }
+    let mut bytes = vec![pattern | u8::try_from(most).unwrap()];
+    let mut rest = value - most;
+    while rest > 0x7f {
+        bytes.push(0x80 | (rest & 0x7f) as u8);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+    bytes
+}
+
 pub(super) const GET: u8 = 0x82;
 pub(super) const POST: u8 = 0x83;
 
@@ -55,8 +70,7 @@ pub(super) struct Client {
     pub(super) stream: TcpStream,
     /// What it does not acknowledge.
     pub(super) mute: bool,
-    /// The last value of the server's `HEADER_TABLE_SIZE`, and what it grants on the connection.
-    pub(super) table: u32,
+    /// What the server grants on the connection.
     pub(super) granted: i64,
 }
 
@@ -66,7 +80,7 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(patience())).unwrap();
-        Self { stream, mute: false, table: 4096, granted: 65_535 }
+        Self { stream, mute: false, granted: 65_535 }
     }
 
     pub(super) fn new(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
@@ -91,11 +105,11 @@ impl Client {
         }
     }
 
-    /// Waits until it is told that there is no table, and acknowledges that.
-    pub(super) fn asked(&mut self) {
+    /// Waits until another server tells its settings.
+    pub(super) fn arrives(&mut self) {
         loop {
             let frame = self.next_of_all();
-            if frame.kind == SETTINGS && frame.payload.starts_with(&[0, 1, 0, 0, 0, 0]) {
+            if frame.kind == SETTINGS && frame.flags & ACK == 0 {
                 return;
             }
             assert!(matches!(frame.kind, SETTINGS | WINDOW_UPDATE), "{frame:?}");
@@ -111,14 +125,7 @@ impl Client {
         let frame =
             Frame { kind: head[3], flags: head[4], stream: u32::from_be_bytes(head[5..].try_into().unwrap()), payload };
         match frame.kind {
-            SETTINGS if frame.flags & ACK == 0 => {
-                for setting in frame.payload.chunks(6).filter(|setting| setting[..2] == [0, 1]) {
-                    self.table = u32::from_be_bytes(setting[2..].try_into().unwrap());
-                }
-                if !self.mute {
-                    self.send(self::frame(SETTINGS, ACK, 0, &[]));
-                }
-            }
+            SETTINGS if frame.flags & ACK == 0 && !self.mute => self.send(self::frame(SETTINGS, ACK, 0, &[])),
             WINDOW_UPDATE if frame.stream == 0 => {
                 self.granted += i64::from(u32::from_be_bytes(frame.payload[..].try_into().unwrap()));
             }
@@ -152,12 +159,9 @@ impl Client {
 
     /// Goes to the next generation.
     pub(super) fn moves(&mut self, world: &World, generation: u64, old: &mut u32) {
-        thread::scope(|scope| {
-            let reload = scope.spawn(|| world.reload_to(generation).pid);
-            self.asked();
-            let new = reload.join().unwrap();
-            assert_eq!(world.end_of(*old), End::Exited(0));
-            *old = new;
-        });
+        let new = world.reload_to(generation).pid;
+        self.arrives();
+        assert_eq!(world.end_of(*old), End::Exited(0));
+        *old = new;
     }
 }
