@@ -71,7 +71,7 @@ impl Sockets {
                     let (sockets, entry, is_new) = bound(&store, name, *form, address).map_err(|error| {
                         let asked = |socket: &Socket| wanted.iter().any(|w| w.name == socket.name());
                         let others = activation.passed().iter().filter(|socket| managed && !asked(socket));
-                        match mismatch(others, name, *form) {
+                        match mismatch(others, name, *form).or_else(|| activation.why_not_ours()) {
                             Some(why) => Error::new(Kind::Socket, format!("{error}: {why}")),
                             None => error,
                         }

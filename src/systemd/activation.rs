@@ -243,6 +243,20 @@ impl Activation {
         Self { source, sockets: Vec::new(), taken: Vec::new() }
     }
 
+    /// Says why what was passed is not for this process. `None`: it is, or nothing was passed.
+    pub(crate) fn why_not_ours(&self) -> Option<String> {
+        let Source::NotForUs(owner) = self.source else { return None };
+        let me = std::process::id();
+        Some(match owner {
+            Some(pid) if pid == me => format!(
+                "LISTEN_PID={pid} is this process, and LISTEN_PIDFDID is not its: \
+                 whoever sets the one must set or unset the other"
+            ),
+            Some(pid) => format!("LISTEN_PID={pid} is not this process, which is {me}"),
+            None => "LISTEN_FDS is set without LISTEN_PID".to_owned(),
+        })
+    }
+
     fn check(&self, name: &str) -> Result<()> {
         if self.contains(name) {
             return Ok(());
@@ -254,20 +268,8 @@ impl Activation {
                 (Source::Nothing, _) => {
                     format!("no socket named {name:?}: LISTEN_FDS is not set, none was passed")
                 }
-                (Source::NotForUs(Some(pid)), _) => {
-                    let me = std::process::id();
-                    match pid == me {
-                        true => format!(
-                            "no socket named {name:?}: LISTEN_PID={pid} is this process, and LISTEN_PIDFDID is not its: \
-                             whoever sets the one must set or unset the other"
-                        ),
-                        false => {
-                            format!("no socket named {name:?}: LISTEN_PID={pid} is not this process, which is {me}")
-                        }
-                    }
-                }
-                (Source::NotForUs(None), _) => {
-                    format!("no socket named {name:?}: LISTEN_FDS is set without LISTEN_PID")
+                (Source::NotForUs(_), _) => {
+                    format!("no socket named {name:?}: {}", self.why_not_ours().unwrap_or_default())
                 }
                 (_, names) => {
                     let names = if names.is_empty() { "nothing more".to_owned() } else { format!("{names:?}") };

@@ -23,6 +23,7 @@ mod package;
 mod path_unit;
 mod pause;
 mod pauses;
+mod pidfds;
 mod preserved;
 mod pressure;
 mod probation;
@@ -65,6 +66,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         reread::SCENARIOS,
         restart::SCENARIOS,
         identity::SCENARIOS,
+        pidfds::SCENARIOS,
         requests::SCENARIOS,
         failures::SCENARIOS,
         faults::SCENARIOS,
