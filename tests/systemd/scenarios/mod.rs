@@ -9,12 +9,14 @@ mod datagrams;
 mod directives;
 mod failures;
 mod faults;
+mod held;
 mod http2;
 mod identity;
 mod idle;
 mod init;
 mod insured;
 mod journal;
+mod kept;
 mod metrics;
 mod package;
 mod path_unit;
@@ -55,6 +57,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         reload::SCENARIOS,
         reread::SCENARIOS,
         restart::SCENARIOS,
+        kept::SCENARIOS,
         identity::SCENARIOS,
         requests::SCENARIOS,
         failures::SCENARIOS,
