@@ -8,6 +8,7 @@
 mod flow_service;
 mod lab;
 mod load;
+mod mailbox_service;
 mod reloads;
 mod scenarios;
 mod sink_service;
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
     }
     if std::env::var_os(flow_service::SERVICE).is_some() {
         return flow_service::main();
+    }
+    if std::env::var_os(mailbox_service::SERVICE).is_some() {
+        return mailbox_service::main();
     }
     if let Ok(directory) = std::env::var(sink_service::DIRECTORY) {
         return sink_service::main(&directory);

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -148,7 +149,7 @@ async fn store(drain: &Drain, keep: Keep, parked: Vec<Parked>, began: Instant) {
     let putting = tokio::task::spawn_blocking(move || put(&store, &theirs));
     let error = match timeout(STORE_TIMEOUT, putting).await {
         Ok(Ok(Ok(()))) => {
-            drop(kept);
+            close_meanwhile(kept);
             for (guard, policy) in of_kept {
                 drop(policy);
                 drain.core.moving.summary.moved(began);
@@ -172,6 +173,13 @@ async fn store(drain: &Drain, keep: Keep, parked: Vec<Parked>, began: Instant) {
         drain.note_stay(&guard, "store");
         drain.goes_on(parcel, guard, false);
     }
+}
+
+/// Closes what is here of them: the next start waits for the end of this process, which need not
+/// wait for that.
+fn close_meanwhile(kept: Vec<Parcel>) {
+    // Where there is no thread, it is dropped at once.
+    let _ = thread::Builder::new().name("handover-close".into()).spawn(move || drop(kept));
 }
 
 fn put(store: &FdStore, readers: &[OwnedFd]) -> Result<()> {

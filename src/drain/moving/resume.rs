@@ -13,6 +13,8 @@ use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
@@ -38,6 +40,8 @@ const COME_AGAIN: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
 /// Why those are closed that were in the middle of a request when their process ended.
 const MIDDLE: &str = "middle";
+/// So many are got ready by one thread at a time.
+const AT_A_TIME: usize = 256;
 /// How long a process may take to end whose link is closed.
 pub(crate) const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -82,16 +86,16 @@ impl Drain {
         within: Option<Duration>,
     ) -> Resuming {
         let mut looking = Looking {
-            drain: self,
             within,
-            adoptions: Vec::new(),
+            waiting: Vec::new(),
             resumed: Resumed::default(),
             seen: HashSet::new(),
             marks: HashMap::new(),
+            most_fds: socket::max_open_files(),
         };
         for reader in &readers {
             if let Err(error) = looking.look(reader) {
-                tracing::warn!(%error, "a mailbox of connections that have waited for this start is damaged");
+                tracing::warn!("a mailbox of connections that have waited for this start is damaged: {error}");
                 looking.close(None, "damaged", 1);
             }
         }
@@ -105,15 +109,15 @@ impl Drain {
                     continue;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, name, "a mailbox of insured connections is damaged, and they are closed");
+                    tracing::warn!(name, "a mailbox of insured connections is damaged, and they are closed: {error}");
                     looking.close(None, "damaged", 1);
                     readers.push(reader);
                 }
             }
             spent.push(name);
         }
-        let Looking { adoptions, resumed, .. } = looking;
-        Resuming { readers, spent, living, adoptions, resumed }
+        let adoptions = looking.prepare_all(self);
+        Resuming { readers, spent, living, adoptions, resumed: looking.resumed }
     }
 }
 
@@ -132,19 +136,31 @@ pub(crate) async fn owners_ended(left: &[Left]) {
     }
 }
 
-struct Looking<'a> {
-    drain: &'a Drain,
+struct Looking {
     within: Option<Duration>,
-    adoptions: Vec<Adoption>,
+    waiting: Vec<Waiting>,
     resumed: Resumed,
     /// The cookies of all that was seen: a process that has just renewed a mailbox, or kept what it
     /// had, leaves the same connection twice.
     seen: HashSet<u64>,
     /// The marks of each process, which are beside each of its mailboxes, by their inode.
     marks: HashMap<u64, Rc<LeftMarks>>,
+    /// As many may be open.
+    most_fds: usize,
 }
 
-impl Looking<'_> {
+/// One that is to be served.
+struct Waiting {
+    parcel: Parcel,
+    waited: Duration,
+    /// A crash has left it.
+    rescued: bool,
+}
+
+/// One that nobody serves: why, and what is needed to say so.
+type Unserved = (&'static str, Option<OwnedFd>, String);
+
+impl Looking {
     fn look(&mut self, reader: &OwnedFd) -> Result<()> {
         let mut opened = Opened::look(reader.as_fd())?;
         // Of one that does not say when it was filled, nothing is known.
@@ -222,10 +238,8 @@ impl Looking<'_> {
         }
         match state {
             State::Between => {
-                let before = self.adoptions.len();
                 self.resumed.waited = self.resumed.waited.max(waited);
-                self.admit_new(parcel, waited);
-                self.resumed.rescued += self.adoptions.len() - before;
+                self.admit_new(parcel, waited, true);
             }
             State::Middle | State::Withheld => {
                 let (_, fd, _) = parcel.into_parts();
@@ -242,7 +256,10 @@ impl Looking<'_> {
 
     fn close_odd(&mut self, error: &Error, fds: &[OwnedFd]) {
         let count = fds.len();
-        tracing::warn!(%error, count, "connections that have waited for this start cannot be read, and are closed");
+        tracing::warn!(
+            count,
+            "{count} connections that have waited for this start cannot be read, and are closed: {error}"
+        );
         for fd in fds {
             self.close(Some((fd, "")), "damaged", 1);
         }
@@ -254,35 +271,92 @@ impl Looking<'_> {
             Arrival::Broken(_, reason) => return self.close(None, reason, 1),
         };
         if self.is_new(parcel.fd()) {
-            self.admit_new(parcel, waited);
+            self.admit_new(parcel, waited, false);
         }
     }
 
-    fn admit_new(&mut self, parcel: Parcel, waited: Duration) {
+    fn admit_new(&mut self, parcel: Parcel, waited: Duration, rescued: bool) {
         let refusal = match self.within {
             None => Some("off"),
             Some(within) if waited > within => Some("late"),
             Some(_) => None,
         };
-        if let Err((reason, fd, protocol)) = self.prepare(parcel, refusal, waited) {
-            self.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
+        // The next message needs room, too, for as long as it is looked at.
+        let no_room = || is_last(parcel.fd(), self.most_fds, 2 * MAX_PARCELS).then_some("no_fds");
+        match refusal.or_else(no_room) {
+            Some(reason) => {
+                let (record, fd, _) = parcel.into_parts();
+                self.close(Some((&fd, &record.protocol)), reason, 1);
+            }
+            None => self.waiting.push(Waiting { parcel, waited, rescued }),
         }
     }
 
-    /// Gets ready to serve it; else returns why not, and what is needed to say so.
-    fn prepare(
-        &mut self,
-        parcel: Parcel,
-        refusal: Option<&'static str>,
-        waited: Duration,
-    ) -> std::result::Result<(), (&'static str, Option<OwnedFd>, String)> {
-        let (mut record, fd, contents) = parcel.into_parts();
-        // The next message needs room, too, for as long as it is looked at.
-        if let Some(reason) = refusal.or(is_last(&fd, 2 * MAX_PARCELS).then_some("no_fds")) {
-            return Err((reason, Some(fd), record.protocol));
+    /// Gets ready to serve all, on as many processors as there are: nobody is served meanwhile.
+    fn prepare_all(&mut self, drain: &Drain) -> Vec<Adoption> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut parts = Vec::with_capacity(waiting.len() / AT_A_TIME + 1);
+        while !waiting.is_empty() {
+            parts.push(waiting.split_off(waiting.len().saturating_sub(AT_A_TIME)));
         }
-        let Some(adopter) = self.drain.core.moving.adopter(&record.listener) else {
-            return Err(("listener", Some(fd), record.protocol));
+        let helpers = thread::available_parallelism().map_or(1, usize::from).min(parts.len()).saturating_sub(1);
+        let parts = Mutex::new(parts);
+        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let work = || {
+            let mut prepared = Vec::new();
+            while let Some(part) = next() {
+                prepared.extend(part.into_iter().map(|one| one.prepare(drain)));
+            }
+            prepared
+        };
+        let prepared = thread::scope(|scope| {
+            // Where there is no thread, the others do its part.
+            let help = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+            let helpers: Vec<_> = (0..helpers).filter_map(help).collect();
+            let mut prepared = work();
+            for helper in helpers {
+                match helper.join() {
+                    Ok(some) => prepared.extend(some),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            prepared
+        });
+        let mut adoptions = Vec::with_capacity(prepared.len());
+        for (rescued, prepared) in prepared {
+            match prepared {
+                Ok(adoption) => {
+                    self.resumed.rescued += usize::from(rescued);
+                    adoptions.push(adoption);
+                }
+                Err((reason, fd, protocol)) => {
+                    self.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
+                }
+            }
+        }
+        adoptions
+    }
+
+    /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to
+    /// be said; what is only closed ends with the queue.
+    fn close(&mut self, fd: Option<(&OwnedFd, &str)>, reason: &'static str, count: usize) {
+        *self.resumed.closed.entry(reason).or_default() += count;
+        let Some((fd, protocol)) = fd else { return };
+        if protocol == UPGRADED {
+            // A client that does not read does not read that either.
+            let _ = send(fd.as_raw_fd(), &COME_AGAIN, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        }
+        let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
+    }
+}
+
+impl Waiting {
+    /// Gets ready to serve it, and returns whether a crash has left it.
+    fn prepare(self, drain: &Drain) -> (bool, std::result::Result<Adoption, Unserved>) {
+        let Self { parcel, waited, rescued } = self;
+        let (mut record, fd, contents) = parcel.into_parts();
+        let Some(adopter) = drain.core.moving.adopter(&record.listener) else {
+            return (rescued, Err(("listener", Some(fd), record.protocol)));
         };
         let now = millis(mailbox::now());
         if record.written_ms > 0 {
@@ -296,25 +370,8 @@ impl Looking<'_> {
         let protocol = record.protocol.clone();
         // Only its client has to be told something.
         let copy = if protocol == UPGRADED { fd.try_clone().ok() } else { None };
-        match adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: true }) {
-            Ok(adoption) => {
-                self.adoptions.push(adoption);
-                Ok(())
-            }
-            Err(reason) => Err((reason, copy, protocol)),
-        }
-    }
-
-    /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to
-    /// be said; what is only closed ends with the queue.
-    fn close(&mut self, fd: Option<(&OwnedFd, &str)>, reason: &'static str, count: usize) {
-        *self.resumed.closed.entry(reason).or_default() += count;
-        let Some((fd, protocol)) = fd else { return };
-        if protocol == UPGRADED {
-            // A client that does not read does not read that either.
-            let _ = send(fd.as_raw_fd(), &COME_AGAIN, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
-        }
-        let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
+        let prepared = adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: true });
+        (rescued, prepared.map_err(|reason| (reason, copy, protocol)))
     }
 }
 
@@ -375,7 +432,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::io::Read as _;
     use std::os::unix::net::UnixStream;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

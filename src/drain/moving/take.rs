@@ -1,6 +1,6 @@
 //! The new generation's side.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -64,9 +64,10 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
             }
         };
         let (mut took, mut refused, mut adoptions) = (Vec::new(), Vec::new(), Vec::new());
+        let most_fds = socket::max_open_files();
         for arrival in arrivals {
             let (id, prepared) = match arrival {
-                Arrival::Whole(parcel) => (parcel.record().id, prepare(drain, parcel)),
+                Arrival::Whole(parcel) => (parcel.record().id, prepare(drain, parcel, most_fds)),
                 Arrival::Broken(record, reason) => (record.id, Err(reason)),
             };
             match prepared {
@@ -92,9 +93,9 @@ pub(super) async fn take_all(drain: &Drain, channel: Channel) -> usize {
     }
 }
 
-fn prepare(drain: &Drain, parcel: Parcel) -> Result<Adoption, &'static str> {
+fn prepare(drain: &Drain, parcel: Parcel, most_fds: usize) -> Result<Adoption, &'static str> {
     let (record, fd, contents) = parcel.into_parts();
-    if is_last(&fd, 0) {
+    if is_last(fd.as_fd(), most_fds, 0) {
         return Err("no_fds");
     }
     if !is_welcome(drain) {
@@ -104,9 +105,9 @@ fn prepare(drain: &Drain, parcel: Parcel) -> Result<Adoption, &'static str> {
     adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: false })
 }
 
-/// Returns whether there are only so many fds left as everything else needs, and `more`. A new fd
-/// has the lowest number that is free.
-pub(super) fn is_last(fd: &OwnedFd, more: usize) -> bool {
+/// Returns whether there are only so many fds left, of as many as may be open, as everything else
+/// needs, and `more`. A new fd has the lowest number that is free.
+pub(super) fn is_last(fd: BorrowedFd<'_>, most: usize, more: usize) -> bool {
     let number = usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX);
-    number.saturating_add(SPARE_FDS + more) >= socket::max_open_files()
+    number.saturating_add(SPARE_FDS + more) >= most
 }

@@ -15,6 +15,9 @@ use crate::wire::parcel::{MAX_PARCELS, Record};
 /// Empty mailboxes that stay in the store, to be used again: one is filled while another is
 /// renewed.
 const SPARE: usize = 2;
+/// Empty mailboxes that are in the store before any connection comes: so many can be filled before
+/// the store has answered for the first time.
+const PROVIDED: usize = 3;
 /// A mailbox of few that connections are put into is renewed if half of it has ended, and it is so
 /// old: a copy keeps what has ended in the kernel's memory.
 const RENEW_AFTER: Duration = Duration::from_secs(10);
@@ -26,21 +29,20 @@ impl Insurance {
     /// The store does not take it; it is tried again the next time.
     pub(crate) fn renew(&self, store: &FdStore) -> Result<()> {
         let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
-        let phase = self.lock().phase;
-        match phase {
-            Phase::Active if store.is_standby() => return Ok(()),
-            Phase::Active => {
-                self.store_new(store)?;
-                self.retire(store)?;
+        let Some(stores) = self.lock().may_store() else { return Ok(()) };
+        if stores {
+            if store.is_standby() {
+                return Ok(());
             }
-            Phase::Waiting => {}
-            Phase::Frozen | Phase::Over => return Ok(()),
+            self.store_new(store)?;
+            self.retire(store)?;
         }
         let worn = self.lock().worn();
         // One after the other: what is in two counts twice among the fds in flight.
         for at in worn {
             self.repack(at)?;
-            if phase == Phase::Active {
+            // What is in the store is not emptied before that is there which takes its place.
+            if stores {
                 self.store_new(store)?;
             }
             self.retire(store)?;
@@ -123,33 +125,43 @@ impl Insurance {
         }
     }
 
-    /// Has an empty mailbox in the store's books, for the first connections: it goes there with the
+    /// Has empty mailboxes in the store's books, for the first connections: they go there with the
     /// next offer, which does not ask first whether there is room, as that takes a while under a
-    /// systemd before 254. False: it was there already.
+    /// systemd before 254. False: some were there already.
     ///
     /// # Errors
-    /// There are no fds for it.
+    /// There are no fds for them.
     pub(crate) fn provide(&self, store: &FdStore) -> Result<bool> {
         // Before the lock: a change of the store takes as long as the manager takes.
-        let Some(name) = free_names(store).next() else { return Ok(false) };
+        let names: Vec<String> = free_names(store).take(PROVIDED).collect();
         let mut books = self.lock();
         if books.phase == Phase::Over || books.all.values().any(|book| book.name.is_some()) {
             return Ok(false);
         }
         // What has come already is put where it is.
-        let at = match books.single {
-            Some(at) => at,
-            None => {
-                let at = books.begin(self, false)?;
-                books.spare.push(at);
-                at
-            }
-        };
-        let Some(book) = books.all.get_mut(&at) else { return Ok(false) };
-        book.name = Some(name.clone());
-        let mailbox = book.mailbox.clone();
+        let mut first = books.single;
+        let mut provided = Vec::with_capacity(names.len());
+        for name in names {
+            let at = match first.take() {
+                Some(at) => at,
+                None => match books.begin(self, false) {
+                    Ok(at) => {
+                        books.spare.push(at);
+                        at
+                    }
+                    Err(error) if provided.is_empty() => return Err(error),
+                    Err(_) => break,
+                },
+            };
+            let Some(book) = books.all.get_mut(&at) else { continue };
+            book.name = Some(name.clone());
+            provided.push((at, name, book.mailbox.clone()));
+        }
         drop(books);
-        store.hold_unpolled(&name, mailbox.reader()).inspect_err(|_| self.call(at, None))?;
+        for (at, name, mailbox) in provided {
+            store.hold_unpolled(&name, mailbox.reader()).inspect_err(|_| self.call(at, None))?;
+        }
+        self.changed.notify_one();
         Ok(true)
     }
 
@@ -246,6 +258,16 @@ fn free_names(store: &FdStore) -> impl Iterator<Item = String> {
 }
 
 impl Books {
+    /// Returns whether mailboxes may be stored now; `None`: all stays as it is. A first one is
+    /// there before the store was asked, which takes a while, and is full within less.
+    fn may_store(&self) -> Option<bool> {
+        match self.phase {
+            Phase::Active => Some(true),
+            Phase::Waiting => Some(self.all.values().any(|book| book.name.is_some())),
+            Phase::Frozen | Phase::Over => None,
+        }
+    }
+
     /// Returns those that are to be renewed; nothing more is put into them.
     fn worn(&mut self) -> Vec<u64> {
         let old = |book: &Book| book.is_half_dead() && book.since.elapsed() >= RENEW_AFTER;

@@ -10,6 +10,7 @@ mod deferred;
 mod directives;
 mod failures;
 mod faults;
+mod held;
 mod http2;
 mod identity;
 mod idle;
@@ -17,6 +18,7 @@ mod images;
 mod init;
 mod insured;
 mod journal;
+mod kept;
 mod metrics;
 mod mptcp;
 mod package;
@@ -65,6 +67,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         reload_jobs::SCENARIOS,
         reread::SCENARIOS,
         restart::SCENARIOS,
+        kept::SCENARIOS,
         identity::SCENARIOS,
         pidfds::SCENARIOS,
         requests::SCENARIOS,

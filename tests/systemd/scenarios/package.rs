@@ -7,13 +7,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::web::{Setup, UNIT as WEB, Web};
+use super::restart::{Asks, Clients, under};
+use super::web::{DEADLINE, Setup, UNIT as WEB, Web};
 use crate::TOP;
 use crate::lab::{Container, Outcome, Output, Scenario, handover};
 use crate::load;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("package_life", life).whole_root(),
+    Scenario::new("package_restart", restart).whole_root(),
     Scenario::new("package_units_exposure", exposure).system_only(),
     Scenario::new("package_units_hardest", hardest).system_only(),
     Scenario::new("package_units_without_close_range", without_close_range).system_only(),
@@ -84,6 +86,48 @@ fn life(lab: &Container) -> Outcome {
     Ok(())
 }
 
+/// A package whose upgrade restarts the service, as most do: it is as any other restart.
+fn restart(lab: &Container) -> Outcome {
+    const KEPT: usize = 100;
+    let (first, second) = (build(lab, "0.1.0-1")?, restarting(lab)?);
+    lab.systemctl_ok(&["start", "systemd-logind.service"])?;
+    apt(lab, &format!("install {first}"))?;
+    lab.write_file(
+        &format!("/etc/systemd/system/{UNIT}.d/restart.conf"),
+        "[Service]\nEnvironment=HANDOVER_MIGRATE=restart\n",
+    )?;
+    lab.daemon_reload()?;
+    lab.sh_ok(&format!("systemctl enable --now handover-demo.socket {UNIT} 2>&1"))?;
+    let (old, invocation) = (lab.main_pid(UNIT)?, lab.show(UNIT, "InvocationID")?);
+    let clients = [Clients::of_http(ADDRESS, Asks::Kept(Duration::from_millis(100)), KEPT)];
+    let seen = under(lab, &clients, |seen| {
+        apt(lab, &format!("install {second}"))?;
+        assert_ne!((lab.main_pid(UNIT)?, lab.show(UNIT, "InvocationID")?), (old, invocation), "it was restarted");
+        let answered = seen.answered();
+        lab.wait_until(DEADLINE, "all are answered", || Ok((seen.answered() > answered + KEPT as u64).then_some(())))
+    })?;
+    let why = lab.sh_ok(&format!("journalctl -o cat -u {UNIT}"))?;
+    println!(
+        "systemd {}: upgrade with a restart, {KEPT} connections: {} answered, {} lost, longest wait {:?}",
+        lab.version(),
+        seen.answered(),
+        seen.lost(),
+        seen.longest()
+    );
+    assert_eq!(seen.lost(), 0);
+    assert!(why.contains(&format!("serves {KEPT} connections that have waited for")), "{why}");
+    Ok(())
+}
+
+/// The second version, which is restarted.
+fn restarting(lab: &Container) -> Outcome<String> {
+    build(lab, "0.1.0-2")?;
+    repack(
+        lab,
+        "sed -i 's/deb-systemd-invoke reload/deb-systemd-invoke restart/' all/DEBIAN/postinst; grep -q 'invoke restart' all/DEBIAN/postinst",
+    )
+}
+
 /// As the container calls it.
 fn build(lab: &Container, version: &str) -> Outcome<String> {
     let top = Path::new(TOP);
@@ -98,13 +142,24 @@ fn build(lab: &Container, version: &str) -> Outcome<String> {
 
 /// The third version: all of it works but the service.
 fn broken(lab: &Container) -> Outcome<String> {
-    let script = "set -eu; dpkg-deb -R ./handover_0.1.0-2_*.deb broken; sed -i s/^Version:.*/Version:\\ 0.1.0-3/ broken/DEBIAN/control
-        mkdir -p broken/usr/libexec; mv broken/usr/bin/handover broken/usr/libexec/handover
-        printf '#!/bin/sh\\n[ \"$1\" != web ] || exit 7\\nexec /usr/libexec/handover \"$@\"\\n' >broken/usr/bin/handover
-        chmod 755 broken/usr/bin/handover; dpkg-deb --root-owner-group -Znone -b broken broken.deb; rm -r broken";
-    let output = Command::new("sh").args(["-c", script]).current_dir(lab.host_dir()).output()?;
+    repack(
+        lab,
+        "sed -i s/^Version:.*/Version:\\ 0.1.0-3/ all/DEBIAN/control
+        mkdir -p all/usr/libexec; mv all/usr/bin/handover all/usr/libexec/handover
+        printf '#!/bin/sh\\n[ \"$1\" != web ] || exit 7\\nexec /usr/libexec/handover \"$@\"\\n' >all/usr/bin/handover
+        chmod 755 all/usr/bin/handover",
+    )
+}
+
+/// Changes what the second version has, which is in `all`.
+fn repack(lab: &Container, change: &str) -> Outcome<String> {
+    let script = format!(
+        "set -eu; dpkg-deb -R ./handover_0.1.0-2_*.deb all; {change}
+        dpkg-deb --root-owner-group -Znone -b all changed.deb; rm -r all"
+    );
+    let output = Command::new("sh").args(["-c", &script]).current_dir(lab.host_dir()).output()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(lab.dir().join("broken.deb").display().to_string())
+    Ok(lab.dir().join("changed.deb").display().to_string())
 }
 
 /// There is no network in the container: all that the package depends on must be in the root.

@@ -2,13 +2,13 @@
 //! stays counted, and the service holds as much afterwards as before. `tests/run soak` makes
 //! thousands of them.
 
-use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::counter::{Binds, Counter, Lost, Memory, UNIT};
+use super::held::Held;
 use super::web::DEADLINE;
 use crate::lab::{Container, Outcome, Scenario};
 use crate::load::{self, Random};
@@ -30,8 +30,6 @@ const CLIENTS: usize = 4;
 const KILL_WITHIN_MS: u64 = 15;
 /// A restart waits for the generations beside the killed one, which hurry, for so long.
 const RESTART: Duration = Duration::from_millis(600);
-/// Of memory that nobody shares: the allocator's own ups and downs.
-const MEMORY_KIB: u64 = 8 * 1024;
 
 fn kills_and_reloads(lab: &Container) -> Outcome {
     storm(lab, Binds::Systemd)
@@ -55,7 +53,7 @@ fn storm(lab: &Container, binds: Binds) -> Outcome {
         reload(&counter, &memory)
     };
     counter.under_clients(1, &memory, one_reload)?;
-    let before = Held::alone(&counter)?;
+    let before = Held::alone(lab, UNIT)?;
     let names = counter.stored_names()?;
     let (mut kills, mut handed_over) = (Vec::new(), 0);
     counter.under_clients(CLIENTS, &memory, || {
@@ -78,7 +76,7 @@ fn storm(lab: &Container, binds: Binds) -> Outcome {
     let lost = judge(&counter, &memory, &kills, size, handed_over)?;
     counter.wait_stored(entries)?;
     assert_eq!(counter.stored_names()?, names);
-    let after = Held::settled(&counter, &before)?;
+    let after = Held::settled(lab, UNIT, &before)?;
     println!(
         "| {} | {} | {handed_over} | {} | {} | {} | {lost} | {before} | {after} |",
         lab.version(),
@@ -109,66 +107,6 @@ impl Size {
     /// Such that both numbers are reached at about the same time.
     fn most_reloads_in_a_row(self) -> usize {
         (2 * self.reloads / self.kills.max(1)).max(1)
-    }
-}
-
-/// What the service holds while nothing is asked, and what systemd does.
-#[derive(Debug, PartialEq, Eq)]
-struct Held {
-    processes: usize,
-    entries: usize,
-    /// Open in the main process, and in PID 1.
-    fds: [usize; 2],
-    /// Memory that they share with nobody.
-    kib: [u64; 2],
-}
-
-impl Held {
-    fn now(counter: &Counter<'_>) -> Outcome<Self> {
-        let lab = counter.lab;
-        let pids = [lab.main_pid(UNIT)?, 1];
-        let fds = |pid| lab.proc_fds(pid).map(|fds| fds.len());
-        let kib =
-            |pid| -> Outcome<u64> { Ok(lab.proc_status(pid, "RssAnon")?.trim_end_matches("kB").trim_end().parse()?) };
-        Ok(Self {
-            processes: lab.pids(UNIT)?.len(),
-            entries: counter.stored()?,
-            fds: [fds(pids[0])?, fds(pids[1])?],
-            kib: [kib(pids[0])?, kib(pids[1])?],
-        })
-    }
-
-    /// Once the last drain is over.
-    fn alone(counter: &Counter<'_>) -> Outcome<Self> {
-        counter.lab.wait_until(DEADLINE, "the main process is alone", || {
-            let now = Self::now(counter)?;
-            Ok((now.processes == 1).then_some(now))
-        })
-    }
-
-    /// As much as before, once the last drain is over.
-    fn settled(counter: &Counter<'_>, before: &Self) -> Outcome<Self> {
-        let mut last = None;
-        let settled = counter.lab.wait_until(DEADLINE, "no more held than before", || {
-            let now = Self::now(counter)?;
-            last = Some(now.to_string());
-            let flat = now.processes == before.processes
-                && now.entries == before.entries
-                && now.fds.iter().zip(&before.fds).all(|(now, before)| now <= before)
-                && now.kib.iter().zip(&before.kib).all(|(now, before)| *now <= before + MEMORY_KIB);
-            Ok(flat.then_some(now))
-        });
-        settled.map_err(|e| {
-            let why = e.message().unwrap_or_default();
-            format!("{why}: processes, entries, fds, KiB were {before}, are {}", last.unwrap_or_default()).into()
-        })
-    }
-}
-
-impl fmt::Display for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { processes, entries, fds, kib } = self;
-        write!(f, "{processes}, {entries}, {} + {}, {} + {}", fds[0], fds[1], kib[0], kib[1])
     }
 }
 
