@@ -186,8 +186,8 @@ fn push_integer(to: &mut Vec<u8>, pattern: u8, bits: u8, value: usize) {
     to.push(pattern | most);
     let mut rest = value - usize::from(most);
     while rest > 0x7f {
-        to.push(0x80 | (rest & 0x7f) as u8);
+        to.push(0x80 | rest.to_le_bytes()[0]);
         rest >>= 7;
     }
-    to.push(rest as u8);
+    to.push(rest.to_le_bytes()[0]);
 }
