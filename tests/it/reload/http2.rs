@@ -316,7 +316,8 @@ fn a_client_that_acknowledges_nothing_gets_a_goaway() {
     goes_away(true, "silent");
 }
 
-/// Headers of each kind that refer to entries of before a move, or add some; what is old makes room.
+/// Headers of each kind that refer to entries of before a move, or add some; what is old makes
+/// room.
 fn what_headers_refer_to_goes_along() {
     const TURNS: usize = 400;
     const MOVES: usize = 8;
