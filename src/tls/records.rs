@@ -2,7 +2,8 @@
 //!
 //! What rustls has of a record that is not whole nobody can get back. So it gets none: the
 //! connection could not go to another process with it. And rustls does not say whether it has a
-//! part of one, which is a request on its way, as half a head is.
+//! part of one, which is a request on its way, as half a head is. A record that it has no room for
+//! goes to it in pieces, and nothing behind that: until it has all of it, it wants more.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -12,6 +13,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+#[cfg(feature = "http")]
+use super::record::Recent;
 use crate::drain::Stream;
 
 /// The length of a record's header: type, version, length.
@@ -36,6 +39,10 @@ struct Held {
     whole: usize,
     /// These are no records, or their end has come: rustls says so.
     raw: bool,
+    /// Of a record whose beginning rustls has had, how much it has not.
+    left: usize,
+    #[cfg(feature = "http")]
+    recent: Recent,
 }
 
 impl Records {
@@ -52,12 +59,12 @@ impl Records {
         &self.stream
     }
 
-    /// Returns the socket, and what rustls has not had.
+    /// Returns the socket, what rustls has not had, and what it has had last.
     #[cfg(feature = "http")]
-    pub(super) fn into_parts(self) -> (Stream, Vec<u8>) {
-        let Held { mut bytes, given, .. } = self.held;
+    pub(super) fn into_parts(self) -> (Stream, Vec<u8>, Recent) {
+        let Held { mut bytes, given, recent, .. } = self.held;
         bytes.drain(..given);
-        (self.stream, bytes)
+        (self.stream, bytes, recent)
     }
 
     /// Returns whether a part of a record has been received, and not all of it.
@@ -69,14 +76,43 @@ impl Records {
 
 impl Held {
     fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let ready = &self.bytes[self.given..self.whole];
-        let now = ready.len().min(buf.remaining());
-        buf.put_slice(&ready[..now]);
+        let now = self.next(buf.remaining());
+        buf.put_slice(&self.bytes[self.given..self.given + now]);
         self.given += now;
         if self.given == self.bytes.len() {
-            *self = Self { raw: self.raw, ..Self::default() };
+            (self.bytes, self.given, self.whole) = (Vec::new(), 0, 0);
         }
         now > 0
+    }
+
+    /// Returns how many bytes go now, of which there may be so many: the rest of a record, and
+    /// those that fit behind it; or a part of one.
+    fn next(&mut self, room: usize) -> usize {
+        let ready = &self.bytes[self.given..self.whole];
+        if self.raw {
+            return ready.len().min(room);
+        }
+        let mut now = self.left.min(room);
+        self.left -= now;
+        while self.left == 0
+            && now < room
+            && let Some(length) = first(&ready[now..])
+        {
+            match room - now {
+                left if left >= length => {
+                    #[cfg(feature = "http")]
+                    self.recent.note(&ready[now..now + length]);
+                    now += length;
+                }
+                left if now == 0 => {
+                    #[cfg(feature = "http")]
+                    self.recent.clear();
+                    (self.left, now) = (length - left, left);
+                }
+                _ => break,
+            }
+        }
+        now
     }
 
     /// Adds what was received behind the part that is here.
@@ -91,6 +127,14 @@ impl Held {
     fn hold(&mut self, received: &[u8]) -> usize {
         let end = self.end_of_whole(received);
         self.raw |= whole(received).is_none();
+        #[cfg(feature = "http")]
+        if !self.raw {
+            let mut rest = &received[..end];
+            while let Some(length) = first(rest) {
+                self.recent.note(&rest[..length]);
+                rest = &rest[length..];
+            }
+        }
         self.bytes.extend_from_slice(&received[end..]);
         end
     }
@@ -103,6 +147,12 @@ impl Held {
     fn end_of_whole(&self, bytes: &[u8]) -> usize {
         if self.raw { bytes.len() } else { whole(bytes).unwrap_or(bytes.len()) }
     }
+}
+
+/// Returns how long the first record is.
+fn first(bytes: &[u8]) -> Option<usize> {
+    let &[_, _, _, high, low] = bytes.first_chunk::<HEADER>()?;
+    Some(HEADER + usize::from(u16::from_be_bytes([high, low])))
 }
 
 /// Returns how many bytes are whole records; `None` if this is something else.
@@ -241,6 +291,32 @@ mod tests {
                     let lengths = given(&records, first, second, space).await;
                     assert_eq!(lengths, [whole_at(first), whole_at(second), records.len()], "{first} {second}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_comes_behind_a_part_of_a_record() {
+        let records = [&b"\x17\x03\x03\x00\x03abc"[..], b"\x17\x03\x03\x01\x02", &[7; 258], b"\x15\x03\x03\x00\x00"];
+        let records = [&records.concat()[..], records[0]].concat();
+        let ends = [8, 271, 276, 284];
+        for room in 1..300 {
+            for cut in 0..=records.len() {
+                let mut held = Held::default();
+                let mut at = held.hold(&records[..cut]);
+                held.add(&records[cut..]);
+                loop {
+                    let mut space = vec![0; room];
+                    let mut buf = ReadBuf::new(&mut space);
+                    if !held.give(&mut buf) {
+                        break;
+                    }
+                    let (from, to) = (at, at + buf.filled().len());
+                    assert_eq!(buf.filled(), &records[from..to]);
+                    assert!(ends.contains(&to) || !ends.iter().any(|end| (from + 1..to).contains(end)), "{from}..{to}");
+                    at = to;
+                }
+                assert_eq!(at, records.len());
             }
         }
     }

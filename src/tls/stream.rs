@@ -129,8 +129,8 @@ impl TlsStream {
         let lost = Inner::Lost(stream.get_ref().0.as_fd().try_clone_to_owned()?);
         let Inner::Rustls(stream) = mem::replace(&mut self.inner, lost) else { return Ok(()) };
         let (records, session) = stream.into_inner();
-        let (stream, sealed) = records.into_parts();
-        let layer = Layer::of(session, &captured, sealed)?;
+        let (stream, sealed, recent) = records.into_parts();
+        let layer = Layer::of(session, &captured, sealed, &recent)?;
         self.inner = Inner::Moved(RecordStream::new(stream, layer));
         Ok(())
     }

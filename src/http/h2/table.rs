@@ -110,25 +110,35 @@ impl HeaderTable {
     /// Adds the first field, and returns what comes behind it.
     fn add<'a>(&mut self, block: &'a [u8]) -> Option<&'a [u8]> {
         let (index, rest) = integer(block, 6)?;
-        let (name_length, name, behind) = match index {
+        let (name_length, first, name, behind) = match index {
             0 => {
                 let (length, behind) = string(rest)?;
-                (length, [&[ADDED], between(rest, behind)].concat(), behind)
+                (length, Some(ADDED), between(rest, behind), behind)
             }
-            1..=STATIC => (usize::from(STATIC_NAMES[index - 1]), vec![ADDED | u8::try_from(index).ok()?], rest),
+            1..=STATIC => {
+                let first = ADDED | u8::try_from(index).ok()?;
+                (usize::from(STATIC_NAMES[index - 1]), Some(first), &[][..], rest)
+            }
             _ => {
                 let named = self.entries.get(index - STATIC - 1)?;
-                (named.name_length, named.field.get(..named.name_end)?.to_vec(), rest)
+                (named.name_length, None, named.field.get(..named.name_end)?, rest)
             }
         };
         let (value_length, rest) = string(behind)?;
         let size = name_length + value_length + OVERHEAD;
-        self.shrink(self.most.saturating_sub(size));
-        if size <= self.most {
-            let field = [&name[..], between(behind, rest)].concat().into_boxed_slice();
-            self.entries.push_front(Entry { field, name_end: name.len(), name_length, size });
-            self.size += size;
+        if size > self.most {
+            self.shrink(0);
+            return Some(rest);
         }
+        let value = between(behind, rest);
+        let name_end = usize::from(first.is_some()) + name.len();
+        let mut field = Vec::with_capacity(name_end + value.len());
+        field.extend(first);
+        field.extend_from_slice(name);
+        field.extend_from_slice(value);
+        self.shrink(self.most - size);
+        self.entries.push_front(Entry { field: field.into(), name_end, name_length, size });
+        self.size += size;
         Some(rest)
     }
 
@@ -186,8 +196,8 @@ fn push_integer(to: &mut Vec<u8>, pattern: u8, bits: u8, value: usize) {
     to.push(pattern | most);
     let mut rest = value - usize::from(most);
     while rest > 0x7f {
-        to.push(0x80 | (rest & 0x7f) as u8);
+        to.push(0x80 | rest.to_le_bytes()[0]);
         rest >>= 7;
     }
-    to.push(rest as u8);
+    to.push(rest.to_le_bytes()[0]);
 }

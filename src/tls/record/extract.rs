@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::keys::{Cipher, HEADER, Material, TrafficSecret};
 use super::layer::Layer;
+use super::recent::Recent;
 use super::version::Version;
 use crate::sys::hidden::Hidden;
 
@@ -128,11 +129,16 @@ fn version_of(suite: CipherSuite) -> Option<Version> {
 
 impl Layer {
     /// Goes on with a connection of rustls', of which these bytes were received and not given to
-    /// it: a part of a record.
+    /// it, a part of a record, and these were the last that it was given.
     ///
     /// # Errors
     /// The connection is at its end, or there is no memory. Then it is lost.
-    pub(crate) fn of(mut session: ServerConnection, captured: &Captured, sealed: Vec<u8>) -> io::Result<Self> {
+    pub(crate) fn of(
+        mut session: ServerConnection,
+        captured: &Captured,
+        sealed: Vec<u8>,
+        recent: &Recent,
+    ) -> io::Result<Self> {
         let state = session.process_new_packets().map_err(io::Error::other)?;
         let mut plain = vec![0; state.plaintext_bytes_to_read()];
         session.reader().read_exact(&mut plain)?;
@@ -149,7 +155,9 @@ impl Layer {
         };
         let extracted = session.dangerous_extract_secrets().map_err(io::Error::other)?;
         let (read, write) = captured.material(extracted.rx, extracted.tx)?;
+        let handshake = recent.part_of_message(version, &read)?;
         let mut layer = Self::new(version, read, write)?;
+        layer.begin_message(handshake);
         if let Some(fragment) = captured.fragment {
             layer.set_fragment(fragment);
         }

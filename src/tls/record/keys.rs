@@ -100,6 +100,12 @@ impl Material {
         Some(Self { cipher, key, iv: iv.try_into().ok()?, sequence, secret: None })
     }
 
+    /// Returns the same key as it was so many records before.
+    pub(super) fn before(&self, records: usize) -> Option<Self> {
+        let sequence = self.sequence.checked_sub(u64::try_from(records).ok()?)?;
+        Self::new(self.cipher, self.key(), self.iv(), sequence)
+    }
+
     pub(super) fn with_secret(mut self, secret: &[u8]) -> Option<Self> {
         self.secret = Some(TrafficSecret::new(secret).filter(|s| s.get().len() == self.cipher.secret_length())?);
         Some(self)

@@ -147,6 +147,11 @@ impl Layer {
         (self.sealed, self.plain, self.out, self.ended) = (sealed, plain, out, ended);
     }
 
+    /// Puts back a part of a message of the handshake's kind.
+    pub(crate) fn begin_message(&mut self, handshake: Vec<u8>) {
+        self.handshake = handshake;
+    }
+
     pub(crate) fn version(&self) -> Version {
         self.version
     }

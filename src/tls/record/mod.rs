@@ -13,6 +13,7 @@ mod fields;
 pub(crate) mod fuzz;
 mod keys;
 mod layer;
+mod recent;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -21,5 +22,6 @@ mod version;
 pub(crate) use self::extract::{Captured, KeyCapture};
 pub(crate) use self::fields::{Field, Fields};
 pub(crate) use self::layer::Layer;
+pub(crate) use self::recent::Recent;
 pub(crate) use self::stream::RecordStream;
 pub(crate) use self::version::Version;

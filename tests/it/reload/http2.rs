@@ -316,20 +316,21 @@ fn a_client_that_acknowledges_nothing_gets_a_goaway() {
     goes_away(true, "silent");
 }
 
-/// Headers of each kind that refer to entries of before a move, or add some; what is old makes room.
+/// Headers of each kind that refer to entries of before a move, or add some; what is old makes
+/// room.
 fn what_headers_refer_to_goes_along() {
     const TURNS: usize = 400;
     const MOVES: usize = 8;
     let (world, address, mut old) = world(|_| {});
     let mut client = Client::new(address, &[]);
     let mut seed = 7541;
-    let mut below = |most: usize| next(&mut seed) as usize % most;
+    let mut below = |most: usize| usize::try_from(next(&mut seed)).unwrap() % most;
     // what the client has in its table, the newest first, and how large that may be
     let (mut table, mut most) = (Vec::<String>::new(), 4096_usize);
     let (mut referred, mut moved) = (0, Vec::new());
     for turn in 0..TURNS {
         if turn % (TURNS / MOVES) == TURNS / MOVES / 2 {
-            client.moves(&world, 2 + (turn / (TURNS / MOVES)) as u64, &mut old);
+            client.moves(&world, 2 + u64::try_from(turn / (TURNS / MOVES)).unwrap(), &mut old);
             moved.clone_from(&table);
         }
         let mut fields = Vec::new();

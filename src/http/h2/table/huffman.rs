@@ -12,11 +12,11 @@ const END: u64 = u32::MAX as u64 & !3;
 
 /// For each length what its codes are below, as the first of 32 bits.
 const LIMITS: [u64; LENGTHS] = {
-    let (mut limits, mut code, mut at) = ([0; LENGTHS], 0_u64, 0);
+    let (mut limits, mut code, mut at, mut behind) = ([0; LENGTHS], 0_u64, 0, 32 - SHORTEST);
     while at < LENGTHS {
         code = (code << 1) + CODES[at];
-        limits[at] = code << (32 - SHORTEST - at as u32);
-        at += 1;
+        limits[at] = code << behind;
+        (at, behind) = (at + 1, behind - 1);
     }
     limits
 };

@@ -7,7 +7,7 @@
 
 use crate::tls::record::extract::{self, KeyCapture};
 use crate::tls::record::keys::{Keys, Material};
-use crate::tls::record::{Field, Fields, Layer, Version};
+use crate::tls::record::{Field, Fields, Layer, Recent, Version};
 use handover_testing::certs::{self, SUITES, VERSIONS};
 use std::collections::BTreeMap;
 use std::io::{IoSlice, Read as _, Write as _};
@@ -60,6 +60,11 @@ struct Conversation {
     version: Version,
     /// The first message of the client.
     hello: Vec<u8>,
+    /// What rustls has had last, and what it has had of a record.
+    recent: Recent,
+    begun: Vec<u8>,
+    /// The rest of a message of which the peer has said a part.
+    rest: Vec<u8>,
 }
 
 impl Conversation {
@@ -100,7 +105,17 @@ impl Conversation {
             material.secret().map_or(Some(copy), |_| copy_with(material)).unwrap()
         };
         let peer = Keys::new(version, again(&received)).unwrap();
-        Self { rustls, captured, ours: Layer::new(version, received, sent).unwrap(), peer, version, hello }
+        Self {
+            rustls,
+            captured,
+            ours: Layer::new(version, received, sent).unwrap(),
+            peer,
+            version,
+            hello,
+            recent: Recent::default(),
+            begun: Vec::new(),
+            rest: Vec::new(),
+        }
     }
 
     /// What the peer says next: records, and a name for what they are.
@@ -108,6 +123,16 @@ impl Conversation {
         let mut to = Vec::new();
         let (peer, version) = (&mut self.peer, self.version);
         let mut seal = |kind: u8, parts: &[&[u8]]| peer.seal(kind, parts, &mut to).unwrap();
+        if !self.rest.is_empty() && random.below(8) > 0 {
+            // one part more, or all
+            let now = 1 + usize::try_from(random.below(u64::try_from(self.rest.len()).unwrap())).unwrap();
+            let part: Vec<_> = self.rest.drain(..now).collect();
+            seal(HANDSHAKE, &[&part]);
+            if self.rest.is_empty() {
+                peer.update().unwrap();
+            }
+            return ("a part of a key update", to);
+        }
         let name = match random.below(128) {
             30..=33 if version == Version::Tls13 => {
                 // its type, and zeros behind
@@ -123,6 +148,12 @@ impl Conversation {
                         let at = usize::try_from(random.below(4)).unwrap() + 1;
                         seal(HANDSHAKE, &[&message[..at]]);
                         seal(HANDSHAKE, &[&message[at..]]);
+                    }
+                    1 if self.rest.is_empty() => {
+                        let at = usize::try_from(random.below(4)).unwrap() + 1;
+                        seal(HANDSHAKE, &[&message[..at]]);
+                        self.rest = message[at..].to_vec();
+                        return ("a part of a key update", to);
                     }
                     _ => seal(HANDSHAKE, &[&message]),
                 }
@@ -248,6 +279,15 @@ impl Conversation {
 
     fn rustls_hears(&mut self, mut bytes: &[u8]) -> Heard {
         let mut heard = Heard::default();
+        self.begun.extend_from_slice(bytes);
+        while let Some(&[_, _, _, high, low]) = self.begun.first_chunk() {
+            let length = 5 + usize::from(u16::from_be_bytes([high, low]));
+            if self.begun.len() < length {
+                break;
+            }
+            let record: Vec<_> = self.begun.drain(..length).collect();
+            self.recent.note(&record);
+        }
         loop {
             let read = self.rustls.read_tls(&mut bytes).unwrap();
             let state = self.rustls.process_new_packets();
@@ -310,7 +350,7 @@ impl Conversation {
     fn compare(mut self) {
         // the answer to a key update
         self.write(b"x", 1);
-        let layer = Layer::of(self.rustls, &self.captured, Vec::new()).unwrap();
+        let layer = Layer::of(self.rustls, &self.captured, Vec::new(), &self.recent).unwrap();
         let [theirs, ours] = [&layer, &self.ours].map(|layer| {
             let mut fields = Fields::default();
             layer.pack(&mut fields);
@@ -377,7 +417,7 @@ fn both_hear_and_say_the_same() {
         Arc::new(config)
     });
     let mut said: BTreeMap<&str, [u64; 2]> = BTreeMap::new();
-    let (mut failed, mut ended, mut compared) = (0, 0, 0);
+    let (mut failed, mut ended, mut compared, mut parts) = (0, 0, 0, 0);
     for number in 0..conversations {
         let mut random = Random(number);
         let client = &clients[usize::try_from(number).unwrap() % clients.len()];
@@ -403,6 +443,7 @@ fn both_hear_and_say_the_same() {
             }
         }
         if goes_on && number % 2 == 0 {
+            parts += u64::from(!conversation.rest.is_empty());
             conversation.compare();
             compared += 1;
         } else if goes_on {
@@ -412,8 +453,10 @@ fn both_hear_and_say_the_same() {
             ended += 1;
         }
     }
-    let text =
-        format!("{conversations} conversations: {failed} failed, {ended} ended, {compared} were compared; {said:?}");
+    let text = format!(
+        "{conversations} conversations: {failed} failed, {ended} ended, {compared} were compared, \
+         {parts} in the middle of a key update; {said:?}"
+    );
     tracing::info!(text);
-    assert!(ended > conversations / 10 && compared > conversations / 10, "{text}");
+    assert!(ended > conversations / 10 && compared > conversations / 10 && parts > conversations / 200, "{text}");
 }

@@ -43,10 +43,10 @@ pub(super) fn number(pattern: u8, bits: u8, value: usize) -> Vec<u8> {
     let mut bytes = vec![pattern | u8::try_from(most).unwrap()];
     let mut rest = value - most;
     while rest > 0x7f {
-        bytes.push(0x80 | (rest & 0x7f) as u8);
+        bytes.push(0x80 | rest.to_le_bytes()[0]);
         rest >>= 7;
     }
-    bytes.push(rest as u8);
+    bytes.push(rest.to_le_bytes()[0]);
     bytes
 }
 
