@@ -37,6 +37,7 @@ mod store;
 mod storm;
 mod streams;
 mod survival;
+mod sysext;
 mod timeline;
 mod tls;
 mod told;
@@ -67,6 +68,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         storm::SCENARIOS,
         survival::SCENARIOS,
+        sysext::SCENARIOS,
         restarts::SCENARIOS,
         roots::SCENARIOS,
         streams::SCENARIOS,
