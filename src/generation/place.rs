@@ -1,8 +1,9 @@
 //! On which mount the program lies, and whether the service manager would still start that one.
 //!
 //! The next generation inherits our mounts and our root. A service with mounts of its own keeps
-//! them over a soft reboot that it survives, and when the directory that is its root is renamed:
-//! a reload would then start the old program again, and say that it went well.
+//! them over a soft reboot that it survives, when the directory that is its root is renamed, and
+//! when what lies below a mount of its own is replaced by another extension: a reload would then
+//! start the old program again, and say that it went well.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -32,6 +33,8 @@ struct Mount {
     below: PathBuf,
     /// It is an overlay of extensions, which shows nobody what lies below it.
     of_extensions: bool,
+    /// It is a copy of a mount of the service manager's, and that one is still there.
+    follows: bool,
 }
 
 impl Mount {
@@ -105,7 +108,11 @@ impl Place {
                 .is_some()
                 .then(|| format!("the directory {was} that it lies in (RootDirectory=) was renamed to {is}"));
         }
-        (shared(self) && now.manager.is_some()).then(|| {
+        let left_behind = match now.manager {
+            Some(_) => shared(self),
+            None => then.follows && !ours.follows,
+        };
+        left_behind.then(|| {
             "this process has kept the mounts from before a soft reboot, or before something was mounted over it, and \
              systemd has others"
                 .to_owned()
@@ -113,21 +120,34 @@ impl Place {
     }
 }
 
-/// Finds the mount that has this path: the longest, and of those the one on top.
+/// Finds the mount that has this path: the longest, and of those the one on top. That need not be
+/// the last of the table: what comes from another namespace is put below what is there.
 fn find(table: &[u8], path: &Path) -> Option<Mount> {
-    let mut found: Option<Mount> = None;
+    let mut found: Vec<(&[u8], &[u8], Mount)> = Vec::new();
     for line in table.split(|byte| *byte == b'\n') {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let (Some(device), Some(root), Some(point)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let mut fields = line.split(|byte| *byte == b' ');
+        let [Some(id), Some(parent), Some(device), Some(root), Some(point)] = [(); 5].map(|()| fields.next()) else {
+            continue;
+        };
         let point = PathBuf::from(OsString::from_vec(unescaped(point)));
         let Ok(below) = path.strip_prefix(&point) else { continue };
-        if found.as_ref().is_none_or(|other| point.as_os_str().len() >= other.point.as_os_str().len()) {
-            let device = String::from_utf8_lossy(device).into_owned();
-            let of_extensions = line.windows(EXTENSIONS.len()).any(|part| part == EXTENSIONS);
-            found = Some(Mount { device, root: unescaped(root), below: below.to_owned(), point, of_extensions });
+        let longest = found.first().map_or(0, |(.., other)| other.point.as_os_str().len());
+        if point.as_os_str().len() < longest {
+            continue;
         }
+        if point.as_os_str().len() > longest {
+            found.clear();
+        }
+        let device = String::from_utf8_lossy(device).into_owned();
+        // The options, and then tags up to a dash.
+        let follows = fields.skip(1).take_while(|field| *field != b"-").any(|field| field.starts_with(b"master:"));
+        let of_extensions = line.windows(EXTENSIONS.len()).any(|part| part == EXTENSIONS);
+        let (root, below) = (unescaped(root), below.to_owned());
+        found.push((id, parent, Mount { device, root, point, below, of_extensions, follows }));
     }
-    found
+    let covered = |id: &[u8]| found.iter().any(|(other, parent, _)| *other != id && *parent == id);
+    let top = found.iter().rposition(|(id, ..)| !covered(id)).or(found.len().checked_sub(1))?;
+    Some(found.swap_remove(top).2)
 }
 
 /// Takes back the kernel's `\040` for what would end a field.
@@ -161,6 +181,10 @@ mod tests {
 
     const HOST: &str = "1 0 8:1 / / rw - ext4\n2 1 0:5 / /run rw - tmpfs\n";
 
+    /// A copy of a mount of PID 1's, which then goes away.
+    const FOLLOWS: &str = "1 0 8:1 / / rw master:1 - ext4\n2 1 0:5 / /opt ro,nodev shared:9 master:7 - overlay a ro\n";
+    const LEFT: &str = "1 0 8:1 / / rw master:1 - ext4\n2 1 0:5 / /opt ro,nodev shared:9 - overlay master:7 ro\n";
+
     const READ_ONLY: &str = "1 0 8:1 / / rw\n2 1 8:1 /opt /opt ro\n";
 
     #[test]
@@ -170,6 +194,9 @@ mod tests {
         assert_eq!((found.device.as_str(), &*found.root), ("8:2", &b"/a b"[..]));
         let over = find(b"1 0 8:1 / / rw\n2 1 8:4 / / rw\n", Path::new("/web")).unwrap();
         assert_eq!(over.device, "8:4");
+        let below = find(b"4 5 8:1 / / rw\n5 1 8:4 / / rw\n", Path::new("/web")).unwrap();
+        assert_eq!(below.device, "8:1", "what came later was put below it");
+        assert_eq!(find(b"1 1 8:1 / / rw\n", Path::new("/web")).unwrap().device, "8:1");
         assert_eq!(find(b"", Path::new("/web")), None);
         assert!(!found.of_extensions && !over.of_extensions);
         let table = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:88 / /usr ro - overlay systemd-extensions ro,\
@@ -188,6 +215,10 @@ mod tests {
             ("removed", place(rooted, HOST), place("1 0 8:1 /srv/web//deleted / rw\n", ""), Some("was removed")),
             ("a subvolume of all", place(HOST, HOST), place("1 0 8:1 /@old / rw\n", "1 0 8:1 /@old / rw\n"), None),
             ("PID 1 is hidden", place(HOST, ""), place("1 0 8:1 /@old / rw\n", ""), None),
+            ("PID 1 is hidden, left behind", place(FOLLOWS, ""), place(LEFT, ""), Some("mounted over it")),
+            ("PID 1 is hidden, nothing has changed", place(FOLLOWS, ""), place(FOLLOWS, ""), None),
+            ("PID 1 is hidden, mounts of its own", place(LEFT, ""), place(LEFT, ""), None),
+            ("PID 1 is hidden, taken along", place(FOLLOWS, ""), place(&FOLLOWS.replace("0:5", "0:6"), ""), None),
             ("left behind", place(HOST, HOST), place(HOST, "1 0 8:9 / / rw\n"), Some("soft reboot")),
             (
                 "left behind, read-only",

@@ -47,6 +47,7 @@ mod store;
 mod storm;
 mod streams;
 mod survival;
+mod sysext;
 mod timeline;
 mod tls;
 mod told;
@@ -81,6 +82,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         store::SCENARIOS,
         storm::SCENARIOS,
         survival::SCENARIOS,
+        sysext::SCENARIOS,
         restarts::SCENARIOS,
         roots::SCENARIOS,
         images::SCENARIOS,

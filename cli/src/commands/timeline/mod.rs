@@ -10,6 +10,7 @@ mod journal;
 mod known;
 mod model;
 mod scale;
+mod sheet;
 mod sources;
 mod svg;
 mod text;

@@ -90,7 +90,17 @@ impl Outcome {
         }
     }
 
-    pub(super) const ALL: [Self; 7] = [
+    /// `19 handed over, 1 rolled back`
+    pub(super) fn counted<'a>(reloads: impl Iterator<Item = &'a Reload>) -> String {
+        let outcomes: Vec<_> = reloads.map(|reload| reload.outcome).collect();
+        let count = |outcome: Self| outcomes.iter().filter(|other| **other == outcome).count();
+        let counts = Self::ALL.map(|outcome| (count(outcome), outcome.words())).into_iter();
+        let words: Vec<_> =
+            counts.filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+        words.join(", ")
+    }
+
+    const ALL: [Self; 7] = [
         Self::HandedOver,
         Self::InPlace,
         Self::Reloaded,

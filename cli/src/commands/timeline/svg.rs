@@ -2,21 +2,19 @@
 
 use std::mem::{replace, take};
 
-use super::model::{Drain, Outcome, PhaseName, Reload, Row};
+use super::model::{Drain, Outcome, Reload, Row};
+use super::sheet::{BAR, LINE, Sheet, painted};
 use super::view::{Sign, View, generations, moved, remarks};
 use super::when::duration;
-use crate::safe::{short, wrap};
+use crate::safe::wrap;
 use crate::svg::Drawing;
 
 const ROW: f64 = 21.0;
-const LINE: f64 = 17.0;
-const BAR: f64 = 13.0;
 
 /// Where things are, for one width of the picture.
 #[derive(Debug)]
 struct Layout {
-    width: f64,
-    margin: f64,
+    sheet: Sheet,
     number_end: f64,
     time: f64,
     generations: f64,
@@ -28,15 +26,11 @@ struct Layout {
     drain: (f64, f64),
     /// Bars stand beside the numbers, else below them.
     beside: bool,
-    /// Of the largest letters, and of the others.
-    title_characters: usize,
-    characters: usize,
     remark_characters: usize,
 }
 
 const WIDE: Layout = Layout {
-    width: 1000.0,
-    margin: 24.0,
+    sheet: Sheet { width: 1000.0, margin: 24.0, title_characters: 80, characters: 135 },
     number_end: 50.0,
     time: 62.0,
     generations: 126.0,
@@ -45,15 +39,12 @@ const WIDE: Layout = Layout {
     reload: (286.0, 690.0),
     drain: (786.0, 976.0),
     beside: true,
-    title_characters: 80,
-    characters: 135,
     remark_characters: 120,
 };
 
 /// For telephones, and for pages beside others.
 const NARROW: Layout = Layout {
-    width: 400.0,
-    margin: 12.0,
+    sheet: Sheet { width: 400.0, margin: 12.0, title_characters: 32, characters: 50 },
     number_end: 36.0,
     time: 44.0,
     generations: 108.0,
@@ -62,15 +53,8 @@ const NARROW: Layout = Layout {
     reload: (12.0, 262.0),
     drain: (286.0, 388.0),
     beside: false,
-    title_characters: 32,
-    characters: 50,
     remark_characters: 38,
 };
-
-pub(super) const STYLE: &str = "\
-text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2430}\
-.t{font-size:19px;font-weight:600}.s{fill:#5b6472}.n{font-variant-numeric:tabular-nums}.b{fill:#b3261e}\
-.g{stroke:#e3e6eb}.a{stroke:#9aa2ae}.z{fill:#1f2430;fill-opacity:.03}.h{paint-order:stroke;stroke:#fff;stroke-width:3px}.e{stroke:#cfd4db;stroke-dasharray:3 3}";
 
 /// Two bars side by side, each with an axis of its own: a drain takes seconds where a reload takes
 /// milliseconds.
@@ -92,21 +76,6 @@ impl Axis {
         let step = self.end / parts;
         (0..=parts).map(move |i| i * step)
     }
-}
-
-/// `None`: a sign of its own.
-pub(super) fn fill(sign: Sign) -> Option<&'static str> {
-    Some(match sign {
-        Sign::Phase(PhaseName::Spawn) => "#56b4e9",
-        Sign::Phase(PhaseName::Ready) => "#0072b2",
-        Sign::Phase(PhaseName::Reload) => "#882255",
-        Sign::Phase(PhaseName::Switch) => "#e69f00",
-        Sign::Phase(PhaseName::Handover) => "#009e73",
-        Sign::Moving => "#cc79a7",
-        Sign::Drain => "#b9a3c9",
-        Sign::Failed => "#d55e00",
-        Sign::Beyond => return None,
-    })
 }
 
 /// The picture of its own.
@@ -142,12 +111,9 @@ fn draw(view: &View, layout: &Layout) -> String {
     picture.drawing.add(&rows);
     picture.y += 12.0;
     for line in view.summary() {
-        picture.lines(&line, layout.characters, 18.0, "s");
+        picture.y = layout.sheet.lines(&mut picture.drawing, picture.y, &line, (18.0, "s"));
     }
-    let (width, height) = (layout.width, picture.y + 22.0);
-    let size = format!("width=\"{width}\" height=\"{height}\" style=\"max-width:100%;height:auto\"");
-    let ground = format!("<style>{STYLE}</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>");
-    picture.drawing.picture((width, height), &size, &view.title(), &ground)
+    layout.sheet.picture(&picture.drawing, picture.y, &view.title())
 }
 
 struct Picture<'a> {
@@ -161,49 +127,18 @@ struct Picture<'a> {
 }
 
 impl Picture<'_> {
-    /// In as many lines as it takes.
-    fn lines(&mut self, text: &str, characters: usize, height: f64, class: &str) {
-        for line in wrap(text, characters) {
-            self.y += height;
-            self.drawing.text((self.layout.margin, self.y), class, "start", &line);
-        }
-    }
-
     /// Title and legend.
     fn head(&mut self) {
         let (view, layout) = (self.view, self.layout);
-        let characters = layout.title_characters;
-        self.lines(&short(&view.unit, 2 * characters), characters, 24.0, "t");
-        self.y += 6.0;
         let facts: Vec<String> = [Some(view.counted()), view.span()].into_iter().flatten().collect();
         let facts = if layout.beside { vec![facts.join("   ·   ")] } else { facts };
-        for fact in facts {
-            self.lines(&fact, layout.characters, 18.0, "s");
-        }
+        self.y = layout.sheet.head(&mut self.drawing, self.y, &view.unit, &facts);
         if view.shown == 0 {
             self.y += 8.0;
             return;
         }
-        self.y += 27.0;
-        let mut x = layout.margin;
-        for sign in view.signs() {
-            let word = sign.word();
-            // Wider than any font has it: nothing measures text here.
-            let wide = 19.0 + 6.8 * f64::from(u8::try_from(word.len()).unwrap_or(u8::MAX)) + 14.0;
-            if x > layout.margin && x + wide > layout.width - layout.margin {
-                (x, self.y) = (layout.margin, self.y + 20.0);
-            }
-            match fill(sign) {
-                Some(fill) => {
-                    let attributes = format!("rx=\"2\" fill=\"{fill}\"");
-                    self.drawing.rect((x, self.y - 11.0), (BAR, BAR), &attributes, "");
-                }
-                None => self.drawing.text((x + 3.0, self.y), "", "start", "»"),
-            }
-            self.drawing.text((x + 19.0, self.y), "k", "start", word);
-            x += wide;
-        }
-        self.y += 11.0;
+        let signs = view.signs().into_iter().map(|sign| (sign, sign.word()));
+        self.y = layout.sheet.legend(&mut self.drawing, self.y, signs) + 11.0;
     }
 
     fn axes(&mut self, top: f64) {
@@ -246,7 +181,7 @@ impl Picture<'_> {
             match row {
                 Row::Reload(reload) => self.reload(reload),
                 Row::Event(mark) => {
-                    let (left, right, y) = (layout.margin, layout.width - layout.margin, from + 0.5);
+                    let (left, right, y) = (layout.sheet.margin, layout.sheet.width - layout.sheet.margin, from + 0.5);
                     self.drawing.path(&format!("M{left} {y}H{right}"), "class=\"e\"", "");
                     self.drawing.text((layout.time, from + 14.0), "n s", "start", &mark.time.time(&view.zone));
                     self.remark(layout.generations, 14.0, mark.bad, &mark.text);
@@ -255,8 +190,8 @@ impl Picture<'_> {
             }
             let row_itself = replace(&mut self.drawing, above);
             if number % 2 == 1 && matches!(row, Row::Reload(_)) {
-                let size = (layout.width - 2.0 * layout.margin, self.y - from);
-                self.drawing.rect((layout.margin, from), size, "class=\"z\"", "");
+                let size = (layout.sheet.width - 2.0 * layout.sheet.margin, self.y - from);
+                self.drawing.rect((layout.sheet.margin, from), size, "class=\"z\"", "");
             }
             self.drawing.add(&row_itself);
         }
@@ -344,7 +279,6 @@ impl Picture<'_> {
             return;
         }
         let (x, width) = (axis.x(from), (axis.x(to) - axis.x(from)).max(1.0));
-        let fill = format!("fill=\"{}\"", fill(sign).unwrap_or_default());
-        self.drawing.rect((x, self.y + 4.0), (width, BAR), &fill, title);
+        self.drawing.rect((x, self.y + 4.0), (width, BAR), &painted(sign), title);
     }
 }

@@ -89,19 +89,14 @@ impl View {
 
     /// `20 reloads (19 handed over, 1 rolled back)`.
     pub(super) fn counted(&self) -> String {
-        let counts: Vec<_> = Outcome::ALL
-            .into_iter()
-            .map(|outcome| (self.each_reload().filter(|r| r.outcome == outcome).count(), outcome.words()))
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, words)| format!("{count} {words}"))
-            .collect();
+        let counts = Outcome::counted(self.each_reload());
         let number = match (self.shown, self.reloads) {
             (0, _) => return "no reloads".to_owned(),
             (1, 1) => "1 reload".to_owned(),
             (shown, all) if shown == all => format!("{all} reloads"),
             (shown, all) => format!("the last {shown} of {all} reloads"),
         };
-        format!("{number} ({})", counts.join(", "))
+        format!("{number} ({counts})")
     }
 
     /// From the first row to the last: `2026-11-21 17:20:01 to 17:24:40 UTC`.

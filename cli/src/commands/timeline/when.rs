@@ -100,9 +100,30 @@ pub(super) fn duration(ms: u64) -> String {
     }
 }
 
+/// The same of a round time, without what is zero: `30 s`, `1m 30s`, `2h`.
+pub(super) fn round_duration(ms: u64) -> String {
+    match ms {
+        1_000..60_000 if ms.is_multiple_of(1_000) => format!("{} s", ms / 1000),
+        60_000..100_000 if ms.is_multiple_of(1_000) => match ms / 1000 % 60 {
+            0 => "1m".to_owned(),
+            seconds => format!("1m {seconds:02}s"),
+        },
+        _ => {
+            let words = duration(ms);
+            words.strip_suffix(" 00s").or(words.strip_suffix(" 00m")).unwrap_or(&words).to_owned()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn round_times_have_no_zeros() {
+        let all = [5, 1_500, 30_000, 60_000, 90_000, 120_000, 150_000, 7_200_000, 5_400_000].map(round_duration);
+        assert_eq!(all, ["5 ms", "1.50 s", "30 s", "1m", "1m 30s", "2m", "2m 30s", "2h", "1h 30m"]);
+    }
 
     #[test]
     fn durations_are_short() {

@@ -34,3 +34,13 @@ options:
 requirements:
   - C(handover) on the machine
 """
+
+    READS = r"""
+attributes:
+  check_mode:
+    description: It changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: There is never a difference.
+    support: none
+"""

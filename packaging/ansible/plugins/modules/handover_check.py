@@ -13,13 +13,7 @@ description:
   - Fails if there are errors. Nothing is changed, and nothing is started.
 extends_documentation_fragment:
   - handover.service.tool.executable
-attributes:
-  check_mode:
-    description: It changes nothing in any mode.
-    support: full
-  diff_mode:
-    description: There is never a difference.
-    support: none
+  - handover.service.tool.reads
 options:
   units:
     description:

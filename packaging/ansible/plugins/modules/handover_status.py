@@ -15,13 +15,7 @@ description:
 extends_documentation_fragment:
   - handover.service.tool
   - handover.service.tool.executable
-attributes:
-  check_mode:
-    description: It changes nothing in any mode.
-    support: full
-  diff_mode:
-    description: There is never a difference.
-    support: none
+  - handover.service.tool.reads
 author:
   - The handover developers (@handover)
 """

@@ -82,16 +82,11 @@ impl Fleet {
     }
 
     pub(super) fn counted(&self) -> String {
-        let counts: Vec<_> = Outcome::ALL
-            .into_iter()
-            .map(|outcome| (self.each_reload().filter(|r| r.outcome == outcome).count(), outcome.words()))
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, words)| format!("{count} {words}"))
-            .collect();
+        let counts = Outcome::counted(self.each_reload());
         match self.each_reload().count() {
             0 => "no reloads".to_owned(),
-            1 => format!("1 reload ({})", counts.join(", ")),
-            all => format!("{all} reloads ({})", counts.join(", ")),
+            1 => format!("1 reload ({counts})"),
+            all => format!("{all} reloads ({counts})"),
         }
     }
 

@@ -1,19 +1,15 @@
 //! As a picture: one SVG file that needs nothing else.
 
 use super::super::model::{Outcome, Reload, Row};
-use super::super::svg::{STYLE, fill};
+use super::super::sheet::{BAR, LINE, Sheet, painted, width_of};
 use super::super::view::{Sign, remarks};
-use super::super::when::{Moment, duration};
-use super::model::{Fleet, Lane, Span, drained, ended};
+use super::super::when::{Moment, duration, round_duration};
+use super::model::{Batch, Fleet, Lane, Span, drained, ended};
 use super::text::facts;
-use crate::safe::{short, wrap};
+use crate::safe::short;
 use crate::svg::Drawing;
 
 const ROW: f64 = 30.0;
-const LINE: f64 = 17.0;
-const BAR: f64 = 13.0;
-/// Wider than any font has a letter: nothing measures text here.
-const LETTER: f64 = 6.9;
 const GOOD: Sign = Sign::Phase(super::super::model::PhaseName::Handover);
 /// So that what takes milliseconds is seen among minutes.
 const NARROWEST: f64 = 4.0;
@@ -21,36 +17,28 @@ const NARROWEST: f64 = 4.0;
 /// Where things are, for one width of the picture.
 #[derive(Debug)]
 struct Layout {
-    width: f64,
-    margin: f64,
+    sheet: Sheet,
     /// From where to where time goes.
     axis: (f64, f64),
     /// Names of machines stand beside their lanes, else above them.
     beside: bool,
+    /// No more than so many.
     ticks: u64,
-    title_characters: usize,
-    characters: usize,
 }
 
 const WIDE: Layout = Layout {
-    width: 1000.0,
-    margin: 24.0,
+    sheet: Sheet { width: 1000.0, margin: 24.0, title_characters: 80, characters: 130 },
     axis: (190.0, 970.0),
     beside: true,
     ticks: 6,
-    title_characters: 80,
-    characters: 130,
 };
 
 /// For telephones, and for pages beside others.
 const NARROW: Layout = Layout {
-    width: 400.0,
-    margin: 12.0,
+    sheet: Sheet { width: 400.0, margin: 12.0, title_characters: 32, characters: 48 },
     axis: (16.0, 384.0),
     beside: false,
     ticks: 2,
-    title_characters: 32,
-    characters: 48,
 };
 
 /// The picture of its own.
@@ -71,10 +59,7 @@ fn draw(fleet: &Fleet, layout: &Layout) -> String {
         picture.chart(Axis { span, layout });
     }
     picture.failures();
-    let (width, height) = (layout.width, picture.y + 22.0);
-    let size = format!("width=\"{width}\" height=\"{height}\" style=\"max-width:100%;height:auto\"");
-    let ground = format!("<style>{STYLE}</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>");
-    picture.drawing.picture((width, height), &size, &fleet.title(), &ground)
+    layout.sheet.picture(&picture.drawing, picture.y, &fleet.title())
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +74,22 @@ impl Axis<'_> {
         let (from, to) = self.layout.axis;
         from + (at.since(self.span.from) as f64 / self.span.ms.max(1) as f64).min(1.0) * (to - from)
     }
+
+    /// Which batches have room for their number, those that failed first, and where.
+    fn named(self, batches: &[Batch]) -> Vec<(f64, &Batch)> {
+        let (bad, good): (Vec<_>, Vec<_>) = batches.iter().partition(|batch| batch.bad > 0);
+        let wide = |batch: &Batch| width_of(&batch.number.to_string());
+        let mut named: Vec<(f64, &Batch)> = Vec::new();
+        for batch in bad.into_iter().chain(good) {
+            let x = (self.x(batch.began) - 3.0).min(self.layout.axis.1 - wide(batch));
+            let apart = |(at, other): &(f64, &Batch)| x + wide(batch) + 6.0 <= *at || at + wide(other) + 6.0 <= x;
+            if named.iter().all(apart) {
+                named.push((x, batch));
+            }
+        }
+        named.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        named
+    }
 }
 
 struct Picture<'a> {
@@ -100,34 +101,17 @@ struct Picture<'a> {
 }
 
 impl Picture<'_> {
-    /// In as many lines as it takes.
-    fn lines(&mut self, text: &str, characters: usize, height: f64, class: &str) {
-        for line in wrap(text, characters) {
-            self.y += height;
-            self.drawing.text((self.layout.margin, self.y), class, "start", &line);
-        }
-    }
-
     fn head(&mut self) {
-        let (fleet, layout) = (self.fleet, self.layout);
-        self.lines(&short(&fleet.unit, 2 * layout.title_characters), layout.title_characters, 24.0, "t");
-        self.y += 6.0;
+        let fleet = self.fleet;
         let machines = format!("{}: {}", fleet.machines_words(), fleet.counted());
-        let facts = [Some(machines), fleet.span().map(|span| fleet.span_words(span))];
-        for fact in facts.into_iter().flatten() {
-            self.lines(&fact, layout.characters, 18.0, "s");
-        }
+        let facts: Vec<_> =
+            [Some(machines), fleet.span().map(|span| fleet.span_words(span))].into_iter().flatten().collect();
+        self.y = self.layout.sheet.head(&mut self.drawing, self.y, &fleet.unit, &facts);
     }
 
     fn legend(&mut self) {
-        self.y += 27.0;
-        let mut x = self.layout.margin;
-        for (sign, word) in [(GOOD, "reload"), (Sign::Drain, "drain"), (Sign::Failed, "failed")] {
-            self.drawing.rect((x, self.y - 11.0), (BAR, BAR), &format!("rx=\"2\" {}", painted(sign)), "");
-            self.drawing.text((x + 19.0, self.y), "k", "start", word);
-            x += 34.0 + width_of(word);
-        }
-        self.y += 14.0;
+        let signs = [(GOOD, "reload"), (Sign::Drain, "drain"), (Sign::Failed, "failed")];
+        self.y = self.layout.sheet.legend(&mut self.drawing, self.y, signs) + 14.0;
     }
 
     fn chart(&mut self, axis: Axis<'_>) {
@@ -144,42 +128,50 @@ impl Picture<'_> {
         self.y = bottom;
     }
 
+    /// At round times, and what the whole took, where there is room for that.
     fn ticks(&mut self, axis: Axis<'_>, (top, bottom): (f64, f64)) {
-        let parts = self.layout.ticks;
-        for part in 0..=parts {
-            let at = axis.span.from.later(axis.span.ms / parts * part);
-            let (x, anchor) = (axis.x(at), if part == parts { "end" } else { "start" });
-            self.drawing.path(&format!("M{x:.1} {}V{bottom:.1}", top - 4.0), "class=\"g\"", "");
-            let label = match part {
-                0 => at.time(&self.fleet.zone),
-                _ => format!("+{}", duration(at.since(axis.span.from))),
+        let whole = axis.span.ms;
+        let step = step(whole, self.layout.ticks);
+        let (mut ticks, mut used): (Vec<_>, _) = ((0..=whole / step).map(|tick| tick * step).collect(), 0.0);
+        ticks.push(whole);
+        for (number, ms) in ticks.iter().enumerate() {
+            let x = axis.x(axis.span.from.later(*ms));
+            let (label, anchor) = match *ms {
+                0 => (axis.span.from.time(&self.fleet.zone), "start"),
+                ms if number + 1 == ticks.len() => (format!("+{}", duration(ms)), "end"),
+                ms => (format!("+{}", round_duration(ms)), "middle"),
             };
+            let wide = width_of(&label);
+            let (from, to) = match anchor {
+                "start" => (x, x + wide),
+                "end" => (x - wide, x),
+                _ => (x - wide / 2.0, x + wide / 2.0),
+            };
+            if number > 0 && (from < used || to > self.layout.axis.1 + 1.0) {
+                continue;
+            }
+            used = to + 6.0;
+            self.drawing.path(&format!("M{x:.1} {}V{bottom:.1}", top - 4.0), "class=\"g\"", "");
             self.drawing.text((x, top - 8.0), "s n", anchor, &label);
         }
     }
 
-    /// Bands behind the lanes. Where there is no room for all their names, those that failed have
-    /// theirs, and others a number, or nothing.
+    /// Bands behind the lanes.
     fn batches(&mut self, axis: Axis<'_>, (top, bottom): (f64, f64)) {
-        let (bad, good): (Vec<_>, Vec<_>) = self.fleet.batches.iter().partition(|batch| batch.bad > 0);
-        let mut used: Vec<(f64, f64)> = Vec::new();
-        for batch in bad.into_iter().chain(good) {
+        for batch in &self.fleet.batches {
             let (from, to) = (axis.x(batch.began) - 3.0, axis.x(batch.ended) + 3.0);
             let size = ((to - from).max(NARROWEST + 6.0), bottom - top);
             let fill = if batch.bad > 0 { "#d55e00" } else { "#0072b2" };
             let attributes = format!("fill=\"{fill}\" fill-opacity=\".10\"");
             self.drawing.rect((from, top), size, &attributes, &Fleet::batch_words(batch));
-            let full = self.layout.beside.then(|| Fleet::batch_words(batch));
-            for words in full.into_iter().chain([batch.number.to_string()]) {
-                let x = from.min(self.layout.axis.1 - width_of(&words));
-                let place = (x, x + width_of(&words) + 6.0);
-                if used.iter().all(|other| place.1 <= other.0 || other.1 <= place.0) {
-                    let class = if batch.bad > 0 { "b" } else { "s" };
-                    self.drawing.text((x, top - 24.0), class, "start", &words);
-                    used.push(place);
-                    break;
-                }
-            }
+        }
+        let named = axis.named(&self.fleet.batches);
+        for (number, (x, batch)) in named.iter().enumerate() {
+            let room = named.get(number + 1).map_or(self.layout.axis.1, |(next, _)| next - 6.0) - x;
+            let full = Fleet::batch_words(batch);
+            let fits = self.layout.beside && width_of(&full) <= room;
+            let words = if fits { full } else { batch.number.to_string() };
+            self.drawing.text((*x, top - 24.0), if batch.bad > 0 { "b" } else { "s" }, "start", &words);
         }
     }
 
@@ -190,7 +182,7 @@ impl Picture<'_> {
         if layout.beside {
             self.drawing.text((layout.axis.0 - 14.0, self.y + 19.0), class, "end", &short(&lane.machine, 22));
         } else {
-            self.drawing.text((layout.margin, self.y + 12.0), class, "start", &short(&lane.machine, 40));
+            self.drawing.text((layout.sheet.margin, self.y + 12.0), class, "start", &short(&lane.machine, 40));
             self.y += LINE;
         }
         let line = self.y + 14.5;
@@ -225,12 +217,12 @@ impl Picture<'_> {
         }
         let bad = reload.outcome.is_bad();
         let (sign, title) =
-            (if bad { Sign::Failed } else { GOOD }, format!("{}: {}", reload.outcome.words(), facts(reload)));
+            (if bad { Sign::Failed } else { GOOD }, format!("{}: {}", reload.outcome.words(), facts(reload, ", ")));
         let width = (to - from).max(NARROWEST);
         self.drawing.rect((from, y), (width, BAR), &painted(sign), &title);
         let words = match reload.outcome {
-            Outcome::HandedOver | Outcome::Reloaded => facts(reload),
-            outcome => format!("{} {}", facts(reload), outcome.words()),
+            Outcome::HandedOver | Outcome::Reloaded => facts(reload, ", "),
+            outcome => format!("{} {}", facts(reload, ", "), outcome.words()),
         };
         let (wide, reached) = (width_of(&words), gone.max(from + width) + 6.0);
         let class = if bad { "h b n" } else { "h s n" };
@@ -253,16 +245,36 @@ impl Picture<'_> {
             let Some(reload) = fleet.reload(place) else { continue };
             for (_, remark) in remarks(reload).into_iter().filter(|(bad, _)| *bad) {
                 let text = format!("{}, {}: {remark}", reload.began.time(&fleet.zone), place.machine);
-                self.lines(&text, self.layout.characters, 18.0, "b");
+                self.y = self.layout.sheet.lines(&mut self.drawing, self.y, &text, (18.0, "b"));
             }
         }
     }
 }
 
-fn width_of(words: &str) -> f64 {
-    LETTER * f64::from(u8::try_from(words.chars().count()).unwrap_or(u8::MAX))
+/// The time from tick to tick, if there shall be no more than so many.
+fn step(whole: u64, most: u64) -> u64 {
+    const SECOND: u64 = 1000;
+    const MINUTE: u64 = 60 * SECOND;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let in_unit = [1, 2, 5, 10, 20, 50, 100, 200, 500].into_iter();
+    let in_sixty = [1, 2, 5, 10, 15, 30];
+    let mut steps = in_unit
+        .chain(in_sixty.map(|n| n * SECOND))
+        .chain(in_sixty.map(|n| n * MINUTE))
+        .chain([1, 2, 3, 6, 12].map(|n| n * HOUR))
+        .chain([1, 2, 5, 10, 30, 100].map(|n| n * DAY));
+    let far = whole / most.max(1) + 1;
+    steps.find(|step| *step >= far).unwrap_or(far)
 }
 
-fn painted(sign: Sign) -> String {
-    format!("fill=\"{}\"", fill(sign).unwrap_or_default())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_at_round_times() {
+        let steps = [0, 1, 90, 47_000, 145_000, 5_400_000, 100_000_000, u64::MAX].map(|whole| step(whole, 6));
+        assert_eq!(steps, [1, 1, 20, 10_000, 30_000, 1_800_000, 21_600_000, u64::MAX / 6 + 1]);
+    }
 }

@@ -90,7 +90,7 @@ impl Page<'_> {
         self.wrapped("", &head, if batch.bad > 0 { Ink::Bad } else { Ink::Bold });
         for place in &batch.reloads {
             let Some(reload) = fleet.reload(place) else { continue };
-            let text = format!("{}{GAP}{}", terminal(&place.machine), facts(reload));
+            let text = format!("{}{GAP}{}", terminal(&place.machine), facts(reload, GAP));
             self.wrapped(GAP, &text, Ink::Plain);
             let moved = moved(reload).map(|moved| (false, moved));
             for (bad, remark) in moved.into_iter().chain(remarks(reload)) {
@@ -121,12 +121,12 @@ impl Page<'_> {
     }
 }
 
-/// `1→2  81 ms  drain 1.20 s`
-pub(super) fn facts(reload: &Reload) -> String {
+/// `1→2  81 ms  drain 1.20 s`, with that between them.
+pub(super) fn facts(reload: &Reload, between: &str) -> String {
     let took = reload.reload_ms.map(duration);
     let drain = reload.drain_ms().map(|ms| format!("drain {}", duration(ms)));
     let facts = once(generations(reload, "→")).chain(took).chain(drain).filter(|fact| !fact.is_empty());
-    facts.collect::<Vec<_>>().join(GAP)
+    facts.collect::<Vec<_>>().join(between)
 }
 
 #[derive(Debug, Clone, Copy)]
