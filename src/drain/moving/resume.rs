@@ -21,6 +21,7 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use nix::sys::stat::fstat;
 use tokio::io::Interest;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use super::take::is_last;
@@ -302,7 +303,10 @@ impl Looking {
         let helpers = thread::available_parallelism().map_or(1, usize::from).min(parts.len()).saturating_sub(1);
         let parts = Mutex::new(parts);
         let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Sockets belong to the runtime of whoever asks.
+        let runtime = Handle::try_current().ok();
         let work = || {
+            let _in_runtime = runtime.as_ref().map(Handle::enter);
             let mut prepared = Vec::new();
             while let Some(part) = next() {
                 prepared.extend(part.into_iter().map(|one| one.prepare(drain)));
