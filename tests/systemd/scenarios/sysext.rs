@@ -67,8 +67,8 @@ fn refresh(lab: &Container) -> Outcome {
     Ok(())
 }
 
-/// A mount of the service's own below `/usr` keeps the image from before: a reload is refused, as it
-/// would start the old program as if it were the new one. A restart takes the new one.
+/// A mount of the service's own below `/usr` keeps the image from before: a reload is refused, as
+/// it would start the old program as if it were the new one. A restart takes the new one.
 fn kept(lab: &Container) -> Outcome {
     let web = start(lab, "InaccessiblePaths=/usr/share\n")?;
     let old = lab.main_pid(UNIT)?;
