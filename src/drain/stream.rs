@@ -24,8 +24,10 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Takes a connected socket of another process, which is nonblocking.
+    /// Takes a connected socket of another process, which may be blocking: whoever shares it, a
+    /// child of a handler for example, can change that.
     pub(crate) fn adopted(fd: OwnedFd) -> io::Result<(Self, Peer)> {
+        socket::set_nonblocking(fd.as_fd())?;
         if socket::is_unix(fd.as_fd())? {
             let peer = Peer::unix(sys::peer_credentials(fd.as_fd()).ok());
             return Ok((Self::Unix(UnixStream::from_std(fd.into())?), peer));
