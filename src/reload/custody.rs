@@ -67,7 +67,7 @@ impl Custody {
         });
         match tokio::time::timeout(STORE_TIMEOUT, offered).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => warn!(%error, "not everything that this service keeps is in the fd store yet"),
+            Ok(Ok(Err(error))) => warn!("not everything that this service keeps is in the fd store yet: {error}"),
             Ok(Err(_)) | Err(_) => warn!("the fd store did not answer within {STORE_TIMEOUT:?}; going on"),
         }
     }
@@ -201,7 +201,7 @@ impl Custody {
                     "fd store: {entries} entries, {pushed} of them pushed now"
                 ),
                 Err(error) => {
-                    warn!(%error, "not everything that this service keeps is in the fd store");
+                    warn!("not everything that this service keeps is in the fd store: {error}");
                     return;
                 }
             }

@@ -30,6 +30,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 
@@ -39,6 +40,8 @@ pub use crate::wire::notify::Message;
 pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a [barrier](Notifier::barrier) waits when there is no reason for another time.
 pub const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries of a message with fds, when too many of this user's are on their way.
+const TOO_MANY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,14 +155,18 @@ impl Notifier {
             return Ok(Delivery::NoManager);
         };
         let socket = manager.connect(fds)?;
-        while !manager.try_send(socket.as_fd(), bytes, fds)? {
-            match socket::wait(socket.as_fd(), PollFlags::POLLOUT, deadline) {
-                Ok(true) => {}
-                Ok(false) => return Err(manager.timed_out()),
-                Err(error) => return Err(manager.failed(error)),
+        loop {
+            match manager.try_send(socket.as_fd(), bytes, fds)? {
+                Attempt::Sent => return Ok(Delivery::Sent),
+                Attempt::NoRoom => match socket::wait(socket.as_fd(), PollFlags::POLLOUT, deadline) {
+                    Ok(true) => {}
+                    Ok(false) => return Err(manager.timed_out()),
+                    Err(error) => return Err(manager.failed(error)),
+                },
+                Attempt::TooMany(error) if Instant::now() >= deadline => return Err(manager.failed(error)),
+                Attempt::TooMany(_) => thread::sleep(TOO_MANY_PAUSE),
             }
         }
-        Ok(Delivery::Sent)
     }
 
     pub(crate) async fn transmit_async(
@@ -173,21 +180,31 @@ impl Notifier {
         };
         let socket = manager.connect(fds)?;
         // The usual case: there is room, and nothing need be registered with the runtime.
-        if manager.try_send(socket.as_fd(), bytes, fds)? {
+        if matches!(manager.try_send(socket.as_fd(), bytes, fds)?, Attempt::Sent) {
             return Ok(Delivery::Sent);
         }
         let waiting = async {
             let socket = socket::register(socket, Interest::WRITABLE).map_err(|error| manager.failed(error))?;
             loop {
                 let mut guard = socket.writable().await.map_err(|error| manager.failed(error))?;
-                if manager.try_send(socket.as_fd(), bytes, fds)? {
-                    return Ok(Delivery::Sent);
+                match manager.try_send(socket.as_fd(), bytes, fds)? {
+                    Attempt::Sent => return Ok(Delivery::Sent),
+                    Attempt::NoRoom => guard.clear_ready(),
+                    Attempt::TooMany(_) => tokio::time::sleep(TOO_MANY_PAUSE).await,
                 }
-                guard.clear_ready();
             }
         };
         tokio::time::timeout(timeout, waiting).await.unwrap_or_else(|_| Err(manager.timed_out()))
     }
+}
+
+/// What became of one try.
+enum Attempt {
+    Sent,
+    /// There is no room yet, or the connection is still being made.
+    NoRoom,
+    /// More fds of this user are on their way, in whatever process, than this one may have open.
+    TooMany(io::Error),
 }
 
 impl ManagerSocket {
@@ -200,16 +217,17 @@ impl ManagerSocket {
         self.receiver.connect().map_err(|error| self.failed(error))
     }
 
-    /// Tries to send. It returns false if there is no room yet, or the connection is still being
-    /// made.
-    fn try_send(&self, socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<bool> {
+    fn try_send(&self, socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Attempt> {
         match scm::send(socket, bytes, fds) {
-            Ok(sent) if sent == bytes.len() => Ok(true),
+            Ok(sent) if sent == bytes.len() => Ok(Attempt::Sent),
             Ok(_) => Err(self.failed(io::ErrorKind::WriteZero.into())),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-                socket::pending_error(socket).map(|()| false).map_err(|error| self.failed(error))
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(Attempt::NoRoom)
             }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                socket::pending_error(socket).map(|()| Attempt::NoRoom).map_err(|error| self.failed(error))
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => Ok(Attempt::TooMany(error)),
             Err(error) => Err(self.failed(error)),
         }
     }

@@ -101,8 +101,10 @@ impl OwnGeneration {
 
     /// Serves it: what it has waited in is empty from then on.
     pub(super) fn serve_kept(&mut self, mut resuming: Resuming) {
-        self.remove_spent(resuming.take_spent(self.drainers.is_empty()));
+        let spent = resuming.take_spent(self.drainers.is_empty());
         let resumed = resuming.begin(&self.drain);
+        // Not before: what is in a mailbox counts against what may be on its way to the manager.
+        self.remove_spent(spent);
         let closed = match resumed.closed() {
             0 => String::new(),
             count => {

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::{PUBLISHED, report, top};
 
 /// Of the library. A service that wants a reload downloads no tool, and no tests.
-const MOST_BYTES: u64 = 2_700_000;
+const MOST_BYTES: u64 = 2_750_000;
 /// What cargo adds by itself, and what each package has.
 const EVERYWHERE: [&str; 7] = [
     ".cargo_vcs_info.json",

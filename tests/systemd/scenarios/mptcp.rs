@@ -1,12 +1,15 @@
 //! A socket of Multipath TCP from systemd.
 
+use std::net::SocketAddr;
 use std::thread;
 
 use super::web::{DEADLINE, SOCKET, Setup, UNIT, Web};
-use crate::lab::{Container, Outcome, Scenario};
+use crate::lab::{Container, Outcome, Scenario, example, handover};
 
-pub(super) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("mptcp_connections_move", connections_move).system_only().since(257)];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("mptcp_connections_move", connections_move).system_only().since(257),
+    Scenario::new("mptcp_for_any_program", for_any_program).system_only().since(257),
+];
 
 /// A client by the protocol of that number: asks for the pid, waits for a file, asks again on the
 /// same connection. It prints both, and whether the kernel speaks MPTCP on it (`MPTCP_INFO`).
@@ -38,14 +41,44 @@ print(first, pid(s), multipath())
 const TCP: u32 = 6;
 const MPTCP: u32 = 262;
 
+fn start<'a>(lab: &'a Container, setup: Setup<'_>) -> Outcome<Web<'a>> {
+    let web = Web::install(lab, setup)?;
+    lab.sh_ok(&format!("cd /etc/systemd/system && sed -i 's/^ListenStream=.*/&\\nSocketProtocol=mptcp/' {SOCKET}"))?;
+    lab.daemon_reload()?;
+    lab.systemctl_ok(&["start", SOCKET, UNIT])?;
+    Ok(web)
+}
+
+/// Under `handover run`, which asks the next one by its port whether it is ready.
+fn for_any_program(lab: &Container) -> Outcome {
+    let (tool, program) = (lab.install(handover(), "handover")?, lab.install(&example("web")?, "web")?);
+    let web = Web { lab, address: SocketAddr::from(([127, 0, 0, 1], 8080)) };
+    let listen = "ListenStream=127.0.0.1:8080\nSocketProtocol=mptcp\nFileDescriptorName=http\n";
+    lab.write_unit(SOCKET, &format!("[Socket]\n{listen}"))?;
+    // The probe looks at sockets by netlink, which the sandbox of the packaged unit has not.
+    lab.write_unit(
+        UNIT,
+        &format!(
+            "[Unit]\nRequires={SOCKET}\nAfter={SOCKET}\n[Service]\nType=notify\nExecReload=/bin/kill -HUP $MAINPID\n\
+             ExecStart={tool} run --ready http:/pid -- {program}\n"
+        ),
+    )?;
+    lab.daemon_reload()?;
+    lab.systemctl_ok(&["start", SOCKET, UNIT])?;
+    let (supervisor, first) = (lab.main_pid(UNIT)?, web.pid()?);
+    lab.systemctl_ok(&["reload", UNIT])?;
+    web.logged("generation 2 is main")?;
+    let second = web.pid()?;
+    web.until_only(&[supervisor, second])?;
+    assert!(first != second && lab.main_pid(UNIT)? == supervisor);
+    Ok(())
+}
+
 /// It is served, and both its MPTCP connections and those of plain TCP clients move to the next
 /// generation in a reload, and wait for the next start in a restart.
 fn connections_move(lab: &Container) -> Outcome {
     let lines = "Environment=HANDOVER_MIGRATE=restart\n";
-    let web = Web::install(lab, Setup { lines, ..Setup::default() })?;
-    lab.sh_ok(&format!("cd /etc/systemd/system && sed -i 's/^ListenStream=.*/&\\nSocketProtocol=mptcp/' {SOCKET}"))?;
-    lab.daemon_reload()?;
-    lab.systemctl_ok(&["start", SOCKET, UNIT])?;
+    let web = start(lab, Setup { lines, ..Setup::default() })?;
     let client = lab.host_dir().join("client.py");
     std::fs::write(&client, CLIENT)?;
     for (verb, multipath) in [("reload", true), ("restart", true), ("reload", false)] {

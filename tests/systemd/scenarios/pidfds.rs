@@ -1,13 +1,33 @@
-//! Numbers of processes that no other process ever has, as systemd passes them.
+//! Processes by what no other process ever has: the numbers that systemd passes, and the pidfds of
+//! those who send.
 
 use super::control::tool;
 use super::web::{Setup, UNIT, Web};
 use crate::lab::{Container, Outcome, Scenario, handover};
+use crate::reloads::{DEADLINE, Served};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new("a_reload_names_the_main_process", reload_names_main),
     Scenario::new("sockets_for_another_process", sockets_for_another_process).system_only(),
+    Scenario::new("datagrams_with_pidfds", datagrams_with_pidfds).system_only().since(258),
 ];
+
+/// Sends datagrams, each of which must be echoed, and tries to send an fd.
+const SENDER: &str = r#"
+import array, socket, sys
+to, count = sys.argv[1], int(sys.argv[2])
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind("\0sender-of-datagrams"); s.connect(to); s.settimeout(10)
+for i in range(count):
+    s.send(b"%d" % i)
+    assert s.recv(100) == b"%d" % i
+try:
+    s.sendmsg([b"fd"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))])
+    print("an fd was taken")
+except PermissionError:
+    print("no fd was taken")
+"#;
+const DATAGRAMS: usize = 300;
 
 /// systemd passes `$MAINPIDFDID` to `ExecReload=` from 258 on, and `handover reload` refuses a
 /// process that is not of that number.
@@ -61,5 +81,21 @@ fn sockets_for_another_process(lab: &Container) -> Outcome {
     lab.daemon_reload()?;
     assert!(!lab.systemctl(&["restart", UNIT])?.success());
     web.logged("LISTEN_PIDFDID is not its")?;
+    Ok(())
+}
+
+/// Neither pidfds of those who send, nor fds that they add, fill the table of the service.
+fn datagrams_with_pidfds(lab: &Container) -> Outcome {
+    let path = |name: &str| lab.host_dir().join(name).display().to_string();
+    let listen = format!("ListenDatagram={}/pidfds.sock", lab.dir().display());
+    let lines = format!("{listen}\nPassPIDFD=yes\nPassCredentials=yes\nAcceptFileDescriptors=no");
+    let _echo = Served::start(lab, "echo", &[("echo-datagrams", lines)], "")?;
+    std::fs::write(path("sender.py"), SENDER)?;
+    let [sender, to] = ["sender.py", "pidfds.sock"].map(path);
+    let said = lab.sh_beside(DEADLINE, &format!("exec python3 {sender} {to} {DATAGRAMS}"))?;
+    assert_eq!((said.stdout.as_str(), said.success()), ("no fd was taken\n", true), "{said:?}");
+    let fds = lab.proc_fds(lab.main_pid("echo.service")?)?;
+    let pidfds = fds.values().filter(|to| to.contains("pidfd")).count();
+    assert!(pidfds < DATAGRAMS / 10, "{fds:?}");
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! cut anywhere, and now and then damaged. `HANDOVER_TLS_CONVERSATIONS` says how many conversations
 //! there are.
 
+use super::random::Random;
 use crate::tls::record::extract::{self, KeyCapture};
 use crate::tls::record::keys::{Keys, Material};
 use crate::tls::record::{Field, Fields, Layer, Recent, Version};
@@ -26,30 +27,6 @@ const DATA: u8 = 23;
 
 /// What is refused with another alert than rustls', which looks into messages that nobody handles.
 const OTHER_WORDS: [&str; 3] = ["what no client sends", "a wrong alert", "what is no record of ours"];
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-
-    fn length(&mut self) -> usize {
-        let length = match self.below(8) {
-            0 => 0,
-            1 => 16_384,
-            2 => self.below(16_385),
-            _ => self.below(200),
-        };
-        usize::try_from(length).unwrap()
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        let first = self.below(256);
-        (first..).take(length).map(|n| u8::try_from(n % 256).unwrap()).collect()
-    }
-}
 
 /// What the server of one conversation is made of.
 struct Conversation {
