@@ -34,11 +34,12 @@ async fn clients_that_pause_for_longer_than_the_linger_are_closed_and_come_again
         assert_eq!(number(&kind(&report, "keep-alive")[what]), number(&total[what]), "the others end their own");
     }
     assert!(number(&total["closed_unannounced"]) > 0, "the linger ends before the pause does: {total}");
-    // It stays for the linger, and ends when nobody is left.
-    let (first, summary) = (&rows[0], &report["summary"]);
-    assert!(first["old_gone_ms"].as_f64() >= Some(200.0), "{first}");
+    // It stays for the linger, and ends when nobody is left; on a slow machine that may be late.
+    let summary = &report["summary"];
+    assert!(rows.iter().all(|row| row["old_gone_ms"].as_f64().is_none_or(|gone| gone >= 200.0)), "{report}");
     let known = rows.iter().filter(|row| !row["old_gone_ms"].is_null()).count() as u64;
     assert_eq!(known + number(&summary["old_still_there"]), 2, "{summary}");
+    assert!(known == 0 || summary["old_gone_ms"]["median"].as_f64() > Some(0.0), "{summary}");
     assert!(summary["old_gone_ms"]["median"].as_f64() <= summary["old_gone_ms"]["max"].as_f64(), "{summary}");
     let page = std::fs::read_to_string(&html).unwrap();
     for shown in ["opened anew", "old gone after", "closed by the server"] {

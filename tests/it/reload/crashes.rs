@@ -3,7 +3,7 @@
 //!
 //! `HANDOVER_KILLS` and `HANDOVER_KILL_CLIENTS` say how many of each there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -93,7 +93,12 @@ impl Service {
 
     /// The entries of the store with insured connections.
     fn entries(&self) -> usize {
-        self.world.manager().kept().iter().filter(|(name, _)| name.starts_with("handover.insured.")).count()
+        self.mailboxes().len()
+    }
+
+    fn mailboxes(&self) -> BTreeSet<String> {
+        let kept = self.world.manager().kept();
+        kept.into_iter().map(|(name, _)| name).filter(|name| name.starts_with("handover.insured.")).collect()
     }
 
     /// The connections that have come are in the store.
@@ -386,6 +391,7 @@ fn whoever_has_moved_is_insured_there() {
     service.start();
     let mut clients = idle_clients(&service.way(), 20);
     service.wait_until_insured();
+    let of_first = service.mailboxes();
     let second = service.world.reload_to(2);
     service.world.wait_for_log("moved 20 connections");
     all_answer(&mut clients, "moved");
@@ -393,7 +399,8 @@ fn whoever_has_moved_is_insured_there() {
     service.world.wait_for_only(&[second.pid]);
     until("the mailboxes of the second alone", || {
         let log = service.world.log();
-        (service.entries() == 1 && log.contains("generation=2")).then_some(())
+        let gone = service.mailboxes().is_disjoint(&of_first) && service.entries() > 0;
+        (gone && log.contains("generation=2")).then_some(())
     });
     service.kill_quiet(&second);
     let third = service.start();
