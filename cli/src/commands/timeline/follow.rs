@@ -1,10 +1,13 @@
 //! `handover timeline --follow`: each step as the journal gets it.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use super::history::unit_of;
 use super::journal::{self, Entry};
@@ -18,6 +21,10 @@ use handover::service::events;
 
 /// Of what journalctl says to stderr.
 const MOST_WORDS: u64 = 4 * 1024;
+
+/// A terminal, or systemctl, interrupts journalctl together with this process, which may see the
+/// end of the one before its own signal.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long something took, where it is told.
 const TIMES: [&str; 7] = ["SPAWN_MS", "READY_MS", "SWITCH_MS", "HANDOVER_MS", "RELOAD_MS", "MOVE_MS", "DRAIN_MS"];
@@ -33,6 +40,7 @@ pub(super) async fn run(unit: &str, user: bool, since: Option<Moment>, zone: Tim
     command.arg(format!("--{}={unit}", if user { "user-unit" } else { "unit" }));
     command.args(known::ids().map(|id| format!("MESSAGE_ID={id}")));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::cannot_run(e.to_string()))?;
     let mut child = command.spawn().map_err(|e| Failure::cannot_run(format!("journalctl cannot be run: {e}")))?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(Failure::cannot_run("journalctl has no output"));
@@ -52,8 +60,11 @@ pub(super) async fn run(unit: &str, user: bool, since: Option<Moment>, zone: Tim
         Err(Failure::cannot_run(format!("journalctl does not follow the journal any more: {words}")))
     };
     tokio::select! {
-        ended = followed => ended,
-        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+        ended = followed => match timeout(SIGNAL_TIMEOUT, interrupt.recv()).await {
+            Ok(_) => Err(Failure::interrupted()),
+            Err(_) => ended,
+        },
+        _ = interrupt.recv() => Err(Failure::interrupted()),
     }
 }
 
