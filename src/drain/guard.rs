@@ -48,13 +48,19 @@ impl Guard {
         }
     }
 
-    /// The connection waits for the next start of the service: it ends here, and was not drained.
-    pub(super) fn kept(self) {
-        if let Some(work) = self.core.end(self.id)
-            && let Some(connection) = work.connection()
-        {
+    /// The connections of all these wait for the next start of the service: they end here, and were
+    /// not drained. What is returned holds nothing open; to free it takes time.
+    pub(super) fn all_kept(guards: &[Self]) -> Vec<OpenWork> {
+        let Some(Self { core, .. }) = guards.first() else { return Vec::new() };
+        let ended: Vec<OpenWork> = {
+            let mut state = core.lock();
+            guards.iter().filter_map(|guard| state.open.remove(&guard.id)).collect()
+        };
+        for connection in ended.iter().filter(|entry| !entry.cut).filter_map(|entry| entry.work.connection()) {
             connection.kept();
         }
+        core.release(|_| ());
+        ended
     }
 
     /// Notes that the connection does not move, and why.

@@ -28,13 +28,11 @@ impl Stream {
     /// child of a handler for example, can change that.
     pub(crate) fn adopted(fd: OwnedFd) -> io::Result<(Self, Peer)> {
         socket::set_nonblocking(fd.as_fd())?;
-        if socket::is_unix(fd.as_fd())? {
-            let peer = Peer::unix(sys::peer_credentials(fd.as_fd()).ok());
-            return Ok((Self::Unix(UnixStream::from_std(fd.into())?), peer));
+        if let Some(address) = socket::inet_peer(fd.as_fd())? {
+            return Ok((Self::Tcp(TcpStream::from_std(fd.into())?), Peer::Tcp(address)));
         }
-        let stream = TcpStream::from_std(fd.into())?;
-        let peer = Peer::Tcp(stream.peer_addr()?);
-        Ok((Self::Tcp(stream), peer))
+        let peer = Peer::unix(sys::peer_credentials(fd.as_fd()).ok());
+        Ok((Self::Unix(UnixStream::from_std(fd.into())?), peer))
     }
 
     /// Writes what the socket takes without waiting.

@@ -27,7 +27,6 @@ use crate::service::sockets::Sockets;
 use crate::settings::signals::SignalMap;
 use crate::settings::{Effective, ExitOnIdle, HurryUnderPressure, KeepOnStop, Migrate, Settings, each_setting};
 use crate::state::States;
-use crate::sys::fdtable;
 use crate::sys::spawn::Parent;
 use crate::systemd::bind::Form;
 use crate::systemd::environment::Environment;
@@ -300,11 +299,6 @@ impl Builder {
             let odd = [settings.oddities(said, watchdog.map(|w| w.timeout())), unheard].concat();
             odd.iter().for_each(|warning| tracing::warn!("settings: {warning}"));
             tracing::info!(generation = inherited.map_or(1, |i| i.hello.generation), "settings: {shown}");
-        }
-        if inherited.is_none() {
-            // The next ones get a large table from us. Aside, as others need to wait only if they
-            // outgrow the small one meanwhile.
-            drop(tokio::task::spawn_blocking(fdtable::enlarge));
         }
         let pidfile = settings.pidfile.clone().map(|path| Pidfile::new(path, managed));
         let ((requests, asked), (inputs, heard)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());

@@ -7,7 +7,7 @@
 //! documentation.
 
 use std::io;
-use std::os::fd::{AsFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -25,10 +25,13 @@ pub(crate) fn entries_like(pid: u32) -> RawFd {
     within_limit(entries.max(LEAST))
 }
 
-/// Enlarges this process's own table to the least size. It blocks for as long as the kernel needs.
-pub(crate) fn enlarge() -> io::Result<()> {
+/// Makes this process's own table large enough for so many fds beside those that are open, at once:
+/// it would wait at each doubling. It blocks for as long as the kernel needs.
+pub(crate) fn make_room(more: usize) -> io::Result<()> {
     let (end, _) = io::pipe()?;
-    duplicate_above(end.as_fd(), within_limit(LEAST) - 1).map(drop)
+    let open = u64::try_from(end.as_raw_fd()).unwrap_or(0);
+    let entries = open.saturating_add(u64::try_from(more).unwrap_or(u64::MAX)).max(LEAST);
+    duplicate_above(end.as_fd(), within_limit(entries) - 1).map(drop)
 }
 
 /// Cuts the number to the limit: there are no fds beyond.
@@ -43,9 +46,18 @@ mod tests {
 
     #[test]
     fn the_own_table_has_the_least_and_counts() {
-        enlarge().unwrap();
+        make_room(0).unwrap();
         let entries = entries_like(std::process::id());
         assert!(entries >= within_limit(LEAST), "{entries}");
         assert_eq!(entries_like(0), within_limit(LEAST), "there is none of that pid");
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_as_may_be_open() {
+        for more in [3_000, usize::MAX] {
+            make_room(more).unwrap();
+            let entries = entries_like(std::process::id());
+            assert!(entries >= within_limit(u64::try_from(more).unwrap()), "{more}: {entries}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, VsockAddr, bind, connect,
-    getsockopt, listen, setsockopt, socket, sockopt,
+    getpeername, getsockopt, listen, setsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
@@ -55,9 +55,20 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> io::Result<File> {
     })
 }
 
-/// Returns whether a socket is a Unix socket.
-pub(crate) fn is_unix(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(int_option(fd, libc::SO_DOMAIN)? == libc::AF_UNIX)
+/// Returns the address that a TCP socket is connected to; `None`: it is a Unix socket.
+pub(crate) fn inet_peer(fd: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>> {
+    let peer = match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
+        Ok(peer) => peer,
+        Err(Errno::ENOTCONN) if int_option(fd, libc::SO_DOMAIN)? == libc::AF_UNIX => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let v4 = || peer.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+    let v6 = || peer.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()));
+    match (v4().or_else(v6), peer.family()) {
+        (Some(address), _) => Ok(Some(address)),
+        (None, Some(AddressFamily::Unix)) => Ok(None),
+        (None, _) => Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a TCP nor a Unix socket")),
+    }
 }
 
 /// The file system of POSIX message queues; see mq_overview(7).
@@ -339,4 +350,27 @@ fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int
         unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length) };
     Errno::result(result)?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_has_an_address_or_is_of_a_unix_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, address) = listener.accept().unwrap();
+        assert_eq!(inet_peer(accepted.as_fd()).unwrap(), Some(address));
+        assert!(inet_peer(listener.as_fd()).is_err(), "it has no peer");
+        drop(client);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert_eq!(inet_peer(ours.as_fd()).unwrap(), None);
+        drop(theirs);
+        assert_eq!(inet_peer(ours.as_fd()).unwrap(), None, "also when that is gone");
+    }
 }

@@ -71,17 +71,10 @@ pub(crate) enum Found {
 }
 
 impl Mailbox {
-    /// Makes one, and says whose it is.
-    ///
-    /// # Errors
-    /// There are no fds for it.
-    pub(crate) fn new(generation: u64) -> Result<Self> {
-        Self::with_queue(generation, QUEUE)
-    }
-
-    fn with_queue(generation: u64, queue: usize) -> Result<Self> {
+    /// Makes one for so many connections, which it may be too small for, and says whose it is.
+    fn with_queue(generation: u64, count: usize, queue: usize) -> Result<Self> {
         let mailbox = Self::unmarked(queue)?;
-        mailbox.mark(generation, &[])?;
+        mailbox.mark(generation, count, &[])?;
         Ok(mailbox)
     }
 
@@ -91,7 +84,7 @@ impl Mailbox {
     /// There are no fds for it.
     pub(crate) fn with(generation: u64, fds: &[BorrowedFd<'_>]) -> Result<Self> {
         let mailbox = Self::unmarked(QUEUE)?;
-        mailbox.mark(generation, fds)?;
+        mailbox.mark(generation, 0, fds)?;
         Ok(mailbox)
     }
 
@@ -103,9 +96,9 @@ impl Mailbox {
     }
 
     /// Says whose it is. It is the first that is said, also of one that was emptied.
-    fn mark(&self, generation: u64, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    fn mark(&self, generation: u64, count: usize, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let version = env!("CARGO_PKG_VERSION").into();
-        let postmark = Postmark { version, generation, filled_ms: millis(now()) };
+        let postmark = Postmark { version, generation, filled_ms: millis(now()), count };
         scm::send(self.writer.as_fd(), &Note::Mailbox(postmark).encode()?, fds)
             .map(drop)
             .map_err(|e| Error::os("a mailbox for connections cannot be written to", e))
@@ -117,7 +110,7 @@ impl Mailbox {
     /// It cannot be read, or not be written to.
     pub(crate) fn begin_anew(&self, generation: u64, fds: &[BorrowedFd<'_>]) -> Result<()> {
         empty(self.reader.as_fd())?;
-        self.mark(generation, fds)
+        self.mark(generation, 0, fds)
     }
 
     /// Puts copies of these connections in, which have no more to take along than their records. It
@@ -161,62 +154,53 @@ impl Mailbox {
     }
 }
 
-/// Puts parcels into as many mailboxes as they need. Those that found no place are left in
-/// `parcels`; `done` is given the others, with their own fds, in their order.
-///
-/// # Errors
-/// There are no fds for a mailbox, or the kernel refuses a parcel. What is left is in `parcels`.
-pub(crate) fn fill(
+/// As many mailboxes as are needed, one after the other.
+#[derive(Debug)]
+pub(crate) struct Filling {
     generation: u64,
-    parcels: &mut VecDeque<Parcel>,
-    done: impl FnMut(Parcel),
-) -> (Vec<OwnedFd>, Result<()>) {
-    fill_each(|| Mailbox::new(generation), parcels, done)
+    queue: usize,
+    full: Vec<OwnedFd>,
+    current: Option<Mailbox>,
 }
 
-fn fill_each(
-    make: impl Fn() -> Result<Mailbox>,
-    parcels: &mut VecDeque<Parcel>,
-    mut done: impl FnMut(Parcel),
-) -> (Vec<OwnedFd>, Result<()>) {
-    let mut readers = Vec::new();
-    let mut filling: Option<Mailbox> = None;
-    let mut fresh = false;
-    let result = loop {
-        if parcels.is_empty() {
-            break Ok(());
-        }
-        let mailbox = match filling.take() {
-            Some(mailbox) => mailbox,
-            None => match make() {
-                Ok(mailbox) => {
-                    fresh = true;
-                    mailbox
-                }
-                Err(error) => break Err(error),
-            },
-        };
-        let put = mailbox.put(parcels);
-        match put {
-            Ok(Put::In(count)) => {
-                parcels.drain(..count).for_each(&mut done);
-                fresh = false;
-                filling = Some(mailbox);
-            }
-            // Not even one goes into an empty one.
-            Ok(Put::Full) if fresh => break Err(Error::new(Kind::State, "a mailbox for connections takes none")),
-            Ok(Put::Full) => readers.push(mailbox.into_reader()),
-            Ok(Put::TooMany) | Err(_) => {
-                if !fresh {
-                    readers.push(mailbox.into_reader());
-                }
-                let why = "as many fds of this user wait in queues as LimitNOFILE= lets it have open";
-                break Err(put.err().unwrap_or_else(|| Error::new(Kind::State, why)));
+impl Filling {
+    pub(crate) fn new(generation: u64) -> Self {
+        Self { generation, queue: QUEUE, full: Vec::new(), current: None }
+    }
+
+    /// Puts the first parcels in, as many as go into one message, and returns their number. `all`
+    /// is how many are expected from here on, these among them.
+    ///
+    /// # Errors
+    /// There are no fds for a mailbox, or the kernel refuses these parcels.
+    pub(crate) fn put(&mut self, parcels: &VecDeque<Parcel>, all: usize) -> Result<usize> {
+        if let Some(current) = &self.current {
+            match current.put(parcels)? {
+                Put::In(count) => return Ok(count),
+                Put::Full => self.full.extend(self.current.take().map(Mailbox::into_reader)),
+                Put::TooMany => return Err(too_many()),
             }
         }
-    };
-    readers.extend(filling.map(Mailbox::into_reader));
-    (readers, result)
+        let mailbox = Mailbox::with_queue(self.generation, all, self.queue)?;
+        match mailbox.put(parcels)? {
+            Put::In(count) => {
+                self.current = Some(mailbox);
+                Ok(count)
+            }
+            Put::Full => Err(Error::new(Kind::State, "a mailbox for connections takes none")),
+            Put::TooMany => Err(too_many()),
+        }
+    }
+
+    /// Returns what is to be kept by somebody else.
+    pub(crate) fn into_readers(mut self) -> Vec<OwnedFd> {
+        self.full.extend(self.current.map(Mailbox::into_reader));
+        self.full
+    }
+}
+
+fn too_many() -> Error {
+    Error::new(Kind::State, "as many fds of this user wait in queues as LimitNOFILE= lets it have open")
 }
 
 impl<'a> Opened<'a> {
@@ -303,6 +287,14 @@ mod tests {
         (0..count).map(|id| parcel(id, unread)).unzip()
     }
 
+    fn fill(mut filling: Filling, mut some: VecDeque<Parcel>) -> Vec<OwnedFd> {
+        while !some.is_empty() {
+            let count = filling.put(&some, some.len()).unwrap();
+            some.drain(..count);
+        }
+        filling.into_readers()
+    }
+
     fn all(reader: &OwnedFd) -> (Vec<Postmark>, Vec<Arrival>, Vec<Error>) {
         let (mut marks, mut arrivals, mut odd) = (Vec::new(), Vec::new(), Vec::new());
         let mut opened = Opened::look(reader.as_fd()).unwrap();
@@ -326,12 +318,9 @@ mod tests {
 
     #[test]
     fn what_was_put_in_is_seen_by_each_who_looks_until_it_is_emptied() {
-        let (mut some, mut clients) = parcels(200, 10);
-        let mut kept = Vec::new();
-        let (readers, result) = fill(7, &mut some, |parcel| kept.push(parcel));
-        result.unwrap();
-        assert_eq!((readers.len(), some.len(), kept.len()), (1, 0, 200));
-        drop(kept);
+        let (some, mut clients) = parcels(200, 10);
+        let readers = fill(Filling::new(7), some);
+        assert_eq!(readers.len(), 1);
         for round in 0..2 {
             let (marks, arrivals, odd) = all(&readers[0]);
             assert_eq!((marks.len(), marks[0].generation, arrivals.len(), odd.len()), (1, 7, 200, 0));
@@ -349,10 +338,9 @@ mod tests {
 
     #[test]
     fn a_full_one_is_followed_by_another() {
-        let (mut some, clients) = parcels(100, 60_000);
-        let (readers, result) = fill_each(|| Mailbox::with_queue(1, 300_000), &mut some, drop);
-        result.unwrap();
-        assert!(readers.len() > 1 && some.is_empty(), "{}", readers.len());
+        let (some, clients) = parcels(100, 60_000);
+        let readers = fill(Filling { queue: 300_000, ..Filling::new(1) }, some);
+        assert!(readers.len() > 1, "{}", readers.len());
         let ids: Vec<u64> = readers
             .iter()
             .flat_map(|reader| all(reader).1)
@@ -367,8 +355,8 @@ mod tests {
 
     #[test]
     fn what_waits_is_closed_with_the_mailbox() {
-        let (mut some, mut clients) = parcels(3, 0);
-        let (readers, _) = fill(1, &mut some, drop);
+        let (some, mut clients) = parcels(3, 0);
+        let readers = fill(Filling::new(1), some);
         clients[0].set_nonblocking(true).unwrap();
         assert_eq!(clients[0].read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "nobody has closed it");
         drop(readers);
@@ -378,7 +366,7 @@ mod tests {
 
     #[test]
     fn another_format_is_named_and_what_came_with_it_is_there_to_be_closed() {
-        let mailbox = Mailbox::new(1).unwrap();
+        let mailbox = Mailbox::with_queue(1, 1, QUEUE).unwrap();
         let (one, _client) = UnixStream::pair().unwrap();
         for bytes in
             [&b"parcels/2 and so on"[..], b"parcels/1 \0\0\0\x02{]", b"parcels/1 \0\0\0\x10{\"type\":\"pause\"}"]

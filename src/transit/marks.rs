@@ -146,6 +146,11 @@ impl LeftMarks {
         [State::Between, State::Middle].into_iter().find(|state| word(id, *state) == found)
     }
 
+    /// Returns how many connections there were.
+    pub(crate) fn count(&self) -> usize {
+        self.0.iter().enumerate().filter(|(at, word)| *at != BEAT && **word != 0).count()
+    }
+
     /// Returns when the process was alive, by the clock of a mailbox.
     pub(crate) fn beat(&self) -> Duration {
         Duration::from_millis(self.0.get(BEAT).copied().unwrap_or(0))

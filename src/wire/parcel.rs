@@ -182,6 +182,9 @@ pub(crate) struct Postmark {
     /// When it was filled, by `CLOCK_BOOTTIME`, in milliseconds.
     #[serde(default)]
     pub(crate) filled_ms: u64,
+    /// How many connections are in it and in those that were filled after it.
+    #[serde(default)]
+    pub(crate) count: usize,
 }
 
 /// One that the taker does not want.
@@ -253,7 +256,7 @@ mod tests {
     #[test]
     fn notes_come_back_as_they_went() {
         let refused = vec![Refusal { id: 9, reason: "full".into() }];
-        let postmark = Postmark { version: "1.2.3".into(), generation: 4, filled_ms: 5 };
+        let postmark = Postmark { version: "1.2.3".into(), generation: 4, filled_ms: 5, count: 6 };
         let parcels = Note::Parcels { records: vec![record(), Record::default()] };
         for note in [parcels, Note::Answer { took: vec![1, 2], refused }, Note::Mailbox(postmark)] {
             let mut bytes = note.encode().unwrap();

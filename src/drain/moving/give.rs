@@ -149,7 +149,7 @@ impl<'a> Giving<'a> {
         self.last = Instant::now();
         for id in took {
             if let Some(Leaving { guard, .. }) = self.out_with(*id) {
-                self.drain.core.moving.summary.moved(self.began);
+                self.drain.core.moving.summary.moved(1, self.began);
                 guard.moved();
             }
         }

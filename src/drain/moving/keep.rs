@@ -22,7 +22,9 @@ use crate::drain::guard::Guard;
 use crate::drain::handle::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::systemd::fdstore::{FdStore, Kept, MAILBOX, STORE_TIMEOUT};
-use crate::transit::{Parcel, Policy, mailbox};
+use crate::transit::mailbox::{self, Filling};
+use crate::transit::{Parcel, Policy};
+use crate::wire::parcel::MAX_PARCELS;
 
 /// How long connections wait for one that has begun a request meanwhile, before they come back and
 /// are served on. It counts from the last one that has left: thousands take their time.
@@ -44,16 +46,18 @@ pub(crate) struct Keep {
     pub(crate) until: Instant,
 }
 
-/// A connection that has left its task. It counts until it is in the store.
+/// Connections that have left their tasks, in their order. Each counts, and is insured, until it is
+/// in the store.
 struct Parked {
-    parcel: Parcel,
-    guard: Guard,
-    /// It is insured until then, too.
-    policy: Option<Policy>,
+    /// The queues that the first of them are in, which nobody knows of so far.
+    filling: Filling,
+    /// Why no more goes in.
+    full: Option<Error>,
+    queued: Vec<Parcel>,
+    waiting: VecDeque<Parcel>,
+    guards: Vec<Guard>,
+    policies: Vec<Option<Policy>>,
 }
-
-/// What counts a connection, and what it is insured by.
-type Insured = (Guard, Option<Policy>);
 
 pub(super) async fn keep_all(
     drain: Drain,
@@ -68,15 +72,19 @@ pub(super) async fn keep_all(
         others_ended(&drain.core, &route, keep.until).await;
         settled(&drain.core, keep.until).await;
         let began = Instant::now();
-        parked = park(&drain, &route, &mut queue).await;
+        parked = park(&drain, &route, &mut queue, keep.generation).await;
+        // To look for what is in hand among thousands takes time, in which nobody is served.
+        let all = parked.len() >= drain.active();
+        if all || Instant::now() >= keep.until || drain.phase() == Phase::Hammered {
+            break began;
+        }
         let in_hand = drain.core.in_hand();
-        if in_hand.is_empty() || Instant::now() >= keep.until || drain.phase() == Phase::Hammered {
+        if in_hand.is_empty() {
             break began;
         }
         tracing::debug!(parked = parked.len(), in_hand = in_hand.len(), "a request is finished first");
         route.permits.refill(0);
-        for Parked { parcel, guard, policy } in parked {
-            drop(policy); // it gets another one
+        for (parcel, guard) in parked.come_back() {
             drain.goes_on(parcel, guard, true);
         }
     };
@@ -92,10 +100,10 @@ pub(super) async fn keep_all(
 }
 
 /// Has all leave that can, for some time.
-async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<Leaving>) -> Vec<Parked> {
+async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<Leaving>, generation: u64) -> Parked {
     let at_most = Instant::now() + PARK_AT_MOST;
     let mut until = Instant::now() + PARK_TIMEOUT;
-    let mut parked: Vec<Parked> = Vec::with_capacity(drain.active());
+    let mut parked = Parked::new(generation, drain.active());
     route.permits.refill(usize::MAX);
     drain.core.wake_movable(route, 0, usize::MAX);
     let mut again = Instant::now() + ASK_AGAIN;
@@ -103,9 +111,9 @@ async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<
     while parked.len() < drain.active() && drain.phase() != Phase::Hammered {
         tokio::select! {
             biased;
-            _ = queue.recv_many(&mut some, usize::from(u16::MAX)) => {
-                let own = |Leaving { parcel, guard, policy, .. }| Parked { parcel, guard, policy };
-                parked.extend(some.drain(..).map(own));
+            _ = queue.recv_many(&mut some, MAX_PARCELS) => {
+                some.drain(..).for_each(|leaving| parked.add(leaving));
+                parked.fill(MAX_PARCELS, drain.active());
                 let now = Instant::now();
                 until = (now + PARK_TIMEOUT).min(at_most);
                 again = now + ASK_AGAIN;
@@ -122,40 +130,72 @@ async fn park(drain: &Drain, route: &Route, queue: &mut mpsc::UnboundedReceiver<
     parked
 }
 
+impl Parked {
+    fn new(generation: u64, expected: usize) -> Self {
+        Self {
+            filling: Filling::new(generation),
+            full: None,
+            queued: Vec::with_capacity(expected),
+            waiting: VecDeque::new(),
+            guards: Vec::with_capacity(expected),
+            policies: Vec::with_capacity(expected),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.guards.len()
+    }
+
+    fn add(&mut self, leaving: Leaving) {
+        let Leaving { mut parcel, guard, policy, .. } = leaving;
+        parcel.number(u64::try_from(self.len()).unwrap_or(u64::MAX));
+        self.waiting.push_back(parcel);
+        self.guards.push(guard);
+        self.policies.push(policy);
+    }
+
+    /// Puts into queues what waits for that, as long as there are so many, or until no more goes in.
+    fn fill(&mut self, at_least: usize, expected: usize) {
+        while self.full.is_none() && self.waiting.len() >= at_least.max(1) {
+            let all = expected.saturating_sub(self.queued.len()).max(self.waiting.len());
+            match self.filling.put(&self.waiting, all) {
+                Ok(count) => self.queued.extend(self.waiting.drain(..count)),
+                Err(error) => self.full = Some(error),
+            }
+        }
+    }
+
+    /// They are to be served here again, and get other insurances; what was queued is forgotten.
+    fn come_back(self) -> impl Iterator<Item = (Parcel, Guard)> {
+        self.queued.into_iter().chain(self.waiting).zip(self.guards)
+    }
+}
+
 /// Puts all into mailboxes and those into the store. What finds no place is served here again, and
 /// comes to its end.
-async fn store(drain: &Drain, keep: Keep, parked: Vec<Parked>, began: Instant) {
-    let (mut parcels, mut guards): (VecDeque<Parcel>, VecDeque<Insured>) =
-        parked.into_iter().map(|Parked { parcel, guard, policy }| (parcel, (guard, policy))).unzip();
-    for (id, parcel) in (0..).zip(&mut parcels) {
-        parcel.number(id);
+async fn store(drain: &Drain, keep: Keep, mut parked: Parked, began: Instant) {
+    parked.fill(1, 0);
+    if let Some(error) = &parked.full {
+        tracing::warn!(%error, left = parked.waiting.len(), "not all connections can be kept for the next start");
     }
-    let mut kept = Vec::with_capacity(parcels.len());
-    let (readers, filled) = mailbox::fill(keep.generation, &mut parcels, |parcel| kept.push(parcel));
-    let of_kept: Vec<Insured> = guards.drain(..kept.len()).collect();
-    if let Err(error) = filled {
-        tracing::warn!(%error, left = parcels.len(), "not all connections can be kept for the next start");
-    }
-    for (parcel, (guard, policy)) in parcels.into_iter().zip(guards) {
-        drop(policy);
+    let Parked { filling, queued, waiting, mut guards, mut policies, .. } = parked;
+    policies.truncate(queued.len());
+    for (parcel, guard) in waiting.into_iter().zip(guards.split_off(queued.len())) {
         drain.note_stay(&guard, "no_fds");
         drain.goes_on(parcel, guard, false);
     }
-    if kept.is_empty() {
+    if queued.is_empty() {
         return;
     }
-    let readers = Arc::new(readers);
+    let readers = Arc::new(filling.into_readers());
     let (store, theirs) = (keep.store, Arc::clone(&readers));
     let putting = tokio::task::spawn_blocking(move || put(&store, &theirs));
     let error = match timeout(STORE_TIMEOUT, putting).await {
         Ok(Ok(Ok(()))) => {
-            close_meanwhile(kept);
-            for (guard, policy) in of_kept {
-                drop(policy);
-                drain.core.moving.summary.moved(began);
-                guard.kept();
-            }
-            return;
+            drop(policies);
+            drain.core.moving.summary.moved(queued.len(), began);
+            let ended = Guard::all_kept(&guards);
+            return free_meanwhile((queued, guards, ended));
         }
         Ok(Ok(Err(error))) => error.to_string(),
         Ok(Err(error)) => error.to_string(),
@@ -168,16 +208,16 @@ async fn store(drain: &Drain, keep: Keep, parked: Vec<Parked>, began: Instant) {
             tracing::warn!(%error, "what is closed here may still be open");
         }
     }
-    for (parcel, (guard, policy)) in kept.into_iter().zip(of_kept) {
-        drop(policy);
+    drop(policies);
+    for (parcel, guard) in queued.into_iter().zip(guards) {
         drain.note_stay(&guard, "store");
         drain.goes_on(parcel, guard, false);
     }
 }
 
-/// Closes what is here of them: the next start waits for the end of this process, which need not
-/// wait for that.
-fn close_meanwhile(kept: Vec<Parcel>) {
+/// Closes and frees what is here of them: the next start waits for the end of this process, which
+/// need not wait for that.
+fn free_meanwhile(kept: impl Send + 'static) {
     // Where there is no thread, it is dropped at once.
     let _ = thread::Builder::new().name("handover-close".into()).spawn(move || drop(kept));
 }

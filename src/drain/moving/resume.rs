@@ -8,12 +8,14 @@
 //! these only such are served as were between two requests: of the others a part of a request is
 //! lost, and what comes next must not be taken for the beginning of one.
 
+use std::cell::{Cell, OnceCell, RefCell};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use super::{Adoption, Arrived};
 use crate::drain::handle::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::sys::look::{Look, look};
-use crate::sys::socket;
+use crate::sys::{fdtable, socket};
 use crate::transit::Parcel;
 use crate::transit::channel::Arrival;
 use crate::transit::mailbox::{self, Found, Opened};
@@ -86,39 +88,60 @@ impl Drain {
         left: Vec<Left>,
         within: Option<Duration>,
     ) -> Resuming {
-        let mut looking = Looking {
-            within,
-            waiting: Vec::new(),
-            resumed: Resumed::default(),
-            seen: HashSet::new(),
-            marks: HashMap::new(),
-            most_fds: socket::max_open_files(),
-        };
-        for reader in &readers {
-            if let Err(error) = looking.look(reader) {
-                tracing::warn!("a mailbox of connections that have waited for this start is damaged: {error}");
-                looking.close(None, "damaged", 1);
-            }
-        }
+        let mut resumed = Resumed::default();
         let (mut spent, mut living) = (Vec::with_capacity(left.len()), Vec::new());
-        for Left { name, reader } in left {
-            match looking.look_at_left(&reader) {
-                Ok(true) => readers.push(reader),
-                Ok(false) => {
-                    tracing::debug!(name, "a process that lives serves the connections in this mailbox");
-                    living.push(name);
-                    continue;
+        let prepared = prepare_all(self, |queue| {
+            let mut looking = Looking {
+                within,
+                queue,
+                resumed: &mut resumed,
+                // Who kept all is one process, and has nothing twice.
+                seen: (!left.is_empty()).then(HashSet::new),
+                marks: HashMap::new(),
+                most_fds: socket::max_open_files(),
+            };
+            let mut all = Vec::with_capacity(readers.len());
+            for reader in &readers {
+                looking.or_damaged(|_| Opened::look(reader.as_fd()).and_then(Filled::begin).map(|one| all.push(one)));
+            }
+            // As they have left, so they come back: nobody waits for longer than others.
+            all.sort_by_key(|filled| Reverse(filled.expected()));
+            for filled in all {
+                looking.or_damaged(|looking| looking.look(filled));
+            }
+            for Left { name, reader } in left {
+                match looking.look_at_left(&reader) {
+                    Ok(true) => readers.push(reader),
+                    Ok(false) => {
+                        tracing::debug!(name, "a process that lives serves the connections in this mailbox");
+                        living.push(name);
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::warn!(
+                            name,
+                            "a mailbox of insured connections is damaged, and they are closed: {error}"
+                        );
+                        looking.resumed.close(None, "damaged", 1);
+                        readers.push(reader);
+                    }
                 }
-                Err(error) => {
-                    tracing::warn!(name, "a mailbox of insured connections is damaged, and they are closed: {error}");
-                    looking.close(None, "damaged", 1);
-                    readers.push(reader);
+                spent.push(name);
+            }
+        });
+        let mut adoptions = Vec::with_capacity(prepared.len());
+        for (rescued, prepared) in prepared {
+            match prepared {
+                Ok(adoption) => {
+                    resumed.rescued += usize::from(rescued);
+                    adoptions.push(adoption);
+                }
+                Err((reason, fd, protocol)) => {
+                    resumed.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
                 }
             }
-            spent.push(name);
         }
-        let adoptions = looking.prepare_all(self);
-        Resuming { readers, spent, living, adoptions, resumed: looking.resumed }
+        Resuming { readers, spent, living, adoptions, resumed }
     }
 }
 
@@ -137,17 +160,38 @@ pub(crate) async fn owners_ended(left: &[Left]) {
     }
 }
 
-struct Looking {
+struct Looking<'a> {
     within: Option<Duration>,
-    waiting: Vec<Waiting>,
-    resumed: Resumed,
-    /// The cookies of all that was seen: a process that has just renewed a mailbox, or kept what it
-    /// had, leaves the same connection twice.
-    seen: HashSet<u64>,
+    queue: Queue<'a>,
+    resumed: &'a mut Resumed,
+    /// The cookies of all that was seen, where there may be copies: a process that has just renewed
+    /// a mailbox, or kept what it had, leaves the same connection twice.
+    seen: Option<HashSet<u64>>,
     /// The marks of each process, which are beside each of its mailboxes, by their inode.
     marks: HashMap<u64, Rc<LeftMarks>>,
     /// As many may be open.
     most_fds: usize,
+}
+
+/// A mailbox that was filled at once, and its first message.
+struct Filled<'a> {
+    opened: Opened<'a>,
+    first: Option<Found>,
+}
+
+impl<'a> Filled<'a> {
+    fn begin(mut opened: Opened<'a>) -> Result<Self> {
+        let first = opened.next()?;
+        Ok(Self { opened, first })
+    }
+
+    /// How many connections are in it, and in those that were filled after it.
+    fn expected(&self) -> usize {
+        match &self.first {
+            Some(Found::Postmark(postmark, _)) => postmark.count,
+            _ => 0,
+        }
+    }
 }
 
 /// One that is to be served.
@@ -158,15 +202,26 @@ struct Waiting {
     rescued: bool,
 }
 
+/// One that is ready, or not to be served; and whether a crash has left it.
+type Prepared = (bool, std::result::Result<Adoption, Unserved>);
+
 /// One that nobody serves: why, and what is needed to say so.
 type Unserved = (&'static str, Option<OwnedFd>, String);
 
-impl Looking {
-    fn look(&mut self, reader: &OwnedFd) -> Result<()> {
-        let mut opened = Opened::look(reader.as_fd())?;
+impl Looking<'_> {
+    fn or_damaged(&mut self, look: impl FnOnce(&mut Self) -> Result<()>) {
+        if let Err(error) = look(self) {
+            tracing::warn!("a mailbox of connections that have waited for this start is damaged: {error}");
+            self.resumed.close(None, "damaged", 1);
+        }
+    }
+
+    fn look(&mut self, filled: Filled<'_>) -> Result<()> {
+        make_room(filled.expected());
+        let Filled { mut opened, mut first } = filled;
         // Of one that does not say when it was filled, nothing is known.
         let mut waited = Duration::MAX;
-        while let Some(found) = opened.next()? {
+        while let Some(found) = first.take().map_or_else(|| opened.next(), |first| Ok(Some(first)))? {
             match found {
                 Found::Postmark(postmark, _) => {
                     waited = mailbox::now().saturating_sub(Duration::from_millis(postmark.filled_ms));
@@ -201,6 +256,7 @@ impl Looking {
             return Ok(false);
         }
         let marks = self.marks_of(marks)?;
+        make_room(marks.count());
         let waited = mailbox::now().saturating_sub(marks.beat());
         while let Some(found) = opened.next()? {
             match found {
@@ -228,7 +284,9 @@ impl Looking {
     fn admit_left(&mut self, arrival: Arrival, marks: &LeftMarks, waited: Duration) {
         let parcel = match arrival {
             Arrival::Whole(parcel) => parcel,
-            Arrival::Broken(record, reason) if marks.of(record.id).is_some() => return self.close(None, reason, 1),
+            Arrival::Broken(record, reason) if marks.of(record.id).is_some() => {
+                return self.resumed.close(None, reason, 1);
+            }
             Arrival::Broken(..) => return,
         };
         let Some(state) = marks.of(parcel.record().id) else { return };
@@ -252,7 +310,8 @@ impl Looking {
 
     /// Returns whether this connection was not seen before.
     fn is_new(&mut self, fd: BorrowedFd<'_>) -> bool {
-        socket::cookie(fd).is_ok_and(|cookie| self.seen.insert(cookie))
+        let Some(seen) = &mut self.seen else { return true };
+        socket::cookie(fd).is_ok_and(|cookie| seen.insert(cookie))
     }
 
     fn close_odd(&mut self, error: &Error, fds: &[OwnedFd]) {
@@ -262,14 +321,14 @@ impl Looking {
             "{count} connections that have waited for this start cannot be read, and are closed: {error}"
         );
         for fd in fds {
-            self.close(Some((fd, "")), "damaged", 1);
+            self.resumed.close(Some((fd, "")), "damaged", 1);
         }
     }
 
     fn admit(&mut self, arrival: Arrival, waited: Duration) {
         let parcel = match arrival {
             Arrival::Whole(parcel) => parcel,
-            Arrival::Broken(_, reason) => return self.close(None, reason, 1),
+            Arrival::Broken(_, reason) => return self.resumed.close(None, reason, 1),
         };
         if self.is_new(parcel.fd()) {
             self.admit_new(parcel, waited, false);
@@ -287,76 +346,87 @@ impl Looking {
         match refusal.or_else(no_room) {
             Some(reason) => {
                 let (record, fd, _) = parcel.into_parts();
-                self.close(Some((&fd, &record.protocol)), reason, 1);
+                self.resumed.close(Some((&fd, &record.protocol)), reason, 1);
             }
-            None => self.waiting.push(Waiting { parcel, waited, rescued }),
+            None => self.queue.push(Waiting { parcel, waited, rescued }),
         }
     }
+}
 
-    /// Gets ready to serve all, on as many processors as there are: nobody is served meanwhile.
-    fn prepare_all(&mut self, drain: &Drain) -> Vec<Adoption> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        let mut parts = Vec::with_capacity(waiting.len() / AT_A_TIME + 1);
-        while !waiting.is_empty() {
-            parts.push(waiting.split_off(waiting.len().saturating_sub(AT_A_TIME)));
+/// Opens the next fds without a pause. Where that fails, the pauses are made.
+fn make_room(count: usize) {
+    if let Err(error) = fdtable::make_room(count) {
+        tracing::debug!(%error, count, "no room for fds ahead of time");
+    }
+}
+
+/// What others get ready meanwhile.
+struct Queue<'a> {
+    part: Vec<Waiting>,
+    send: &'a dyn Fn(Vec<Waiting>),
+}
+
+impl Queue<'_> {
+    fn push(&mut self, waiting: Waiting) {
+        self.part.push(waiting);
+        if self.part.len() == AT_A_TIME {
+            (self.send)(std::mem::take(&mut self.part));
         }
-        let helpers = thread::available_parallelism().map_or(1, usize::from).min(parts.len()).saturating_sub(1);
-        let parts = Mutex::new(parts);
-        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // Sockets belong to the runtime of whoever asks.
-        let runtime = Handle::try_current().ok();
-        let work = || {
-            let _in_runtime = runtime.as_ref().map(Handle::enter);
-            let mut prepared = Vec::new();
-            while let Some(part) = next() {
-                prepared.extend(part.into_iter().map(|one| one.prepare(drain)));
+    }
+}
+
+impl Drop for Queue<'_> {
+    fn drop(&mut self) {
+        (self.send)(std::mem::take(&mut self.part));
+    }
+}
+
+/// Gets ready to serve all that this puts into the queue, on as many processors as there are: nobody
+/// is served meanwhile. They stay in their order.
+fn prepare_all(drain: &Drain, look: impl FnOnce(Queue<'_>)) -> Vec<Prepared> {
+    let (sender, parts) = mpsc::channel::<(usize, Vec<Waiting>)>();
+    let parts = Mutex::new(parts);
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+    // Sockets belong to the runtime of whoever asks.
+    let runtime = Handle::try_current().ok();
+    let work = || {
+        let _in_runtime = runtime.as_ref().map(Handle::enter);
+        let mut prepared = Vec::new();
+        while let Some((number, part)) = next() {
+            prepared.push((number, part.into_iter().map(|one| one.prepare(drain)).collect::<Vec<_>>()));
+        }
+        prepared
+    };
+    thread::scope(|scope| {
+        let helpers = RefCell::new(Vec::new());
+        let most = OnceCell::new();
+        let number = Cell::new(0);
+        let send = |part: Vec<Waiting>| {
+            let most = *most.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)) - 1;
+            let mut helpers = helpers.borrow_mut();
+            if part.len() == AT_A_TIME && helpers.len() < most {
+                // Where there is no thread, the others do its part.
+                helpers.extend(thread::Builder::new().spawn_scoped(scope, work).ok());
             }
-            prepared
+            let _ = sender.send((number.replace(number.get() + 1), part)); // the receiver is ours
         };
-        let prepared = thread::scope(|scope| {
-            // Where there is no thread, the others do its part.
-            let help = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
-            let helpers: Vec<_> = (0..helpers).filter_map(help).collect();
-            let mut prepared = work();
-            for helper in helpers {
-                match helper.join() {
-                    Ok(some) => prepared.extend(some),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            prepared
-        });
-        let mut adoptions = Vec::with_capacity(prepared.len());
-        for (rescued, prepared) in prepared {
-            match prepared {
-                Ok(adoption) => {
-                    self.resumed.rescued += usize::from(rescued);
-                    adoptions.push(adoption);
-                }
-                Err((reason, fd, protocol)) => {
-                    self.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
-                }
+        look(Queue { part: Vec::new(), send: &send });
+        drop(sender);
+        let mut prepared = work();
+        for helper in helpers.into_inner() {
+            match helper.join() {
+                Ok(some) => prepared.extend(some),
+                Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        adoptions
-    }
-
-    /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to
-    /// be said; what is only closed ends with the queue.
-    fn close(&mut self, fd: Option<(&OwnedFd, &str)>, reason: &'static str, count: usize) {
-        *self.resumed.closed.entry(reason).or_default() += count;
-        let Some((fd, protocol)) = fd else { return };
-        if protocol == UPGRADED {
-            // A client that does not read does not read that either.
-            let _ = send(fd.as_raw_fd(), &COME_AGAIN, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
-        }
-        let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
-    }
+        prepared.sort_unstable_by_key(|(number, _)| *number);
+        prepared.into_iter().flat_map(|(_, part)| part).collect()
+    })
 }
 
 impl Waiting {
     /// Gets ready to serve it, and returns whether a crash has left it.
-    fn prepare(self, drain: &Drain) -> (bool, std::result::Result<Adoption, Unserved>) {
+    fn prepare(self, drain: &Drain) -> Prepared {
         let Self { parcel, waited, rescued } = self;
         let (mut record, fd, contents) = parcel.into_parts();
         let Some(adopter) = drain.core.moving.adopter(&record.listener) else {
@@ -411,6 +481,18 @@ impl Resuming {
 }
 
 impl Resumed {
+    /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to
+    /// be said; what is only closed ends with the queue.
+    fn close(&mut self, fd: Option<(&OwnedFd, &str)>, reason: &'static str, count: usize) {
+        *self.closed.entry(reason).or_default() += count;
+        let Some((fd, protocol)) = fd else { return };
+        if protocol == UPGRADED {
+            // A client that does not read does not read that either.
+            let _ = send(fd.as_raw_fd(), &COME_AGAIN, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        }
+        let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
+    }
+
     /// Returns whether a process left some that ended without a word.
     pub(crate) fn is_after_crash(&self) -> bool {
         self.rescued > 0 || self.closed.contains_key(MIDDLE)
@@ -461,21 +543,29 @@ mod tests {
         (drain, served)
     }
 
+    fn parcel(record: Record) -> (Parcel, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(MINUTE)).unwrap();
+        (Parcel::new(record, ours.into(), Contents::default()).unwrap(), theirs)
+    }
+
+    fn filled(mut parcels: VecDeque<Parcel>, more: usize) -> Vec<OwnedFd> {
+        let mut filling = mailbox::Filling::new(1);
+        while !parcels.is_empty() {
+            let count = filling.put(&parcels, parcels.len() + more).unwrap();
+            parcels.drain(..count);
+        }
+        filling.into_readers()
+    }
+
     fn kept(of: &[(&str, &str)]) -> (Vec<OwnedFd>, Vec<UnixStream>) {
-        let mut clients = Vec::new();
-        let mut parcels: VecDeque<_> = of
-            .iter()
-            .map(|(listener, protocol)| {
-                let (ours, theirs) = UnixStream::pair().unwrap();
-                theirs.set_read_timeout(Some(MINUTE)).unwrap();
-                clients.push(theirs);
-                let record = Record { listener: (*listener).into(), protocol: (*protocol).into(), ..Record::default() };
-                Parcel::new(record, ours.into(), Contents::default()).unwrap()
-            })
-            .collect();
-        let (readers, filled) = mailbox::fill(1, &mut parcels, drop);
-        filled.unwrap();
-        (readers, clients)
+        let record = |(listener, protocol): &(&str, &str)| Record {
+            listener: (*listener).into(),
+            protocol: (*protocol).into(),
+            ..Record::default()
+        };
+        let (parcels, clients) = of.iter().map(|one| parcel(record(one))).unzip();
+        (filled(parcels, 0), clients)
     }
 
     fn copies(readers: &[OwnedFd]) -> Vec<OwnedFd> {
@@ -499,6 +589,31 @@ mod tests {
         let again = drain.look_at_kept(readers, Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((again.resumed, again.closed()), (0, 0), "none is served a second time");
         drop(clients);
+    }
+
+    /// Whoever had to leave first has waited for the longest time.
+    #[test]
+    fn they_come_back_in_the_order_in_which_they_left() {
+        const EACH: u64 = 300;
+        /// Longer than the test takes.
+        const APART: u64 = 1_000_000;
+        let mut clients = Vec::new();
+        let mut readers = Vec::new();
+        for part in [1, 0] {
+            let some = part * EACH..(part + 1) * EACH;
+            let quiet = some.map(|at| Record { quiet_ms: at * APART, ..http1() });
+            let (parcels, more): (VecDeque<_>, Vec<_>) = quiet.map(parcel).unzip();
+            readers.extend(filled(parcels, usize::try_from((1 - part) * EACH).unwrap()));
+            clients.extend(more);
+        }
+        let (drain, served) = drain();
+        drain.look_at_kept(readers, Vec::new(), Some(MINUTE)).begin(&drain);
+        let order: Vec<_> = served.lock().unwrap().iter().map(|(quiet, _)| quiet / APART).collect();
+        assert_eq!(order, (0..2 * EACH).collect::<Vec<_>>());
+    }
+
+    fn http1() -> Record {
+        Record { listener: "http".into(), protocol: "http1".into(), ..Record::default() }
     }
 
     #[test]
@@ -530,8 +645,7 @@ mod tests {
         let (ours, mut odd) = UnixStream::pair().unwrap();
         scm::send(writer.as_fd(), b"parcels/2 of a newer format", &[ours.as_fd()]).unwrap();
         let (good, _good) = UnixStream::pair().unwrap();
-        let record = || Record { listener: "http".into(), protocol: "http1".into(), ..Record::default() };
-        let two = Note::Parcels { records: vec![record(), record()] }.encode().unwrap();
+        let two = Note::Parcels { records: vec![http1(), http1()] }.encode().unwrap();
         scm::send(writer.as_fd(), &two, &[good.as_fd()]).unwrap();
         drop((writer, ours, good));
         let resumed = drain.look_at_kept(vec![reader], Vec::new(), Some(MINUTE)).begin(&drain);

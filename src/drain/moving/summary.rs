@@ -37,9 +37,9 @@ impl Default for Summary {
 }
 
 impl Summary {
-    pub(super) fn moved(&self, began: Instant) {
+    pub(super) fn moved(&self, count: usize, began: Instant) {
         let mut counts = self.counts();
-        counts.moved += 1;
+        counts.moved += count;
         counts.took = began.elapsed();
     }
 

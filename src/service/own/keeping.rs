@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
 use crate::drain::moving::{PARK_TIMEOUT, Resuming};
@@ -13,6 +14,7 @@ use crate::reload::moment::{Facts, Moment};
 use crate::service::own::OwnGeneration;
 use crate::service::sockets::lock;
 use crate::settings::{KeepOnStop, Migrate};
+use crate::sys::fdtable::make_room;
 use crate::systemd::fdstore::MAILBOX;
 use crate::systemd::follows::Follows;
 
@@ -83,7 +85,11 @@ impl OwnGeneration {
             Vec::new()
         });
         let left = self.left();
-        if !readers.is_empty() || !left.is_empty() {
+        if readers.is_empty() && left.is_empty() {
+            // The next ones get a large table from us. Aside, as others need to wait only if they
+            // outgrow the small one meanwhile.
+            drop(spawn_blocking(|| make_room(0)));
+        } else {
             self.resuming = Some(self.drain.look_at_kept(readers, left, self.resumes_within()));
         }
     }
