@@ -132,10 +132,11 @@ impl Child {
     pub(crate) fn processor_time(&self) -> Duration {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         let of = |thread: std::io::Result<std::fs::DirEntry>| {
-            let stat = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
-            stat.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+            // One that has just ended had nothing to do.
+            let stat = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            stat.split_whitespace().next()?.parse::<u64>().ok()
         };
-        Duration::from_nanos(threads.map(of).sum())
+        Duration::from_nanos(threads.filter_map(of).sum())
     }
 
     /// Bytes of memory.
@@ -210,10 +211,11 @@ fn manager() -> Manager {
 }
 
 async fn service(migrate: Migrate, _manager: Option<Manager>) {
-    let service = Service::builder().migrate(migrate).listen("http", "127.0.0.1:0").start().unwrap();
+    // A service tells nobody which port it was given.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let service = Service::builder().migrate(migrate).listen("http", address.as_str()).start().unwrap();
     service.serve_http("http", HyperService(service_fn(answer))).unwrap();
-    let Listener::Tcp(listener) = &service.listeners("http").unwrap()[0] else { unreachable!() };
-    println!("{}", listener.local_addr().unwrap());
+    println!("{address}");
     service.run().await.unwrap();
 }
 
