@@ -71,7 +71,7 @@ impl HeaderTable {
         block
     }
 
-    /// Notes a block of headers; `None` if a decoder would not know what to make of it, either.
+    /// Notes a block of headers; `None` if no decoder would know what it makes of the table.
     #[inline]
     pub(super) fn note(&mut self, mut block: &[u8]) -> Option<()> {
         while let Some(&first) = block.first() {
@@ -98,9 +98,9 @@ impl HeaderTable {
                         return None;
                     }
                     if index == 0 {
-                        block = string(block)?.1;
+                        block = behind_string(block)?;
                     }
-                    block = string(block)?.1;
+                    block = behind_string(block)?;
                 }
             }
         }
@@ -164,6 +164,14 @@ fn string(block: &[u8]) -> Option<(usize, &[u8])> {
     let (length, rest) = integer(block, 7)?;
     let (bytes, rest) = rest.split_at_checked(length)?;
     Some((if compressed { decoded_length(bytes)? } else { length }, rest))
+}
+
+/// Returns what comes behind the string that is first, which nothing refers to later. Whether it can
+/// be decoded is the server's to say.
+#[inline]
+fn behind_string(block: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = integer(block, 7)?;
+    rest.get(length..)
 }
 
 /// Reads a number whose first byte has so many bits for it.
