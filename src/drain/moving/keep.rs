@@ -154,7 +154,7 @@ impl Parked {
         self.policies.push(policy);
     }
 
-    /// Puts into queues what waits for that, as long as there are so many, or until no more goes in.
+    /// Puts what waits into queues, as long as there are so many, or until no more goes in.
     fn fill(&mut self, at_least: usize, expected: usize) {
         while self.full.is_none() && self.waiting.len() >= at_least.max(1) {
             let all = expected.saturating_sub(self.queued.len()).max(self.waiting.len());

@@ -7,6 +7,7 @@
 mod give;
 mod keep;
 mod pace;
+mod prepare;
 mod resume;
 mod settle;
 mod summary;

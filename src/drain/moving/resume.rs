@@ -8,26 +8,23 @@
 //! these only such are served as were between two requests: of the others a part of a request is
 //! lost, and what comes next must not be taken for the beginning of one.
 
-use std::cell::{Cell, OnceCell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use nix::sys::stat::fstat;
 use tokio::io::Interest;
-use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
+use super::Adoption;
+use super::prepare::{Queue, Waiting, prepare_all};
 use super::take::is_last;
-use super::{Adoption, Arrived};
 use crate::drain::handle::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::sys::look::{Look, look};
@@ -36,15 +33,13 @@ use crate::transit::Parcel;
 use crate::transit::channel::Arrival;
 use crate::transit::mailbox::{self, Found, Opened};
 use crate::transit::marks::{LeftMarks, State};
-use crate::wire::parcel::{MAX_PARCELS, UPGRADED, millis};
+use crate::wire::parcel::{MAX_PARCELS, UPGRADED};
 
 /// The last word to a WebSocket: a close frame with code 1012, "service restart".
 const COME_AGAIN: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
 /// Why those are closed that were in the middle of a request when their process ended.
 const MIDDLE: &str = "middle";
-/// So many are got ready by one thread at a time.
-const AT_A_TIME: usize = 256;
 /// How long a process may take to end whose link is closed.
 pub(crate) const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -193,20 +188,6 @@ impl<'a> Filled<'a> {
         }
     }
 }
-
-/// One that is to be served.
-struct Waiting {
-    parcel: Parcel,
-    waited: Duration,
-    /// A crash has left it.
-    rescued: bool,
-}
-
-/// One that is ready, or not to be served; and whether a crash has left it.
-type Prepared = (bool, std::result::Result<Adoption, Unserved>);
-
-/// One that nobody serves: why, and what is needed to say so.
-type Unserved = (&'static str, Option<OwnedFd>, String);
 
 impl Looking<'_> {
     fn or_damaged(&mut self, look: impl FnOnce(&mut Self) -> Result<()>) {
@@ -360,95 +341,6 @@ fn make_room(count: usize) {
     }
 }
 
-/// What others get ready meanwhile.
-struct Queue<'a> {
-    part: Vec<Waiting>,
-    send: &'a dyn Fn(Vec<Waiting>),
-}
-
-impl Queue<'_> {
-    fn push(&mut self, waiting: Waiting) {
-        self.part.push(waiting);
-        if self.part.len() == AT_A_TIME {
-            (self.send)(std::mem::take(&mut self.part));
-        }
-    }
-}
-
-impl Drop for Queue<'_> {
-    fn drop(&mut self) {
-        (self.send)(std::mem::take(&mut self.part));
-    }
-}
-
-/// Gets ready to serve all that this puts into the queue, on as many processors as there are: nobody
-/// is served meanwhile. They stay in their order.
-fn prepare_all(drain: &Drain, look: impl FnOnce(Queue<'_>)) -> Vec<Prepared> {
-    let (sender, parts) = mpsc::channel::<(usize, Vec<Waiting>)>();
-    let parts = Mutex::new(parts);
-    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
-    // Sockets belong to the runtime of whoever asks.
-    let runtime = Handle::try_current().ok();
-    let work = || {
-        let _in_runtime = runtime.as_ref().map(Handle::enter);
-        let mut prepared = Vec::new();
-        while let Some((number, part)) = next() {
-            prepared.push((number, part.into_iter().map(|one| one.prepare(drain)).collect::<Vec<_>>()));
-        }
-        prepared
-    };
-    thread::scope(|scope| {
-        let helpers = RefCell::new(Vec::new());
-        let most = OnceCell::new();
-        let number = Cell::new(0);
-        let send = |part: Vec<Waiting>| {
-            let most = *most.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)) - 1;
-            let mut helpers = helpers.borrow_mut();
-            if part.len() == AT_A_TIME && helpers.len() < most {
-                // Where there is no thread, the others do its part.
-                helpers.extend(thread::Builder::new().spawn_scoped(scope, work).ok());
-            }
-            let _ = sender.send((number.replace(number.get() + 1), part)); // the receiver is ours
-        };
-        look(Queue { part: Vec::new(), send: &send });
-        drop(sender);
-        let mut prepared = work();
-        for helper in helpers.into_inner() {
-            match helper.join() {
-                Ok(some) => prepared.extend(some),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        prepared.sort_unstable_by_key(|(number, _)| *number);
-        prepared.into_iter().flat_map(|(_, part)| part).collect()
-    })
-}
-
-impl Waiting {
-    /// Gets ready to serve it, and returns whether a crash has left it.
-    fn prepare(self, drain: &Drain) -> Prepared {
-        let Self { parcel, waited, rescued } = self;
-        let (mut record, fd, contents) = parcel.into_parts();
-        let Some(adopter) = drain.core.moving.adopter(&record.listener) else {
-            return (rescued, Err(("listener", Some(fd), record.protocol)));
-        };
-        let now = millis(mailbox::now());
-        if record.written_ms > 0 {
-            // Written when it came, and since then it was served. It is not fresh, as a rule.
-            record.open_ms = record.open_ms.saturating_add(now.saturating_sub(record.written_ms));
-            record.requests = record.requests.max(1);
-        } else {
-            record.open_ms = record.open_ms.saturating_add(millis(waited));
-        }
-        record.quiet_ms = record.quiet_ms.saturating_add(millis(waited));
-        let protocol = record.protocol.clone();
-        // Only its client has to be told something.
-        let copy = if protocol == UPGRADED { fd.try_clone().ok() } else { None };
-        let prepared = adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: true });
-        (rescued, prepared.map_err(|reason| (reason, copy, protocol)))
-    }
-}
-
 impl Resuming {
     /// Takes the names of entries of the store that are of no use once it has begun; also of those
     /// whose process lives, if that is nobody whom we know.
@@ -512,13 +404,14 @@ impl fmt::Debug for Resuming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::moving::Arrived;
     use crate::sys::{link, scm};
     use crate::transit::Contents;
-    use crate::wire::parcel::{Note, Postmark, Record, STREAM};
+    use crate::wire::parcel::{Note, Postmark, Record, STREAM, millis};
     use std::collections::VecDeque;
     use std::io::Read as _;
     use std::os::unix::net::UnixStream;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     const MINUTE: Duration = Duration::from_secs(60);
 

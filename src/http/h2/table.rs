@@ -166,8 +166,8 @@ fn string(block: &[u8]) -> Option<(usize, &[u8])> {
     Some((if compressed { decoded_length(bytes)? } else { length }, rest))
 }
 
-/// Returns what comes behind the string that is first, which nothing refers to later. Whether it can
-/// be decoded is the server's to say.
+/// Returns what comes behind the string that is first, which nothing refers to later. Whether it
+/// can be decoded is the server's to say.
 #[inline]
 fn behind_string(block: &[u8]) -> Option<&[u8]> {
     let (length, rest) = integer(block, 7)?;
