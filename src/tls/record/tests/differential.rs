@@ -383,16 +383,36 @@ fn server() -> ServerConfig {
     builder.with_no_client_auth().with_single_cert(chain, key).unwrap()
 }
 
+fn clients() -> [Arc<ClientConfig>; SUITES.len()] {
+    SUITES.map(|suite| {
+        let mut config = (*certs::client_as(&VERSIONS, &[suite], &[], None)).clone();
+        config.enable_secret_extraction = true;
+        Arc::new(config)
+    })
+}
+
+/// It is refused when it is whole, and until then what there is of it is waited with.
+#[test]
+fn a_part_of_what_is_no_key_update_goes_along() {
+    for client in clients() {
+        let mut conversation = Conversation::begin(&server(), &client);
+        if conversation.version == Version::Tls13 {
+            for part in [&[24, 0, 0][..], &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0]] {
+                let mut sealed = Vec::new();
+                conversation.peer.seal(HANDSHAKE, &[part], &mut sealed).unwrap();
+                assert!(conversation.hear("a part", &sealed, &mut Random(1)));
+            }
+            conversation.compare();
+        }
+    }
+}
+
 #[test]
 fn both_hear_and_say_the_same() {
     let conversations =
         std::env::var("HANDOVER_TLS_CONVERSATIONS").map_or(CONVERSATIONS, |number| number.parse().unwrap());
     let server = server();
-    let clients = SUITES.map(|suite| {
-        let mut config = (*certs::client_as(&VERSIONS, &[suite], &[], None)).clone();
-        config.enable_secret_extraction = true;
-        Arc::new(config)
-    });
+    let clients = clients();
     let mut said: BTreeMap<&str, [u64; 2]> = BTreeMap::new();
     let (mut failed, mut ended, mut compared, mut parts) = (0, 0, 0, 0);
     for number in 0..conversations {
