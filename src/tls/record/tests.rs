@@ -2,4 +2,5 @@
 
 mod differential;
 mod known;
+mod parts;
 mod random;
