@@ -1,8 +1,9 @@
 //! Looking at units, the journal and processes from outside the service.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use libtest_mimic::Failed;
@@ -138,6 +139,21 @@ impl Container {
             }
         }
         Ok(None)
+    }
+
+    /// The ports at the other end of the connections of the service at this address. One that its
+    /// client has closed is still among them while the service holds it.
+    pub(crate) fn clients_of(&self, service: SocketAddr) -> Outcome<BTreeSet<u16>> {
+        const ESTABLISHED: &str = "01";
+        const CLOSE_WAIT: &str = "08";
+        let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+        let table = self.sh_ok("cat /proc/net/tcp")?;
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let held = rows.filter_map(|row| match row[..] {
+            [_, ours, theirs, ESTABLISHED | CLOSE_WAIT, ..] if port(ours) == Some(service.port()) => port(theirs),
+            _ => None,
+        });
+        Ok(held.collect())
     }
 
     /// The environment that the process was given.

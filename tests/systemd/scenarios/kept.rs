@@ -117,10 +117,9 @@ fn nothing_leaked(web: &Web<'_>) -> Outcome {
     let lab = web.lab;
     let entries = || lab.show(UNIT, "NFileDescriptorStore");
     lab.wait_until(DEADLINE, "the mailbox is removed", || Ok((entries()? == "0").then_some(())))?;
-    // One that the client alone has closed, in CLOSE_WAIT, is still an fd of the process.
-    const HELD: &str = "awk '$2 ~ /:1F90$/ && ($4 == \"01\" || $4 == \"08\")' /proc/net/tcp";
-    let all_ended = || -> Outcome {
-        lab.wait_until(DEADLINE, "the connections have ended", || Ok(lab.sh_ok(HELD)?.trim().is_empty().then_some(())))
+    let all_ended = || {
+        let none = || Ok(lab.clients_of(web.address)?.is_empty().then_some(()));
+        lab.wait_until(DEADLINE, "the connections have ended", none)
     };
     all_ended()?;
     // Low numbers are held free by a pipe, one for each fd that systemd has passed.

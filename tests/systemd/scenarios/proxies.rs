@@ -1,7 +1,6 @@
 //! Proxies in front of the example service, which keep their connections to it: over a reload they
 //! open none anew, and have nothing to say.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
@@ -57,7 +56,7 @@ fn behind(lab: &Container, proxy: &Proxy) -> Outcome {
         let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(ask)).collect();
         threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    let before = connections(lab, web.address)?;
+    let before = lab.clients_of(web.address)?;
     assert_eq!(before.len(), CONNECTIONS, "{before:?}");
 
     let ((), stats) = load::under(lab, FRONT, CLIENTS, |_| {
@@ -69,7 +68,7 @@ fn behind(lab: &Container, proxy: &Proxy) -> Outcome {
         Ok(())
     })?;
     let summary = load::lost_nothing(&stats)?;
-    let after = connections(lab, web.address)?;
+    let after = lab.clients_of(web.address)?;
     println!(
         "systemd {}: {reloads} reloads behind {} with {} connections: {} answered, 0 lost, {} opened anew, {} left",
         lab.version(),
@@ -90,17 +89,4 @@ fn behind(lab: &Container, proxy: &Proxy) -> Outcome {
         assert!(!wrong.iter().any(|word| said.contains(word)), "{said}");
     }
     Ok(())
-}
-
-/// The ports at the other end of the connections of the service.
-fn connections(lab: &Container, service: SocketAddr) -> Outcome<BTreeSet<u16>> {
-    const ESTABLISHED: &str = "01";
-    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
-    let table = lab.sh_ok("cat /proc/net/tcp")?;
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let open = rows.filter_map(|row| match row[..] {
-        [_, ours, theirs, ESTABLISHED, ..] if port(ours) == Some(service.port()) => port(theirs),
-        _ => None,
-    });
-    Ok(open.collect())
 }
