@@ -54,6 +54,14 @@ impl Limit {
         taken.is_ok().then(|| LimitSlot { limit: self.clone() })
     }
 
+    /// Takes a place, if there is a limit.
+    ///
+    /// # Errors
+    /// There is none left, in the word that the next generation refuses with.
+    pub(crate) fn slot_of(limit: Option<&Self>) -> Result<Option<LimitSlot>, &'static str> {
+        limit.map(|limit| limit.take().ok_or("full")).transpose()
+    }
+
     /// Resolves when a slot may be free.
     pub(crate) async fn freed(&self) {
         let freed = self.shared.freed.notified();

@@ -4,7 +4,7 @@ use super::accept::{Accepted, Acceptor};
 use super::core::Work;
 use super::guard::{DrainSignal, Guard, since};
 use super::handle::Drain;
-use super::limit::Limit;
+use super::limit::{Limit, LimitSlot};
 use super::listening::{Accepting, Listening};
 use super::mover::{Counting, Inherited, Mover, Turns, mover};
 use super::moving::{Adopter, Adoption, Arrived};
@@ -263,14 +263,10 @@ where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
     fn prepare(&self, arrival: Arrived) -> std::result::Result<Adoption, &'static str> {
-        let Arrived { record, fd, contents, was, again, .. } = arrival;
+        let Arrived { record, fd, contents, was, slot, again, .. } = arrival;
         if record.protocol != STREAM {
             return Err("protocol");
         }
-        let slot = match &self.limit {
-            Some(limit) if was.is_none() => Some(limit.take().ok_or("full")?),
-            _ => None,
-        };
         let (stream, peer) = L::adopted(fd).map_err(|_| "socket")?;
         // One that nobody took does not try again.
         let stays = (was.is_some() && !again).then_some("refused");
@@ -290,6 +286,10 @@ where
         Ok(Box::new(move || {
             runtime.spawn(handled(&drain, name, (stream, peer), (turns, guard), Some(inherited), &handler));
         }))
+    }
+
+    fn slot(&self) -> std::result::Result<Option<LimitSlot>, &'static str> {
+        Limit::slot_of(self.limit.as_ref())
     }
 }
 

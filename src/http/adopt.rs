@@ -8,7 +8,7 @@ use super::task;
 use super::transport::Transport;
 use super::upgraded::Upgrade;
 use crate::drain::moving::{Adopter, Adoption, Arrived};
-use crate::drain::{Drain, Inherited, Limit, Stream};
+use crate::drain::{Drain, Inherited, Limit, LimitSlot, Stream};
 use crate::error::BoxError;
 use crate::sys::secret::Secret;
 #[cfg(feature = "tls")]
@@ -61,6 +61,10 @@ where
         if over_tls { Err("protocol") } else { self.prepare_over(arrival, |stream, _| Ok(stream)) }
     }
 
+    fn slot(&self) -> Result<Option<LimitSlot>, &'static str> {
+        Limit::slot_of(self.limit.as_ref())
+    }
+
     #[cfg(feature = "tls")]
     fn has_keys(&self) -> bool {
         self.tls.is_some()
@@ -82,7 +86,7 @@ where
         arrival: Arrived,
         carry: impl FnOnce(Stream, &Secret) -> Result<T, &'static str>,
     ) -> Result<Adoption, &'static str> {
-        let Arrived { record, fd, contents, was, again, waited } = arrival;
+        let Arrived { record, fd, contents, was, slot, again, waited } = arrival;
         let (protocol, _) = record.speaks();
         let (upgraded, http2) = (protocol == UPGRADED, protocol == HTTP2);
         if protocol != HTTP1 && !upgraded && !http2 {
@@ -92,10 +96,6 @@ where
             return Err("damaged");
         }
         let state = http2.then(|| Http2State::decode(&contents.state).ok_or("damaged")).transpose()?;
-        let slot = match &self.limit {
-            Some(limit) if was.is_none() => Some(limit.take().ok_or("full")?),
-            _ => None,
-        };
         // Whoever asks may be in another runtime.
         let in_runtime = self.runtime.enter();
         let (stream, peer) = Stream::adopted(fd).map_err(|_| "socket")?;

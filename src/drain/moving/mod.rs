@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use super::core::{Phase, Work};
 use super::guard::Guard;
 use super::handle::Drain;
+use super::limit::LimitSlot;
 #[cfg(feature = "http")]
 use crate::transit::marks::State;
 use crate::transit::{Channel, Contents, Insurance, Parcel, Permit, Permits, Policy};
@@ -47,6 +48,14 @@ pub(crate) trait Adopter: Send + Sync {
     /// With the reason why it cannot be, in one word. Its fd was a copy, and is closed.
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str>;
 
+    /// Takes a place within the limit of its listener, where there is one.
+    ///
+    /// # Errors
+    /// There is none left, in one word.
+    fn slot(&self) -> Result<Option<LimitSlot>, &'static str> {
+        Ok(None)
+    }
+
     /// Returns whether its connections take keys along. Those go from process to process, and are
     /// kept nowhere.
     fn has_keys(&self) -> bool {
@@ -65,6 +74,8 @@ pub(crate) struct Arrived {
     pub(crate) contents: Contents,
     /// It was ours before, and still counts.
     pub(crate) was: Option<Guard>,
+    /// Its place within the limit of its listener, if it was not ours.
+    pub(crate) slot: Option<LimitSlot>,
     /// It was ours before, and shall try to go once more.
     pub(crate) again: bool,
     /// It has waited for a process, and is nobody else's.
@@ -115,6 +126,13 @@ pub(super) struct Route {
 impl Moving {
     fn adopter(&self, listener: &str) -> Option<Arc<dyn Adopter>> {
         self.adopters.lock().unwrap_or_else(PoisonError::into_inner).get(listener).cloned()
+    }
+
+    /// Returns who serves one more connection of this listener, and its place within the limit.
+    fn taker(&self, listener: &str) -> Result<(Arc<dyn Adopter>, Option<LimitSlot>), &'static str> {
+        let adopter = self.adopter(listener).ok_or("listener")?;
+        let slot = adopter.slot()?;
+        Ok((adopter, slot))
     }
 
     fn has_keys(&self, listener: &str) -> bool {
@@ -198,7 +216,15 @@ impl Drain {
                 let (error, fd, contents) = *returned;
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
-                self.serve_again(Arrived { record, fd, contents, was: Some(guard), again: false, waited: false });
+                self.serve_again(Arrived {
+                    record,
+                    fd,
+                    contents,
+                    was: Some(guard),
+                    slot: None,
+                    again: false,
+                    waited: false,
+                });
             }
         }
     }
@@ -273,7 +299,7 @@ impl Drain {
     /// Serves it here again, and lets it go once more, or never.
     fn goes_on(&self, parcel: Parcel, guard: Guard, again: bool) {
         let (record, fd, contents) = parcel.into_parts();
-        self.serve_again(Arrived { record, fd, contents, was: Some(guard), again, waited: false });
+        self.serve_again(Arrived { record, fd, contents, was: Some(guard), slot: None, again, waited: false });
     }
 
     fn serve_again(&self, arrival: Arrived) {

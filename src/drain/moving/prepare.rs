@@ -1,107 +1,96 @@
-//! Getting many connections ready to be served, on all processors, while others are still read.
+//! Getting many connections ready to be served, on all processors.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::{Adoption, Arrived};
-use crate::drain::handle::Drain;
+use super::{Adopter, Adoption, Arrived};
+use crate::drain::limit::LimitSlot;
 use crate::transit::{Parcel, mailbox};
 use crate::wire::parcel::{UPGRADED, millis};
 
 /// So many are got ready by one thread at a time.
-const AT_A_TIME: usize = 256;
+const AT_A_TIME: usize = 64;
 
 /// One that is to be served.
 pub(super) struct Waiting {
     pub(super) parcel: Parcel,
+    pub(super) adopter: Arc<dyn Adopter>,
+    /// Its place within the limit of its listener, which nobody who comes anew can take.
+    pub(super) slot: Option<LimitSlot>,
     pub(super) waited: Duration,
     /// A crash has left it.
     pub(super) rescued: bool,
 }
 
+/// One that nobody serves: why, and what is needed to say so.
+pub(super) struct Unserved {
+    pub(super) reason: &'static str,
+    pub(super) fd: Option<OwnedFd>,
+    pub(super) protocol: String,
+}
+
 /// One that is ready, or not to be served; and whether a crash has left it.
 pub(super) type Prepared = (bool, Result<Adoption, Unserved>);
 
-/// One that nobody serves: why, and what is needed to say so.
-type Unserved = (&'static str, Option<OwnedFd>, String);
-
-/// What others get ready meanwhile.
-pub(super) struct Queue<'a> {
-    part: Vec<Waiting>,
-    send: &'a dyn Fn(Vec<Waiting>),
-}
-
-impl Queue<'_> {
-    pub(super) fn push(&mut self, waiting: Waiting) {
-        self.part.push(waiting);
-        if self.part.len() == AT_A_TIME {
-            (self.send)(std::mem::take(&mut self.part));
-        }
-    }
-}
-
-impl Drop for Queue<'_> {
-    fn drop(&mut self) {
-        (self.send)(std::mem::take(&mut self.part));
-    }
-}
-
-/// Gets ready to serve all that this puts into the queue, on as many processors as there are:
-/// nobody is served meanwhile. They stay in their order.
-pub(super) fn prepare_all(drain: &Drain, look: impl FnOnce(Queue<'_>)) -> Vec<Prepared> {
-    let (sender, parts) = mpsc::channel::<(usize, Vec<Waiting>)>();
-    let parts = Mutex::new(parts);
-    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+/// Gets ready to serve all of these, on as many processors as there are, and passes them on in
+/// their order, the first of them while others are got ready.
+pub(super) fn prepare_all(waiting: Vec<Waiting>, mut then: impl FnMut(Prepared)) {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(waiting.len().div_ceil(AT_A_TIME));
+    let parts = Mutex::new((0_usize.., waiting.into_iter()));
+    let next = || {
+        let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let part: Vec<_> = parts.1.by_ref().take(AT_A_TIME).collect();
+        if part.is_empty() { None } else { parts.0.next().map(|number| (number, part)) }
+    };
+    let prepare_part = |part: Vec<Waiting>| part.into_iter().map(Waiting::prepare).collect::<Vec<_>>();
     // Sockets belong to the runtime of whoever asks.
     let runtime = Handle::try_current().ok();
-    let work = || {
-        let _in_runtime = runtime.as_ref().map(Handle::enter);
-        let mut prepared = Vec::new();
-        while let Some((number, part)) = next() {
-            prepared.push((number, part.into_iter().map(|one| one.prepare(drain)).collect::<Vec<_>>()));
-        }
-        prepared
-    };
     thread::scope(|scope| {
-        let helpers = RefCell::new(Vec::new());
-        let most = OnceCell::new();
-        let number = Cell::new(0);
-        let send = |part: Vec<Waiting>| {
-            let most = *most.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)) - 1;
-            let mut helpers = helpers.borrow_mut();
-            if part.len() == AT_A_TIME && helpers.len() < most {
-                // Where there is no thread, the others do its part.
-                helpers.extend(thread::Builder::new().spawn_scoped(scope, work).ok());
+        let (sender, prepared) = mpsc::channel();
+        let help = |sender: mpsc::Sender<_>| {
+            let _in_runtime = runtime.as_ref().map(Handle::enter);
+            while let Some((number, part)) = next() {
+                let _ = sender.send((number, prepare_part(part))); // the receiver is ours
             }
-            let _ = sender.send((number.replace(number.get() + 1), part)); // the receiver is ours
         };
-        look(Queue { part: Vec::new(), send: &send });
+        let start = |_| {
+            let sender = sender.clone();
+            // Where there is no thread, the others do its part.
+            thread::Builder::new().spawn_scoped(scope, move || help(sender)).ok()
+        };
+        let helpers: Vec<_> = (1..threads).filter_map(start).collect();
         drop(sender);
-        let mut prepared = work();
-        for helper in helpers.into_inner() {
-            match helper.join() {
-                Ok(some) => prepared.extend(some),
-                Err(panic) => std::panic::resume_unwind(panic),
+        let (mut ready, mut expected) = (BTreeMap::new(), 0);
+        loop {
+            ready.extend(prepared.try_iter());
+            if let Some(part) = ready.remove(&expected) {
+                part.into_iter().for_each(&mut then);
+                expected += 1;
+            } else if let Some((number, part)) = next() {
+                ready.insert(number, prepare_part(part));
+            } else if let Ok((number, part)) = prepared.recv() {
+                ready.insert(number, part);
+            } else {
+                break;
             }
         }
-        prepared.sort_unstable_by_key(|(number, _)| *number);
-        prepared.into_iter().flat_map(|(_, part)| part).collect()
-    })
+        for helper in helpers {
+            if let Err(panic) = helper.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
 }
 
 impl Waiting {
-    /// Gets ready to serve it, and returns whether a crash has left it.
-    fn prepare(self, drain: &Drain) -> Prepared {
-        let Self { parcel, waited, rescued } = self;
+    fn prepare(self) -> Prepared {
+        let Self { parcel, adopter, slot, waited, rescued } = self;
         let (mut record, fd, contents) = parcel.into_parts();
-        let Some(adopter) = drain.core.moving.adopter(&record.listener) else {
-            return (rescued, Err(("listener", Some(fd), record.protocol)));
-        };
         let now = millis(mailbox::now());
         if record.written_ms > 0 {
             // Written when it came, and since then it was served. It is not fresh, as a rule.
@@ -114,7 +103,8 @@ impl Waiting {
         let protocol = record.protocol.clone();
         // Only its client has to be told something.
         let copy = if protocol == UPGRADED { fd.try_clone().ok() } else { None };
-        let prepared = adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: true });
-        (rescued, prepared.map_err(|reason| (reason, copy, protocol)))
+        let arrived = Arrived { record, fd, contents, was: None, slot, again: false, waited: true };
+        let prepared = adopter.prepare(arrived);
+        (rescued, prepared.map_err(|reason| Unserved { reason, fd: copy, protocol }))
     }
 }

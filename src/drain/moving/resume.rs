@@ -22,8 +22,7 @@ use nix::sys::stat::fstat;
 use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
-use super::Adoption;
-use super::prepare::{Queue, Waiting, prepare_all};
+use super::prepare::{Prepared, Unserved, Waiting, prepare_all};
 use super::take::is_last;
 use crate::drain::handle::Drain;
 use crate::error::{Error, Kind, Result};
@@ -57,7 +56,9 @@ pub(crate) struct Resuming {
     spent: Vec<String>,
     /// Entries of processes that live.
     living: Vec<String>,
-    adoptions: Vec<Adoption>,
+    found: Vec<Waiting>,
+    /// Those that are got ready already.
+    prepared: Vec<Prepared>,
     resumed: Resumed,
 }
 
@@ -74,9 +75,9 @@ pub(crate) struct Resumed {
 }
 
 impl Drain {
-    /// Looks at all that has waited in these mailboxes, which stays there, and gets ready to serve
-    /// what has not waited for longer than this. `None`: nothing is to be served. What is the
-    /// `left` of a process that lives is left alone.
+    /// Looks at all that has waited in these mailboxes, which stays there, to serve what has not
+    /// waited for longer than this. `None`: nothing is to be served. What is the `left` of a
+    /// process that lives is left alone.
     pub(crate) fn look_at_kept(
         &self,
         mut readers: Vec<OwnedFd>,
@@ -85,58 +86,43 @@ impl Drain {
     ) -> Resuming {
         let mut resumed = Resumed::default();
         let (mut spent, mut living) = (Vec::with_capacity(left.len()), Vec::new());
-        let prepared = prepare_all(self, |queue| {
-            let mut looking = Looking {
-                within,
-                queue,
-                resumed: &mut resumed,
-                // Who kept all is one process, and has nothing twice.
-                seen: (!left.is_empty()).then(HashSet::new),
-                marks: HashMap::new(),
-                most_fds: socket::max_open_files(),
-            };
-            let mut all = Vec::with_capacity(readers.len());
-            for reader in &readers {
-                looking.or_damaged(|_| Opened::look(reader.as_fd()).and_then(Filled::begin).map(|one| all.push(one)));
-            }
-            // As they have left, so they come back: nobody waits for longer than others.
-            all.sort_by_key(|filled| Reverse(filled.expected()));
-            for filled in all {
-                looking.or_damaged(|looking| looking.look(filled));
-            }
-            for Left { name, reader } in left {
-                match looking.look_at_left(&reader) {
-                    Ok(true) => readers.push(reader),
-                    Ok(false) => {
-                        tracing::debug!(name, "a process that lives serves the connections in this mailbox");
-                        living.push(name);
-                        continue;
-                    }
-                    Err(error) => {
-                        tracing::warn!(
-                            name,
-                            "a mailbox of insured connections is damaged, and they are closed: {error}"
-                        );
-                        looking.resumed.close(None, "damaged", 1);
-                        readers.push(reader);
-                    }
-                }
-                spent.push(name);
-            }
-        });
-        let mut adoptions = Vec::with_capacity(prepared.len());
-        for (rescued, prepared) in prepared {
-            match prepared {
-                Ok(adoption) => {
-                    resumed.rescued += usize::from(rescued);
-                    adoptions.push(adoption);
-                }
-                Err((reason, fd, protocol)) => {
-                    resumed.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
-                }
-            }
+        let mut looking = Looking {
+            drain: self,
+            within,
+            found: Vec::new(),
+            resumed: &mut resumed,
+            // Who kept all is one process, and has nothing twice.
+            seen: (!left.is_empty()).then(HashSet::new),
+            marks: HashMap::new(),
+            most_fds: socket::max_open_files(),
+        };
+        let mut all = Vec::with_capacity(readers.len());
+        for reader in &readers {
+            looking.or_damaged(|_| Opened::look(reader.as_fd()).and_then(Filled::begin).map(|one| all.push(one)));
         }
-        Resuming { readers, spent, living, adoptions, resumed }
+        // As they have left, so they come back: nobody waits for longer than others.
+        all.sort_by_key(|filled| Reverse(filled.expected()));
+        for filled in all {
+            looking.or_damaged(|looking| looking.look(filled));
+        }
+        for Left { name, reader } in left {
+            match looking.look_at_left(&reader) {
+                Ok(true) => readers.push(reader),
+                Ok(false) => {
+                    tracing::debug!(name, "a process that lives serves the connections in this mailbox");
+                    living.push(name);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(name, "a mailbox of insured connections is damaged, and they are closed: {error}");
+                    looking.resumed.close(None, "damaged", 1);
+                    readers.push(reader);
+                }
+            }
+            spent.push(name);
+        }
+        let found = looking.found;
+        Resuming { readers, spent, living, found, prepared: Vec::new(), resumed }
     }
 }
 
@@ -156,8 +142,9 @@ pub(crate) async fn owners_ended(left: &[Left]) {
 }
 
 struct Looking<'a> {
+    drain: &'a Drain,
     within: Option<Duration>,
-    queue: Queue<'a>,
+    found: Vec<Waiting>,
     resumed: &'a mut Resumed,
     /// The cookies of all that was seen, where there may be copies: a process that has just renewed
     /// a mailbox, or kept what it had, leaves the same connection twice.
@@ -317,19 +304,19 @@ impl Looking<'_> {
     }
 
     fn admit_new(&mut self, parcel: Parcel, waited: Duration, rescued: bool) {
-        let refusal = match self.within {
-            None => Some("off"),
-            Some(within) if waited > within => Some("late"),
-            Some(_) => None,
+        let taken = match self.within {
+            None => Err("off"),
+            Some(within) if waited > within => Err("late"),
+            // The next message needs room, too, for as long as it is looked at.
+            Some(_) if is_last(parcel.fd(), self.most_fds, 2 * MAX_PARCELS) => Err("no_fds"),
+            Some(_) => self.drain.core.moving.taker(&parcel.record().listener),
         };
-        // The next message needs room, too, for as long as it is looked at.
-        let no_room = || is_last(parcel.fd(), self.most_fds, 2 * MAX_PARCELS).then_some("no_fds");
-        match refusal.or_else(no_room) {
-            Some(reason) => {
+        match taken {
+            Ok((adopter, slot)) => self.found.push(Waiting { parcel, adopter, slot, waited, rescued }),
+            Err(reason) => {
                 let (record, fd, _) = parcel.into_parts();
                 self.resumed.close(Some((&fd, &record.protocol)), reason, 1);
             }
-            None => self.queue.push(Waiting { parcel, waited, rescued }),
         }
     }
 }
@@ -352,18 +339,35 @@ impl Resuming {
         names
     }
 
+    /// Gets ready to serve them. What is to be insured has to be so before it is served.
+    pub(crate) fn prepare(&mut self) {
+        prepare_all(std::mem::take(&mut self.found), |one| self.prepared.push(one));
+    }
+
     /// Serves them. From here on the mailboxes are empty.
+    ///
+    /// Whoever has waited for the longest time is served at once, while others are got ready.
     pub(crate) fn begin(self, drain: &Drain) -> Resumed {
-        let Self { readers, adoptions, mut resumed, .. } = self;
+        let Self { readers, found, prepared, mut resumed, .. } = self;
         for reader in &readers {
             // What is not emptied would be served a second time after a crash.
             if let Err(error) = mailbox::empty(reader.as_fd()) {
                 tracing::error!(%error, "the connections that have waited for this start are still in the fd store");
             }
         }
-        resumed.resumed = adoptions.len();
+        let mut serve = |(rescued, prepared): Prepared| match prepared {
+            Ok(adoption) => {
+                adoption();
+                resumed.resumed += 1;
+                resumed.rescued += usize::from(rescued);
+            }
+            Err(Unserved { reason, fd, protocol }) => {
+                resumed.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
+            }
+        };
+        prepared.into_iter().for_each(&mut serve);
+        prepare_all(found, serve);
         drain.core.moving.adopted.fetch_add(resumed.resumed, Ordering::Relaxed);
-        adoptions.into_iter().for_each(|adoption| adoption());
         drain.metrics().rescued(resumed.rescued);
         for (reason, count) in &resumed.closed {
             drain.metrics().not_resumed(reason, *count);
@@ -397,14 +401,15 @@ impl Resumed {
 
 impl fmt::Debug for Resuming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resuming").field("found", &self.adoptions.len()).finish_non_exhaustive()
+        f.debug_struct("Resuming").field("found", &(self.found.len() + self.prepared.len())).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drain::moving::Arrived;
+    use crate::drain::limit::{Limit, LimitSlot};
+    use crate::drain::moving::{Adoption, Arrived};
     use crate::sys::{link, scm};
     use crate::transit::Contents;
     use crate::wire::parcel::{Note, Postmark, Record, STREAM, millis};
@@ -418,21 +423,30 @@ mod tests {
     /// What is served, and for how long it was idle before.
     type Served = Arc<Mutex<Vec<(u64, OwnedFd)>>>;
 
-    /// Takes all, and has them once they are served.
-    #[derive(Default)]
-    struct Taking(Served);
+    /// Takes as many as there may be, and has them once they are served.
+    struct Taking {
+        limit: Limit,
+        served: Served,
+    }
 
     impl crate::drain::moving::Adopter for Taking {
         fn prepare(&self, arrival: Arrived) -> std::result::Result<Adoption, &'static str> {
-            let served = Arc::clone(&self.0);
+            let served = Arc::clone(&self.served);
             Ok(Box::new(move || served.lock().unwrap().push((arrival.record.quiet_ms, arrival.fd))))
+        }
+
+        fn slot(&self) -> std::result::Result<Option<LimitSlot>, &'static str> {
+            Limit::slot_of(Some(&self.limit))
         }
     }
 
     fn drain() -> (Drain, Served) {
-        let (drain, taking) = (Drain::new(), Taking::default());
-        let served = Arc::clone(&taking.0);
-        drain.adopt_with("http", Arc::new(taking));
+        drain_of(&Limit::new(usize::MAX))
+    }
+
+    fn drain_of(limit: &Limit) -> (Drain, Served) {
+        let (drain, served) = (Drain::new(), Served::default());
+        drain.adopt_with("http", Arc::new(Taking { limit: limit.clone(), served: Arc::clone(&served) }));
         (drain, served)
     }
 
@@ -482,6 +496,19 @@ mod tests {
         let again = drain.look_at_kept(readers, Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((again.resumed, again.closed()), (0, 0), "none is served a second time");
         drop(clients);
+    }
+
+    /// The gate is open before they are served.
+    #[test]
+    fn whoever_comes_anew_gets_no_place_of_those_that_have_waited() {
+        let (readers, mut clients) = kept(&[("http", "http1"), ("http", "http1")]);
+        let limit = Limit::new(1);
+        let (drain, _served) = drain_of(&limit);
+        let resuming = drain.look_at_kept(readers, Vec::new(), Some(MINUTE));
+        assert!(limit.take().is_none());
+        let resumed = resuming.begin(&drain);
+        assert_eq!((resumed.resumed, resumed.closed["full"]), (1, 1));
+        assert_eq!(rest(&mut clients[1]), b"", "it is closed");
     }
 
     /// Whoever had to leave first has waited for the longest time.

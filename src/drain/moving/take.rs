@@ -101,8 +101,8 @@ fn prepare(drain: &Drain, parcel: Parcel, most_fds: usize) -> Result<Adoption, &
     if !is_welcome(drain) {
         return Err("draining");
     }
-    let adopter = drain.core.moving.adopter(&record.listener).ok_or("listener")?;
-    adopter.prepare(Arrived { record, fd, contents, was: None, again: false, waited: false })
+    let (adopter, slot) = drain.core.moving.taker(&record.listener)?;
+    adopter.prepare(Arrived { record, fd, contents, was: None, slot, again: false, waited: false })
 }
 
 /// Returns whether there are only so many fds left, of as many as may be open, as everything else

@@ -58,8 +58,9 @@ impl OwnGeneration {
 
     /// Insures what was found to be served on, and then has it served: whenever this process ends,
     /// each is in one mailbox at least.
-    pub(super) fn secure(&mut self, resuming: Resuming) {
+    pub(super) fn secure(&mut self, mut resuming: Resuming) {
         let Some(insurance) = self.drain.insurance().cloned() else { return self.serve_kept(resuming) };
+        resuming.prepare();
         insurance.activate();
         let (store, inputs) = (lock(&self.sockets).store().clone(), self.inputs.clone());
         self.securing = Some(self.tasks.spawn(async move {
