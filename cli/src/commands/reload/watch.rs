@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 
 use handover::internal::pidfd;
 use nix::sys::signal::Signal;
@@ -118,9 +120,17 @@ pub(super) async fn by_systemctl(target: &Target, unit: &str, report: &mut Repor
         report.done("reloaded", Generation::of_pid(after.main));
         return Ok(Outcome::Success);
     }
+    Err(failure(unit, status))
+}
+
+fn failure(unit: &str, status: ExitStatus) -> Failure {
+    // A terminal interrupts both, and systemctl may be the first to end.
+    if status.signal() == Some(Signal::SIGINT as i32) {
+        return Failure::interrupted();
+    }
     let text = format!("systemctl reload {unit}: {status}");
     // 1: the job failed. Others: no such unit, not running, not permitted.
-    Err(if status.code() == Some(1) { Failure::rolled_back(text) } else { Failure::failed(text) })
+    if status.code() == Some(1) { Failure::rolled_back(text) } else { Failure::failed(text) }
 }
 
 #[cfg(test)]
@@ -145,5 +155,13 @@ mod tests {
         assert_eq!(judged(&failed, true), Verdict::RolledBack(reason.to_owned()));
         assert_eq!(judge(&failed, &failed, false), Verdict::Open, "that was the reload of before");
         assert!(matches!(judged(&Unit::sample(0, "failed", "", "2"), true), Verdict::Gone(_)));
+    }
+
+    #[test]
+    fn what_ends_systemctl_is_the_outcome() {
+        let of = |status| failure("web.service", ExitStatus::from_raw(status));
+        assert!(of(1 << 8).is_rolled_back());
+        assert!(!of(5 << 8).is_rolled_back());
+        assert_eq!(of(Signal::SIGINT as i32).word(), "interrupted");
     }
 }
