@@ -20,8 +20,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// Main processes that are killed, and reloads that are handed over, at least; unless these two
 /// variables say otherwise.
-const KILLS: usize = 20;
-const RELOADS: usize = 100;
+const KILLS: usize = 12;
+const RELOADS: usize = 60;
 const KILLS_VARIABLE: &str = "HANDOVER_STORM_KILLS";
 const RELOADS_VARIABLE: &str = "HANDOVER_STORM_RELOADS";
 const CLIENTS: usize = 4;
