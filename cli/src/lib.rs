@@ -14,6 +14,7 @@ pub mod fuzz;
 mod out;
 mod page;
 mod prometheus;
+mod roots;
 mod safe;
 mod svg;
 mod systemctl;

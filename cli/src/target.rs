@@ -83,7 +83,9 @@ impl Where {
             let (unit, user) = unit_of(&pid.to_string())
                 .map_err(|e| Failure::cannot_run(format!("there is no process {pid} that can be looked at: {e}")))?;
             (target.unit, target.user) = (unit, user || target.user);
-            (target.socket, target.uid) = (socket_of(pid), believed::uid_of(pid).ok());
+            // With `PrivateUsers=` not even the own unit's environment can be read, but it is ours.
+            let own = || target.unit.as_deref().filter(|unit| is_within(unit)).and_then(|_| own_socket());
+            (target.socket, target.uid) = (socket_of(pid).or_else(own), believed::uid_of(pid).ok());
         }
         if let (None, Some(unit)) = (&target.socket, &target.unit) {
             let shown = show(unit, target.user).await;
@@ -286,6 +288,11 @@ fn triggered(said: &str, shown: &str) -> Result<String, Failure> {
 
 pub(crate) fn unit_name(said: &str) -> String {
     if said.ends_with(".service") { said.to_owned() } else { format!("{said}.service") }
+}
+
+/// Where that of the unit is whose process this one is.
+fn own_socket() -> Option<PathBuf> {
+    socket_in(&std::env::var("RUNTIME_DIRECTORY").ok()?)
 }
 
 /// From its environment, which its own user and root can read.

@@ -3,6 +3,7 @@
 pub(crate) mod failed;
 pub(crate) mod inherited;
 pub(crate) mod link;
+pub(crate) mod mounts;
 pub(crate) mod next;
 pub(crate) mod place;
 pub(crate) mod program;

@@ -104,7 +104,7 @@ impl Origin {
     pub(crate) fn start(self, estate: Estate, parent: Parent) -> Result<Next> {
         if parent == Parent::Manager {
             self.place.check(&Place::of(&self.program), &self.program, RESTART)?;
-            self.place.warn_of_extensions(&self.program);
+            self.place.warn_of_unseen(&self.program, &self.env);
         }
         let (link, theirs) = Idle::pair()?;
         let state = match &estate.state {

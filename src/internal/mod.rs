@@ -5,6 +5,10 @@
 pub mod fuzz;
 
 pub use crate::sys::folder::write_file;
+/// What processes have mounted.
+pub mod mounts {
+    pub use crate::generation::mounts::{ImageFile, Mount};
+}
 /// Processes that are meant beyond doubt.
 pub mod pidfd {
     pub use crate::sys::pidfd::{id, open, send_signal};

@@ -54,6 +54,10 @@ pub struct Status {
     /// The signals that reload the service, as kill(1) lists them: `SIGHUP`. Any other one that a
     /// unit has in `ExecReload=` or `ReloadSignal=` does something else, or ends it.
     pub reload_signals: Vec<String>,
+    /// Whether a reload may end within this process, and start no other one
+    /// ([`Builder::on_reload_in_place`](crate::Builder::on_reload_in_place)).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reloads_in_place: bool,
     /// The settings that hold.
     pub settings: BTreeMap<String, String>,
     /// What is known of a pause, while there is one.

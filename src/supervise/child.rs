@@ -107,7 +107,7 @@ impl Recipe {
         // Who has nothing that runs is started with whatever there is.
         if self.managed && image.is_none() && before.is_some() {
             self.place.check(&Place::of(&path), &path, RESTART)?;
-            self.place.warn_of_extensions(&path);
+            self.place.warn_of_unseen(&path, &self.env);
         }
         let told =
             passing::tell(&self.command.ways, self.command.first_fd, items, &self.command.arguments, generation)?;

@@ -96,6 +96,9 @@ fn trial(target: &Target, scenario: Scenario, ignored: &Ignored, times: &Times, 
     let missing = scenario.apps && lab::apps().is_none();
     let backend = match &target.backend {
         Ok(_) if missing => Err("the root of programs is not made yet: run tests/lab/rootfs apps".to_owned()),
+        Ok(_) if scenario.loops && !lab::has_loops() => {
+            Err("this machine has no loop devices: modprobe loop".to_owned())
+        }
         Ok(_) if scenario.host_tool.is_some_and(|tool| !lab::has_tool(tool)) => {
             let tool = scenario.host_tool.unwrap_or_default();
             Err(format!("{tool} is missing: apt-get install -y {tool}"))

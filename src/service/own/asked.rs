@@ -191,6 +191,7 @@ impl OwnGeneration {
             sockets: sockets.listed(),
             store: StoreEntry::all(sockets.store()),
             reload_signals: self.signals.map.reloads(),
+            reloads_in_place: self.narrator.hooks().is_in_place(),
             settings: self.settings.named().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             paused: self.paused(),
             past: history.past().to_vec(),

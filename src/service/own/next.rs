@@ -22,7 +22,13 @@ impl OwnGeneration {
     pub(super) fn on_spawned(&mut self, lives: &mut Lifecycles, attempt: u64, started: Result<(Next, Snapshot)>) {
         let (next, snapshot) = match started {
             Ok((next, snapshot)) => (Ok(next), snapshot),
-            Err(error) => (Err(error), Snapshot::default()),
+            Err(error) => {
+                // That program was not started, and a crash would start another one.
+                if error.is_state() {
+                    self.suspect = None;
+                }
+                (Err(error), Snapshot::default())
+            }
         };
         match self.successor.started(attempt, next) {
             Start::Running => {

@@ -200,6 +200,7 @@ impl Supervision {
             sockets: self.inheritance.listed(),
             store: self.inheritance.stored(),
             reload_signals: vec!["SIGHUP".to_owned()],
+            reloads_in_place: false,
             settings: self.named(),
             paused: None,
             past: history.past().to_vec(),

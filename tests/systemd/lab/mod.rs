@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
+use nix::sys::stat::{major, minor, stat};
 use tempfile::TempDir;
 
 pub(crate) use self::command::Output;
@@ -27,12 +28,13 @@ pub(crate) use self::machine::Machine;
 use self::nspawn::{Netns, Nspawn};
 pub(crate) use self::program::{Former, example, former, handover};
 use self::target::Source;
-pub(crate) use self::target::{Target, apps, has_tool, targets};
+pub(crate) use self::target::{Target, apps, has_loops, has_tool, targets};
 use self::user::User;
 
 /// For a command in the container; above it the command is stuck.
 pub(crate) const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
+const LOOP_CONTROL: &str = "/dev/loop-control";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(crate) type Outcome<T = ()> = Result<T, Failed>;
@@ -50,6 +52,8 @@ pub(crate) struct Scenario {
     /// Needs a whole root, with a package manager and its database: of this machine's own there is
     /// only /usr.
     pub(crate) whole_root: bool,
+    /// Needs loop devices, for images.
+    pub(crate) loops: bool,
     /// Needs this program of the machine's own /usr: there is a case for its own systemd only.
     pub(crate) host_tool: Option<&'static str>,
     pub(crate) run: fn(&Container) -> Outcome,
@@ -57,7 +61,16 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     pub(crate) const fn new(name: &'static str, run: fn(&Container) -> Outcome) -> Self {
-        Self { name, min_version: 0, system_only: false, whole_root: false, apps: false, host_tool: None, run }
+        Self {
+            name,
+            min_version: 0,
+            system_only: false,
+            apps: false,
+            whole_root: false,
+            loops: false,
+            host_tool: None,
+            run,
+        }
     }
 
     pub(crate) const fn since(self, min_version: u32) -> Self {
@@ -79,6 +92,11 @@ impl Scenario {
 
     pub(crate) const fn whole_root(self) -> Self {
         Self { system_only: true, whole_root: true, ..self }
+    }
+
+    /// With the machine's loop devices, after [`Container::make_loops`].
+    pub(crate) const fn with_loops(self) -> Self {
+        Self { system_only: true, loops: true, ..self }
     }
 }
 
@@ -281,6 +299,17 @@ impl Container {
             Backend::Nspawn(nspawn) => nspawn.root().join(path.as_ref().strip_prefix("/").unwrap_or(path.as_ref())),
             Backend::User(_) => path.as_ref().to_owned(),
         }
+    }
+
+    /// Makes the nodes of loop devices, which a container has not. Not those of this machine: they
+    /// come and go with the devices.
+    pub(crate) fn make_loops(&self) -> Outcome {
+        let control = stat(LOOP_CONTROL)?.st_rdev;
+        let (major, minor) = (major(control), minor(control));
+        self.sh_ok(&format!(
+            "mknod {LOOP_CONTROL} c {major} {minor} && for n in $(seq 0 63); do mknod /dev/loop$n b 7 $n || exit; done"
+        ))
+        .map(drop)
     }
 
     fn exec(&self, argv: &[&str], stdin: &[u8], deadline: Duration) -> Outcome<Output> {

@@ -101,6 +101,12 @@ pub(crate) fn has_tool(name: &str) -> bool {
     super::PATH.split(':').any(|directory| PathBuf::from(directory).join(name).exists())
 }
 
+/// Whether the kernel has loop devices. They are the whole machine's, and freed with the last
+/// mount.
+pub(crate) fn has_loops() -> bool {
+    Path::new(super::LOOP_CONTROL).exists()
+}
+
 /// The programs that `tests/lab/rootfs apps` made a root of; in a container it is `/apps`, with the
 /// case's own `/lab` in it.
 pub(crate) fn apps() -> Option<PathBuf> {

@@ -8,6 +8,7 @@ mod crashes;
 mod datagrams;
 mod deferred;
 mod directives;
+mod disk_images;
 mod failures;
 mod faults;
 mod held;
@@ -86,6 +87,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         restarts::SCENARIOS,
         roots::SCENARIOS,
         images::SCENARIOS,
+        disk_images::SCENARIOS,
         deferred::SCENARIOS,
         streams::SCENARIOS,
         datagrams::SCENARIOS,

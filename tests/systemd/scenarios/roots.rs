@@ -14,9 +14,9 @@ const IN_ROOT: &str = "RootDirectory=/srv/root\nMountAPIVFS=yes\nBindReadOnlyPat
 const REFUSED: &str = "would be the old program again";
 
 /// A service, and the file that it runs.
-struct Rooted<'a> {
-    lab: &'a Container,
-    unit: &'a str,
+pub(super) struct Rooted<'a> {
+    pub(super) lab: &'a Container,
+    pub(super) unit: &'a str,
 }
 
 impl<'a> Rooted<'a> {
@@ -29,7 +29,7 @@ impl<'a> Rooted<'a> {
         Ok(Self { lab, unit })
     }
 
-    fn main(&self) -> Outcome<u32> {
+    pub(super) fn main(&self) -> Outcome<u32> {
         self.lab.main_pid(&format!("{}.service", self.unit))
     }
 
@@ -48,11 +48,11 @@ impl<'a> Rooted<'a> {
         }
     }
 
-    fn reload(&self) -> Outcome {
+    pub(super) fn reload(&self) -> Outcome {
         self.lab.systemctl_ok(&["reload", &format!("{}.service", self.unit)]).map(drop)
     }
 
-    fn refuses(&self) -> Outcome<String> {
+    pub(super) fn refuses(&self) -> Outcome<String> {
         let (old, unit) = (self.main()?, format!("{}.service", self.unit));
         self.reload()?;
         let status = self.lab.wait_until(DEADLINE, "the reload is refused", || {
@@ -63,7 +63,7 @@ impl<'a> Rooted<'a> {
         Ok(status)
     }
 
-    fn becomes_another(&self, old: u32) -> Outcome {
+    pub(super) fn becomes_another(&self, old: u32) -> Outcome {
         let other = || Ok(self.main().ok().filter(|new| *new != old && *new != 0).map(drop));
         self.lab.wait_until(DEADLINE, "another main process", other)
     }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 use crate::out;
+use crate::roots::OldRoot;
 use crate::safe;
 use crate::target::{Target, Where, is_within};
 use report::Generation;
@@ -95,6 +96,10 @@ async fn without_control(target: &Target, report: &mut Report) -> Result<Outcome
     }
     report.before(Generation::of_pid(before.main));
     if before.uses_handover() {
+        // Whose status says so reloads itself, and starts nothing.
+        if !before.status.contains("reloaded in place") {
+            refuse_old_root(target).await?;
+        }
         out::note(format_args!("{}: sending SIGHUP and watching what systemd says of {unit}", target.no_control()));
         return watch::by_signal(target, unit, before, report).await;
     }
@@ -111,6 +116,9 @@ async fn without_control(target: &Target, report: &mut Report) -> Result<Outcome
 
 async fn by_control(target: &Target, mut client: Client, report: &mut Report) -> Result<Outcome, Failure> {
     check_pid(target).await?;
+    if status(target).await.is_ok_and(|status| status["reloads_in_place"] != true) {
+        refuse_old_root(target).await?;
+    }
     loop {
         let mut taken = false;
         let mut answer = client.call("Reload", true).await;
@@ -165,6 +173,11 @@ async fn by_control(target: &Target, mut client: Client, report: &mut Report) ->
             _ => return Err(Failure::failed(format!("{}: {}", target.name(), safe::terminal(&retry)))),
         };
     }
+}
+
+/// Fails where a reload would start the old program again, as if it were the new one.
+pub(crate) async fn refuse_old_root(target: &Target) -> Result<(), Failure> {
+    OldRoot::of(target).await.map_or(Ok(()), |old| Err(Failure::cannot_run(old.to_string())))
 }
 
 /// A pid that was used again, or is that of another service, must not reload this one.

@@ -15,11 +15,15 @@ use crate::commands::reload::status_if_told;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::prometheus::Service;
+use crate::roots::OldRoot;
 use crate::target::{Target, Where, show};
 use crate::terminal::Look;
 
 /// How long a service may take to answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take to compare roots.
+const ROOT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Grows when a field of `--json` changes its meaning; new fields do not count.
 const FORMAT: u32 = 1;
@@ -80,6 +84,12 @@ async fn once(options: &Options, target: &Target, clear: &str) -> Result<Outcome
         tell_prometheus(target, asked.as_ref().ok(), file.as_deref())?;
     }
     let mut asked = asked?;
+    // systemd is asked, which may hang while the service does not.
+    if options.prometheus.is_none()
+        && let Ok(Some(old)) = tokio::time::timeout(ROOT_TIMEOUT, OldRoot::of(target)).await
+    {
+        asked["old_root"] = json!(old.to_string());
+    }
     let runs = asked["pid"].as_u64().is_some_and(|pid| pid != 0);
     if options.prometheus.is_some() {
         return Ok(if runs { Outcome::Success } else { Outcome::Bad });

@@ -50,6 +50,7 @@ pub(super) fn text(name: &str, status: &Value, look: Look) -> String {
     section("Fd store", store(status, look));
     section("Last reloads", past(status, look));
     section("A crash would start a file that failed", failed_program(status, look));
+    section("A reload stays in the old root", old_root(status, look));
     section("Settings", settings(status, look));
     text
 }
@@ -167,6 +168,10 @@ fn store(status: &Value, look: Look) -> Option<String> {
         vec![shown(&entry["name"]), shown(&entry["fds"]), kept.to_owned()]
     };
     table(&["name", "fds", ""], &rows(&status["store"], row), look)
+}
+
+fn old_root(status: &Value, look: Look) -> Option<String> {
+    status["old_root"].as_str().map(|text| look.fit(2, &terminal(text)))
 }
 
 fn failed_program(status: &Value, look: Look) -> Option<String> {

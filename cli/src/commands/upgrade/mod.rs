@@ -85,6 +85,9 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let quiet = logging::stderr_is_journal() && logging::init().is_ok();
     let options = Arc::new(options);
     let program = program(&options).await?;
+    if !options.no_reload {
+        reload::refuse_old_root(&options.place.find().await?).await?;
+    }
     let reloaded = Reloaded::default();
     let upgrade = upgrade(&options, program, quiet, &reloaded)?;
     // Not at once: what is installed is settled first.
