@@ -39,8 +39,7 @@ fn loses_no_job(lab: &Container) -> Outcome {
     }
     runner.ran_all_once(&jobs)?;
     runner.some_drained_with_jobs()?;
-    assert_eq!(lab.sh_ok("systemctl list-units --all --no-legend 'handover-*.scope'")?, "", "scopes are left");
-    Ok(())
+    runner.no_scope_is_left()
 }
 
 /// The packaged unit as it is: its ExecStop= waits.
@@ -89,8 +88,7 @@ fn cut(lab: &Container) -> Outcome {
     assert_eq!(runner.logged("4 started, 3 finished, 0 failed, 1 cut (long)")?.len(), 1);
     assert_eq!(lab.show(UNIT, "Result")?, "success", "it ended by itself, within the manager's time");
     assert_eq!(runner.out("long"), "begun\n");
-    assert_eq!(lab.sh("pgrep -x sleep")?.stdout, "", "its program is gone");
-    Ok(())
+    runner.no_program_is_left()
 }
 
 /// What a stop does to programs in the unit's own cgroup.
@@ -149,12 +147,8 @@ fn crash(lab: &Container) -> Outcome {
         broken.push(name);
         runner.until("cut", &broken)?;
         assert_eq!(runner.logged(&format!("{name:?} was broken off"))?.len(), 1);
-        lab.wait_until(DEADLINE, "no program is left", || {
-            Ok(lab.sh("pgrep -x sleep")?.stdout.is_empty().then_some(()))
-        })?;
-        lab.wait_until(DEADLINE, "no scope is left", || {
-            Ok(lab.sh_ok("systemctl list-units --all --no-legend 'handover-*.scope'")?.is_empty().then_some(()))
-        })?;
+        runner.no_program_is_left()?;
+        runner.no_scope_is_left()?;
         assert_eq!(runner.out(name), "begun\n");
     }
     assert_eq!(runner.logged("cut job")?.len(), 0);
@@ -239,6 +233,18 @@ impl<'a> Runner<'a> {
         let what = format!("{names:?} in {directory}/");
         let waited = self.lab.wait_until(DEADLINE, &what, || Ok((self.names(directory)? == wanted).then_some(())));
         waited.map_err(|e| format!("{}: {:?}", e.message().unwrap_or_default(), self.names(directory)).into())
+    }
+
+    fn no_program_is_left(&self) -> Outcome {
+        let none = || Ok(self.lab.sh("pgrep -x sleep")?.stdout.is_empty().then_some(()));
+        self.lab.wait_until(DEADLINE, "no program is left", none)
+    }
+
+    /// systemd hears of the end of a scope's last process a moment after it.
+    fn no_scope_is_left(&self) -> Outcome {
+        let scopes = "systemctl list-units --all --no-legend 'handover-*.scope'";
+        let none = || Ok(self.lab.sh_ok(scopes)?.is_empty().then_some(()));
+        self.lab.wait_until(DEADLINE, "no scope is left", none)
     }
 
     fn logged(&self, text: &str) -> Outcome<Vec<String>> {
