@@ -1,6 +1,6 @@
 //! Which systemd versions can be booted here, and why the others cannot.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -101,10 +101,10 @@ pub(crate) fn has_tool(name: &str) -> bool {
     super::PATH.split(':').any(|directory| PathBuf::from(directory).join(name).exists())
 }
 
-/// Whether the kernel has loop devices. They are the whole machine's, and freed with the last
-/// mount.
+/// Whether the kernel has loop devices, and lets us have some. They are the whole machine's, and
+/// freed with the last mount.
 pub(crate) fn has_loops() -> bool {
-    Path::new(super::LOOP_CONTROL).exists()
+    File::options().read(true).write(true).open(super::LOOP_CONTROL).is_ok()
 }
 
 /// The programs that `tests/lab/rootfs apps` made a root of; in a container it is `/apps`, with the
