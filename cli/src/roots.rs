@@ -7,16 +7,26 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use handover::internal::mounts::{ImageFile, Mount};
+use tokio::sync::oneshot;
 
+use crate::safe::terminal;
 use crate::systemctl;
 use crate::target::{Target, is_within};
+
+/// How long it may take to compare roots.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Where systemd has the copies of `RootEphemeral=`, of which each process may get another one.
+const EPHEMERAL: &str = "ephemeral-trees";
 
 /// A root that a restart would leave.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OldRoot {
     unit: String,
+    user: bool,
     main: u32,
     has: String,
     wanted: String,
@@ -25,28 +35,44 @@ pub(crate) struct OldRoot {
 impl OldRoot {
     /// Looks at the main process of a unit. `None`: it is in the right root, or nobody can tell.
     pub(crate) async fn of(target: &Target) -> Option<Self> {
-        let unit = target.unit.as_ref()?;
-        let own = if is_within(unit) { own_root() } else { None };
-        let (main, differs) = match (own, target.pid) {
+        let unit = target.unit.clone()?;
+        let user = target.user;
+        let (main, wanted) = if is_within(&unit) {
             // In the root that systemd has made for `ExecReload=` there need be no systemctl.
-            (Some(own), Some(main)) => (main, Roots::of(main).differ_from_own(&own)),
-            _ => {
-                let wanted = Wanted::of(unit, target.user).await?;
-                (wanted.main, wanted.differs(&Roots::of(wanted.main)))
-            }
+            (target.pid?, None)
+        } else {
+            let wanted = Wanted::of(&unit, user).await?;
+            (wanted.main, Some(wanted))
         };
-        let Differing { has, wanted } = differs?;
-        Some(Self { unit: unit.clone(), main, has, wanted })
+        let Differing { has, wanted } = aside(move || match wanted {
+            None => Roots::of(main).differ_from_own(&own_root()?),
+            Some(wanted) => wanted.differs(&Roots::of(main)),
+        })
+        .await?;
+        Some(Self { unit, user, main, has, wanted })
     }
+}
+
+/// Looks at paths, which may lie on a file system that does not answer: not for ever, and in a
+/// thread that nobody waits for.
+async fn aside<T: Send + 'static>(look: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    let (sender, looked) = oneshot::channel();
+    let look = move || {
+        let _ = sender.send(look()); // it may be too late
+    };
+    thread::Builder::new().spawn(look).ok()?;
+    tokio::time::timeout(LOOK_TIMEOUT, looked).await.ok()?.ok()?
 }
 
 impl fmt::Display for OldRoot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { unit, main, has, wanted } = self;
+        let Self { unit, user, main, has, wanted } = self;
+        let (has, wanted) = (terminal(has), terminal(wanted));
+        let of_user = if *user { "--user " } else { "" };
         write!(
             f,
             "{unit} would start the old program again: pid {main} runs in {has}, and systemd has {wanted} by now; use \
-             `systemctl restart {unit}`, over which `migrate = \"restart\"` keeps the connections"
+             `systemctl {of_user}restart {unit}`, over which `migrate = \"restart\"` keeps the connections"
         )
     }
 }
@@ -70,9 +96,11 @@ impl Differing {
         Self { has: format!("the image {path}"), wanted: format!("the image {}", wanted.display()) }
     }
 
+    /// Of the one that a process has only the path in its file system is known.
     fn directories(has: &Mount, wanted: &Path) -> Self {
         let (has, wanted) = (has.within(), wanted.display());
-        Self { has: format!("the directory {}", has.display()), wanted: format!("the directory {wanted}") }
+        let has = format!("another directory ({} of its file system)", has.display());
+        Self { has, wanted: format!("the directory {wanted}") }
     }
 }
 
@@ -103,8 +131,12 @@ impl Roots {
 
     /// Compares them with the root that systemd has just made for a process of the same unit.
     fn differ_from_own(&self, own: &Mount) -> Option<Differing> {
+        let is_copy = |path: &Path| path.components().any(|part| part.as_os_str() == EPHEMERAL);
         if let Some(image) = own.image() {
-            return self.other_image(&image.path).filter(|_| !image.is_gone);
+            return self.other_image(&image.path).filter(|_| !image.is_gone && !is_copy(&image.path));
+        }
+        if is_copy(&own.within()) {
+            return None;
         }
         // Of another file system it may be one that is made for each process.
         let beside = self.mounts.iter().find(|mount| mount.is_beside(own))?;
@@ -177,6 +209,10 @@ impl Wanted {
         // Where PID 1 has something else there, it is not what we see.
         let system = Mount::of("1", &directory).filter(|system| system.leads_where(&wanted))?;
         let first = roots.mounts.first()?;
+        // One on top of nothing that is known, and of memory, is of the program's own making.
+        if !roots.mounts.iter().any(|mount| mount.is_beside(&system)) && first.is_of_memory() {
+            return None;
+        }
         let is_it = roots.mounts.iter().any(|mount| mount.leads_where(&system));
         (!is_it).then(|| Differing::directories(first, &directory))
     }

@@ -72,6 +72,7 @@ pub use self::idle::IdleTimeout;
 pub use self::incoming::IncomingStream;
 pub use self::incoming::{CountedStream, Incoming};
 pub use self::limit::Limit;
+#[cfg(feature = "http")]
 pub(crate) use self::limit::LimitSlot;
 pub use self::listening::Listening;
 pub use self::mover::{Inherited, Mover, Pass};

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::metrics::{Counted, Protocol};
 use crate::sys::peer::peer_credentials;
 use crate::systemd::activation::PassedConnection;
-use crate::wire::parcel::STREAM;
+use crate::wire::parcel::{Record, STREAM};
 use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -264,9 +264,6 @@ where
 {
     fn prepare(&self, arrival: Arrived) -> std::result::Result<Adoption, &'static str> {
         let Arrived { record, fd, contents, was, slot, again, .. } = arrival;
-        if record.protocol != STREAM {
-            return Err("protocol");
-        }
         let (stream, peer) = L::adopted(fd).map_err(|_| "socket")?;
         // One that nobody took does not try again.
         let stays = (was.is_some() && !again).then_some("refused");
@@ -288,7 +285,10 @@ where
         }))
     }
 
-    fn slot(&self) -> std::result::Result<Option<LimitSlot>, &'static str> {
+    fn slot(&self, record: &Record) -> std::result::Result<Option<LimitSlot>, &'static str> {
+        if record.protocol != STREAM {
+            return Err("protocol");
+        }
         Limit::slot_of(self.limit.as_ref())
     }
 }

@@ -56,6 +56,12 @@ impl Mount {
         self.device == other.device
     }
 
+    /// Tells whether its file system has no device of its own: a tmpfs, for one.
+    #[must_use]
+    pub fn is_of_memory(&self) -> bool {
+        self.device.starts_with("0:")
+    }
+
     /// Returns the path of the file within its file system.
     #[must_use]
     pub fn within(&self) -> PathBuf {

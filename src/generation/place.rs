@@ -100,8 +100,8 @@ impl Place {
                 .is_some()
                 .then(|| format!("the directory {was} that it lies in (RootDirectory=) was renamed to {is}"));
         }
-        // A copy of a mount of the system's may be all that there is.
-        if now.manager.is_some() || !ours.follows {
+        // Where PID 1 is hidden, only our own root is sure to be no mount of the system's.
+        if now.manager.is_some() || (!ours.follows && ours.point == Path::new("/")) {
             match self.image.as_ref().zip(now.image.as_ref()) {
                 Some((was, is)) if is.is_gone && !was.is_gone => {
                     let was = was.path.display();

@@ -14,7 +14,7 @@ use crate::sys::secret::Secret;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::transit::marks::State;
-use crate::wire::parcel::{HTTP1, HTTP2, UPGRADED};
+use crate::wire::parcel::{HTTP1, HTTP2, Record, UPGRADED};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -61,7 +61,11 @@ where
         if over_tls { Err("protocol") } else { self.prepare_over(arrival, |stream, _| Ok(stream)) }
     }
 
-    fn slot(&self) -> Result<Option<LimitSlot>, &'static str> {
+    fn slot(&self, record: &Record) -> Result<Option<LimitSlot>, &'static str> {
+        let (protocol, _) = record.speaks();
+        if ![HTTP1, HTTP2, UPGRADED].contains(&protocol) {
+            return Err("protocol");
+        }
         Limit::slot_of(self.limit.as_ref())
     }
 
@@ -89,9 +93,6 @@ where
         let Arrived { record, fd, contents, was, slot, again, waited } = arrival;
         let (protocol, _) = record.speaks();
         let (upgraded, http2) = (protocol == UPGRADED, protocol == HTTP2);
-        if protocol != HTTP1 && !upgraded && !http2 {
-            return Err("protocol");
-        }
         if upgraded && contents.head.is_empty() {
             return Err("damaged");
         }

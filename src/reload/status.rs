@@ -56,7 +56,6 @@ pub struct Status {
     pub reload_signals: Vec<String>,
     /// Whether a reload may end within this process, and start no other one
     /// ([`Builder::on_reload_in_place`](crate::Builder::on_reload_in_place)).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub reloads_in_place: bool,
     /// The settings that hold.
     pub settings: BTreeMap<String, String>,

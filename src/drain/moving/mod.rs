@@ -48,13 +48,12 @@ pub(crate) trait Adopter: Send + Sync {
     /// With the reason why it cannot be, in one word. Its fd was a copy, and is closed.
     fn prepare(&self, arrival: Arrived) -> Result<Adoption, &'static str>;
 
-    /// Takes a place within the limit of its listener, where there is one.
+    /// Takes a place within the limit of its listener, where there is one, for a connection that
+    /// was not ours.
     ///
     /// # Errors
-    /// There is none left, in one word.
-    fn slot(&self) -> Result<Option<LimitSlot>, &'static str> {
-        Ok(None)
-    }
+    /// There is none left, or it speaks something else than is served, in one word.
+    fn slot(&self, record: &Record) -> Result<Option<LimitSlot>, &'static str>;
 
     /// Returns whether its connections take keys along. Those go from process to process, and are
     /// kept nowhere.
@@ -128,10 +127,10 @@ impl Moving {
         self.adopters.lock().unwrap_or_else(PoisonError::into_inner).get(listener).cloned()
     }
 
-    /// Returns who serves one more connection of this listener, and its place within the limit.
-    fn taker(&self, listener: &str) -> Result<(Arc<dyn Adopter>, Option<LimitSlot>), &'static str> {
-        let adopter = self.adopter(listener).ok_or("listener")?;
-        let slot = adopter.slot()?;
+    /// Returns who serves one that was not ours, and its place within the limit.
+    fn taker(&self, record: &Record) -> Result<(Arc<dyn Adopter>, Option<LimitSlot>), &'static str> {
+        let adopter = self.adopter(&record.listener).ok_or("listener")?;
+        let slot = adopter.slot(record)?;
         Ok((adopter, slot))
     }
 

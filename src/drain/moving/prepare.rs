@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub(super) struct Waiting {
 }
 
 /// One that nobody serves: why, and what is needed to say so.
+#[derive(Debug)]
 pub(super) struct Unserved {
     pub(super) reason: &'static str,
     pub(super) fd: Option<OwnedFd>,
@@ -47,7 +49,7 @@ pub(super) fn prepare_all(waiting: Vec<Waiting>, mut then: impl FnMut(Prepared))
         let part: Vec<_> = parts.1.by_ref().take(AT_A_TIME).collect();
         if part.is_empty() { None } else { parts.0.next().map(|number| (number, part)) }
     };
-    let prepare_part = |part: Vec<Waiting>| part.into_iter().map(Waiting::prepare).collect::<Vec<_>>();
+    let prepare_part = |part: Vec<Waiting>| part.into_iter().map(Waiting::get_ready).collect::<Vec<_>>();
     // Sockets belong to the runtime of whoever asks.
     let runtime = Handle::try_current().ok();
     thread::scope(|scope| {
@@ -63,7 +65,7 @@ pub(super) fn prepare_all(waiting: Vec<Waiting>, mut then: impl FnMut(Prepared))
             // Where there is no thread, the others do its part.
             thread::Builder::new().spawn_scoped(scope, move || help(sender)).ok()
         };
-        let helpers: Vec<_> = (1..threads).filter_map(start).collect();
+        let _helpers: Vec<_> = (1..threads).filter_map(start).collect();
         drop(sender);
         let (mut ready, mut expected) = (BTreeMap::new(), 0);
         loop {
@@ -79,16 +81,11 @@ pub(super) fn prepare_all(waiting: Vec<Waiting>, mut then: impl FnMut(Prepared))
                 break;
             }
         }
-        for helper in helpers {
-            if let Err(panic) = helper.join() {
-                std::panic::resume_unwind(panic);
-            }
-        }
     });
 }
 
 impl Waiting {
-    fn prepare(self) -> Prepared {
+    fn get_ready(self) -> Prepared {
         let Self { parcel, adopter, slot, waited, rescued } = self;
         let (mut record, fd, contents) = parcel.into_parts();
         let now = millis(mailbox::now());
@@ -104,7 +101,8 @@ impl Waiting {
         // Only its client has to be told something.
         let copy = if protocol == UPGRADED { fd.try_clone().ok() } else { None };
         let arrived = Arrived { record, fd, contents, was: None, slot, again: false, waited: true };
-        let prepared = adopter.prepare(arrived);
+        // The application's code is in it, and one is no reason to lose all others.
+        let prepared = catch_unwind(AssertUnwindSafe(|| adopter.prepare(arrived))).unwrap_or(Err("panicked"));
         (rescued, prepared.map_err(|reason| Unserved { reason, fd: copy, protocol }))
     }
 }

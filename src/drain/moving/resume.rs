@@ -32,7 +32,7 @@ use crate::transit::Parcel;
 use crate::transit::channel::Arrival;
 use crate::transit::mailbox::{self, Found, Opened};
 use crate::transit::marks::{LeftMarks, State};
-use crate::wire::parcel::{MAX_PARCELS, UPGRADED};
+use crate::wire::parcel::{MAX_PARCELS, Record, UPGRADED};
 
 /// The last word to a WebSocket: a close frame with code 1012, "service restart".
 const COME_AGAIN: [u8; 4] = [0x88, 2, 0x03, 0xf4];
@@ -57,6 +57,8 @@ pub(crate) struct Resuming {
     /// Entries of processes that live.
     living: Vec<String>,
     found: Vec<Waiting>,
+    /// They are closed when the others are served: the next start may serve them if this one fails.
+    unserved: Vec<Unserved>,
     /// Those that are got ready already.
     prepared: Vec<Prepared>,
     resumed: Resumed,
@@ -90,6 +92,7 @@ impl Drain {
             drain: self,
             within,
             found: Vec::new(),
+            unserved: Vec::new(),
             resumed: &mut resumed,
             // Who kept all is one process, and has nothing twice.
             seen: (!left.is_empty()).then(HashSet::new),
@@ -121,8 +124,8 @@ impl Drain {
             }
             spent.push(name);
         }
-        let found = looking.found;
-        Resuming { readers, spent, living, found, prepared: Vec::new(), resumed }
+        let Looking { found, unserved, .. } = looking;
+        Resuming { readers, spent, living, found, unserved, prepared: Vec::new(), resumed }
     }
 }
 
@@ -145,6 +148,7 @@ struct Looking<'a> {
     drain: &'a Drain,
     within: Option<Duration>,
     found: Vec<Waiting>,
+    unserved: Vec<Unserved>,
     resumed: &'a mut Resumed,
     /// The cookies of all that was seen, where there may be copies: a process that has just renewed
     /// a mailbox, or kept what it had, leaves the same connection twice.
@@ -197,7 +201,7 @@ impl Looking<'_> {
                     tracing::debug!(?postmark, ?waited, "connections have waited for this start");
                 }
                 Found::Parcels(arrivals) => arrivals.into_iter().for_each(|arrival| self.admit(arrival, waited)),
-                Found::Odd(error, fds) => self.close_odd(&error, &fds),
+                Found::Odd(error, fds) => self.close_odd(&error, fds),
             }
         }
         Ok(())
@@ -232,7 +236,7 @@ impl Looking<'_> {
                 Found::Parcels(arrivals) => {
                     arrivals.into_iter().for_each(|arrival| self.admit_left(arrival, &marks, waited));
                 }
-                Found::Odd(error, fds) => self.close_odd(&error, &fds),
+                Found::Odd(error, fds) => self.close_odd(&error, fds),
             }
         }
         Ok(true)
@@ -282,15 +286,14 @@ impl Looking<'_> {
         socket::cookie(fd).is_ok_and(|cookie| seen.insert(cookie))
     }
 
-    fn close_odd(&mut self, error: &Error, fds: &[OwnedFd]) {
+    fn close_odd(&mut self, error: &Error, fds: Vec<OwnedFd>) {
         let count = fds.len();
         tracing::warn!(
             count,
             "{count} connections that have waited for this start cannot be read, and are closed: {error}"
         );
-        for fd in fds {
-            self.resumed.close(Some((fd, "")), "damaged", 1);
-        }
+        let unserved = |fd| Unserved { reason: "damaged", fd: Some(fd), protocol: String::new() };
+        self.unserved.extend(fds.into_iter().map(unserved));
     }
 
     fn admit(&mut self, arrival: Arrival, waited: Duration) {
@@ -304,18 +307,22 @@ impl Looking<'_> {
     }
 
     fn admit_new(&mut self, parcel: Parcel, waited: Duration, rescued: bool) {
-        let taken = match self.within {
-            None => Err("off"),
-            Some(within) if waited > within => Err("late"),
-            // The next message needs room, too, for as long as it is looked at.
-            Some(_) if is_last(parcel.fd(), self.most_fds, 2 * MAX_PARCELS) => Err("no_fds"),
-            Some(_) => self.drain.core.moving.taker(&parcel.record().listener),
+        let refusal = match self.within {
+            None => Some("off"),
+            Some(within) if waited > within => Some("late"),
+            Some(_) => None,
         };
-        match taken {
+        // The next message needs room, too, for as long as it is looked at.
+        if is_last(parcel.fd(), self.most_fds, 2 * MAX_PARCELS) {
+            let (record, fd, _) = parcel.into_parts();
+            return self.resumed.close(Some((&fd, &record.protocol)), refusal.unwrap_or("no_fds"), 1);
+        }
+        let taker = refusal.map_or_else(|| self.drain.core.moving.taker(parcel.record()), Err);
+        match taker {
             Ok((adopter, slot)) => self.found.push(Waiting { parcel, adopter, slot, waited, rescued }),
             Err(reason) => {
-                let (record, fd, _) = parcel.into_parts();
-                self.resumed.close(Some((&fd, &record.protocol)), reason, 1);
+                let (Record { protocol, .. }, fd, _) = parcel.into_parts();
+                self.unserved.push(Unserved { reason, fd: Some(fd), protocol });
             }
         }
     }
@@ -340,7 +347,7 @@ impl Resuming {
     }
 
     /// Gets ready to serve them. What is to be insured has to be so before it is served.
-    pub(crate) fn prepare(&mut self) {
+    pub(crate) fn get_ready(&mut self) {
         prepare_all(std::mem::take(&mut self.found), |one| self.prepared.push(one));
     }
 
@@ -348,7 +355,7 @@ impl Resuming {
     ///
     /// Whoever has waited for the longest time is served at once, while others are got ready.
     pub(crate) fn begin(self, drain: &Drain) -> Resumed {
-        let Self { readers, found, prepared, mut resumed, .. } = self;
+        let Self { readers, found, unserved, prepared, mut resumed, .. } = self;
         for reader in &readers {
             // What is not emptied would be served a second time after a crash.
             if let Err(error) = mailbox::empty(reader.as_fd()) {
@@ -361,12 +368,11 @@ impl Resuming {
                 resumed.resumed += 1;
                 resumed.rescued += usize::from(rescued);
             }
-            Err(Unserved { reason, fd, protocol }) => {
-                resumed.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
-            }
+            Err(unserved) => resumed.close_one(&unserved),
         };
         prepared.into_iter().for_each(&mut serve);
         prepare_all(found, serve);
+        unserved.iter().for_each(|one| resumed.close_one(one));
         drain.core.moving.adopted.fetch_add(resumed.resumed, Ordering::Relaxed);
         drain.metrics().rescued(resumed.rescued);
         for (reason, count) in &resumed.closed {
@@ -377,6 +383,10 @@ impl Resuming {
 }
 
 impl Resumed {
+    fn close_one(&mut self, Unserved { reason, fd, protocol }: &Unserved) {
+        self.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
+    }
+
     /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to
     /// be said; what is only closed ends with the queue.
     fn close(&mut self, fd: Option<(&OwnedFd, &str)>, reason: &'static str, count: usize) {
@@ -412,7 +422,7 @@ mod tests {
     use crate::drain::moving::{Adoption, Arrived};
     use crate::sys::{link, scm};
     use crate::transit::Contents;
-    use crate::wire::parcel::{Note, Postmark, Record, STREAM, millis};
+    use crate::wire::parcel::{Note, Postmark, STREAM, millis};
     use std::collections::VecDeque;
     use std::io::Read as _;
     use std::os::unix::net::UnixStream;
@@ -435,7 +445,7 @@ mod tests {
             Ok(Box::new(move || served.lock().unwrap().push((arrival.record.quiet_ms, arrival.fd))))
         }
 
-        fn slot(&self) -> std::result::Result<Option<LimitSlot>, &'static str> {
+        fn slot(&self, _: &Record) -> std::result::Result<Option<LimitSlot>, &'static str> {
             Limit::slot_of(Some(&self.limit))
         }
     }

@@ -101,7 +101,7 @@ fn prepare(drain: &Drain, parcel: Parcel, most_fds: usize) -> Result<Adoption, &
     if !is_welcome(drain) {
         return Err("draining");
     }
-    let (adopter, slot) = drain.core.moving.taker(&record.listener)?;
+    let (adopter, slot) = drain.core.moving.taker(&record)?;
     adopter.prepare(Arrived { record, fd, contents, was: None, slot, again: false, waited: false })
 }
 

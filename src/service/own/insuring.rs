@@ -60,7 +60,7 @@ impl OwnGeneration {
     /// each is in one mailbox at least.
     pub(super) fn secure(&mut self, mut resuming: Resuming) {
         let Some(insurance) = self.drain.insurance().cloned() else { return self.serve_kept(resuming) };
-        resuming.prepare();
+        resuming.get_ready();
         insurance.activate();
         let (store, inputs) = (lock(&self.sockets).store().clone(), self.inputs.clone());
         self.securing = Some(self.tasks.spawn(async move {

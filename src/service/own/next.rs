@@ -24,7 +24,7 @@ impl OwnGeneration {
             Ok((next, snapshot)) => (Ok(next), snapshot),
             Err(error) => {
                 // That program was not started, and a crash would start another one.
-                if error.is_state() {
+                if error.is_state() && self.successor.is_current(attempt) {
                     self.suspect = None;
                 }
                 (Err(error), Snapshot::default())

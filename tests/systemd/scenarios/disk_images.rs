@@ -149,12 +149,15 @@ fn replaced_image(lab: &Container) -> Outcome {
 fn extension_image(lab: &Container) -> Outcome {
     lab.make_loops()?;
     prepare(lab)?;
-    lab.write_file("/var/tree/usr/lib/extension-release.d/extension-release.app", "ID=_any\n")?;
+    // Of an extension the tool looks at all loop devices, those of other cases among them.
+    let name = format!("app-{}-{}", lab.version(), std::process::id());
+    let extension = format!("/lab/{name}.raw");
+    lab.write_file(&format!("/var/tree/usr/lib/extension-release.d/extension-release.{name}"), "ID=_any\n")?;
     lab.sh_ok("mkdir -p /var/tree/usr/local/bin")?;
     program(lab, "/var/tree/usr/local/bin/web", "1")?;
-    image(lab, "/lab/app.raw", "/var/tree")?;
+    image(lab, &extension, "/var/tree")?;
     let service = SERVICE.replace("/opt/web", "/usr/local/bin/web");
-    lab.write_unit("app.service", &format!("{service}ExtensionImages=/lab/app.raw\n"))?;
+    lab.write_unit("app.service", &format!("{service}ExtensionImages={extension}\n"))?;
     lab.write_unit("app.socket", SOCKET)?;
     lab.daemon_reload()?;
     let app = app(lab);
@@ -162,8 +165,8 @@ fn extension_image(lab: &Container) -> Outcome {
     app.is_reloaded_outside()?;
 
     program(lab, "/var/tree/usr/local/bin/web", "2")?;
-    image(lab, "/lab/app.raw", "/var/tree")?;
-    app.is_refused_outside("the image /lab/app.raw of before")?;
+    image(lab, &extension, "/var/tree")?;
+    app.is_refused_outside(&format!("the image {extension} of before"))?;
     assert_eq!(app.reloads()?, "version 1", "a reload stays in the extension that it was started with");
     app.warns("/usr/local/bin/web lies in an extension")?;
     app.restarts()?;
@@ -209,9 +212,7 @@ fn asked_from_within(app: &Rooted<'_>) -> Outcome {
     let old = app.main()?;
     let refused = app.lab.systemctl(&["reload", "app.service"])?;
     assert!(!refused.success() && app.main()? == old, "{refused:?}");
-    app.warns(
-        "runs in the directory /var/lib/portables/app_3, and systemd has the directory /var/lib/portables/app_4",
-    )?;
+    app.warns("/var/lib/portables/app_3 of its file system), and systemd has the directory /var/lib/portables/app_4")?;
     app.restarts()?;
     assert_eq!(app.reloads()?, "version 4");
     Ok(())

@@ -85,11 +85,15 @@ pub(crate) async fn run(options: Options) -> Result<Outcome, Failure> {
     let quiet = logging::stderr_is_journal() && logging::init().is_ok();
     let options = Arc::new(options);
     let program = program(&options).await?;
-    if !options.no_reload {
-        reload::refuse_old_root(&options.place.find().await?).await?;
-    }
     let reloaded = Reloaded::default();
     let upgrade = upgrade(&options, program, quiet, &reloaded)?;
+    // Nothing is installed then. A service that is not found is looked for again to be reloaded.
+    if !options.no_reload
+        && !options.dry_run
+        && let Ok(target) = options.place.find().await
+    {
+        reload::refuse_old_root(&target).await?;
+    }
     // Not at once: what is installed is settled first.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::cannot_run(e.to_string()))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::cannot_run(e.to_string()))?;
