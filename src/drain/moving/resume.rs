@@ -424,7 +424,7 @@ mod tests {
     use crate::transit::Contents;
     use crate::wire::parcel::{Note, Postmark, STREAM, millis};
     use std::collections::VecDeque;
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
     use std::sync::{Arc, Mutex};
 
@@ -506,6 +506,39 @@ mod tests {
         let again = drain.look_at_kept(readers, Vec::new(), Some(MINUTE)).begin(&drain);
         assert_eq!((again.resumed, again.closed()), (0, 0), "none is served a second time");
         drop(clients);
+    }
+
+    #[test]
+    fn a_start_that_dies_has_closed_none_that_the_next_one_serves() {
+        let (readers, mut clients) = kept(&[("http", "http1")]);
+        let without = Drain::new();
+        drop(without.look_at_kept(copies(&readers), Vec::new(), Some(MINUTE)));
+        let (drain, served) = drain();
+        drain.look_at_kept(readers, Vec::new(), Some(MINUTE)).begin(&drain);
+        let (_, fd) = served.lock().unwrap().pop().unwrap();
+        UnixStream::from(fd).write_all(b"answer").unwrap();
+        assert_eq!(rest(&mut clients[0]), b"answer");
+    }
+
+    #[test]
+    fn a_panic_closes_the_one_that_it_is_about() {
+        struct Panicking;
+        impl crate::drain::moving::Adopter for Panicking {
+            fn prepare(&self, _: Arrived) -> std::result::Result<Adoption, &'static str> {
+                panic!("a service that cannot be cloned");
+            }
+
+            fn slot(&self, _: &Record) -> std::result::Result<Option<LimitSlot>, &'static str> {
+                Ok(None)
+            }
+        }
+        let (readers, mut clients) = kept(&[("bad", UPGRADED), ("http", "http1")]);
+        let (drain, served) = drain();
+        drain.adopt_with("bad", Arc::new(Panicking));
+        let resumed = drain.look_at_kept(readers, Vec::new(), Some(MINUTE)).begin(&drain);
+        assert_eq!((resumed.resumed, resumed.closed["panicked"]), (1, 1));
+        assert_eq!(served.lock().unwrap().len(), 1);
+        assert_eq!(rest(&mut clients[0]), COME_AGAIN);
     }
 
     /// The gate is open before they are served.
