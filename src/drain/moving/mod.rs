@@ -82,6 +82,13 @@ pub(crate) struct Arrived {
     pub(crate) waited: bool,
 }
 
+impl Arrived {
+    /// One that has come back, and stays.
+    fn back(record: Record, fd: OwnedFd, contents: Contents, was: Guard) -> Self {
+        Self { record, fd, contents, was: Some(was), slot: None, again: false, waited: false }
+    }
+}
+
 /// A connection that goes. It counts here until it is taken.
 #[derive(Debug)]
 pub(crate) struct Leaving {
@@ -215,15 +222,7 @@ impl Drain {
                 let (error, fd, contents) = *returned;
                 tracing::warn!(listener = record.listener, %error, "a connection cannot move, and stays");
                 self.note_stay(&guard, "contents");
-                self.serve_again(Arrived {
-                    record,
-                    fd,
-                    contents,
-                    was: Some(guard),
-                    slot: None,
-                    again: false,
-                    waited: false,
-                });
+                self.serve_again(Arrived::back(record, fd, contents, guard));
             }
         }
     }
@@ -298,7 +297,7 @@ impl Drain {
     /// Serves it here again, and lets it go once more, or never.
     fn goes_on(&self, parcel: Parcel, guard: Guard, again: bool) {
         let (record, fd, contents) = parcel.into_parts();
-        self.serve_again(Arrived { record, fd, contents, was: Some(guard), slot: None, again, waited: false });
+        self.serve_again(Arrived { again, ..Arrived::back(record, fd, contents, guard) });
     }
 
     fn serve_again(&self, arrival: Arrived) {

@@ -60,12 +60,11 @@ pub(super) fn prepare_all(waiting: Vec<Waiting>, mut then: impl FnMut(Prepared))
                 let _ = sender.send((number, prepare_part(part))); // the receiver is ours
             }
         };
-        let start = |_| {
+        for _ in 1..threads {
             let sender = sender.clone();
             // Where there is no thread, the others do its part.
-            thread::Builder::new().spawn_scoped(scope, move || help(sender)).ok()
-        };
-        let _helpers: Vec<_> = (1..threads).filter_map(start).collect();
+            let _ = thread::Builder::new().spawn_scoped(scope, move || help(sender));
+        }
         drop(sender);
         let (mut ready, mut expected) = (BTreeMap::new(), 0);
         loop {

@@ -57,9 +57,8 @@ pub(crate) struct Resuming {
     /// Entries of processes that live.
     living: Vec<String>,
     found: Vec<Waiting>,
-    /// They are closed when the others are served: the next start may serve them if this one fails.
-    unserved: Vec<Unserved>,
-    /// Those that are got ready already.
+    /// Those that are got ready already, or that nobody serves: they are closed when the others are
+    /// served, as the next start may serve them if this one fails.
     prepared: Vec<Prepared>,
     resumed: Resumed,
 }
@@ -92,7 +91,7 @@ impl Drain {
             drain: self,
             within,
             found: Vec::new(),
-            unserved: Vec::new(),
+            prepared: Vec::new(),
             resumed: &mut resumed,
             // Who kept all is one process, and has nothing twice.
             seen: (!left.is_empty()).then(HashSet::new),
@@ -124,8 +123,8 @@ impl Drain {
             }
             spent.push(name);
         }
-        let Looking { found, unserved, .. } = looking;
-        Resuming { readers, spent, living, found, unserved, prepared: Vec::new(), resumed }
+        let Looking { found, prepared, .. } = looking;
+        Resuming { readers, spent, living, found, prepared, resumed }
     }
 }
 
@@ -148,7 +147,7 @@ struct Looking<'a> {
     drain: &'a Drain,
     within: Option<Duration>,
     found: Vec<Waiting>,
-    unserved: Vec<Unserved>,
+    prepared: Vec<Prepared>,
     resumed: &'a mut Resumed,
     /// The cookies of all that was seen, where there may be copies: a process that has just renewed
     /// a mailbox, or kept what it had, leaves the same connection twice.
@@ -293,7 +292,7 @@ impl Looking<'_> {
             "{count} connections that have waited for this start cannot be read, and are closed: {error}"
         );
         let unserved = |fd| Unserved { reason: "damaged", fd: Some(fd), protocol: String::new() };
-        self.unserved.extend(fds.into_iter().map(unserved));
+        self.prepared.extend(fds.into_iter().map(|fd| (false, Err(unserved(fd)))));
     }
 
     fn admit(&mut self, arrival: Arrival, waited: Duration) {
@@ -322,7 +321,7 @@ impl Looking<'_> {
             Ok((adopter, slot)) => self.found.push(Waiting { parcel, adopter, slot, waited, rescued }),
             Err(reason) => {
                 let (Record { protocol, .. }, fd, _) = parcel.into_parts();
-                self.unserved.push(Unserved { reason, fd: Some(fd), protocol });
+                self.prepared.push((rescued, Err(Unserved { reason, fd: Some(fd), protocol })));
             }
         }
     }
@@ -355,7 +354,7 @@ impl Resuming {
     ///
     /// Whoever has waited for the longest time is served at once, while others are got ready.
     pub(crate) fn begin(self, drain: &Drain) -> Resumed {
-        let Self { readers, found, unserved, prepared, mut resumed, .. } = self;
+        let Self { readers, found, prepared, mut resumed, .. } = self;
         for reader in &readers {
             // What is not emptied would be served a second time after a crash.
             if let Err(error) = mailbox::empty(reader.as_fd()) {
@@ -368,11 +367,12 @@ impl Resuming {
                 resumed.resumed += 1;
                 resumed.rescued += usize::from(rescued);
             }
-            Err(unserved) => resumed.close_one(&unserved),
+            Err(Unserved { reason, fd, protocol }) => {
+                resumed.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
+            }
         };
-        prepared.into_iter().for_each(&mut serve);
-        prepare_all(found, serve);
-        unserved.iter().for_each(|one| resumed.close_one(one));
+        prepare_all(found, &mut serve);
+        prepared.into_iter().for_each(serve);
         drain.core.moving.adopted.fetch_add(resumed.resumed, Ordering::Relaxed);
         drain.metrics().rescued(resumed.rescued);
         for (reason, count) in &resumed.closed {
@@ -383,10 +383,6 @@ impl Resuming {
 }
 
 impl Resumed {
-    fn close_one(&mut self, Unserved { reason, fd, protocol }: &Unserved) {
-        self.close(fd.as_ref().map(|fd| (fd, protocol.as_str())), reason, 1);
-    }
-
     /// Says goodbye as its protocol demands. A copy is in the queue still, so that the end has to
     /// be said; what is only closed ends with the queue.
     fn close(&mut self, fd: Option<(&OwnedFd, &str)>, reason: &'static str, count: usize) {

@@ -166,6 +166,12 @@ impl Container {
             .collect())
     }
 
+    /// The last line of the program of the process: what stands behind an ELF file is not looked
+    /// at, and tells versions apart.
+    pub(crate) fn version_of(&self, pid: u32) -> Outcome<String> {
+        self.sh_ok(&format!("tail -n 1 /proc/{pid}/exe"))
+    }
+
     /// What each open fd of the process leads to: `socket:[4711]`, `/dev/null`, `/memfd:state
     /// (deleted)`.
     pub(crate) fn proc_fds(&self, pid: u32) -> Outcome<BTreeMap<i32, String>> {

@@ -75,7 +75,7 @@ impl Rooted<'_> {
 
     /// Which version the main process runs.
     fn version(&self) -> Outcome<String> {
-        self.lab.sh_ok(&format!("tail -n 1 /proc/{}/exe", self.main()?))
+        self.lab.version_of(self.main()?)
     }
 
     fn reloads(&self) -> Outcome<String> {

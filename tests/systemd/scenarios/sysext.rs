@@ -31,7 +31,7 @@ fn image(lab: &Container, version: &str) -> Outcome {
 
 /// Which version the main process runs.
 fn runs(lab: &Container) -> Outcome<String> {
-    lab.sh_ok(&format!("tail -n 1 /proc/{}/exe", lab.main_pid(UNIT)?))
+    lab.version_of(lab.main_pid(UNIT)?)
 }
 
 fn start<'a>(lab: &'a Container, lines: &str) -> Outcome<Web<'a>> {

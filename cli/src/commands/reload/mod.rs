@@ -116,9 +116,11 @@ async fn without_control(target: &Target, report: &mut Report) -> Result<Outcome
 
 async fn by_control(target: &Target, mut client: Client, report: &mut Report) -> Result<Outcome, Failure> {
     check_pid(target).await?;
-    // A service that does not say may be one that starts nothing.
-    if status(target).await.is_ok_and(|status| status["reloads_in_place"] == false) {
-        refuse_old_root(target).await?;
+    if let Err(refused) = refuse_old_root(target).await {
+        // A service that does not say may be one that starts nothing.
+        if status(target).await.is_ok_and(|status| status["reloads_in_place"] == false) {
+            return Err(refused);
+        }
     }
     loop {
         let mut taken = false;

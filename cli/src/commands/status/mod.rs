@@ -84,16 +84,15 @@ async fn once(options: &Options, target: &Target, clear: &str) -> Result<Outcome
         tell_prometheus(target, asked.as_ref().ok(), file.as_deref())?;
     }
     let mut asked = asked?;
-    // systemd is asked, which may hang while the service does not, and not many times a second.
-    if options.prometheus.is_none()
-        && options.watch.is_none()
-        && let Ok(Some(old)) = tokio::time::timeout(ROOT_TIMEOUT, OldRoot::of(target)).await
-    {
-        asked["old_root"] = json!(old.to_string());
-    }
     let runs = asked["pid"].as_u64().is_some_and(|pid| pid != 0);
     if options.prometheus.is_some() {
         return Ok(if runs { Outcome::Success } else { Outcome::Bad });
+    }
+    // systemd is asked, which may hang while the service does not, and not many times a second.
+    if options.watch.is_none()
+        && let Ok(Some(old)) = tokio::time::timeout(ROOT_TIMEOUT, OldRoot::of(target)).await
+    {
+        asked["old_root"] = json!(old.to_string());
     }
     if options.json {
         asked["format"] = json!(FORMAT);
